@@ -1,15 +1,80 @@
 //! Audio on the host: waveforms, WAV files, resampling.
+//!
+//! A [`Waveform`] is one channel of `f32` samples at a known rate. It comes from a WAV file ([`Waveform::open`]), a
+//! stream ([`Waveform::read`]) or a buffer ([`Waveform::new`]), and changes its rate with [`Waveform::resample`] or
+//! [`resample`]. A [`WaveformBatch`] is what a model takes: clips at one rate, of any lengths.
+
+mod resample;
+mod riff;
+mod wav;
+mod waveform;
+
+pub use resample::resample;
+pub use wav::{Channels, ReadOptions, SampleFormat};
+pub use waveform::{Waveform, WaveformBatch};
+
+/// The most channels that a WAV file may have.
+pub const MAX_CHANNELS: u16 = 64;
+
+/// The highest rate that a WAV file may state, in Hz.
+///
+/// A hundred times what the fastest audio converters do; a header above it is damaged.
+pub const MAX_SAMPLE_RATE: u32 = 100_000_000;
 
 /// Why a file is not usable as audio.
-#[derive(Debug, thiserror::Error)]
+///
+/// Counts of samples are per channel.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AudioReason {
     /// The file holds no bytes.
     #[error("the file is empty")]
     Empty,
+    /// The file is not a WAV file.
+    #[error("not a WAV file but {0}")]
+    NotWav(&'static str),
+    /// The file begins as a WAV file, but its structure is damaged.
+    #[error("damaged WAV file: {0}")]
+    Malformed(String),
+    /// The samples are stored in a way that is not read.
+    #[error("{0} is not read; 8, 16, 24 and 32-bit integers and 32-bit floats are")]
+    Encoding(String),
+    /// The header states no channels, or more than [`MAX_CHANNELS`].
+    #[error("the header states {0} channels; 1 to {MAX_CHANNELS} can be read")]
+    ChannelCount(u16),
+    /// The rate is 0 Hz, or above [`MAX_SAMPLE_RATE`].
+    #[error("the sample rate is {0} Hz; 1 to {MAX_SAMPLE_RATE} Hz are possible")]
+    SampleRate(u32),
+    /// The channel asked for is not in the file.
+    #[error("channel {channel} was asked for; the file has {count}, counted from 0")]
+    NoSuchChannel {
+        /// The channel asked for.
+        channel: usize,
+        /// How many there are.
+        count: u16,
+    },
+    /// The file ends inside its data chunk.
+    #[error("cut short: the header declares {declared} samples per channel, {found} are there")]
+    Truncated {
+        /// What the header declares.
+        declared: u64,
+        /// What is there in full.
+        found: u64,
+    },
+    /// The data chunk is empty, or a waveform to be written is.
+    #[error("there are no samples")]
+    NoSamples,
+    /// A sample is infinite or not a number.
+    #[error("sample {index} of channel {channel} is {value}")]
+    NonFinite {
+        /// Position in the channel, from 0.
+        index: u64,
+        /// The channel, from 0.
+        channel: usize,
+        /// The sample.
+        value: f32,
+    },
+    /// A waveform is too long to be written: a WAV file holds less than 4 GiB.
+    #[error("{0} samples do not fit in a WAV file, which holds less than 4 GiB")]
+    TooLong(usize),
 }
-
-/// Mono samples at one rate.
-pub struct Waveform;
-/// Several clips at one rate.
-pub struct WaveformBatch;

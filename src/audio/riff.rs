@@ -1,0 +1,242 @@
+//! The RIFF structure around the samples of a WAV file.
+
+use std::io::{self, Read};
+
+use super::wav::Failure;
+use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
+
+/// How one sample is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    Int8,
+    Int16,
+    Int24,
+    Int32,
+    Float32,
+}
+
+impl Format {
+    pub(super) fn bytes(self) -> u16 {
+        match self {
+            Self::Int8 => 1,
+            Self::Int16 => 2,
+            Self::Int24 => 3,
+            Self::Int32 | Self::Float32 => 4,
+        }
+    }
+}
+
+/// What comes before the samples, checked.
+#[derive(Debug)]
+pub(super) struct Header {
+    pub(super) format: Format,
+    pub(super) n_channels: u16,
+    pub(super) sample_rate: u32,
+    /// The data chunk's length as declared.
+    pub(super) data_bytes: u32,
+}
+
+impl Header {
+    /// Bytes of one sample of every channel.
+    pub(super) fn frame_bytes(&self) -> u64 {
+        u64::from(self.n_channels) * u64::from(self.format.bytes())
+    }
+
+    /// Reads up to the first byte of the data chunk, in constant memory.
+    pub(super) fn read(reader: &mut impl Read) -> Result<Self, Failure> {
+        let mut start = [0; 64];
+        // Two reads: the second is only for telling what a file is that is no WAV file.
+        let n_start = read_up_to(reader, &mut start[..12])?;
+        if n_start == 0 {
+            return Err(AudioReason::Empty.into());
+        }
+        if &start[..n_start.min(4)] != &b"RIFF"[..n_start.min(4)] || n_start == 12 && &start[8..12] != b"WAVE" {
+            let n = if n_start < 12 { n_start } else { 12 + read_up_to(reader, &mut start[12..])? };
+            return Err(AudioReason::NotWav(what_it_is(&start[..n])).into());
+        }
+        if n_start < 12 {
+            return Err(malformed(format!("the file ends after {n_start} of the first 12 bytes")));
+        }
+
+        let mut format = None;
+        loop {
+            let mut chunk = [0; 8];
+            match read_up_to(reader, &mut chunk)? {
+                8 => {}
+                0 => return Err(malformed("there is no data chunk".into())),
+                n => return Err(malformed(format!("the file ends after {n} of the 8 bytes that begin a chunk"))),
+            }
+            let (name, n_bytes) = chunk.split_at(4);
+            let n_bytes = u32_at(n_bytes, 0);
+            match name {
+                b"fmt " => format = Some(read_fmt(reader, n_bytes)?),
+                b"data" => {
+                    let (format, n_channels, sample_rate) =
+                        format.ok_or_else(|| malformed("there is no fmt chunk before the data chunk".into()))?;
+                    return Ok(Self { format, n_channels, sample_rate, data_bytes: n_bytes });
+                }
+                _ => skip(reader, name, n_bytes, 0)?,
+            }
+        }
+    }
+}
+
+/// Reads a fmt chunk: format, channels, rate.
+fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), Failure> {
+    // Longest first part that has a meaning here: a WAVEFORMATEXTENSIBLE.
+    let mut fmt = [0; 40];
+    let n_used = n_bytes.min(40) as usize;
+    if n_used < 16 {
+        return Err(malformed(format!("the fmt chunk has {n_bytes} bytes and needs 16")));
+    }
+    if read_up_to(reader, &mut fmt[..n_used])? < n_used {
+        return Err(malformed("the file ends in the fmt chunk".into()));
+    }
+    skip(reader, b"fmt ", n_bytes, n_used as u32)?;
+
+    let (mut tag, n_channels, sample_rate) = (u16_at(&fmt, 0), u16_at(&fmt, 2), u32_at(&fmt, 4));
+    let (frame_bytes, bits) = (u16_at(&fmt, 12), u16_at(&fmt, 14));
+    let extensible = tag == 0xFFFE;
+    if extensible {
+        if n_used < 40 {
+            return Err(malformed(format!("an extensible fmt chunk has {n_bytes} bytes and needs 40")));
+        }
+        // The rest of the identifier is the same for all formats that have a tag.
+        const TAGGED: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71];
+        if fmt[26..40] != TAGGED {
+            return Err(AudioReason::Encoding("an unknown extensible format".into()).into());
+        }
+        tag = u16_at(&fmt, 24);
+    }
+    if !matches!(tag, 1 | 3) {
+        return Err(AudioReason::Encoding(encoding_name(tag)).into());
+    }
+    if n_channels == 0 || n_channels > MAX_CHANNELS {
+        return Err(AudioReason::ChannelCount(n_channels).into());
+    }
+    if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
+        return Err(AudioReason::SampleRate(sample_rate).into());
+    }
+    let format = match (tag, bits) {
+        (1, 8) => Format::Int8,
+        (1, 16) => Format::Int16,
+        (1, 24) => Format::Int24,
+        (1, 32) => Format::Int32,
+        (3, 32) => Format::Float32,
+        (1, _) => return Err(AudioReason::Encoding(format!("a {bits}-bit integer")).into()),
+        _ => return Err(AudioReason::Encoding(format!("a {bits}-bit float")).into()),
+    };
+    // In an extensible header `bits` is the size that a sample takes, and those of its bits that count are its high
+    // ones, so they need not be known. The bytes per second say nothing new and are often wrong.
+    if frame_bytes != n_channels * format.bytes() {
+        let detail = format!("{n_channels} channels of {bits} bits do not make a block of {frame_bytes} bytes");
+        return Err(malformed(detail));
+    }
+    Ok((format, n_channels, sample_rate))
+}
+
+/// Skips the rest of a chunk of `n_bytes`, `n_used` of them read, and the byte that pads an odd chunk.
+fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Result<(), Failure> {
+    let n_rest = u64::from(n_bytes - n_used);
+    let n_skipped = io::copy(&mut reader.take(n_rest), &mut io::sink())?;
+    if n_skipped < n_rest {
+        let n_there = u64::from(n_used) + n_skipped;
+        let name = name.escape_ascii();
+        return Err(malformed(format!("the chunk \"{name}\" declares {n_bytes} bytes, {n_there} are there")));
+    }
+    if n_bytes % 2 == 1 {
+        io::copy(&mut reader.take(1), &mut io::sink())?;
+    }
+    Ok(())
+}
+
+/// Fills `buffer`, or as much of it as there is.
+fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match reader.read(&mut buffer[n..]) {
+            Ok(0) => break,
+            Ok(more) => n += more,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(n)
+}
+
+fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    u16::from_le_bytes([bytes[at], bytes[at + 1]])
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+fn malformed(detail: String) -> Failure {
+    AudioReason::Malformed(detail).into()
+}
+
+/// The name of a format tag.
+fn encoding_name(tag: u16) -> String {
+    let name = match tag {
+        0x02 => "Microsoft ADPCM",
+        0x06 => "A-law",
+        0x07 => "mu-law",
+        0x11 => "IMA ADPCM",
+        0x31 => "GSM 6.10",
+        0x50 => "MPEG audio",
+        0x55 => "MP3",
+        0xFF | 0x1610 => "AAC",
+        0x161..=0x163 => "Windows Media Audio",
+        0x2000 => "AC-3",
+        0x674F..=0x6771 => "Vorbis",
+        _ => return format!("format tag {tag:#06x}"),
+    };
+    name.into()
+}
+
+/// What a file is by its first bytes, as the end of "not a WAV file but …".
+fn what_it_is(start: &[u8]) -> &'static str {
+    const KNOWN: [(usize, &[u8], &str); 27] = [
+        (0, b"OggS", "Ogg (Vorbis or Opus)"),
+        (0, b"fLaC", "FLAC"),
+        (0, b"ID3", "MP3, by its ID3 tag"),
+        (4, b"ftyp", "MPEG-4 (M4A or MP4)"),
+        (8, b"AIFF", "AIFF"),
+        (8, b"AIFC", "AIFF-C"),
+        (0, b"RF64", "RF64, the long form of WAV"),
+        (0, b"BW64", "BW64, the long form of WAV"),
+        (0, b"RIFX", "RIFX, the big-endian form of WAV"),
+        (0, b"riff", "Wave64"),
+        (8, b"AVI ", "AVI"),
+        (8, b"WEBP", "a WebP image"),
+        (0, b"RIFF", "another kind of RIFF file"),
+        (0, b".snd", "Sun audio"),
+        (0, b"caff", "Core Audio (CAF)"),
+        (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
+        (0, b"wvpk", "WavPack"),
+        (0, b"MAC ", "Monkey's Audio"),
+        (0, b"\x30\x26\xB2\x75", "Windows Media (ASF)"),
+        (0, b"#!AMR", "AMR"),
+        (0, b"NIST_1A", "NIST SPHERE"),
+        (0, b"PK\x03\x04", "a ZIP archive"),
+        (0, b"\x1F\x8B", "gzip data"),
+        (0, b"%PDF", "a PDF document"),
+        (0, b"\x89PNG", "a PNG image"),
+        (0, b"version https://git-lfs", "a Git LFS pointer, in place of the file itself"),
+        (0, b"<", "text, perhaps a web page"),
+    ];
+    for (at, magic, name) in KNOWN {
+        if start.get(at..at + magic.len()) == Some(magic) {
+            return name;
+        }
+    }
+    match start {
+        // An MPEG frame begins with 11 set bits; layer 0 is AAC's.
+        [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
+        [0xFF, second, ..] if second & 0xE0 == 0xE0 => "MP3 or another MPEG audio",
+        _ if start.iter().all(|&byte| byte == 0) => "zeros",
+        _ if start.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => "text",
+        _ => "unknown data",
+    }
+}

@@ -1,0 +1,219 @@
+//! One clip, and several clips together.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+
+use super::wav::{self, ReadOptions, SampleFormat};
+use crate::error::{Error, Result};
+
+/// One channel of samples at one rate.
+///
+/// ```no_run
+/// use clipwise::Waveform;
+///
+/// let waveform = Waveform::open("dog.wav")?;                     // any channel count, mixed to one
+/// println!("{:.1} s at {} Hz", waveform.duration(), waveform.sample_rate);
+/// let at_32k = waveform.resample(32_000)?;
+/// at_32k.write("dog_32k.wav")?;
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waveform {
+    /// Samples, full scale at -1 and 1. What is read from a file is finite; a float file may exceed full scale.
+    pub samples: Vec<f32>,
+    /// Samples per second, in Hz.
+    pub sample_rate: u32,
+}
+
+impl Waveform {
+    /// Takes samples as they are; nothing is checked.
+    pub fn new(samples: Vec<f32>, sample_rate: u32) -> Self {
+        Self { samples, sample_rate }
+    }
+
+    /// Opens a WAV file and mixes its channels to one by their mean.
+    ///
+    /// Reads 8, 16, 24 and 32-bit integers and 32-bit floats, with plain or extensible headers, 1 to 64 channels, at
+    /// any rate. An integer of `b` bits is divided by `2^(b-1)`, so it lies in -1..1. Memory stays in proportion to
+    /// what the file really holds, whatever its header says.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the file and the reason, if it is
+    /// no WAV file, is damaged or cut short, has no samples, or holds a sample that is infinite or not a number.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &ReadOptions::default())
+    }
+
+    /// As [`open`](Self::open), with options: one chosen channel in place of the mean, or a header without a length.
+    ///
+    /// ```no_run
+    /// use clipwise::audio::{Channels, ReadOptions, Waveform};
+    ///
+    /// let left = ReadOptions { channels: Channels::One(0), ..ReadOptions::default() };
+    /// let waveform = Waveform::open_with("stereo.wav", &left)?;
+    /// # Ok::<(), clipwise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Audio`] if the file lacks the channel.
+    pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
+        let path = path.as_ref();
+        let file = File::open(path).map_err(|source| Error::Io { action: "open", path: path.into(), source })?;
+        wav::read(file, path, options)
+    }
+
+    /// Reads a WAV file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a file.
+    ///
+    /// The stream need not be buffered. It may be read past the end of the samples.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); the file is called `<stream>`.
+    pub fn read(reader: impl Read) -> Result<Self> {
+        Self::read_with(reader, &ReadOptions::default())
+    }
+
+    /// As [`read`](Self::read), with options.
+    ///
+    /// # Errors
+    /// As [`open_with`](Self::open_with); the file is called `<stream>`.
+    pub fn read_with(reader: impl Read, options: &ReadOptions) -> Result<Self> {
+        wav::read(reader, Path::new("<stream>"), options)
+    }
+
+    /// Writes a WAV file of one channel with 32-bit float samples, which [`open`](Self::open) reads back unchanged.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be written; [`Error::Audio`], before anything is written, if there are no
+    /// samples, one is not finite, the rate is 0 or absurd, or the file would exceed 4 GiB.
+    pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.write_with(path, SampleFormat::Float32)
+    }
+
+    /// As [`write`](Self::write), in a chosen format.
+    ///
+    /// # Errors
+    /// As [`write`](Self::write).
+    pub fn write_with(&self, path: impl AsRef<Path>, format: SampleFormat) -> Result<()> {
+        wav::write(self, path.as_ref(), format)
+    }
+
+    /// The same sound at another rate, in Hz: `ceil(n_samples · sample_rate / self.sample_rate)` samples.
+    ///
+    /// See [`resample`](super::resample()) for the quality.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a rate is 0, a sample is not finite, or the result is absurdly large.
+    pub fn resample(&self, sample_rate: u32) -> Result<Self> {
+        Ok(Self::new(super::resample(&self.samples, self.sample_rate, sample_rate)?, sample_rate))
+    }
+
+    /// How many samples there are.
+    pub fn n_samples(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// Whether there are no samples.
+    pub fn is_empty(&self) -> bool {
+        self.samples.is_empty()
+    }
+
+    /// Length in seconds; 0 if the rate is 0.
+    pub fn duration(&self) -> f64 {
+        if self.sample_rate == 0 { 0.0 } else { self.samples.len() as f64 / f64::from(self.sample_rate) }
+    }
+}
+
+/// Clips at one rate, possibly of different lengths: the input of a model.
+///
+/// A model returns for a row of a mixed batch what it returns for that clip alone: the length of a row never touches
+/// another row.
+///
+/// ```
+/// use clipwise::{Waveform, WaveformBatch};
+///
+/// let clips = [Waveform::new(vec![0.0; 32_000], 32_000), Waveform::new(vec![0.0; 16_000], 32_000)];
+/// let batch = WaveformBatch::try_from(&clips[..])?;
+/// assert_eq!(batch.lengths(), [32_000, 16_000]);
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct WaveformBatch {
+    rows: Vec<Vec<f32>>,
+    sample_rate: u32,
+}
+
+impl WaveformBatch {
+    /// Takes one row of samples a clip, all at `sample_rate` Hz.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no rows or the rate is 0.
+    pub fn new(rows: Vec<Vec<f32>>, sample_rate: u32) -> Result<Self> {
+        if rows.is_empty() {
+            return Err(Error::config("rows", 0, "a batch needs at least one clip"));
+        }
+        if sample_rate == 0 {
+            return Err(Error::config("sample_rate", 0, "a rate is at least 1 Hz"));
+        }
+        Ok(Self { rows, sample_rate })
+    }
+
+    /// The clips, each with its own length.
+    pub fn rows(&self) -> &[Vec<f32>] {
+        &self.rows
+    }
+
+    /// The number of samples of each clip.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.rows.iter().map(Vec::len).collect()
+    }
+
+    /// The number of clips, at least 1.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there are no clips: never.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Samples per second of every clip, in Hz.
+    pub fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+}
+
+impl From<Waveform> for WaveformBatch {
+    /// A batch of one clip.
+    fn from(waveform: Waveform) -> Self {
+        Self { rows: vec![waveform.samples], sample_rate: waveform.sample_rate }
+    }
+}
+
+impl From<&Waveform> for WaveformBatch {
+    /// A batch of one clip.
+    fn from(waveform: &Waveform) -> Self {
+        waveform.clone().into()
+    }
+}
+
+impl TryFrom<&[Waveform]> for WaveformBatch {
+    type Error = Error;
+
+    /// A batch of several clips.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are no clips, if their rates differ (naming the first two), or if the rate is 0.
+    fn try_from(waveforms: &[Waveform]) -> Result<Self> {
+        let sample_rate = waveforms.first().map_or(1, |first| first.sample_rate);
+        if let Some((i, other)) = waveforms.iter().enumerate().find(|(_, w)| w.sample_rate != sample_rate) {
+            return Err(Error::config(
+                "sample_rate",
+                other.sample_rate,
+                format!("clip {i} differs from clip 0, which is at {sample_rate} Hz; resample them to one rate"),
+            ));
+        }
+        Self::new(waveforms.iter().map(|w| w.samples.clone()).collect(), sample_rate)
+    }
+}

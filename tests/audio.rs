@@ -1,0 +1,680 @@
+//! WAV files, waveforms, batches and resampling. WAV bytes are made by hand here, not by the writer under test.
+
+use std::f64::consts::PI;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use clipwise::audio::{AudioReason, Channels, ReadOptions, SampleFormat, Waveform, WaveformBatch, resample};
+use clipwise::{Error, Result};
+
+/// A fmt chunk's contents.
+fn fmt(tag: u16, channels: u16, rate: u32, bits: u16) -> Vec<u8> {
+    let block = channels.wrapping_mul(bits / 8);
+    let mut out = Vec::new();
+    out.extend(tag.to_le_bytes());
+    out.extend(channels.to_le_bytes());
+    out.extend(rate.to_le_bytes());
+    out.extend(rate.wrapping_mul(u32::from(block)).to_le_bytes());
+    out.extend(block.to_le_bytes());
+    out.extend(bits.to_le_bytes());
+    out
+}
+
+/// An extensible fmt chunk's contents.
+fn extensible(tag: u16, channels: u16, rate: u32, (bits, valid_bits): (u16, u16), mask: u32) -> Vec<u8> {
+    let mut out = fmt(0xFFFE, channels, rate, bits);
+    out.extend(22_u16.to_le_bytes());
+    out.extend(valid_bits.to_le_bytes());
+    out.extend(mask.to_le_bytes());
+    out.extend(tag.to_le_bytes());
+    out.extend([0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71]);
+    out
+}
+
+/// A WAV file of the given chunks, odd ones padded.
+fn wav(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
+    let mut body = b"WAVE".to_vec();
+    for (name, contents) in chunks {
+        body.extend(*name);
+        body.extend((contents.len() as u32).to_le_bytes());
+        body.extend(*contents);
+        body.resize(body.len().next_multiple_of(2), 0);
+    }
+    let mut file = b"RIFF".to_vec();
+    file.extend((body.len() as u32).to_le_bytes());
+    file.extend(body);
+    file
+}
+
+fn simple(fmt: &[u8], data: &[u8]) -> Vec<u8> {
+    wav(&[(b"fmt ", fmt), (b"data", data)])
+}
+
+fn pcm16(values: &[i16]) -> Vec<u8> {
+    values.iter().flat_map(|v| v.to_le_bytes()).collect()
+}
+
+/// A mono 16-bit file of 8 samples, with its data length at bytes 40..44.
+fn small() -> Vec<u8> {
+    simple(&fmt(1, 1, 16_000, 16), &pcm16(&[1, -2, 3, -4, 5, -6, 7, -8]))
+}
+
+fn read(bytes: &[u8]) -> Result<Waveform> {
+    Waveform::read(bytes)
+}
+
+/// A path in the temporary folder, removed at the end of the test.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new(name: &str) -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let n = COUNT.fetch_add(1, Ordering::Relaxed);
+        Self(std::env::temp_dir().join(format!("clipwise_{}_{n}_{name}", std::process::id())))
+    }
+
+    fn holding(name: &str, bytes: &[u8]) -> Self {
+        let path = Self::new(name);
+        std::fs::write(&path.0, bytes).unwrap();
+        path
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+/// Opens bytes as a file, which must fail; returns the reason after checking that the message names file and reason.
+fn refused(bytes: &[u8], in_message: &str) -> AudioReason {
+    let file = Temporary::holding("refused.wav", bytes);
+    let error = Waveform::open(&file.0).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("refused.wav") && message.contains(in_message), "{message}");
+    match error {
+        Error::Audio { path, reason } if path == file.0 => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn every_bit_depth_with_plain_and_extensible_headers() {
+    let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
+    let cases: [(u16, u16, Vec<u8>, Vec<f32>); 5] = [
+        (1, 8, vec![0, 64, 128, 192, 255], vec![-1.0, -0.5, 0.0, 0.5, 127.0 / 128.0]),
+        (
+            1,
+            16,
+            pcm16(&[i16::MIN, -1, 0, 1, i16::MAX]),
+            vec![-1.0, -1.0 / 32768.0, 0.0, 1.0 / 32768.0, 32767.0 / 32768.0],
+        ),
+        (
+            1,
+            24,
+            vec![0, 0, 0x80, 0xFF, 0xFF, 0xFF, 1, 0, 0, 0, 0, 0x40],
+            vec![-1.0, -(2_f32.powi(-23)), 2_f32.powi(-23), 0.5],
+        ),
+        (
+            1,
+            32,
+            [i32::MIN, -1, 1 << 30].iter().flat_map(|v| v.to_le_bytes()).collect(),
+            vec![-1.0, -(2_f32.powi(-31)), 0.5],
+        ),
+        (3, 32, floats(&[-1.5, 0.1, 1e-30]), vec![-1.5, 0.1, 1e-30]),
+    ];
+    for (tag, bits, data, expected) in cases {
+        let plain = fmt(tag, 1, 44_100, bits);
+        let mut with_size = plain.clone();
+        with_size.extend([0, 0]);
+        let mut with_more = plain.clone();
+        with_more.extend([22, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22]);
+        for header in [
+            plain,
+            with_size,
+            with_more,
+            extensible(tag, 1, 44_100, (bits, bits), 4),
+            extensible(tag, 1, 44_100, (bits, 0), 0),
+        ] {
+            let waveform = read(&simple(&header, &data)).unwrap();
+            assert_eq!(waveform, Waveform::new(expected.clone(), 44_100), "{bits} bits, {} bytes of fmt", header.len());
+        }
+    }
+}
+
+#[test]
+fn valid_bits_are_the_high_ones() {
+    // 24 bits in 32, and 20 in 24, lie in the high bits; the low ones are zero.
+    let data: Vec<u8> = [i32::MIN, 0x4000_0000, -0x4000_0000].iter().flat_map(|v| v.to_le_bytes()).collect();
+    let waveform = read(&simple(&extensible(1, 1, 48_000, (32, 24), 4), &data)).unwrap();
+    assert_eq!(waveform.samples, [-1.0, 0.5, -0.5]);
+    let waveform = read(&simple(&extensible(1, 1, 48_000, (24, 20), 4), &[0, 0, 0xC0, 0x10, 0, 0])).unwrap();
+    assert_eq!(waveform.samples, [-0.5, 16.0 / 8_388_608.0]);
+}
+
+#[test]
+fn channels_are_averaged_or_chosen() {
+    for n_channels in [1_u16, 2, 3, 6, 63, 64] {
+        // Channel c of sample i is 100 i + c.
+        let data: Vec<i16> = (0..5).flat_map(|i| (0..n_channels as i16).map(move |c| 100 * i + c)).collect();
+        let header = extensible(1, n_channels, 8_000, (16, 16), 0x3F);
+        let file = Temporary::holding("channels.wav", &simple(&header, &pcm16(&data)));
+        let mean = Waveform::open(&file.0).unwrap();
+        for (i, &x) in mean.samples.iter().enumerate() {
+            let expected = (100.0 * i as f64 + f64::from(n_channels - 1) / 2.0) / 32768.0;
+            assert_eq!(x, expected as f32);
+        }
+        for channel in [0, usize::from(n_channels) / 2, usize::from(n_channels) - 1] {
+            let options = ReadOptions { channels: Channels::One(channel), ..ReadOptions::default() };
+            let one = Waveform::open_with(&file.0, &options).unwrap();
+            let expected: Vec<f32> = (0..5).map(|i| (100 * i + channel) as f32 / 32768.0).collect();
+            assert_eq!(one.samples, expected);
+        }
+        let options = ReadOptions { channels: Channels::One(usize::from(n_channels)), ..ReadOptions::default() };
+        match Waveform::open_with(&file.0, &options) {
+            Err(Error::Audio { reason: AudioReason::NoSuchChannel { channel, count }, .. }) => {
+                assert_eq!((channel, count), (usize::from(n_channels), n_channels));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Two floats whose sum is infinite in f32 have a finite mean; the mean of 3 channels is rounded once.
+    let data: Vec<u8> = [f32::MAX, f32::MAX].iter().flat_map(|v| v.to_le_bytes()).collect();
+    assert_eq!(read(&simple(&fmt(3, 2, 8_000, 32), &data)).unwrap().samples, [f32::MAX]);
+}
+
+#[test]
+fn chunks_around_the_samples_are_skipped() {
+    let data = pcm16(&[100, -100]);
+    let header = fmt(1, 1, 11_025, 16);
+    let file = wav(&[
+        (b"JUNK", &[7; 27]), // odd: padded
+        (b"bext", &[]),
+        (b"fmt ", &header),
+        (b"fact", &[2, 0, 0, 0, 9, 9, 9, 9]),
+        (b"LIST", b"INFOISFT\x05\0\0\0Lavf\0"), // odd
+        (b"data", &data),
+        (b"LIST", b"anything"),
+    ]);
+    assert_eq!(read(&file).unwrap(), Waveform::new(vec![100.0 / 32768.0, -100.0 / 32768.0], 11_025));
+    // The bytes per second are redundant, and wrong in many files; so is the length of the whole.
+    let mut file = small();
+    file[28..32].fill(0x55);
+    file[4..8].fill(0xFF);
+    assert_eq!(read(&file).unwrap().n_samples(), 8);
+}
+
+#[test]
+fn any_rate_is_read() {
+    for rate in [1, 11_025, 44_101, 192_000, 100_000_000] {
+        assert_eq!(read(&simple(&fmt(1, 1, rate, 16), &pcm16(&[1]))).unwrap().sample_rate, rate);
+    }
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let file = Temporary::new("written.wav");
+    let waveform = Waveform::new((0..10_000).map(|i| (i as f32 * 0.37).sin() * 1.2).collect(), 22_050);
+    waveform.write(&file.0).unwrap();
+    assert_eq!(Waveform::open(&file.0).unwrap(), waveform);
+    assert!((waveform.duration() - 10_000.0 / 22_050.0).abs() < 1e-12);
+
+    waveform.write_with(&file.0, SampleFormat::Int16).unwrap();
+    let read_back = Waveform::open(&file.0).unwrap();
+    assert_eq!((read_back.sample_rate, read_back.n_samples()), (22_050, 10_000));
+    for (&x, &y) in waveform.samples.iter().zip(&read_back.samples) {
+        // Half a step of rounding; clipped beyond full scale.
+        assert!((x.clamp(-1.0, 32767.0 / 32768.0) - y).abs() <= 0.5 / 32768.0, "{x} {y}");
+    }
+    assert_eq!(std::fs::metadata(&file.0).unwrap().len(), 44 + 2 * 10_000);
+
+    let refused = Temporary::new("refused.wav");
+    let cases = [
+        (Waveform::new(vec![], 8_000), AudioReason::NoSamples),
+        (Waveform::new(vec![0.0], 0), AudioReason::SampleRate(0)),
+        (Waveform::new(vec![0.0], u32::MAX), AudioReason::SampleRate(u32::MAX)),
+        (
+            Waveform::new(vec![0.0, f32::INFINITY], 8_000),
+            AudioReason::NonFinite { index: 1, channel: 0, value: f32::INFINITY },
+        ),
+    ];
+    for (waveform, expected) in cases {
+        assert!(matches!(waveform.write(&refused.0), Err(Error::Audio { reason, .. }) if reason == expected));
+        assert!(!refused.0.exists());
+    }
+    let nowhere = waveform.write(refused.0.join("no/such/folder.wav")).unwrap_err();
+    assert!(matches!(nowhere, Error::Io { action: "write", .. }));
+}
+
+#[test]
+fn other_files_are_told_apart() {
+    let not_wav: [(&[u8], &str); 14] = [
+        (b"OggS\0\x02\0\0\0\0\0\0\0\0", "Ogg"),
+        (b"fLaC\0\0\0\x22\x10\0\x10\0", "FLAC"),
+        (b"ID3\x04\0\0\0\0\0\0TIT2", "MP3"),
+        (b"\xFF\xFB\x90\x64\0\0\0\0\0\0\0\0", "MP3"),
+        (b"\xFF\xF1\x50\x80\0\0\0\0\0\0\0\0", "AAC"),
+        (b"\0\0\0\x20ftypM4A \0\0\0\0", "MPEG-4"),
+        (b"FORM\0\0\0\0AIFFCOMM", "AIFF"),
+        (b"RF64\xFF\xFF\xFF\xFFWAVEds64", "RF64"),
+        (b"RIFF\0\0\0\0AVI LIST", "AVI"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+        (b"<!DOCTYPE html><html>", "web page"),
+        (b"hello", "text"),
+        (&[0; 100], "zeros"),
+        (&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 200], "unknown"),
+    ];
+    for (bytes, name) in not_wav {
+        assert!(matches!(refused(bytes, "not a WAV file"), AudioReason::NotWav(what) if what.contains(name)), "{name}");
+    }
+    assert_eq!(refused(b"", "empty"), AudioReason::Empty);
+    let missing = Waveform::open("/no/such/file.wav").unwrap_err();
+    assert!(matches!(missing, Error::Io { action: "open", .. }) && missing.to_string().contains("/no/such/file.wav"));
+    let folder = Waveform::open(std::env::temp_dir()).unwrap_err();
+    assert!(matches!(folder, Error::Io { .. }));
+}
+
+#[test]
+fn damaged_headers_are_refused() {
+    let good = fmt(1, 1, 16_000, 16);
+    let data = pcm16(&[1, 2, 3]);
+    let malformed: [(Vec<u8>, &str); 9] = [
+        (small()[..7].to_vec(), "after 7"),
+        (small()[..12].to_vec(), "no data chunk"),
+        (small()[..17].to_vec(), "after 5 of the 8"),
+        (small()[..30].to_vec(), "in the fmt chunk"),
+        (wav(&[(b"data", &data), (b"fmt ", &good)]), "no fmt chunk"),
+        (wav(&[(b"fmt ", &good[..14]), (b"data", &data)]), "14 bytes"),
+        (simple(&extensible(1, 1, 8_000, (16, 16), 4)[..30], &data), "needs 40"),
+        (simple(&good, &[1, 2, 3]), "1 of 2 bytes"),
+        (
+            {
+                let mut file = wav(&[(b"LIST", &[0; 4]), (b"fmt ", &good), (b"data", &data)]);
+                file[16..20].copy_from_slice(&4_000_000_000_u32.to_le_bytes());
+                file
+            },
+            "\"LIST\" declares 4000000000 bytes",
+        ),
+    ];
+    for (bytes, detail) in malformed {
+        assert!(matches!(refused(&bytes, "damaged"), AudioReason::Malformed(d) if d.contains(detail)), "{detail}");
+    }
+    let mut block_align = small();
+    block_align[32] = 4;
+    assert!(matches!(refused(&block_align, "block of 4 bytes"), AudioReason::Malformed(_)));
+
+    for n in [0, 65, u16::MAX] {
+        let file = simple(&fmt(1, n, 16_000, 16), &data);
+        assert_eq!(refused(&file, &format!("{n} channels")), AudioReason::ChannelCount(n));
+    }
+    for rate in [0, 100_000_001, u32::MAX] {
+        let file = simple(&fmt(1, 1, rate, 16), &data);
+        assert_eq!(refused(&file, &format!("{rate} Hz")), AudioReason::SampleRate(rate));
+    }
+}
+
+#[test]
+fn other_encodings_are_named() {
+    let mut guid = extensible(1, 1, 8_000, (16, 16), 4);
+    guid[30] ^= 0xFF;
+    let cases = [
+        (fmt(6, 1, 8_000, 8), "A-law"),
+        (fmt(7, 1, 8_000, 8), "mu-law"),
+        (fmt(2, 1, 8_000, 4), "Microsoft ADPCM"),
+        (fmt(0x11, 1, 8_000, 4), "IMA ADPCM"),
+        (fmt(0x55, 1, 8_000, 0), "MP3"),
+        (fmt(0x1234, 1, 8_000, 16), "0x1234"),
+        (fmt(3, 1, 8_000, 64), "64-bit float"),
+        (fmt(3, 1, 8_000, 16), "16-bit float"),
+        (fmt(1, 1, 8_000, 12), "12-bit integer"),
+        (fmt(1, 1, 8_000, 64), "64-bit integer"),
+        (fmt(1, 1, 8_000, 0), "0-bit integer"),
+        (extensible(6, 1, 8_000, (8, 8), 4), "A-law"),
+        (guid, "extensible"),
+    ];
+    for (header, name) in cases {
+        let file = simple(&header, &[0; 16]);
+        assert!(matches!(refused(&file, name), AudioReason::Encoding(_)));
+    }
+}
+
+#[test]
+fn cut_short_says_what_is_there() {
+    let file = small();
+    for n_bytes in 0..16 {
+        let reason = refused(&file[..44 + n_bytes], "8 samples per channel");
+        assert_eq!(reason, AudioReason::Truncated { declared: 8, found: n_bytes as u64 / 2 });
+    }
+    // 28 stereo 16-bit samples, claiming 4 GB, in a file of 156 bytes; every length near the limit.
+    for declared in [u32::MAX, u32::MAX - 1, u32::MAX - 3, 0x8000_0000, 0x7FFF_FFFF] {
+        let mut file = simple(&fmt(1, 2, 44_100, 16), &[1; 112]);
+        file[40..44].copy_from_slice(&declared.to_le_bytes());
+        let begun = Instant::now();
+        let reason = refused(&file, "28 are there");
+        assert_eq!(reason, AudioReason::Truncated { declared: u64::from(declared) / 4, found: 28 });
+        assert!(begun.elapsed() < Duration::from_secs(1));
+    }
+    assert_eq!(refused(&simple(&fmt(1, 1, 8_000, 16), &[]), "no samples"), AudioReason::NoSamples);
+}
+
+#[test]
+fn a_stream_may_have_a_placeholder_for_its_length() {
+    let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
+    let whole = read(&small()).unwrap();
+    for placeholder in [0, u32::MAX] {
+        let mut file = small();
+        file[4..8].fill(0xFF);
+        file[40..44].copy_from_slice(&placeholder.to_le_bytes());
+        assert!(Waveform::read(&file[..]).is_err());
+        assert_eq!(Waveform::read_with(&file[..], &accept).unwrap(), whole);
+        let odd = Waveform::read_with(&file[..file.len() - 1], &accept).unwrap_err();
+        assert!(matches!(odd, Error::Audio { reason: AudioReason::Malformed(_), .. }));
+        let none = Waveform::read_with(&file[..44], &accept).unwrap_err();
+        assert!(matches!(none, Error::Audio { reason: AudioReason::NoSamples, .. }));
+    }
+    // Another wrong length is still an error.
+    let error = Waveform::read_with(&small()[..50], &accept).unwrap_err();
+    assert!(error.to_string().starts_with("<stream>: cut short"), "{error}");
+}
+
+#[test]
+fn samples_are_finite() {
+    for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        let data: Vec<u8> = [0.0, 0.5, 1.0, bad].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let file = simple(&fmt(3, 2, 8_000, 32), &data);
+        match refused(&file, "sample 1 of channel 1") {
+            AudioReason::NonFinite { index: 1, channel: 1, value } => assert_eq!(value.to_bits(), bad.to_bits()),
+            other => panic!("{other:?}"),
+        }
+        let first = ReadOptions { channels: Channels::One(0), ..ReadOptions::default() };
+        assert_eq!(Waveform::read_with(&file[..], &first).unwrap().samples, [0.0, 1.0]);
+    }
+}
+
+/// A reader that fails after its bytes, with an error of the kind that the WAV decoder makes itself at an early end.
+struct Failing<'a>(&'a [u8]);
+
+impl std::io::Read for Failing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        if self.0.is_empty() {
+            return Err(std::io::Error::other("the cable is out"));
+        }
+        // One byte at a time: a reader owes nobody more.
+        let n = buffer.len().min(1);
+        std::io::Read::read(&mut self.0, &mut buffer[..n])
+    }
+}
+
+#[test]
+fn a_failing_reader_is_not_a_short_file() {
+    let file = small();
+    for n in 0..file.len() {
+        match Waveform::read(Failing(&file[..n])) {
+            Err(Error::Io { action: "read", source, .. }) => assert_eq!(source.to_string(), "the cable is out"),
+            other => panic!("{n}: {other:?}"),
+        }
+    }
+    assert!(Waveform::read(Failing(&file)).is_ok());
+}
+
+/// xorshift64*: the tests' own source of numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    }
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let files = [
+        small(),
+        simple(&extensible(3, 2, 48_000, (32, 32), 3), &[0x3E; 64]),
+        wav(&[(b"JUNK", &[1; 5]), (b"fmt ", &fmt(1, 3, 8_000, 24)), (b"fact", &[1; 4]), (b"data", &[0x80; 54])]),
+    ];
+    let mut random = Random(0x5EED);
+    let begun = Instant::now();
+    let (mut n_read, mut n_refused) = (0, 0);
+    for i in 0..30_000 {
+        let mut file = files[i % files.len()].clone();
+        for _ in 0..=random.below(4) {
+            let at = random.below(file.len());
+            match random.below(4) {
+                0 => file[at] ^= 1 << random.below(8),
+                1 => file[at] = [0, 1, 0x7F, 0x80, 0xFF][random.below(5)],
+                2 => file.truncate(at.max(1)),
+                _ => {
+                    let end = (at + 4).min(file.len());
+                    file[at..end].fill(random.below(256) as u8);
+                }
+            }
+        }
+        let channels = if i % 2 == 0 { Channels::Mean } else { Channels::One(random.below(4)) };
+        let options = ReadOptions { channels, accept_placeholder_length: i % 3 == 0 };
+        match Waveform::read_with(&file[..], &options) {
+            Ok(waveform) => {
+                n_read += 1;
+                assert!(waveform.n_samples() <= file.len() && waveform.samples.iter().all(|x| x.is_finite()));
+                assert!(waveform.samples.capacity() <= (1 << 16) + 2 * file.len());
+            }
+            Err(error @ Error::Audio { .. }) => {
+                n_refused += 1;
+                assert!(error.to_string().starts_with("<stream>: "));
+            }
+            Err(other) => panic!("{other:?}"),
+        }
+    }
+    assert!(n_read > 3_000 && n_refused > 3_000, "{n_read} read, {n_refused} refused");
+    assert!(begun.elapsed() < Duration::from_secs(20));
+}
+
+#[test]
+fn batches_are_at_one_rate() {
+    let clips = [Waveform::new(vec![1.0; 3], 8_000), Waveform::new(vec![2.0; 5], 8_000), Waveform::new(vec![], 16_000)];
+    let batch = WaveformBatch::try_from(&clips[..2]).unwrap();
+    assert_eq!((batch.len(), batch.lengths(), batch.sample_rate()), (2, vec![3, 5], 8_000));
+    assert_eq!(batch.rows()[1], [2.0; 5]);
+    assert_eq!(WaveformBatch::from(&clips[0]), WaveformBatch::new(vec![vec![1.0; 3]], 8_000).unwrap());
+    assert_eq!(WaveformBatch::from(clips[0].clone()), WaveformBatch::from(&clips[0]));
+
+    let message = WaveformBatch::try_from(&clips[..]).unwrap_err().to_string();
+    assert!(message.contains("16000") && message.contains("8000") && message.contains("clip 2"), "{message}");
+    assert!(matches!(WaveformBatch::try_from(&clips[..0]), Err(Error::Config { field: "rows", .. })));
+    assert!(matches!(WaveformBatch::new(vec![], 8_000), Err(Error::Config { field: "rows", .. })));
+    assert!(matches!(WaveformBatch::new(vec![vec![]], 0), Err(Error::Config { field: "sample_rate", .. })));
+}
+
+/// Pairs of rates: usual ones, which go through FFTs, and odd ones, which do not.
+const PAIRS: [(u32, u32); 14] = [
+    (44_100, 32_000),
+    (48_000, 32_000),
+    (8_000, 32_000),
+    (22_050, 16_000),
+    (32_000, 44_100),
+    (11_025, 48_000),
+    (192_000, 8_000),
+    (16_000, 8_000),
+    (44_101, 32_000),
+    (32_000, 44_101),
+    (50_021, 7_919),
+    (7_919, 50_021),
+    (48_000, 47_999),
+    (384_000, 997),
+];
+
+fn sine(frequency: f64, rate: u32, n: usize) -> Vec<f32> {
+    (0..n).map(|i| (2.0 * PI * frequency * i as f64 / f64::from(rate) + 0.3).sin() as f32).collect()
+}
+
+/// Input samples for some 3000 samples at the lower rate of a pair.
+fn n_for(from: u32, to: u32) -> usize {
+    3_000 * from as usize / from.min(to) as usize
+}
+
+/// The middle half: half the filter's length and more away from the ends.
+fn middle(x: &[f32]) -> &[f32] {
+    &x[x.len() / 4..x.len() / 4 * 3]
+}
+
+fn decibels(ratio: f64) -> f64 {
+    20.0 * ratio.log10()
+}
+
+fn rms(x: &[f32]) -> f64 {
+    (x.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / x.len() as f64).sqrt()
+}
+
+#[test]
+fn the_pass_band_is_flat_and_without_delay() {
+    for (from, to) in PAIRS {
+        let nyquist = f64::from(from.min(to)) / 2.0;
+        for relative in [0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9] {
+            let frequency = relative * nyquist;
+            let output = resample(&sine(frequency, from, n_for(from, to)), from, to).unwrap();
+            let expected = sine(frequency, to, output.len());
+            // A 0.1 dB ripple or a delay of 1/100 of a sample would differ by 1e-2; f32 sums of 1e4 terms by 1e-5.
+            for (&a, &b) in middle(&output).iter().zip(middle(&expected)) {
+                assert!((a - b).abs() < 5e-5, "{from} to {to} Hz, {frequency} Hz: {a} {b}");
+            }
+            let ripple = decibels(rms(middle(&output)) / rms(middle(&expected)));
+            assert!(ripple.abs() < 1e-3, "{from} to {to} Hz, {frequency} Hz: {ripple} dB");
+        }
+    }
+}
+
+#[test]
+fn aliases_are_below_80_decibels() {
+    for (from, to) in PAIRS.into_iter().filter(|(from, to)| from > to) {
+        for relative in [1.0, 1.005, 1.02, 1.05, 1.1, 1.2, 1.5, 1.9, 2.0, 2.9, 5.3] {
+            let frequency = relative * f64::from(to) / 2.0;
+            if frequency < f64::from(from) / 2.0 {
+                let input = sine(frequency, from, n_for(from, to));
+                let output = resample(&input, from, to).unwrap();
+                let alias = decibels(rms(middle(&output)) / rms(&input));
+                assert!(alias < -100.0, "{from} to {to} Hz, {frequency} Hz: {alias} dB");
+            }
+        }
+    }
+}
+
+#[test]
+fn images_are_below_80_decibels() {
+    // A tone under a smooth window has no other frequencies: whatever else the output holds is not the tone.
+    for (from, to) in PAIRS.into_iter().filter(|(from, to)| from < to) {
+        let frequency = 0.9 * f64::from(from) / 2.0;
+        let output = resample(&sine(frequency, from, n_for(from, to)), from, to).unwrap();
+        let expected = sine(frequency, to, output.len());
+        let rest: Vec<f32> = middle(&output).iter().zip(middle(&expected)).map(|(a, b)| a - b).collect();
+        let image = decibels(rms(&rest) / rms(middle(&expected)));
+        assert!(image < -100.0, "{from} to {to} Hz: {image} dB");
+    }
+}
+
+#[test]
+fn a_sweep_stays_in_the_band() {
+    // Half a second from 0 Hz to the input's Nyquist frequency: at time t the frequency is t · from.
+    for (from, to) in [(44_100_u32, 32_000_u32), (48_000, 16_000), (44_101, 32_000)] {
+        let rate = f64::from(from);
+        let chirp = |t: f64| (PI * rate * t * t).sin();
+        let input: Vec<f32> = (0..from / 2).map(|i| chirp(f64::from(i) / rate) as f32).collect();
+        let output = resample(&input, from, to).unwrap();
+        let end_of_band = f64::from(to) / 2.0 / rate;
+        for (j, &y) in output.iter().enumerate() {
+            let t = j as f64 / f64::from(to);
+            if t > 0.01 && t < 0.88 * end_of_band {
+                // The sweep is quasi-stationary: 44 kHz/s over a filter of some 10 ms.
+                assert!((f64::from(y) - chirp(t)).abs() < 1e-3, "{from} to {to} Hz at {t} s: {y} {}", chirp(t));
+            } else if t > 1.04 * end_of_band && t < 0.48 {
+                assert!(y.abs() < 1e-4, "{from} to {to} Hz at {t} s: {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_length_is_exact() {
+    let pairs = [(1, 3), (3, 1), (147, 160), (44_100, 1), (1, 1_000), (7, 7), (96_000, 44_100), (u32::MAX, 8_000)];
+    for (from, to) in PAIRS.into_iter().chain(pairs) {
+        for n in [0, 1, 2, 3, 10, 147, 441, 1_000, 4_999] {
+            let output = resample(&vec![0.5; n], from, to).unwrap();
+            let expected = (n as u64 * u64::from(to)).div_ceil(u64::from(from));
+            assert_eq!(output.len() as u64, expected, "{n} samples, {from} to {to} Hz");
+            assert!(output.iter().all(|x| x.abs() < 1.0));
+        }
+    }
+    // Ten minutes: a ratio rounded to f64 would give one sample too many.
+    assert_eq!(resample(&vec![0.0; 600 * 44_100], 44_100, 32_000).unwrap().len(), 600 * 32_000);
+}
+
+#[test]
+fn the_ends_are_extended_by_zeros() {
+    // An impulse at either end gives the half of the filter that lies inside, its peak at the impulse.
+    for (from, to) in [(32_000, 48_000), (44_100, 32_000), (44_101, 32_000)] {
+        let n = 4 * from as usize / 100 + 1;
+        let impulse_at = |at: usize| {
+            let mut x = vec![0.0; n];
+            x[at] = 1.0;
+            resample(&x, from, to).unwrap()
+        };
+        let (first, last) = (impulse_at(0), impulse_at(n - 1));
+        let peak = |y: &[f32]| (0..y.len()).max_by(|&i, &j| y[i].total_cmp(&y[j])).unwrap();
+        assert_eq!(peak(&first), 0);
+        assert_eq!(peak(&last), ((n - 1) as f64 * f64::from(to) / f64::from(from)).round() as usize);
+        // What follows a clip does not change what its own end becomes, once it is zero.
+        let mut x = sine(1_000.0, from, n);
+        let short = resample(&x, from, to).unwrap();
+        x.resize(3 * n, 0.0);
+        let long = resample(&x, from, to).unwrap();
+        for (&a, &b) in short.iter().zip(&long) {
+            assert!((a - b).abs() < 1e-6, "{a} {b}");
+        }
+    }
+}
+
+#[test]
+fn resampling_refuses_what_it_cannot_do() {
+    assert!(matches!(resample(&[1.0], 0, 8_000), Err(Error::Config { field: "from", .. })));
+    assert!(matches!(resample(&[1.0], 8_000, 0), Err(Error::Config { field: "to", .. })));
+    assert!(matches!(resample(&[], 0, 0), Err(Error::Config { .. })));
+    for bad in [f32::NAN, f32::INFINITY] {
+        let message = resample(&[0.0, bad], 8_000, 16_000).unwrap_err().to_string();
+        assert!(message.contains("sample 1"), "{message}");
+    }
+    // A small file that claims 1 Hz must not become gigabytes.
+    assert!(matches!(resample(&vec![0.0; 1 << 20], 1, 32_000), Err(Error::Config { field: "to", .. })));
+    assert!(matches!(resample(&[0.0; 1], 1, u32::MAX), Err(Error::Config { field: "to", .. })));
+    let same = sine(440.0, 8_000, 100);
+    assert_eq!(resample(&same, 8_000, 8_000).unwrap(), same);
+    let waveform = Waveform::new(same, 8_000).resample(16_000).unwrap();
+    assert_eq!((waveform.sample_rate, waveform.n_samples()), (16_000, 200));
+}
+
+#[test]
+fn agrees_with_soxr() {
+    let golden = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/resample.safetensors")).unwrap();
+    let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
+    let tensor = |name: String| -> Vec<f32> {
+        let data = golden.tensor(&name).unwrap().data().to_vec();
+        data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
+    };
+    let names: Vec<String> = golden.names().iter().filter_map(|n| n.strip_suffix(".input")).map(String::from).collect();
+    assert_eq!(names.len(), 7);
+    for name in names {
+        let (from, to) = name.split_once('_').unwrap();
+        let expected = tensor(format!("{name}.output"));
+        let output = resample(&tensor(format!("{name}.input")), from.parse().unwrap(), to.parse().unwrap()).unwrap();
+        // soxr may round the length down.
+        assert!(output.len().abs_diff(expected.len()) <= 1, "{name}: {} {}", output.len(), expected.len());
+        let n = output.len().min(expected.len());
+        let worst = (n / 20..n - n / 20).map(|i| (output[i] - expected[i]).abs()).fold(0.0, f32::max);
+        // Both resamplers are flat to well under 1e-4 dB (1e-5 of the amplitude) where the signal is; the remainder is
+        // the fade's and the clip's spectrum beyond the band, and f32 rounding.
+        assert!(worst < 2e-5, "{name}: {worst}");
+        println!("{name}: {worst:e}");
+    }
+}
