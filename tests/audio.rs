@@ -587,9 +587,9 @@ fn a_sweep_stays_in_the_band() {
         for (j, &y) in output.iter().enumerate() {
             let t = j as f64 / f64::from(to);
             if t > 0.01 && t < 0.88 * end_of_band {
-                // The sweep is quasi-stationary: 44 kHz/s over a filter of some 10 ms.
+                // The filter reaches 16 ms, in which the sweep moves on by 0.1 of the band.
                 assert!((f64::from(y) - chirp(t)).abs() < 1e-3, "{from} to {to} Hz at {t} s: {y} {}", chirp(t));
-            } else if t > 1.04 * end_of_band && t < 0.48 {
+            } else if t > 1.1 * end_of_band && t < 0.48 {
                 assert!(y.abs() < 1e-4, "{from} to {to} Hz at {t} s: {y}");
             }
         }
@@ -655,26 +655,28 @@ fn resampling_refuses_what_it_cannot_do() {
 }
 
 #[test]
-fn agrees_with_soxr() {
+fn agrees_with_soxr_and_scipy() {
     let golden = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/resample.safetensors")).unwrap();
     let golden = safetensors::SafeTensors::deserialize(&golden).unwrap();
     let tensor = |name: String| -> Vec<f32> {
         let data = golden.tensor(&name).unwrap().data().to_vec();
         data.as_chunks::<4>().0.iter().map(|&bytes| f32::from_le_bytes(bytes)).collect()
     };
-    let names: Vec<String> = golden.names().iter().filter_map(|n| n.strip_suffix(".input")).map(String::from).collect();
+    let names: Vec<&str> = golden.names().into_iter().filter_map(|n| n.strip_suffix(".input")).collect();
     assert_eq!(names.len(), 7);
     for name in names {
         let (from, to) = name.split_once('_').unwrap();
-        let expected = tensor(format!("{name}.output"));
         let output = resample(&tensor(format!("{name}.input")), from.parse().unwrap(), to.parse().unwrap()).unwrap();
-        // soxr may round the length down.
-        assert!(output.len().abs_diff(expected.len()) <= 1, "{name}: {} {}", output.len(), expected.len());
-        let n = output.len().min(expected.len());
-        let worst = (n / 20..n - n / 20).map(|i| (output[i] - expected[i]).abs()).fold(0.0, f32::max);
-        // Both resamplers are flat to well under 1e-4 dB (1e-5 of the amplitude) where the signal is; the remainder is
-        // the fade's and the clip's spectrum beyond the band, and f32 rounding.
-        assert!(worst < 2e-5, "{name}: {worst}");
-        println!("{name}: {worst:e}");
+        // The script knows the signal as a formula: scipy's polyphase filter is within 1e-7 of it, soxr within 7e-5.
+        // Our own error is the f32 rounding of FFTs and of sums of some hundred products.
+        for (reference, tolerance) in [("scipy", 1e-6), ("soxr", 1e-4)] {
+            let expected = tensor(format!("{name}.{reference}"));
+            // soxr rounds the length to the nearest; ours and scipy's is the ceiling.
+            let n_fewer = output.len() - expected.len();
+            assert!(n_fewer <= usize::from(reference == "soxr"), "{name}, {reference}: {n_fewer} samples fewer");
+            let worst = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            println!("{name}, {reference}: {worst:e}");
+            assert!(worst < tolerance, "{name}, {reference}: {worst}");
+        }
     }
 }

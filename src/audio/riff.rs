@@ -50,7 +50,8 @@ impl Header {
         if n_start == 0 {
             return Err(AudioReason::Empty.into());
         }
-        if &start[..n_start.min(4)] != &b"RIFF"[..n_start.min(4)] || n_start == 12 && &start[8..12] != b"WAVE" {
+        let begins_right = b"RIFF".starts_with(&start[..n_start.min(4)]);
+        if !begins_right || n_start == 12 && &start[8..12] != b"WAVE" {
             let n = if n_start < 12 { n_start } else { 12 + read_up_to(reader, &mut start[12..])? };
             return Err(AudioReason::NotWav(what_it_is(&start[..n])).into());
         }
