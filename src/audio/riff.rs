@@ -152,7 +152,7 @@ fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Resul
 }
 
 /// Fills `buffer`, or as much of it as there is.
-fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match reader.read(&mut buffer[n..]) {

@@ -5,10 +5,10 @@
 //! could not tell a file that is cut short from one that cannot be read. So the header is read here, and `hound` is
 //! given a plain one in its place. Nothing is allocated by what a header claims.
 
-use std::io::{self, BufReader, Cursor, ErrorKind, Read};
+use std::io::{self, BufReader, Read};
 use std::path::Path;
 
-use super::riff::{Format, Header};
+use super::riff::{Format, Header, read_up_to};
 use super::{AudioReason, MAX_SAMPLE_RATE, Waveform};
 use crate::error::{Error, Result};
 
@@ -44,15 +44,15 @@ pub enum SampleFormat {
     Float32,
 }
 
-/// Capacity that is reserved by a header's word alone.
-const MAX_RESERVED: u64 = 1 << 16;
+/// The samples are read and decoded in parts of about this many bytes.
+const PART_BYTES: u64 = 1 << 16;
 
 pub(super) fn read(reader: impl Read, path: &Path, options: &ReadOptions) -> Result<Waveform> {
     let failed = |failure: Failure| match failure {
         Failure::Io(source) => Error::Io { action: "read", path: path.into(), source },
         Failure::Audio(reason) => Error::Audio { path: path.into(), reason },
     };
-    let mut reader = BufReader::with_capacity(1 << 16, reader);
+    let mut reader = BufReader::new(reader);
     let header = Header::read(&mut reader).map_err(failed)?;
     let samples = read_samples(reader, &header, options).map_err(failed)?;
     Ok(Waveform::new(samples, header.sample_rate))
@@ -77,7 +77,7 @@ impl From<AudioReason> for Failure {
 }
 
 /// Decodes the data chunk, at whose first byte `reader` stands.
-fn read_samples(reader: impl Read, header: &Header, options: &ReadOptions) -> Result<Vec<f32>, Failure> {
+fn read_samples(mut reader: impl Read, header: &Header, options: &ReadOptions) -> Result<Vec<f32>, Failure> {
     let n_channels = usize::from(header.n_channels);
     if let Channels::One(channel) = options.channels
         && channel >= n_channels
@@ -89,16 +89,19 @@ fn read_samples(reader: impl Read, header: &Header, options: &ReadOptions) -> Re
     let declared = if to_the_end { u64::MAX } else { u64::from(header.data_bytes) / frame_bytes };
 
     let mut mixer = Mixer { channels: options.channels, n_channels, samples: Vec::new() };
-    mixer.samples.reserve(declared.min(MAX_RESERVED) as usize);
-    let mut data = Counted { inner: reader, n_bytes: 0, at_end: false };
-    // A header's length has 32 bits, a stream need not end there: read it in parts that each fit.
-    let part = u64::from(u32::MAX) / frame_bytes;
-    let mut n_frames = 0;
+    let frames_in_part = PART_BYTES / frame_bytes;
+    let mut part = plain_header(header, 0);
+    let n_header = part.len();
+    part.resize(n_header + (frames_in_part * frame_bytes) as usize, 0);
+    let (mut n_frames, mut n_over) = (0, 0);
     while n_frames < declared {
-        let n_wanted = (declared - n_frames).min(part);
-        let n_read = read_part(&mut data, header, n_wanted, &mut mixer)?;
-        n_frames += n_read;
-        if n_read < n_wanted {
+        let n_wanted = (declared - n_frames).min(frames_in_part);
+        let n_bytes = read_up_to(&mut reader, &mut part[n_header..][..(n_wanted * frame_bytes) as usize])? as u64;
+        let n_whole = n_bytes / frame_bytes;
+        decode_part(&mut part, header, n_whole, &mut mixer)?;
+        n_frames += n_whole;
+        if n_whole < n_wanted {
+            n_over = n_bytes % frame_bytes;
             break;
         }
     }
@@ -106,7 +109,9 @@ fn read_samples(reader: impl Read, header: &Header, options: &ReadOptions) -> Re
     if !to_the_end && n_frames < declared {
         return Err(AudioReason::Truncated { declared, found: n_frames }.into());
     }
-    let n_over = if to_the_end { data.n_bytes % frame_bytes } else { u64::from(header.data_bytes) % frame_bytes };
+    if !to_the_end {
+        n_over = u64::from(header.data_bytes) % frame_bytes;
+    }
     if n_over > 0 {
         let detail = format!("the last sample of the data chunk has {n_over} of {frame_bytes} bytes");
         return Err(AudioReason::Malformed(detail).into());
@@ -117,24 +122,14 @@ fn read_samples(reader: impl Read, header: &Header, options: &ReadOptions) -> Re
     Ok(mixer.samples)
 }
 
-/// Decodes up to `n_wanted` samples per channel, and tells how many there were in full.
-fn read_part(data: &mut Counted<impl Read>, header: &Header, n_wanted: u64, mixer: &mut Mixer) -> Result<u64, Failure> {
-    let frame_bytes = header.frame_bytes();
-    let n_before = data.n_bytes;
-    let plain = plain_header(header, (n_wanted * frame_bytes) as u32);
-    let stream = Cursor::new(plain).chain(data.by_ref().take(n_wanted * frame_bytes));
-    let mut wav = hound::WavReader::new(BufReader::with_capacity(1 << 16, stream)).map_err(hound_failure)?;
-    let decoded = match header.format {
+/// Decodes the first `n_frames` samples per channel of a part, a small WAV file with a plain header.
+fn decode_part(part: &mut [u8], header: &Header, n_frames: u64, mixer: &mut Mixer) -> Result<(), Failure> {
+    let plain = plain_header(header, (n_frames * header.frame_bytes()) as u32);
+    part[..plain.len()].copy_from_slice(&plain);
+    let mut wav = hound::WavReader::new(&part[..]).map_err(hound_failure)?;
+    match header.format {
         Format::Float32 => mixer.mix(wav.samples::<f32>(), 1.0),
         _ => mixer.mix(wav.samples::<i32>(), 1.0 / 2_f64.powi(8 * i32::from(header.format.bytes()) - 1)),
-    };
-    drop(wav);
-    let n_found = (data.n_bytes - n_before) / frame_bytes;
-    match decoded {
-        // At an early end hound makes an I/O error of its own; one of the reader's comes before its end.
-        Err(Failure::Io(_)) if data.at_end => Ok(n_found),
-        Err(failure) => Err(failure),
-        Ok(()) => Ok(n_found),
     }
 }
 
@@ -201,27 +196,6 @@ fn plain_header(header: &Header, data_bytes: u32) -> Vec<u8> {
     plain.extend_from_slice(b"data");
     plain.extend_from_slice(&data_bytes.to_le_bytes());
     plain
-}
-
-/// A reader that counts what it has given, and notices its end.
-struct Counted<R> {
-    inner: R,
-    n_bytes: u64,
-    at_end: bool,
-}
-
-impl<R: Read> Read for Counted<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = loop {
-            match self.inner.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => break result?,
-            }
-        };
-        self.n_bytes += n as u64;
-        self.at_end |= n == 0 && !buffer.is_empty();
-        Ok(n)
-    }
 }
 
 fn hound_failure(error: hound::Error) -> Failure {
