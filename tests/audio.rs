@@ -196,7 +196,7 @@ fn agrees_with_hound() {
             let mut writer = hound::WavWriter::new(&mut bytes, spec).unwrap();
             // More than the reader decodes at once.
             for _ in 0..30_000 * u32::from(channels) {
-                let integer = (random.below(1 << 31) as u32 * 2 | random.below(2) as u32) as i32;
+                let integer = ((random.below(1 << 16) << 16) + random.below(1 << 16)) as u32 as i32;
                 match sample_format {
                     hound::SampleFormat::Int => writer.write_sample(integer >> (32 - bits)).unwrap(),
                     hound::SampleFormat::Float => writer.write_sample(integer as f32 / 1e9).unwrap(),
