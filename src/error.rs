@@ -44,6 +44,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A tensor operation failed: out of memory, or a device that is gone.
+    #[error("{context} failed")]
+    Tensor {
+        /// What was being done.
+        context: &'static str,
+        /// candle's reason.
+        source: candle_core::Error,
+    },
     /// Tensors of a checkpoint do not fit the model: everything that differs, at once.
     #[error("{0}")]
     Weights(Box<crate::weights::LoadReport>),

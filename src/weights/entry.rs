@@ -1,0 +1,179 @@
+//! Where a tensor lies in a file, and how its bytes become `f32`.
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+/// The type of a stored tensor's elements.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Dtype {
+    /// 64-bit float, rounded to the nearest `f32` when read.
+    F64,
+    /// 32-bit float, read bit for bit.
+    F32,
+    /// IEEE half, exact in `f32`.
+    F16,
+    /// bfloat16, exact in `f32`.
+    BF16,
+    /// Signed 64-bit integer; exact in `f32` up to ±2²⁴, as the other wide integers.
+    I64,
+    /// Signed 32-bit integer.
+    I32,
+    /// Signed 16-bit integer.
+    I16,
+    /// Signed byte.
+    I8,
+    /// Unsigned 64-bit integer.
+    U64,
+    /// Unsigned 32-bit integer.
+    U32,
+    /// Unsigned 16-bit integer.
+    U16,
+    /// Byte.
+    U8,
+    /// One byte an element; anything but zero is true and reads as 1.
+    Bool,
+    /// A type that is listed but cannot be read: complex, 8-bit and narrower floats, quantised integers. Its name.
+    Other(&'static str),
+}
+
+impl fmt::Display for Dtype {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Other(name) => f.write_str(name),
+            known => write!(f, "{known:?}"),
+        }
+    }
+}
+
+/// A strided view of one file's bytes.
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    /// Index into the files of a `Weights`.
+    pub(super) file: usize,
+    /// Byte offset of the first element in that file.
+    pub(super) offset: usize,
+    pub(super) dtype: Dtype,
+    pub(super) shape: Vec<usize>,
+    /// In elements, one a dimension.
+    pub(super) strides: Vec<usize>,
+}
+
+/// A run of bytes that holds elements of one type.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Region {
+    pub(super) start: usize,
+    /// In elements.
+    pub(super) len: usize,
+    pub(super) dtype: Dtype,
+    /// In bytes.
+    pub(super) item_size: usize,
+}
+
+/// Product of the dimensions; `None` where it overflows, zeros left aside.
+pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
+    // Dimensions of 0 are skipped, so that [2⁴⁰, 2⁴⁰, 0] is refused: later products over the shape must not overflow.
+    let product = shape.iter().filter(|&&dim| dim != 0).try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
+    let fits = product <= isize::MAX as usize / 8;
+    fits.then_some(if shape.contains(&0) { 0 } else { product })
+}
+
+/// Row-major strides of `shape`, in elements.
+pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
+    let mut strides = vec![1usize; shape.len()];
+    for dim in (1..shape.len()).rev() {
+        strides[dim - 1] = strides[dim].saturating_mul(shape[dim].max(1));
+    }
+    strides
+}
+
+impl Entry {
+    /// A view of `region` that starts `skip` elements in, with every element checked to lie inside.
+    ///
+    /// `file_len` bounds the element count: a view may repeat elements (stride 0), but not without end.
+    pub(super) fn view(
+        region: Region,
+        skip: usize,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+        file_len: usize,
+    ) -> Result<Self, String> {
+        if shape.len() != strides.len() {
+            return Err(format!("{} strides for a shape of {} dimensions", strides.len(), shape.len()));
+        }
+        let count = element_count(&shape).ok_or_else(|| format!("shape {shape:?} is too large"))?;
+        if count > file_len.saturating_add(1 << 20) {
+            return Err(format!("shape {shape:?} has more elements than the file has bytes"));
+        }
+        let mut offset = region.start;
+        if count > 0 {
+            let end = shape.iter().zip(&strides).try_fold(skip, |last, (&dim, &stride)| {
+                last.checked_add((dim - 1).checked_mul(stride)?) // dim ≥ 1 here
+            });
+            if end.is_none_or(|last| last >= region.len) {
+                return Err(format!(
+                    "shape {shape:?}, strides {strides:?} from element {skip} reach outside a storage of {} elements",
+                    region.len
+                ));
+            }
+            offset += skip * region.item_size; // skip ≤ last < region.len, which lies inside the file
+        }
+        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides })
+    }
+
+    pub(super) fn count(&self) -> usize {
+        element_count(&self.shape).unwrap_or(0)
+    }
+
+    /// The elements in row-major order as `f32`; the reason where that cannot be.
+    pub(super) fn decode(&self, file: &[u8]) -> Result<Vec<f32>, String> {
+        match self.dtype {
+            Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F32 => self.elements(file, f32::from_le_bytes),
+            Dtype::F16 => self.elements(file, |b| f16::from_le_bytes(b).to_f32()),
+            Dtype::BF16 => self.elements(file, |b| bf16::from_le_bytes(b).to_f32()),
+            Dtype::I64 => self.elements(file, |b| i64::from_le_bytes(b) as f32),
+            Dtype::I32 => self.elements(file, |b| i32::from_le_bytes(b) as f32),
+            Dtype::I16 => self.elements(file, |b| i16::from_le_bytes(b).into()),
+            Dtype::I8 => self.elements(file, |b| i8::from_le_bytes(b).into()),
+            Dtype::U64 => self.elements(file, |b| u64::from_le_bytes(b) as f32),
+            Dtype::U32 => self.elements(file, |b| u32::from_le_bytes(b) as f32),
+            Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),
+            Dtype::U8 => self.elements(file, |[b]| b.into()),
+            Dtype::Bool => self.elements(file, |[b]| f32::from(b != 0)),
+            Dtype::Other(name) => Err(format!("elements of type {name} cannot be read")),
+        }
+    }
+
+    fn elements<const N: usize>(&self, file: &[u8], convert: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, String> {
+        let outside = || "lies outside the file".to_owned();
+        let count = self.count();
+        let bytes = file.get(self.offset..).ok_or_else(outside)?;
+        let (items, _) = bytes.as_chunks::<N>();
+        if self.strides == row_major(&self.shape) || count <= 1 {
+            return Ok(items.get(..count).ok_or_else(outside)?.iter().map(|&item| convert(item)).collect());
+        }
+        // Walk the rows of the last dimension; `index` counts the outer dimensions like an odometer.
+        let (&row_len, outer_shape) = self.shape.split_last().ok_or_else(outside)?;
+        let (&row_stride, outer_strides) = self.strides.split_last().ok_or_else(outside)?;
+        let mut values = Vec::with_capacity(count);
+        let mut index = vec![0; outer_shape.len()];
+        let mut row_start = 0;
+        while values.len() < count {
+            for i in 0..row_len {
+                values.push(convert(*items.get(row_start + i * row_stride).ok_or_else(outside)?));
+            }
+            for dim in (0..outer_shape.len()).rev() {
+                index[dim] += 1;
+                row_start += outer_strides[dim];
+                if index[dim] < outer_shape[dim] {
+                    break;
+                }
+                row_start -= outer_shape[dim] * outer_strides[dim];
+                index[dim] = 0;
+            }
+        }
+        Ok(values)
+    }
+}

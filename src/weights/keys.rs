@@ -1,0 +1,69 @@
+//! Wrapper prefixes of tensor names.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Prefixes that wrappers put before every name of a model.
+///
+/// `module.` DataParallel, `_orig_mod.` `torch.compile`, `model.` Lightning and Hugging Face, `backbone.` hub mix-ins.
+const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
+
+/// Prefix of the pretrained part of a fine-tuned PANNs model (`Transfer_Cnn14`), beside a head of its own.
+const BASE: &str = "base.";
+
+/// Wrappers nest a few deep at most; more is a damaged file.
+const MAX_ROUNDS: usize = 16;
+
+/// Renames all keys by the rule that `Weights` documents.
+pub(super) fn strip<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
+    for _ in 0..MAX_ROUNDS {
+        let Some(cut) = prefix(&entries) else { break };
+        let unwrapped = |name: String| match name.strip_prefix(cut) {
+            Some(rest) => rest.to_owned(),
+            None => name,
+        };
+        entries = entries.into_iter().map(|(name, entry)| (unwrapped(name), entry)).collect();
+    }
+    entries
+}
+
+/// The next prefix to take off, if any.
+fn prefix<T>(entries: &BTreeMap<String, T>) -> Option<&'static str> {
+    if entries.is_empty() {
+        return None;
+    }
+    let carried = |cut: &&'static str| entries.keys().all(|name| name.len() > cut.len() && name.starts_with(cut));
+    WRAPPERS.into_iter().find(carried).or_else(|| base_is_free(entries).then_some(BASE))
+}
+
+/// Whether some names start with `base.` and none of them would collide with another name without it.
+fn base_is_free<T>(entries: &BTreeMap<String, T>) -> bool {
+    let shorter: BTreeSet<&str> = entries.keys().filter_map(|name| name.strip_prefix(BASE)).collect();
+    !shorter.is_empty() && !shorter.iter().any(|name| name.is_empty() || entries.contains_key(*name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stripped(names: &[&str]) -> Vec<String> {
+        strip(names.iter().map(|name| (name.to_string(), ())).collect()).into_keys().collect()
+    }
+
+    #[test]
+    fn wrappers_go_where_all_names_carry_them() {
+        assert_eq!(stripped(&["module.a.weight", "module.b"]), ["a.weight", "b"]);
+        assert_eq!(stripped(&["module.a", "b"]), ["b", "module.a"]);
+        assert_eq!(stripped(&["module.model._orig_mod.a.model.b"]), ["a.model.b"]);
+        assert_eq!(stripped(&["model.", "model.a"]), ["model.", "model.a"]);
+        assert_eq!(stripped(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn base_goes_unless_names_collide() {
+        assert_eq!(stripped(&["base.fc1.bias", "fc_transfer.bias"]), ["fc1.bias", "fc_transfer.bias"]);
+        assert_eq!(stripped(&["base.fc.bias", "fc.bias"]), ["base.fc.bias", "fc.bias"]);
+        assert_eq!(stripped(&["module.base.a", "module.b"]), ["a", "b"]);
+        // `base.base.a` would become the other name.
+        assert_eq!(stripped(&["base.a", "base.base.a"]), ["base.a", "base.base.a"]);
+    }
+}

@@ -1,0 +1,171 @@
+//! Reading a model's tensors by name and shape, with a record of what was read.
+
+use std::{
+    collections::HashSet,
+    fmt::Display,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use candle_core::{DType, Device, Shape, Tensor};
+
+use super::{LoadReport, MissingTensor, Weights, WrongShape, report::Nearest};
+use crate::{Error, Result};
+
+/// A place in a checkpoint from which a model reads its tensors.
+///
+/// Clones and the places that [`at`](Self::at) gives share one record of what was read. A tensor that is missing or has
+/// another shape is recorded and given as zeros, so that loading goes on and [`finish`](Self::finish) reports
+/// everything at once.
+///
+/// ```
+/// # use candle_core::{Device, Tensor};
+/// # use clipwise::{Weights, Result};
+/// # let weight = Tensor::zeros((5, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
+/// # let weights = Weights::from_tensors([("fc.weight".to_string(), weight)])?;
+/// let loader = weights.loader(&Device::Cpu);
+/// let weight = loader.at("fc").get("weight", (5, 3))?;
+/// loader.finish("a linear model")?;
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Loader<'a> {
+    weights: &'a Weights,
+    device: Device,
+    prefix: String,
+    record: Arc<Mutex<Record>>,
+}
+
+#[derive(Default)]
+struct Record {
+    read: HashSet<String>,
+    /// Full names, or prefixes where they end in `*`.
+    ignored: Vec<String>,
+    missing: Vec<(String, Vec<usize>)>,
+    wrong_shape: Vec<WrongShape>,
+}
+
+impl<'a> Loader<'a> {
+    pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
+        Self { weights, device: device.clone(), prefix: String::new(), record: Arc::default() }
+    }
+
+    /// The place `name` below this one: names that are read there have `name.` before them.
+    pub fn at(&self, name: impl Display) -> Loader<'a> {
+        Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
+    }
+
+    /// Where tensors are put.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Whether the checkpoint has `name` here. Does not count as reading it.
+    pub fn contains(&self, name: &str) -> bool {
+        self.weights.contains(&self.full(name))
+    }
+
+    /// The shape of `name` here, if the checkpoint has it. Does not count as reading it.
+    pub fn shape(&self, name: &str) -> Option<&'a [usize]> {
+        self.weights.shape(&self.full(name))
+    }
+
+    /// The tensor `name` as f32 on [`device`](Self::device).
+    ///
+    /// Zeros of `shape` if the checkpoint lacks it or has it in another shape, which `finish` then reports.
+    ///
+    /// # Errors
+    /// The elements are of a type that cannot be read, or the device fails.
+    pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
+        let shape = shape.into();
+        let full = self.full(name);
+        if self.fits(&full, shape.dims()) {
+            return self.weights.tensor(&full, &self.device);
+        }
+        Tensor::zeros(shape, DType::F32, &self.device)
+            .map_err(|source| Error::Tensor { context: "standing in for a missing tensor", source })
+    }
+
+    /// The elements of `name` in row-major order; zeros as [`get`](Self::get).
+    ///
+    /// # Errors
+    /// The elements are of a type that cannot be read.
+    pub fn get_vec(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let full = self.full(name);
+        if self.fits(&full, shape) {
+            return self.weights.to_vec(&full);
+        }
+        Ok(vec![0.0; shape.iter().product()])
+    }
+
+    /// Names a tensor that the model knows and does not use, so that it is not unexpected. It need not exist.
+    ///
+    /// A trailing `*` stands for any ending: `ignore("logmel_extractor.*")`.
+    pub fn ignore(&self, name: &str) {
+        self.record().ignored.push(self.full(name));
+    }
+
+    /// Ends loading: the whole checkpoint, whichever place this is called at, against all that was read.
+    ///
+    /// `model` names the model in the message. `num_batches_tracked`, which batch norm counts in training, is never
+    /// unexpected.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if any tensor was missing, had the wrong shape, or was neither read nor ignored.
+    pub fn finish(&self, model: &str) -> Result<()> {
+        let record = self.record();
+        let names = self.weights.names();
+        let unexpected: Vec<String> = names.filter(|name| !record.accounts_for(name)).map(str::to_owned).collect();
+        let shape = |name: &String| self.weights.shape(name).unwrap_or_default();
+        let mut nearest = Nearest::new(unexpected.iter().map(|name| (name.as_str(), shape(name))));
+        let missing = record.missing.iter().map(|(name, shape)| MissingTensor {
+            name: name.clone(),
+            shape: shape.clone(),
+            nearest: nearest.to(name, shape),
+        });
+        let report = LoadReport {
+            model: model.to_owned(),
+            path: self.weights.path().map(Into::into),
+            missing: missing.collect(),
+            unexpected,
+            wrong_shape: record.wrong_shape.clone(),
+        };
+        if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
+    }
+
+    fn full(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+
+    /// Records that `full` is read; whether the checkpoint has it in `shape`.
+    fn fits(&self, full: &str, shape: &[usize]) -> bool {
+        let mut record = self.record();
+        let first_time = record.read.insert(full.to_owned());
+        match self.weights.shape(full) {
+            Some(got) if got == shape => return true,
+            Some(got) if first_time => {
+                let wrong = WrongShape { name: full.to_owned(), expected: shape.to_vec(), got: got.to_vec() };
+                record.wrong_shape.push(wrong);
+            }
+            None if first_time => record.missing.push((full.to_owned(), shape.to_vec())),
+            _ => {}
+        }
+        false
+    }
+
+    fn record(&self) -> MutexGuard<'_, Record> {
+        // The record is valid after every statement, also one that panicked in between.
+        self.record.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Record {
+    fn accounts_for(&self, name: &str) -> bool {
+        let ignored = |pattern: &String| match pattern.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == pattern,
+        };
+        self.read.contains(name)
+            || name.rsplit('.').next() == Some("num_batches_tracked")
+            || self.ignored.iter().any(ignored)
+    }
+}

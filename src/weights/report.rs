@@ -1,0 +1,176 @@
+//! What does not fit between a checkpoint and a model.
+
+use std::{collections::BTreeMap, fmt, path::PathBuf};
+
+/// Everything that kept a checkpoint from loading into a model, at once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LoadReport {
+    /// The model's name.
+    pub model: String,
+    /// The checkpoint; `None` where bytes or tensors were given.
+    pub path: Option<PathBuf>,
+    /// Tensors of the model that the checkpoint lacks, in the order in which the model asked for them.
+    pub missing: Vec<MissingTensor>,
+    /// Tensors of the checkpoint that the model neither read nor knowingly left aside, sorted.
+    pub unexpected: Vec<String>,
+    /// Tensors whose shapes differ, in the order in which the model asked for them.
+    pub wrong_shape: Vec<WrongShape>,
+}
+
+/// A tensor of the model that the checkpoint lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingTensor {
+    /// Its full name.
+    pub name: String,
+    /// The shape the model wants.
+    pub shape: Vec<usize>,
+    /// The most similar unexpected name of the checkpoint, if one is similar.
+    pub nearest: Option<String>,
+}
+
+/// A tensor of another shape than the model's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WrongShape {
+    /// Its full name.
+    pub name: String,
+    /// The shape the model wants.
+    pub expected: Vec<usize>,
+    /// The shape in the checkpoint.
+    pub got: Vec<usize>,
+}
+
+impl LoadReport {
+    /// Whether everything fits.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
+    }
+}
+
+impl std::error::Error for LoadReport {}
+
+impl fmt::Display for LoadReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "{} does not fit {}:", path.display(), self.model)?,
+            None => write!(f, "the weights do not fit {}:", self.model)?,
+        }
+        let counts = [
+            (self.missing.len(), "missing"),
+            (self.wrong_shape.len(), "of the wrong shape"),
+            (self.unexpected.len(), "unexpected"),
+        ];
+        let present = counts.into_iter().filter(|(count, _)| *count > 0);
+        let summary: Vec<String> = present.map(|(count, what)| format!("{count} {what}")).collect();
+        write!(f, " {}", summary.join(", "))?;
+        for MissingTensor { name, shape, nearest } in &self.missing {
+            write!(f, "\n  missing: {name} {shape:?}")?;
+            if let Some(nearest) = nearest {
+                write!(f, " (nearest: {nearest})")?;
+            }
+        }
+        for WrongShape { name, expected, got } in &self.wrong_shape {
+            write!(f, "\n  wrong shape: {name} is {got:?}, {expected:?} wanted")?;
+        }
+        for name in &self.unexpected {
+            write!(f, "\n  unexpected: {name}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Finds for a missing tensor the most similar of the unexpected ones, at bounded cost.
+pub(super) struct Nearest<'a> {
+    candidates: BTreeMap<&'a str, &'a [usize]>,
+    /// Cells of edit-distance tables that may still be computed.
+    budget: usize,
+}
+
+/// Longer names are not compared.
+const MAX_NAME: usize = 256;
+/// Edits that a differing shape counts for.
+const SHAPE_PENALTY: usize = 3;
+
+impl<'a> Nearest<'a> {
+    pub(super) fn new(candidates: impl Iterator<Item = (&'a str, &'a [usize])>) -> Self {
+        Self { candidates: candidates.collect(), budget: 100_000_000 }
+    }
+
+    /// The candidate with the fewest edits, where those are at most half of the name.
+    ///
+    /// A name that only lacks or adds leading parts (`encoder.fc.bias` for `fc.bias`) counts as one edit; another shape
+    /// as three. `None` also when the budget is used up.
+    pub(super) fn to(&mut self, name: &str, shape: &[usize]) -> Option<String> {
+        let mut best: Option<(usize, &str)> = None;
+        for (&candidate, &candidate_shape) in &self.candidates {
+            if name.len().max(candidate.len()) > MAX_NAME {
+                continue;
+            }
+            let penalty = if candidate_shape == shape { 0 } else { SHAPE_PENALTY };
+            let limit = best.map_or(usize::MAX, |(score, _)| score);
+            if name.len().abs_diff(candidate.len()) + penalty >= limit && !adds_parts(name, candidate) {
+                continue;
+            }
+            self.budget = self.budget.checked_sub((name.len() + 1) * (candidate.len() + 1))?;
+            let edits = if adds_parts(name, candidate) { 1 } else { edit_distance(name, candidate) };
+            if edits <= name.len().max(2) / 2 && edits + penalty < limit {
+                best = Some((edits + penalty, candidate));
+            }
+        }
+        best.map(|(_, candidate)| candidate.to_owned())
+    }
+}
+
+/// Whether one name is the other with leading parts added.
+fn adds_parts(a: &str, b: &str) -> bool {
+    let (long, short) = if a.len() > b.len() { (a, b) } else { (b, a) };
+    long.strip_suffix(short).is_some_and(|lead| lead.ends_with('.'))
+}
+
+/// Levenshtein distance in bytes.
+fn edit_distance(a: &str, b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, byte) in a.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, other) in b.bytes().enumerate() {
+            let substituted = diagonal + usize::from(byte != other);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edit_distances() {
+        for (a, b, distance) in [("", "", 0), ("", "ab", 2), ("fc1", "fc2", 1), ("kitten", "sitting", 3)] {
+            assert_eq!(edit_distance(a, b), distance);
+            assert_eq!(edit_distance(b, a), distance);
+        }
+    }
+
+    #[test]
+    fn nearest_prefers_the_same_shape_and_is_silent_when_nothing_is_near() {
+        let stored: [(&str, &[usize]); 4] =
+            [("fc.weight", &[2, 3]), ("fc2.weight", &[4, 3]), ("net.head.bias", &[7]), ("z", &[1])];
+        let mut nearest = Nearest::new(stored.into_iter());
+        assert_eq!(nearest.to("fc1.weight", &[4, 3]).as_deref(), Some("fc2.weight"));
+        assert_eq!(nearest.to("fc1.weight", &[2, 3]).as_deref(), Some("fc.weight"));
+        assert_eq!(nearest.to("head.bias", &[7]).as_deref(), Some("net.head.bias"));
+        assert_eq!(nearest.to("spectrogram", &[5]), None);
+    }
+
+    #[test]
+    fn many_long_names_take_bounded_time() {
+        let names: Vec<String> = (0..100_000).map(|i| format!("{i:0>250}")).collect();
+        let mut nearest = Nearest::new(names.iter().map(|name| (name.as_str(), &[][..])));
+        for i in 0..1000 {
+            nearest.to(&format!("{i:x>250}"), &[]);
+        }
+        assert_eq!(nearest.to("0", &[]), None);
+    }
+}
