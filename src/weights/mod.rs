@@ -10,6 +10,16 @@
 //!
 //! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused.
 //!
+//! A `.pth` file holds pickled Python objects. No code of a pickle is ever run: what is not a dictionary or a tensor
+//! (NumPy arrays, samplers, classes) is stepped over. Whole pickled models and TorchScript programs are refused.
+//!
+//! # Which tensors of a `.pth`
+//! One dictionary of named tensors, the state dict, is taken: the file's object itself or one inside it, up to four keys
+//! deep, where keys with `optim` or `sched` in them are not followed. The first of these that exists:
+//! 1. one under `state_dict`, `model_state_dict`, `model_state`, `model`, `net`, `network`, `params` or `weights`; the
+//!    least deep, then in this order;
+//! 2. the one with the most tensors, then the outermost.
+//!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
 //! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it;
@@ -20,8 +30,13 @@ mod bytes;
 mod entry;
 mod keys;
 mod loader;
+mod pickle;
+mod pth;
 mod report;
 mod safetensors;
+mod state_dict;
+mod torch_names;
+mod zip;
 
 use std::{
     borrow::Cow,
@@ -32,6 +47,7 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
+use self::safetensors::Index;
 use self::{
     bytes::{Access, Bytes},
     entry::Entry,
@@ -136,7 +152,7 @@ impl Weights {
 
     fn with_access(path: &Path, access: Access) -> Result<Self> {
         let bytes = Bytes::open(path, access)?;
-        if safetensors::Index::recognise(&bytes) {
+        if Index::recognise(&bytes) {
             return Self::sharded(path, &bytes, access);
         }
         let parsed = parse(&bytes).map_err(|reason| unusable(Some(path), reason))?;
@@ -144,7 +160,7 @@ impl Weights {
     }
 
     fn sharded(path: &Path, index: &[u8], access: Access) -> Result<Self> {
-        let index = safetensors::Index::parse(index).map_err(|reason| unusable(Some(path), reason))?;
+        let index = Index::parse(index).map_err(|reason| unusable(Some(path), reason))?;
         let (mut files, mut entries, mut metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for (file, (shard, names)) in index.shards().into_iter().enumerate() {
             let shard_path = path.with_file_name(shard);
@@ -284,9 +300,33 @@ fn unusable(path: Option<&Path>, reason: String) -> Error {
 
 /// Lists the tensors of one file.
 fn parse(file: &[u8]) -> Result<Parsed, String> {
-    if safetensors::recognise(file) {
-        let (entries, metadata) = safetensors::parse(file)?;
-        return Ok(Parsed { format: Format::Safetensors, entries, metadata });
+    let (format, (entries, metadata)) = if zip::recognise(file) {
+        (Format::PthZip, (pth::parse_zip(file)?, BTreeMap::new()))
+    } else if pth::recognise_legacy(file) {
+        (Format::PthLegacy, (pth::parse_legacy(file)?, BTreeMap::new()))
+    } else if safetensors::recognise(file) {
+        (Format::Safetensors, safetensors::parse(file)?)
+    } else {
+        return Err(format!("{}; safetensors and PyTorch checkpoints are read", what_else(file)));
+    };
+    Ok(Parsed { format, entries, metadata })
+}
+
+/// What a file is that is no checkpoint, as far as its first bytes tell.
+fn what_else(file: &[u8]) -> &'static str {
+    let starts = |with: &[u8]| file.starts_with(with);
+    let html = |tag: &[u8]| file.trim_ascii_start().get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag));
+    match file {
+        [] => "an empty file",
+        _ if starts(b"version https://git-lfs") => "a Git LFS pointer, not the file it stands for",
+        _ if html(b"<!doctype html") || html(b"<html") => "a web page, as where a download failed",
+        _ if Index::recognise(file) => "JSON; the index of a sharded checkpoint is opened by its path",
+        _ if starts(b"\x89HDF\r\n") => "an HDF5 file (Keras)",
+        _ if starts(b"GGUF") => "a GGUF file",
+        _ if starts(b"\x93NUMPY") => "a NumPy array",
+        _ if starts(b"\x1f\x8b") => "a gzip archive",
+        _ if file.get(257..262) == Some(b"ustar") => "a tar archive, as PyTorch before 0.1.10 wrote",
+        [0x80, 0..=5, ..] => "a pickle, but not one that torch.save wrote",
+        _ => "not a checkpoint of a known kind",
     }
-    Err("not a checkpoint".to_owned())
 }

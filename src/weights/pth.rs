@@ -1,0 +1,137 @@
+//! What `torch.save` writes: the zip format since PyTorch 1.6, and the format before it.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{
+    entry::{Entry, Region},
+    pickle::{Machine, Node, Storage, Value},
+    state_dict,
+    torch_names::{Name, StoredTensor},
+    zip::Archive,
+};
+
+type Entries = BTreeMap<String, Entry>;
+
+/// Version of the legacy format, the only one there was.
+const LEGACY_VERSION: i64 = 1001;
+/// Length field before each legacy storage.
+const COUNT_FIELD: usize = 8;
+
+/// The tensors of a zip checkpoint.
+pub(super) fn parse_zip(file: &[u8]) -> Result<Entries, String> {
+    let archive = Archive::open(file)?;
+    let root = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
+    // All members lie in one folder, named as the file once was.
+    let root = root.min_by_key(|root| root.len()).ok_or("a zip archive, but not a PyTorch checkpoint: no data.pkl")?;
+    let member = |name: &str| format!("{root}{name}");
+    if archive.names().any(|name| name == member("constants.pkl") || name.starts_with(&member("code/"))) {
+        return Err("a TorchScript program, which is not read; save its state_dict() with torch.save".to_owned());
+    }
+    if let Some(order) = archive.read(&member("byteorder")).transpose()?
+        && order != b"little"
+    {
+        return Err(big_endian());
+    }
+    let pickle = archive.read(&member("data.pkl")).ok_or("data.pkl is gone")??;
+    let (machine, value, _) = Machine::run(pickle)?;
+    let tensors = state_dict::find(&machine, value)?;
+    entries(file, tensors, |storage| {
+        let name = member(&format!("data/{}", String::from_utf8_lossy(storage.key)));
+        let range = archive.find(&name).ok_or_else(|| format!("there is no storage {name}"))??;
+        Ok((range.start, range.len()))
+    })
+}
+
+/// Whether `file` starts with the legacy format's magic number, in whichever pickle protocol.
+pub(super) fn recognise_legacy(file: &[u8]) -> bool {
+    let start = &file[..file.len().min(64)];
+    matches!(Machine::run(start), Ok((_, Value::Name(Name::LegacyMagic), _)))
+}
+
+/// The tensors of a legacy checkpoint: pickles of magic number, version, system, the object and the storages' keys,
+/// then each storage as its element count and its elements.
+pub(super) fn parse_legacy(file: &[u8]) -> Result<Entries, String> {
+    let (_, _, rest) = Machine::run(file)?;
+    let (_, version, rest) = Machine::run(rest)?;
+    if !matches!(version, Value::Int(LEGACY_VERSION)) {
+        return Err(format!("version {version:?} of PyTorch's old format, not {LEGACY_VERSION}"));
+    }
+    let (system, about, rest) = Machine::run(rest)?;
+    let is_big = |item: &(Value, Value)| matches!(item, (Value::Text(b"little_endian"), Value::Bool(false)));
+    if system.items(about).unwrap_or_default().iter().any(is_big) {
+        return Err(big_endian());
+    }
+    let (machine, value, rest) = Machine::run(rest)?;
+    let (keys, list, rest) = Machine::run(rest)?;
+    let keys = keys.sequence(list).ok_or("the list of storages is not a list")?;
+    let places = legacy_storages(&machine, keys, rest, file.len() - rest.len())?;
+    let tensors = state_dict::find(&machine, value)?;
+    entries(file, tensors, |storage| {
+        let place = places.get(storage.key).copied();
+        place.ok_or_else(|| format!("there is no storage {}", String::from_utf8_lossy(storage.key)))
+    })
+}
+
+/// Start and length in bytes of each storage, by key. `rest` begins with the first one, `start` bytes into the file.
+fn legacy_storages<'a>(
+    machine: &Machine<'a>,
+    keys: &[Value<'a>],
+    mut rest: &[u8],
+    mut start: usize,
+) -> Result<HashMap<&'a [u8], (usize, usize)>, String> {
+    let mut item_sizes = HashMap::new();
+    for node in &machine.nodes {
+        if let Node::Storage(Storage { element, key, .. }) = node
+            && *item_sizes.entry(*key).or_insert(element.size()) != element.size()
+        {
+            return Err(format!("storage {} has elements of two sizes", String::from_utf8_lossy(key)));
+        }
+    }
+    let mut places = HashMap::new();
+    for key in keys {
+        let Value::Text(key) = key else { return Err("a storage's key is not text".to_owned()) };
+        let item_size = item_sizes.get(key).ok_or("a storage is of unknown type")?;
+        let damaged = || format!("storage {} is cut short", String::from_utf8_lossy(key));
+        let (count, after) = rest.split_first_chunk::<COUNT_FIELD>().ok_or_else(damaged)?;
+        let len = usize::try_from(i64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(*item_size));
+        let len = len.filter(|&len| len <= after.len()).ok_or_else(damaged)?;
+        places.insert(*key, (start + COUNT_FIELD, len));
+        rest = &after[len..];
+        start += COUNT_FIELD + len;
+    }
+    Ok(places)
+}
+
+/// Places `tensors` in the file, where `place` gives a storage's start and length in bytes.
+fn entries(
+    file: &[u8],
+    tensors: BTreeMap<String, &StoredTensor>,
+    place: impl Fn(&Storage) -> Result<(usize, usize), String>,
+) -> Result<Entries, String> {
+    let entry = |tensor: &StoredTensor| {
+        let (start, len) = place(&tensor.storage)?;
+        let (claimed, item_size) = (tensor.storage.len, tensor.storage.element.size());
+        if tensor
+            .storage
+            .skip
+            .checked_add(claimed)
+            .and_then(|end| end.checked_mul(item_size))
+            .is_none_or(|end| end > len)
+        {
+            return Err(format!("a storage of {claimed} elements has {len} bytes"));
+        }
+        let (start, len) = (start + tensor.storage.skip * item_size, claimed * item_size);
+        let item_size = tensor.element.size();
+        let region = Region { start, len: len / item_size, dtype: tensor.element.dtype(), item_size };
+        Entry::view(region, tensor.skip, tensor.shape.clone(), tensor.strides.clone(), file.len())
+    };
+    let place = |(name, tensor): (String, &StoredTensor)| match entry(tensor) {
+        Ok(entry) => Ok((name, entry)),
+        Err(reason) => Err(format!("tensor `{name}`: {reason}")),
+    };
+    tensors.into_iter().map(place).collect()
+}
+
+fn big_endian() -> String {
+    "written on a big-endian machine, which is not read".to_owned()
+}
