@@ -11,14 +11,16 @@
 //! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused.
 //!
 //! A `.pth` file holds pickled Python objects. No code of a pickle is ever run: what is not a dictionary or a tensor
-//! (NumPy arrays, samplers, classes) is stepped over. Whole pickled models and TorchScript programs are refused.
+//! (NumPy arrays, samplers, classes) is stepped over. Of a whole pickled model (`torch.save(model)`) the parameters and
+//! buffers are read, without its classes; TorchScript programs are refused.
 //!
 //! # Which tensors of a `.pth`
-//! One dictionary of named tensors, the state dict, is taken: the file's object itself or one inside it, up to four keys
-//! deep, where keys with `optim` or `sched` in them are not followed. The first of these that exists:
-//! 1. one under `state_dict`, `model_state_dict`, `model_state`, `model`, `net`, `network`, `params` or `weights`; the
+//! One dictionary of named tensors (the state dict) or module is taken: the file's object itself or one inside it, up to
+//! four keys deep, where keys with `optim` or `sched` in them are not followed. The first of these that exists:
+//! 1. that under `state_dict`, `model_state_dict`, `model_state`, `model`, `net`, `network`, `params` or `weights`; the
 //!    least deep, then in this order;
-//! 2. the one with the most tensors, then the outermost.
+//! 2. the dictionary with the most tensors, then the outermost;
+//! 3. the outermost module.
 //!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:

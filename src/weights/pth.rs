@@ -6,7 +6,7 @@ use super::{
     entry::{Entry, Region},
     pickle::{Machine, Node, Storage, Value},
     state_dict,
-    torch_names::{Name, StoredTensor},
+    torch_names::{MAX_KEY, Name, StoredTensor},
     zip::Archive,
 };
 
@@ -24,7 +24,8 @@ pub(super) fn parse_zip(file: &[u8]) -> Result<Entries, String> {
     // All members lie in one folder, named as the file once was.
     let root = root.min_by_key(|root| root.len()).ok_or("a zip archive, but not a PyTorch checkpoint: no data.pkl")?;
     let member = |name: &str| format!("{root}{name}");
-    if archive.names().any(|name| name == member("constants.pkl") || name.starts_with(&member("code/"))) {
+    let (constants, code) = (member("constants.pkl"), member("code/"));
+    if archive.names().any(|name| name == constants || name.starts_with(&code)) {
         return Err("a TorchScript program, which is not read; save its state_dict() with torch.save".to_owned());
     }
     if let Some(order) = archive.read(&member("byteorder")).transpose()?
@@ -90,6 +91,9 @@ fn legacy_storages<'a>(
     let mut places = HashMap::new();
     for key in keys {
         let Value::Text(key) = key else { return Err("a storage's key is not text".to_owned()) };
+        if key.len() > MAX_KEY {
+            return Err("a storage's key is too long".to_owned());
+        }
         let item_size = item_sizes.get(key).ok_or("a storage is of unknown type")?;
         let damaged = || format!("storage {} is cut short", String::from_utf8_lossy(key));
         let (count, after) = rest.split_first_chunk::<COUNT_FIELD>().ok_or_else(damaged)?;

@@ -18,26 +18,37 @@ const MAX_DEPTH: usize = 4;
 /// Most tensors of a state dict; published ones have a few thousand.
 const MAX_TENSORS: usize = 1 << 17;
 
-/// A dictionary with tensors in it.
+/// Longest name, in bytes. A pickle may use one long text many times.
+const MAX_NAME: usize = 1024;
+/// Attributes and items that the walk through a pickled module may look at.
+const MAX_MODULE_STEPS: usize = 1 << 22;
+/// How deep its inner modules may lie.
+const MAX_MODULE_DEPTH: usize = 64;
+
+/// The tensors of a state dict by name.
+type Tensors<'a, 'm> = BTreeMap<String, &'m StoredTensor<'a>>;
+
+/// A dictionary with tensors in it, or a pickled module.
 struct Candidate<'a> {
     map: Value<'a>,
     key: &'a [u8],
     depth: usize,
+    /// 0 for a module.
     n_tensors: usize,
 }
 
 /// The tensors of the state dict that `root` is or contains, by the rule that [`super::Weights`]' module documents.
-pub(super) fn find<'a, 'm>(
-    machine: &'m Machine<'a>,
-    root: Value<'a>,
-) -> Result<BTreeMap<String, &'m StoredTensor<'a>>, String> {
+pub(super) fn find<'a, 'm>(machine: &'m Machine<'a>, root: Value<'a>) -> Result<Tensors<'a, 'm>, String> {
     let usual = |key: &[u8]| USUAL_KEYS.iter().position(|usual| *usual == key);
     let found = candidates(machine, root).into_iter().min_by_key(|candidate| {
         let Candidate { key, depth, n_tensors, .. } = *candidate;
         // The first found of equals.
         (usual(key).map_or((usize::MAX, 0), |rank| (depth, rank)), Reverse(n_tensors))
     });
-    let found = found.ok_or("there is no state dict: no dictionary of named tensors; a whole pickled model is not read, save its state_dict()")?;
+    let found = found.ok_or("there is no state dict: no dictionary of named tensors")?;
+    if is_module(machine, found.map) {
+        return module_tensors(machine, found.map);
+    }
     if found.n_tensors > MAX_TENSORS {
         return Err(format!("{} tensors, more than {MAX_TENSORS}", found.n_tensors));
     }
@@ -45,7 +56,7 @@ pub(super) fn find<'a, 'm>(
     Ok(items.iter().filter_map(|&item| named_tensor(machine, item)).collect())
 }
 
-/// All dictionaries that hold tensors, the outer before the inner.
+/// All modules and dictionaries that hold tensors, the outer before the inner; nothing inside a module.
 fn candidates<'a>(machine: &Machine<'a>, root: Value<'a>) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -55,14 +66,18 @@ fn candidates<'a>(machine: &Machine<'a>, root: Value<'a>) -> Vec<Candidate<'a>> 
         if !seen.insert(index) {
             continue;
         }
+        if is_module(machine, map) {
+            found.push(Candidate { map, key, depth, n_tensors: 0 });
+            continue;
+        }
         let n_tensors = items.iter().filter(|item| named_tensor(machine, **item).is_some()).count();
         if n_tensors > 0 {
             found.push(Candidate { map, key, depth, n_tensors });
         }
         if depth < MAX_DEPTH {
-            let inner = items.iter().filter_map(|&(key, value)| match key {
-                Value::Text(key) if !is_training_state(key) => Some((value, key, depth + 1)),
-                _ => None,
+            let inner = items.iter().filter_map(|(key, value)| {
+                let key = name_of(key).filter(|key| !is_training_state(key))?;
+                Some((*value, key, depth + 1))
             });
             queue.extend(inner.chain([(*state, key, depth + 1)]));
         }
@@ -80,8 +95,72 @@ fn named_tensor<'a, 'm>(
     machine: &'m Machine<'a>,
     (key, value): (Value<'a>, Value<'a>),
 ) -> Option<(String, &'m StoredTensor<'a>)> {
-    match (key, machine.node(value)?) {
-        (Value::Text(key), Node::Tensor(tensor)) => Some((std::str::from_utf8(key).ok()?.to_owned(), tensor)),
+    match machine.node(value)? {
+        Node::Tensor(tensor) => Some((std::str::from_utf8(name_of(&key)?).ok()?.to_owned(), tensor)),
+        _ => None,
+    }
+}
+
+/// The attribute `name` that a pickled object was given.
+fn attribute<'a>(machine: &Machine<'a>, object: Value<'a>, name: &[u8]) -> Option<Value<'a>> {
+    let Node::Map { state, .. } = machine.node(object)? else { return None };
+    let mut attributes = machine.items(*state)?.iter();
+    attributes.find(|(key, _)| matches!(key, Value::Text(key) if *key == name)).map(|(_, value)| *value)
+}
+
+fn is_module(machine: &Machine, object: Value) -> bool {
+    [&b"_parameters"[..], b"_modules"].iter().all(|name| attribute(machine, object, name).is_some())
+}
+
+/// What `state_dict()` of a pickled module would give: parameters and persistent buffers, here and in inner modules.
+fn module_tensors<'a, 'm>(machine: &'m Machine<'a>, module: Value<'a>) -> Result<Tensors<'a, 'm>, String> {
+    let items = |module, name: &[u8]| {
+        attribute(machine, module, name).and_then(|value| machine.items(value)).unwrap_or_default()
+    };
+    let mut tensors = BTreeMap::new();
+    let mut queue = vec![(module, String::new(), 0)];
+    let mut n_steps = 0;
+    while let Some((module, prefix, depth)) = queue.pop() {
+        let transient = attribute(machine, module, b"_non_persistent_buffers_set");
+        let transient: HashSet<&[u8]> =
+            transient.and_then(|set| machine.sequence(set)).unwrap_or_default().iter().filter_map(name_of).collect();
+        let (parameters, buffers) = (items(module, b"_parameters"), items(module, b"_buffers"));
+        n_steps += transient.len() + parameters.len() + buffers.len();
+        let persistent = buffers.iter().filter(|(name, _)| name_of(name).is_some_and(|name| !transient.contains(name)));
+        for &item in parameters.iter().chain(persistent) {
+            if let Some((name, tensor)) = named_tensor(machine, item) {
+                tensors.insert(format!("{prefix}{name}"), tensor);
+            }
+        }
+        for (name, inner) in items(module, b"_modules") {
+            n_steps += 1 + n_attributes(machine, *inner);
+            if let (Some(name), true) = (name_of(name), is_module(machine, *inner)) {
+                queue.push((*inner, format!("{prefix}{}.", String::from_utf8_lossy(name)), depth + 1));
+            }
+            // Modules may share inner modules; a hostile file could make them many, or endless.
+            let names = queue.last().map_or(0, |(_, prefix, _)| prefix.len());
+            if n_steps > MAX_MODULE_STEPS || queue.len() > MAX_TENSORS || names > MAX_NAME || depth > MAX_MODULE_DEPTH {
+                return Err("a pickled module that is too large or too deep".to_owned());
+            }
+        }
+        if tensors.len() > MAX_TENSORS {
+            return Err(format!("more than {MAX_TENSORS} tensors"));
+        }
+    }
+    Ok(tensors)
+}
+
+fn n_attributes(machine: &Machine, object: Value) -> usize {
+    match machine.node(object) {
+        Some(Node::Map { state, .. }) => machine.items(*state).unwrap_or_default().len(),
+        _ => 0,
+    }
+}
+
+/// A text of at most [`MAX_NAME`] bytes.
+fn name_of<'a>(value: &Value<'a>) -> Option<&'a [u8]> {
+    match value {
+        Value::Text(text) if text.len() <= MAX_NAME => Some(text),
         _ => None,
     }
 }

@@ -11,6 +11,8 @@ use super::{
 pub(super) const LEGACY_MAGIC: &[u8] = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
 /// The same in decimal, as pickle protocols 0 and 1 write it.
 pub(super) const LEGACY_MAGIC_DECIMAL: &[u8] = b"119547037146038801333356";
+/// Longest key of a storage, in bytes; they are decimal numbers.
+pub(super) const MAX_KEY: usize = 64;
 /// PyTorch's own limit.
 const MAX_DIMS: usize = 64;
 
@@ -196,6 +198,9 @@ pub(super) fn storage<'a>(machine: &Machine<'a>, id: Value<'a>) -> Result<Option
     let Value::Name(Name::StorageClass(element)) = *class else {
         return Ok(None);
     };
+    if key.len() > MAX_KEY {
+        return Err("a storage's key is too long".to_owned());
+    }
     let skip = match view.first().and_then(|&view| machine.sequence(view)) {
         Some([_, skip, _]) => size(*skip)?,
         _ => 0,

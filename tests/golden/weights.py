@@ -9,7 +9,8 @@ Run in this folder, offline. Written with Python 3.11, torch 2.15.0, numpy 2.4.6
 - weights_torch_types.pth: types that only the zip format has; expected: weights_torch_types.safetensors.
 - weights_half.safetensors: half and bfloat16; expected: the same names in weights_dtypes.safetensors.
 - weights_float8.safetensors: a type that is listed but not read, beside one that is.
-- weights_module.pth: a whole pickled module; weights_script.pt: TorchScript. Both are refused.
+- weights_module.pth: a whole pickled module; expected: weights_module.safetensors.
+- weights_script.pt: TorchScript, which is refused.
 """
 
 import collections
@@ -113,6 +114,11 @@ save_file(
 )
 save_file({"f8": torch_types["f8"], "f32": torch_types["f32"]}, "weights_float8.safetensors")
 
-torch.save(torch.nn.Linear(2, 3), "weights_module.pth")
+module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(torch.nn.BatchNorm1d(3), torch.nn.ReLU()))
+module.register_buffer("window", torch.randn(4))
+module.register_buffer("scratch", torch.randn(4), persistent=False)
+module.register_parameter("absent", None)
+torch.save(torch.nn.DataParallel(module), "weights_module.pth")
+save_file({k: v.float() for k, v in module.state_dict().items()}, "weights_module.safetensors")
 torch.jit.save(torch.jit.script(torch.nn.Linear(2, 3)), "weights_script.pt")
 print(sys.version, torch.__version__, np.__version__)
