@@ -22,8 +22,11 @@ fn golden(name: &str) -> Vec<u8> {
     std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
 }
 
+/// Name, shape and bits of a tensor.
+type Content = (String, Vec<usize>, Vec<u32>);
+
 /// Opens and reads all; `None` if opening failed.
-fn read_all(bytes: Vec<u8>) -> Option<Vec<(String, Vec<usize>, Vec<u32>)>> {
+fn read_all(bytes: Vec<u8>) -> Option<Vec<Content>> {
     let weights = match Weights::from_bytes(bytes) {
         Ok(weights) => weights,
         Err(Error::Checkpoint { reason, .. }) => {
@@ -101,6 +104,7 @@ fn assert_peak_memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) else { return };
     let kilobytes: usize = peak.trim().trim_end_matches(" kB").parse().unwrap();
+    eprintln!("peak memory {kilobytes} kB");
     assert!(kilobytes < 2_000_000, "peak memory {kilobytes} kB");
 }
 
@@ -193,6 +197,45 @@ fn hand_made_files_are_read() {
         let weights = Weights::from_bytes(file).unwrap();
         assert_eq!((weights.format(), weights.to_vec("w").unwrap()), (format, vec![2., 4.]));
     }
+}
+
+#[test]
+fn what_old_versions_wrote() {
+    // Python 2: byte strings, an ordered dictionary of lists of two.
+    let w = tensor(4, 0, &[4], &[1]);
+    let object = [&b"\x80\x02ccollections\nOrderedDict\n]](U\x01w"[..], &w, b"ea\x85R."].concat();
+    assert_eq!(Weights::from_bytes(legacy(&object, &[1., 2., 3., 4.])).unwrap().to_vec("w").unwrap(), [1., 2., 3., 4.]);
+    // A storage on the GPU that is a view of another (first element 1, 3 long), the first `_rebuild_tensor`, a parameter.
+    let view = [&b"("[..], &text("v"), &int(1), &int(3), b"t"].concat();
+    let storage = [&b"("[..], &text("storage"), b"ctorch.cuda\nFloatStorage\n", &text("0"), &text("cuda:0"), &int(4)];
+    let parts = [&storage.concat()[..], &view, b"tQ", &int(1), &tuple(&[2]), &tuple(&[1])];
+    let w = [b"ctorch._utils\n_rebuild_tensor\n(", &parts.concat()[..], b"tR"].concat();
+    let parameter = [b"ctorch._utils\n_rebuild_parameter\n(", &w[..], b"\x88}tR"].concat();
+    let weights = Weights::from_bytes(legacy(&dict("w", &parameter), &[1., 2., 3., 4.])).unwrap();
+    assert_eq!(weights.to_vec("w").unwrap(), [3., 4.]);
+}
+
+#[test]
+fn the_state_dict_is_found() {
+    let w = tensor(4, 0, &[4], &[1]);
+    let entry = |name: &str, value: &[u8]| [&text(name)[..], value, b"s"].concat();
+    let dict_of = |entries: &[Vec<u8>]| [&b"}"[..], &entries.concat()].concat();
+    let tensors = |names: &[&str]| dict_of(&names.iter().map(|name| entry(name, &w)).collect::<Vec<_>>());
+    let two = tensors(&["a", "b"]);
+    let one = tensors(&["c"]);
+    for (object, expected) in [
+        (dict_of(&[entry("epoch", b"K\x01"), entry("x", &two), entry("y", &one)]), &["a", "b"][..]),
+        (dict_of(&[entry("x", &two), entry("weights", &one)]), &["c"]),
+        (dict_of(&[entry("model", &two), entry("state_dict", &one)]), &["c"]),
+        (dict_of(&[entry("ema", &dict_of(&[entry("state_dict", &two)])), entry("model", &one)]), &["c"]),
+        (dict_of(&[entry("optimizer", &two), entry("lr_scheduler", &two), entry("x", &one)]), &["c"]),
+        (dict_of(&[entry("scale", &w), entry("model", &two)]), &["a", "b"]),
+        (dict_of(&[entry("p", &dict_of(&[entry("q", &dict_of(&[entry("model", &one)]))]))]), &["c"]),
+    ] {
+        let weights = Weights::from_bytes(legacy(&[&object[..], b"."].concat(), &[1.; 4])).unwrap();
+        assert_eq!(weights.names().collect::<Vec<_>>(), expected);
+    }
+    assert!(refused(legacy(b"}.", &[])).contains("no state dict"));
 }
 
 #[test]

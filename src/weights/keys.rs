@@ -10,6 +10,9 @@ const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
 /// Prefix of the pretrained part of a fine-tuned PANNs model (`Transfer_Cnn14`), beside a head of its own.
 const BASE: &str = "base.";
 
+/// Counters beside the model's own tensors: of batch norm in training, and of stochastic weight averaging.
+pub(super) const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
+
 /// Wrappers nest a few deep at most; more is a damaged file.
 const MAX_ROUNDS: usize = 16;
 
@@ -28,11 +31,15 @@ pub(super) fn strip<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> 
 
 /// The next prefix to take off, if any.
 fn prefix<T>(entries: &BTreeMap<String, T>) -> Option<&'static str> {
-    if entries.is_empty() {
+    if entries.keys().all(|name| COUNTERS.contains(&name.as_str())) {
         return None;
     }
-    let carried = |cut: &&'static str| entries.keys().all(|name| name.len() > cut.len() && name.starts_with(cut));
-    WRAPPERS.into_iter().find(carried).or_else(|| base_is_free(entries).then_some(BASE))
+    let names = || entries.keys().filter(|name| !COUNTERS.contains(&name.as_str()));
+    let carried = |cut: &&'static str| names().all(|name| name.len() > cut.len() && name.starts_with(cut));
+    let collides = |cut: &str| {
+        COUNTERS.iter().any(|name| entries.contains_key(*name) && entries.contains_key(&format!("{cut}{name}")))
+    };
+    WRAPPERS.into_iter().find(|cut| carried(cut) && !collides(cut)).or_else(|| base_is_free(entries).then_some(BASE))
 }
 
 /// Whether some names start with `base.` and none of them would collide with another name without it.
@@ -55,6 +62,9 @@ mod tests {
         assert_eq!(stripped(&["module.a", "b"]), ["b", "module.a"]);
         assert_eq!(stripped(&["module.model._orig_mod.a.model.b"]), ["a.model.b"]);
         assert_eq!(stripped(&["model.", "model.a"]), ["model.", "model.a"]);
+        assert_eq!(stripped(&["module.a", "n_averaged"]), ["a", "n_averaged"]);
+        assert_eq!(stripped(&["module.n_averaged", "n_averaged"]), ["module.n_averaged", "n_averaged"]);
+        assert_eq!(stripped(&["n_averaged"]), ["n_averaged"]);
         assert_eq!(stripped(&[]), [""; 0]);
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::{DType, Device, Shape, Tensor};
 
-use super::{LoadReport, MissingTensor, Weights, WrongShape, report::Nearest};
+use super::{LoadReport, MissingTensor, Weights, WrongShape, keys, report::Nearest};
 use crate::{Error, Result};
 
 /// A place in a checkpoint from which a model reads its tensors.
@@ -106,7 +106,7 @@ impl<'a> Loader<'a> {
 
     /// Ends loading: the whole checkpoint, whichever place this is called at, against all that was read.
     ///
-    /// `model` names the model in the message. `num_batches_tracked`, which batch norm counts in training, is never
+    /// `model` names the model in the message. The counters of training, `num_batches_tracked` and `n_averaged`, are never
     /// unexpected.
     ///
     /// # Errors
@@ -165,7 +165,7 @@ impl Record {
             None => name == pattern,
         };
         self.read.contains(name)
-            || name.rsplit('.').next() == Some("num_batches_tracked")
+            || name.rsplit('.').next().is_some_and(|last| keys::COUNTERS.contains(&last))
             || self.ignored.iter().any(ignored)
     }
 }

@@ -8,7 +8,8 @@
 //! - safetensors, one file or the index (`model.safetensors.index.json`) of a sharded checkpoint;
 //! - what `torch.save` writes: the zip format since PyTorch 1.6 and the format before it.
 //!
-//! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused.
+//! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused. A damaged
+//! or hostile file is an error, in bounded time and memory. Checksums of zip archives are not verified.
 //!
 //! A `.pth` file holds pickled Python objects. No code of a pickle is ever run: what is not a dictionary or a tensor
 //! (NumPy arrays, samplers, classes) is stepped over. Of a whole pickled model (`torch.save(model)`) the parameters and
@@ -24,7 +25,8 @@
 //!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
-//! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it;
+//! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it, a lone
+//!    `n_averaged` (stochastic weight averaging) aside;
 //! 2. else `base.` is taken off the names that carry it, if **any** does (a fine-tuned PANNs model has `base.*` beside
 //!    `fc_transfer.*`), unless two names would become the same.
 

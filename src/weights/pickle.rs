@@ -8,8 +8,6 @@
 //! nested lists nor a list that contains itself can exhaust the stack, on reading or on dropping. Text stays in the
 //! file. What a pickle may build is limited by [`MAX_VALUES`].
 
-use std::collections::HashMap;
-
 use super::torch_names::{self, Call, Name, StoredTensor};
 
 /// Values that may be put on the stack at once, into containers and into the memo, together: below 1 GB of memory.
@@ -59,7 +57,8 @@ pub(super) struct Machine<'a> {
     pub(super) nodes: Vec<Node<'a>>,
     stack: Vec<Value<'a>>,
     marks: Vec<usize>,
-    memo: HashMap<usize, Value<'a>>,
+    memo: Vec<Option<Value<'a>>>,
+    n_memoised: usize,
     /// Values put into containers and the memo.
     n_values: usize,
 }
@@ -256,7 +255,7 @@ impl<'a> Machine<'a> {
             },
             b'q' => self.memoise(input.byte()?.into())?,
             b'r' => self.memoise(input.length::<4>()?)?,
-            0x94 => self.memoise(self.memo.len())?,
+            0x94 => self.memoise(self.n_memoised)?,
             b'g' => match decimal(input.line()?) {
                 Value::Int(index) => self.recall(usize::try_from(index).map_err(|e| e.to_string())?)?,
                 _ => return Err("a memo index is not a number".to_owned()),
@@ -383,12 +382,20 @@ impl<'a> Machine<'a> {
     fn memoise(&mut self, index: usize) -> Step<()> {
         self.charge(1)?;
         let top = self.top()?;
-        self.memo.insert(index, top);
+        // Picklers number consecutively, from 0 or 1.
+        if index > self.n_values {
+            return Err(format!("memo index {index} is out of order"));
+        }
+        if index >= self.memo.len() {
+            self.memo.resize(index + 1, None);
+        }
+        self.n_memoised += usize::from(self.memo[index].is_none());
+        self.memo[index] = Some(top);
         Ok(())
     }
 
     fn recall(&mut self, index: usize) -> Step<()> {
-        let value = self.memo.get(&index).copied();
+        let value = self.memo.get(index).copied().flatten();
         self.push(value.ok_or_else(|| format!("nothing was memoised as {index}"))?)
     }
 

@@ -201,9 +201,10 @@ pub(super) fn storage<'a>(machine: &Machine<'a>, id: Value<'a>) -> Result<Option
     if key.len() > MAX_KEY {
         return Err("a storage's key is too long".to_owned());
     }
-    let skip = match view.first().and_then(|&view| machine.sequence(view)) {
-        Some([_, skip, _]) => size(*skip)?,
-        _ => 0,
+    // A view has its own length; `len` is that of the whole then.
+    let (skip, len) = match view.first().and_then(|&view| machine.sequence(view)) {
+        Some([_, skip, len]) => (size(*skip)?, size(*len)?),
+        _ => (0, size(*len)?),
     };
-    Ok(Some(Storage { element, key, len: size(*len)?, skip }))
+    Ok(Some(Storage { element, key, len, skip }))
 }
