@@ -1,1 +1,62 @@
-//! Front ends: from samples to spectrograms.
+//! Front ends: from samples on the host to spectrograms in `ndarray` arrays.
+//!
+//! | from | by | to |
+//! |---|---|---|
+//! | samples | [`Stft`] | complex, magnitude or power spectrum `[n_frames, n_bins]` |
+//! | spectrum | [`MelFilterBank`] | mel spectrum `[n_frames, n_mels]` |
+//! | samples | [`LogMel`] | log-mel spectrogram `[n_frames, n_mels]`, in dB |
+//!
+//! All are planned once and used by `&self`, from any number of threads. Frames are spread over rayon's current thread
+//! pool; results do not depend on the number of threads. Nothing is allocated per frame.
+//!
+//! **Frames.** A clip of `n` samples has `n / hop_length + 1` frames if `center` is set (with an odd `n_fft`,
+//! `(n - 1) / hop_length + 1`), otherwise `(n - n_fft) / hop_length + 1`.
+//!
+//! **Scale.** Samples are meant to be in -1.0..=1.0. Transforms are not normalised: a full-scale sine in the middle of a
+//! bin has a power of `(sum of the window / 2)²`.
+
+mod decibel;
+mod framing;
+mod log_mel;
+mod mel;
+mod stft;
+mod window;
+
+pub use framing::PadMode;
+pub use log_mel::{LogMel, LogMelConfig};
+pub use mel::{MAX_MEL_CELLS, MelConfig, MelFilterBank, MelNorm, MelScale};
+pub use rustfft::num_complex::Complex;
+pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
+pub use window::Window;
+
+/// What a field that is missing in a config file means.
+mod defaults {
+    use super::{LogMelConfig, MelNorm, MelScale, PadMode, Spectrum, Window};
+
+    const PRESET: LogMelConfig = LogMelConfig::PANNS_32K;
+
+    pub fn yes() -> bool {
+        true
+    }
+    pub fn window() -> Window {
+        PRESET.window
+    }
+    pub fn pad_mode() -> PadMode {
+        PRESET.pad_mode
+    }
+    pub fn power() -> Spectrum {
+        PRESET.power
+    }
+    pub fn mel_scale() -> MelScale {
+        PRESET.mel_scale
+    }
+    pub fn mel_norm() -> MelNorm {
+        PRESET.mel_norm
+    }
+    pub fn reference() -> f32 {
+        PRESET.reference
+    }
+    pub fn amin() -> f32 {
+        PRESET.amin
+    }
+}

@@ -1,0 +1,128 @@
+//! Cutting a clip into overlapping frames, with padding at its ends.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// What stands before the first and after the last sample of a centred clip.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PadMode {
+    /// The clip mirrored at its end samples, which are not repeated. Needs `n_fft / 2 + 1` samples.
+    Reflect,
+    /// Zeros (librosa's default).
+    Constant,
+    /// The first and the last sample, repeated.
+    Edge,
+}
+
+/// The places of the frames over a clip: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Framing {
+    pub n_fft: usize,
+    pub hop_length: usize,
+    /// Padding on each side; 0 where frames are not centred.
+    pub margin: usize,
+    pub pad_mode: PadMode,
+}
+
+impl Framing {
+    /// The shortest clip that has a frame.
+    pub fn min_samples(&self) -> usize {
+        match self.pad_mode {
+            _ if self.margin == 0 => self.n_fft,
+            PadMode::Reflect => self.margin + 1,
+            PadMode::Constant | PadMode::Edge => 1,
+        }
+    }
+
+    /// How many whole frames fit; 0 below [`min_samples`](Self::min_samples).
+    pub fn n_frames(&self, n_samples: usize) -> usize {
+        if n_samples < self.min_samples() {
+            return 0;
+        }
+        // Not `n_samples + 2 * margin - n_fft`: no sum here can overflow or fall below zero.
+        1 + (n_samples - (self.n_fft - 2 * self.margin).min(n_samples)) / self.hop_length
+    }
+
+    /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.
+    pub fn check(&self, samples: &[f32]) -> Result<usize> {
+        if samples.len() < self.min_samples() {
+            let why = if self.margin == 0 { "one whole frame" } else { "the padding at both ends" };
+            let reason = format!("at least {} samples are needed for {why}", self.min_samples());
+            return Err(Error::config("samples.len()", samples.len(), reason));
+        }
+        // No early exit within a block, so that the loop can be vectorised.
+        let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+        if !samples.chunks(4096).all(finite) {
+            let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
+            return Err(Error::config("samples", format!("{} at {index}", samples[index]), "must be finite"));
+        }
+        Ok(self.n_frames(samples.len()))
+    }
+
+    /// Writes `window * samples` of one frame to `frame`. Both are `n_fft` long, and `samples` passed [`check`](Self::check).
+    pub fn windowed(&self, index: usize, samples: &[f32], window: &[f64], frame: &mut [f64]) {
+        let start = index * self.hop_length;
+        if let Some(start) = start.checked_sub(self.margin)
+            && let Some(inside) = samples.get(start..start + self.n_fft)
+        {
+            for ((out, &x), &w) in frame.iter_mut().zip(inside).zip(window) {
+                *out = f64::from(x) * w;
+            }
+            return;
+        }
+        for (k, (out, &w)) in frame.iter_mut().zip(window).enumerate() {
+            *out = f64::from(self.padded(start + k, samples)) * w;
+        }
+    }
+
+    /// The sample at `position` of the padded clip.
+    fn padded(&self, position: usize, samples: &[f32]) -> f32 {
+        let last = samples.len() - 1;
+        let before = self.margin.saturating_sub(position); // > 0: that far before the first sample
+        let inside = position.saturating_sub(self.margin);
+        let after = inside.saturating_sub(last); // > 0: that far after the last sample
+        match self.pad_mode {
+            PadMode::Constant if before + after > 0 => 0.0,
+            PadMode::Reflect if before > 0 => samples[before],
+            PadMode::Reflect => samples[inside.min(last) - after],
+            PadMode::Constant | PadMode::Edge => samples[inside.min(last)],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn padded(pad_mode: PadMode, n_fft: usize, samples: &[f32]) -> Vec<f32> {
+        let framing = Framing { n_fft, hop_length: 1, margin: n_fft / 2, pad_mode };
+        (0..samples.len() + 2 * framing.margin).map(|k| framing.padded(k, samples)).collect()
+    }
+
+    #[test]
+    fn padding_modes() {
+        let clip = [1.0, 2.0, 3.0];
+        assert_eq!(padded(PadMode::Reflect, 4, &clip), [3.0, 2.0, 1.0, 2.0, 3.0, 2.0, 1.0]);
+        assert_eq!(padded(PadMode::Edge, 4, &clip), [1.0, 1.0, 1.0, 2.0, 3.0, 3.0, 3.0]);
+        assert_eq!(padded(PadMode::Constant, 4, &clip), [0.0, 0.0, 1.0, 2.0, 3.0, 0.0, 0.0]);
+        assert_eq!(padded(PadMode::Edge, 5, &[7.0]), [7.0; 5]);
+    }
+
+    #[test]
+    fn frame_counts() {
+        let framing = |n_fft, margin, pad_mode| Framing { n_fft, hop_length: 320, margin, pad_mode };
+        let centred = framing(1024, 512, PadMode::Reflect);
+        assert_eq!(centred.n_frames(320_000), 1001);
+        assert_eq!(centred.n_frames(319_999), 1000);
+        assert_eq!((centred.min_samples(), centred.n_frames(512), centred.n_frames(513)), (513, 0, 2));
+        let constant = framing(1024, 512, PadMode::Constant);
+        assert_eq!((constant.n_frames(0), constant.n_frames(1), constant.n_frames(320)), (0, 1, 2));
+        let odd = framing(251, 125, PadMode::Constant);
+        assert_eq!((odd.n_frames(320), odd.n_frames(321)), (1, 2));
+        let plain = framing(1024, 0, PadMode::Reflect);
+        assert_eq!((plain.n_frames(1023), plain.n_frames(1024), plain.n_frames(1344)), (0, 1, 2));
+        assert_eq!(plain.n_frames(usize::MAX), 1 + (usize::MAX - 1024) / 320);
+    }
+}

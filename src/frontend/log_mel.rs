@@ -1,0 +1,266 @@
+//! Log-mel spectrograms in decibels.
+//!
+//! `10 log10(max(x, amin)) - 10 log10(max(amin, reference))` of the mel-filtered spectrum `x`, as torchlibrosa's
+//! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`. Unlike torchlibrosa, everything up to the final
+//! value is computed in f64.
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::decibel::power_to_db;
+use super::stft::array;
+use super::{MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
+use crate::error::{Error, Result};
+
+/// Filters whose f64 outputs are on the stack at a time.
+const MELS_PER_BLOCK: usize = 64;
+
+/// The settings of a log-mel front end. Take a preset and change what differs:
+///
+/// ```
+/// use clipwise::frontend::LogMelConfig;
+///
+/// let config = LogMelConfig { n_mels: 128, ..LogMelConfig::PANNS_32K };
+/// ```
+///
+/// Read from a file, only `sample_rate`, the lengths and `n_mels` must be there; the other fields have the values of
+/// the presets as defaults, except that the filters cover 0 Hz to half the sample rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogMelConfig {
+    /// In Hz.
+    pub sample_rate: u32,
+    /// Length of the transform in samples.
+    pub n_fft: usize,
+    /// Length of the window in samples, at most `n_fft`.
+    pub win_length: usize,
+    /// Distance between frames in samples.
+    pub hop_length: usize,
+    /// Shape of the window.
+    #[serde(default = "super::defaults::window")]
+    pub window: Window,
+    /// Whether the window is periodic or symmetric: see [`Window::samples`].
+    #[serde(default = "super::defaults::yes")]
+    pub periodic: bool,
+    /// Whether frames are centred at multiples of the hop: see [`StftConfig::center`].
+    #[serde(default = "super::defaults::yes")]
+    pub center: bool,
+    /// The padding of centred frames.
+    #[serde(default = "super::defaults::pad_mode")]
+    pub pad_mode: PadMode,
+    /// What the filters are applied to. (The logarithm is ten times log10 in both cases.)
+    #[serde(default = "super::defaults::power")]
+    pub power: Spectrum,
+    /// Number of mel filters.
+    pub n_mels: usize,
+    /// Lower edge of the first filter in Hz.
+    #[serde(default)]
+    pub fmin: f64,
+    /// Upper edge of the last filter in Hz; `None` is half the sample rate.
+    #[serde(default)]
+    pub fmax: Option<f64>,
+    /// Scale on which the filters are evenly spaced.
+    #[serde(default = "super::defaults::mel_scale")]
+    pub mel_scale: MelScale,
+    /// Height of the filters.
+    #[serde(default = "super::defaults::mel_norm")]
+    pub mel_norm: MelNorm,
+    /// The value that becomes 0 dB, 0 or more (librosa's `ref`); `amin` if that is larger.
+    #[serde(default = "super::defaults::reference", alias = "ref")]
+    pub reference: f32,
+    /// Smaller values count as this one; above 0.
+    #[serde(default = "super::defaults::amin")]
+    pub amin: f32,
+    /// Values more than this many dB below the clip's largest are raised to that floor; `None` for no floor. With a
+    /// floor, a frame depends on the whole clip.
+    #[serde(default)]
+    pub top_db: Option<f32>,
+}
+
+impl LogMelConfig {
+    /// PANNs at 32 kHz, as in `Cnn14_mAP=0.431.pth`: window 1024, hop 320, 64 mels, 50–14000 Hz.
+    pub const PANNS_32K: Self = Self {
+        sample_rate: 32_000,
+        n_fft: 1024,
+        win_length: 1024,
+        hop_length: 320,
+        window: Window::Hann,
+        periodic: true,
+        center: true,
+        pad_mode: PadMode::Reflect,
+        power: Spectrum::Power,
+        n_mels: 64,
+        fmin: 50.0,
+        fmax: Some(14_000.0),
+        mel_scale: MelScale::Slaney,
+        mel_norm: MelNorm::Slaney,
+        reference: 1.0,
+        amin: 1e-10,
+        top_db: None,
+    };
+
+    /// PANNs at 16 kHz, as in `Cnn14_16k_mAP=0.438.pth`: window 512, hop 160, 64 mels, 50–8000 Hz.
+    pub const PANNS_16K: Self = Self {
+        sample_rate: 16_000,
+        n_fft: 512,
+        win_length: 512,
+        hop_length: 160,
+        fmax: Some(8_000.0),
+        ..Self::PANNS_32K
+    };
+
+    /// PANNs at 8 kHz, as in `Cnn14_8k_mAP=0.416.pth`: window 256, hop 80, 64 mels, 50–4000 Hz.
+    pub const PANNS_8K: Self = Self {
+        sample_rate: 8_000,
+        n_fft: 256,
+        win_length: 256,
+        hop_length: 80,
+        fmax: Some(4_000.0),
+        ..Self::PANNS_32K
+    };
+
+    /// PANNs' filters at 48 kHz: window 2048, hop 320, 64 mels, 50–14000 Hz. No published checkpoint uses it.
+    pub const PANNS_48K: Self = Self { sample_rate: 48_000, n_fft: 2048, win_length: 2048, ..Self::PANNS_32K };
+
+    /// The part that concerns the Fourier transform.
+    pub fn stft(&self) -> StftConfig {
+        StftConfig {
+            n_fft: self.n_fft,
+            win_length: self.win_length,
+            hop_length: self.hop_length,
+            window: self.window,
+            periodic: self.periodic,
+            center: self.center,
+            pad_mode: self.pad_mode,
+        }
+    }
+
+    /// The part that concerns the mel filters.
+    pub fn mel(&self) -> MelConfig {
+        MelConfig {
+            sample_rate: self.sample_rate,
+            n_fft: self.n_fft,
+            n_mels: self.n_mels,
+            fmin: self.fmin,
+            fmax: self.fmax,
+            scale: self.mel_scale,
+            norm: self.mel_norm,
+        }
+    }
+}
+
+/// A planned log-mel front end.
+///
+/// ```
+/// use clipwise::frontend::{LogMel, LogMelConfig};
+///
+/// let log_mel = LogMel::new(&LogMelConfig::PANNS_32K)?;
+/// let clip = vec![0.0; 320_000]; // 10 s of silence
+/// let features = log_mel.compute(&clip)?;
+/// assert_eq!(features.dim(), (1001, 64)); // [n_frames, n_mels]
+/// assert_eq!(features[(0, 0)], -100.0); // 10 log10(amin)
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct LogMel {
+    config: LogMelConfig,
+    stft: Stft,
+    mel: MelFilterBank,
+    /// `10 log10(max(amin, reference))`.
+    offset: f64,
+}
+
+impl LogMel {
+    /// Plans the transform and builds the filters.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`Stft::new`] and [`MelFilterBank::new`], and for `amin`, `reference` or `top_db` outside
+    /// their ranges.
+    pub fn new(config: &LogMelConfig) -> Result<Self> {
+        let LogMelConfig { reference, amin, top_db, .. } = *config;
+        if !(amin.is_finite() && amin > 0.0) {
+            return Err(Error::config("amin", amin, "must be above 0"));
+        }
+        if !(reference.is_finite() && reference >= 0.0) {
+            return Err(Error::config("reference", reference, "must be 0 or more"));
+        }
+        if let Some(top_db) = top_db.filter(|top_db| !(top_db.is_finite() && *top_db >= 0.0)) {
+            return Err(Error::config("top_db", top_db, "must be 0 dB or more, or None"));
+        }
+        Ok(Self {
+            config: config.clone(),
+            stft: Stft::new(&config.stft())?,
+            mel: MelFilterBank::new(&config.mel())?,
+            offset: 10.0 * f64::from(amin.max(reference)).log10(),
+        })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &LogMelConfig {
+        &self.config
+    }
+
+    /// The Fourier transform below.
+    pub fn stft(&self) -> &Stft {
+        &self.stft
+    }
+
+    /// The mel filters.
+    pub fn mel(&self) -> &MelFilterBank {
+        &self.mel
+    }
+
+    /// Frames of a clip; 0 where the clip is shorter than [`min_samples`](Self::min_samples).
+    pub fn n_frames(&self, n_samples: usize) -> usize {
+        self.stft.n_frames(n_samples)
+    }
+
+    /// The shortest clip that is accepted: see [`Stft::min_samples`].
+    pub fn min_samples(&self) -> usize {
+        self.stft.min_samples()
+    }
+
+    /// The log-mel spectrogram of mono samples at the configured rate: `[n_frames, n_mels]`, in dB.
+    ///
+    /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a clip shorter than [`min_samples`](Self::min_samples), a sample that is not finite, or a
+    /// result that does not fit into memory.
+    pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        let n_frames = self.stft.framing().check(samples)?;
+        array(n_frames, self.config.n_mels, |out| self.fill(samples, out))
+    }
+
+    /// As [`compute`](Self::compute), written row by row to `out`, which must be `n_frames * n_mels` long.
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute), and where `out` has another length.
+    pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
+        let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.n_mels);
+        if n_frames.checked_mul(n_mels) != Some(out.len()) {
+            return Err(Error::config("out.len()", out.len(), format!("{n_frames} frames of {n_mels} mels are due")));
+        }
+        self.fill(samples, out);
+        Ok(())
+    }
+
+    fn fill(&self, samples: &[f32], out: &mut [f32]) {
+        let amin = f64::from(self.config.amin);
+        self.stft.for_each_frame(samples, out, self.config.n_mels, |spectrum, bins, row| {
+            bins.iter_mut().zip(spectrum).for_each(|(bin, x)| *bin = x.norm_sqr()); // [n_bins]
+            if self.config.power == Spectrum::Magnitude {
+                bins.iter_mut().for_each(|bin| *bin = bin.sqrt());
+            }
+            for (block, row) in row.chunks_mut(MELS_PER_BLOCK).enumerate() {
+                let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
+                self.mel.apply_to_frame(bins, block * MELS_PER_BLOCK, mels);
+                power_to_db(mels, amin, self.offset, row);
+            }
+        });
+        if let Some(top_db) = self.config.top_db {
+            let floor = out.iter().copied().fold(f32::NEG_INFINITY, f32::max) - top_db;
+            out.iter_mut().for_each(|value| *value = value.max(floor));
+        }
+    }
+}

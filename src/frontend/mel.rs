@@ -1,0 +1,277 @@
+//! Mel filter banks: triangles, evenly spaced on a scale of perceived pitch.
+//!
+//! Filter `m` rises from edge `m` to edge `m + 1` and falls to edge `m + 2`, where the `n_mels + 2` edges are evenly
+//! spaced in mel between `fmin` and `fmax` and the triangle is drawn over frequency in Hz. As `librosa.filters.mel`.
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::stft::{array, check_n_fft};
+use crate::error::{Error, Result};
+
+/// The largest number of cells, `n_mels * (n_fft / 2 + 1)`, that is accepted.
+pub const MAX_MEL_CELLS: usize = 1 << 27;
+
+/// A formula for pitch in mel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MelScale {
+    /// `3 f / 200` below 1 kHz, then 27 steps for each factor of 6.4: librosa's default, used by PANNs.
+    Slaney,
+    /// `2595 log10(1 + f / 700)` everywhere.
+    Htk,
+}
+
+impl MelScale {
+    /// Where Slaney's scale turns from linear to logarithmic: 1000 Hz, 15 mel.
+    const KNEE: (f64, f64) = (1000.0, 15.0);
+
+    /// Mel of a frequency in Hz.
+    pub fn from_hz(self, hz: f64) -> f64 {
+        let (knee_hz, knee_mel) = Self::KNEE;
+        match self {
+            Self::Htk => 2595.0 * (1.0 + hz / 700.0).log10(),
+            Self::Slaney if hz < knee_hz => hz * 3.0 / 200.0,
+            Self::Slaney => knee_mel + 27.0 * (hz / knee_hz).ln() / 6.4f64.ln(),
+        }
+    }
+
+    /// Frequency in Hz of a mel value: the inverse of [`from_hz`](Self::from_hz).
+    pub fn to_hz(self, mel: f64) -> f64 {
+        let (knee_hz, knee_mel) = Self::KNEE;
+        match self {
+            Self::Htk => 700.0 * (10f64.powf(mel / 2595.0) - 1.0),
+            Self::Slaney if mel < knee_mel => mel * 200.0 / 3.0,
+            Self::Slaney => knee_hz * (6.4f64.ln() * (mel - knee_mel) / 27.0).exp(),
+        }
+    }
+}
+
+/// How the height of a triangle is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MelNorm {
+    /// `2 / width in Hz`: equal areas (librosa's default).
+    Slaney,
+    /// Every triangle peaks at 1.
+    None,
+}
+
+/// The settings of a mel filter bank.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MelConfig {
+    /// In Hz, 1 or more.
+    pub sample_rate: u32,
+    /// Length of the transform whose spectra are filtered.
+    pub n_fft: usize,
+    /// Number of filters, 1 or more.
+    pub n_mels: usize,
+    /// Lower edge of the first filter in Hz, 0 or more. Default when read from a file: 0.
+    #[serde(default)]
+    pub fmin: f64,
+    /// Upper edge of the last filter in Hz; `None` (the default) is half the sample rate. Filters beyond half the
+    /// sample rate are allowed and stay empty.
+    #[serde(default)]
+    pub fmax: Option<f64>,
+    /// Scale on which the filters are evenly spaced. Default: Slaney.
+    #[serde(default = "super::defaults::mel_scale")]
+    pub scale: MelScale,
+    /// Height of the filters. Default: Slaney.
+    #[serde(default = "super::defaults::mel_norm")]
+    pub norm: MelNorm,
+}
+
+/// A bank of filters over the bins of a spectrum, kept sparse: each filter is one run of weights.
+///
+/// ```
+/// use clipwise::frontend::{LogMelConfig, MelFilterBank};
+///
+/// let bank = MelFilterBank::new(&LogMelConfig::PANNS_32K.mel())?;
+/// assert_eq!(bank.to_array().dim(), (64, 513)); // [n_mels, n_bins]
+/// assert!(bank.empty_filters().is_empty());
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct MelFilterBank {
+    n_bins: usize,
+    filters: Vec<Filter>,
+    /// The weights of all filters, one after the other.
+    weights: Vec<f32>,
+}
+
+/// `length` weights from `first_bin` on; they start at `offset` in the bank's weights.
+#[derive(Clone, Copy, Debug)]
+struct Filter {
+    first_bin: usize,
+    offset: usize,
+    length: usize,
+}
+
+impl MelFilterBank {
+    /// Builds the triangles, in f64, each weight rounded once.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a sample rate of 0, an `n_fft` that [`Stft`](super::Stft) refuses, no filters or more than
+    /// [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
+    pub fn new(config: &MelConfig) -> Result<Self> {
+        let MelConfig { sample_rate, n_fft, n_mels, fmin, fmax, scale, norm } = *config;
+        let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
+        check(config, fmax)?;
+        let (low, high) = (scale.from_hz(fmin), scale.from_hz(fmax));
+        let edge = |m: usize| scale.to_hz(low + (high - low) * m as f64 / (n_mels + 1) as f64);
+        let hz_per_bin = f64::from(sample_rate) / n_fft as f64;
+
+        let mut bank = Self::with_bins(n_fft / 2 + 1);
+        for m in 0..n_mels {
+            let (left, peak, right) = (edge(m), edge(m + 1), edge(m + 2));
+            let height = match norm {
+                MelNorm::Slaney => 2.0 / (right - left),
+                MelNorm::None => 1.0,
+            };
+            bank.push(left / hz_per_bin, right / hz_per_bin, |bin| {
+                let hz = bin as f64 * hz_per_bin;
+                height * ((hz - left) / (peak - left)).min((right - hz) / (right - peak))
+            });
+        }
+        Ok(bank)
+    }
+
+    fn with_bins(n_bins: usize) -> Self {
+        Self { n_bins, filters: Vec::new(), weights: Vec::new() }
+    }
+
+    /// Appends a filter whose positive weights all lie between the positions `left` and `right`, in bins.
+    fn push(&mut self, left: f64, right: f64, weight: impl Fn(usize) -> f64) {
+        let offset = self.weights.len();
+        // `as` saturates: an edge far above the last bin leaves an empty range.
+        let mut first_bin = (left as usize).min(self.n_bins);
+        for bin in first_bin..(right.ceil() as usize).saturating_add(1).min(self.n_bins) {
+            match weight(bin) as f32 {
+                w if w > 0.0 => self.weights.push(w),
+                _ if self.weights.len() == offset => first_bin = bin + 1,
+                _ => break,
+            }
+        }
+        self.filters.push(Filter { first_bin, offset, length: self.weights.len() - offset });
+    }
+
+    /// Number of filters.
+    pub fn n_mels(&self) -> usize {
+        self.filters.len()
+    }
+
+    /// Number of bins of a spectrum that the bank applies to.
+    pub fn n_bins(&self) -> usize {
+        self.n_bins
+    }
+
+    /// The filters that no bin falls into, so that their output is always 0: there are more filters than `n_fft`
+    /// resolves, or `fmax` lies beyond half the sample rate.
+    pub fn empty_filters(&self) -> Vec<usize> {
+        (0..self.n_mels()).filter(|&m| self.filters[m].length == 0).collect()
+    }
+
+    /// The weights as a dense matrix, `[n_mels, n_bins]`.
+    pub fn to_array(&self) -> Array2<f32> {
+        let mut dense = Array2::zeros((self.n_mels(), self.n_bins));
+        for (m, filter) in self.filters.iter().enumerate() {
+            for (k, &w) in self.weights_of(filter).iter().enumerate() {
+                dense[(m, filter.first_bin + k)] = w;
+            }
+        }
+        dense
+    }
+
+    /// Filters the spectra `[n_frames, n_bins]` into `[n_frames, n_mels]`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where the spectra have another number of bins.
+    pub fn apply(&self, spectrum: &Array2<f32>) -> Result<Array2<f32>> {
+        let (n_frames, n_bins) = spectrum.dim();
+        if n_bins != self.n_bins {
+            return Err(Error::config("n_bins", n_bins, format!("the filters are made for {}", self.n_bins)));
+        }
+        let mut bins = vec![0.0; n_bins];
+        let mut mels = vec![0.0; self.n_mels()];
+        array(n_frames, self.n_mels(), |out| {
+            for (row, out) in spectrum.rows().into_iter().zip(out.chunks_exact_mut(self.n_mels())) {
+                bins.iter_mut().zip(row).for_each(|(bin, &x)| *bin = f64::from(x));
+                self.apply_to_frame(&bins, 0, &mut mels);
+                out.iter_mut().zip(&mels).for_each(|(out, &mel)| *out = mel as f32);
+            }
+        })
+    }
+
+    /// Writes the outputs of the filters from `first` on for one spectrum `[n_bins]`, as many as `mels` holds.
+    pub(super) fn apply_to_frame(&self, spectrum: &[f64], first: usize, mels: &mut [f64]) {
+        for (mel, filter) in mels.iter_mut().zip(&self.filters[first..]) {
+            *mel = dot(&spectrum[filter.first_bin..][..filter.length], self.weights_of(filter));
+        }
+    }
+
+    fn weights_of(&self, filter: &Filter) -> &[f32] {
+        &self.weights[filter.offset..][..filter.length]
+    }
+}
+
+/// Four sums side by side, for the vector units; their order is fixed, so the result is too.
+fn dot(values: &[f64], weights: &[f32]) -> f64 {
+    let mut sums = [0.0; 4];
+    let (mut v, mut w) = (values.chunks_exact(4), weights.chunks_exact(4));
+    for (v, w) in v.by_ref().zip(w.by_ref()) {
+        for lane in 0..4 {
+            sums[lane] += v[lane] * f64::from(w[lane]);
+        }
+    }
+    let rest: f64 = v.remainder().iter().zip(w.remainder()).map(|(&v, &w)| v * f64::from(w)).sum();
+    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
+}
+
+fn check(config: &MelConfig, fmax: f64) -> Result<()> {
+    let MelConfig { sample_rate, n_fft, n_mels, fmin, .. } = *config;
+    check_n_fft(n_fft)?;
+    if sample_rate == 0 {
+        return Err(Error::config("sample_rate", sample_rate, "must be 1 Hz or more"));
+    }
+    if n_mels == 0 || n_mels.checked_mul(n_fft / 2 + 1).is_none_or(|cells| cells > MAX_MEL_CELLS) {
+        let most = MAX_MEL_CELLS / (n_fft / 2 + 1);
+        return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
+    }
+    if !(fmin.is_finite() && fmin >= 0.0) {
+        return Err(Error::config("fmin", fmin, "must be 0 Hz or more"));
+    }
+    if !(fmax.is_finite() && fmax > fmin) {
+        return Err(Error::config("fmax", fmax, format!("must be above fmin = {fmin} Hz")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scales_at_known_points() {
+        for (scale, hz, mel) in [
+            (MelScale::Slaney, 60.0, 0.9),
+            (MelScale::Slaney, 1000.0, 15.0),
+            (MelScale::Slaney, 6400.0, 42.0),
+            (MelScale::Htk, 0.0, 0.0),
+            (MelScale::Htk, 6300.0, 2595.0),
+        ] {
+            assert!((scale.from_hz(hz) - mel).abs() < 1e-9, "{scale:?} {hz}");
+            assert!((scale.to_hz(mel) - hz).abs() < 1e-9, "{scale:?} {mel}");
+        }
+    }
+
+    #[test]
+    fn dot_products_of_every_length() {
+        for length in 0..14 {
+            let values: Vec<f64> = (0..length).map(|k| k as f64 + 0.5).collect();
+            let weights: Vec<f32> = (0..length).map(|k| 1.0 + k as f32).collect();
+            let plain: f64 = values.iter().zip(&weights).map(|(&v, &w)| v * f64::from(w)).sum();
+            assert_eq!(dot(&values, &weights), plain);
+        }
+    }
+}
