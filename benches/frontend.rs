@@ -1,0 +1,95 @@
+//! Log-mel of 10 s at 32 kHz (PANNs), on one thread: ours, its parts, and the naive forms, side by side.
+//!
+//! `stft` ends at the power spectrum: what `log_mel` takes beyond it is an upper bound for filters and logarithm, since
+//! the power spectrum is also written to memory there. `naive` is the straightforward program: the same FFT in f32, a
+//! padded copy of the clip, buffers and plan for each frame, a dense filter matrix, `log10`. `dft_matrix` is the
+//! transform as torchlibrosa has it, two products with a `[n_fft, n_bins]` matrix of window and cosine or sine.
+
+use std::hint::black_box;
+
+use clipwise::frontend::{Complex, LogMel, LogMelConfig, Stft};
+use criterion::{Criterion, criterion_group, criterion_main};
+use ndarray::{Array1, Array2, ArrayView1, s};
+use rayon::ThreadPoolBuilder;
+use realfft::RealFftPlanner;
+
+const CONFIG: LogMelConfig = LogMelConfig::PANNS_32K;
+
+fn clip() -> Vec<f32> {
+    // A linear congruential generator: noise, so that no value is special.
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / 8_388_608.0 - 1.0
+    };
+    (0..320_000).map(|_| 0.1 * next()).collect()
+}
+
+/// The clip with its reflections.
+fn padded(samples: &[f32], margin: usize) -> Vec<f32> {
+    let before = samples[1..=margin].iter().rev();
+    let after = samples[samples.len() - 1 - margin..samples.len() - 1].iter().rev();
+    before.chain(samples).chain(after).copied().collect()
+}
+
+fn to_db(mel: Array1<f32>) -> Array1<f32> {
+    mel.mapv(|x| 10.0 * x.max(CONFIG.amin).log10())
+}
+
+fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f32>> {
+    let frame = |frame: &[f32]| {
+        let mut frame: Vec<f32> = frame.iter().zip(window).map(|(x, w)| x * w).collect();
+        let plan = RealFftPlanner::<f32>::new().plan_fft_forward(CONFIG.n_fft);
+        let mut spectrum = plan.make_output_vec();
+        plan.process(&mut frame, &mut spectrum).expect("fitting buffers");
+        let power: Array1<f32> = spectrum.iter().map(Complex::norm_sqr).collect();
+        to_db(filters.dot(&power))
+    };
+    padded(samples, CONFIG.n_fft / 2).windows(CONFIG.n_fft).step_by(CONFIG.hop_length).map(frame).collect()
+}
+
+/// `window * cos` and `-window * sin`, each `[n_bins, n_fft]`.
+fn dft_matrices(window: &[f32]) -> [Array2<f32>; 2] {
+    let angle = |k: usize, m: usize| std::f64::consts::TAU * (k * m % CONFIG.n_fft) as f64 / CONFIG.n_fft as f64;
+    let shape = (CONFIG.n_fft / 2 + 1, CONFIG.n_fft);
+    [
+        Array2::from_shape_fn(shape, |(k, m)| window[m] * angle(k, m).cos() as f32),
+        Array2::from_shape_fn(shape, |(k, m)| -window[m] * angle(k, m).sin() as f32),
+    ]
+}
+
+fn dft_matrix(samples: &[f32], matrices: &[Array2<f32>; 2], filters: &Array2<f32>) -> Array2<f32> {
+    let samples = padded(samples, CONFIG.n_fft / 2);
+    let n_frames = (samples.len() - CONFIG.n_fft) / CONFIG.hop_length + 1;
+    let mut frames = Array2::zeros((n_frames, CONFIG.n_fft));
+    for (t, mut frame) in frames.rows_mut().into_iter().enumerate() {
+        frame
+            .assign(&ArrayView1::from(&samples).slice(s![t * CONFIG.hop_length..t * CONFIG.hop_length + CONFIG.n_fft]));
+    }
+    let [real, imag] = [frames.dot(&matrices[0].t()), frames.dot(&matrices[1].t())];
+    let power = &real * &real + &imag * &imag;
+    power.dot(&filters.t()).mapv(|x| 10.0 * x.max(CONFIG.amin).log10())
+}
+
+fn benches(criterion: &mut Criterion) {
+    let samples = clip();
+    let log_mel = LogMel::new(&CONFIG).expect("a preset");
+    let stft = Stft::new(&CONFIG.stft()).expect("a preset");
+    let filters = log_mel.mel().to_array();
+    let matrices = dft_matrices(stft.window());
+    let mut out = vec![0.0; log_mel.n_frames(samples.len()) * CONFIG.n_mels];
+
+    let one_thread = ThreadPoolBuilder::new().num_threads(1).build().expect("a thread pool");
+    one_thread.install(|| {
+        let mut group = criterion.benchmark_group("log-mel, 10 s at 32 kHz, 1 thread");
+        group.sample_size(20);
+        group.bench_function("log_mel", |b| b.iter(|| log_mel.compute_into(black_box(&samples), &mut out)));
+        group.bench_function("stft", |b| b.iter(|| stft.power(black_box(&samples))));
+        group.bench_function("naive", |b| b.iter(|| naive(black_box(&samples), stft.window(), &filters)));
+        group.bench_function("dft_matrix", |b| b.iter(|| dft_matrix(black_box(&samples), &matrices, &filters)));
+        group.finish();
+    });
+}
+
+criterion_group!(frontend, benches);
+criterion_main!(frontend);
