@@ -1,9 +1,9 @@
 //! Log-mel of 10 s at 32 kHz (PANNs), on one thread: ours, its parts, and the naive forms, side by side.
 //!
-//! `stft` ends at the power spectrum: what `log_mel` takes beyond it is an upper bound for filters and logarithm, since
-//! the power spectrum is also written to memory there. `naive` is the straightforward program: the same FFT in f32, a
-//! padded copy of the clip, buffers and plan for each frame, a dense filter matrix, `log10`. `dft_matrix` is the
-//! transform as torchlibrosa has it, two products with a `[n_fft, n_bins]` matrix of window and cosine or sine.
+//! `stft` ends at the power spectrum, which it writes to memory; what `log_mel` takes beyond it is about the share of
+//! filters and logarithm. `naive` is the straightforward program: an FFT in f32, planned once, a padded copy of the
+//! clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the transform as
+//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine.
 
 use std::hint::black_box;
 
@@ -37,9 +37,9 @@ fn to_db(mel: Array1<f32>) -> Array1<f32> {
 }
 
 fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f32>> {
+    let plan = RealFftPlanner::<f32>::new().plan_fft_forward(CONFIG.n_fft);
     let frame = |frame: &[f32]| {
         let mut frame: Vec<f32> = frame.iter().zip(window).map(|(x, w)| x * w).collect();
-        let plan = RealFftPlanner::<f32>::new().plan_fft_forward(CONFIG.n_fft);
         let mut spectrum = plan.make_output_vec();
         plan.process(&mut frame, &mut spectrum).expect("fitting buffers");
         let power: Array1<f32> = spectrum.iter().map(Complex::norm_sqr).collect();

@@ -144,7 +144,7 @@ fn log_mel_is_librosas() {
             let what = format!("{} {case}", golden.name);
             let got = log_mel.compute(&samples).unwrap();
             assert_eq!(got.nrows(), log_mel.n_frames(samples.len()), "{what}");
-            // The project's bar is 1e-3 dB; what remains here is the rounding of the two f32 values.
+            // The project's bar is 1e-3 dB; what is left is the rounding of two f32 values.
             worst = worst.max(assert_close(&what, &got, &golden.matrix(&format!("{case}.log_mel")), 2e-5));
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! `X[t, k] = Σ_m w[m] x[t · hop_length - margin + m] exp(-2πi k m / n_fft)` for `k` in `0..=n_fft / 2`, where `margin` is
 //! `n_fft / 2` for centred frames and 0 otherwise: the convention of librosa and torchlibrosa, not normalised. The
-//! transform runs in f64 and the result is rounded once: an f32 transform leaves noise about 140 dB below a frame's
-//! loudest bin, which is audible in log-mel bands that are nearly silent beside a loud tone.
+//! transform runs in f64 and the result is rounded once. The rounding noise of an f32 transform shows in mel bands that
+//! are nearly silent beside a loud tone: torchlibrosa, in f32, is up to 0.01 dB off there.
 
 use std::fmt;
 use std::sync::Arc;
