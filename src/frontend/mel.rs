@@ -12,6 +12,9 @@ use crate::error::{Error, Result};
 /// The largest number of cells, `n_mels * (n_fft / 2 + 1)`, that is accepted.
 pub const MAX_MEL_CELLS: usize = 1 << 27;
 
+/// The largest `n_mels` that is accepted.
+pub const MAX_N_MELS: usize = 1 << 16;
+
 /// A formula for pitch in mel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -112,8 +115,8 @@ impl MelFilterBank {
     /// Builds the triangles, in f64, each weight rounded once.
     ///
     /// # Errors
-    /// [`Error::Config`] for a sample rate of 0, an `n_fft` that [`Stft`](super::Stft) refuses, no filters or more than
-    /// [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
+    /// [`Error::Config`] for a sample rate of 0, an `n_fft` that [`Stft`](super::Stft) refuses, no filters, more than
+    /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
     pub fn new(config: &MelConfig) -> Result<Self> {
         let MelConfig { sample_rate, n_fft, n_mels, fmin, fmax, scale, norm } = *config;
         let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
@@ -234,8 +237,8 @@ fn check(config: &MelConfig, fmax: f64) -> Result<()> {
     if sample_rate == 0 {
         return Err(Error::config("sample_rate", sample_rate, "must be 1 Hz or more"));
     }
-    if n_mels == 0 || n_mels.checked_mul(n_fft / 2 + 1).is_none_or(|cells| cells > MAX_MEL_CELLS) {
-        let most = MAX_MEL_CELLS / (n_fft / 2 + 1);
+    let most = (MAX_MEL_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
+    if n_mels == 0 || n_mels > most {
         return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
     }
     if !(fmin.is_finite() && fmin >= 0.0) {

@@ -24,7 +24,7 @@ mod window;
 
 pub use framing::PadMode;
 pub use log_mel::{LogMel, LogMelConfig};
-pub use mel::{MAX_MEL_CELLS, MelConfig, MelFilterBank, MelNorm, MelScale};
+pub use mel::{MAX_MEL_CELLS, MAX_N_MELS, MelConfig, MelFilterBank, MelNorm, MelScale};
 pub use rustfft::num_complex::Complex;
 pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
 pub use window::Window;
