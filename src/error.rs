@@ -44,12 +44,73 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A tensor operation failed: out of memory, or a device that is gone.
+    /// A label file is not usable.
+    #[error("{}: {reason}", path.display())]
+    Labels {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A label set does not fit the head of a model.
+    #[error("the model has {n_classes} classes, the label set {n_labels}")]
+    LabelCount {
+        /// Outputs of the model.
+        n_classes: usize,
+        /// Labels given.
+        n_labels: usize,
+    },
+    /// A model got audio at another rate than its own.
+    #[error("the audio is at {got} Hz, the model wants {expected} Hz: resample it first")]
+    SampleRate {
+        /// The model's rate in Hz.
+        expected: u32,
+        /// The rate of what was given.
+        got: u32,
+    },
+    /// A clip holds too few samples, or none.
+    #[error("the clip has {got} samples, at least {needed} are needed")]
+    TooShort {
+        /// The fewest that work.
+        needed: usize,
+        /// The samples given.
+        got: usize,
+    },
+    /// A sample is NaN or infinite.
+    #[error("sample {index} of the clip is {value}: only finite samples can be used")]
+    NonFinite {
+        /// Its place, from 0.
+        index: usize,
+        /// NaN or an infinity.
+        value: f32,
+    },
+    /// A device that is not there.
+    #[error("device {device}: {reason}")]
+    Device {
+        /// The name that was asked for.
+        device: String,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// No model of this crate has this name, or none fits a checkpoint.
+    #[error("{0}")]
+    UnknownModel(String),
+    /// A checkpoint carries another front end than the model that it was to be loaded into.
+    #[error("weights: `{tensor}`: {reason}{}", fitting.map(|name| format!("; the preset that fits is {name}")).unwrap_or_default())]
+    FrontEnd {
+        /// The tensor that differs.
+        tensor: String,
+        /// How it differs.
+        reason: String,
+        /// The model whose front end it is, if it has a name.
+        fitting: Option<&'static str>,
+    },
+    /// A tensor operation failed: on a device for want of memory, or by a bug of this crate.
     #[error("{context} failed")]
     Tensor {
-        /// What was being done.
+        /// What was being computed.
         context: &'static str,
-        /// candle's reason.
+        /// The tensor library's reason.
         source: candle_core::Error,
     },
     /// Tensors of a checkpoint do not fit the model: everything that differs, at once.
@@ -59,6 +120,28 @@ pub enum Error {
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Refuses NaN and infinite samples.
+pub(crate) fn check_finite(samples: &[f32]) -> Result<()> {
+    // No early exit within a block, so that the loop can be vectorised.
+    let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+    if samples.chunks(4096).all(finite) {
+        return Ok(());
+    }
+    let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
+    Err(Error::NonFinite { index, value: samples[index] })
+}
+
+/// Names what was being computed when the tensor library refused.
+pub(crate) trait Context<T> {
+    fn context(self, context: &'static str) -> Result<T>;
+}
+
+impl<T> Context<T> for std::result::Result<T, candle_core::Error> {
+    fn context(self, context: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Tensor { context, source })
+    }
+}
 
 impl Error {
     pub(crate) fn config(field: &'static str, value: impl std::fmt::Display, reason: impl Into<String>) -> Self {

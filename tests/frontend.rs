@@ -353,8 +353,10 @@ fn too_short_clips_are_refused() {
         let lengths: Vec<usize> = serde_json::from_str(&golden.metadata["refused"]).unwrap();
         for length in lengths.into_iter().chain([0, log_mel.min_samples() - 1]) {
             assert_eq!(log_mel.n_frames(length), 0);
-            let error = log_mel.compute(&vec![0.1; length]).unwrap_err().to_string();
-            assert!(error.contains(&format!("at least {} samples", log_mel.min_samples())), "{error}");
+            let error = log_mel.compute(&vec![0.1; length]).unwrap_err();
+            assert!(
+                matches!(error, Error::TooShort { needed, got } if (needed, got) == (log_mel.min_samples(), length))
+            );
             assert!(log_mel.compute_into(&vec![0.1; length], &mut []).is_err());
         }
         let shortest = vec![0.1; log_mel.min_samples()];
@@ -369,9 +371,9 @@ fn hostile_samples() {
         for place in [0, 4095, 4096, 9999] {
             let mut samples = vec![0.5; 10_000];
             samples[place] = bad;
-            let error = log_mel.compute(&samples).unwrap_err().to_string();
-            assert!(error.contains(&format!("at {place}:")), "{error}");
-            assert_eq!(refused(log_mel.stft().power(&samples)), "samples");
+            let error = log_mel.compute(&samples).unwrap_err();
+            assert!(matches!(error, Error::NonFinite { index, .. } if index == place), "{error}");
+            assert!(matches!(log_mel.stft().power(&samples), Err(Error::NonFinite { .. })));
         }
     }
     for huge in [f32::MAX, -f32::MAX, f32::MIN_POSITIVE, 1e-45] {

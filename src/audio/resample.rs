@@ -11,7 +11,7 @@
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Indexing, Resampler as _, WindowFunction};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 
 /// Filter length of the FFT resampler, in samples of the lower rate, at least. It puts the filter's edges at 0.947 and
 /// 1.0 of the lower Nyquist frequency.
@@ -44,17 +44,15 @@ const MAX_EXPANDED: u128 = 1 << 26;
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] if a rate is 0, if a sample is infinite or not a number, or if the output would be over 64 times
-/// as long as the input and over 2^26 samples.
+/// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Config`] if a rate is 0 or if the output would
+/// be over 64 times as long as the input and over 2^26 samples.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     for (field, rate) in [("from", from), ("to", to)] {
         if rate == 0 {
             return Err(Error::config(field, rate, "a rate is at least 1 Hz"));
         }
     }
-    if let Some(i) = samples.iter().position(|x| !x.is_finite()) {
-        return Err(Error::config("samples", samples[i], format!("sample {i} must be finite")));
-    }
+    check_finite(samples)?;
     if from == to {
         return Ok(samples.to_vec());
     }

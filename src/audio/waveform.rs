@@ -103,7 +103,7 @@ impl Waveform {
     /// See [`resample`](super::resample()) for the quality.
     ///
     /// # Errors
-    /// [`Error::Config`] if a rate is 0, a sample is not finite, or the result is absurdly large.
+    /// As [`resample`](crate::audio::resample).
     pub fn resample(&self, sample_rate: u32) -> Result<Self> {
         Ok(Self::new(super::resample(&self.samples, self.sample_rate, sample_rate)?, sample_rate))
     }

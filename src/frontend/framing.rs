@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, check_finite};
 
 /// What stands before the first and after the last sample of a centred clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -48,16 +48,9 @@ impl Framing {
     /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.
     pub fn check(&self, samples: &[f32]) -> Result<usize> {
         if samples.len() < self.min_samples() {
-            let why = if self.margin == 0 { "one whole frame" } else { "the padding at both ends" };
-            let reason = format!("at least {} samples are needed for {why}", self.min_samples());
-            return Err(Error::config("samples.len()", samples.len(), reason));
+            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
         }
-        // No early exit within a block, so that the loop can be vectorised.
-        let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
-        if !samples.chunks(4096).all(finite) {
-            let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
-            return Err(Error::config("samples", format!("{} at {index}", samples[index]), "must be finite"));
-        }
+        check_finite(samples)?;
         Ok(self.n_frames(samples.len()))
     }
 

@@ -225,7 +225,7 @@ impl LogMel {
     /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.
     ///
     /// # Errors
-    /// [`Error::Config`] for a clip shorter than [`min_samples`](Self::min_samples), a sample that is not finite, or a
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a
     /// result that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let n_frames = self.stft.framing().check(samples)?;

@@ -150,7 +150,7 @@ impl Stft {
     /// The power spectrum `|X|²`, `[n_frames, n_bins]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a clip shorter than [`min_samples`](Self::min_samples), a sample that is not finite, or a
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a
     /// result that does not fit into memory. A sample beyond about 1e16 can give infinite power, without an error.
     pub fn power(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.map(samples, |x| x.norm_sqr() as f32)

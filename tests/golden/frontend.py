@@ -186,7 +186,7 @@ def make(name, config):
     path = Path(__file__).with_name(f"frontend_{name}.safetensors")
     refcommon.save(
         path, tensors, config=json.dumps(config), refused=json.dumps(refused), torchlibrosa_error=json.dumps(errors),
-        versions=json.dumps(refcommon.versions("torch", "torchlibrosa", "librosa", "numpy", "scipy")), seed=SEED)
+        versions=refcommon.versions("torch", "torchlibrosa", "librosa", "numpy", "scipy"), seed=SEED)
     print(f"{name:22} {path.stat().st_size / 1000:6.0f} kB  empty {tensors['empty']}  refused {refused}")
     print("    torchlibrosa off by", {case: float(f"{e:.1e}") for case, e in errors.items()})
 

@@ -13,8 +13,14 @@ bit for bit and only the expected outputs have to be stored. All integers are 64
 
 `bounds` says which `(low, high)` the weights of each kind of layer get.
 """
+import importlib
+import importlib.util
+import json
 import math
+import os
 import platform
+import sys
+import types
 from importlib import metadata
 
 import numpy as np
@@ -119,9 +125,22 @@ def as_float(pcm):
     return pcm.astype(np.float32) / np.float32(32768.0)
 
 
+def import_panns(checkout=None):
+    """The module `models` of a PANNs checkout, or of the package panns-inference where none is given."""
+    if checkout:
+        sources = os.path.join(checkout, "pytorch")
+        sys.path.insert(0, sources if os.path.isdir(sources) else checkout)
+        return importlib.import_module("models")
+    # The package downloads a label file when it is imported, so only its folder is made known.
+    package = types.ModuleType("panns_inference")
+    package.__path__ = list(importlib.util.find_spec("panns_inference").submodule_search_locations)
+    sys.modules["panns_inference"] = package
+    return importlib.import_module("panns_inference.models")
+
+
 def versions(*packages):
-    """Versions of Python and of installed packages, for a file's metadata."""
-    return {"python": platform.python_version()} | {name: metadata.version(name) for name in packages}
+    """Versions of Python and of installed packages as JSON, for a file's metadata."""
+    return json.dumps({"python": platform.python_version()} | {name: metadata.version(name) for name in packages})
 
 
 def save(path, tensors, **about):
@@ -129,3 +148,7 @@ def save(path, tensors, **about):
     from safetensors.numpy import save_file
 
     save_file({k: np.ascontiguousarray(v) for k, v in tensors.items()}, path, {k: str(v) for k, v in about.items()})
+    os.chmod(path, 0o644)
+    size = os.path.getsize(path)
+    print(os.path.basename(path), size, "bytes")
+    assert size <= 200_000, "too large for golden data"

@@ -1,0 +1,160 @@
+//! Choosing where a model runs, and with how many threads.
+//!
+//! Nothing here falls back silently: [`best`] says what it chose and why, [`cuda`] and [`parse`] fail where the device
+//! that was asked for is not there.
+//!
+//! All work on the CPU uses the *current* rayon pool: the global one, or the one that [`Threads::run`] installs. The
+//! library never sets global thread state.
+
+use std::ops::Deref;
+
+pub use candle_core::Device;
+
+use crate::{Error, Result};
+
+/// A device together with the reason for which it was chosen. Dereferences to [`Device`].
+#[derive(Debug, Clone)]
+pub struct Choice {
+    /// The device.
+    pub device: Device,
+    /// One line for a log or a person, for example `"cpu: this build has no CUDA support"`.
+    pub reason: String,
+}
+
+impl Deref for Choice {
+    type Target = Device;
+
+    fn deref(&self) -> &Device {
+        &self.device
+    }
+}
+
+/// The best device of this machine for this build: the first CUDA device if there is one, else the CPU.
+///
+/// [`Choice::reason`] says which and why, including the driver's message where CUDA was built in but did not start.
+///
+/// # Errors
+/// None today; the signature leaves room for devices whose probing can fail.
+pub fn best() -> Result<Choice> {
+    if !cfg!(feature = "cuda") {
+        return Ok(Choice { device: Device::Cpu, reason: "cpu: this build has no CUDA support".to_string() });
+    }
+    Ok(match cuda(0) {
+        Ok(device) => Choice { device, reason: "cuda:0: the first CUDA device".to_string() },
+        Err(Error::Device { reason, .. }) => Choice { device: Device::Cpu, reason: format!("cpu: {reason}") },
+        Err(error) => return Err(error),
+    })
+}
+
+/// The CPU.
+pub fn cpu() -> Device {
+    Device::Cpu
+}
+
+/// The CUDA device with this ordinal, counted from 0.
+///
+/// # Errors
+/// [`Error::Device`] if the crate was built without the feature `cuda`, or if the driver cannot open the device.
+pub fn cuda(ordinal: usize) -> Result<Device> {
+    let error = |reason: String| Error::Device { device: format!("cuda:{ordinal}"), reason };
+    if !cfg!(feature = "cuda") {
+        return Err(error("this build has no CUDA support (cargo feature `cuda`)".to_string()));
+    }
+    // The driver library is loaded at run time, and its absence is a panic in the binding, not an error.
+    std::panic::catch_unwind(|| Device::new_cuda(ordinal))
+        .map_err(|_| error("no CUDA driver on this machine".to_string()))?
+        .map_err(|cause| error(cause.to_string()))
+}
+
+/// Reads a device name: `auto` (as [`best`]), `cpu`, `cuda` (the first one) or `cuda:N`.
+///
+/// # Errors
+/// [`Error::Device`] for any other name, and as [`cuda`].
+pub fn parse(name: &str) -> Result<Choice> {
+    let asked = |device: Device| Choice { device, reason: format!("{name}: as asked") };
+    let unknown = || Error::Device {
+        device: name.to_string(),
+        reason: "not a device name; known are `auto`, `cpu`, `cuda`, `cuda:N`".to_string(),
+    };
+    match name {
+        "auto" => best(),
+        "cpu" => Ok(asked(cpu())),
+        "cuda" => Ok(asked(cuda(0)?)),
+        _ => {
+            let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+            Ok(asked(cuda(ordinal.parse().map_err(|_| unknown())?)?))
+        }
+    }
+}
+
+/// The name of a device as [`parse`] reads it: `cpu`, `cuda:0`.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".to_string(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// A thread pool of one's own for the CPU work of a forward.
+///
+/// ```
+/// # fn main() -> clipwise::Result<()> {
+/// let threads = clipwise::device::Threads::new(2)?;
+/// let sum = threads.run(|| 1 + 1); // everything inside uses these two threads only
+/// # assert_eq!(sum, 2);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Threads(rayon::ThreadPool);
+
+impl Threads {
+    /// Starts `n` threads.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `n` is 0 or the operating system refuses the threads.
+    pub fn new(n: usize) -> Result<Self> {
+        if n == 0 {
+            return Err(Error::config("threads", n, "at least 1"));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
+        pool.map(Self).map_err(|cause| Error::config("threads", n, cause.to_string()))
+    }
+
+    /// Runs `work` with this pool as the current one.
+    pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.0.install(work)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_round_trip_and_unknown_ones_are_errors() {
+        for known in ["auto", "cpu"] {
+            assert!(parse(known).is_ok(), "{known}");
+        }
+        assert_eq!(name(&parse("cpu").unwrap()), "cpu");
+        for unknown in ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "CPU", "metal:0"] {
+            assert!(matches!(parse(unknown), Err(Error::Device { .. })), "{unknown}");
+        }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    #[test]
+    fn cuda_without_the_feature_is_an_error_and_best_says_why_it_took_the_cpu() {
+        let error = cuda(0).unwrap_err().to_string();
+        assert!(error.contains("cuda:0") && error.contains("feature"), "{error}");
+        let best = best().unwrap();
+        assert!(best.device.is_cpu() && best.reason.contains("no CUDA"), "{}", best.reason);
+    }
+
+    #[test]
+    fn a_pool_has_the_threads_that_were_asked_for() {
+        assert_eq!(Threads::new(3).unwrap().run(rayon::current_num_threads), 3);
+        assert!(matches!(Threads::new(0), Err(Error::Config { field: "threads", .. })));
+    }
+}

@@ -1,0 +1,251 @@
+//! Names of classes: AudioSet's 527, or a label file.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
+const AUDIOSET_CSV: &str = include_str!("audioset_labels.csv");
+
+/// The largest label file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+
+/// One class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Label {
+    /// Machine id, such as AudioSet's `/m/09x0r`; `None` where the label file has none.
+    pub id: Option<String>,
+    /// Display name, such as `Speech`.
+    pub name: String,
+}
+
+/// The classes of a model in the order of its outputs. Cheap to clone.
+///
+/// ```
+/// let labels = clipwise::LabelSet::audioset();
+/// assert_eq!(labels.len(), 527);
+/// assert_eq!(labels[0].name, "Speech");
+/// assert_eq!(labels.index_of("/m/0bt9lr"), labels.index_of("Dog"));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LabelSet(Arc<[Label]>);
+
+impl LabelSet {
+    /// AudioSet's 527 classes in the usual order (`class_labels_indices.csv`).
+    pub fn audioset() -> Self {
+        static AUDIOSET: OnceLock<LabelSet> = OnceLock::new();
+        AUDIOSET.get_or_init(|| parse_csv(AUDIOSET_CSV).expect("the built-in label file is checked by a test")).clone()
+    }
+
+    /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
+    pub fn numbered(n_classes: usize) -> Self {
+        (0..n_classes).map(|index| format!("class {index}")).collect()
+    }
+
+    /// Reads a label file, by its content:
+    /// - JSON: `["Speech", …]`, `{"0": "Speech", …}`, `{"id2label": {…}}`, or objects `{"id": …, "name": …}` in an array;
+    /// - CSV with a header: the name is in a column `display_name`, `name` or `label`, the machine id in `mid` or `id`,
+    ///   the place in `index` (else the order of the rows counts);
+    /// - text: one name a line, empty lines at the end ignored.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Labels`] if it holds no labels, indices that do not run from 0
+    /// without a gap, or broken JSON or CSV.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+        let labels = |reason: String| Error::Labels { path: path.to_path_buf(), reason };
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > MAX_FILE_BYTES {
+            return Err(labels(format!("{length} bytes are too many for a label file")));
+        }
+        let bytes = std::fs::read(path).map_err(io)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| labels("not UTF-8 text".to_string()))?;
+        Self::parse(text).map_err(labels)
+    }
+
+    fn parse(text: &str) -> std::result::Result<Self, String> {
+        let text = text.trim_start_matches('\u{feff}');
+        let parsed = match text.trim_start().chars().next() {
+            None => Err("the file is empty".to_string()),
+            Some('[' | '{') => parse_json(text),
+            Some(_) if has_csv_header(text) => parse_csv(text),
+            Some(_) => parse_lines(text),
+        }?;
+        if parsed.is_empty() { Err("no labels in it".to_string()) } else { Ok(parsed) }
+    }
+
+    /// The index of a class, by display name (exact, else without regard to case) or machine id.
+    pub fn index_of(&self, name_or_id: &str) -> Option<usize> {
+        let exact = |label: &Label| label.name == name_or_id || label.id.as_deref() == Some(name_or_id);
+        self.iter().position(exact).or_else(|| {
+            let wanted = name_or_id.to_lowercase();
+            self.iter().position(|label| label.name.to_lowercase() == wanted)
+        })
+    }
+}
+
+impl std::ops::Deref for LabelSet {
+    type Target = [Label];
+
+    fn deref(&self) -> &[Label] {
+        &self.0
+    }
+}
+
+impl FromIterator<Label> for LabelSet {
+    fn from_iter<I: IntoIterator<Item = Label>>(labels: I) -> Self {
+        Self(labels.into_iter().collect())
+    }
+}
+
+impl<'a> FromIterator<&'a str> for LabelSet {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(names: I) -> Self {
+        names.into_iter().map(str::to_string).collect()
+    }
+}
+
+impl FromIterator<String> for LabelSet {
+    fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
+        names.into_iter().map(|name| Label { id: None, name }).collect()
+    }
+}
+
+type Parsed = std::result::Result<LabelSet, String>;
+
+const NAME_COLUMNS: [&str; 3] = ["display_name", "name", "label"];
+const ID_COLUMNS: [&str; 2] = ["mid", "id"];
+
+fn has_csv_header(text: &str) -> bool {
+    let header = text.lines().next().unwrap_or_default();
+    header.contains(',') && header.split(',').any(|field| NAME_COLUMNS.contains(&field.trim().trim_matches('"')))
+}
+
+fn parse_lines(text: &str) -> Parsed {
+    let lines: Vec<&str> = text.trim_end().lines().map(str::trim).collect();
+    match lines.iter().position(|line| line.is_empty()) {
+        Some(at) => Err(format!("line {} is empty", at + 1)),
+        None => Ok(lines.into_iter().collect()),
+    }
+}
+
+fn parse_csv(text: &str) -> Parsed {
+    let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(text.as_bytes());
+    let header = reader.headers().map_err(|error| error.to_string())?.clone();
+    let column = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|field| field == *name));
+    let name = column(&NAME_COLUMNS).ok_or_else(|| format!("no column is called one of {NAME_COLUMNS:?}"))?;
+    let (id, index) = (column(&ID_COLUMNS), column(&["index"]));
+    let mut labels = BTreeMap::new();
+    for (row, record) in reader.records().enumerate() {
+        let record = record.map_err(|error| error.to_string())?;
+        let field = |column: usize| record.get(column).unwrap_or_default().trim().to_string();
+        let place = match index {
+            Some(index) => field(index).parse().map_err(|_| format!("index {:?} is not a number", field(index)))?,
+            None => row,
+        };
+        insert(&mut labels, place, Label { id: id.map(field), name: field(name) })?;
+    }
+    in_order(labels)
+}
+
+fn parse_json(text: &str) -> Parsed {
+    use serde_json::Value;
+    let label = |value: &Value| match value {
+        Value::String(name) => Ok(Label { id: None, name: name.clone() }),
+        Value::Object(fields) => {
+            let text = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str().map(str::to_string));
+            let name = text(&NAME_COLUMNS).ok_or_else(|| format!("an object has none of {NAME_COLUMNS:?}"))?;
+            Ok(Label { id: text(&ID_COLUMNS), name })
+        }
+        other => Err(format!("{other} is not a label")),
+    };
+    let root: Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let root = root.get("id2label").or_else(|| root.get("labels")).unwrap_or(&root);
+    match root {
+        Value::Array(values) => values.iter().map(label).collect::<std::result::Result<_, _>>(),
+        Value::Object(fields) => {
+            let mut labels = BTreeMap::new();
+            for (key, value) in fields {
+                let place = key.parse().map_err(|_| format!("key {key:?} is not an index"))?;
+                insert(&mut labels, place, label(value)?)?;
+            }
+            in_order(labels)
+        }
+        _ => Err("neither an array nor an object".to_string()),
+    }
+}
+
+fn insert(labels: &mut BTreeMap<usize, Label>, place: usize, label: Label) -> std::result::Result<(), String> {
+    if label.name.is_empty() {
+        return Err(format!("class {place} has no name"));
+    }
+    match labels.insert(place, label) {
+        Some(_) => Err(format!("index {place} stands twice")),
+        None => Ok(()),
+    }
+}
+
+fn in_order(labels: BTreeMap<usize, Label>) -> Parsed {
+    match labels.keys().enumerate().find(|&(wanted, &index)| wanted != index) {
+        Some((wanted, _)) => Err(format!("index {wanted} is missing")),
+        None => Ok(labels.into_values().collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn audioset_has_its_527_classes_with_quoted_names_and_ids() {
+        let labels = LabelSet::audioset();
+        assert_eq!(labels.len(), 527);
+        assert_eq!(labels[1].name, "Male speech, man speaking");
+        assert_eq!(labels[1].id.as_deref(), Some("/m/05zppz"));
+        assert_eq!(labels[526].name, "Field recording");
+        assert_eq!(labels.index_of("telephone bell ringing"), labels.index_of("Telephone bell ringing"));
+        assert_eq!(labels.index_of("no such sound"), None);
+    }
+
+    #[test]
+    fn every_form_of_label_file_gives_the_same_set() {
+        let plain: LabelSet = ["Dog", "Rain, heavy"].into_iter().collect();
+        for text in [
+            "Dog\nRain, heavy\n\n",
+            "\u{feff}Dog\r\nRain, heavy",
+            r#"["Dog", "Rain, heavy"]"#,
+            r#"{"1": "Rain, heavy", "0": "Dog"}"#,
+            r#"{"id2label": {"0": "Dog", "1": "Rain, heavy"}, "other": 1}"#,
+            "label,note\nDog,x\n\"Rain, heavy\",y\n",
+            "index,name\n1,\"Rain, heavy\"\n0,Dog\n",
+        ] {
+            assert_eq!(LabelSet::parse(text).as_ref(), Ok(&plain), "{text:?}");
+        }
+        let with_ids = LabelSet::parse(r#"[{"mid": "/m/1", "display_name": "Dog"}]"#).unwrap();
+        assert_eq!(with_ids[0].id.as_deref(), Some("/m/1"));
+    }
+
+    #[test]
+    fn broken_label_files_say_what_is_wrong() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("[]", "no labels"),
+            ("[1, 2]", "not a label"),
+            ("{\"a\": \"Dog\"}", "not an index"),
+            ("{\"0\": \"Dog\", \"2\": \"Cat\"}", "index 1 is missing"),
+            ("index,name\n0,Dog\n0,Cat\n", "stands twice"),
+            ("index,name\nx,Dog\n", "not a number"),
+            ("Dog\n\nCat\n", "line 2 is empty"),
+            ("{\"0\": ", "EOF"),
+            ("index,name\n", "no labels"),
+        ] {
+            let error = LabelSet::parse(text).unwrap_err();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! What a tagger says: tensors for a batch, plain data for a clip.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::error::Context;
+use crate::{LabelSet, Result};
+
+/// The result of a tagging model for a batch, on the model's device, all f32.
+#[derive(Debug, Clone)]
+pub struct TaggingOutput {
+    /// Values before the activation, `[batch, n_classes]`.
+    pub logits: Tensor,
+    /// Probabilities, `[batch, n_classes]`, each 0..=1. Independent of each other for a multi-label model (sigmoid),
+    /// summing to 1 for a single-label one (softmax).
+    pub clipwise_output: Tensor,
+    /// Probabilities of each output frame, `[batch, n_frames, n_classes]`, of a model that gives them.
+    pub framewise_output: Option<Tensor>,
+    /// The vector below the last layer, `[batch, embedding_dim]`.
+    pub embedding: Tensor,
+}
+
+impl TaggingOutput {
+    /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
+        let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
+        Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
+    }
+
+    /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
+        let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
+        Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
+    }
+
+    /// Brings a batch to the host as one [`Tagging`] a row.
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`](crate::Error::LabelCount) if `labels` does not have `n_classes` entries.
+    pub fn to_taggings(&self, labels: &LabelSet) -> Result<Vec<Tagging>> {
+        let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().context("bringing the result to the host");
+        let (scores, logits, embeddings) = (rows(&self.clipwise_output)?, rows(&self.logits)?, rows(&self.embedding)?);
+        let n_classes = self.logits.dim(1).context("the shape of the logits")?;
+        if n_classes != labels.len() {
+            return Err(crate::Error::LabelCount { n_classes, n_labels: labels.len() });
+        }
+        let rows = scores.into_iter().zip(logits).zip(embeddings);
+        let tagging = |((scores, logits), embedding)| Tagging {
+            scores,
+            logits,
+            embedding: Embedding(embedding),
+            labels: labels.clone(),
+        };
+        Ok(rows.map(tagging).collect())
+    }
+}
+
+/// The tags of one clip, on the host.
+///
+/// All fields are plain data; [`top_k`](Tagging::top_k) and its siblings make the short lists that programs show.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tagging {
+    /// The probability of each class, 0..=1, in the order of `labels`: the model's `clipwise_output`.
+    pub scores: Vec<f32>,
+    /// The same before the activation.
+    pub logits: Vec<f32>,
+    /// The vector below the last layer.
+    pub embedding: Embedding,
+    /// The names of the classes.
+    pub labels: LabelSet,
+}
+
+/// One class of a [`Tagging`] with its score.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Tag {
+    /// The class's place in the label set.
+    pub index: usize,
+    /// Machine id, such as AudioSet's `/m/09x0r`, where the label set has one.
+    pub id: Option<String>,
+    /// Display name.
+    pub label: String,
+    /// Probability, 0..=1.
+    pub score: f32,
+}
+
+impl Tagging {
+    /// The `k` classes with the highest scores, highest first; equal scores in the order of the classes.
+    pub fn top_k(&self, k: usize) -> Vec<Tag> {
+        let mut order: Vec<usize> = (0..self.scores.len()).collect();
+        order.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));
+        order.into_iter().take(k).map(|index| self.tag(index)).collect()
+    }
+
+    /// All classes whose score is above `threshold`, highest first.
+    pub fn above(&self, threshold: f32) -> Vec<Tag> {
+        let mut tags = self.top_k(self.scores.len());
+        tags.retain(|tag| tag.score > threshold);
+        tags
+    }
+
+    /// The score of a class by display name or machine id; `None` if there is no such class.
+    pub fn score(&self, name_or_id: &str) -> Option<f32> {
+        self.scores.get(self.labels.index_of(name_or_id)?).copied()
+    }
+
+    /// The vector below the last layer, for similarity and for classifiers of one's own.
+    pub fn embedding(&self) -> &Embedding {
+        &self.embedding
+    }
+
+    fn tag(&self, index: usize) -> Tag {
+        let (id, label) = match self.labels.get(index) {
+            Some(label) => (label.id.clone(), label.name.clone()),
+            None => (None, format!("class {index}")), // only where the public fields were edited to differ in length
+        };
+        Tag { index, id, label, score: self.scores[index] }
+    }
+}
+
+/// The vector that a model computes for a clip below its last layer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Embedding(pub Vec<f32>);
+
+impl Embedding {
+    /// Cosine similarity, -1..=1: 1 for the same direction. 0 if either vector is zero or their lengths differ.
+    ///
+    /// ```
+    /// # use clipwise::Embedding;
+    /// assert_eq!(Embedding(vec![1.0, 1.0]).cosine(&Embedding(vec![2.0, 2.0])), 1.0);
+    /// ```
+    pub fn cosine(&self, other: &Self) -> f32 {
+        if self.len() != other.len() {
+            return 0.0;
+        }
+        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+        let norms = (dot(self, self) * dot(other, other)).sqrt();
+        if norms > 0.0 { (dot(self, other) / norms) as f32 } else { 0.0 }
+    }
+}
+
+impl std::ops::Deref for Embedding {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tagging() -> Tagging {
+        Tagging {
+            scores: vec![0.2, 0.9, 0.9, 0.0],
+            logits: vec![-1.4, 2.2, 2.2, -20.0],
+            embedding: Embedding(vec![3.0, 4.0]),
+            labels: ["Dog", "Cat", "Rain", "Silence"].into_iter().collect(),
+        }
+    }
+
+    #[test]
+    fn top_k_and_above_are_sorted_and_stable() {
+        let indices = |tags: Vec<Tag>| tags.iter().map(|tag| tag.index).collect::<Vec<_>>();
+        assert_eq!(indices(tagging().top_k(3)), [1, 2, 0]);
+        assert_eq!(indices(tagging().top_k(0)), [0; 0]);
+        assert_eq!(indices(tagging().top_k(99)), [1, 2, 0, 3]);
+        assert_eq!(indices(tagging().above(0.2)), [1, 2], "above means greater, not equal");
+        assert_eq!(tagging().score("dog"), Some(0.2));
+        assert_eq!(tagging().score("Horse"), None);
+    }
+
+    #[test]
+    fn a_tagging_survives_json() {
+        let json = serde_json::to_string(&tagging()).unwrap();
+        assert_eq!(serde_json::from_str::<Tagging>(&json).unwrap(), tagging());
+    }
+
+    #[test]
+    fn cosine_of_odd_pairs() {
+        let vector = |values: &[f32]| Embedding(values.to_vec());
+        assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[0.0, 2.0])), 0.0);
+        assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[-2.0, 0.0])), -1.0);
+        assert_eq!(vector(&[0.0]).cosine(&vector(&[1.0])), 0.0);
+        assert_eq!(vector(&[1.0]).cosine(&vector(&[1.0, 0.0])), 0.0);
+    }
+}
