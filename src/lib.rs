@@ -5,6 +5,7 @@ pub mod device;
 pub mod error;
 pub mod frontend;
 pub mod labels;
+pub mod nn;
 pub mod output;
 pub mod weights;
 

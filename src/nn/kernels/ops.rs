@@ -1,0 +1,132 @@
+//! The kernels as candle operations on contiguous f32 tensors.
+
+use candle_core::{CpuStorage, CustomOp1, Error, InplaceOp1, Layout, Result, Shape};
+
+use super::{linear, pointwise, pool};
+use crate::nn::{Activation, BatchNorm, Pooling};
+
+/// Bias and activation of a convolution's output `[batch, channels, …]`, in place.
+#[derive(Debug)]
+pub struct BiasActivationOp {
+    pub bias: Vec<f32>,
+    pub activation: Activation,
+}
+
+impl InplaceOp1 for BiasActivationOp {
+    fn name(&self) -> &'static str {
+        "bias-activation"
+    }
+
+    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let Some((start, end)) = layout.contiguous_offsets() else { return Err(not_contiguous()) };
+        let CpuStorage::F32(values) = storage else { return Err(not_f32()) };
+        let dims = layout.dims();
+        if dims.len() < 2 || dims[1] != self.bias.len() {
+            return Err(wrong_shape(layout));
+        }
+        let plane = dims[2..].iter().product();
+        let values = &mut values[start..end];
+        match self.activation {
+            _ if values.is_empty() => {}
+            Activation::Identity => pointwise::bias_activation(values, &self.bias, plane, |y| y),
+            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, |y| y.max(0.0)),
+        }
+        Ok(())
+    }
+}
+
+/// A scale and a shift per channel of the last dimension.
+#[derive(Debug)]
+pub struct AffineOp(pub BatchNorm);
+
+impl CustomOp1 for AffineOp {
+    fn name(&self) -> &'static str {
+        "affine"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        if x.is_empty() || layout.dims().last() != Some(&self.0.scale.len()) {
+            return Err(wrong_shape(layout));
+        }
+        let mut y = vec![0.0; x.len()];
+        pointwise::affine_last(x, &self.0.scale, &self.0.shift, &mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+}
+
+/// A fully connected layer.
+#[derive(Debug)]
+pub struct LinearOp {
+    pub weight: Vec<f32>, // [out, in]
+    pub bias: Vec<f32>,
+    pub activation: Activation,
+    pub in_features: usize,
+    pub out_features: usize,
+}
+
+impl CustomOp1 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        let &[batch, inputs] = layout.dims() else { return Err(wrong_shape(layout)) };
+        if x.is_empty() || inputs != self.in_features {
+            return Err(wrong_shape(layout));
+        }
+        let outputs = self.out_features;
+        let mut by_output = vec![0.0; batch * outputs];
+        let finish = |sum: f32, output: usize| self.activation.apply(sum + self.bias[output]);
+        linear::linear(x, &self.weight, inputs, &mut by_output, finish);
+        let mut y = by_output;
+        if batch > 1 {
+            y = (0..batch * outputs).map(|i| y[(i % outputs) * batch + i / outputs]).collect();
+        }
+        Ok((CpuStorage::F32(y), (batch, outputs).into()))
+    }
+}
+
+/// Pooling over the last two dimensions.
+#[derive(Debug)]
+pub struct PoolOp {
+    pub pooling: Pooling,
+    pub geometry: pool::Geometry,
+}
+
+impl CustomOp1 for PoolOp {
+    fn name(&self) -> &'static str {
+        "pool"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        let &[batch, channels, height, width] = layout.dims() else { return Err(wrong_shape(layout)) };
+        let output = self.geometry.output(height, width).filter(|_| !x.is_empty());
+        let Some((rows, columns)) = output else { return Err(wrong_shape(layout)) };
+        let mut y = vec![0.0; batch * channels * rows * columns];
+        pool::pool(x, (height, width), &mut y, self.pooling, self.geometry);
+        Ok((CpuStorage::F32(y), (batch, channels, rows, columns).into()))
+    }
+}
+
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    let (start, end) = layout.contiguous_offsets().ok_or_else(not_contiguous)?;
+    match storage {
+        CpuStorage::F32(values) => Ok(&values[start..end]),
+        _ => Err(not_f32()),
+    }
+}
+
+fn not_contiguous() -> Error {
+    Error::Msg("the input of a kernel is not contiguous".to_string())
+}
+
+fn not_f32() -> Error {
+    Error::Msg("the input of a kernel is not f32".to_string())
+}
+
+fn wrong_shape(layout: &Layout) -> Error {
+    Error::Msg(format!("a kernel cannot take an input of shape {:?}", layout.shape()))
+}

@@ -1,0 +1,56 @@
+//! Layers. Each is prepared once, at load: batch norm is folded, the activation belongs to the layer.
+//!
+//! A layer owns the choice of kernel, a model never sees it:
+//!
+//! | layer | on the CPU | elsewhere |
+//! |---|---|---|
+//! | [`Conv2d`], [`Conv1d`] | candle's convolution, then bias and activation in one pass in place | candle |
+//! | [`Linear`] | one dot product per output, rows independent of the batch | candle |
+//! | [`Pool2d`], [`Pool1d`] | one pass, channels in parallel | candle |
+//! | [`ChannelAffine`] | one pass | candle |
+//!
+//! CPU kernels live in `kernels`, work on slices, and use the current rayon pool; their results do not depend on its
+//! size nor on what else is in the batch.
+
+mod conv;
+mod kernels;
+mod linear;
+mod norm;
+mod pool;
+
+pub use conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+pub use linear::Linear;
+pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine};
+pub use pool::{Pool1d, Pool2d, Pooling};
+
+use candle_core::Tensor;
+
+/// The function after a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// The value itself.
+    Identity,
+    /// `max(x, 0)`.
+    Relu,
+}
+
+impl Activation {
+    fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Identity => x,
+            Self::Relu => x.max(0.0),
+        }
+    }
+
+    fn forward(self, x: Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Identity => Ok(x),
+            Self::Relu => x.relu(),
+        }
+    }
+}
+
+/// Whether the kernels of this crate serve a tensor.
+fn has_kernels(x: &Tensor) -> bool {
+    x.device().is_cpu() && x.dtype() == candle_core::DType::F32
+}

@@ -1,0 +1,83 @@
+//! Batch normalisation at inference: an affine map per channel, folded into the layer before it where there is one.
+//!
+//! `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
+
+use candle_core::{Device, Tensor};
+
+use super::has_kernels;
+use super::kernels::ops::AffineOp;
+use crate::Result;
+use crate::error::Context;
+use crate::weights::Loader;
+
+/// PyTorch's default ε.
+pub const BATCH_NORM_EPS: f64 = 1e-5;
+
+/// Batch norm as `y = scale · x + shift` per channel. Computed in f64, kept in f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct BatchNorm {
+    /// `γ / √(σ² + ε)`, one a channel.
+    pub scale: Vec<f32>,
+    /// `β − μ · scale`, one a channel.
+    pub shift: Vec<f32>,
+}
+
+impl BatchNorm {
+    /// Reads `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`, with ε = [`BATCH_NORM_EPS`].
+    ///
+    /// # Errors
+    /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
+    pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
+        let read = |name: &str| weights.get_vec(name, &[channels]);
+        let (weight, bias) = (read("weight")?, read("bias")?);
+        let (mean, variance) = (read("running_mean")?, read("running_var")?);
+        let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + BATCH_NORM_EPS).sqrt();
+        let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
+        Ok(Self {
+            scale: (0..channels).map(|i| scale(i) as f32).collect(),
+            shift: (0..channels).map(|i| shift(i) as f32).collect(),
+        })
+    }
+
+    /// Scales the filters of a convolution without bias, `[channels, …]`, so that it includes this norm; the shift is
+    /// its new bias.
+    pub(super) fn fold_into(self, filters: &Tensor) -> candle_core::Result<(Tensor, Vec<f32>)> {
+        let channels = self.scale.len();
+        let mut shape = vec![1; filters.rank()];
+        shape[0] = channels;
+        let scale = Tensor::from_vec(self.scale, shape, filters.device())?;
+        Ok((filters.broadcast_mul(&scale)?, self.shift))
+    }
+}
+
+/// A scale and a shift per channel of the last dimension: a batch norm over mel bins that has no layer before it.
+#[derive(Debug)]
+pub struct ChannelAffine {
+    op: AffineOp,
+    scale: Tensor,
+    shift: Tensor,
+}
+
+impl ChannelAffine {
+    /// The norm as a layer of its own on `device`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    pub fn new(norm: BatchNorm, device: &Device) -> Result<Self> {
+        let context = "moving a batch norm to the device";
+        let scale = Tensor::new(norm.scale.as_slice(), device).context(context)?;
+        let shift = Tensor::new(norm.shift.as_slice(), device).context(context)?;
+        Ok(Self { op: AffineOp(norm), scale, shift })
+    }
+
+    /// `x` `[…, channels]` to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        if has_kernels(x) {
+            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&self.op)).context("a batch norm");
+        }
+        x.broadcast_mul(&self.scale).and_then(|x| x.broadcast_add(&self.shift)).context("a batch norm")
+    }
+}
