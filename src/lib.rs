@@ -1,17 +1,60 @@
-//! Audio tagging.
+//! Audio tagging in pure Rust: waveform in, AudioSet tags and embeddings out.
+//!
+//! ```no_run
+//! use clipwise::{Tagger, Waveform};
+//!
+//! # fn main() -> clipwise::Result<()> {
+//! let device = clipwise::device::best()?; // CUDA if built in and present, else the CPU; says which
+//! let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &device)?; // the model is recognised from its tensors
+//! let tagging = tagger.tag(&Waveform::open("dog.wav")?)?; // any sample rate, any number of channels
+//! for tag in tagging.top_k(5) {
+//!     println!("{:5.3}  {}", tag.score, tag.label);
+//! }
+//! let embedding: &[f32] = tagging.embedding();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # From top to bottom
+//! - [`Tagger`]: a model with its labels and resampling; [`Tagging`] is its plain-data result.
+//! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
+//!   [`models::detect`] finds the model of a checkpoint.
+//! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
+//! - [`frontend`]: STFT, mel filters, log-mel on plain slices. [`audio`]: [`Waveform`], WAV files, resampling.
+//! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
+//!
+//! # Promises
+//! - The numbers are PyTorch's: `clipwise_output` within 1e-5, `embedding` within 1e-4 of its largest value, f32 on the CPU.
+//! - A row of a batch is what the clip alone gives, whatever else is in the batch.
+//! - Results do not depend on the number of threads. All CPU work uses the current rayon pool ([`device::Threads`]).
+//! - No panic on any input: what cannot work is a typed [`Error`] with the values and what would have been right.
+//!
+//! # Features
+//! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
+//! - `cudnn`: as `cuda`, with convolutions by cuDNN.
+//!
+//! Types of `candle_core`, `ndarray` and `rustfft` stand in the public interface; they are re-exported.
 
 pub mod audio;
 pub mod device;
 pub mod error;
 pub mod frontend;
 pub mod labels;
+pub mod models;
 pub mod nn;
 pub mod output;
+pub mod tagger;
 pub mod weights;
 
 pub use audio::{Waveform, WaveformBatch};
 pub use device::Device;
 pub use error::{Error, Result};
 pub use labels::{Label, LabelSet};
+pub use models::{ModelConfig, TaggingModel};
 pub use output::{Embedding, Tag, Tagging, TaggingOutput};
+pub use tagger::Tagger;
 pub use weights::Weights;
+
+pub use candle_core;
+pub use ndarray;
+pub use rustfft::num_complex;

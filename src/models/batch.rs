@@ -1,0 +1,96 @@
+//! From a batch of clips of any lengths to runs of clips of one length.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use candle_core::Tensor;
+
+use crate::error::{Context, check_finite};
+use crate::{Error, Result, TaggingOutput, WaveformBatch};
+
+/// What a model asks of its input.
+pub struct Input {
+    /// In Hz.
+    pub sample_rate: u32,
+    /// Shorter clips are padded with zeros to this length.
+    pub min_samples: usize,
+}
+
+/// Clips of a run hold at most so many seconds together, unless one alone is longer: bounds the memory of a forward.
+const MAX_SECONDS: usize = 40;
+
+/// Calls `run` with clips that share `key(n_samples)`, and puts the rows of its outputs in the order of the batch.
+///
+/// A row thus equals the clip alone: nothing is ever padded to the length of a neighbour.
+pub fn forward_by_length(
+    batch: &WaveformBatch,
+    input: &Input,
+    key: impl Fn(usize) -> usize,
+    run: impl Fn(&[Cow<[f32]>]) -> Result<TaggingOutput>,
+) -> Result<TaggingOutput> {
+    let clips = prepare(batch, input)?;
+    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (row, clip) in clips.iter().enumerate() {
+        groups.entry(key(clip.len())).or_default().push(row);
+    }
+    let (mut outputs, mut order) = (Vec::new(), Vec::new());
+    for rows in groups.into_values() {
+        let longest = rows.iter().map(|&row| clips[row].len()).max().unwrap_or(1);
+        let at_once = (MAX_SECONDS * input.sample_rate as usize / longest).max(1);
+        for rows in rows.chunks(at_once) {
+            let clips: Vec<Cow<[f32]>> = rows.iter().map(|&row| Cow::Borrowed(&*clips[row])).collect();
+            outputs.push(run(&clips)?);
+            order.extend_from_slice(rows);
+        }
+    }
+    match <[TaggingOutput; 1]>::try_from(outputs) {
+        Ok([output]) if order.is_sorted() => Ok(output),
+        Ok([output]) => merge(&[output], &order),
+        Err(outputs) => merge(&outputs, &order),
+    }
+}
+
+/// Refuses a clip without samples or with NaN or infinite ones.
+pub fn check_samples(clip: &[f32]) -> Result<()> {
+    if clip.is_empty() {
+        return Err(Error::TooShort { needed: 1, got: 0 });
+    }
+    check_finite(clip)
+}
+
+/// Checks the samples and pads short clips.
+fn prepare<'a>(batch: &'a WaveformBatch, input: &Input) -> Result<Vec<Cow<'a, [f32]>>> {
+    if batch.sample_rate() != input.sample_rate {
+        return Err(Error::SampleRate { expected: input.sample_rate, got: batch.sample_rate() });
+    }
+    let prepare_clip = |clip: &'a Vec<f32>| {
+        check_samples(clip)?;
+        if clip.len() >= input.min_samples {
+            return Ok(Cow::Borrowed(clip.as_slice()));
+        }
+        let mut padded = clip.clone();
+        padded.resize(input.min_samples, 0.0);
+        Ok(Cow::Owned(padded))
+    };
+    batch.rows().iter().map(prepare_clip).collect()
+}
+
+/// Joins outputs whose rows stand at `order[i]` of the batch.
+fn merge(outputs: &[TaggingOutput], order: &[usize]) -> Result<TaggingOutput> {
+    let mut place = vec![0u32; order.len()];
+    for (i, &row) in order.iter().enumerate() {
+        place[row] = i as u32;
+    }
+    let join = |part: fn(&TaggingOutput) -> &Tensor| {
+        let parts: Vec<&Tensor> = outputs.iter().map(part).collect();
+        let place = Tensor::new(place.as_slice(), parts[0].device())?;
+        Tensor::cat(&parts, 0)?.index_select(&place, 0)
+    };
+    let context = "joining the rows of a batch";
+    Ok(TaggingOutput {
+        logits: join(|output| &output.logits).context(context)?,
+        clipwise_output: join(|output| &output.clipwise_output).context(context)?,
+        framewise_output: None, // no model so far gives it
+        embedding: join(|output| &output.embedding).context(context)?,
+    })
+}

@@ -1,0 +1,299 @@
+//! CNN14 of PANNs: a VGG-like tagger on log-mel spectrograms.
+//!
+//! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
+//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn14`.
+//! Checkpoint keys: as published.
+//!
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 6 conv blocks (64 to
+//! 2048 channels, both axes halved by each but the last) → mean over mel, max + mean over time → `fc1` with ReLU (the
+//! embedding) → `fc_audioset`, sigmoid.
+//!
+//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros
+//! at its end to that length.
+//!
+//! The classifier of a fine-tuned `Transfer_Cnn14` (`fc_transfer`, softmax) loads as well: [`Head::Transfer`].
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::batch::{Input, forward_by_length};
+use super::{TaggingModel, panns};
+use crate::error::Context;
+use crate::frontend::{LogMel, LogMelConfig};
+use crate::nn::{Activation, BatchNorm, ChannelAffine, Conv2d, Conv2dConfig, Linear, Pool2d, Pooling};
+use crate::weights::Loader;
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// Frames that five halvings leave one of.
+const MIN_FRAMES: usize = 32;
+
+/// Which layer is the last, and what its values mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// `fc_audioset`, independent probabilities (sigmoid).
+    Audioset,
+    /// `fc_transfer` of `Transfer_Cnn14`, probabilities that sum to 1 (softmax).
+    Transfer,
+}
+
+/// The shape of a CNN14. Presets are named after the published checkpoints.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The front end. At least 32 mel bins.
+    pub log_mel: LogMelConfig,
+    /// Channels of the six blocks.
+    pub channels: [usize; 6],
+    /// The pooling after blocks 1 to 5.
+    pub pooling: Pooling,
+    /// Outputs of `fc1`.
+    pub embedding_dim: usize,
+    /// Outputs of the last layer.
+    pub n_classes: usize,
+    /// The last layer.
+    pub head: Head,
+}
+
+impl Config {
+    /// `Cnn14_mAP=0.431.pth`: 32 kHz, 527 classes.
+    pub const AUDIOSET_32K: Self = Self {
+        log_mel: LogMelConfig::PANNS_32K,
+        channels: [64, 128, 256, 512, 1024, 2048],
+        pooling: Pooling::Avg,
+        embedding_dim: 2048,
+        n_classes: 527,
+        head: Head::Audioset,
+    };
+    /// `Cnn14_16k_mAP=0.438.pth`: 16 kHz, 527 classes.
+    pub const AUDIOSET_16K: Self = Self { log_mel: LogMelConfig::PANNS_16K, ..Self::AUDIOSET_32K };
+    /// `Cnn14_8k_mAP=0.416.pth`: 8 kHz, 527 classes.
+    pub const AUDIOSET_8K: Self = Self { log_mel: LogMelConfig::PANNS_8K, ..Self::AUDIOSET_32K };
+    /// 48 kHz with 2048-point frames every 320 samples; no weights are published.
+    pub const AUDIOSET_48K: Self = Self { log_mel: LogMelConfig::PANNS_48K, ..Self::AUDIOSET_32K };
+
+    /// Takes the head, its classes and the embedding's length from a checkpoint, where it has them.
+    pub(super) fn fit_head(&mut self, weights: &Weights) {
+        if weights.contains("fc_transfer.weight") {
+            self.head = Head::Transfer;
+        }
+        if let Some(&[n_classes, embedding_dim]) = weights.shape(self.head.weight_name()) {
+            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let n_mels = self.log_mel.n_mels;
+        if n_mels < MIN_FRAMES {
+            return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
+        }
+        if self.channels.contains(&0) {
+            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
+        }
+        for (field, value) in [("embedding_dim", self.embedding_dim), ("n_classes", self.n_classes)] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Head {
+    fn weight_name(self) -> &'static str {
+        match self {
+            Self::Audioset => "fc_audioset.weight",
+            Self::Transfer => "fc_transfer.weight",
+        }
+    }
+}
+
+/// A loaded CNN14.
+#[derive(Debug)]
+pub struct Cnn14 {
+    config: Config,
+    device: Device,
+    log_mel: LogMel,
+    bn0: ChannelAffine,
+    blocks: [ConvBlock; 6],
+    fc1: Linear,
+    head: Linear,
+}
+
+impl Cnn14 {
+    /// Builds the model from a checkpoint.
+    ///
+    /// Where the checkpoint carries its front end (`logmel_extractor.melW`, the DFT kernels), that is compared with the
+    /// configuration's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
+    /// [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let log_mel = LogMel::new(&config.log_mel)?;
+        panns::check_front_end(weights, &log_mel)?;
+
+        let root = weights.loader(device);
+        root.ignore("spectrogram_extractor.*");
+        root.ignore("logmel_extractor.*");
+        let bn0 = ChannelAffine::new(BatchNorm::load(&root.at("bn0"), config.log_mel.n_mels)?, device)?;
+        let block = |i: usize| {
+            let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
+            // The last block is not pooled.
+            let size = if i == 5 { (1, 1) } else { (2, 2) };
+            let pool = Pool2d { pooling: if i == 5 { Pooling::Avg } else { config.pooling }, size };
+            ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), in_channels, config.channels[i], pool)
+        };
+        let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
+        let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
+        let fc1 = Linear::load(&root.at("fc1"), pooled, embedding_dim, Activation::Relu)?;
+        let head = match config.head {
+            Head::Audioset => root.at("fc_audioset"),
+            Head::Transfer => {
+                root.ignore("fc_audioset.*");
+                root.at("fc_transfer")
+            }
+        };
+        let head = Linear::load(&head, embedding_dim, config.n_classes, Activation::Identity)?;
+        root.finish(config.name())?;
+        Ok(Self { config: config.clone(), device: device.clone(), log_mel, bn0, blocks, fc1, head })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn log_mel(&self) -> &LogMel {
+        &self.log_mel
+    }
+
+    /// Everything after the front end: log-mel in dB `[batch, 1, n_frames, n_mels]`, f32, on the model's device, with at
+    /// least 32 frames.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] (counted in frames) below 32 frames, [`Error::Tensor`] if the shape or the device does not
+    /// fit.
+    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, _, n_frames, _) = log_mel.dims4().context("the shape of the log-mel")?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
+        let x = self.bn0.forward(log_mel)?; // [batch, 1, n_frames, n_mels]
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?; // [batch, 2048, n_frames / 32, n_mels / 32]
+        let embedding = self.fc1.forward(&global_pool(&x)?)?; // [batch, embedding_dim]
+        let logits = self.head.forward(&embedding)?; // [batch, n_classes]
+        match self.config.head {
+            Head::Audioset => TaggingOutput::multi_label(logits, embedding),
+            Head::Transfer => TaggingOutput::single_label(logits, embedding),
+        }
+    }
+
+    /// The value after each stage, for comparison with a reference: `bn0`, `block1` to `block6`, `pooled`.
+    ///
+    /// # Errors
+    /// As [`Cnn14::forward_features`].
+    pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let mut stages = vec![("bn0".to_string(), self.bn0.forward(log_mel)?)];
+        for (i, block) in self.blocks.iter().enumerate() {
+            let x = block.forward(&stages[i].1)?;
+            stages.push((format!("block{}", i + 1), x));
+        }
+        let pooled = global_pool(&stages[6].1)?;
+        stages.push(("pooled".to_string(), pooled));
+        Ok(stages)
+    }
+
+    /// Log-mel of clips with the same number of frames, `[batch, 1, n_frames, n_mels]` in dB.
+    fn features(&self, clips: &[Cow<[f32]>]) -> Result<Tensor> {
+        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
+        let mut log_mel = vec![0.0; clips.len() * n_frames * n_mels];
+        for (clip, log_mel) in clips.iter().zip(log_mel.chunks_mut(n_frames * n_mels)) {
+            self.log_mel.compute_into(clip, log_mel)?;
+        }
+        let shape = (clips.len(), 1, n_frames, n_mels);
+        Tensor::from_vec(log_mel, shape, &self.device).context("moving the log-mel to the device")
+    }
+}
+
+impl TaggingModel for Cnn14 {
+    fn name(&self) -> &'static str {
+        self.config.name()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.log_mel.sample_rate
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.config.embedding_dim
+    }
+
+    fn min_samples(&self) -> usize {
+        let LogMelConfig { n_fft, hop_length, center, .. } = self.config.log_mel;
+        let frames = (MIN_FRAMES - 1) * hop_length + if center { 0 } else { n_fft };
+        frames.max(self.log_mel.min_samples())
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| self.forward_features(&self.features(clips)?);
+        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+}
+
+impl Config {
+    /// The name in [`MODELS`](super::MODELS) of the preset with this sample rate.
+    fn name(&self) -> &'static str {
+        match self.log_mel.sample_rate {
+            16_000 => "cnn14-16k",
+            8_000 => "cnn14-8k",
+            48_000 => "cnn14-48k",
+            _ => "cnn14",
+        }
+    }
+}
+
+/// Two 3x3 convolutions with batch norm and ReLU, then pooling.
+#[derive(Debug)]
+struct ConvBlock {
+    conv1: Conv2d,
+    conv2: Conv2d,
+    pool: Pool2d,
+}
+
+impl ConvBlock {
+    fn load(weights: &Loader, in_channels: usize, out_channels: usize, pool: Pool2d) -> Result<Self> {
+        let conv = |i: usize, in_channels: usize| {
+            let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1 };
+            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
+            Conv2d::load(&conv, &norm, config, Activation::Relu)
+        };
+        Ok(Self { conv1: conv(1, in_channels)?, conv2: conv(2, out_channels)?, pool })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.pool.forward(&self.conv2.forward(&self.conv1.forward(x)?)?)
+    }
+}
+
+/// Mean over mel, then max + mean over time: `[batch, channels, n_frames, n_mels]` to `[batch, channels]`.
+fn global_pool(x: &Tensor) -> Result<Tensor> {
+    let pool = || {
+        let x = x.mean(3)?; // [batch, channels, n_frames]
+        x.max(2)? + x.mean(2)?
+    };
+    pool().context("pooling over mel and time")
+}

@@ -1,0 +1,97 @@
+//! Which model a checkpoint is for, from its keys and shapes.
+
+use super::{MODELS, ModelConfig, cnn14, leenet, panns};
+use crate::frontend::LogMelConfig;
+use crate::{Error, Result, Weights};
+
+/// The model of a checkpoint.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detected {
+    /// Its configuration, sizes taken from the checkpoint.
+    pub config: ModelConfig,
+    /// What the checkpoint does not say and was assumed, one line each for a person to read.
+    pub assumptions: Vec<String>,
+}
+
+/// Finds the model for a checkpoint from the names and shapes of its tensors.
+///
+/// Whether all tensors fit is seen at [`ModelConfig::load`].
+///
+/// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else; nothing in the
+/// tensors tells them apart.
+///
+/// # Errors
+/// [`Error::UnknownModel`] if no model of this crate has such tensors, with a guess at what it is.
+pub fn detect(weights: &Weights) -> Result<Detected> {
+    let first = weights.shape("conv_block1.conv1.weight").map(<[usize]>::len);
+    let has = |name: &str| weights.contains(name);
+    if first == Some(4) && has("conv_block6.conv2.weight") && has("fc1.weight") && !has("pre_conv0.weight") {
+        return detect_cnn14(weights);
+    }
+    if first == Some(3) && has("conv_block9.conv1.weight") && has("fc1.weight") && !has("conv0.weight") {
+        return Ok(detect_leenet(weights));
+    }
+    Err(Error::UnknownModel(unknown(weights)))
+}
+
+fn detect_cnn14(weights: &Weights) -> Result<Detected> {
+    let mut assumptions = Vec::new();
+    let mut log_mel = match panns::n_fft(weights) {
+        Some(n_fft) => panns::preset(n_fft).ok_or_else(|| {
+            Error::UnknownModel(format!("a CNN14 with frames of {n_fft} samples: no preset has these, give a config"))
+        })?,
+        None => {
+            assumptions.push(
+                "this CNN14 checkpoint has no front-end tensors, so nothing in it tells its sample rate: 32 kHz is assumed"
+                    .to_string(),
+            );
+            LogMelConfig::PANNS_32K
+        }
+    };
+    if let Some(&[n_mels]) = weights.shape("bn0.weight") {
+        log_mel.n_mels = n_mels;
+    }
+    let mut config = cnn14::Config { log_mel, ..cnn14::Config::AUDIOSET_32K };
+    config.channels = channels(weights, config.channels);
+    config.fit_head(weights);
+    Ok(Detected { config: ModelConfig::Cnn14(config), assumptions })
+}
+
+fn detect_leenet(weights: &Weights) -> Detected {
+    let two = weights.contains("conv_block1.conv2.weight");
+    let mut config = if two { leenet::Config::LEENET24 } else { leenet::Config::LEENET11 };
+    config.channels = channels(weights, config.channels);
+    config.fit_head(weights);
+    Detected { config: ModelConfig::LeeNet(config), assumptions: Vec::new() }
+}
+
+/// Output channels of each block's first convolution; the default where the tensor is missing.
+fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N] {
+    std::array::from_fn(|i| {
+        let shape = weights.shape(&format!("conv_block{}.conv1.weight", i + 1));
+        shape.and_then(|shape| shape.first().copied()).unwrap_or(default[i])
+    })
+}
+
+fn unknown(weights: &Weights) -> String {
+    let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
+    let guess = [
+        ("att_block.", "Cnn14_DecisionLevelAtt"),
+        ("pre_conv0.", "a Wavegram model"),
+        ("resnet.", "a ResNet or Res1dNet of PANNs"),
+        ("features.", "a MobileNet"),
+        ("conv_block_after1.", "a ResNet of PANNs"),
+        ("conv0.", "DaiNet19 or Res1dNet"),
+        ("patch_embed.", "a vision-transformer tagger such as CED, AST or PaSST"),
+        ("conv_block4.", "Cnn6 or Cnn10"),
+    ];
+    let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
+    let known: Vec<&str> = MODELS.iter().map(|preset| preset.name).collect();
+    let first: Vec<&str> = weights.names().take(3).collect();
+    format!(
+        "no model of this version has such tensors ({} of them, the first {first:?}).{} Known models: {}",
+        weights.len(),
+        guess.unwrap_or_default(),
+        known.join(", "),
+    )
+}

@@ -1,0 +1,202 @@
+//! LeeNet11 and LeeNet24 of PANNs: taggers on the raw waveform.
+//!
+//! Papers: Lee et al., "Sample-level Deep Convolutional Neural Networks for Music Auto-tagging Using Raw Waveforms", 2017
+//! (arXiv 1703.01789); Kong et al., "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c,
+//! `pytorch/models.py`, `LeeNet11`, `LeeNet24`. Checkpoint keys: as published.
+//!
+//! waveform `[batch, 1, n_samples]` → 9 blocks of 1-D convolutions with kernel 3 (the first with stride 3, the others
+//! followed by a maximum over 3) → max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
+//! Every step divides the length by 3, rounding up, so any clip of at least one sample works as it is.
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::TaggingModel;
+use super::batch::{Input, forward_by_length};
+use crate::error::Context;
+use crate::nn::{Activation, Conv1d, Conv1dConfig, Linear, Pool1d};
+use crate::weights::Loader;
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// Kernel of the convolutions, stride of the first, window of the pooling.
+const THREE: usize = 3;
+
+/// The shape of a LeeNet. Presets are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Rate of the audio in Hz.
+    pub sample_rate: u32,
+    /// Channels of the nine blocks.
+    pub channels: [usize; 9],
+    /// Convolutions in a block: 1 or 2.
+    pub convs_per_block: usize,
+    /// Whether the last block is pooled as blocks 2 to 8 are.
+    pub pool_last: bool,
+    /// Outputs of `fc1`.
+    pub embedding_dim: usize,
+    /// Outputs of `fc_audioset`.
+    pub n_classes: usize,
+}
+
+impl Config {
+    /// `LeeNet11_mAP=0.266.pth`: 748,367 parameters, 527 classes.
+    pub const LEENET11: Self = Self {
+        sample_rate: 32_000,
+        channels: [64, 64, 64, 128, 128, 128, 128, 128, 256],
+        convs_per_block: 1,
+        pool_last: true,
+        embedding_dim: 512,
+        n_classes: 527,
+    };
+    /// `LeeNet24_mAP=0.336.pth`: 10,003,791 parameters, 527 classes.
+    pub const LEENET24: Self = Self {
+        sample_rate: 32_000,
+        channels: [64, 96, 128, 128, 256, 256, 512, 512, 1024],
+        convs_per_block: 2,
+        pool_last: false,
+        embedding_dim: 1024,
+        n_classes: 527,
+    };
+
+    /// Takes the number of classes and the embedding's length from a checkpoint, where it has them.
+    pub(super) fn fit_head(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
+            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        if self.convs_per_block == 1 { "leenet11" } else { "leenet24" }
+    }
+
+    fn validate(&self) -> Result<()> {
+        if !matches!(self.convs_per_block, 1 | 2) {
+            return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
+        }
+        if self.channels.contains(&0) {
+            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
+        }
+        let rate = self.sample_rate as usize;
+        for (field, value) in
+            [("sample_rate", rate), ("embedding_dim", self.embedding_dim), ("n_classes", self.n_classes)]
+        {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A loaded LeeNet.
+#[derive(Debug)]
+pub struct LeeNet {
+    config: Config,
+    device: Device,
+    blocks: Vec<ConvBlock>,
+    fc1: Linear,
+    fc_audioset: Linear,
+}
+
+impl LeeNet {
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let root = weights.loader(device);
+        let mut blocks = Vec::new();
+        let mut in_channels = 1;
+        for (i, &out_channels) in config.channels.iter().enumerate() {
+            let stride = if i == 0 { THREE } else { 1 };
+            let first = Conv1dConfig { in_channels, out_channels, kernel: THREE, stride, padding: THREE / 2 };
+            let pooled = i > 0 && (i < 8 || config.pool_last);
+            let weights = root.at(format_args!("conv_block{}", i + 1));
+            blocks.push(ConvBlock::load(&weights, first, config.convs_per_block, pooled)?);
+            in_channels = out_channels;
+        }
+        let fc1 = Linear::load(&root.at("fc1"), in_channels, config.embedding_dim, Activation::Relu)?;
+        let fc_audioset = &root.at("fc_audioset");
+        let fc_audioset = Linear::load(fc_audioset, config.embedding_dim, config.n_classes, Activation::Identity)?;
+        root.finish(config.name())?;
+        Ok(Self { config: config.clone(), device: device.clone(), blocks, fc1, fc_audioset })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `x` `[batch, 1, n_samples]`.
+    fn forward_samples(&self, x: Tensor) -> Result<TaggingOutput> {
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?; // [batch, 256, n_frames]
+        let x = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
+        let embedding = self.fc1.forward(&x)?; // [batch, embedding_dim]
+        let logits = self.fc_audioset.forward(&embedding)?; // [batch, n_classes]
+        TaggingOutput::multi_label(logits, embedding)
+    }
+}
+
+impl TaggingModel for LeeNet {
+    fn name(&self) -> &'static str {
+        self.config.name()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.sample_rate
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.config.embedding_dim
+    }
+
+    fn min_samples(&self) -> usize {
+        1
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| {
+            let shape = (clips.len(), 1, clips[0].len());
+            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
+            self.forward_samples(x)
+        };
+        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
+    }
+}
+
+/// One or two convolutions with batch norm and ReLU, then perhaps a maximum over 3.
+#[derive(Debug)]
+struct ConvBlock {
+    convs: Vec<Conv1d>,
+    pool: Option<Pool1d>,
+}
+
+impl ConvBlock {
+    fn load(weights: &Loader, first: Conv1dConfig, n_convs: usize, pooled: bool) -> Result<Self> {
+        let second = Conv1dConfig { in_channels: first.out_channels, stride: 1, ..first };
+        let load = |(config, i): (Conv1dConfig, usize)| {
+            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
+            Conv1d::load(&conv, &norm, config, Activation::Relu)
+        };
+        let convs = [(first, 1), (second, 2)].into_iter().take(n_convs).map(load).collect::<Result<_>>()?;
+        Ok(Self { convs, pool: pooled.then_some(Pool1d { size: THREE, padding: THREE / 2 }) })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.convs.iter().try_fold(x.clone(), |x, conv| conv.forward(&x))?;
+        self.pool.map_or(Ok(x.clone()), |pool| pool.forward(&x))
+    }
+}

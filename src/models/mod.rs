@@ -1,0 +1,142 @@
+//! Models, one family a file.
+//!
+//! | name | model | audio | checkpoint |
+//! |---|---|---|---|
+//! | `cnn14` | [`cnn14`] of PANNs | 32 kHz | `Cnn14_mAP=0.431.pth`, also the `emb512`, `emb128`, `emb32` variants |
+//! | `cnn14-16k` | the same | 16 kHz | `Cnn14_16k_mAP=0.438.pth` |
+//! | `cnn14-8k` | the same | 8 kHz | `Cnn14_8k_mAP=0.416.pth` |
+//! | `cnn14-48k` | the same | 48 kHz | none published |
+//! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
+//! | `leenet24` | the same | 32 kHz | `LeeNet24_mAP=0.336.pth` |
+//!
+//! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
+
+pub mod cnn14;
+pub mod leenet;
+
+pub(crate) mod batch;
+mod detect;
+mod panns;
+
+pub use detect::{Detected, detect};
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// A model that says which sounds are in a clip.
+pub trait TaggingModel: Send + Sync {
+    /// The name in [`MODELS`].
+    fn name(&self) -> &'static str;
+
+    /// The rate of the audio that it takes, in Hz.
+    fn sample_rate(&self) -> u32;
+
+    /// The number of classes.
+    fn n_classes(&self) -> usize;
+
+    /// The length of the embedding.
+    fn embedding_dim(&self) -> usize;
+
+    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
+    fn min_samples(&self) -> usize;
+
+    /// The device that it runs on.
+    fn device(&self) -> &Device;
+
+    /// Tags a batch of clips of any lengths. A row's result is the result for the clip alone.
+    ///
+    /// # Errors
+    /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
+    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Tensor`] if the device refuses.
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput>;
+}
+
+/// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "model", rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ModelConfig {
+    /// CNN14.
+    Cnn14(cnn14::Config),
+    /// LeeNet11 and LeeNet24.
+    LeeNet(leenet::Config),
+}
+
+/// A named configuration.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Preset {
+    /// The name, as command lines take it.
+    pub name: &'static str,
+    /// One line about it.
+    pub description: &'static str,
+    /// The configuration.
+    pub config: ModelConfig,
+}
+
+/// Every model by name.
+pub const MODELS: &[Preset] = &[
+    Preset {
+        name: "cnn14",
+        description: "PANNs CNN14, 32 kHz log-mel, AudioSet mAP 0.431",
+        config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_32K),
+    },
+    Preset {
+        name: "cnn14-16k",
+        description: "PANNs CNN14, 16 kHz log-mel, AudioSet mAP 0.438",
+        config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_16K),
+    },
+    Preset {
+        name: "cnn14-8k",
+        description: "PANNs CNN14, 8 kHz log-mel, AudioSet mAP 0.416",
+        config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_8K),
+    },
+    Preset {
+        name: "cnn14-48k",
+        description: "CNN14, 48 kHz log-mel with 2048-point frames, no published weights",
+        config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_48K),
+    },
+    Preset {
+        name: "leenet11",
+        description: "PANNs LeeNet11, 32 kHz waveform, AudioSet mAP 0.266",
+        config: ModelConfig::LeeNet(leenet::Config::LEENET11),
+    },
+    Preset {
+        name: "leenet24",
+        description: "PANNs LeeNet24, 32 kHz waveform, AudioSet mAP 0.336",
+        config: ModelConfig::LeeNet(leenet::Config::LEENET24),
+    },
+];
+
+impl ModelConfig {
+    /// The preset of this name with the number of classes, the embedding's length and the head that the checkpoint has.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] with the known names.
+    pub fn by_name(name: &str, weights: &Weights) -> Result<Self> {
+        let preset = MODELS.iter().find(|preset| preset.name == name);
+        let mut config = preset.map(|preset| preset.config.clone()).ok_or_else(|| {
+            let known: Vec<&str> = MODELS.iter().map(|preset| preset.name).collect();
+            Error::UnknownModel(format!("no model is called {name:?}; known are {}", known.join(", ")))
+        })?;
+        match &mut config {
+            Self::Cnn14(config) => config.fit_head(weights),
+            Self::LeeNet(config) => config.fit_head(weights),
+        }
+        Ok(config)
+    }
+
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] with every tensor that is missing, superfluous or of another shape, [`Error::FrontEnd`] if the
+    /// checkpoint's own front end differs from the configuration's, [`Error::Config`] for a configuration that cannot
+    /// work.
+    pub fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(match self {
+            Self::Cnn14(config) => Box::new(cnn14::Cnn14::load(config, weights, device)?),
+            Self::LeeNet(config) => Box::new(leenet::LeeNet::load(config, weights, device)?),
+        })
+    }
+}

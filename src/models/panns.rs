@@ -1,0 +1,87 @@
+//! What PANNs checkpoints say about their own front end.
+
+use crate::frontend::{LogMel, LogMelConfig};
+use crate::{Error, Result, Weights};
+
+/// The front-end tensors of a PANNs checkpoint.
+const CONV_REAL: &str = "spectrogram_extractor.stft.conv_real.weight"; // [n_bins, 1, n_fft], window · cos
+const CONV_IMAG: &str = "spectrogram_extractor.stft.conv_imag.weight"; // [n_bins, 1, n_fft], window · −sin
+const MEL_W: &str = "logmel_extractor.melW"; // [n_bins, n_mels]
+
+/// Largest difference relative to the largest value. Versions of the reference differ by 1e-7; a symmetric window in
+/// place of a periodic one differs by 3e-3, another mel scale by more than 0.1.
+const TOLERANCE: f32 = 1e-4;
+
+/// The front ends that have names, to say which would fit.
+const KNOWN: [(&str, LogMelConfig); 4] = [
+    ("cnn14", LogMelConfig::PANNS_32K),
+    ("cnn14-16k", LogMelConfig::PANNS_16K),
+    ("cnn14-8k", LogMelConfig::PANNS_8K),
+    ("cnn14-48k", LogMelConfig::PANNS_48K),
+];
+
+/// The frame length that a checkpoint's front-end tensors were made for.
+pub fn n_fft(weights: &Weights) -> Option<usize> {
+    let bins = |name: &str| weights.shape(name)?.first().copied();
+    match weights.shape(CONV_REAL) {
+        Some(&[_, _, n_fft]) => Some(n_fft),
+        _ => bins(MEL_W).filter(|&bins| bins > 1).map(|bins| 2 * (bins - 1)),
+    }
+}
+
+/// The preset with this frame length.
+pub fn preset(n_fft: usize) -> Option<LogMelConfig> {
+    KNOWN.into_iter().map(|(_, config)| config).find(|config| config.n_fft == n_fft)
+}
+
+/// Compares the front end that a checkpoint carries, if any, with the one that is to be used.
+pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
+    let Some((tensor, reason)) = difference(weights, log_mel)? else { return Ok(()) };
+    let mut fitting = None;
+    for (name, config) in KNOWN {
+        let config = LogMelConfig { n_mels: log_mel.config().n_mels, ..config };
+        if difference(weights, &LogMel::new(&config)?)?.is_none() {
+            fitting = Some(name);
+        }
+    }
+    Err(Error::FrontEnd { tensor: tensor.to_string(), reason, fitting })
+}
+
+/// The first tensor that differs, and how.
+fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static str, String)>> {
+    let n_fft = log_mel.config().n_fft;
+    let n_bins = n_fft / 2 + 1;
+    let window = log_mel.stft().window();
+    let turn = std::f64::consts::TAU / n_fft as f64;
+    let kernel = |wave: fn(f64) -> f64| -> Vec<f32> {
+        let table: Vec<f64> = (0..n_fft).map(|i| wave(turn * i as f64)).collect();
+        let row = |bin: usize| (0..n_fft).map(move |i| (bin * i) % n_fft);
+        let rows = (0..n_bins).flat_map(|bin| row(bin).zip(window));
+        rows.map(|(phase, &w)| (table[phase] * f64::from(w)) as f32).collect()
+    };
+    if let Some(reason) = differs(weights, MEL_W, &[n_bins, log_mel.config().n_mels], || {
+        log_mel.mel().to_array().t().iter().copied().collect()
+    })? {
+        return Ok(Some((MEL_W, reason)));
+    }
+    let shape = [n_bins, 1, n_fft];
+    if let Some(reason) = differs(weights, CONV_REAL, &shape, || kernel(f64::cos))? {
+        return Ok(Some((CONV_REAL, reason)));
+    }
+    Ok(differs(weights, CONV_IMAG, &shape, || kernel(|phase| -phase.sin()))?.map(|reason| (CONV_IMAG, reason)))
+}
+
+/// How a tensor of the checkpoint differs from what it should be; `None` if it does not, or is not there.
+fn differs(weights: &Weights, name: &str, shape: &[usize], wanted: impl Fn() -> Vec<f32>) -> Result<Option<String>> {
+    let Some(got) = weights.shape(name) else { return Ok(None) };
+    if got != shape {
+        return Ok(Some(format!("its shape is {got:?}, the model's front end has {shape:?}")));
+    }
+    let (got, wanted) = (weights.to_vec(name)?, wanted());
+    let largest = wanted.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    // A NaN must count as a difference.
+    let off = got.iter().zip(&wanted).map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() });
+    let worst = off.fold(0.0, f32::max) / largest;
+    Ok((worst > TOLERANCE)
+        .then(|| format!("its values differ from the model's front end by {worst:.1e} of the largest")))
+}

@@ -1,0 +1,150 @@
+//! A model with its labels: audio in, tags out.
+
+use std::path::Path;
+
+use candle_core::Device;
+
+use crate::models::batch::check_samples;
+use crate::models::{ModelConfig, TaggingModel, detect};
+use crate::{Error, LabelSet, Result, Tagging, Waveform, WaveformBatch, Weights};
+
+/// Tags clips of any sample rate.
+///
+/// ```no_run
+/// use clipwise::{Tagger, Waveform};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let device = clipwise::device::best()?;
+/// let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &device)?;
+/// let tagging = tagger.tag(&Waveform::open("dog.wav")?)?;
+/// for tag in tagging.top_k(5) {
+///     println!("{:5.3}  {}", tag.score, tag.label);
+/// }
+/// # Ok(())
+/// # }
+/// ```
+pub struct Tagger {
+    model: Box<dyn TaggingModel>,
+    labels: LabelSet,
+    assumptions: Vec<String>,
+}
+
+impl Tagger {
+    /// Opens a checkpoint file; which model it is for is found from its tensors.
+    ///
+    /// The labels are AudioSet's for 527 classes, else `class 0` and so on: see [`Tagger::with_labels`]. What had to be
+    /// assumed stands in [`Tagger::assumptions`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Checkpoint`] if it is not a checkpoint, [`Error::UnknownModel`] if no model has such
+    /// tensors, and as [`ModelConfig::load`].
+    pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
+        let weights = Weights::open(path)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.contains("DecisionLevelMax") || name.contains("DecisionLevelAvg") {
+            return Err(Error::UnknownModel(format!(
+                "{}: by its name a Cnn14_DecisionLevel model, which this version does not have. Its tensors have the names \
+                 of CNN14's but mean something else; name the model `cnn14` to load them as such all the same",
+                path.display()
+            )));
+        }
+        let detected = detect(&weights)?;
+        Self::from_config(&detected.config, &weights, device, detected.assumptions)
+    }
+
+    /// Opens a checkpoint file as the model with this name, one of [`MODELS`](crate::models::MODELS).
+    ///
+    /// # Errors
+    /// As [`Tagger::open`].
+    pub fn open_as(name: &str, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let weights = Weights::open(path)?;
+        Self::from_config(&ModelConfig::by_name(name, &weights)?, &weights, device, Vec::new())
+    }
+
+    /// A tagger of a loaded model.
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`] if there is not one label a class.
+    pub fn new(model: impl TaggingModel + 'static, labels: LabelSet) -> Result<Self> {
+        Self { model: Box::new(model), labels: LabelSet::numbered(0), assumptions: Vec::new() }.with_labels(labels)
+    }
+
+    fn from_config(
+        config: &ModelConfig,
+        weights: &Weights,
+        device: &Device,
+        mut assumptions: Vec<String>,
+    ) -> Result<Self> {
+        let model = config.load(weights, device)?;
+        let mut labels = LabelSet::audioset();
+        if model.n_classes() != labels.len() {
+            labels = LabelSet::numbered(model.n_classes());
+            assumptions.push(format!("no labels are known for {} classes: they are numbered", model.n_classes()));
+        }
+        Ok(Self { model, labels, assumptions })
+    }
+
+    /// The same tagger with other labels.
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`] if there is not one label a class.
+    pub fn with_labels(mut self, labels: LabelSet) -> Result<Self> {
+        let (n_classes, n_labels) = (self.model.n_classes(), labels.len());
+        if n_classes != n_labels {
+            return Err(Error::LabelCount { n_classes, n_labels });
+        }
+        self.labels = labels;
+        Ok(self)
+    }
+
+    /// Tags one clip of any rate, resampled to the model's where it differs.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`] for NaN or infinite samples,
+    /// [`Error::Config`] for a rate of 0 Hz, [`Error::Tensor`] if the device refuses.
+    pub fn tag(&self, waveform: &Waveform) -> Result<Tagging> {
+        let mut taggings = self.tag_batch(std::slice::from_ref(waveform))?;
+        Ok(taggings.swap_remove(0)) // one clip in, one row out
+    }
+
+    /// Tags several clips of any rates and lengths; the result for a clip is that of [`Tagger::tag`]. No clips, no
+    /// taggings.
+    ///
+    /// # Errors
+    /// As [`Tagger::tag`], for the first clip that has one.
+    pub fn tag_batch(&self, waveforms: &[Waveform]) -> Result<Vec<Tagging>> {
+        if waveforms.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rate = self.model.sample_rate();
+        let row = |waveform: &Waveform| {
+            check_samples(&waveform.samples)?; // before resampling spreads a NaN over its neighbours
+            Ok(waveform.resample(rate)?.samples)
+        };
+        let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
+        self.model.forward(&WaveformBatch::new(rows, rate)?)?.to_taggings(&self.labels)
+    }
+
+    /// The model.
+    pub fn model(&self) -> &dyn TaggingModel {
+        &*self.model
+    }
+
+    /// The names of the classes.
+    pub fn labels(&self) -> &LabelSet {
+        &self.labels
+    }
+
+    /// What the checkpoint did not say and was assumed, one line each; worth showing to whoever runs the program.
+    pub fn assumptions(&self) -> &[String] {
+        &self.assumptions
+    }
+}
+
+impl std::fmt::Debug for Tagger {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let (model, labels) = (self.model.name(), self.labels.len());
+        f.debug_struct("Tagger").field("model", &model).field("n_labels", &labels).finish_non_exhaustive()
+    }
+}

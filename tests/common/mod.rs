@@ -1,0 +1,189 @@
+//! What tests share: golden files, comparison, hashed weights and signals (the same as `golden/refcommon.py`), and the
+//! folder of real checkpoints.
+#![allow(dead_code)] // each test file uses a part
+
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use clipwise::Weights;
+
+/// A file of `tests/golden`.
+pub fn golden(name: &str) -> Weights {
+    Weights::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+}
+
+/// A path below the folder that `CLIPWISE_REAL` names, which holds real checkpoints and audio; `None`, with a printed
+/// reason, where it is not set. A folder that is named but not there is a failure.
+pub fn real(path: &str) -> Option<PathBuf> {
+    let Some(folder) = std::env::var_os("CLIPWISE_REAL") else {
+        println!("skipped: CLIPWISE_REAL is not set, so {path} is not at hand");
+        return None;
+    };
+    let full = PathBuf::from(folder).join(path);
+    assert!(full.exists(), "CLIPWISE_REAL is set, but {} is not there", full.display());
+    Some(full)
+}
+
+/// Asserts `|got − wanted| ≤ atol + rtol · |wanted|` everywhere, and prints the worst place if not.
+#[track_caller]
+pub fn assert_close(what: &str, got: &[f32], wanted: &[f32], atol: f32, rtol: f32) {
+    assert_eq!(got.len(), wanted.len(), "{what}: number of values");
+    let excess = |i: usize| (got[i] - wanted[i]).abs() - (atol + rtol * wanted[i].abs());
+    let nan_is_worst = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
+    let worst = (0..got.len()).max_by(|&a, &b| nan_is_worst(excess(a)).total_cmp(&nan_is_worst(excess(b))));
+    if let Some(i) = worst {
+        assert!(
+            nan_is_worst(excess(i)) <= 0.0,
+            "{what}: at {i} of {}: got {}, wanted {}, difference {:e}",
+            got.len(),
+            got[i],
+            wanted[i],
+            got[i] - wanted[i]
+        );
+    }
+}
+
+/// Largest absolute difference.
+pub fn max_difference(a: &[f32], b: &[f32]) -> f32 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).fold(0.0, |worst, (a, b)| worst.max((a - b).abs()))
+}
+
+/// All values of a tensor.
+pub fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+/// Value `index` of the sequence for `name`, in [0, 1).
+fn uniform01(state: u64, index: usize) -> f64 {
+    let mut z = state.wrapping_add((index as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    ((z ^ (z >> 31)) >> 40) as f64 / (1u64 << 24) as f64
+}
+
+fn state(name: &str, seed: u64) -> u64 {
+    let fnv = |h: u64, byte: u8| (h ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    name.bytes().fold(0xCBF2_9CE4_8422_2325, fnv) ^ seed
+}
+
+/// `n` values of `[low, high)`.
+pub fn hashed(name: &str, n: usize, low: f64, high: f64, seed: u64) -> Vec<f32> {
+    let state = state(name, seed);
+    (0..n).map(|i| (low + (high - low) * uniform01(state, i)) as f32).collect()
+}
+
+/// What a tensor belongs to.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Kind {
+    Conv,
+    Linear,
+    Norm,
+}
+
+/// Collects hashed tensors under the names of a checkpoint.
+pub struct Hashed {
+    seed: u64,
+    tensors: Vec<(String, Tensor)>,
+}
+
+impl Hashed {
+    pub fn new(seed: u64) -> Self {
+        Self { seed, tensors: Vec::new() }
+    }
+
+    pub fn tensor(&mut self, name: &str, shape: &[usize], kind: Kind) {
+        let leaf = name.rsplit('.').next().unwrap();
+        let (low, high) = match (kind, leaf) {
+            (Kind::Norm, "weight") => (0.8, 1.2),
+            (Kind::Norm, "bias") => (-0.1, 0.1),
+            (Kind::Norm, "running_mean") if name.starts_with("bn0.") => (-45.0, -35.0),
+            (Kind::Norm, "running_mean") => (-0.1, 0.1),
+            (Kind::Norm, _) if name.starts_with("bn0.") => (200.0, 300.0),
+            (Kind::Norm, _) => (0.5, 1.5),
+            (_, "bias") => (-0.05, 0.05),
+            (kind, _) => {
+                let fan_in = shape[1..].iter().product::<usize>() as f64;
+                let limit = (if kind == Kind::Conv { 6.0 } else { 3.0 } / fan_in).sqrt();
+                (-limit, limit)
+            }
+        };
+        let values = hashed(name, shape.iter().product(), low, high, self.seed);
+        self.tensors.push((name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap()));
+    }
+
+    pub fn norm(&mut self, name: &str, channels: usize) {
+        for leaf in ["weight", "bias", "running_mean", "running_var"] {
+            self.tensor(&format!("{name}.{leaf}"), &[channels], Kind::Norm);
+        }
+    }
+
+    pub fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.tensor(&format!("{name}.weight"), &[outputs, inputs], Kind::Linear);
+        self.tensor(&format!("{name}.bias"), &[outputs], Kind::Linear);
+    }
+
+    pub fn tensors(self) -> Vec<(String, Tensor)> {
+        self.tensors
+    }
+
+    pub fn weights(self) -> Weights {
+        Weights::from_tensors(self.tensors).unwrap()
+    }
+}
+
+/// The tensors of a CNN14 without front end.
+pub fn cnn14_tensors(channels: [usize; 6], embedding_dim: usize, n_classes: usize, seed: u64) -> Hashed {
+    let mut hashed = Hashed::new(seed);
+    hashed.norm("bn0", 64);
+    let mut in_channels = 1;
+    for (i, out_channels) in channels.into_iter().enumerate() {
+        let block = format!("conv_block{}", i + 1);
+        hashed.tensor(&format!("{block}.conv1.weight"), &[out_channels, in_channels, 3, 3], Kind::Conv);
+        hashed.tensor(&format!("{block}.conv2.weight"), &[out_channels, out_channels, 3, 3], Kind::Conv);
+        hashed.norm(&format!("{block}.bn1"), out_channels);
+        hashed.norm(&format!("{block}.bn2"), out_channels);
+        in_channels = out_channels;
+    }
+    hashed.linear("fc1", in_channels, embedding_dim);
+    hashed.linear("fc_audioset", embedding_dim, n_classes);
+    hashed
+}
+
+/// The tensors of a LeeNet.
+pub fn leenet_tensors(config: &clipwise::models::leenet::Config, seed: u64) -> Hashed {
+    let mut hashed = Hashed::new(seed);
+    let mut in_channels = 1;
+    for (i, out_channels) in config.channels.into_iter().enumerate() {
+        for conv in 1..=config.convs_per_block {
+            let (block, inputs) = (format!("conv_block{}", i + 1), if conv == 1 { in_channels } else { out_channels });
+            hashed.tensor(&format!("{block}.conv{conv}.weight"), &[out_channels, inputs, 3], Kind::Conv);
+            hashed.norm(&format!("{block}.bn{conv}"), out_channels);
+        }
+        in_channels = out_channels;
+    }
+    hashed.linear("fc1", in_channels, config.embedding_dim);
+    hashed.linear("fc_audioset", config.embedding_dim, config.n_classes);
+    hashed
+}
+
+/// The test signal of `golden/refcommon.py` as f32: triangle tones, noise bursts, near-silence, a click.
+pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
+    let (rate, noise) = (f64::from(sample_rate), state("noise", seed));
+    let sample = |i: usize| {
+        let t = i as f64;
+        let quarter = (t * 4.0 / rate).floor() as usize % 4;
+        let mut x = 0.0;
+        for (k, frequency) in [110.0, 440.0, 2500.0, 9000.0].into_iter().enumerate() {
+            let phase = (t * frequency / rate) % 1.0;
+            x += (0.12 / (k + 1) as f64) * (4.0 * (phase - 0.5f64).abs() - 1.0);
+        }
+        x *= [1.0, 1.0, 0.0, 1.0][quarter];
+        x += (2.0 * uniform01(noise, i) - 1.0) * [0.5, 0.05, 0.0, 0.2][quarter];
+        if n > 10 && i == n / 3 {
+            x = 0.99;
+        }
+        ((x * 32767.0).round_ties_even().clamp(-32768.0, 32767.0) as f32) / 32768.0
+    };
+    (0..n).map(sample).collect()
+}

@@ -1,0 +1,69 @@
+//! The CPU's results on a CUDA device. Only with `--features cuda`; run where there is a device with
+//! `cargo test --features cuda --test cuda -- --ignored`.
+#![cfg(feature = "cuda")]
+
+mod common;
+
+use clipwise::models::{cnn14, leenet};
+use clipwise::{ModelConfig, TaggingModel, WaveformBatch, Weights, device};
+use common::{assert_close, cnn14_tensors, leenet_tensors, real, signal, values};
+
+/// CUDA against the CPU: scores within 1e-4, embeddings within 1e-3 of their largest value.
+fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
+    let on = |device: &device::Device| {
+        let model: Box<dyn TaggingModel> = config.load(weights, device).unwrap();
+        let rate = model.sample_rate();
+        let rows = (1..).zip(lengths).map(|(seed, &n)| signal(n, rate, seed)).collect();
+        let output = model.forward(&WaveformBatch::new(rows, rate).unwrap()).unwrap();
+        (values(&output.clipwise_output), values(&output.embedding))
+    };
+    let (cpu, cuda) = (on(&device::cpu()), on(&device::cuda(0).unwrap()));
+    let largest = cpu.1.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+    assert_close("clipwise_output", &cuda.0, &cpu.0, 1e-4, 0.0);
+    assert_close("embedding", &cuda.1, &cpu.1, 1e-3 * largest, 0.0);
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn best_takes_the_cuda_device_and_says_so() {
+    let best = device::best().unwrap();
+    assert_eq!(device::name(&best), "cuda:0", "{}", best.reason);
+    assert!(device::cuda(99).is_err());
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn cnn14_equals_the_cpu() {
+    for pooling in [clipwise::nn::Pooling::Avg, clipwise::nn::Pooling::Max, clipwise::nn::Pooling::AvgMax] {
+        let channels = [8, 16, 16, 32, 32, 64];
+        let config =
+            cnn14::Config { channels, embedding_dim: 32, n_classes: 20, pooling, ..cnn14::Config::AUDIOSET_32K };
+        let weights = cnn14_tensors(channels, 32, 20, 5).weights();
+        assert_same(&ModelConfig::Cnn14(config), &weights, &[64_000, 1, 64_000, 40_000]);
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn full_width_cnn14_equals_the_cpu() {
+    let config = cnn14::Config::AUDIOSET_32K;
+    let weights = cnn14_tensors(config.channels, config.embedding_dim, config.n_classes, 5).weights();
+    assert_same(&ModelConfig::Cnn14(config), &weights, &[320_000]);
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn leenets_equal_the_cpu() {
+    for config in [leenet::Config::LEENET11, leenet::Config::LEENET24] {
+        let weights = leenet_tensors(&config, 5).weights();
+        assert_same(&ModelConfig::LeeNet(config), &weights, &[64_000, 1, 2187]);
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn the_published_leenet11_equals_the_cpu() {
+    let Some(checkpoint) = real("real/panns-leenet11/LeeNet11.pth") else { return };
+    let weights = Weights::open(checkpoint).unwrap();
+    assert_same(&ModelConfig::LeeNet(leenet::Config::LEENET11), &weights, &[224_000]);
+}
