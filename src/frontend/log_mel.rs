@@ -4,7 +4,7 @@
 //! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`. Unlike torchlibrosa, everything up to the final
 //! value is computed in f64.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use super::decibel::power_to_db;
@@ -122,6 +122,10 @@ impl LogMelConfig {
     /// PANNs' filters at 48 kHz: window 2048, hop 320, 64 mels, 50–14000 Hz. No published checkpoint uses it.
     pub const PANNS_48K: Self = Self { sample_rate: 48_000, n_fft: 2048, win_length: 2048, ..Self::PANNS_32K };
 
+    /// CED: 16 kHz, window 512, hop 160, 64 HTK mels without area norm, 0–8000 Hz, at most 120 dB below the maximum.
+    pub const CED_16K: Self =
+        Self { fmin: 0.0, mel_scale: MelScale::Htk, mel_norm: MelNorm::None, top_db: Some(120.0), ..Self::PANNS_16K };
+
     /// The part that concerns the Fourier transform.
     pub fn stft(&self) -> StftConfig {
         StftConfig {
@@ -193,6 +197,21 @@ impl LogMel {
             mel: MelFilterBank::new(&config.mel())?,
             offset: 10.0 * f64::from(amin.max(reference)).log10(),
         })
+    }
+
+    /// The same front end with a window of `win_length` values and filters `[n_mels, n_bins]` of its own: those that a
+    /// checkpoint carries, which may be rounded or trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the sizes are not those of the settings, or a value is not finite.
+    pub fn with_tables(mut self, window: &[f32], filters: ArrayView2<f32>) -> Result<Self> {
+        let due = (self.mel.n_mels(), self.mel.n_bins());
+        if filters.dim() != due {
+            return Err(Error::config("filters", format!("{:?}", filters.dim()), format!("{due:?} is due")));
+        }
+        self.stft = self.stft.with_window(window)?;
+        self.mel = MelFilterBank::from_array(filters)?;
+        Ok(self)
     }
 
     /// The settings.

@@ -3,7 +3,7 @@
 //! Filter `m` rises from edge `m` to edge `m + 1` and falls to edge `m + 2`, where the `n_mels + 2` edges are evenly
 //! spaced in mel between `fmin` and `fmax` and the triangle is drawn over frequency in Hz. As `librosa.filters.mel`.
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use super::stft::{array, check_n_fft};
@@ -136,6 +136,28 @@ impl MelFilterBank {
                 let hz = bin as f64 * hz_per_bin;
                 height * ((hz - left) / (peak - left)).min((right - hz) / (right - peak))
             });
+        }
+        Ok(bank)
+    }
+
+    /// Filters given by their weights, `[n_mels, n_bins]`: those that a checkpoint carries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no filters, no bins, more than [`MAX_N_MELS`] filters and weights that are not finite.
+    pub fn from_array(weights: ArrayView2<f32>) -> Result<Self> {
+        let (n_mels, n_bins) = weights.dim();
+        if n_mels == 0 || n_bins == 0 || n_mels > MAX_N_MELS {
+            return Err(Error::config("weights", format!("{:?}", weights.dim()), format!("1 to {MAX_N_MELS} filters")));
+        }
+        if !weights.iter().all(|w| w.is_finite()) {
+            return Err(Error::config("weights", "NaN or infinite", "must be finite"));
+        }
+        let mut bank = Self::with_bins(n_bins);
+        for row in weights.rows() {
+            let first_bin = row.iter().position(|&w| w != 0.0).unwrap_or(0);
+            let end = row.iter().rposition(|&w| w != 0.0).map_or(first_bin, |last| last + 1);
+            bank.filters.push(Filter { first_bin, offset: bank.weights.len(), length: end - first_bin });
+            bank.weights.extend(row.iter().skip(first_bin).take(end - first_bin));
         }
         Ok(bank)
     }

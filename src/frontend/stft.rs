@@ -109,16 +109,37 @@ impl Stft {
         if hop_length == 0 {
             return Err(Error::config("hop_length", hop_length, "must be 1 or more"));
         }
-        let before = (n_fft - win_length) / 2;
-        let mut padded = vec![0.0; n_fft];
-        padded[before..before + win_length].copy_from_slice(&window.samples(win_length, periodic));
-        Ok(Self {
+        let mut stft = Self {
             config: config.clone(),
             framing: Framing { n_fft, hop_length, margin: if center { n_fft / 2 } else { 0 }, pad_mode },
-            window_f32: padded.iter().map(|&w| w as f32).collect(),
-            window: padded,
+            window_f32: Vec::new(),
+            window: Vec::new(),
             plan: RealFftPlanner::new().plan_fft_forward(n_fft),
-        })
+        };
+        stft.set_window(&window.samples(win_length, periodic));
+        Ok(stft)
+    }
+
+    /// Takes the `win_length` values of a window, centred in the frame.
+    fn set_window(&mut self, window: &[f64]) {
+        let StftConfig { n_fft, win_length, .. } = self.config;
+        let before = (n_fft - win_length) / 2;
+        self.window = vec![0.0; n_fft];
+        self.window[before..before + win_length].copy_from_slice(window);
+        self.window_f32 = self.window.iter().map(|&w| w as f32).collect();
+    }
+
+    /// The same transform with the values of another window, `win_length` of them: one that a checkpoint carries.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of values or one that is not finite.
+    pub fn with_window(mut self, window: &[f32]) -> Result<Self> {
+        let win_length = self.config.win_length;
+        if window.len() != win_length || !window.iter().all(|w| w.is_finite()) {
+            return Err(Error::config("window.len()", window.len(), format!("{win_length} finite values are due")));
+        }
+        self.set_window(&window.iter().map(|&w| f64::from(w)).collect::<Vec<_>>());
+        Ok(self)
     }
 
     /// The settings.

@@ -1,6 +1,6 @@
 //! Which model a checkpoint is for, from its keys and shapes.
 
-use super::{MODELS, ModelConfig, cnn14, leenet, panns};
+use super::{MODELS, ModelConfig, ced, cnn14, leenet, panns};
 use crate::frontend::LogMelConfig;
 use crate::{Error, Result, Weights};
 
@@ -31,7 +31,28 @@ pub fn detect(weights: &Weights) -> Result<Detected> {
     if first == Some(3) && has("conv_block9.conv1.weight") && has("fc1.weight") && !has("conv0.weight") {
         return Ok(detect_leenet(weights));
     }
+    for encoder in ["", "encoder."] {
+        if has(&format!("{encoder}time_pos_embed")) && has("outputlayer.1.weight") {
+            return detect_ced(weights, encoder);
+        }
+    }
     Err(Error::UnknownModel(unknown(weights)))
+}
+
+fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
+    let width = weights.shape("outputlayer.1.weight").and_then(|shape| shape.get(1).copied()).unwrap_or_default();
+    let presets = [ced::Config::TINY, ced::Config::MINI, ced::Config::SMALL, ced::Config::BASE];
+    let preset = presets.into_iter().find(|preset| preset.width == width);
+    let mut config = preset.ok_or_else(|| {
+        Error::UnknownModel(format!("a CED of width {width}: its number of heads is not known, give a config"))
+    })?;
+    if let Some(&[_, _, _, columns]) = weights.shape(&format!("{encoder}time_pos_embed"))
+        && columns != config.target_length / 16
+    {
+        config.target_length = columns * 16;
+    }
+    config.fit_head(weights);
+    Ok(Detected { config: ModelConfig::Ced(config), assumptions: Vec::new() })
 }
 
 fn detect_cnn14(weights: &Weights) -> Result<Detected> {
@@ -82,7 +103,7 @@ fn unknown(weights: &Weights) -> String {
         ("features.", "a MobileNet"),
         ("conv_block_after1.", "a ResNet of PANNs"),
         ("conv0.", "DaiNet19 or Res1dNet"),
-        ("patch_embed.", "a vision-transformer tagger such as CED, AST or PaSST"),
+        ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
         ("conv_block4.", "Cnn6 or Cnn10"),
     ];
     let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));

@@ -6,11 +6,13 @@
 //! | `cnn14-16k` | the same | 16 kHz | `Cnn14_16k_mAP=0.438.pth` |
 //! | `cnn14-8k` | the same | 8 kHz | `Cnn14_8k_mAP=0.416.pth` |
 //! | `cnn14-48k` | the same | 48 kHz | none published |
+//! | `ced-tiny`, `ced-mini`, `ced-small`, `ced-base` | [`ced`] | 16 kHz | RicherMans/CED and its Hugging Face conversions |
 //! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
 //! | `leenet24` | the same | 32 kHz | `LeeNet24_mAP=0.336.pth` |
 //!
 //! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
 
+pub mod ced;
 pub mod cnn14;
 pub mod leenet;
 
@@ -18,7 +20,10 @@ pub(crate) mod batch;
 mod detect;
 mod panns;
 
+pub use ced::Ced;
+pub use cnn14::Cnn14;
 pub use detect::{Detected, detect};
+pub use leenet::LeeNet;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
@@ -62,6 +67,8 @@ pub enum ModelConfig {
     Cnn14(cnn14::Config),
     /// LeeNet11 and LeeNet24.
     LeeNet(leenet::Config),
+    /// CED-tiny to CED-base.
+    Ced(ced::Config),
 }
 
 /// A named configuration.
@@ -98,6 +105,26 @@ pub const MODELS: &[Preset] = &[
         config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_48K),
     },
     Preset {
+        name: "ced-tiny",
+        description: "CED-tiny, 16 kHz log-mel, AudioSet mAP 0.481",
+        config: ModelConfig::Ced(ced::Config::TINY),
+    },
+    Preset {
+        name: "ced-mini",
+        description: "CED-mini, 16 kHz log-mel, AudioSet mAP 0.490",
+        config: ModelConfig::Ced(ced::Config::MINI),
+    },
+    Preset {
+        name: "ced-small",
+        description: "CED-small, 16 kHz log-mel, AudioSet mAP 0.496",
+        config: ModelConfig::Ced(ced::Config::SMALL),
+    },
+    Preset {
+        name: "ced-base",
+        description: "CED-base, 16 kHz log-mel, AudioSet mAP 0.500",
+        config: ModelConfig::Ced(ced::Config::BASE),
+    },
+    Preset {
         name: "leenet11",
         description: "PANNs LeeNet11, 32 kHz waveform, AudioSet mAP 0.266",
         config: ModelConfig::LeeNet(leenet::Config::LEENET11),
@@ -123,6 +150,7 @@ impl ModelConfig {
         match &mut config {
             Self::Cnn14(config) => config.fit_head(weights),
             Self::LeeNet(config) => config.fit_head(weights),
+            Self::Ced(config) => config.fit_head(weights),
         }
         Ok(config)
     }
@@ -137,6 +165,7 @@ impl ModelConfig {
         Ok(match self {
             Self::Cnn14(config) => Box::new(cnn14::Cnn14::load(config, weights, device)?),
             Self::LeeNet(config) => Box::new(leenet::LeeNet::load(config, weights, device)?),
+            Self::Ced(config) => Box::new(ced::Ced::load(config, weights, device)?),
         })
     }
 }

@@ -5,23 +5,29 @@
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
 //! | [`Conv2d`], [`Conv1d`] | candle's convolution, then bias and activation in one pass in place | candle |
-//! | [`Linear`] | one dot product per output, rows independent of the batch | candle |
+//! | [`Linear`] | one dot product per output, or for tokens a matrix product; rows independent of the batch | candle |
+//! | [`LayerNorm`] | one pass | candle |
+//! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
 //! | [`Pool2d`], [`Pool1d`] | one pass, channels in parallel | candle |
 //! | [`ChannelAffine`] | one pass | candle |
 //!
 //! CPU kernels live in `kernels`, work on slices, and use the current rayon pool; their results do not depend on its
 //! size nor on what else is in the batch.
 
+mod attention;
 mod conv;
 mod kernels;
 mod linear;
 mod norm;
 mod pool;
+mod transformer;
 
+pub use attention::SelfAttention;
 pub use conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 pub use linear::Linear;
-pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine};
+pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
+pub use transformer::{NormPlace, TransformerBlock};
 
 use candle_core::Tensor;
 
@@ -32,6 +38,8 @@ pub enum Activation {
     Identity,
     /// `max(x, 0)`.
     Relu,
+    /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
+    Gelu,
 }
 
 impl Activation {
@@ -39,6 +47,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => x.max(0.0),
+            Self::Gelu => kernels::pointwise::gelu(x),
         }
     }
 
@@ -46,6 +55,7 @@ impl Activation {
         match self {
             Self::Identity => Ok(x),
             Self::Relu => x.relu(),
+            Self::Gelu => x.gelu_erf(),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Batch normalisation at inference: an affine map per channel, folded into the layer before it where there is one.
+//! Normalisation. Batch norm at inference is an affine map per channel, folded into the layer before it where there is one.
 //!
 //! `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
 
 use candle_core::{Device, Tensor};
 
 use super::has_kernels;
-use super::kernels::ops::AffineOp;
+use super::kernels::ops::{AffineOp, LayerNormOp};
 use crate::Result;
 use crate::error::Context;
 use crate::weights::Loader;
@@ -79,5 +79,38 @@ impl ChannelAffine {
             return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&self.op)).context("a batch norm");
         }
         x.broadcast_mul(&self.scale).and_then(|x| x.broadcast_add(&self.shift)).context("a batch norm")
+    }
+}
+
+/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
+#[derive(Debug)]
+pub struct LayerNorm {
+    op: LayerNormOp,
+    weight: Tensor,
+    bias: Tensor,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias`, each `[channels]`.
+    ///
+    /// # Errors
+    /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
+    pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
+        let (weight, bias) = (weights.get("weight", channels)?, weights.get("bias", channels)?);
+        let host = |tensor: &Tensor| tensor.to_vec1::<f32>().context("bringing a norm to the host");
+        Ok(Self { op: LayerNormOp { weight: host(&weight)?, bias: host(&bias)?, eps }, weight, bias })
+    }
+
+    /// `x` `[…, channels]` to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let context = "a layer norm";
+        let x = x.contiguous().context(context)?;
+        if has_kernels(&x) {
+            return x.apply_op1_no_bwd(&self.op).context(context);
+        }
+        candle_nn::ops::layer_norm(&x, &self.weight, &self.bias, self.op.eps).context(context)
     }
 }

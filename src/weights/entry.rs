@@ -22,7 +22,7 @@ pub enum Dtype {
     I32,
     /// Signed 16-bit integer.
     I16,
-    /// Signed byte.
+    /// Signed byte; times the scale that belongs to it, where there is one (see the [module](super)).
     I8,
     /// Unsigned 64-bit integer.
     U64,
@@ -58,6 +58,8 @@ pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
     /// In elements, one a dimension.
     pub(super) strides: Vec<usize>,
+    /// What 8-bit elements are multiplied with.
+    pub(super) scale: Option<f32>,
 }
 
 /// A run of bytes that holds elements of one type.
@@ -119,7 +121,7 @@ impl Entry {
             }
             offset += skip * region.item_size; // skip ≤ last < region.len, which lies inside the file
         }
-        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides })
+        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, scale: None })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -136,7 +138,10 @@ impl Entry {
             Dtype::I64 => self.elements(file, |b| i64::from_le_bytes(b) as f32),
             Dtype::I32 => self.elements(file, |b| i32::from_le_bytes(b) as f32),
             Dtype::I16 => self.elements(file, |b| i16::from_le_bytes(b).into()),
-            Dtype::I8 => self.elements(file, |b| i8::from_le_bytes(b).into()),
+            Dtype::I8 => match self.scale {
+                Some(scale) => self.elements(file, |b| f32::from(i8::from_le_bytes(b)) * scale),
+                None => self.elements(file, |b| i8::from_le_bytes(b).into()),
+            },
             Dtype::U64 => self.elements(file, |b| u64::from_le_bytes(b) as f32),
             Dtype::U32 => self.elements(file, |b| u32::from_le_bytes(b) as f32),
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),

@@ -23,6 +23,10 @@
 //! 2. the dictionary with the most tensors, then the outermost;
 //! 3. the outermost module.
 //!
+//! # Quantised tensors
+//! A tensor `x` of signed bytes beside a tensor `x.scale` of one f32 reads as `x · scale`, the product rounded to f32 (ONNX's
+//! `DequantizeLinear` without zero point); the scale is not listed by itself.
+//!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
 //! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it, a lone
@@ -147,7 +151,8 @@ impl Weights {
             let values = values.map_err(|source| Error::Tensor { context: "copying a tensor to the host", source })?;
             let shape = tensor.dims().to_vec();
             let strides = entry::row_major(&shape);
-            entries.insert(name, Entry { file: 0, offset: bytes.len(), dtype: Dtype::F32, shape, strides });
+            let (offset, dtype) = (bytes.len(), Dtype::F32);
+            entries.insert(name, Entry { file: 0, offset, dtype, shape, strides, scale: None });
             bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
         }
         let parsed = Parsed { format: Format::Memory, entries, metadata: BTreeMap::new() };
@@ -185,13 +190,9 @@ impl Weights {
     }
 
     fn assemble(path: Option<&Path>, files: Vec<Bytes>, parsed: Parsed) -> Self {
-        Self {
-            path: path.map(Path::to_owned),
-            format: parsed.format,
-            files,
-            entries: keys::strip(parsed.entries),
-            metadata: parsed.metadata,
-        }
+        let mut entries = keys::strip(parsed.entries);
+        attach_scales(&files, &mut entries);
+        Self { path: path.map(Path::to_owned), format: parsed.format, files, entries, metadata: parsed.metadata }
     }
 
     /// The file that was opened; the index of a sharded checkpoint. `None` for bytes and tensors.
@@ -295,6 +296,22 @@ impl fmt::Debug for Weights {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, format, entries, .. } = self;
         f.debug_struct("Weights").field("path", path).field("format", format).field("tensors", &entries.len()).finish()
+    }
+}
+
+/// Gives 8-bit tensors the scales that stand beside them.
+fn attach_scales(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) {
+    let is_quantised = |entry: &Entry| entry.dtype == Dtype::I8;
+    let names: Vec<String> =
+        entries.iter().filter(|(_, entry)| is_quantised(entry)).map(|(name, _)| name.clone()).collect();
+    for name in names {
+        let scale_name = format!("{name}.scale");
+        let scale = entries.get(&scale_name).filter(|entry| entry.dtype == Dtype::F32 && entry.count() == 1);
+        let scale = scale.and_then(|entry| entry.decode(files.get(entry.file)?).ok()?.first().copied());
+        if let (Some(scale), Some(entry)) = (scale, entries.get_mut(&name)) {
+            entry.scale = Some(scale);
+            entries.remove(&scale_name);
+        }
     }
 }
 

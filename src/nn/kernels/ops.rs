@@ -1,7 +1,9 @@
 //! The kernels as candle operations on contiguous f32 tensors.
 
-use candle_core::{CpuStorage, CustomOp1, Error, InplaceOp1, Layout, Result, Shape};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, Layout, Result, Shape};
 
+use super::attention::{self, Heads};
+use super::simd::dispatch;
 use super::{linear, pointwise, pool};
 use crate::nn::{Activation, BatchNorm, Pooling};
 
@@ -30,6 +32,7 @@ impl InplaceOp1 for BiasActivationOp {
             _ if values.is_empty() => {}
             Activation::Identity => pointwise::bias_activation(values, &self.bias, plane, |y| y),
             Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, |y| y.max(0.0)),
+            Activation::Gelu => pointwise::bias_activation(values, &self.bias, plane, pointwise::gelu),
         }
         Ok(())
     }
@@ -72,10 +75,10 @@ impl CustomOp1 for LinearOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        let &[batch, inputs] = layout.dims() else { return Err(wrong_shape(layout)) };
-        if x.is_empty() || inputs != self.in_features {
+        if x.is_empty() || layout.dims().last() != Some(&self.in_features) {
             return Err(wrong_shape(layout));
         }
+        let &[batch, inputs] = layout.dims() else { return Ok(self.tokens(x, layout.shape(), None)) };
         let outputs = self.out_features;
         let mut by_output = vec![0.0; batch * outputs];
         let finish = |sum: f32, output: usize| self.activation.apply(sum + self.bias[output]);
@@ -85,6 +88,109 @@ impl CustomOp1 for LinearOp {
             y = (0..batch * outputs).map(|i| y[(i % outputs) * batch + i / outputs]).collect();
         }
         Ok((CpuStorage::F32(y), (batch, outputs).into()))
+    }
+}
+
+impl CustomOp2 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear-add"
+    }
+
+    /// With a residual `[batch, n_tokens, out]` that is added after the activation.
+    fn cpu_fwd(
+        &self,
+        storage: &CpuStorage,
+        layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
+        let &[batch, n_tokens, inputs] = layout.dims() else { return Err(wrong_shape(layout)) };
+        if x.is_empty() || inputs != self.in_features || residual_layout.dims() != [batch, n_tokens, self.out_features]
+        {
+            return Err(wrong_shape(layout));
+        }
+        Ok(self.tokens(x, layout.shape(), Some(residual)))
+    }
+}
+
+impl LinearOp {
+    /// `x` `[…, in]` to `[…, out]`; a token's result does not depend on the others.
+    fn tokens(&self, x: &[f32], shape: &Shape, residual: Option<&[f32]>) -> (CpuStorage, Shape) {
+        let (inputs, outputs) = (self.in_features, self.out_features);
+        let mut y = vec![0.0; x.len() / inputs * outputs];
+        linear::linear_tokens(x, &self.weight, (inputs, outputs), &mut y, |y, token| {
+            let residual = residual.map(|residual| &residual[token * outputs..][..outputs]);
+            dispatch(
+                #[inline(always)]
+                || {
+                    y.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
+                    match self.activation {
+                        Activation::Identity => {}
+                        Activation::Relu => y.iter_mut().for_each(|y| *y = y.max(0.0)),
+                        Activation::Gelu => y.iter_mut().for_each(|y| *y = pointwise::gelu(*y)),
+                    }
+                    if let Some(residual) = residual {
+                        y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
+                    }
+                },
+            );
+        });
+        let mut dims = shape.dims().to_vec();
+        dims.pop();
+        dims.push(outputs);
+        (CpuStorage::F32(y), dims.into())
+    }
+}
+
+/// Normalisation of each row of the last dimension.
+#[derive(Debug)]
+pub struct LayerNormOp {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub eps: f32,
+}
+
+impl CustomOp1 for LayerNormOp {
+    fn name(&self) -> &'static str {
+        "layer-norm"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        if x.is_empty() || layout.dims().last() != Some(&self.weight.len()) {
+            return Err(wrong_shape(layout));
+        }
+        let mut y = vec![0.0; x.len()];
+        pointwise::layer_norm(x, &self.weight, &self.bias, self.eps, &mut y);
+        Ok((CpuStorage::F32(y), layout.shape().clone()))
+    }
+}
+
+/// Attention from `[batch, n_tokens, 3 · n_heads · head_dim]`.
+#[derive(Debug)]
+pub struct AttentionOp {
+    pub n_heads: usize,
+    /// Keys that count, one number a sequence, each 1 to `n_tokens`; all without it.
+    pub lengths: Option<Vec<usize>>,
+}
+
+impl CustomOp1 for AttentionOp {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let qkv = contiguous(storage, layout)?;
+        let &[batch, n_tokens, width] = layout.dims() else { return Err(wrong_shape(layout)) };
+        let head_dim = width / 3 / self.n_heads;
+        if qkv.is_empty() || 3 * self.n_heads * head_dim != width {
+            return Err(wrong_shape(layout));
+        }
+        let mut y = vec![0.0; qkv.len() / 3];
+        let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
+        attention::attention(qkv, heads, self.lengths.as_deref(), &mut y);
+        Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
     }
 }
 

@@ -1,5 +1,6 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
+use super::attention::{Heads, attention, softmax};
 use super::pool::Geometry;
 use super::{linear, pointwise, pool};
 use crate::nn::Pooling;
@@ -99,5 +100,118 @@ fn pointwise_kernels_equal_their_naive_form() {
         pointwise::affine_last(&x, &bias, &shift[1..], &mut y);
         let wanted: Vec<f32> = (0..x.len()).map(|i| x[i] * bias[i % channels] + shift[i % channels + 1]).collect();
         assert_eq!(y, wanted);
+    }
+}
+
+#[test]
+fn exp_and_gelu_are_right_to_the_last_digits() {
+    for i in -90_000..=88_300 {
+        let x = i as f32 / 1000.0;
+        let (got, wanted) = (f64::from(pointwise::exp(x)), f64::from(x).exp());
+        let error = if x < -87.3 { got.abs() } else { (got / wanted - 1.0).abs() };
+        assert!(error < 2.0 * f64::from(f32::EPSILON), "exp({x}) = {got}, wanted {wanted}");
+    }
+    assert_eq!(pointwise::exp(f32::NEG_INFINITY), 0.0);
+    assert_eq!(pointwise::exp(0.0), 1.0);
+    for i in -12_000..=12_000 {
+        let x = f64::from(i) / 1000.0;
+        let (got, wanted) = (f64::from(pointwise::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
+        assert!((got - wanted).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, wanted {wanted}");
+    }
+}
+
+/// The series `2/√π Σ (−1)^n x^(2n+1) / (n! (2n+1))`, summed in f64 where it converges well, 1 beyond.
+fn naive_erf(x: f64) -> f64 {
+    if x.abs() > 5.0 {
+        return x.signum();
+    }
+    let (mut sum, mut power) = (0.0, x);
+    for n in 0..200 {
+        sum += power / f64::from(2 * n + 1);
+        power *= -x * x / f64::from(n + 1);
+    }
+    sum * 2.0 / std::f64::consts::PI.sqrt()
+}
+
+#[test]
+fn layer_norm_equals_its_naive_form() {
+    for channels in [1, 3, 16, 17, 192, 1000] {
+        for rows in [1, 5, 300] {
+            let (x, weight, bias) = (values(rows * channels), values(channels + 1), values(channels + 2));
+            let mut y = vec![f32::NAN; x.len()];
+            pointwise::layer_norm(&x, &weight[1..], &bias[2..], 1e-5, &mut y);
+            for (x, y) in x.chunks(channels).zip(y.chunks(channels)) {
+                let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / channels as f64;
+                let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / channels as f64;
+                for c in 0..channels {
+                    let wanted = (f64::from(x[c]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c + 1])
+                        + f64::from(bias[c + 2]);
+                    // Values up to about 4 in f32, the mean's rounding scaled up by at most 1 / √ε where all are equal.
+                    assert!((f64::from(y[c]) - wanted).abs() < 2e-5, "{channels}: {} {wanted}", y[c]);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn attention_equals_its_naive_form() {
+    for (n_tokens, n_heads, head_dim) in [(1, 1, 1), (5, 2, 3), (64, 3, 8), (65, 1, 64), (200, 4, 16)] {
+        let (batch, width) = (2, n_heads * head_dim);
+        let qkv: Vec<f32> = values(batch * n_tokens * 3 * width).iter().map(|x| x * 3.0).collect();
+        let lengths = [n_tokens, n_tokens.div_ceil(2)];
+        for lengths in [None, Some(&lengths[..])] {
+            let mut y = vec![f32::NAN; batch * n_tokens * width];
+            attention(&qkv, Heads { n_tokens, n_heads, head_dim }, lengths, &mut y);
+            let value = |b: usize, token: usize, part: usize, head: usize, i: usize| {
+                f64::from(qkv[((b * n_tokens + token) * 3 + part) * width + head * head_dim + i])
+            };
+            for b in 0..batch {
+                let n_keys = lengths.map_or(n_tokens, |lengths| lengths[b]);
+                for (query, head) in (0..n_tokens).flat_map(|query| (0..n_heads).map(move |head| (query, head))) {
+                    let product = |key| {
+                        (0..head_dim).map(|i| value(b, query, 0, head, i) * value(b, key, 1, head, i)).sum::<f64>()
+                    };
+                    let weights: Vec<f64> =
+                        (0..n_keys).map(|key| (product(key) / (head_dim as f64).sqrt()).exp()).collect();
+                    let sum: f64 = weights.iter().sum();
+                    for i in 0..head_dim {
+                        let wanted = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
+                        let got = f64::from(y[(b * n_tokens + query) * width + head * head_dim + i]);
+                        // Scores up to about 9 · head_dim / √head_dim: their f32 rounding enters as a factor.
+                        assert!((got - wanted).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {wanted}");
+                    }
+                }
+            }
+        }
+    }
+    let mut row = [1e30, -1e30, 0.0];
+    softmax(&mut row, 1.0);
+    assert_eq!(row, [1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn a_linear_layer_over_tokens_equals_its_naive_form_for_any_number_of_tokens() {
+    for (inputs, outputs) in [(1, 1), (5, 3), (64, 17), (192, 576)] {
+        let weight = values(inputs * outputs);
+        for tokens in [1, 2, 63, 65, 200] {
+            let x = values(tokens * inputs);
+            let mut y = vec![f32::NAN; tokens * outputs];
+            linear::linear_tokens(&x, &weight, (inputs, outputs), &mut y, |row, token| row[0] += token as f32);
+            for token in [0, tokens / 2, tokens - 1] {
+                let x = &x[token * inputs..][..inputs];
+                let mut alone = vec![f32::NAN; outputs];
+                linear::linear_tokens(x, &weight, (inputs, outputs), &mut alone, |_, _| {});
+                for output in 0..outputs {
+                    let products = x.iter().zip(&weight[output * inputs..]);
+                    let wanted = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+                    let added = if output == 0 { token as f32 } else { 0.0 };
+                    let got = y[token * outputs + output] - added;
+                    assert!((f64::from(got) - wanted).abs() < 1e-4, "{inputs}->{outputs} {got} {wanted}");
+                    // A single token takes another path: 192 products of values up to 1, summed in another order.
+                    assert!((got - alone[output]).abs() <= 5e-5, "{got} {}", alone[output]);
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,327 @@
+//! CED: vision transformers for audio tagging.
+//!
+//! Paper: Dinkel et al., "CED: Consistent ensemble distillation for audio tagging", 2023 (arXiv 2308.11957). Reference:
+//! RicherMans/CED, `models/audiotransformer.py`. Checkpoint keys: as published there, or with the prefix `encoder.` of the
+//! Hugging Face conversions.
+//!
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel in dB `[batch, n_frames, 64]` → batch norm per mel bin → patches of 16
+//! mel bins x 16 frames, a linear layer each → plus a position embedding per time and per frequency → 12 transformer blocks
+//! (norm first) → norm → mean over all tokens (the embedding) → norm, linear, sigmoid.
+//!
+//! The table of time positions has 63 entries, so 1012 frames (10.1 s) are seen at once. A shorter clip uses the beginning of
+//! the table; frames that fill no patch at its end are left out. A longer one is cut into windows of 1012 frames, the last one
+//! as long as what is left (at least 16 frames, the clip's last), and `clipwise_output` and `embedding` are the means over
+//! the windows, weighted by their number of patches; `logits` then are `ln(p / (1 − p))` of the mean. (The reference leaves a
+//! short last window out.) Clips below 2,400 samples are padded with zeros at their end to that length.
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::TaggingModel;
+use super::batch::{Input, forward_by_length};
+use crate::error::Context;
+use crate::frontend::{LogMel, LogMelConfig};
+use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::weights::Loader;
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// Mel bins and frames of a patch.
+const PATCH: usize = 16;
+/// ε of the layer norms of the blocks, and of the one before the last layer.
+const BLOCK_EPS: f32 = 1e-6;
+const HEAD_EPS: f32 = 1e-5;
+/// The window and the filters of a checkpoint that carries its front end.
+const WINDOW: &str = "front_end.0.spectrogram.window"; // [win_length]
+const FILTERS: &str = "front_end.0.mel_scale.fb"; // [n_bins, n_mels]
+
+/// The shape of a CED. Presets are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The front end; a multiple of 16 mel bins.
+    pub log_mel: LogMelConfig,
+    /// Length of a token.
+    pub width: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Transformer blocks.
+    pub depth: usize,
+    /// Frames that are seen at once.
+    pub target_length: usize,
+    /// Outputs of the last layer.
+    pub n_classes: usize,
+}
+
+impl Config {
+    /// CED-tiny: 5.5 M parameters.
+    pub const TINY: Self =
+        Self { log_mel: LogMelConfig::CED_16K, width: 192, n_heads: 3, depth: 12, target_length: 1012, n_classes: 527 };
+    /// CED-mini: 9.6 M parameters.
+    pub const MINI: Self = Self { width: 256, n_heads: 4, ..Self::TINY };
+    /// CED-small: 22 M parameters.
+    pub const SMALL: Self = Self { width: 384, n_heads: 6, ..Self::TINY };
+    /// CED-base: 86 M parameters.
+    pub const BASE: Self = Self { width: 768, n_heads: 12, ..Self::TINY };
+
+    /// Takes the number of classes from a checkpoint, where it has it.
+    pub(super) fn fit_head(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, _]) = weights.shape("outputlayer.1.weight") {
+            self.n_classes = n_classes;
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self.width {
+            256 => "ced-mini",
+            384 => "ced-small",
+            768 => "ced-base",
+            _ => "ced-tiny",
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let n_mels = self.log_mel.n_mels;
+        if n_mels == 0 || !n_mels.is_multiple_of(PATCH) {
+            return Err(Error::config("n_mels", n_mels, "a multiple of 16"));
+        }
+        if self.target_length < PATCH {
+            return Err(Error::config("target_length", self.target_length, "at least 16 frames"));
+        }
+        let positive = [("width", self.width), ("depth", self.depth), ("n_classes", self.n_classes)];
+        for (field, value) in positive {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        if self.n_heads == 0 || !self.width.is_multiple_of(self.n_heads) {
+            return Err(Error::config("n_heads", self.n_heads, format!("must divide the width {}", self.width)));
+        }
+        Ok(())
+    }
+}
+
+/// A loaded CED.
+#[derive(Debug)]
+pub struct Ced {
+    config: Config,
+    device: Device,
+    log_mel: LogMel,
+    init_bn: ChannelAffine,
+    patch_embed: Linear,
+    time_positions: Tensor,      // [1, 1, 63, width]
+    frequency_positions: Tensor, // [1, n_mels / 16, 1, width]
+    blocks: Vec<TransformerBlock>,
+    norm: LayerNorm,
+    output_norm: LayerNorm,
+    output: Linear,
+}
+
+impl Ced {
+    /// Builds the model from a checkpoint. A window and mel filters that the checkpoint carries are used as they are.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let root = weights.loader(device);
+        let encoder = if root.contains("encoder.patch_embed.proj.weight") { root.at("encoder") } else { root.clone() };
+        let log_mel = load_front_end(config, &root)?;
+        let init_bn = encoder.at("init_bn");
+        let init_bn = if init_bn.contains("1.weight") { init_bn.at("1") } else { init_bn };
+        let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.n_mels)?, device)?;
+
+        let (width, rows, columns) = (config.width, config.log_mel.n_mels / PATCH, config.target_length / PATCH);
+        let patches = encoder.at("patch_embed").at("proj");
+        let filters = patches.get_vec("weight", &[width, 1, PATCH, PATCH])?;
+        let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
+        let positions = |name: &str, rows: usize, columns: usize| {
+            let table = encoder.get(name, (1, width, rows, columns))?;
+            table.permute((0, 2, 3, 1)).and_then(|table| table.contiguous()).context("a position table")
+        };
+        let time_positions = positions("time_pos_embed", 1, columns)?;
+        let frequency_positions = positions("freq_pos_embed", rows, 1)?;
+
+        let block = |i: usize| load_block(&encoder.at("blocks").at(i), config);
+        let blocks = (0..config.depth).map(block).collect::<Result<_>>()?;
+        let norm = LayerNorm::load(&encoder.at("norm"), width, BLOCK_EPS)?;
+        let head = root.at("outputlayer");
+        let output_norm = LayerNorm::load(&head.at("0"), width, HEAD_EPS)?;
+        let output = Linear::load(&head.at("1"), width, config.n_classes, Activation::Identity)?;
+        root.finish(config.name())?;
+        Ok(Self {
+            config: config.clone(),
+            device: device.clone(),
+            log_mel,
+            init_bn,
+            patch_embed,
+            time_positions,
+            frequency_positions,
+            blocks,
+            norm,
+            output_norm,
+            output,
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn log_mel(&self) -> &LogMel {
+        &self.log_mel
+    }
+
+    /// Everything after the front end for one window: log-mel in dB `[batch, n_frames, n_mels]`, f32, on the model's device,
+    /// of 16 to `target_length` frames.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] (counted in frames) below 16 frames, [`Error::Config`] for too many, [`Error::Tensor`] if the
+    /// shape or the device does not fit.
+    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
+        if n_frames < PATCH {
+            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        }
+        let target_length = self.config.target_length;
+        if n_frames > target_length {
+            return Err(Error::config("n_frames", n_frames, format!("at most {target_length} at once")));
+        }
+        let x = self.init_bn.forward(log_mel)?; // [batch, n_frames, n_mels]
+        let x = self.patch_embed.forward(&self.patches(&x).context("cutting patches")?)?;
+        let x = self.add_positions(&x).context("adding positions")?; // [batch, n_tokens, width]
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
+        let embedding = self.norm.forward(&x)?.mean(1).context("pooling over tokens")?; // [batch, width]
+        let logits = self.output.forward(&self.output_norm.forward(&embedding)?)?; // [batch, n_classes]
+        TaggingOutput::multi_label(logits, embedding)
+    }
+
+    /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
+    fn patches(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (batch, n_frames, n_mels) = x.dims3()?;
+        let (rows, columns) = (n_mels / PATCH, n_frames / PATCH);
+        let x = x.narrow(1, 0, columns * PATCH)?.reshape((batch, columns, PATCH, rows, PATCH))?;
+        x.permute((0, 3, 1, 4, 2))?.reshape((batch, rows * columns, PATCH * PATCH))
+    }
+
+    fn add_positions(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (batch, n_tokens, width) = x.dims3()?;
+        let rows = self.config.log_mel.n_mels / PATCH;
+        let time = self.time_positions.narrow(2, 0, n_tokens / rows)?;
+        let positions = time.broadcast_add(&self.frequency_positions)?; // [1, rows, columns, width]
+        x.broadcast_add(&positions.reshape((1, n_tokens, width))?)?.reshape((batch, n_tokens, width))
+    }
+
+    /// Windows of a clip in frames: first frame, number of frames, and patches in time that count.
+    fn windows(&self, n_frames: usize) -> Vec<(usize, usize, usize)> {
+        let target_length = self.config.target_length;
+        let window = |start: usize| {
+            let length = target_length.min(n_frames - start);
+            let start = if length < PATCH { n_frames - PATCH } else { start };
+            let length = length.max(PATCH);
+            (start, length, length / PATCH)
+        };
+        (0..n_frames).step_by(target_length).map(window).collect()
+    }
+
+    fn forward_clips(&self, clips: &[Cow<[f32]>]) -> Result<TaggingOutput> {
+        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
+        let features = clips.iter().map(|clip| self.log_mel.compute(clip)).collect::<Result<Vec<_>>>()?;
+        let windows = self.windows(n_frames);
+        let mut outputs = Vec::with_capacity(windows.len());
+        for &(start, length, weight) in &windows {
+            let rows = |clip: &Array2<f32>| clip.as_slice().map(|x| x[start * n_mels..][..length * n_mels].to_vec());
+            let values: Vec<f32> = features.iter().filter_map(rows).flatten().collect();
+            let window = Tensor::from_vec(values, (clips.len(), length, n_mels), &self.device);
+            let window = window.context("moving the log-mel to the device")?;
+            outputs.push((self.forward_features(&window)?, weight));
+        }
+        average(outputs)
+    }
+}
+
+/// The mean over windows, weighted.
+fn average(mut outputs: Vec<(TaggingOutput, usize)>) -> Result<TaggingOutput> {
+    if outputs.len() == 1 {
+        return Ok(outputs.swap_remove(0).0);
+    }
+    let total: usize = outputs.iter().map(|(_, weight)| weight).sum();
+    let mean = |part: fn(&TaggingOutput) -> &Tensor| {
+        let weighted = outputs.iter().map(|(output, weight)| part(output) * (*weight as f64 / total as f64));
+        let sum = weighted.reduce(|sum, next| sum? + next?);
+        sum.unwrap_or_else(|| Err(candle_core::Error::Msg("no windows".to_string())))
+    };
+    let context = "averaging windows";
+    let clipwise_output = mean(|output| &output.clipwise_output).context(context)?;
+    let embedding = mean(|output| &output.embedding).context(context)?;
+    let logits = clipwise_output.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0);
+    let logits = logits.and_then(|p| p.log()? - p.affine(-1.0, 1.0)?.log()?).context(context)?;
+    Ok(TaggingOutput { logits, clipwise_output, framewise_output: None, embedding })
+}
+
+fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
+    let log_mel = LogMel::new(&config.log_mel)?;
+    if !root.contains(WINDOW) || !root.contains(FILTERS) {
+        root.ignore("front_end.*");
+        return Ok(log_mel);
+    }
+    let shape = (log_mel.mel().n_bins(), log_mel.mel().n_mels());
+    let window = root.get_vec(WINDOW, &[config.log_mel.win_length])?;
+    let filters = Array2::from_shape_vec(shape, root.get_vec(FILTERS, &[shape.0, shape.1])?);
+    let filters = filters.map_err(|error| Error::config("filters", format!("{shape:?}"), error.to_string()))?;
+    log_mel.with_tables(&window, filters.t())
+}
+
+fn load_block(weights: &Loader, config: &Config) -> Result<TransformerBlock> {
+    let width = config.width;
+    let attention = weights.at("attn");
+    let qkv = Linear::load(&attention.at("qkv"), width, 3 * width, Activation::Identity)?;
+    let output = Linear::load(&attention.at("proj"), width, width, Activation::Identity)?;
+    let mlp = weights.at("mlp");
+    Ok(TransformerBlock {
+        place: NormPlace::Before,
+        norm1: LayerNorm::load(&weights.at("norm1"), width, BLOCK_EPS)?,
+        attention: SelfAttention::new(qkv, output, config.n_heads)?,
+        norm2: LayerNorm::load(&weights.at("norm2"), width, BLOCK_EPS)?,
+        fc1: Linear::load(&mlp.at("fc1"), width, 4 * width, Activation::Gelu)?,
+        fc2: Linear::load(&mlp.at("fc2"), 4 * width, width, Activation::Identity)?,
+    })
+}
+
+impl TaggingModel for Ced {
+    fn name(&self) -> &'static str {
+        self.config.name()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.log_mel.sample_rate
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.config.width
+    }
+
+    fn min_samples(&self) -> usize {
+        let LogMelConfig { n_fft, hop_length, center, .. } = self.config.log_mel;
+        let frames = (PATCH - 1) * hop_length + if center { 0 } else { n_fft };
+        frames.max(self.log_mel.min_samples())
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| self.forward_clips(clips);
+        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+}

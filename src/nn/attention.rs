@@ -1,0 +1,77 @@
+//! Multi-head self-attention.
+//!
+//! Vaswani et al., "Attention Is All You Need", 2017 (arXiv 1706.03762): `softmax(q kᵀ / √head_dim) v` per head, the heads
+//! side by side, then a linear layer.
+
+use candle_core::{D, DType, Tensor};
+
+use super::kernels::ops::AttentionOp;
+use super::{Linear, has_kernels};
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// Self-attention of a sequence of tokens.
+#[derive(Debug)]
+pub struct SelfAttention {
+    /// Queries, keys and values of all heads, `[width]` to `[3 · width]`.
+    qkv: Linear,
+    /// `[width]` to `[width]`.
+    output: Linear,
+    n_heads: usize,
+}
+
+impl SelfAttention {
+    /// From the projection to queries, keys and values, in this order and each with its heads side by side, and the
+    /// projection of the result.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the heads do not divide the width.
+    pub fn new(qkv: Linear, output: Linear, n_heads: usize) -> Result<Self> {
+        let width = output.out_features();
+        if n_heads == 0 || !width.is_multiple_of(n_heads) || qkv.out_features() != 3 * width {
+            return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+        }
+        Ok(Self { qkv, output, n_heads })
+    }
+
+    /// `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` only looks at its
+    /// first `lengths[b]` tokens; what comes out for the tokens beyond means nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless there is one length from 1 to `n_tokens` a sequence, [`Error::Tensor`] if the shape does
+    /// not fit.
+    pub fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
+        let context = "attention";
+        let qkv = self.qkv.forward(x)?; // [batch, n_tokens, 3 · width]
+        let (batch, n_tokens, _) = qkv.dims3().context(context)?;
+        if let Some(lengths) = lengths
+            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_tokens).contains(length)))
+        {
+            let reason = format!("{batch} numbers from 1 to {n_tokens} are due");
+            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        }
+        let y = if has_kernels(&qkv) {
+            qkv.apply_op1_no_bwd(&AttentionOp { n_heads: self.n_heads, lengths: lengths.map(<[usize]>::to_vec) })
+        } else {
+            self.on_device(&qkv, lengths)
+        };
+        self.output.forward_add(&y.context(context)?, residual)
+    }
+
+    fn on_device(&self, qkv: &Tensor, lengths: Option<&[usize]>) -> candle_core::Result<Tensor> {
+        let (batch, n_tokens, width) = qkv.dims3()?;
+        let head_dim = width / 3 / self.n_heads;
+        let qkv = qkv.reshape((batch, n_tokens, 3, self.n_heads, head_dim))?.permute((2, 0, 3, 1, 4))?;
+        let part = |i: usize| qkv.get(i)?.contiguous(); // [batch, n_heads, n_tokens, head_dim]
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let mut scores = (part(0)?.matmul(&part(1)?.t()?)? * scale)?; // [batch, n_heads, n_tokens, n_tokens]
+        if let Some(lengths) = lengths {
+            let beyond = lengths.iter().flat_map(|&length| (0..n_tokens).map(move |key| u8::from(key >= length)));
+            let beyond = Tensor::from_iter(beyond, qkv.device())?.reshape((batch, 1, 1, n_tokens))?;
+            let lowest = Tensor::new(f32::MIN, qkv.device())?.broadcast_as(scores.shape())?;
+            scores = beyond.broadcast_as(scores.shape())?.where_cond(&lowest, &scores)?;
+        }
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(DType::F32)?;
+        weights.matmul(&part(2)?)?.transpose(1, 2)?.reshape((batch, n_tokens, width / 3))
+    }
+}

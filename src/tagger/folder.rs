@@ -1,0 +1,66 @@
+//! A folder with a model: `config.json`, `model.safetensors`, perhaps labels.
+
+use std::path::Path;
+
+use crate::models::{ModelConfig, detect};
+use crate::{Error, LabelSet, Result, Weights};
+
+/// The largest `config.json` that is read, in bytes.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+pub(super) struct Folder {
+    pub weights: Weights,
+    pub labels: Option<LabelSet>,
+    config: Option<ModelConfig>,
+}
+
+impl Folder {
+    pub fn open(path: &Path) -> Result<Self> {
+        let found = |name: &&str| path.join(name).is_file();
+        let weights = ["model.safetensors", "model.safetensors.index.json"].into_iter().find(found);
+        let weights = weights.ok_or_else(|| Error::Checkpoint {
+            path: path.to_path_buf(),
+            reason: "a folder without model.safetensors; open the checkpoint file itself".to_string(),
+        })?;
+        let mut folder = Self { weights: Weights::open(path.join(weights))?, labels: None, config: None };
+        if let Some(name) = ["labels.csv", "labels.json", "labels.txt"].into_iter().find(found) {
+            folder.labels = Some(LabelSet::open(path.join(name))?);
+        }
+        let config = path.join("config.json");
+        if config.is_file() {
+            folder.read_config(&config)?;
+        }
+        Ok(folder)
+    }
+
+    fn read_config(&mut self, path: &Path) -> Result<()> {
+        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+        let unusable = |reason| Error::Checkpoint { path: path.to_path_buf(), reason };
+        let length = std::fs::metadata(path).map_err(io)?.len();
+        if length > MAX_CONFIG_BYTES {
+            return Err(unusable(format!("{length} bytes are too many for a config")));
+        }
+        let bytes = std::fs::read(path).map_err(io)?;
+        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
+        if value.get("model").is_some() {
+            self.config = Some(serde_json::from_value(value).map_err(|error| unusable(error.to_string()))?);
+        } else if self.labels.is_none() && value.get("id2label").is_some() {
+            self.labels = Some(LabelSet::open(path)?);
+        }
+        Ok(())
+    }
+
+    /// The configuration and what had to be assumed.
+    pub fn model(&self) -> Result<(ModelConfig, Vec<String>)> {
+        match &self.config {
+            Some(config) => Ok((config.clone(), Vec::new())),
+            None => detect(&self.weights).map(|detected| (detected.config, detected.assumptions)),
+        }
+    }
+}
+
+/// Reads a configuration with a key `model`.
+#[cfg(feature = "bundled")]
+pub(super) fn parse_config(text: &str) -> std::result::Result<ModelConfig, String> {
+    serde_json::from_str(text).map_err(|error| error.to_string())
+}
