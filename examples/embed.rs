@@ -1,32 +1,48 @@
 //! Embeddings of audio files and how alike they sound.
 //!
-//! `cargo run --release --example embed -- CHECKPOINT FILE.wav…` prints the cosine similarity of every pair of files;
-//! with `--json` first, one JSON object a file with its embedding.
+//! `cargo run --release --example embed -- FILE.wav…` prints the cosine similarity of every pair of files; with `--json`
+//! before the files, one JSON object a file with its embedding instead; with `--weights CHECKPOINT` first, another model's.
+
+use std::ffi::OsString;
+use std::io::Write;
 
 use clipwise::{Tagger, Waveform};
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let json = args.first().is_some_and(|arg| arg == "--json");
-    args.drain(..usize::from(json));
-    let [checkpoint, files @ ..] = args.as_slice() else {
-        return Err("usage: embed [--json] CHECKPOINT FILE.wav…".into());
-    };
+fn main() {
+    if let Err(error) = embed(std::env::args_os().skip(1).collect()) {
+        eprintln!("error: {error}");
+        std::process::exit(1);
+    }
+}
 
+fn embed(mut args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
     let device = clipwise::device::best()?;
-    let tagger = Tagger::open(checkpoint, &device)?;
+    let mut tagger = Tagger::bundled(&device)?;
+    if args.len() > 1 && args[0] == "--weights" {
+        tagger = Tagger::open(&args[1], &device)?;
+        args.drain(..2);
+    }
+    tagger.assumptions().iter().for_each(|assumption| eprintln!("note: {assumption}"));
+    let json = args.first().is_some_and(|arg| arg == "--json");
+    let files = &args[usize::from(json)..];
+    if files.is_empty() {
+        return Err("usage: embed [--weights CHECKPOINT] [--json] FILE.wav…".into());
+    }
+
+    let mut out = std::io::stdout().lock();
     let mut embeddings = Vec::new();
     for file in files {
         let tagging = tagger.tag(&Waveform::open(file)?)?;
         if json {
-            println!("{}", serde_json::json!({ "file": file, "embedding": tagging.embedding }));
+            let file = file.to_string_lossy();
+            writeln!(out, "{}", serde_json::json!({ "file": file, "embedding": tagging.embedding }))?;
         }
         embeddings.push(tagging.embedding);
     }
     if !json {
         for (a, file) in embeddings.iter().zip(files) {
             let row: Vec<String> = embeddings.iter().map(|b| format!("{:6.3}", a.cosine(b))).collect();
-            println!("{}  {file}", row.join(" "));
+            writeln!(out, "{}  {}", row.join(" "), file.display())?;
         }
     }
     Ok(())

@@ -96,6 +96,9 @@ pub fn name(device: &Device) -> String {
     }
 }
 
+/// More than a machine has cores; a system that runs out of threads may abort the process.
+const MAX_THREADS: usize = 1024;
+
 /// A thread pool of one's own for the CPU work of a forward.
 ///
 /// ```
@@ -113,10 +116,10 @@ impl Threads {
     /// Starts `n` threads.
     ///
     /// # Errors
-    /// [`Error::Config`] if `n` is 0 or the operating system refuses the threads.
+    /// [`Error::Config`] if `n` is not 1 to 1024 or the operating system refuses the threads.
     pub fn new(n: usize) -> Result<Self> {
-        if n == 0 {
-            return Err(Error::config("threads", n, "at least 1"));
+        if !(1..=MAX_THREADS).contains(&n) {
+            return Err(Error::config("threads", n, format!("1 to {MAX_THREADS}")));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
         pool.map(Self).map_err(|cause| Error::config("threads", n, cause.to_string()))
@@ -155,6 +158,8 @@ mod tests {
     #[test]
     fn a_pool_has_the_threads_that_were_asked_for() {
         assert_eq!(Threads::new(3).unwrap().run(rayon::current_num_threads), 3);
-        assert!(matches!(Threads::new(0), Err(Error::Config { field: "threads", .. })));
+        for n in [0, MAX_THREADS + 1, usize::MAX] {
+            assert!(matches!(Threads::new(n), Err(Error::Config { field: "threads", .. })), "{n}");
+        }
     }
 }

@@ -96,8 +96,10 @@ pub enum Error {
     #[error("{0}")]
     UnknownModel(String),
     /// A checkpoint carries another front end than the model that it was to be loaded into.
-    #[error("weights: `{tensor}`: {reason}{}", fitting.map(|name| format!("; the preset that fits is {name}")).unwrap_or_default())]
+    #[error("{}: `{tensor}`: {reason}{}", path.display(), fitting.map(|name| format!("; the preset that fits is {name}")).unwrap_or_default())]
     FrontEnd {
+        /// The checkpoint; `<bytes>` where there is no file.
+        path: PathBuf,
         /// The tensor that differs.
         tensor: String,
         /// How it differs.

@@ -75,6 +75,9 @@ impl LabelSet {
             None => Err("the file is empty".to_string()),
             Some('[' | '{') => parse_json(text),
             Some(_) if has_csv_header(text) => parse_csv(text),
+            Some(_) if is_headless_csv(text) => {
+                Err(format!("looks like CSV without a header that names a column one of {NAME_COLUMNS:?}"))
+            }
             Some(_) => parse_lines(text),
         }?;
         if parsed.is_empty() { Err("no labels in it".to_string()) } else { Ok(parsed) }
@@ -123,7 +126,15 @@ const ID_COLUMNS: [&str; 2] = ["mid", "id"];
 
 fn has_csv_header(text: &str) -> bool {
     let header = text.lines().next().unwrap_or_default();
-    header.contains(',') && header.split(',').any(|field| NAME_COLUMNS.contains(&field.trim().trim_matches('"')))
+    let is_name = |field: &str| NAME_COLUMNS.contains(&field.trim().trim_matches('"').to_lowercase().as_str());
+    header.contains(',') && header.split(',').any(is_name)
+}
+
+/// Whether every line begins with a number and a comma: an index, not a name.
+fn is_headless_csv(text: &str) -> bool {
+    let begins_with_index =
+        |line: &str| line.split_once(',').is_some_and(|(index, _)| index.trim().parse::<u64>().is_ok());
+    text.trim_end().lines().all(begins_with_index)
 }
 
 fn parse_lines(text: &str) -> Parsed {
@@ -137,7 +148,8 @@ fn parse_lines(text: &str) -> Parsed {
 fn parse_csv(text: &str) -> Parsed {
     let mut reader = csv::ReaderBuilder::new().trim(csv::Trim::Headers).from_reader(text.as_bytes());
     let header = reader.headers().map_err(|error| error.to_string())?.clone();
-    let column = |names: &[&str]| names.iter().find_map(|name| header.iter().position(|field| field == *name));
+    let place = |name: &&str| header.iter().position(|field| field.eq_ignore_ascii_case(name));
+    let column = |names: &[&str]| names.iter().find_map(place);
     let name = column(&NAME_COLUMNS).ok_or_else(|| format!("no column is called one of {NAME_COLUMNS:?}"))?;
     let (id, index) = (column(&ID_COLUMNS), column(&["index"]));
     let mut labels = BTreeMap::new();
@@ -148,7 +160,7 @@ fn parse_csv(text: &str) -> Parsed {
             Some(index) => field(index).parse().map_err(|_| format!("index {:?} is not a number", field(index)))?,
             None => row,
         };
-        insert(&mut labels, place, Label { id: id.map(field), name: field(name) })?;
+        insert(&mut labels, place, Label { id: id.map(field).filter(|id| !id.is_empty()), name: field(name) })?;
     }
     in_order(labels)
 }
@@ -223,6 +235,7 @@ mod tests {
             r#"{"id2label": {"0": "Dog", "1": "Rain, heavy"}, "other": 1}"#,
             "label,note\nDog,x\n\"Rain, heavy\",y\n",
             "index,name\n1,\"Rain, heavy\"\n0,Dog\n",
+            "Index,MID,Name\n1,,\"Rain, heavy\"\n0,,Dog\n",
         ] {
             assert_eq!(LabelSet::parse(text).as_ref(), Ok(&plain), "{text:?}");
         }
@@ -243,6 +256,7 @@ mod tests {
             ("Dog\n\nCat\n", "line 2 is empty"),
             ("{\"0\": ", "EOF"),
             ("index,name\n", "no labels"),
+            ("0,/m/09x0r,\"Speech\"\n1,/m/05zppz,\"Male speech\"\n", "without a header"),
         ] {
             let error = LabelSet::parse(text).unwrap_err();
             assert!(error.contains(reason), "{text:?}: {error}");

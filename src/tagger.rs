@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use crate::error::Context;
 use crate::models::batch::check_samples;
 use crate::models::{ModelConfig, TaggingModel, detect};
 use crate::{Error, LabelSet, Result, Tagging, Waveform, WaveformBatch, Weights};
@@ -136,8 +137,10 @@ impl Tagger {
     /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`] for NaN or infinite samples,
     /// [`Error::Config`] for a rate of 0 Hz, [`Error::Tensor`] if the device refuses.
     pub fn tag(&self, waveform: &Waveform) -> Result<Tagging> {
-        let mut taggings = self.tag_batch(std::slice::from_ref(waveform))?;
-        Ok(taggings.swap_remove(0)) // one clip in, one row out
+        let tagging = self.tag_batch(std::slice::from_ref(waveform))?.pop();
+        tagging
+            .ok_or_else(|| candle_core::Error::Msg("the model gave no row for the clip".to_string()))
+            .context("tagging")
     }
 
     /// Tags several clips of any rates and lengths; the result for a clip is that of [`Tagger::tag`]. No clips, no

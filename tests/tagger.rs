@@ -139,6 +139,33 @@ fn everything_that_does_not_fit_is_in_one_report() {
 }
 
 #[test]
+fn absurd_sizes_and_values_are_refused_in_bounded_memory() {
+    // Shapes from which a model of terabytes would follow: what does not fit is reported, not allocated.
+    let tensor =
+        |name: &str, shape: &[usize]| (name.to_string(), Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
+    let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
+    tensors.retain(|(name, _)| name != "conv_block5.conv1.weight" && name != "conv_block6.conv1.weight");
+    tensors.push(tensor("conv_block5.conv1.weight", &[1_000_000, 1, 1, 1]));
+    tensors.push(tensor("conv_block6.conv1.weight", &[1_000_000, 1, 1, 1]));
+    let huge = weights(tensors);
+    let error = detect(&huge).unwrap().config.load(&huge, &Device::Cpu).err().unwrap();
+    assert!(matches!(error, Error::Weights(_)), "{error}");
+
+    for (name, value, wanted) in [
+        ("fc1.bias", f32::NAN, "fc1.bias"),
+        ("conv_block2.conv2.weight", f32::INFINITY, "conv_block2.conv2.weight"),
+        ("conv_block1.bn1.running_var", -1.0, "running_var"),
+    ] {
+        let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
+        let (_, tensor) = tensors.iter_mut().find(|(tensor, _)| tensor == name).unwrap();
+        *tensor = (tensor.zeros_like().unwrap() + f64::from(value)).unwrap();
+        let damaged = weights(tensors);
+        let error = detect(&damaged).unwrap().config.load(&damaged, &Device::Cpu).err().unwrap();
+        assert!(error.to_string().contains(wanted), "{error}");
+    }
+}
+
+#[test]
 fn a_fine_tuned_head_is_a_softmax_over_its_own_classes() {
     let mut hashed = cnn14_tensors(CHANNELS, 8, 527, 3);
     hashed.linear("fc_transfer", 8, 5);

@@ -5,6 +5,7 @@ mod report;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use clipwise::device::{self, Threads};
@@ -13,16 +14,17 @@ use report::{Format, Report, Selection};
 
 /// Says which sounds are in audio files.
 ///
-/// Takes WAV files of any sample rate and any number of channels (mixed to mono) and prints the classes with the highest
-/// scores, AudioSet's 527 unless --labels names others.
+/// Takes audio files of any sample rate and any number of channels (mixed to mono) and prints the classes with the highest
+/// scores. Without --weights the model in the box tags: CED-tiny, trained on AudioSet's 527 classes.
 #[derive(Parser)]
 #[command(version, after_help = after_help())]
 struct Args {
-    /// Checkpoint: safetensors, or .pth / .pt as PyTorch wrote it; the model is recognised from its tensors
+    /// Checkpoint: safetensors, .pth / .pt as PyTorch wrote it, or a folder with config.json and model.safetensors; the
+    /// model is recognised from its tensors [default: the model in the box]
     #[arg(long, value_name = "FILE")]
-    weights: PathBuf,
+    weights: Option<PathBuf>,
     /// Take the checkpoint as this model instead (names below)
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", requires = "weights")]
     model: Option<String>,
     /// Class names: CSV, JSON, or text with one name a line
     #[arg(long, value_name = "FILE")]
@@ -56,7 +58,7 @@ fn after_help() -> String {
         help += &format!("  {:<10} {}\n", preset.name, preset.description);
     }
     help += "\nA file that cannot be tagged gives one line on stderr and exit status 1; the others go on.\n\n\
-             Examples:\n  tag --weights Cnn14_mAP=0.431.pth dog.wav\n  \
+             Examples:\n  tag dog.wav\n  tag --weights Cnn14_mAP=0.431.pth dog.wav\n  \
              tag --weights Cnn14_mAP=0.431.pth --format json --threshold 0.1 *.wav > tags.jsonl\n  \
              tag --weights mine.safetensors --model cnn14-16k --labels mine.txt --threads 1 dog.wav";
     help
@@ -71,26 +73,27 @@ fn score(text: &str) -> Result<f32, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
+    let good = AtomicBool::new(true);
     let run = || match &args.threads {
-        Some(n) => Threads::new(*n)?.run(|| tag_files(&args)),
-        None => tag_files(&args),
+        Some(n) => Threads::new(*n)?.run(|| tag_files(&args, &good)),
+        None => tag_files(&args, &good),
     };
     match run() {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
+        Ok(()) => {}
         // Whoever read our output has seen enough.
-        Err(error) if is_broken_pipe(&*error) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&*error) => {}
         Err(error) => {
             eprintln!("error: {}", with_causes(&*error));
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    if good.into_inner() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Tags every file; whether all went well.
-fn tag_files(args: &Args) -> Result<bool, Failure> {
+/// Tags every file; `good` becomes false for one that cannot be tagged.
+fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     if args.full && !matches!(args.format, Format::Json) {
         return Err("--full needs --format json".into());
     }
@@ -102,7 +105,6 @@ fn tag_files(args: &Args) -> Result<bool, Failure> {
     let mut report =
         Report::new(args.format, Selection { top_k: args.top_k, threshold: args.threshold, full: args.full });
     let progress = args.files.len() > 1 && io::stderr().is_terminal();
-    let mut good = true;
     for (i, file) in args.files.iter().enumerate() {
         if progress {
             eprint!("\r\x1b[K[{}/{}] {}\r", i + 1, args.files.len(), file.display());
@@ -115,22 +117,23 @@ fn tag_files(args: &Args) -> Result<bool, Failure> {
         match tagged {
             Ok((tagging, waveform)) => report.write(file, &waveform, &tagger, &tagging)?,
             Err(error) => {
-                good = false;
+                good.store(false, Ordering::Relaxed);
                 eprintln!("error: {}", about(file, &error));
             }
         }
     }
     report.finish()?;
-    Ok(good)
+    Ok(())
 }
 
-fn open(args: &Args, device: &device::Device) -> clipwise::Result<Tagger> {
-    let mut tagger = match &args.model {
-        Some(name) => Tagger::open_as(name, &args.weights, device)?,
-        None => Tagger::open(&args.weights, device)?,
+fn open(args: &Args, device: &device::Device) -> Result<Tagger, Failure> {
+    let mut tagger = match (&args.weights, &args.model) {
+        (None, _) => Tagger::bundled(device)?,
+        (Some(weights), None) => Tagger::open(weights, device)?,
+        (Some(weights), Some(name)) => Tagger::open_as(name, weights, device)?,
     };
     if let Some(labels) = &args.labels {
-        tagger = tagger.with_labels(LabelSet::open(labels)?)?;
+        tagger = tagger.with_labels(LabelSet::open(labels)?).map_err(|error| about(labels, &error))?;
     }
     for assumption in tagger.assumptions() {
         eprintln!("note: {assumption}");
@@ -140,8 +143,11 @@ fn open(args: &Args, device: &device::Device) -> clipwise::Result<Tagger> {
 
 /// An error with the file that it belongs to, named once.
 fn about(file: &Path, error: &clipwise::Error) -> String {
-    let (name, text) = (file.display().to_string(), with_causes(error));
-    if text.contains(&name) { text } else { format!("{name}: {text}") }
+    use clipwise::Error::{Audio, Io, Labels};
+    match error {
+        Audio { .. } | Io { .. } | Labels { .. } => with_causes(error), // these name the file themselves
+        _ => format!("{}: {}", file.display(), with_causes(error)),
+    }
 }
 
 fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {

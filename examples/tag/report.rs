@@ -101,7 +101,7 @@ impl Report {
             let bar = bar(tag.score);
             writeln!(self.out, "  {:.4}  {dim}{bar}{plain}  {}", tag.score, tag.label)?;
         }
-        if tags.is_empty() {
+        if tags.is_empty() && self.selection.threshold.is_some() {
             writeln!(self.out, "  no class is above the threshold")?;
         }
         Ok(())

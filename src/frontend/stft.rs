@@ -99,15 +99,16 @@ impl Stft {
     /// Plans the transform.
     ///
     /// # Errors
-    /// [`Error::Config`] for `n_fft` outside 1..=[`MAX_N_FFT`], `win_length` outside 1..=`n_fft` and `hop_length` 0.
+    /// [`Error::Config`] for `n_fft` outside 1..=[`MAX_N_FFT`], `win_length` outside 1..=`n_fft` and `hop_length` outside
+    /// 1..=[`MAX_N_FFT`].
     pub fn new(config: &StftConfig) -> Result<Self> {
         let StftConfig { n_fft, win_length, hop_length, window, periodic, center, pad_mode } = *config;
         check_n_fft(n_fft)?;
         if win_length == 0 || win_length > n_fft {
             return Err(Error::config("win_length", win_length, format!("must be 1 to n_fft = {n_fft}")));
         }
-        if hop_length == 0 {
-            return Err(Error::config("hop_length", hop_length, "must be 1 or more"));
+        if hop_length == 0 || hop_length > MAX_N_FFT {
+            return Err(Error::config("hop_length", hop_length, format!("must be 1 to {MAX_N_FFT}")));
         }
         let mut stft = Self {
             config: config.clone(),

@@ -36,7 +36,7 @@ pub fn detect(weights: &Weights) -> Result<Detected> {
             return detect_ced(weights, encoder);
         }
     }
-    Err(Error::UnknownModel(unknown(weights)))
+    Err(unknown(weights))
 }
 
 fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
@@ -94,7 +94,7 @@ fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N
     })
 }
 
-fn unknown(weights: &Weights) -> String {
+fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
         ("att_block.", "Cnn14_DecisionLevelAtt"),
@@ -109,10 +109,11 @@ fn unknown(weights: &Weights) -> String {
     let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
     let known: Vec<&str> = MODELS.iter().map(|preset| preset.name).collect();
     let first: Vec<&str> = weights.names().take(3).collect();
-    format!(
-        "no model of this version has such tensors ({} of them, the first {first:?}).{} Known models: {}",
+    Error::UnknownModel(format!(
+        "{}: no model of this version has such tensors ({} of them, the first {first:?}).{} Known models: {}",
+        weights.path().unwrap_or("<bytes>".as_ref()).display(),
         weights.len(),
         guess.unwrap_or_default(),
         known.join(", "),
-    )
+    ))
 }

@@ -58,6 +58,36 @@ pub trait TaggingModel: Send + Sync {
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput>;
 }
 
+impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        (**self).sample_rate()
+    }
+
+    fn n_classes(&self) -> usize {
+        (**self).n_classes()
+    }
+
+    fn embedding_dim(&self) -> usize {
+        (**self).embedding_dim()
+    }
+
+    fn min_samples(&self) -> usize {
+        (**self).min_samples()
+    }
+
+    fn device(&self) -> &Device {
+        (**self).device()
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        (**self).forward(waveforms)
+    }
+}
+
 /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "model", rename_all = "lowercase")]

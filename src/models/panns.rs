@@ -44,7 +44,8 @@ pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
             fitting = Some(name);
         }
     }
-    Err(Error::FrontEnd { tensor: tensor.to_string(), reason, fitting })
+    let path = weights.path().unwrap_or("<bytes>".as_ref()).to_path_buf();
+    Err(Error::FrontEnd { path, tensor: tensor.to_string(), reason, fitting })
 }
 
 /// The first tensor that differs, and how.

@@ -6,9 +6,9 @@ use candle_core::Tensor;
 
 use super::kernels::ops::BiasActivationOp;
 use super::{Activation, BatchNorm, has_kernels};
-use crate::Result;
 use crate::error::Context;
 use crate::weights::Loader;
+use crate::{Error, Result};
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,9 +37,10 @@ impl Conv2d {
     /// Reads `weight` `[out, in, kernel, kernel]` of a convolution without bias and the batch norm that follows it.
     ///
     /// # Errors
-    /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
-        let Conv2dConfig { in_channels, out_channels, kernel, .. } = config;
+        let Conv2dConfig { in_channels, out_channels, kernel, stride, .. } = config;
+        check_geometry(kernel, stride)?;
         let filters = conv.get("weight", (out_channels, in_channels, kernel, kernel))?;
         let (weight, epilogue) = fold(&filters, BatchNorm::load(norm, out_channels)?, activation)?;
         Ok(Self { config, weight, epilogue })
@@ -48,9 +49,10 @@ impl Conv2d {
     /// `x` `[batch, in, height, width]` to `[batch, out, height', width']`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape does not fit.
+    /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Conv2dConfig { stride, padding, .. } = self.config;
+        let Conv2dConfig { kernel, stride, padding, .. } = self.config;
+        check_input(&x.dims()[x.rank().min(2)..], kernel, padding).context("a convolution")?;
         let y = x.conv2d(&self.weight, padding, stride, 1, 1).context("a convolution")?;
         self.epilogue.forward(y)
     }
@@ -83,9 +85,10 @@ impl Conv1d {
     /// Reads `weight` `[out, in, kernel]` of a convolution without bias and the batch norm that follows it.
     ///
     /// # Errors
-    /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
-        let Conv1dConfig { in_channels, out_channels, kernel, .. } = config;
+        let Conv1dConfig { in_channels, out_channels, kernel, stride, .. } = config;
+        check_geometry(kernel, stride)?;
         let filters = conv.get("weight", (out_channels, in_channels, kernel))?;
         let (weight, epilogue) = fold(&filters, BatchNorm::load(norm, out_channels)?, activation)?;
         Ok(Self { config, weight, epilogue })
@@ -94,11 +97,29 @@ impl Conv1d {
     /// `x` `[batch, in, length]` to `[batch, out, (length + 2 · padding − kernel) / stride + 1]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape does not fit.
+    /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Conv1dConfig { stride, padding, .. } = self.config;
+        let Conv1dConfig { kernel, stride, padding, .. } = self.config;
+        check_input(&x.dims()[x.rank().min(2)..], kernel, padding).context("a convolution")?;
         let y = x.conv1d(&self.weight, padding, stride, 1, 1).context("a convolution")?;
         self.epilogue.forward(y)
+    }
+}
+
+fn check_geometry(kernel: usize, stride: usize) -> Result<()> {
+    for (field, value) in [("kernel", kernel), ("stride", stride)] {
+        if value == 0 {
+            return Err(Error::config(field, value, "at least 1"));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an input, given by its axes after the channels, that is shorter than the kernel.
+fn check_input(axes: &[usize], kernel: usize, padding: usize) -> candle_core::Result<()> {
+    match axes.iter().find(|&&length| length == 0 || length + 2 * padding < kernel) {
+        Some(length) => Err(candle_core::Error::Msg(format!("length {length} is too short for a kernel of {kernel}"))),
+        None => Ok(()),
     }
 }
 

@@ -36,7 +36,7 @@ use candle_core::Tensor;
 pub enum Activation {
     /// The value itself.
     Identity,
-    /// `max(x, 0)`.
+    /// `max(x, 0)`; NaN stays NaN.
     Relu,
     /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
     Gelu,
@@ -46,7 +46,7 @@ impl Activation {
     fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
-            Self::Relu => x.max(0.0),
+            Self::Relu => kernels::pointwise::relu(x),
             Self::Gelu => kernels::pointwise::gelu(x),
         }
     }

@@ -6,9 +6,9 @@ use candle_core::{Device, Tensor};
 
 use super::has_kernels;
 use super::kernels::ops::{AffineOp, LayerNormOp};
-use crate::Result;
 use crate::error::Context;
 use crate::weights::Loader;
+use crate::{Error, Result};
 
 /// PyTorch's default ε.
 pub const BATCH_NORM_EPS: f64 = 1e-5;
@@ -26,11 +26,15 @@ impl BatchNorm {
     /// Reads `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`, with ε = [`BATCH_NORM_EPS`].
     ///
     /// # Errors
-    /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// As [`Loader::get_vec`], and [`Error::Config`] for a negative variance; tensors that do not fit are reported by
+    /// [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
         let read = |name: &str| weights.get_vec(name, &[channels]);
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
+        if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + BATCH_NORM_EPS <= 0.0) {
+            return Err(Error::config("running_var", value, "a variance is 0 or more"));
+        }
         let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + BATCH_NORM_EPS).sqrt();
         let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
         Ok(Self {

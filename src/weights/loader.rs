@@ -9,6 +9,7 @@ use std::{
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::{LoadReport, MissingTensor, Weights, WrongShape, keys, report::Nearest};
+use crate::error::{Context, check_finite};
 use crate::{Error, Result};
 
 /// A place in a checkpoint from which a model reads its tensors.
@@ -42,7 +43,12 @@ struct Record {
     ignored: Vec<String>,
     missing: Vec<(String, Vec<usize>)>,
     wrong_shape: Vec<WrongShape>,
+    /// Zeros given so far in place of tensors that do not fit.
+    n_zeros: usize,
 }
+
+/// So many zeros stand in for tensors at most, 512 MiB: shapes that a damaged checkpoint suggests may be of any size.
+const MAX_ZEROS: usize = 1 << 27;
 
 impl<'a> Loader<'a> {
     pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
@@ -74,27 +80,53 @@ impl<'a> Loader<'a> {
     /// Zeros of `shape` if the checkpoint lacks it or has it in another shape, which `finish` then reports.
     ///
     /// # Errors
-    /// The elements are of a type that cannot be read, or the device fails.
+    /// [`Error::Checkpoint`] if the elements are of a type that cannot be read, or one is infinite or not a number;
+    /// [`Error::Weights`] with what was found so far once more than 2^27 values are missing; [`Error::Tensor`] if the device
+    /// fails.
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let full = self.full(name);
         if self.fits(&full, shape.dims()) {
-            return self.weights.tensor(&full, &self.device);
+            let values = self.finite(&full)?;
+            return Tensor::from_vec(values, shape, &self.device).context("moving weights to the device");
         }
-        Tensor::zeros(shape, DType::F32, &self.device)
-            .map_err(|source| Error::Tensor { context: "standing in for a missing tensor", source })
+        self.count_zeros(shape.dims())?;
+        Tensor::zeros(shape, DType::F32, &self.device).context("standing in for a missing tensor")
     }
 
     /// The elements of `name` in row-major order; zeros as [`get`](Self::get).
     ///
     /// # Errors
-    /// The elements are of a type that cannot be read.
+    /// As [`get`](Self::get).
     pub fn get_vec(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let full = self.full(name);
         if self.fits(&full, shape) {
-            return self.weights.to_vec(&full);
+            return self.finite(&full);
         }
-        Ok(vec![0.0; shape.iter().product()])
+        Ok(vec![0.0; self.count_zeros(shape)?])
+    }
+
+    /// The elements of a tensor that is there.
+    fn finite(&self, full: &str) -> Result<Vec<f32>> {
+        let values = self.weights.to_vec(full)?;
+        match check_finite(&values) {
+            Ok(()) => Ok(values),
+            Err(_) => {
+                Err(self.weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number")))
+            }
+        }
+    }
+
+    /// Counts the zeros that stand in for a tensor of `shape`, and gives their number.
+    fn count_zeros(&self, shape: &[usize]) -> Result<usize> {
+        let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        let mut record = self.record();
+        let total = count.and_then(|count| record.n_zeros.checked_add(count)).filter(|&total| total <= MAX_ZEROS);
+        let (Some(count), Some(total)) = (count, total) else {
+            return Err(Error::Weights(Box::new(self.report(&record, "the model", Vec::new()))));
+        };
+        record.n_zeros = total;
+        Ok(count)
     }
 
     /// Names a tensor that the model knows and does not use, so that it is not unexpected. It need not exist.
@@ -114,7 +146,12 @@ impl<'a> Loader<'a> {
     pub fn finish(&self, model: &str) -> Result<()> {
         let record = self.record();
         let names = self.weights.names();
-        let unexpected: Vec<String> = names.filter(|name| !record.accounts_for(name)).map(str::to_owned).collect();
+        let unexpected = names.filter(|name| !record.accounts_for(name)).map(str::to_owned).collect();
+        let report = self.report(&record, model, unexpected);
+        if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
+    }
+
+    fn report(&self, record: &Record, model: &str, unexpected: Vec<String>) -> LoadReport {
         let shape = |name: &String| self.weights.shape(name).unwrap_or_default();
         let mut nearest = Nearest::new(unexpected.iter().map(|name| (name.as_str(), shape(name))));
         let missing = record.missing.iter().map(|(name, shape)| MissingTensor {
@@ -122,14 +159,9 @@ impl<'a> Loader<'a> {
             shape: shape.clone(),
             nearest: nearest.to(name, shape),
         });
-        let report = LoadReport {
-            model: model.to_owned(),
-            path: self.weights.path().map(Into::into),
-            missing: missing.collect(),
-            unexpected,
-            wrong_shape: record.wrong_shape.clone(),
-        };
-        if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
+        let missing = missing.collect();
+        let (model, path) = (model.to_owned(), self.weights.path().map(Into::into));
+        LoadReport { model, path, missing, unexpected, wrong_shape: record.wrong_shape.clone() }
     }
 
     fn full(&self, name: &str) -> String {

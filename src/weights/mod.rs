@@ -161,7 +161,7 @@ impl Weights {
 
     fn with_access(path: &Path, access: Access) -> Result<Self> {
         let bytes = Bytes::open(path, access)?;
-        if Index::recognise(&bytes) {
+        if Index::recognise(&bytes) && !safetensors::recognise(&bytes) {
             return Self::sharded(path, &bytes, access);
         }
         let parsed = parse(&bytes).map_err(|reason| unusable(Some(path), reason))?;

@@ -31,7 +31,7 @@ impl InplaceOp1 for BiasActivationOp {
         match self.activation {
             _ if values.is_empty() => {}
             Activation::Identity => pointwise::bias_activation(values, &self.bias, plane, |y| y),
-            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, |y| y.max(0.0)),
+            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, pointwise::relu),
             Activation::Gelu => pointwise::bias_activation(values, &self.bias, plane, pointwise::gelu),
         }
         Ok(())
@@ -127,7 +127,7 @@ impl LinearOp {
                     y.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
                     match self.activation {
                         Activation::Identity => {}
-                        Activation::Relu => y.iter_mut().for_each(|y| *y = y.max(0.0)),
+                        Activation::Relu => y.iter_mut().for_each(|y| *y = pointwise::relu(*y)),
                         Activation::Gelu => y.iter_mut().for_each(|y| *y = pointwise::gelu(*y)),
                     }
                     if let Some(residual) = residual {

@@ -53,6 +53,12 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
     });
 }
 
+/// `max(x, 0)`; NaN stays NaN, as in PyTorch (and unlike `f32::max`).
+#[inline(always)]
+pub fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 /// `e^x` for `x` up to 88, within 2 units in the last place; 0 below -87.
 ///
 /// `x = n ln 2 + r`, `e^x = 2^n e^r`, with the Taylor polynomial of degree 7 for `|r| ≤ ln 2 / 2`. No branch and no call,

@@ -61,7 +61,7 @@ fn pool_row(x: &[f32], width: usize, y: &mut [f32], pooling: Pooling, (size, pad
         for row in x.chunks(width) {
             for &value in &row[start..end] {
                 sum += value;
-                max = if value > max { value } else { max };
+                max = if value > max || value.is_nan() { value } else { max };
             }
         }
         let mean = sum / (size.0 * size.1) as f32;
