@@ -109,12 +109,12 @@ fn index_of(model: &LabelSet, label: &str) -> Option<usize> {
 }
 
 fn unknown(class: &str, label: &str, model: &LabelSet) -> String {
-    let label = folded(label);
+    let wanted = folded(label);
     let mut names: Vec<&str> = model.iter().map(|known| known.name.as_str()).collect();
     names.sort_by_cached_key(|name| {
         let name = folded(name);
-        let shared = label.split(' ').filter(|word| name.split(' ').any(|other| other == *word)).count();
-        (Reverse(shared), distance(&label, &name))
+        let shared = wanted.split(' ').filter(|word| name.split(' ').any(|other| other == *word)).count();
+        (Reverse(shared), distance(&wanted, &name))
     });
     let nearest: Vec<String> = names.iter().take(5).map(|name| format!("{name:?}")).collect();
     format!("class {class:?}: the model has no label {label:?}; the nearest are {}", nearest.join(", "))
