@@ -21,6 +21,7 @@
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
 //! - [`frontend`]: STFT, mel filters, log-mel on plain slices. [`audio`]: [`Waveform`], WAV files, resampling.
+//! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
 //!
 //! # Promises
@@ -40,6 +41,7 @@ pub mod device;
 pub mod error;
 pub mod frontend;
 pub mod labels;
+pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod output;
