@@ -26,8 +26,8 @@ const MAX_LONGER_BLOCK: usize = 1 << 18;
 /// An output may be this many times longer than its input, or [`MAX_EXPANDED`], whichever is longer.
 const MAX_EXPANSION: u128 = 64;
 
-/// Two minutes at 32 kHz. A clip of a few kilobytes that claims to be at 1 Hz must not become hours of audio.
-const MAX_EXPANDED: u128 = 1 << 22;
+/// Four minutes at 32 kHz. A clip of a few kilobytes that claims to be at 1 Hz must not become hours of audio.
+const MAX_EXPANDED: u128 = 1 << 23;
 
 /// The samples of a clip at `from` Hz as they would be at `to` Hz.
 ///
@@ -45,7 +45,7 @@ const MAX_EXPANDED: u128 = 1 << 22;
 ///
 /// # Errors
 /// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Config`] if a rate is 0 or if the output would
-/// be over 64 times as long as the input and over 2^22 samples.
+/// be over 64 times as long as the input and over 2^23 samples.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     for (field, rate) in [("from", from), ("to", to)] {
         if rate == 0 {
