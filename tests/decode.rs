@@ -66,8 +66,13 @@ fn agrees_with_libsndfile_and_ffmpeg() {
         let n_expected = if name.contains("no_info") || name.contains("fragmented") { n_decoded } else { n_encoded };
         assert_eq!(mean.n_samples(), n_expected as usize, "{name}");
 
-        // Lossless: exact. Lossy: transforms in f32 by other algorithms; a step of 16 bits is 3e-5.
-        let tolerance = if name.contains("flac") || name.contains("alac") { 0.0 } else { 5e-6 };
+        // Lossless: exact. Lossy: transforms in f32 by other algorithms; those of AAC are of the size of 16-bit samples,
+        // of which one step is 3e-5.
+        let tolerance = match name {
+            "mono.m4a" | "stereo.m4a" | "fragmented.m4a" => 3e-5,
+            _ if name.contains("flac") || name.contains("alac") => 0.0,
+            _ => 2e-6,
+        };
         let mut worst = 0.0_f32;
         let channels: Vec<Waveform> = (0..n_channels)
             .map(|channel| {
@@ -374,8 +379,8 @@ fn esc10_opens() {
             if file.extension().is_some_and(|extension| extension == "ogg") {
                 let waveform = Waveform::open(&file).unwrap();
                 assert_eq!(waveform.sample_rate, 44_100);
-                // Five seconds, to within half of a Vorbis block.
-                assert!((waveform.duration() - 5.0).abs() < 0.05, "{}: {}", file.display(), waveform.duration());
+                // Five seconds each, but for one of 5.14, by libsndfile too.
+                assert!((4.95..5.15).contains(&waveform.duration()), "{}: {}", file.display(), waveform.duration());
                 n_files += 1;
             }
         }

@@ -57,7 +57,15 @@ impl Container {
 }
 
 /// Decodes a whole file.
+///
+/// `symphonia` 0.6 panics on some crafted files, for one on fragments of MPEG-4 whose sizes overflow where overflow is
+/// checked. Everything that a panic leaves behind is thrown away here, so it becomes an error like any other damage.
 pub(super) fn decode(bytes: &[u8], container: Container, channels: Channels) -> Result<Waveform, Failure> {
+    std::panic::catch_unwind(|| decode_unguarded(bytes, container, channels))
+        .unwrap_or_else(|_| Err(malformed("the decoder broke down on it")))
+}
+
+fn decode_unguarded(bytes: &[u8], container: Container, channels: Channels) -> Result<Waveform, Failure> {
     let mut sink = Sink::new(channels, bytes.len());
     match container {
         Container::Ogg => ogg::decode(bytes, &mut sink)?,

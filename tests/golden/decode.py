@@ -21,9 +21,9 @@ SEED = 20240617
 STEP = 16
 # name: rate, channels, seconds, ffmpeg's options
 FILES = {
-    "vorbis_mono.ogg": (44100, 1, 0.8, "-c:a libvorbis -q:a 2"),
-    "vorbis_stereo.ogg": (32000, 2, 0.7, "-c:a libvorbis -q:a 1"),
-    "flac.oga": (16000, 2, 0.2, "-c:a flac -f ogg"),
+    "vorbis_mono.ogg": (44100, 1, 0.8, "-c:a libvorbis -q:a 2 -page_duration 100000"),
+    "vorbis_stereo.ogg": (32000, 2, 0.7, "-c:a libvorbis -q:a 1 -page_duration 100000"),
+    "flac.oga": (16000, 2, 0.2, "-c:a flac -page_duration 50000 -f ogg"),
     "opus.ogg": (48000, 1, 0.3, "-c:a libopus -b:a 16k"),
     "16.flac": (16000, 2, 0.2, "-c:a flac -sample_fmt s16 -frame_size 1024"),
     "24.flac": (22050, 1, 0.2, "-c:a flac -sample_fmt s32 -bits_per_raw_sample 24 -frame_size 576"),

@@ -14,6 +14,9 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
     };
     let is_fragmented = boxes.iter().any(|(name, _)| name == b"moof");
     let sound = Sound::read(movie)?;
+    if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
+        return Err(AudioReason::Codec(sound.codec_name()).into());
+    }
     let mut reader = probe(bytes, "m4a")?;
     let track = reader.tracks().iter().find(|track| track.id == sound.track_id).cloned();
     let track = track.ok_or_else(|| malformed("the audio track is damaged"))?;

@@ -33,7 +33,12 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
 
 /// Decodes one link; `fault` is what is wrong after its pages, if anything is.
 fn decode_link(link: &Link<'_>, fault: Option<String>, sink: &mut Sink, n_before: &mut u64) -> Result<(), Failure> {
-    let mut reader = probe(link.bytes, "ogg")?;
+    let mut reader = match (probe(link.bytes, "ogg"), &fault) {
+        (Err(_), Some(detail)) => {
+            return Err(AudioReason::EndsEarly { found: sink.n_decoded, detail: detail.clone() }.into());
+        }
+        (reader, _) => reader?,
+    };
     let track = reader.tracks().iter().find(|track| track.id == link.serial).cloned();
     let track = track.ok_or_else(|| malformed("the headers of the audio stream are damaged"))?;
     let mut decoder = decoder(&track)?;
