@@ -20,7 +20,7 @@
 //! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
-//! - [`frontend`]: STFT, mel filters, log-mel on plain slices. [`audio`]: [`Waveform`], WAV files, resampling.
+//! - [`frontend`]: STFT, mel filters, log-mel on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
 //! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
 //!
@@ -31,6 +31,8 @@
 //! - No panic on any input: what cannot work is a typed [`Error`] with the values and what would have been right.
 //!
 //! # Features
+//! - `symphonia`: read Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC, ALAC) files beside WAV. Pure Rust; the
+//!   decoder is under the MPL 2.0.
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: as `cuda`, with convolutions by cuDNN.
 //!

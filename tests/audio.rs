@@ -305,7 +305,12 @@ fn other_files_are_told_apart() {
         (&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 200], "unknown"),
     ];
     for (bytes, name) in not_wav {
-        assert!(matches!(refused(bytes, "not a WAV file"), AudioReason::NotWav(what) if what.contains(name)), "{name}");
+        let is_read = ["Ogg", "FLAC", "MP3", "MPEG-4"].contains(&name);
+        if cfg!(feature = "symphonia") && is_read {
+            continue;
+        }
+        let in_message = if is_read { "which the cargo feature `symphonia` reads" } else { "not a WAV" };
+        assert!(matches!(refused(bytes, in_message), AudioReason::NotWav(what) if what.contains(name)), "{name}");
     }
     assert_eq!(refused(b"", "empty"), AudioReason::Empty);
     let missing = Waveform::open("/no/such/file.wav").unwrap_err();

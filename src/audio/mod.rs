@@ -1,9 +1,11 @@
-//! Audio on the host: waveforms, WAV files, resampling.
+//! Audio on the host: waveforms, audio files, resampling.
 //!
-//! A [`Waveform`] is one channel of `f32` samples at a known rate. It comes from a WAV file ([`Waveform::open`]), a
-//! stream ([`Waveform::read`]) or a buffer ([`Waveform::new`]), and changes its rate with [`Waveform::resample`] or
+//! A [`Waveform`] is one channel of `f32` samples at a known rate. It comes from a file ([`Waveform::open`]), a stream
+//! ([`Waveform::read`]) or a buffer ([`Waveform::new`]), and changes its rate with [`Waveform::resample`] or
 //! [`resample`]. A [`WaveformBatch`] is what a model takes: clips at one rate, of any lengths.
 
+#[cfg(feature = "symphonia")]
+mod decode;
 mod resample;
 mod riff;
 mod wav;
@@ -13,13 +15,16 @@ pub use resample::resample;
 pub use wav::{Channels, ReadOptions, SampleFormat};
 pub use waveform::{Waveform, WaveformBatch};
 
-/// The most channels that a WAV file may have.
+/// The most channels that a file may have.
 pub const MAX_CHANNELS: u16 = 64;
 
-/// The highest rate that a WAV file may state, in Hz.
+/// The highest rate that a file may state, in Hz.
 ///
 /// A hundred times what the fastest audio converters do; a header above it is damaged.
 pub const MAX_SAMPLE_RATE: u32 = 100_000_000;
+
+/// The formats that are read.
+const READ: &str = if cfg!(feature = "symphonia") { "WAV, Ogg, FLAC, MP3 or MPEG-4" } else { "WAV" };
 
 /// Why a file is not usable as audio.
 ///
@@ -30,12 +35,49 @@ pub enum AudioReason {
     /// The file holds no bytes.
     #[error("the file is empty")]
     Empty,
-    /// The file is not a WAV file.
-    #[error("not a WAV file but {0}")]
+    /// The file is in none of the formats that are read. Named is what it is, and the cargo feature if one would read it.
+    #[error("not a {READ} file but {what}{}", riff::with_feature(.0), what = .0)]
     NotWav(&'static str),
-    /// The file begins as a WAV file, but its structure is damaged.
-    #[error("damaged WAV file: {0}")]
+    /// The file begins as a file that is read, but its structure is damaged.
+    #[error("damaged file: {0}")]
     Malformed(String),
+    /// A packet cannot be decoded, or is lost. Formats other than WAV only.
+    #[error("damaged after sample {index}: {detail}")]
+    Damaged {
+        /// Samples that could be decoded before it.
+        index: u64,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The format is read, the codec in it is not.
+    #[error("{0} is not decoded; Vorbis, FLAC, MP3, AAC-LC and ALAC are")]
+    Codec(String),
+    /// Rate or number of channels change within the file.
+    #[error("the format changes after sample {index}, from {before} to {after}")]
+    FormatChange {
+        /// Samples before the change.
+        index: u64,
+        /// Rate and channels before it.
+        before: String,
+        /// Rate and channels after it.
+        after: String,
+    },
+    /// The file ends before its stream does, without saying how long that would have been.
+    #[error("cut short after {found} samples per channel: {detail}")]
+    EndsEarly {
+        /// Samples that are there.
+        found: u64,
+        /// How it ends.
+        detail: String,
+    },
+    /// A file decodes to very much more than its size lets expect: it is not audio, but an attack.
+    #[error("{n_bytes} bytes decode to more than {limit} samples")]
+    Expands {
+        /// Size of the file.
+        n_bytes: u64,
+        /// The most samples that are accepted from it.
+        limit: u64,
+    },
     /// The samples are stored in a way that is not read.
     #[error("{0} is not read; 8, 16, 24 and 32-bit integers and 32-bit floats are")]
     Encoding(String),
@@ -53,7 +95,7 @@ pub enum AudioReason {
         /// How many there are.
         count: u16,
     },
-    /// The file ends inside its data chunk.
+    /// The file holds fewer samples than its header declares.
     #[error("cut short: the header declares {declared} samples per channel, {found} are there")]
     Truncated {
         /// What the header declares.
@@ -61,7 +103,7 @@ pub enum AudioReason {
         /// What is there in full.
         found: u64,
     },
-    /// The data chunk is empty, or a waveform to be written is.
+    /// The file holds no samples, or a waveform to be written is.
     #[error("there are no samples")]
     NoSamples,
     /// A sample is infinite or not a number.

@@ -196,13 +196,23 @@ fn encoding_name(tag: u16) -> String {
     name.into()
 }
 
+/// What a file is that the `symphonia` feature reads.
+const WITH_FEATURE: [&str; 5] =
+    ["Ogg (Vorbis or Opus)", "FLAC", "MP3, by its ID3 tag", "MPEG-4 (M4A or MP4)", "MP3 or another MPEG audio"];
+
+/// The end of a message that says that a file is `what`, if only a cargo feature is missing.
+pub(super) fn with_feature(what: &str) -> &'static str {
+    let is_missing = !cfg!(feature = "symphonia") && WITH_FEATURE.contains(&what);
+    if is_missing { ", which the cargo feature `symphonia` reads" } else { "" }
+}
+
 /// What a file is by its first bytes, as the end of "not a WAV file but …".
 fn what_it_is(start: &[u8]) -> &'static str {
     const KNOWN: [(usize, &[u8], &str); 27] = [
-        (0, b"OggS", "Ogg (Vorbis or Opus)"),
-        (0, b"fLaC", "FLAC"),
-        (0, b"ID3", "MP3, by its ID3 tag"),
-        (4, b"ftyp", "MPEG-4 (M4A or MP4)"),
+        (0, b"OggS", WITH_FEATURE[0]),
+        (0, b"fLaC", WITH_FEATURE[1]),
+        (0, b"ID3", WITH_FEATURE[2]),
+        (4, b"ftyp", WITH_FEATURE[3]),
         (8, b"AIFF", "AIFF"),
         (8, b"AIFC", "AIFF-C"),
         (0, b"RF64", "RF64, the long form of WAV"),
@@ -235,7 +245,7 @@ fn what_it_is(start: &[u8]) -> &'static str {
     match start {
         // An MPEG frame begins with 11 set bits; layer 0 is AAC's.
         [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
-        [0xFF, second, ..] if second & 0xE0 == 0xE0 => "MP3 or another MPEG audio",
+        [0xFF, second, ..] if second & 0xE0 == 0xE0 => WITH_FEATURE[4],
         _ if start.iter().all(|&byte| byte == 0) => "zeros",
         _ if start.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => "text",
         _ => "unknown data",

@@ -1,13 +1,17 @@
-//! WAV files. They are written by `hound`, and read here.
+//! WAV files. They are written by `hound`, and read here. Other formats are told apart by their first bytes.
 //!
 //! `hound`'s reader refuses files that are in order (chunks of odd size before the samples, 32-bit integers behind an
 //! 18-byte header), takes the low 24 bits of extensible 24-in-32-bit samples where the format puts them high, cannot
 //! tell a file that is cut short from one that cannot be read, and spends some 50 times as long on a sample. It is the
 //! reference in the tests. Nothing is allocated by what a header claims.
 
+#[cfg(feature = "symphonia")]
+use std::io::Cursor;
 use std::io::{self, BufReader, Read};
 use std::path::Path;
 
+#[cfg(feature = "symphonia")]
+use super::decode::Container;
 use super::riff::{Format, Header, read_up_to};
 use super::{AudioReason, MAX_SAMPLE_RATE, Waveform};
 use crate::error::{Error, Result};
@@ -22,12 +26,12 @@ pub enum Channels {
     One(usize),
 }
 
-/// How a WAV file is read.
+/// How a file is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// Which channels become the waveform. Default: the mean of all.
     pub channels: Channels,
-    /// What a data length of 0 or 0xFFFF_FFFF means. Programs that write to a pipe (`ffmpeg -f wav -`) put such a
+    /// For WAV files: what a data length of 0 or 0xFFFF_FFFF means. Programs that write to a pipe (`ffmpeg -f wav -`) put such a
     /// placeholder because they cannot go back to fill in the length. True: the samples go on to the end of the
     /// stream; a file cut short is then not noticed. False: it is an error like any other wrong length. Default:
     /// false.
@@ -53,9 +57,27 @@ pub(super) fn read(reader: impl Read, path: &Path, options: &ReadOptions) -> Res
         Failure::Audio(reason) => Error::Audio { path: path.into(), reason },
     };
     let mut reader = BufReader::new(reader);
+    #[cfg(feature = "symphonia")]
+    let mut reader = {
+        let mut start = [0; 12];
+        let n = read_up_to(&mut reader, &mut start).map_err(|error| failed(error.into()))?;
+        let whole = Cursor::new(start).take(n as u64).chain(reader);
+        match Container::of(&start[..n]) {
+            Some(container) => return read_all(whole, container, options.channels).map_err(failed),
+            None => whole,
+        }
+    };
     let header = Header::read(&mut reader).map_err(failed)?;
     let samples = read_samples(reader, &header, options).map_err(failed)?;
     Ok(Waveform::new(samples, header.sample_rate))
+}
+
+/// Reads a file of another format to its end, and decodes it.
+#[cfg(feature = "symphonia")]
+fn read_all(mut reader: impl Read, container: Container, channels: Channels) -> Result<Waveform, Failure> {
+    let mut bytes = Vec::new();
+    reader.read_to_end(&mut bytes)?;
+    super::decode::decode(&bytes, container, channels)
 }
 
 /// What stops a reader that does not know the file's name.

@@ -32,15 +32,24 @@ impl Waveform {
         Self { samples, sample_rate }
     }
 
-    /// Opens a WAV file and mixes its channels to one by their mean.
+    /// Opens an audio file and mixes its channels to one by their mean.
     ///
-    /// Reads 8, 16, 24 and 32-bit integers and 32-bit floats, with plain or extensible headers, 1 to 64 channels, at
-    /// any rate. An integer of `b` bits is divided by `2^(b-1)`, so it lies in -1..1. Memory stays in proportion to
-    /// what the file really holds, whatever its header says.
+    /// The format is told by the first bytes. Of WAV, it reads 8, 16, 24 and 32-bit integers and 32-bit floats, with
+    /// plain or extensible headers, 1 to 64 channels, at any rate. An integer of `b` bits is divided by `2^(b-1)`, so it
+    /// lies in -1..1. Memory stays in proportion to what the file really holds, whatever its header says.
+    ///
+    /// With the cargo feature `symphonia`, also Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC in one or two
+    /// channels, ALAC). Delay and padding of the encoder are cut off where the file states them. A packet that cannot
+    /// be decoded is an error, as is one that is missing: checksums, page numbers and the declared length are checked.
+    /// What is not seen: whole frames that are missing at the end of an MP3 file without a Xing, LAME or VBRI header
+    /// or of a FLAC stream of unknown length, damage within MP3 and AAC packets that still decode, since they have no
+    /// checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. The file is
+    /// read into memory; the samples are at most 1024 a byte, or 2^26.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the file and the reason, if it is
-    /// no WAV file, is damaged or cut short, has no samples, or holds a sample that is infinite or not a number.
+    /// in none of these formats, is damaged or cut short, has no samples, or holds a sample that is infinite or not a
+    /// number.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
@@ -63,7 +72,7 @@ impl Waveform {
         wav::read(file, path, options)
     }
 
-    /// Reads a WAV file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a file.
+    /// Reads an audio file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a file.
     ///
     /// The stream need not be buffered. It may be read past the end of the samples.
     ///

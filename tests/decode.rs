@@ -1,0 +1,389 @@
+//! Ogg, FLAC, MP3 and MPEG-4 files: against libsndfile and ffmpeg, and against damage.
+#![cfg(feature = "symphonia")]
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use clipwise::audio::{AudioReason, Channels, ReadOptions, Waveform};
+use clipwise::{Error, Result};
+
+fn golden(name: &str) -> PathBuf {
+    [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect()
+}
+
+fn file(name: &str) -> Vec<u8> {
+    std::fs::read(golden(&format!("decode_{name}"))).unwrap()
+}
+
+fn read(bytes: &[u8]) -> Result<Waveform> {
+    Waveform::read(bytes)
+}
+
+/// Reads what must be refused, and checks the message.
+fn refused(bytes: &[u8], in_message: &str) -> AudioReason {
+    match read(bytes) {
+        Err(Error::Audio { path, reason }) => {
+            assert_eq!(path.to_str(), Some("<stream>"));
+            assert!(reason.to_string().contains(in_message), "{reason}");
+            reason
+        }
+        other => panic!("{:?}", other.map(|waveform| waveform.n_samples())),
+    }
+}
+
+const FILES: [&str; 12] = [
+    "vorbis_mono.ogg",
+    "vorbis_stereo.ogg",
+    "flac.oga",
+    "16.flac",
+    "24.flac",
+    "alac.m4a",
+    "mono.mp3",
+    "stereo.mp3",
+    "no_info.mp3",
+    "mono.m4a",
+    "stereo.m4a",
+    "fragmented.m4a",
+];
+
+#[test]
+fn agrees_with_libsndfile_and_ffmpeg() {
+    const STEP: usize = 16;
+    let bytes = std::fs::read(golden("decode.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for name in FILES {
+        let samples = tensors.tensor(&format!("{name}.samples")).unwrap();
+        let n_channels = samples.shape()[1];
+        let expected: Vec<f32> = samples.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        let n_frames = tensors.tensor(&format!("{name}.n_frames")).unwrap();
+        let n_frames: Vec<u32> = n_frames.data().as_chunks().0.iter().map(|&b| u32::from_le_bytes(b)).collect();
+        let [n_decoded, n_encoded, rate] = n_frames[..] else { panic!() };
+
+        let path = golden(&format!("decode_{name}"));
+        let mean = Waveform::open(&path).unwrap();
+        assert_eq!(mean.sample_rate, rate, "{name}");
+        // Without a header that tells the encoder's delay there is more than was encoded, in every decoder.
+        let n_expected = if name.contains("no_info") || name.contains("fragmented") { n_decoded } else { n_encoded };
+        assert_eq!(mean.n_samples(), n_expected as usize, "{name}");
+
+        // Lossless: exact. Lossy: transforms in f32 by other algorithms; those of AAC are of the size of 16-bit samples,
+        // of which one step is 3e-5.
+        let tolerance = match name {
+            "mono.m4a" | "stereo.m4a" | "fragmented.m4a" => 3e-5,
+            _ if name.contains("flac") || name.contains("alac") => 0.0,
+            _ => 2e-6,
+        };
+        let mut worst = 0.0_f32;
+        let channels: Vec<Waveform> = (0..n_channels)
+            .map(|channel| {
+                let options = ReadOptions { channels: Channels::One(channel), ..ReadOptions::default() };
+                Waveform::open_with(&path, &options).unwrap()
+            })
+            .collect();
+        for (i, frame) in expected.chunks(n_channels).enumerate().take_while(|(i, _)| i * STEP < mean.n_samples()) {
+            for (channel, &expected) in channels.iter().zip(frame) {
+                worst = worst.max((channel.samples[i * STEP] - expected).abs());
+            }
+            let sum: f64 = channels.iter().map(|channel| f64::from(channel.samples[i * STEP])).sum();
+            assert_eq!(mean.samples[i * STEP], (sum / n_channels as f64) as f32, "{name}");
+        }
+        println!("{name}: {worst:e}");
+        assert!(worst <= tolerance, "{name}: {worst}");
+
+        let absent = ReadOptions { channels: Channels::One(n_channels), ..ReadOptions::default() };
+        match Waveform::open_with(&path, &absent).unwrap_err() {
+            Error::Audio { path: named, reason: AudioReason::NoSuchChannel { channel, count } } => {
+                assert_eq!((named, channel, usize::from(count)), (path, n_channels, n_channels));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn codecs_that_are_not_decoded_are_named() {
+    assert!(matches!(refused(&file("opus.ogg"), "Ogg with Opus is not decoded"), AudioReason::Codec(_)));
+    // Layer II has another sync word than layer III; with a tag in front it is taken for MP3 at first.
+    refused(&file("layer2.mp3"), "not a WAV, Ogg, FLAC, MP3 or MPEG-4 file but MP3 or another MPEG audio");
+    let tagged = [b"ID3\x04\0\0\0\0\0\x05abcde", &file("layer2.mp3")[..]].concat();
+    assert!(matches!(refused(&tagged, "MPEG audio of layer II is not decoded"), AudioReason::Codec(_)));
+    let mut opus = file("mono.m4a");
+    replace(&mut opus, b"mp4a", b"Opus");
+    assert!(matches!(refused(&opus, "\"Opus\""), AudioReason::Codec(_)));
+    let mut video = file("mono.m4a");
+    replace(&mut video, b"soun", b"vide");
+    refused(&video, "there is no audio track");
+}
+
+fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
+    let at = bytes.windows(from.len()).position(|window| window == from).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to);
+}
+
+#[test]
+fn a_file_cut_short_says_how_much_is_there() {
+    for name in FILES {
+        let whole = file(name);
+        let n_whole = read(&whole).unwrap().n_samples() as u64;
+        for tenths in 1..10 {
+            let cut = &whole[..whole.len() * tenths / 10];
+            let error = match read(cut) {
+                Err(Error::Audio { reason, .. }) => reason,
+                other => panic!("{name}, {tenths}/10: {:?}", other.map(|waveform| waveform.n_samples())),
+            };
+            match error {
+                AudioReason::Truncated { declared, found } => {
+                    assert!(found < declared && declared == n_whole, "{name}")
+                }
+                AudioReason::EndsEarly { found, .. } => assert!(found < n_whole, "{name}: {found} of {n_whole}"),
+                // Before the first sample, or before the index that most MPEG-4 files have at their end.
+                AudioReason::Malformed(_) => assert!(tenths < 7 || name.ends_with("m4a"), "{name} {tenths}: {error}"),
+                other => panic!("{name}, {tenths}/10: {other:?}"),
+            }
+        }
+    }
+    // Of these the length is declared at the beginning.
+    for name in ["16.flac", "24.flac", "mono.mp3", "stereo.mp3", "stereo.m4a"] {
+        let whole = file(name);
+        let n_whole = read(&whole).unwrap().n_samples() as u64;
+        match refused(&whole[..whole.len() * 3 / 4], "cut short") {
+            AudioReason::Truncated { declared, found } => {
+                assert!(declared == n_whole && found > n_whole / 2 && found < n_whole, "{name}: {found} of {n_whole}");
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+    // Without a length, MP3 frames that are missing as a whole are not missed.
+    let no_info = file("no_info.mp3");
+    let (n_whole, frame) = (read(&no_info).unwrap().n_samples(), 216);
+    assert_eq!(read(&no_info[..no_info.len() - frame]).unwrap().n_samples(), n_whole - 1152);
+    assert!(matches!(refused(&no_info[..no_info.len() - 1], "the file ends within"), AudioReason::EndsEarly { .. }));
+}
+
+#[test]
+fn a_damaged_file_is_not_patched_up() {
+    // Where there are checksums, any changed byte after the header is found.
+    for name in ["vorbis_mono.ogg", "vorbis_stereo.ogg", "flac.oga", "16.flac", "24.flac"] {
+        let whole = file(name);
+        for at in (whole.len() / 2..whole.len()).step_by(97) {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 0x10;
+            let reason = refused(&damaged, "");
+            if name.ends_with("flac") {
+                assert!(
+                    matches!(reason, AudioReason::Damaged { .. } | AudioReason::Truncated { .. }),
+                    "{name} {reason}"
+                );
+            } else {
+                assert!(matches!(reason, AudioReason::Malformed(_)), "{name}: {reason}");
+            }
+        }
+    }
+    // A page that is left out: the sound has a gap, the pages' numbers tell.
+    let ogg = file("vorbis_mono.ogg");
+    let pages: Vec<usize> = (0..ogg.len() - 4).filter(|&at| &ogg[at..at + 4] == b"OggS").collect();
+    assert!(pages.len() >= 4);
+    let gap = [&ogg[..pages[2]], &ogg[pages[3]..]].concat();
+    refused(&gap, "follows page 1");
+    // Bytes between MP3 frames.
+    let mp3 = file("no_info.mp3");
+    let junk = [&mp3[..216 * 5], b"junk", &mp3[216 * 5..]].concat();
+    match refused(&junk, "no MPEG frame at byte 1080") {
+        AudioReason::Damaged { index, .. } => assert_eq!(index, 5 * 1152),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn tags_around_mp3_are_stepped_over() {
+    let bare = file("no_info.mp3");
+    let expected = read(&bare).unwrap();
+    let id3v1 = [&b"TAG"[..], &[b'x'; 125]].concat();
+    let mut ape = b"APETAGEX\xD0\x07\0\0\x2A\0\0\0\x01\0\0\0".to_vec();
+    ape.resize(32, 0);
+    let ape = [&[b'v'; 10][..], &ape].concat();
+    let lyrics = [&b"LYRICSBEGININD0000200"[..], b"000021LYRICS200"].concat();
+    let id3 = b"ID3\x04\0\0\0\0\x01\x00".iter().copied().chain([7; 128]).collect::<Vec<u8>>();
+    for (before, after) in [
+        (vec![], id3v1.clone()),
+        (id3.clone(), vec![]),
+        ([&id3[..], &id3].concat(), [&lyrics[..], &id3v1].concat()),
+        (id3.iter().copied().chain([0; 500]).collect(), [&ape[..], &id3v1].concat()),
+        (vec![], vec![0; 5000]),
+    ] {
+        let tagged = [&before[..], &bare, &after].concat();
+        assert_eq!(read(&tagged).unwrap(), expected, "{} before, {} after", before.len(), after.len());
+    }
+    refused(&id3, "ID3 tag");
+    let flac = [&id3[..], &file("16.flac"), &id3v1].concat();
+    assert_eq!(read(&flac).unwrap(), read(&file("16.flac")).unwrap());
+}
+
+#[test]
+fn chained_ogg_is_read_as_one() {
+    let link = file("vorbis_mono.ogg");
+    let alone = read(&link).unwrap();
+    let both = read(&[&link[..], &link].concat()).unwrap();
+    assert_eq!(both.samples, [&alone.samples[..], &alone.samples].concat());
+    let other = [&link[..], &file("vorbis_stereo.ogg")].concat();
+    match refused(&other, "from 44100 Hz, 1 channels to 32000 Hz, 2 channels") {
+        AudioReason::FormatChange { index, .. } => assert_eq!(index as usize, alone.n_samples()),
+        other => panic!("{other:?}"),
+    }
+    // Likewise in MP3.
+    let other = [file("no_info.mp3"), file("stereo.mp3")].concat();
+    refused(&other, "no MPEG frame");
+}
+
+#[test]
+fn little_is_allocated_for_a_small_file() {
+    // FLAC whose one constant frame of 65535 samples is there over and over.
+    let flac = silence(20_000);
+    let begun = Instant::now();
+    assert!(matches!(refused(&flac, "decode to more than"), AudioReason::Expands { .. }));
+    println!("{:?} for {} bytes", begun.elapsed(), flac.len());
+    assert!(begun.elapsed() < Duration::from_secs(20));
+    let short = silence(10);
+    assert_eq!(read(&short).unwrap().samples, vec![0.0; 10 * 65_535]);
+}
+
+/// A FLAC file of digital silence, without a length.
+fn silence(n_frames: u64) -> Vec<u8> {
+    let crc = |bytes: &[u8], width: u32, polynomial: u32| {
+        bytes.iter().fold(0_u32, |mut sum, &byte| {
+            sum ^= u32::from(byte) << (width - 8);
+            for _ in 0..8 {
+                sum = if sum >> (width - 1) & 1 == 1 { sum << 1 ^ polynomial } else { sum << 1 };
+            }
+            sum & ((1 << width) - 1)
+        })
+    };
+    let mut file = b"fLaC\x80\0\0\x22\xFF\xFF\xFF\xFF\0\0\0\0\0\0".to_vec();
+    // 16 kHz, 1 channel, 16 bits, an unknown number of samples; no MD5.
+    file.extend([0x03, 0xE8, 0x00, 0xF0, 0, 0, 0, 0]);
+    file.extend([0; 16]);
+    for i in 0..n_frames {
+        // Fixed size of 65535 as a 16-bit field, 16 bits, and the number in UTF-8.
+        let mut frame = vec![0xFF, 0xF8, 0x70, 0x08];
+        let number = char::from_u32(i as u32).unwrap();
+        frame.extend(number.encode_utf8(&mut [0; 4]).bytes());
+        frame.extend([0xFF, 0xFE]);
+        frame.push(crc(&frame, 8, 0x07) as u8);
+        frame.extend([0, 0, 0]);
+        frame.extend((crc(&frame, 16, 0x8005) as u16).to_be_bytes());
+        file.extend(frame);
+    }
+    file
+}
+
+/// xorshift64*: the tests' own source of numbers.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    }
+}
+
+/// Writes the right checksums into the pages of an Ogg file, so that damage gets past them.
+fn seal(ogg: &mut [u8]) {
+    let mut at = 0;
+    while at + 27 <= ogg.len() && &ogg[at..at + 4] == b"OggS" {
+        let n_segments = usize::from(ogg[at + 26]);
+        let Some(lacing) = ogg.get(at + 27..at + 27 + n_segments) else { return };
+        let end = at + 27 + n_segments + lacing.iter().map(|&n| usize::from(n)).sum::<usize>();
+        if end > ogg.len() {
+            return;
+        }
+        ogg[at + 22..at + 26].fill(0);
+        let sum = ogg[at..end].iter().fold(0_u32, |mut sum, &byte| {
+            sum ^= u32::from(byte) << 24;
+            for _ in 0..8 {
+                sum = if sum >> 31 == 1 { sum << 1 ^ 0x04C1_1DB7 } else { sum << 1 };
+            }
+            sum
+        });
+        ogg[at + 22..at + 26].copy_from_slice(&sum.to_le_bytes());
+        at = end;
+    }
+}
+
+#[test]
+fn no_bytes_make_it_panic() {
+    let n_rounds = std::env::var("CLIPWISE_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
+    let mut random = Random(0x5EED);
+    let begun = Instant::now();
+    let mut slowest = Duration::ZERO;
+    for name in FILES {
+        let whole = file(name);
+        let (mut n_read, mut n_refused) = (0, 0);
+        for i in 0..n_rounds {
+            let mut bytes = whole.clone();
+            for _ in 0..=random.below(4) {
+                // Half of the changes hit the headers, which are at the beginning or, in MPEG-4, at the end.
+                let at = match random.below(4) {
+                    0 => random.below(bytes.len().min(700)),
+                    1 => bytes.len() - 1 - random.below(bytes.len().min(1500)),
+                    _ => random.below(bytes.len()),
+                };
+                match random.below(8) {
+                    0..=2 => bytes[at] ^= 1 << random.below(8),
+                    3 | 4 => bytes[at] = [0, 1, 0x7F, 0x80, 0xFF][random.below(5)],
+                    5 => bytes.truncate(at.max(1)),
+                    6 => drop(bytes.drain(at..(at + 1 + random.below(64)).min(bytes.len() - 1).max(at))),
+                    _ => {
+                        let end = (at + 4).min(bytes.len());
+                        bytes[at..end].fill(random.below(256) as u8);
+                    }
+                }
+            }
+            if i % 4 != 0 {
+                seal(&mut bytes);
+            }
+            let one = Instant::now();
+            match read(&bytes) {
+                Ok(waveform) => {
+                    n_read += 1;
+                    assert!(waveform.n_samples() > 0 && waveform.samples.iter().all(|x| x.is_finite()));
+                }
+                Err(Error::Audio { .. }) => n_refused += 1,
+                Err(other) => panic!("{name}: {other:?}"),
+            }
+            slowest = slowest.max(one.elapsed());
+        }
+        println!("{name}: {n_read} read, {n_refused} refused");
+        assert!(n_refused > n_rounds / 4, "{name}: {n_read} read, {n_refused} refused");
+    }
+    println!("slowest {slowest:?}, all {:?}", begun.elapsed());
+    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+}
+
+#[test]
+fn esc10_opens() {
+    let Some(real) = std::env::var_os("CLIPWISE_REAL") else {
+        println!("skipped: CLIPWISE_REAL is not set");
+        return;
+    };
+    let folder = PathBuf::from(real).join("audio/esc10");
+    let mut n_files = 0;
+    for class in std::fs::read_dir(&folder).unwrap() {
+        let class = class.unwrap().path();
+        if !class.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(class).unwrap() {
+            let file = file.unwrap().path();
+            if file.extension().is_some_and(|extension| extension == "ogg") {
+                let waveform = Waveform::open(&file).unwrap();
+                assert_eq!(waveform.sample_rate, 44_100);
+                // Five seconds each, but for one of 5.14, by libsndfile too.
+                assert!((4.95..5.15).contains(&waveform.duration()), "{}: {}", file.display(), waveform.duration());
+                n_files += 1;
+            }
+        }
+    }
+    assert_eq!(n_files, 400);
+}
