@@ -1,0 +1,124 @@
+//! What the command lines of the larger examples share: which model, where to run, what to say when something fails.
+
+use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use clipwise::device::{self, Threads};
+use clipwise::{LabelSet, Tagger, models};
+
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Which model, where.
+#[derive(clap::Args)]
+pub struct ModelArgs {
+    /// Checkpoint: safetensors, .pth / .pt as PyTorch wrote it, or a folder with config.json and model.safetensors; the
+    /// model is recognised from its tensors [default: the model in the box]
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Take the checkpoint as this model instead (names below)
+    #[arg(long, value_name = "NAME", requires = "weights")]
+    model: Option<String>,
+    /// Class names of the model: CSV, JSON, or text with one name a line
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Where to run: auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    device: String,
+    /// CPU threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+}
+
+impl ModelArgs {
+    /// Opens the tagger; what it had to assume goes to stderr.
+    pub fn open(&self) -> Result<Tagger, Failure> {
+        let device = device::parse(&self.device)?;
+        if self.device == "auto" && cfg!(feature = "cuda") {
+            eprintln!("note: {}", device.reason);
+        }
+        let mut tagger = match (&self.weights, &self.model) {
+            (None, _) => Tagger::bundled(&device)?,
+            (Some(weights), None) => Tagger::open(weights, &device)?,
+            (Some(weights), Some(name)) => Tagger::open_as(name, weights, &device)?,
+        };
+        if let Some(labels) = &self.labels {
+            tagger = tagger.with_labels(LabelSet::open(labels)?).map_err(|error| about(labels, &error))?;
+        }
+        for assumption in tagger.assumptions() {
+            eprintln!("note: {assumption}");
+        }
+        Ok(tagger)
+    }
+
+    /// Runs a program with as many threads as asked for. It may set its argument to false: all went on, but not all was
+    /// well.
+    pub fn run(&self, program: impl Fn(&AtomicBool) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+        let good = AtomicBool::new(true);
+        let result = match &self.threads {
+            Some(n) => Threads::new(*n).map_err(Failure::from).and_then(|threads| threads.run(|| program(&good))),
+            None => program(&good),
+        };
+        match result {
+            // Whoever read our output has seen enough.
+            Err(error) if !is_broken_pipe(&*error) => {
+                eprintln!("error: {}", with_causes(&*error));
+                ExitCode::FAILURE
+            }
+            _ if good.load(Ordering::Relaxed) => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
+        }
+    }
+}
+
+/// The end of `--help`: the names of the models, then `examples`.
+pub fn after_help(examples: &str) -> String {
+    let models: String =
+        models::MODELS.iter().map(|preset| format!("  {:<10} {}\n", preset.name, preset.description)).collect();
+    format!(
+        "Models:\n{models}\nA file that cannot be tagged gives one line on stderr and exit status 1; the others go on.\n\n\
+         Examples:\n{examples}"
+    )
+}
+
+/// Does `work` for each item and hands its result to `report`, with progress on stderr meanwhile where that is a terminal.
+pub fn for_each_file<T, R>(
+    items: &[T],
+    file: impl Fn(&T) -> &Path,
+    work: impl Fn(&T) -> R,
+    mut report: impl FnMut(&T, R) -> io::Result<()>,
+) -> io::Result<()> {
+    let progress = items.len() > 1 && io::stderr().is_terminal();
+    for (i, item) in items.iter().enumerate() {
+        if progress {
+            eprint!("[{}/{}] {}\r", i + 1, items.len(), file(item).display());
+            io::stderr().flush()?;
+        }
+        let result = work(item);
+        if progress {
+            eprint!("\x1b[K");
+        }
+        report(item, result)?;
+    }
+    Ok(())
+}
+
+/// An error with the file that it belongs to, named once.
+pub fn about(file: &Path, error: &clipwise::Error) -> String {
+    use clipwise::Error::{Audio, Io, Labels};
+    match error {
+        Audio { .. } | Io { .. } | Labels { .. } => with_causes(error), // these name the file themselves
+        _ => format!("{}: {}", file.display(), with_causes(error)),
+    }
+}
+
+fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
+}
+
+fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
+    let io = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    std::iter::successors(Some(error), |error| error.source()).any(|cause| io(cause) == Some(io::ErrorKind::BrokenPipe))
+}
