@@ -31,6 +31,7 @@
 //! - No panic on any input: what cannot work is a typed [`Error`] with the values and what would have been right.
 //!
 //! # Features
+//! - `bundled`: a trained tagger inside the binary, 5.6 MB: [`Tagger`]`::bundled`.
 //! - `symphonia`: read Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC, ALAC) files beside WAV. Pure Rust; the
 //!   decoder is under the MPL 2.0.
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
