@@ -42,6 +42,7 @@
 pub mod audio;
 pub mod device;
 pub mod error;
+mod folder;
 pub mod frontend;
 pub mod labels;
 pub mod metrics;

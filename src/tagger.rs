@@ -1,12 +1,11 @@
 //! A model with its labels: audio in, tags out.
 
-mod folder;
-
 use std::path::Path;
 
 use candle_core::Device;
 
 use crate::error::Context;
+use crate::folder;
 use crate::models::batch::check_samples;
 use crate::models::{ModelConfig, TaggingModel, detect};
 use crate::{Error, LabelSet, Result, Tagging, Waveform, WaveformBatch, Weights};

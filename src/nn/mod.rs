@@ -46,8 +46,8 @@ impl Activation {
     fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
-            Self::Relu => kernels::pointwise::relu(x),
-            Self::Gelu => kernels::pointwise::gelu(x),
+            Self::Relu => kernels::math::relu(x),
+            Self::Gelu => kernels::math::gelu(x),
         }
     }
 

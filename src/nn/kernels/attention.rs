@@ -1,17 +1,15 @@
-//! Scaled dot-product attention, and the softmax in it.
+//! Scaled dot-product attention.
 
 use std::cell::RefCell;
 
 use rayon::prelude::*;
 
 use super::gemm::{Matrix, product};
-use super::pointwise::exp;
+use super::math::softmax;
 use super::simd::dispatch;
 
 /// Queries per task.
 const QUERIES: usize = 64;
-/// Partial sums of a row, so that it vectorises.
-const LANES: usize = 16;
 
 /// Sizes of an attention over `batch` sequences.
 #[derive(Debug, Clone, Copy)]
@@ -64,37 +62,4 @@ fn attend(queries: &[f32], keys: &[f32], heads: Heads, scores: &mut [f32], y: &m
         || scores[..n_queries * n_keys].chunks_mut(n_keys).for_each(|row| softmax(row, scale)),
     );
     product(Matrix::rows(scores, n_queries, n_keys, n_keys), v, &mut y[head * head_dim..], width);
-}
-
-/// `row = softmax(scale · row)`, `scale > 0`.
-#[inline(always)]
-pub fn softmax(row: &mut [f32], scale: f32) {
-    let max = fold(row, f32::NEG_INFINITY, |x| x, |a, b| if a > b { a } else { b });
-    for x in row.iter_mut() {
-        *x = exp((*x - max) * scale);
-    }
-    let sum = fold(row, 0.0, |x| x, |a, b| a + b);
-    let inverse = 1.0 / sum;
-    row.iter_mut().for_each(|x| *x *= inverse);
-}
-
-/// `combine` of `map(x)` over a row, in a fixed order of `LANES` partial results.
-#[inline(always)]
-pub fn fold(row: &[f32], start: f32, map: impl Fn(f32) -> f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let blocks = row.chunks_exact(LANES);
-    let rest = blocks.remainder();
-    for block in blocks {
-        for lane in 0..LANES {
-            lanes[lane] = combine(lanes[lane], map(block[lane]));
-        }
-    }
-    for (lane, &x) in rest.iter().enumerate() {
-        lanes[lane] = combine(lanes[lane], map(x));
-    }
-    let mut result = lanes[0];
-    for lane in &lanes[1..] {
-        result = combine(result, *lane);
-    }
-    result
 }

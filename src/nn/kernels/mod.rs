@@ -6,6 +6,7 @@
 pub(super) mod attention;
 mod gemm;
 pub(super) mod linear;
+pub(super) mod math;
 pub(super) mod ops;
 pub(super) mod pointwise;
 pub(super) mod pool;

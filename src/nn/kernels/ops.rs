@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, Layout, R
 
 use super::attention::{self, Heads};
 use super::simd::dispatch;
-use super::{linear, pointwise, pool};
+use super::{linear, math, pointwise, pool};
 use crate::nn::{Activation, BatchNorm, Pooling};
 
 /// Bias and activation of a convolution's output `[batch, channels, …]`, in place.
@@ -31,8 +31,8 @@ impl InplaceOp1 for BiasActivationOp {
         match self.activation {
             _ if values.is_empty() => {}
             Activation::Identity => pointwise::bias_activation(values, &self.bias, plane, |y| y),
-            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, pointwise::relu),
-            Activation::Gelu => pointwise::bias_activation(values, &self.bias, plane, pointwise::gelu),
+            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, math::relu),
+            Activation::Gelu => pointwise::bias_activation(values, &self.bias, plane, math::gelu),
         }
         Ok(())
     }
@@ -127,8 +127,8 @@ impl LinearOp {
                     y.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
                     match self.activation {
                         Activation::Identity => {}
-                        Activation::Relu => y.iter_mut().for_each(|y| *y = pointwise::relu(*y)),
-                        Activation::Gelu => y.iter_mut().for_each(|y| *y = pointwise::gelu(*y)),
+                        Activation::Relu => y.iter_mut().for_each(|y| *y = math::relu(*y)),
+                        Activation::Gelu => y.iter_mut().for_each(|y| *y = math::gelu(*y)),
                     }
                     if let Some(residual) = residual {
                         y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);

@@ -1,8 +1,8 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
-use super::attention::{Heads, attention, softmax};
+use super::attention::{Heads, attention};
 use super::pool::Geometry;
-use super::{linear, pointwise, pool};
+use super::{linear, math, pointwise, pool};
 use crate::nn::Pooling;
 
 /// Values that repeat nowhere near, positive and negative.
@@ -107,15 +107,15 @@ fn pointwise_kernels_equal_their_naive_form() {
 fn exp_and_gelu_are_right_to_the_last_digits() {
     for i in -90_000..=88_300 {
         let x = i as f32 / 1000.0;
-        let (got, wanted) = (f64::from(pointwise::exp(x)), f64::from(x).exp());
+        let (got, wanted) = (f64::from(math::exp(x)), f64::from(x).exp());
         let error = if x < -87.3 { got.abs() } else { (got / wanted - 1.0).abs() };
         assert!(error < 2.0 * f64::from(f32::EPSILON), "exp({x}) = {got}, wanted {wanted}");
     }
-    assert_eq!(pointwise::exp(f32::NEG_INFINITY), 0.0);
-    assert_eq!(pointwise::exp(0.0), 1.0);
+    assert_eq!(math::exp(f32::NEG_INFINITY), 0.0);
+    assert_eq!(math::exp(0.0), 1.0);
     for i in -12_000..=12_000 {
         let x = f64::from(i) / 1000.0;
-        let (got, wanted) = (f64::from(pointwise::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
+        let (got, wanted) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
         assert!((got - wanted).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, wanted {wanted}");
     }
 }
@@ -186,7 +186,7 @@ fn attention_equals_its_naive_form() {
         }
     }
     let mut row = [1e30, -1e30, 0.0];
-    softmax(&mut row, 1.0);
+    math::softmax(&mut row, 1.0);
     assert_eq!(row, [1.0, 0.0, 0.0]);
 }
 

@@ -8,14 +8,14 @@ use crate::{Error, LabelSet, Result, Weights};
 /// The largest `config.json` that is read, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-pub(super) struct Folder {
-    pub weights: Weights,
-    pub labels: Option<LabelSet>,
+pub(crate) struct Folder {
+    pub(crate) weights: Weights,
+    pub(crate) labels: Option<LabelSet>,
     config: Option<ModelConfig>,
 }
 
 impl Folder {
-    pub fn open(path: &Path) -> Result<Self> {
+    pub(crate) fn open(path: &Path) -> Result<Self> {
         let found = |name: &&str| path.join(name).is_file();
         let weights = ["model.safetensors", "model.safetensors.index.json"].into_iter().find(found);
         let weights = weights.ok_or_else(|| Error::Checkpoint {
@@ -51,7 +51,7 @@ impl Folder {
     }
 
     /// The configuration and what had to be assumed.
-    pub fn model(&self) -> Result<(ModelConfig, Vec<String>)> {
+    pub(crate) fn model(&self) -> Result<(ModelConfig, Vec<String>)> {
         match &self.config {
             Some(config) => Ok((config.clone(), Vec::new())),
             None => detect(&self.weights).map(|detected| (detected.config, detected.assumptions)),
@@ -61,6 +61,6 @@ impl Folder {
 
 /// Reads a configuration with a key `model`.
 #[cfg(feature = "bundled")]
-pub(super) fn parse_config(text: &str) -> std::result::Result<ModelConfig, String> {
+pub(crate) fn parse_config(text: &str) -> std::result::Result<ModelConfig, String> {
     serde_json::from_str(text).map_err(|error| error.to_string())
 }
