@@ -13,6 +13,10 @@ pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
         return Err(malformed(cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail))));
     };
     let is_fragmented = boxes.iter().any(|(name, _)| name == b"moof");
+    // `symphonia` goes through as many packets as a run claims, be it a billion.
+    if n_packets_in_fragments(&boxes) > bytes.len() as u64 {
+        return Err(malformed("its fragments claim more packets than the file has bytes"));
+    }
     let sound = Sound::read(movie)?;
     if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
         return Err(AudioReason::Codec(sound.codec_name()).into());
@@ -100,6 +104,15 @@ fn boxes(bytes: &[u8]) -> (Vec<(Name, &[u8])>, Option<Cut>) {
         rest = after;
     }
     (found, None)
+}
+
+/// How many packets the runs of all fragments claim.
+fn n_packets_in_fragments(found: &[(Name, &[u8])]) -> u64 {
+    let within = |contents, name: &'static Name| boxes(contents).0.into_iter().filter(move |(n, _)| n == name);
+    let fragments = found.iter().filter(|(name, _)| name == b"moof");
+    let tracks = fragments.flat_map(|&(_, fragment)| within(fragment, b"traf"));
+    let runs = tracks.flat_map(|(_, track)| within(track, b"trun"));
+    runs.filter_map(|(_, run)| u32_at(run, 4)).map(u64::from).sum()
 }
 
 fn find<'a>(boxes: &[(Name, &'a [u8])], name: &Name) -> Option<&'a [u8]> {
