@@ -397,7 +397,7 @@ fn cut_short_says_what_is_there() {
         let begun = Instant::now();
         let reason = refused(&file, "28 are there");
         assert_eq!(reason, AudioReason::Truncated { declared: u64::from(declared) / 4, found: 28 });
-        assert!(begun.elapsed() < Duration::from_secs(1));
+        assert!(begun.elapsed() < Duration::from_secs(5));
     }
     assert_eq!(refused(&simple(&fmt(1, 1, 8_000, 16), &[]), "no samples"), AudioReason::NoSamples);
 }

@@ -358,7 +358,7 @@ fn no_bytes_make_it_panic() {
         assert!(n_refused > n_rounds / 4, "{name}: {n_read} read, {n_refused} refused");
     }
     println!("slowest {slowest:?}, all {:?}", begun.elapsed());
-    assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+    assert!(slowest < Duration::from_secs(10), "{slowest:?}");
 }
 
 #[test]
