@@ -17,11 +17,12 @@ fn main() {
 
 fn embed(mut args: Vec<OsString>) -> Result<(), Box<dyn std::error::Error>> {
     let device = clipwise::device::best()?;
-    let mut tagger = Tagger::bundled(&device)?;
-    if args.len() > 1 && args[0] == "--weights" {
-        tagger = Tagger::open(&args[1], &device)?;
-        args.drain(..2);
-    }
+    let tagger = if args.len() > 1 && args[0] == "--weights" {
+        let checkpoint = args.drain(..2).next_back().unwrap_or_default();
+        Tagger::open(checkpoint, &device)?
+    } else {
+        Tagger::bundled(&device)?
+    };
     tagger.assumptions().iter().for_each(|assumption| eprintln!("note: {assumption}"));
     let json = args.first().is_some_and(|arg| arg == "--json");
     let files = &args[usize::from(json)..];

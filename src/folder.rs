@@ -58,9 +58,3 @@ impl Folder {
         }
     }
 }
-
-/// Reads a configuration with a key `model`.
-#[cfg(feature = "bundled")]
-pub(crate) fn parse_config(text: &str) -> std::result::Result<ModelConfig, String> {
-    serde_json::from_str(text).map_err(|error| error.to_string())
-}

@@ -6,7 +6,6 @@ use candle_core::Device;
 
 use crate::error::Context;
 use crate::folder;
-use crate::models::batch::check_samples;
 use crate::models::{ModelConfig, TaggingModel, detect};
 use crate::{Error, LabelSet, Result, Tagging, Waveform, WaveformBatch, Weights};
 
@@ -43,8 +42,9 @@ impl Tagger {
     #[cfg(feature = "bundled")]
     pub fn bundled(device: &Device) -> Result<Self> {
         let weights = Weights::from_bytes(include_bytes!("../weights/ced-tiny/model.safetensors").as_slice())?;
-        let config = folder::parse_config(include_str!("../weights/ced-tiny/config.json"));
-        let config = config.map_err(|reason| Error::Checkpoint { path: "<bundled>".into(), reason })?;
+        let unusable = |reason: String| Error::Checkpoint { path: "<bundled>".into(), reason };
+        let config = serde_json::from_str(include_str!("../weights/ced-tiny/config.json"));
+        let config = config.map_err(|error| unusable(error.to_string()))?;
         Self::from_config(&config, &weights, device, Vec::new())
     }
 
@@ -152,10 +152,7 @@ impl Tagger {
             return Ok(Vec::new());
         }
         let rate = self.model.sample_rate();
-        let row = |waveform: &Waveform| {
-            check_samples(&waveform.samples)?; // before resampling spreads a NaN over its neighbours
-            Ok(waveform.resample(rate)?.samples)
-        };
+        let row = |waveform: &Waveform| Ok(waveform.resample(rate)?.samples);
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
         self.model.forward(&WaveformBatch::new(rows, rate)?)?.to_taggings(&self.labels)
     }

@@ -2,12 +2,15 @@
 //!
 //! `tests/golden/frontend.py` makes the data and says what each tensor is. Signals are rebuilt here, bit for bit.
 
+mod common;
+
 use std::collections::{BTreeMap, HashMap};
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 
 use clipwise::Error;
 use clipwise::frontend::*;
+use common::signal;
 use ndarray::{Array2, Array3, Axis};
 use safetensors::{Dtype, SafeTensors};
 
@@ -71,7 +74,7 @@ impl Golden {
         let cases: Vec<_> = case_names
             .map(|case| {
                 let (kind, count) = case.split_once('.').unwrap();
-                (case.to_owned(), clip(kind, count.parse().unwrap(), f64::from(self.config.sample_rate)))
+                (case.to_owned(), clip(kind, count.parse().unwrap(), self.config.sample_rate))
             })
             .collect();
         assert!(!cases.is_empty(), "{}: no {tensor}", self.name);
@@ -79,7 +82,10 @@ impl Golden {
     }
 }
 
-fn clip(kind: &str, count: usize, sample_rate: f64) -> Vec<f32> {
+/// The seed of `frontend.py`.
+const SEED: u64 = 9;
+
+fn clip(kind: &str, count: usize, sample_rate: u32) -> Vec<f32> {
     let sample = |t: usize| match kind {
         "tone" => 1.0 - ((t % 32) as f32 - 16.0).abs() / 8.0,
         "click" => f32::from(t == count / 3),
@@ -87,36 +93,10 @@ fn clip(kind: &str, count: usize, sample_rate: f64) -> Vec<f32> {
         other => panic!("{other}"),
     };
     match kind {
-        "mixed" => mixed(count, sample_rate),
-        "faint" => mixed(count, sample_rate).iter().map(|x| x * 2f32.powi(-12)).collect(),
+        "mixed" => signal(count, sample_rate, SEED),
+        "faint" => signal(count, sample_rate, SEED).iter().map(|x| x * 2f32.powi(-12)).collect(),
         _ => (0..count).map(sample).collect(),
     }
-}
-
-/// `signal` of `tests/golden/refcommon.py` with the seed of `frontend.py`.
-fn mixed(count: usize, sample_rate: f64) -> Vec<f32> {
-    const SEED: u64 = 9;
-    let fnv1a64 =
-        b"noise".iter().fold(0xCBF2_9CE4_8422_2325u64, |h, &b| (h ^ u64::from(b)).wrapping_mul(0x100_0000_01B3));
-    let uniform01 = |i: usize| {
-        let mut z = (fnv1a64 ^ SEED).wrapping_add((i as u64 + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((z ^ (z >> 31)) >> 40) as f64 * 2f64.powi(-24)
-    };
-    let sample = |i: usize| {
-        let t = i as f64;
-        let mut tones = 0.0;
-        for (k, hz) in [110.0, 440.0, 2500.0, 9000.0].into_iter().enumerate() {
-            let phase = (t * hz / sample_rate) % 1.0;
-            tones += 0.12 / (k + 1) as f64 * (4.0 * (phase - 0.5).abs() - 1.0);
-        }
-        let quarter = (t * 4.0 / sample_rate) as usize % 4;
-        let x = tones * [1.0, 1.0, 0.0, 1.0][quarter] + [0.5, 0.05, 0.0, 0.2][quarter] * (2.0 * uniform01(i) - 1.0);
-        let x = if count > 10 && i == count / 3 { 0.99 } else { x };
-        (x * 32767.0).round_ties_even().clamp(-32768.0, 32767.0) as f32 / 32768.0
-    };
-    (0..count).map(sample).collect()
 }
 
 /// The largest distance between two matrices; fails beyond `bar`, with the place.
@@ -249,7 +229,7 @@ fn dft_kernels_are_the_published_ones() {
 
 #[test]
 fn every_transform_length_is_the_dft() {
-    let samples = mixed(300, 16_000.0);
+    let samples = signal(300, 16_000, SEED);
     for n_fft in [1usize, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 31, 45, 64, 97, 101, 128, 255, 256] {
         let (win_length, window) = (n_fft.div_ceil(2), Window::Rectangular);
         let config = StftConfig {
@@ -279,7 +259,7 @@ fn every_transform_length_is_the_dft() {
 #[test]
 fn sparse_filters_are_the_dense_matrix() {
     let bank = MelFilterBank::new(&LogMelConfig::PANNS_16K.mel()).unwrap();
-    let spectrum = Stft::new(&LogMelConfig::PANNS_16K.stft()).unwrap().power(&mixed(4000, 16_000.0)).unwrap();
+    let spectrum = Stft::new(&LogMelConfig::PANNS_16K.stft()).unwrap().power(&signal(4000, 16_000, SEED)).unwrap();
     let dense = spectrum.mapv(f64::from).dot(&bank.to_array().mapv(f64::from).t());
     let largest = dense.iter().copied().fold(0.0, f64::max);
     assert_close("row-major", &bank.apply(&spectrum).unwrap(), &dense, 1e-7 * largest);
@@ -291,7 +271,7 @@ fn sparse_filters_are_the_dense_matrix() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let samples = mixed(100_000, 32_000.0);
+    let samples = signal(100_000, 32_000, SEED);
     let config = LogMelConfig { top_db: Some(60.0), ..LogMelConfig::PANNS_32K };
     let log_mel = LogMel::new(&config).unwrap();
     let on = |threads| {

@@ -45,6 +45,12 @@ impl Framing {
         1 + (n_samples - (self.n_fft - 2 * self.margin).min(n_samples)) / self.hop_length
     }
 
+    /// The shortest clip with at least `n_frames` frames, for `n_frames` of 1 or more.
+    pub fn samples_for(&self, n_frames: usize) -> usize {
+        let frames = (n_frames - 1).saturating_mul(self.hop_length).saturating_add(self.n_fft - 2 * self.margin);
+        frames.max(self.min_samples())
+    }
+
     /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.
     pub fn check(&self, samples: &[f32]) -> Result<usize> {
         if samples.len() < self.min_samples() {

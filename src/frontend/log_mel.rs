@@ -239,6 +239,11 @@ impl LogMel {
         self.stft.min_samples()
     }
 
+    /// The shortest clip that has at least `n_frames` frames; [`min_samples`](Self::min_samples) for 0.
+    pub fn samples_for(&self, n_frames: usize) -> usize {
+        self.stft.framing().samples_for(n_frames.max(1))
+    }
+
     /// The log-mel spectrogram of mono samples at the configured rate: `[n_frames, n_mels]`, in dB.
     ///
     /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.

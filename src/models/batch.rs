@@ -51,7 +51,7 @@ pub fn forward_by_length(
 }
 
 /// Refuses a clip without samples or with NaN or infinite ones.
-pub fn check_samples(clip: &[f32]) -> Result<()> {
+fn check_samples(clip: &[f32]) -> Result<()> {
     if clip.is_empty() {
         return Err(Error::TooShort { needed: 1, got: 0 });
     }

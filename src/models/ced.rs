@@ -310,9 +310,7 @@ impl TaggingModel for Ced {
     }
 
     fn min_samples(&self) -> usize {
-        let LogMelConfig { n_fft, hop_length, center, .. } = self.config.log_mel;
-        let frames = (PATCH - 1) * hop_length + if center { 0 } else { n_fft };
-        frames.max(self.log_mel.min_samples())
+        self.log_mel.samples_for(PATCH)
     }
 
     fn device(&self) -> &Device {

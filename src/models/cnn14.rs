@@ -238,9 +238,7 @@ impl TaggingModel for Cnn14 {
     }
 
     fn min_samples(&self) -> usize {
-        let LogMelConfig { n_fft, hop_length, center, .. } = self.config.log_mel;
-        let frames = (MIN_FRAMES - 1) * hop_length + if center { 0 } else { n_fft };
-        frames.max(self.log_mel.min_samples())
+        self.log_mel.samples_for(MIN_FRAMES)
     }
 
     fn device(&self) -> &Device {

@@ -16,7 +16,7 @@ pub mod ced;
 pub mod cnn14;
 pub mod leenet;
 
-pub(crate) mod batch;
+mod batch;
 mod detect;
 mod panns;
 

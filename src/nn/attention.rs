@@ -3,7 +3,7 @@
 //! Vaswani et al., "Attention Is All You Need", 2017 (arXiv 1706.03762): `softmax(q kᵀ / √head_dim) v` per head, the heads
 //! side by side, then a linear layer.
 
-use candle_core::{D, DType, Tensor};
+use candle_core::{D, Tensor};
 
 use super::kernels::ops::AttentionOp;
 use super::{Linear, has_kernels};
@@ -71,7 +71,7 @@ impl SelfAttention {
             let lowest = Tensor::new(f32::MIN, qkv.device())?.broadcast_as(scores.shape())?;
             scores = beyond.broadcast_as(scores.shape())?.where_cond(&lowest, &scores)?;
         }
-        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?.to_dtype(DType::F32)?;
+        let weights = candle_nn::ops::softmax(&scores, D::Minus1)?;
         weights.matmul(&part(2)?)?.transpose(1, 2)?.reshape((batch, n_tokens, width / 3))
     }
 }
