@@ -22,7 +22,9 @@ use super::batch::{Input, forward_by_length};
 use super::{TaggingModel, panns};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, ChannelAffine, Conv2d, Conv2dConfig, Linear, Pool2d, Pooling};
+use crate::nn::{
+    Activation, BatchNorm, ChannelAffine, Conv2d, Conv2dConfig, FeatureMap, Linear, Pool2d, Pooling, Workspace,
+};
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
 
@@ -120,6 +122,7 @@ pub struct Cnn14 {
     blocks: [ConvBlock; 6],
     fc1: Linear,
     head: Linear,
+    workspace: Workspace,
 }
 
 impl Cnn14 {
@@ -143,9 +146,9 @@ impl Cnn14 {
         let block = |i: usize| {
             let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
             // The last block is not pooled.
-            let size = if i == 5 { (1, 1) } else { (2, 2) };
-            let pool = Pool2d { pooling: if i == 5 { Pooling::Avg } else { config.pooling }, size };
-            ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), in_channels, config.channels[i], pool)
+            let pool = (i < 5).then_some(Pool2d { pooling: config.pooling, size: (2, 2) });
+            let shape = (in_channels, config.channels[i], config.log_mel.n_mels >> i);
+            ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), shape, pool)
         };
         let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
@@ -159,7 +162,16 @@ impl Cnn14 {
         };
         let head = Linear::load(&head, embedding_dim, config.n_classes, Activation::Identity)?;
         root.finish(config.name())?;
-        Ok(Self { config: config.clone(), device: device.clone(), log_mel, bn0, blocks, fc1, head })
+        Ok(Self {
+            config: config.clone(),
+            device: device.clone(),
+            log_mel,
+            bn0,
+            blocks,
+            fc1,
+            head,
+            workspace: Workspace::default(),
+        })
     }
 
     /// The configuration that it was loaded with.
@@ -183,9 +195,9 @@ impl Cnn14 {
         if n_frames < MIN_FRAMES {
             return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
         }
-        let x = self.bn0.forward(log_mel)?; // [batch, 1, n_frames, n_mels]
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let embedding = self.fc1.forward(&global_pool(&x)?)?; // [batch, embedding_dim]
+        let x = FeatureMap::new(&self.bn0.forward(log_mel)?, &self.workspace)?; // [batch, 1, n_frames, n_mels]
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?; // [batch, 2048, n_frames / 32, n_mels / 32]
+        let embedding = self.fc1.forward(&global_pool(&x.to_tensor()?)?)?; // [batch, embedding_dim]
         let logits = self.head.forward(&embedding)?; // [batch, n_classes]
         match self.config.head {
             Head::Audioset => TaggingOutput::multi_label(logits, embedding),
@@ -199,9 +211,10 @@ impl Cnn14 {
     /// As [`Cnn14::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut stages = vec![("bn0".to_string(), self.bn0.forward(log_mel)?)];
+        let mut x = FeatureMap::new(&stages[0].1, &self.workspace)?;
         for (i, block) in self.blocks.iter().enumerate() {
-            let x = block.forward(&stages[i].1)?;
-            stages.push((format!("block{}", i + 1), x));
+            x = block.forward(x)?;
+            stages.push((format!("block{}", i + 1), x.to_tensor()?));
         }
         let pooled = global_pool(&stages[6].1)?;
         stages.push(("pooled".to_string(), pooled));
@@ -264,26 +277,30 @@ impl Config {
     }
 }
 
-/// Two 3x3 convolutions with batch norm and ReLU, then pooling.
+/// Two 3x3 convolutions with batch norm and ReLU, then perhaps pooling.
 #[derive(Debug)]
 struct ConvBlock {
     conv1: Conv2d,
     conv2: Conv2d,
-    pool: Pool2d,
 }
 
 impl ConvBlock {
-    fn load(weights: &Loader, in_channels: usize, out_channels: usize, pool: Pool2d) -> Result<Self> {
-        let conv = |i: usize, in_channels: usize| {
-            let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1 };
+    fn load(
+        weights: &Loader,
+        (in_channels, out_channels, n_mels): (usize, usize, usize),
+        pool: Option<Pool2d>,
+    ) -> Result<Self> {
+        let conv = |i: usize, in_channels: usize, pool: Option<Pool2d>| {
+            let width = Some(n_mels);
+            let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
             let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
             Conv2d::load(&conv, &norm, config, Activation::Relu)
         };
-        Ok(Self { conv1: conv(1, in_channels)?, conv2: conv(2, out_channels)?, pool })
+        Ok(Self { conv1: conv(1, in_channels, None)?, conv2: conv(2, out_channels, pool)? })
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.pool.forward(&self.conv2.forward(&self.conv1.forward(x)?)?)
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
+        self.conv2.forward_map(self.conv1.forward_map(x)?)
     }
 }
 

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 use crate::error::Context;
-use crate::nn::{Activation, Conv1d, Conv1dConfig, Linear, Pool1d};
+use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
 
@@ -99,6 +99,7 @@ pub struct LeeNet {
     blocks: Vec<ConvBlock>,
     fc1: Linear,
     fc_audioset: Linear,
+    workspace: Workspace,
 }
 
 impl LeeNet {
@@ -113,7 +114,8 @@ impl LeeNet {
         let mut in_channels = 1;
         for (i, &out_channels) in config.channels.iter().enumerate() {
             let stride = if i == 0 { THREE } else { 1 };
-            let first = Conv1dConfig { in_channels, out_channels, kernel: THREE, stride, padding: THREE / 2 };
+            let first =
+                Conv1dConfig { in_channels, out_channels, kernel: THREE, stride, padding: THREE / 2, pool: None };
             let pooled = i > 0 && (i < 8 || config.pool_last);
             let weights = root.at(format_args!("conv_block{}", i + 1));
             blocks.push(ConvBlock::load(&weights, first, config.convs_per_block, pooled)?);
@@ -123,7 +125,14 @@ impl LeeNet {
         let fc_audioset = &root.at("fc_audioset");
         let fc_audioset = Linear::load(fc_audioset, config.embedding_dim, config.n_classes, Activation::Identity)?;
         root.finish(config.name())?;
-        Ok(Self { config: config.clone(), device: device.clone(), blocks, fc1, fc_audioset })
+        Ok(Self {
+            config: config.clone(),
+            device: device.clone(),
+            blocks,
+            fc1,
+            fc_audioset,
+            workspace: Workspace::default(),
+        })
     }
 
     /// The configuration that it was loaded with.
@@ -133,7 +142,8 @@ impl LeeNet {
 
     /// `x` `[batch, 1, n_samples]`.
     fn forward_samples(&self, x: Tensor) -> Result<TaggingOutput> {
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?; // [batch, 256, n_frames]
+        let x = FeatureMap::new(&x, &self.workspace)?;
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?.to_sequence()?; // [batch, 256, n_frames]
         let x = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
         let embedding = self.fc1.forward(&x)?; // [batch, embedding_dim]
         let logits = self.fc_audioset.forward(&embedding)?; // [batch, n_classes]
@@ -179,24 +189,20 @@ impl TaggingModel for LeeNet {
 
 /// One or two convolutions with batch norm and ReLU, then perhaps a maximum over 3.
 #[derive(Debug)]
-struct ConvBlock {
-    convs: Vec<Conv1d>,
-    pool: Option<Pool1d>,
-}
+struct ConvBlock(Vec<Conv1d>);
 
 impl ConvBlock {
     fn load(weights: &Loader, first: Conv1dConfig, n_convs: usize, pooled: bool) -> Result<Self> {
         let second = Conv1dConfig { in_channels: first.out_channels, stride: 1, ..first };
-        let load = |(config, i): (Conv1dConfig, usize)| {
+        let load = |(i, config): (usize, Conv1dConfig)| {
+            let pool = (pooled && i == n_convs).then_some(Pool1d { size: THREE, padding: THREE / 2 });
             let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
-            Conv1d::load(&conv, &norm, config, Activation::Relu)
+            Conv1d::load(&conv, &norm, Conv1dConfig { pool, ..config }, Activation::Relu)
         };
-        let convs = [(first, 1), (second, 2)].into_iter().take(n_convs).map(load).collect::<Result<_>>()?;
-        Ok(Self { convs, pool: pooled.then_some(Pool1d { size: THREE, padding: THREE / 2 }) })
+        Ok(Self([(1, first), (2, second)].into_iter().take(n_convs).map(load).collect::<Result<_>>()?))
     }
 
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.convs.iter().try_fold(x.clone(), |x, conv| conv.forward(&x))?;
-        self.pool.map_or(Ok(x.clone()), |pool| pool.forward(&x))
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
+        self.0.iter().try_fold(x, |x, conv| conv.forward_map(x))
     }
 }

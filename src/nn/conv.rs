@@ -1,17 +1,22 @@
-//! Convolutions with bias, batch norm folded in, and activation.
+//! Convolutions with batch norm folded in, activation, and pooling.
 //!
 //! As everywhere in this field a convolution is a cross-correlation: the kernel is not flipped.
 
 use candle_core::Tensor;
 
-use super::kernels::ops::BiasActivationOp;
-use super::{Activation, BatchNorm, has_kernels};
+use super::kernels::conv::{Conv, Filters, Input};
+use super::kernels::direct::Geometry;
+use super::kernels::lanes::Level;
+use super::kernels::workspace::Workspace;
+use super::map::{FeatureMap, Values, with_planes};
+use super::pool::Pool;
+use super::{Activation, BatchNorm, Pool1d, Pool2d};
 use crate::error::Context;
 use crate::weights::Loader;
 use crate::{Error, Result};
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Conv2dConfig {
     /// Channels in.
     pub in_channels: usize,
@@ -23,14 +28,18 @@ pub struct Conv2dConfig {
     pub stride: usize,
     /// Zeros added on each side of both axes.
     pub padding: usize,
+    /// Columns of the maps that it will see, where they are known: a layer for 1 or 2 of them needs fewer products, and
+    /// refuses maps of another width.
+    pub width: Option<usize>,
+    /// Pooling after the activation.
+    pub pool: Option<Pool2d>,
 }
 
 /// A 2-D convolution without groups, `[batch, in, height, width]` to `[batch, out, height', width']`.
 #[derive(Debug)]
 pub struct Conv2d {
     config: Conv2dConfig,
-    weight: Tensor, // [out, in, kernel, kernel]
-    epilogue: Epilogue,
+    layer: Layer,
 }
 
 impl Conv2d {
@@ -39,11 +48,18 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
-        let Conv2dConfig { in_channels, out_channels, kernel, stride, .. } = config;
+        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, .. } = config;
         check_geometry(kernel, stride)?;
-        let filters = conv.get("weight", (out_channels, in_channels, kernel, kernel))?;
-        let (weight, epilogue) = fold(&filters, BatchNorm::load(norm, out_channels)?, activation)?;
-        Ok(Self { config, weight, epilogue })
+        let geometry = Geometry {
+            in_channels,
+            out_channels,
+            kernel: (kernel, kernel),
+            stride: (stride, stride),
+            padding: (padding, padding),
+        };
+        let norm = BatchNorm::load(norm, out_channels)?;
+        let layer = Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, norm, activation)?;
+        Ok(Self { config, layer })
     }
 
     /// `x` `[batch, in, height, width]` to `[batch, out, height', width']`.
@@ -51,15 +67,24 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Conv2dConfig { kernel, stride, padding, .. } = self.config;
-        check_input(&x.dims()[x.rank().min(2)..], kernel, padding).context("a convolution")?;
-        let y = x.conv2d(&self.weight, padding, stride, 1, 1).context("a convolution")?;
-        self.epilogue.forward(y)
+        self.forward_map(FeatureMap::new(x, &Workspace::default())?)?.to_tensor()
+    }
+
+    /// The same from layer to layer.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape does not fit.
+    pub fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
+        let Conv2dConfig { kernel, stride, padding, pool, .. } = self.config;
+        self.layer.forward(x, pool.map(Pool::from), |x, weight| {
+            check_input(&x.dims()[x.rank().min(2)..], kernel, padding)?;
+            x.conv2d(weight, padding, stride, 1, 1)
+        })
     }
 }
 
 /// Geometry of a [`Conv1d`], no groups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Conv1dConfig {
     /// Channels in.
     pub in_channels: usize,
@@ -71,14 +96,15 @@ pub struct Conv1dConfig {
     pub stride: usize,
     /// Zeros added on each side.
     pub padding: usize,
+    /// Pooling after the activation.
+    pub pool: Option<Pool1d>,
 }
 
 /// A 1-D convolution without groups, `[batch, in, length]` to `[batch, out, length']`.
 #[derive(Debug)]
 pub struct Conv1d {
     config: Conv1dConfig,
-    weight: Tensor, // [out, in, kernel]
-    epilogue: Epilogue,
+    layer: Layer,
 }
 
 impl Conv1d {
@@ -87,22 +113,35 @@ impl Conv1d {
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
-        let Conv1dConfig { in_channels, out_channels, kernel, stride, .. } = config;
+        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, .. } = config;
         check_geometry(kernel, stride)?;
-        let filters = conv.get("weight", (out_channels, in_channels, kernel))?;
-        let (weight, epilogue) = fold(&filters, BatchNorm::load(norm, out_channels)?, activation)?;
-        Ok(Self { config, weight, epilogue })
+        let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
+        let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
+        let norm = BatchNorm::load(norm, out_channels)?;
+        let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), norm, activation)?;
+        Ok(Self { config, layer })
     }
 
-    /// `x` `[batch, in, length]` to `[batch, out, (length + 2 · padding − kernel) / stride + 1]`.
+    /// `x` `[batch, in, length]` to `[batch, out, (length + 2 · padding − kernel) / stride + 1]`, pooled.
     ///
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let Conv1dConfig { kernel, stride, padding, .. } = self.config;
-        check_input(&x.dims()[x.rank().min(2)..], kernel, padding).context("a convolution")?;
-        let y = x.conv1d(&self.weight, padding, stride, 1, 1).context("a convolution")?;
-        self.epilogue.forward(y)
+        x.dims3().context("a convolution")?;
+        self.forward_map(FeatureMap::new(x, &Workspace::default())?)?.to_sequence()
+    }
+
+    /// The same from layer to layer: maps of width 1.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape does not fit.
+    pub fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
+        let Conv1dConfig { kernel, stride, padding, pool, .. } = self.config;
+        self.layer.forward(x, pool.map(Pool::from), |x, weight| {
+            let x = x.squeeze(3)?;
+            check_input(&x.dims()[x.rank().min(2)..], kernel, padding)?;
+            x.conv1d(weight, padding, stride, 1, 1)?.unsqueeze(3)
+        })
     }
 }
 
@@ -123,34 +162,73 @@ fn check_input(axes: &[usize], kernel: usize, padding: usize) -> candle_core::Re
     }
 }
 
-fn fold(filters: &Tensor, norm: BatchNorm, activation: Activation) -> Result<(Tensor, Epilogue)> {
-    let (weight, bias) = norm.fold_into(filters).context("folding a batch norm")?;
-    Ok((weight, Epilogue::new(bias, activation, filters.device())?))
-}
-
-/// Bias and activation after a convolution.
+/// Filters where they are used.
 #[derive(Debug)]
-struct Epilogue {
-    op: BiasActivationOp,
-    bias: Tensor, // [channels]
+enum Layer {
+    /// Packed for the kernels.
+    Cpu(Conv),
+    /// As tensors on another device.
+    Device {
+        weight: Tensor, // [out, in, …]
+        bias: Tensor,   // [1, out, 1, 1]
+        activation: Activation,
+    },
 }
 
-impl Epilogue {
-    fn new(bias: Vec<f32>, activation: Activation, device: &candle_core::Device) -> Result<Self> {
-        let tensor = Tensor::new(bias.as_slice(), device).context("moving a bias to the device")?;
-        Ok(Self { op: BiasActivationOp { bias, activation }, bias: tensor })
+impl Layer {
+    fn load(
+        conv: &Loader,
+        shape: &[usize],
+        geometry: Geometry,
+        width: Option<usize>,
+        norm: BatchNorm,
+        activation: Activation,
+    ) -> Result<Self> {
+        if conv.device().is_cpu() {
+            let values = conv.get_vec("weight", shape)?;
+            let filters = Filters { values: &values, scale: &norm.scale, bias: &norm.shift, activation };
+            return Ok(Self::Cpu(Conv::pack(geometry, width, filters)));
+        }
+        let filters = conv.get("weight", shape)?;
+        let (weight, bias) = norm.fold_into(&filters).context("folding a batch norm")?;
+        let bias = Tensor::from_vec(bias, (1, geometry.out_channels, 1, 1), filters.device());
+        Ok(Self::Device { weight, bias: bias.context("moving a bias to the device")?, activation })
     }
 
-    /// `y` `[batch, channels, …]`, fresh from the convolution and owned by nobody else.
-    fn forward(&self, y: Tensor) -> Result<Tensor> {
-        let context = "bias and activation";
-        if has_kernels(&y) {
-            y.inplace_op1(&self.op).context(context)?;
-            return Ok(y);
+    fn forward(
+        &self,
+        x: FeatureMap,
+        pool: Option<Pool>,
+        conv: impl FnOnce(Tensor, &Tensor) -> candle_core::Result<Tensor>,
+    ) -> Result<FeatureMap> {
+        let context = "a convolution";
+        match self {
+            Self::Cpu(layer) => {
+                let pool = pool.map(|Pool { pooling, window }| (pooling, window));
+                let (level, workspace) = (Level::best(), x.workspace);
+                let map = match &x.values {
+                    Values::Blocks(map) => layer.forward(Input::Map(map), pool, level, &workspace),
+                    Values::Tensor(x) => {
+                        with_planes(x, |x, shape| layer.forward(Input::Planes(x, shape), pool, level, &workspace))
+                            .context(context)?
+                    }
+                };
+                let map = map.ok_or_else(|| match &x.values {
+                    Values::Blocks(map) => format!("{:?}", map.shape),
+                    Values::Tensor(x) => format!("{:?}", x.shape()),
+                });
+                let refuse = |shape| candle_core::Error::Msg(format!("a layer cannot take maps of shape {shape}"));
+                Ok(FeatureMap::with(workspace, map.map_err(refuse).context(context)?))
+            }
+            Self::Device { weight, bias, activation } => {
+                let y = conv(x.to_tensor()?, weight).and_then(|y| y.broadcast_add(bias));
+                let y = y.and_then(|y| activation.forward(y)).context(context)?;
+                let y = FeatureMap::new(&y, &x.workspace)?;
+                match pool {
+                    Some(pool) => pool.forward(y),
+                    None => Ok(y),
+                }
+            }
         }
-        let mut shape = vec![1; y.rank()];
-        shape[1] = self.bias.elem_count();
-        let bias = self.bias.reshape(shape).context(context)?;
-        y.broadcast_add(&bias).and_then(|y| self.op.activation.forward(y)).context(context)
     }
 }

@@ -18,18 +18,22 @@ mod attention;
 mod conv;
 mod kernels;
 mod linear;
+mod map;
 mod norm;
 mod pool;
 mod transformer;
 
 pub use attention::SelfAttention;
 pub use conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
+pub use kernels::workspace::Workspace;
 pub use linear::Linear;
+pub use map::FeatureMap;
 pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
 pub use transformer::{NormPlace, TransformerBlock};
 
 use candle_core::Tensor;
+use kernels::lanes::{LANES, Lanes};
 
 /// The function after a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,6 +53,27 @@ impl Activation {
             Self::Relu => kernels::math::relu(x),
             Self::Gelu => kernels::math::gelu(x),
         }
+    }
+
+    /// On the lanes of a kernel.
+    #[inline(always)]
+    fn of<L: Lanes>(self, x: L) -> L {
+        match self {
+            Self::Identity => x,
+            Self::Relu => x.relu(),
+            _ => {
+                let mut values = [0.0; LANES];
+                x.store(&mut values, 0);
+                self.apply_to(&mut values);
+                L::load(&values, 0)
+            }
+        }
+    }
+
+    /// Out of line: it would be copied into every kernel.
+    #[inline(never)]
+    fn apply_to(self, values: &mut [f32; LANES]) {
+        *values = values.map(|x| self.apply(x));
     }
 
     fn forward(self, x: Tensor) -> candle_core::Result<Tensor> {

@@ -3,9 +3,10 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
-use super::has_kernels;
-use super::kernels::ops::PoolOp;
-use super::kernels::pool::Geometry;
+use super::kernels::lanes::Level;
+use super::kernels::map::{Map, Window};
+use super::kernels::workspace::Workspace;
+use super::map::{FeatureMap, Values, with_planes};
 use crate::Result;
 use crate::error::Context;
 
@@ -24,7 +25,7 @@ pub enum Pooling {
 }
 
 /// 2-D pooling with `stride = size` and no padding: a last row or column that fills no window is dropped.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool2d {
     /// How.
     pub pooling: Pooling,
@@ -38,26 +39,12 @@ impl Pool2d {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        if self.size == (1, 1) && self.pooling != Pooling::AvgMax {
-            return Ok(x.clone());
-        }
-        let context = "pooling";
-        if has_kernels(x) {
-            let geometry = Geometry { size: self.size, padding: 0 };
-            let op = PoolOp { pooling: self.pooling, geometry };
-            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&op)).context(context);
-        }
-        match self.pooling {
-            Pooling::Avg => x.avg_pool2d(self.size),
-            Pooling::Max => x.max_pool2d(self.size),
-            Pooling::AvgMax => x.avg_pool2d(self.size).and_then(|mean| mean + x.max_pool2d(self.size)?),
-        }
-        .context(context)
+        Pool::from(*self).forward(FeatureMap::new(x, &Workspace::default())?)?.to_tensor()
     }
 }
 
 /// 1-D maximum with `stride = size` and padding that never wins (minus infinity), as PyTorch's `max_pool1d`.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pool1d {
     /// Length of a window.
     pub size: usize,
@@ -71,16 +58,56 @@ impl Pool1d {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than the padded `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.dims3().context("pooling")?;
+        Pool::from(*self).forward(FeatureMap::new(x, &Workspace::default())?)?.to_sequence()
+    }
+}
+
+/// Either of them on feature maps.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pool {
+    pub pooling: Pooling,
+    pub window: Window,
+}
+
+impl From<Pool2d> for Pool {
+    fn from(Pool2d { pooling, size }: Pool2d) -> Self {
+        Self { pooling, window: Window { size, padding: 0 } }
+    }
+}
+
+impl From<Pool1d> for Pool {
+    fn from(Pool1d { size, padding }: Pool1d) -> Self {
+        Self { pooling: Pooling::Max, window: Window { size: (size, 1), padding } }
+    }
+}
+
+impl Pool {
+    pub fn forward(self, x: FeatureMap) -> Result<FeatureMap> {
         let context = "pooling";
-        let x = x.unsqueeze(2).context(context)?; // [batch, channels, 1, length]
-        let y = if has_kernels(&x) {
-            let geometry = Geometry { size: (1, self.size), padding: self.padding };
-            let op = PoolOp { pooling: Pooling::Max, geometry };
-            x.contiguous().and_then(|x| x.apply_op1_no_bwd(&op))
-        } else {
-            // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
-            x.pad_with_same(3, self.padding, self.padding).and_then(|x| x.max_pool2d((1, self.size)))
-        };
-        y.and_then(|y| y.squeeze(2)).context(context)
+        let Self { pooling, window } = self;
+        if x.has_kernels() {
+            let level = Level::best();
+            let map =
+                match &x.values {
+                    Values::Blocks(map) => map.pool(pooling, window, level, &x.workspace),
+                    Values::Tensor(tensor) => {
+                        let blocked = |x: &[f32], shape, workspace: &Workspace| Map::from_planes(x, shape, workspace);
+                        with_planes(tensor, |planes, shape| blocked(planes, shape, &x.workspace))
+                            .context(context)?
+                            .pool(pooling, window, level, &x.workspace)
+                    }
+                };
+            let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit the map"));
+            return Ok(FeatureMap::with(x.workspace.clone(), map.ok_or_else(refuse).context(context)?));
+        }
+        // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
+        let tensor = x.to_tensor()?;
+        let y = tensor.pad_with_same(2, window.padding, window.padding).and_then(|y| match pooling {
+            Pooling::Avg => y.avg_pool2d(window.size),
+            Pooling::Max => y.max_pool2d(window.size),
+            Pooling::AvgMax => y.avg_pool2d(window.size).and_then(|mean| mean + y.max_pool2d(window.size)?),
+        });
+        FeatureMap::new(&y.context(context)?, &x.workspace)
     }
 }

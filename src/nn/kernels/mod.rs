@@ -4,12 +4,26 @@
 //! one thread in one fixed order, so results do not depend on the number of threads.
 
 pub(super) mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod axis;
+pub(super) mod conv;
+#[cfg(test)]
+mod conv_reference;
+pub(super) mod direct;
 mod gemm;
+pub(super) mod lanes;
 pub(super) mod linear;
+pub(super) mod map;
 pub(super) mod math;
 pub(super) mod ops;
 pub(super) mod pointwise;
-pub(super) mod pool;
+mod portable;
 #[cfg(test)]
 mod reference;
 mod simd;
+mod tile;
+mod transformed;
+pub(super) mod workspace;

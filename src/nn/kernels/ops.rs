@@ -1,42 +1,11 @@
 //! The kernels as candle operations on contiguous f32 tensors.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, InplaceOp1, Layout, Result, Shape};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape};
 
 use super::attention::{self, Heads};
 use super::simd::dispatch;
-use super::{linear, math, pointwise, pool};
-use crate::nn::{Activation, BatchNorm, Pooling};
-
-/// Bias and activation of a convolution's output `[batch, channels, …]`, in place.
-#[derive(Debug)]
-pub struct BiasActivationOp {
-    pub bias: Vec<f32>,
-    pub activation: Activation,
-}
-
-impl InplaceOp1 for BiasActivationOp {
-    fn name(&self) -> &'static str {
-        "bias-activation"
-    }
-
-    fn cpu_fwd(&self, storage: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let Some((start, end)) = layout.contiguous_offsets() else { return Err(not_contiguous()) };
-        let CpuStorage::F32(values) = storage else { return Err(not_f32()) };
-        let dims = layout.dims();
-        if dims.len() < 2 || dims[1] != self.bias.len() {
-            return Err(wrong_shape(layout));
-        }
-        let plane = dims[2..].iter().product();
-        let values = &mut values[start..end];
-        match self.activation {
-            _ if values.is_empty() => {}
-            Activation::Identity => pointwise::bias_activation(values, &self.bias, plane, |y| y),
-            Activation::Relu => pointwise::bias_activation(values, &self.bias, plane, math::relu),
-            Activation::Gelu => pointwise::bias_activation(values, &self.bias, plane, math::gelu),
-        }
-        Ok(())
-    }
-}
+use super::{linear, math, pointwise};
+use crate::nn::{Activation, BatchNorm};
 
 /// A scale and a shift per channel of the last dimension.
 #[derive(Debug)]
@@ -191,29 +160,6 @@ impl CustomOp1 for AttentionOp {
         let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
         attention::attention(qkv, heads, self.lengths.as_deref(), &mut y);
         Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
-    }
-}
-
-/// Pooling over the last two dimensions.
-#[derive(Debug)]
-pub struct PoolOp {
-    pub pooling: Pooling,
-    pub geometry: pool::Geometry,
-}
-
-impl CustomOp1 for PoolOp {
-    fn name(&self) -> &'static str {
-        "pool"
-    }
-
-    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous(storage, layout)?;
-        let &[batch, channels, height, width] = layout.dims() else { return Err(wrong_shape(layout)) };
-        let output = self.geometry.output(height, width).filter(|_| !x.is_empty());
-        let Some((rows, columns)) = output else { return Err(wrong_shape(layout)) };
-        let mut y = vec![0.0; batch * channels * rows * columns];
-        pool::pool(x, (height, width), &mut y, self.pooling, self.geometry);
-        Ok((CpuStorage::F32(y), (batch, channels, rows, columns).into()))
     }
 }
 

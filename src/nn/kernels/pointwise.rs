@@ -8,17 +8,6 @@ use super::simd::dispatch;
 /// Values per task, about: 256 KiB.
 const TASK: usize = 1 << 16;
 
-/// `y[…][c][…] = finish(y + bias[c])` in place. `y` is `[batch, channels, plane]`.
-pub fn bias_activation(y: &mut [f32], bias: &[f32], plane: usize, finish: impl Fn(f32) -> f32 + Sync) {
-    let planes = (TASK / plane.max(1)).max(1);
-    y.par_chunks_mut(planes * plane).enumerate().for_each(|(task, y)| {
-        for (i, y) in y.chunks_mut(plane).enumerate() {
-            let bias = bias[(task * planes + i) % bias.len()];
-            y.iter_mut().for_each(|y| *y = finish(*y + bias));
-        }
-    });
-}
-
 /// `y[…][c] = scale[c] x[…][c] + shift[c]`. `x` is `[…, channels]`.
 pub fn affine_last(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
     let channels = scale.len();

@@ -1,0 +1,96 @@
+//! [`Lanes`] as one AVX register, with AVX2 and FMA.
+#![allow(unsafe_code)] // intrinsics; sound because `run` is only called on a machine that has them
+
+use std::arch::x86_64::*;
+
+use super::lanes::{LANES, Lanes, Work};
+
+/// Private to this file: a value exists only inside [`run`].
+#[derive(Clone, Copy)]
+struct Register(__m256);
+
+/// Runs `work` with AVX2 and FMA. Only [`super::lanes::Level`] calls it, after detection.
+pub fn run<W: Work>(work: W) -> W::Output {
+    #[target_feature(enable = "avx2,fma")]
+    fn inside<W: Work>(work: W) -> W::Output {
+        work.run::<Register>()
+    }
+    debug_assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
+    // SAFETY: `Level` holds this kind only where both were detected.
+    unsafe { inside(work) }
+}
+
+// SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are
+// unaligned ones on halves of arrays of sixteen.
+impl Lanes for Register {
+    const PARTS: usize = 2;
+    // 12 sums, 2 registers of weights, 1 of the input: 15 of 16 registers.
+    const ROWS: usize = 6;
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES], part: usize) -> Self {
+        let half = &x.as_chunks::<8>().0[part];
+        // SAFETY: see above.
+        Self(unsafe { _mm256_loadu_ps(half.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, y: &mut [f32; LANES], part: usize) {
+        let half = &mut y.as_chunks_mut::<8>().0[part];
+        // SAFETY: see above.
+        unsafe { _mm256_storeu_ps(half.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm256_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    fn relu(self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let larger = _mm256_max_ps(self.0, other.0); // `other` if one is NaN
+            Self(_mm256_blendv_ps(larger, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(ahead: *const f32) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }
+    }
+}

@@ -1,0 +1,95 @@
+//! [`Lanes`] as one AVX-512 register.
+#![allow(unsafe_code)] // intrinsics; sound because `run` is only called on a machine that has them
+
+use std::arch::x86_64::*;
+
+use super::lanes::{LANES, Lanes, Work};
+
+/// Private to this file: a value exists only inside [`run`].
+#[derive(Clone, Copy)]
+struct Register(__m512);
+
+/// Runs `work` with AVX-512. Only [`super::lanes::Level`] calls it, after detection.
+pub fn run<W: Work>(work: W) -> W::Output {
+    #[target_feature(enable = "avx512f,avx2,fma")]
+    fn inside<W: Work>(work: W) -> W::Output {
+        work.run::<Register>()
+    }
+    debug_assert!(is_x86_feature_detected!("avx512f"));
+    // SAFETY: `Level` holds this kind only where avx512f was detected, and every processor with it has AVX2 and FMA.
+    unsafe { inside(work) }
+}
+
+// SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are
+// unaligned ones on arrays of sixteen.
+impl Lanes for Register {
+    const PARTS: usize = 1;
+    // 28 sums, 2 registers of weights, 1 of the input: 31 of 32 registers.
+    const ROWS: usize = 14;
+    const COLUMNS: usize = 2;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES], _: usize) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn store(self, y: &mut [f32; LANES], _: usize) {
+        // SAFETY: see above.
+        unsafe { _mm512_storeu_ps(y.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_add_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_sub_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_mul_ps(self.0, other.0) })
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_fmadd_ps(self.0, factor.0, term.0) })
+    }
+
+    #[inline(always)]
+    fn relu(self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let larger = _mm512_max_ps(self.0, other.0); // `other` if one is NaN
+            let keep = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            Self(_mm512_mask_mov_ps(larger, keep, self.0))
+        }
+    }
+
+    #[inline(always)]
+    fn prefetch(ahead: *const f32) {
+        // SAFETY: a prefetch never faults, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }
+    }
+}

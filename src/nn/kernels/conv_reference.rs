@@ -1,0 +1,310 @@
+//! Convolutions and pooling beside their naive twins: over a table of geometries and random ones, at every level of
+//! instructions, and for any number of threads.
+
+use super::conv::{Conv, Filters, Input};
+use super::direct::Geometry;
+use super::lanes::Level;
+use super::map::{Map, Shape, Window};
+use super::workspace::Workspace;
+use crate::nn::{Activation, Pooling};
+
+/// A small generator (splitmix64).
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// In −1 to 1.
+    fn values(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
+    }
+}
+
+/// One case: a convolution and its input.
+struct Case {
+    geometry: Geometry,
+    shape: Shape,
+    width: Option<usize>,
+    activation: Activation,
+    pool: Option<(Pooling, Window)>,
+    x: Vec<f32>,
+    filters: Vec<f32>,
+    scale: Vec<f32>,
+    bias: Vec<f32>,
+}
+
+impl Case {
+    fn new(geometry: Geometry, (batch, height, width): (usize, usize, usize), random: &mut Random) -> Self {
+        let Geometry { in_channels, out_channels, kernel, .. } = geometry;
+        let shape = Shape { batch, channels: in_channels, height, width };
+        let x = random.values(batch * in_channels * height * width);
+        let filters = random.values(out_channels * in_channels * kernel.0 * kernel.1);
+        let (scale, bias) = (random.values(out_channels), random.values(out_channels));
+        let (activation, pool) = (Activation::Identity, None);
+        Self { geometry, shape, width: Some(width), activation, pool, x, filters, scale, bias }
+    }
+
+    fn conv(&self) -> Conv {
+        let Self { filters: values, scale, bias, activation, .. } = self;
+        Conv::pack(self.geometry, self.width, Filters { values, scale, bias, activation: *activation })
+    }
+
+    fn run(&self, conv: &Conv, level: Level, workspace: &Workspace) -> Vec<f32> {
+        let planes = conv.forward(Input::Planes(&self.x, self.shape), self.pool, level, workspace).unwrap();
+        let map = Map::from_planes(&self.x, self.shape, workspace);
+        let blocks = conv.forward(Input::Map(&map), self.pool, level, workspace).unwrap();
+        let (y, again) = (planes.to_planes(), blocks.to_planes());
+        assert!(y.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()) && planes.shape == blocks.shape);
+        y
+    }
+
+    /// By the definition, in f64.
+    fn naive(&self) -> Vec<f64> {
+        let Geometry { in_channels, out_channels, kernel, stride, padding } = self.geometry;
+        let Shape { batch, height, width, .. } = self.shape;
+        let (rows, columns) = self.geometry.output(height, width).unwrap();
+        let mut y = Vec::new();
+        for plane in 0..batch * out_channels {
+            let (item, output) = (plane / out_channels, plane % out_channels);
+            for row in 0..rows {
+                for column in 0..columns {
+                    let mut sum = 0.0;
+                    for tap in 0..in_channels * kernel.0 * kernel.1 {
+                        let (input, i, j) = (tap / kernel.1 / kernel.0, tap / kernel.1 % kernel.0, tap % kernel.1);
+                        let (i, j) = (row * stride.0 + i, column * stride.1 + j);
+                        if (padding.0..height + padding.0).contains(&i) && (padding.1..width + padding.1).contains(&j) {
+                            let at = (item * in_channels + input) * height + i - padding.0;
+                            let filter = self.filters[output * in_channels * kernel.0 * kernel.1 + tap];
+                            sum += f64::from(self.x[at * width + j - padding.1]) * f64::from(filter);
+                        }
+                    }
+                    sum = sum * f64::from(self.scale[output]) + f64::from(self.bias[output]);
+                    y.push(if self.activation == Activation::Relu { sum.max(0.0) } else { sum });
+                }
+            }
+        }
+        match self.pool {
+            Some((pooling, window)) => naive_pool(&y, (rows, columns), pooling, window),
+            None => y,
+        }
+    }
+
+    /// Compares at every level. The error of a sum of n products of values up to 1 grows with √n; direct sums stay within
+    /// about 4 ε √n, and the transformed forms, on a million random outputs, within 30 ε √n.
+    fn check(&self) {
+        let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
+        let taps = (self.geometry.in_channels * self.geometry.kernel.0 * self.geometry.kernel.1) as f64;
+        let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
+        for level in Level::available() {
+            let y = self.run(&conv, level, &workspace);
+            let what = format!("{:?} {:?} {level:?}", self.geometry, self.shape);
+            assert_eq!(y.len(), wanted.len(), "{what}");
+            let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+            assert!(worst <= tolerance && y.iter().all(|y| y.is_finite()), "{what}: off by {worst:e}");
+        }
+    }
+}
+
+fn naive_pool(x: &[f64], (height, width): (usize, usize), pooling: Pooling, window: Window) -> Vec<f64> {
+    let (rows, columns) = window.output(height, width).unwrap();
+    let (size, padding) = (window.size, window.padding);
+    let mut y = Vec::new();
+    for plane in x.chunks(height * width) {
+        for (row, column) in (0..rows).flat_map(|row| (0..columns).map(move |column| (row, column))) {
+            let inside = |i: &usize| (padding..height + padding).contains(i);
+            let values: Vec<f64> = (row * size.0..(row + 1) * size.0)
+                .filter(inside)
+                .flat_map(|i| (column * size.1..(column + 1) * size.1).map(move |j| (i - padding, j)))
+                .map(|(i, j)| plane[i * width + j])
+                .collect();
+            let mean = values.iter().sum::<f64>() / (size.0 * size.1) as f64;
+            let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            y.push(match pooling {
+                Pooling::Avg => mean,
+                Pooling::Max => max,
+                Pooling::AvgMax => mean + max,
+            });
+        }
+    }
+    y
+}
+
+fn three_by_three(in_channels: usize, out_channels: usize) -> Geometry {
+    Geometry { in_channels, out_channels, kernel: (3, 3), stride: (1, 1), padding: (1, 1) }
+}
+
+#[test]
+fn convolutions_of_three_by_three_equal_their_naive_form() {
+    let mut random = Random(1);
+    for (batch, height, width) in [(1, 1, 1), (1, 3, 2), (2, 5, 4), (1, 17, 3), (3, 4, 8), (1, 9, 13), (2, 31, 2)] {
+        for (inputs, outputs) in [(1, 5), (3, 64), (5, 16), (16, 17), (40, 33), (64, 48), (96, 200)] {
+            let mut case = Case::new(three_by_three(inputs, outputs), (batch, height, width), &mut random);
+            case.check();
+            case.width = None;
+            case.activation = Activation::Relu;
+            for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+                case.pool = Some((pooling, Window { size: (2, 2), padding: 0 })).filter(|_| height.min(width) > 1);
+                case.check();
+            }
+        }
+    }
+}
+
+#[test]
+fn the_last_layers_of_cnn14_equal_their_naive_form() {
+    let mut random = Random(2);
+    // Filters so large that time keeps its plain form: narrow maps of one, two and four columns, odd numbers of rows.
+    for (batch, height, width) in [(1, 5, 2), (3, 3, 1), (2, 4, 4)] {
+        for pooled in [false, true] {
+            let mut case = Case::new(three_by_three(512, 700), (batch, height, width), &mut random);
+            if pooled && width > 1 {
+                case.pool = Some((Pooling::Avg, Window { size: (2, 2), padding: 0 }));
+            }
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn long_maps_are_cut_without_a_seam() {
+    let mut random = Random(3);
+    // More tiles than one task takes, by rows and place by place, several clips in a group.
+    for ((inputs, outputs), (batch, height, width)) in
+        [((16, 16), (2, 403, 9)), ((128, 144), (1, 700, 3)), ((144, 144), (5, 301, 2)), ((130, 160), (3, 261, 12))]
+    {
+        let mut case = Case::new(three_by_three(inputs, outputs), (batch, height, width), &mut random);
+        case.check();
+        case.pool = Some((Pooling::Max, Window { size: (2, 2), padding: 0 }));
+        case.check();
+    }
+}
+
+#[test]
+fn sequences_equal_their_naive_form() {
+    let mut random = Random(4);
+    for (inputs, outputs, kernel, stride, padding) in
+        [(1, 64, 3, 3, 1), (1, 32, 80, 16, 0), (16, 40, 3, 1, 1), (64, 64, 3, 1, 1), (5, 7, 9, 4, 2), (32, 16, 1, 1, 0)]
+    {
+        for (batch, length) in [(1, 80), (2, 333), (1, 20_000)] {
+            let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
+            let geometry = Geometry { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
+            let mut case = Case::new(geometry, (batch, length, 1), &mut random);
+            case.check();
+            case.pool = Some((Pooling::Max, Window { size: (3, 1), padding: 1 }));
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn random_convolutions_equal_their_naive_form() {
+    let mut random = Random(5);
+    for _ in 0..150 {
+        let kernel = (1 + random.below(5), 1 + random.below(5));
+        let padding = (random.below(kernel.0 + 1), random.below(kernel.1 + 1));
+        let geometry = Geometry {
+            in_channels: 1 + random.below(40),
+            out_channels: 1 + random.below(60),
+            kernel,
+            stride: (1 + random.below(3), 1 + random.below(3)),
+            padding,
+        };
+        let size = (1 + random.below(3), kernel.0 + random.below(30), kernel.1 + random.below(20));
+        Case::new(geometry, size, &mut random).check();
+    }
+}
+
+#[test]
+fn pooling_equals_its_naive_form() {
+    let mut random = Random(6);
+    for (height, width) in [(1, 1), (2, 2), (3, 5), (7, 4), (101, 64), (31, 2), (100, 1)] {
+        for (batch, channels) in [(1, 1), (2, 17)] {
+            let shape = Shape { batch, channels, height, width };
+            let x = random.values(batch * channels * height * width);
+            let workspace = Workspace::default();
+            let map = Map::from_planes(&x, shape, &workspace);
+            assert_eq!(map.to_planes(), x);
+            for size in [(1, 1), (2, 2), (1, 2), (2, 1), (3, 1), (3, 3)] {
+                for padding in 0..=size.0 / 2 {
+                    let window = Window { size, padding };
+                    for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+                        if window.output(height, width).is_none() || padding > 0 && pooling != Pooling::Max {
+                            continue;
+                        }
+                        let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+                        let wanted = naive_pool(&x, (height, width), pooling, window);
+                        for level in Level::available() {
+                            let y = map.pool(pooling, window, level, &workspace).unwrap().to_planes();
+                            let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs());
+                            // A mean of at most 9 values near 1 in f32.
+                            assert!(
+                                y.len() == wanted.len() && worst.fold(0.0, f64::max) <= 1e-6,
+                                "{shape:?} {window:?}"
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_nor_on_the_batch() {
+    let mut random = Random(7);
+    for (inputs, outputs, width) in [(32, 48, 9), (160, 160, 4), (512, 700, 2)] {
+        let case = Case::new(three_by_three(inputs, outputs), (3, 41, width), &mut random);
+        let (conv, workspace, level) = (case.conv(), Workspace::default(), Level::best());
+        let together = case.run(&conv, level, &workspace);
+        for threads in [1, 2, 3, 7] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            assert_eq!(pool.install(|| case.run(&conv, level, &workspace)), together, "{threads} threads");
+        }
+        let (item, plane) = (case.x.len() / 3, together.len() / 3);
+        for clip in 0..3 {
+            let shape = Shape { batch: 1, ..case.shape };
+            let x = &case.x[clip * item..(clip + 1) * item];
+            let alone = conv.forward(Input::Planes(x, shape), None, level, &workspace).unwrap();
+            assert_eq!(alone.to_planes(), together[clip * plane..(clip + 1) * plane], "clip {clip}");
+        }
+    }
+}
+
+#[test]
+fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
+    let mut random = Random(8);
+    let mut case = Case::new(three_by_three(16, 16), (1, 6, 6), &mut random);
+    case.activation = Activation::Relu;
+    case.pool = Some((Pooling::Max, Window { size: (2, 2), padding: 0 }));
+    case.x[20] = f32::NAN;
+    let conv = case.conv();
+    for level in Level::available() {
+        assert!(case.run(&conv, level, &Workspace::default()).iter().any(|y| y.is_nan()), "{level:?}");
+    }
+    let refused = |conv: &Conv, shape: Shape| {
+        let x = vec![0.0; shape.batch * shape.channels * shape.height * shape.width];
+        conv.forward(Input::Planes(&x, shape), None, Level::best(), &Workspace::default()).is_none()
+    };
+    assert!(refused(&conv, Shape { channels: 15, ..case.shape }));
+    assert!(refused(&conv, Shape { height: 0, ..case.shape }));
+    assert!(refused(&conv, Shape { batch: 0, ..case.shape }));
+    let pair = Case::new(three_by_three(16, 16), (1, 6, 2), &mut random);
+    assert!(refused(&pair.conv(), Shape { width: 3, ..pair.shape }) && !refused(&pair.conv(), pair.shape));
+    let long = Geometry { kernel: (7, 1), padding: (0, 0), ..three_by_three(16, 16) };
+    assert!(refused(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
+    let wide =
+        Map::from_planes(&[0.0; 32], Shape { batch: 1, channels: 2, height: 4, width: 4 }, &Workspace::default());
+    assert!(
+        wide.pool(Pooling::Max, Window { size: (5, 1), padding: 0 }, Level::best(), &Workspace::default()).is_none()
+    );
+}

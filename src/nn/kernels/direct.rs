@@ -1,0 +1,240 @@
+//! Convolutions by their definition, for kernels, steps and paddings of any size: the patches are described to
+//! [`product`] as segments of a padded copy of a few rows, which lies in the cache.
+
+use rayon::prelude::*;
+
+use super::lanes::{LANES, Lanes, Level, Work};
+use super::map::{Map, Shape};
+use super::tile::{Inputs, Outputs, Span, product};
+use super::workspace::Workspace;
+use crate::nn::Activation;
+
+/// Inputs and outputs of a task, in values: half of a second-level cache.
+const TASK: usize = 1 << 17;
+/// Up to this many channels, planes are read as they are, since blocks of sixteen would be mostly zeros.
+pub const PLANAR_CHANNELS: usize = 4;
+
+/// A convolution's sizes. A 1-D one has its length as the height, and a width of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: (usize, usize),
+    pub stride: (usize, usize),
+    pub padding: (usize, usize),
+}
+
+impl Geometry {
+    /// Rows and columns of the output, `None` where the input is shorter than the kernel or empty.
+    pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+        let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
+            (length > 0).then_some(())?;
+            Some((length + 2 * padding).checked_sub(kernel)? / stride + 1)
+        };
+        let (kernel, stride, padding) = (self.kernel, self.stride, self.padding);
+        Some((axis(height, kernel.0, stride.0, padding.0)?, axis(width, kernel.1, stride.1, padding.1)?))
+    }
+
+    /// Whether the input is read as planes.
+    pub fn is_planar(&self) -> bool {
+        self.in_channels <= PLANAR_CHANNELS
+    }
+
+    /// With the axes swapped.
+    fn lying(self) -> Self {
+        let swap = |(a, b): (usize, usize)| (b, a);
+        Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
+    }
+}
+
+/// Where a convolution's input lies.
+#[derive(Clone, Copy)]
+pub enum Source<'a> {
+    /// `[batch, channels, height, width]`.
+    Planes(&'a [f32]),
+    Map(&'a Map),
+}
+
+/// Weights in reading order, bias and activation.
+#[derive(Debug)]
+pub struct Direct {
+    geometry: Geometry,
+    weights: Vec<f32>, // [panels][segments][run][16]
+    bias: Vec<f32>,    // [panels · 16]
+    activation: Activation,
+}
+
+impl Direct {
+    /// From a filter's value by output, input, row and column; `bias` has whole blocks.
+    pub fn pack(
+        geometry: Geometry,
+        filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
+        bias: Vec<f32>,
+        activation: Activation,
+    ) -> Self {
+        let Geometry { in_channels, out_channels, kernel, .. } = geometry;
+        let blocks = in_channels.div_ceil(LANES);
+        let panel = kernel.0 * kernel.1 * if geometry.is_planar() { in_channels } else { blocks * LANES } * LANES;
+        let mut weights = vec![0.0; out_channels.div_ceil(LANES) * panel];
+        weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
+            for (at, weights) in panel.chunks_mut(LANES).enumerate() {
+                let (input, row, column) = if geometry.is_planar() {
+                    // Segments are rows of the kernel; where the axes are swapped for the product, its columns.
+                    (at / (kernel.0 * kernel.1), at / kernel.1 % kernel.0, at % kernel.1)
+                } else {
+                    let (tap, input) = (at / (blocks * LANES), at % (blocks * LANES));
+                    (input, tap / kernel.1, tap % kernel.1)
+                };
+                for (lane, weight) in weights.iter_mut().enumerate() {
+                    let output = index * LANES + lane;
+                    if input < in_channels && output < out_channels {
+                        *weight = filter(output, input, row, column) as f32;
+                    }
+                }
+            }
+        });
+        Self { geometry, weights, bias, activation }
+    }
+
+    /// `x`, of `shape`, to a map; `None` if it is shorter than the kernel.
+    pub fn forward(&self, x: Source, shape: Shape, level: Level, workspace: &Workspace) -> Option<Map> {
+        let (height, width) = self.geometry.output(shape.height, shape.width)?;
+        let channels = self.geometry.out_channels;
+        let mut map = Map::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace);
+        // Rows of the product run along the longer axis of a 1-D convolution.
+        let is_1d = shape.width == 1 && self.geometry.kernel.1 == 1;
+        let out = map.shape;
+        let (geometry, lines, columns) =
+            if is_1d { (self.geometry.lying(), 1, height) } else { (self.geometry, height, width) };
+        let unit = if geometry.is_planar() { 1 } else { LANES };
+        let planes = if geometry.is_planar() { shape.channels } else { shape.blocks() };
+        let place = planes * unit * geometry.stride.1 + out.blocks() * LANES;
+        // A task is some whole lines, or a part of the one line.
+        let (task_lines, task_columns) = if is_1d {
+            (1, (TASK / place).clamp(LANES, columns.max(LANES)))
+        } else {
+            ((TASK / (place * columns)).clamp(1, lines), columns)
+        };
+        let task_values = if is_1d { task_columns * out.row() } else { task_lines * out.row() };
+        let items = map.values.chunks_mut(out.height * out.row());
+        let tasks: Vec<_> = items
+            .enumerate()
+            .flat_map(|(item, y)| y.chunks_mut(task_values).enumerate().map(move |(task, y)| (item, task, y)))
+            .collect();
+        tasks.into_par_iter().for_each(|(item, task, y)| {
+            let done = y.len() / out.row();
+            let (first_line, lines, first_column, columns) =
+                if is_1d { (0, 1, task * task_columns, done) } else { (task * task_lines, done, 0, columns) };
+            let patch = Patch {
+                first: (first_line * geometry.stride.0, first_column * geometry.stride.1),
+                size: (
+                    (lines - 1) * geometry.stride.0 + geometry.kernel.0,
+                    (columns - 1) * geometry.stride.1 + geometry.kernel.1,
+                ),
+                padding: geometry.padding,
+                is_1d,
+            };
+            let plane = patch.size.0 * patch.size.1 * unit;
+            let mut padded = workspace.take(planes * plane);
+            patch.copy(x, shape, item, &mut padded);
+            let row = patch.size.1 * unit;
+            let (kernel, stride) = (geometry.kernel, geometry.stride);
+            let (segments, run): (Vec<_>, _) = if geometry.is_planar() {
+                let rows = (0..planes * kernel.0).map(|i| i / kernel.0 * plane + i % kernel.0 * row);
+                (rows.collect(), kernel.1)
+            } else {
+                let taps = (0..kernel.0 * kernel.1).map(|tap| tap / kernel.1 * row + tap % kernel.1 * LANES);
+                (taps.flat_map(|tap| (0..planes).map(move |block| block * plane + tap)).collect(), LANES)
+            };
+            let (y_row, y_panel, y_line) =
+                if is_1d { (out.row(), LANES, 0) } else { (LANES, out.width * LANES, out.row()) };
+            let spans: Vec<_> =
+                (0..lines).map(|line| Span { x: line * stride.0 * row, y: line * y_line, rows: columns }).collect();
+            let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, run };
+            let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
+            product(level, inputs, &spans, &self.weights, outputs);
+            let places = if is_1d { 1 } else { out.width };
+            level.run(Finish { bias: &self.bias, activation: self.activation, places, y });
+        });
+        Some(map)
+    }
+}
+
+/// A padded part of the input, with the axes as the product has them.
+struct Patch {
+    /// Its first row and column in the padded input.
+    first: (usize, usize),
+    size: (usize, usize),
+    padding: (usize, usize),
+    is_1d: bool,
+}
+
+impl Patch {
+    /// Into `[channel or block][row][column][1 or 16]`.
+    fn copy(&self, x: Source, shape: Shape, item: usize, y: &mut [f32]) {
+        let (height, width) = if self.is_1d { (1, shape.height) } else { (shape.height, shape.width) };
+        let (unit, planes) = match x {
+            Source::Planes(_) => (1, shape.channels),
+            Source::Map(_) => (LANES, shape.blocks()),
+        };
+        // Columns of the input that the patch has, as they lie in the patch.
+        let start = self.padding.1.saturating_sub(self.first.1).min(self.size.1);
+        let end = (width + self.padding.1).saturating_sub(self.first.1).clamp(start, self.size.1);
+        for (i, y) in y.chunks_mut(self.size.1 * unit).enumerate() {
+            let (plane, row) = (i / self.size.0, i % self.size.0 + self.first.0);
+            if row < self.padding.0 || row >= height + self.padding.0 || plane >= planes {
+                y.fill(0.0);
+                continue;
+            }
+            y[..start * unit].fill(0.0);
+            y[end * unit..].fill(0.0);
+            let (row, column) = (row - self.padding.0, self.first.1 + start - self.padding.1);
+            let y = &mut y[start * unit..end * unit];
+            match x {
+                _ if y.is_empty() => {}
+                Source::Planes(x) => {
+                    let x = &x[((item * shape.channels + plane) * height + row) * width + column..];
+                    y.copy_from_slice(&x[..end - start]);
+                }
+                Source::Map(map) if self.is_1d => {
+                    let x = &map.values[(item * width + column) * shape.row() + plane * LANES..];
+                    for (y, x) in y.chunks_mut(LANES).zip(x.chunks(shape.row())) {
+                        y.copy_from_slice(&x[..LANES]);
+                    }
+                }
+                Source::Map(map) => {
+                    let x = &map.values[(item * height + row) * shape.row() + (plane * width + column) * LANES..];
+                    y.copy_from_slice(&x[..(end - start) * LANES]);
+                }
+            }
+        }
+    }
+}
+
+/// Bias and activation.
+struct Finish<'a> {
+    bias: &'a [f32],
+    activation: Activation,
+    /// Places that follow each other in `y` with the same channels.
+    places: usize,
+    y: &'a mut [f32],
+}
+
+impl Work for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let (bias, _) = self.bias.as_chunks::<LANES>();
+        for row in self.y.chunks_mut(bias.len() * self.places * LANES) {
+            for (bias, y) in bias.iter().zip(row.chunks_mut(self.places * LANES)) {
+                for part in 0..L::PARTS {
+                    let bias = L::load(bias, part);
+                    for y in y.as_chunks_mut::<LANES>().0 {
+                        self.activation.of(L::load(y, part).add(bias)).store(y, part);
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Feature maps in blocks of sixteen channels: `[batch, height, channel block, width, 16]`.
+//!
+//! Sixteen channels of one place fill a vector, and a row (a moment in time, in a spectrogram) with all its channels is
+//! one piece of memory, so that tasks own whole rows of what they write. Channels up to the next multiple of sixteen
+//! are there and hold zeros.
+
+use rayon::prelude::*;
+
+use super::lanes::{LANES, Lanes, Level, Work};
+use super::workspace::{Buffer, Workspace};
+use crate::nn::Pooling;
+
+/// Values per task, about.
+const TASK: usize = 1 << 15;
+
+/// Sizes of a map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shape {
+    pub batch: usize,
+    pub channels: usize,
+    pub height: usize,
+    pub width: usize,
+}
+
+impl Shape {
+    /// Channel blocks.
+    pub fn blocks(&self) -> usize {
+        self.channels.div_ceil(LANES)
+    }
+
+    /// Values in a row, all channels.
+    pub fn row(&self) -> usize {
+        self.blocks() * self.width * LANES
+    }
+
+    /// Values in a map, all clips.
+    pub fn values(&self) -> usize {
+        self.batch * self.height * self.row()
+    }
+}
+
+/// A batch of maps.
+#[derive(Debug)]
+pub struct Map {
+    pub shape: Shape,
+    pub values: Buffer,
+}
+
+impl Map {
+    /// A map whose values are yet to be written.
+    pub fn unwritten(shape: Shape, workspace: &Workspace) -> Self {
+        Self { shape, values: workspace.take(shape.values()) }
+    }
+
+    /// From `[batch, channels, height, width]`.
+    pub fn from_planes(x: &[f32], shape: Shape, workspace: &Workspace) -> Self {
+        let mut map = Self::unwritten(shape, workspace);
+        let Shape { channels, height, width, .. } = shape;
+        let rows = (TASK / shape.row().max(1)).max(1);
+        map.values.par_chunks_mut(rows * shape.row()).enumerate().for_each(|(task, y)| {
+            for (i, y) in y.chunks_mut(shape.row()).enumerate() {
+                let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
+                for (block, y) in y.chunks_mut(width * LANES).enumerate() {
+                    y.fill(0.0);
+                    for channel in block * LANES..channels.min((block + 1) * LANES) {
+                        let x = &x[((item * channels + channel) * height + row) * width..][..width];
+                        let y = y[channel % LANES..].iter_mut().step_by(LANES);
+                        y.zip(x).for_each(|(y, &x)| *y = x);
+                    }
+                }
+            }
+        });
+        map
+    }
+
+    /// To `[batch, channels, height, width]`.
+    pub fn to_planes(&self) -> Vec<f32> {
+        let Shape { batch, channels, height, width } = self.shape;
+        let (blocks, row) = (self.shape.blocks(), self.shape.row());
+        let mut y = vec![0.0; batch * channels * height * width];
+        y.par_chunks_mut(height * width).enumerate().for_each(|(plane, y)| {
+            let (item, channel) = (plane / channels, plane % channels);
+            for (i, y) in y.chunks_mut(width).enumerate() {
+                let x = &self.values[(item * height + i) * row..][..blocks * width * LANES];
+                let x = x[channel / LANES * width * LANES + channel % LANES..].iter().step_by(LANES);
+                y.iter_mut().zip(x).for_each(|(y, &x)| *y = x);
+            }
+        });
+        y
+    }
+
+    /// Pooling over windows of `size` with the same step; `padding` places before and after each column of the map never
+    /// win a maximum (for [`Pooling::Max`] only). `None` if a window is empty, larger than the map or mostly padding.
+    pub fn pool(&self, pooling: Pooling, window: Window, level: Level, workspace: &Workspace) -> Option<Self> {
+        let (height, width) = window.output(self.shape.height, self.shape.width)?;
+        let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace);
+        let row = pooled.shape.row();
+        let rows = (TASK / row.max(1)).max(1);
+        pooled.values.par_chunks_mut(rows * row).enumerate().for_each(|(task, y)| {
+            for (i, y) in y.chunks_mut(row).enumerate() {
+                let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
+                level.run(PoolRow { x: self, pooling, window, item, row, width, y });
+            }
+        });
+        Some(pooled)
+    }
+}
+
+/// A pooling window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Rows and columns.
+    pub size: (usize, usize),
+    /// Rows added above and below.
+    pub padding: usize,
+}
+
+impl Window {
+    /// Rows and columns of what is left of a map.
+    pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+        if self.size.0 == 0 || self.size.1 == 0 || self.padding > self.size.0 / 2 {
+            return None;
+        }
+        let rows = (height + 2 * self.padding).checked_sub(self.size.0)? / self.size.0 + 1;
+        Some((rows, width.checked_sub(self.size.1)? / self.size.1 + 1))
+    }
+}
+
+struct PoolRow<'a> {
+    x: &'a Map,
+    pooling: Pooling,
+    window: Window,
+    item: usize,
+    row: usize,
+    width: usize,
+    y: &'a mut [f32],
+}
+
+impl Work for PoolRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { x, pooling, window: Window { size, padding }, item, row, width, y } = self;
+        let shape = x.shape;
+        let top = (row * size.0).saturating_sub(padding);
+        let bottom = (row * size.0 + size.0 - padding).min(shape.height);
+        let scale = L::splat(1.0 / (size.0 * size.1) as f32);
+        let (y, _) = y.as_chunks_mut::<LANES>();
+        let places = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
+        for (block, column) in places {
+            for part in 0..L::PARTS {
+                let (mut sum, mut max) = (L::splat(0.0), L::splat(f32::NEG_INFINITY));
+                for i in top..bottom {
+                    let start =
+                        (item * shape.height + i) * shape.row() + (block * shape.width + column * size.1) * LANES;
+                    let (x, _) = x.values[start..start + size.1 * LANES].as_chunks::<LANES>();
+                    for x in x {
+                        let x = L::load(x, part);
+                        sum = sum.add(x);
+                        max = x.max(max);
+                    }
+                }
+                let value = match pooling {
+                    Pooling::Avg => sum.mul(scale),
+                    Pooling::Max => max,
+                    Pooling::AvgMax => sum.mul_add(scale, max),
+                };
+                value.store(&mut y[block * width + column], part);
+            }
+        }
+    }
+}

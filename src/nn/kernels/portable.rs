@@ -1,0 +1,76 @@
+//! [`Lanes`] as a plain array of four: what the compiler makes of it with the instructions that every machine of the target
+//! has.
+
+use super::lanes::{LANES, Lanes};
+
+/// Four values: a register of SSE2, NEON or wasm SIMD.
+#[derive(Clone, Copy)]
+pub struct Portable([f32; WIDTH]);
+
+const WIDTH: usize = 4;
+
+impl Portable {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        let mut y = self.0;
+        for lane in 0..WIDTH {
+            y[lane] = f(y[lane], other.0[lane]);
+        }
+        Self(y)
+    }
+}
+
+impl Lanes for Portable {
+    const PARTS: usize = LANES / WIDTH;
+    // 8 sums, 4 registers of weights, 1 of the input, of 16.
+    const ROWS: usize = 2;
+    const COLUMNS: usize = 4;
+
+    #[inline(always)]
+    fn splat(x: f32) -> Self {
+        Self([x; WIDTH])
+    }
+
+    #[inline(always)]
+    fn load(x: &[f32; LANES], part: usize) -> Self {
+        Self(x.as_chunks().0[part])
+    }
+
+    #[inline(always)]
+    fn store(self, y: &mut [f32; LANES], part: usize) {
+        y.as_chunks_mut().0[part] = self.0;
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        self.mul(factor).add(term)
+    }
+
+    #[inline(always)]
+    fn relu(self) -> Self {
+        self.zip(self, |x, _| if x < 0.0 { 0.0 } else { x })
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
+}

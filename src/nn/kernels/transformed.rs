@@ -1,0 +1,471 @@
+//! Convolutions of kernel 3, step 1 and padding 1 with fewer products: each axis in the form of [`super::axis`].
+//!
+//! Tiles of the input are transformed, each of the (up to 36) transformed places is one matrix product over channels,
+//! and the results are transformed back, with bias, activation and pooling on the way out. Filters are transformed at
+//! load, in f64.
+//!
+//! A task must find its operands in the cache, and there are two ways to see to that. Where filters are small (the first
+//! blocks of CNN14) a task takes some rows of the map through all three steps. Where filters are large (the last ones,
+//! which are bound by reading them) the steps follow each other over the whole map, each with all threads, and the
+//! products go place by place, so that a filter is read once.
+
+use std::marker::PhantomData;
+
+use rayon::prelude::*;
+
+use super::axis::{Axis, Four, MAX_OUTPUTS, MAX_POINTS, Pair, Single};
+use super::lanes::{LANES, Lanes, Level, Work};
+use super::map::{Map, Shape};
+use super::tile::{Inputs, Outputs, Span, product};
+use super::workspace::Workspace;
+use crate::nn::{Activation, Pooling};
+
+/// Up to this many channels, in and out together, a task takes rows through all steps.
+const ROWS_CHANNELS: usize = 256;
+/// Transformed values of such a task, in and out together: about a second-level cache.
+const ROWS_VALUES: usize = 1 << 18;
+/// Transformed inputs of one place and all channels otherwise: half a second-level cache …
+const PLACE_VALUES: usize = 1 << 17;
+/// … but at least this many tiles, so that filters are not read more often than they are used.
+const MIN_TILES: usize = 256;
+/// Panels of a product's task.
+const TASK_PANELS: usize = 2;
+/// Weights of a filter above which time keeps its plain form: transformed along both axes they would double once more, and
+/// reading them is what these layers wait for.
+const LARGE_FILTER: usize = 3 << 20;
+
+/// How an axis is computed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Four,
+    Pair,
+    /// No taps along this axis, or for time: three, summed by the product.
+    Plain,
+}
+
+impl Form {
+    fn products(self) -> usize {
+        match self {
+            Self::Four => Four::PRODUCTS,
+            Self::Pair => Pair::PRODUCTS,
+            Self::Plain => 1,
+        }
+    }
+
+    fn filter(self, product: usize, taps: [f64; 3]) -> f64 {
+        match self {
+            Self::Four => Four::filter(product, taps),
+            Self::Pair => Pair::filter(product, taps),
+            Self::Plain => Single::filter(product, taps),
+        }
+    }
+}
+
+/// Transformed filters, bias and activation.
+#[derive(Debug)]
+pub struct Transformed {
+    in_channels: usize,
+    out_channels: usize,
+    time: Form,
+    mel: Form,
+    weights: Vec<f32>, // [places][panels][taps][input blocks · 16][16]
+    bias: Vec<f32>,    // [panels · 16]
+    activation: Activation,
+}
+
+impl Transformed {
+    /// From a filter's value by output, input, row and column of three each. `width`, where it is known, is the map's; maps
+    /// of other widths are refused if it is 1 or 2. `bias` has whole blocks.
+    pub fn pack(
+        (in_channels, out_channels): (usize, usize),
+        width: Option<usize>,
+        filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
+        bias: Vec<f32>,
+        activation: Activation,
+    ) -> Self {
+        let time = if in_channels * out_channels * 9 > LARGE_FILTER { Form::Plain } else { Form::Four };
+        let mel = match width {
+            Some(1) => Form::Plain,
+            Some(2) => Form::Pair,
+            _ => Form::Four,
+        };
+        let taps = if time == Form::Plain { 3 } else { 1 };
+        let (inputs, panels) = (in_channels.div_ceil(LANES) * LANES, out_channels.div_ceil(LANES));
+        let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * LANES];
+        weights.par_chunks_mut(taps * inputs * LANES).enumerate().for_each(|(index, panel)| {
+            let (place, panel_index) = (index / panels, index % panels);
+            let (time_place, mel_place) = (place / mel.products(), place % mel.products());
+            for (at, weights) in panel.chunks_mut(LANES).enumerate() {
+                let (tap, input) = (at / inputs, at % inputs);
+                for (lane, weight) in weights.iter_mut().enumerate() {
+                    let output = panel_index * LANES + lane;
+                    if input < in_channels && output < out_channels {
+                        let row = |row: usize| {
+                            mel.filter(mel_place, [0, 1, 2].map(|column| filter(output, input, row, column)))
+                        };
+                        *weight = match time {
+                            Form::Plain => row(tap),
+                            _ => time.filter(time_place, [row(0), row(1), row(2)]),
+                        } as f32;
+                    }
+                }
+            }
+        });
+        Self { in_channels, out_channels, time, mel, weights, bias, activation }
+    }
+
+    /// `x` to a map of the same size, or with `pooling` over windows of 2 x 2 to one of half its rows and columns. `None` if
+    /// the map's channels or width are not those of the filters, or it is empty.
+    pub fn forward(&self, x: &Map, pooling: Option<Pooling>, level: Level, workspace: &Workspace) -> Option<Map> {
+        let fits = match self.mel {
+            Form::Plain => x.shape.width == 1,
+            Form::Pair => x.shape.width == 2,
+            Form::Four => true,
+        };
+        if !fits || x.shape.channels != self.in_channels || x.shape.values() == 0 {
+            return None;
+        }
+        match (self.time, self.mel) {
+            (Form::Four, Form::Four) => Run::<Four, Four>::new(self, x, pooling, level, workspace).forward(),
+            (Form::Four, Form::Pair) => Run::<Four, Pair>::new(self, x, pooling, level, workspace).forward(),
+            (Form::Four, Form::Plain) => Run::<Four, Single>::new(self, x, pooling, level, workspace).forward(),
+            (_, Form::Four) => Run::<Single, Four>::new(self, x, pooling, level, workspace).forward(),
+            (_, Form::Pair) => Run::<Single, Pair>::new(self, x, pooling, level, workspace).forward(),
+            (_, Form::Plain) => Run::<Single, Single>::new(self, x, pooling, level, workspace).forward(),
+        }
+    }
+}
+
+/// One forward with the forms as types.
+struct Run<'a, T, W> {
+    layer: &'a Transformed,
+    x: &'a Map,
+    pooling: Option<Pooling>,
+    level: Level,
+    workspace: &'a Workspace,
+    /// Taps along time that the product sums.
+    taps: usize,
+    /// Tiles in a row of them.
+    columns: usize,
+    axes: PhantomData<(T, W)>,
+}
+
+/// Some rows of tiles of one clip.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    item: usize,
+    /// The first row of tiles, and their number.
+    first: usize,
+    rows: usize,
+    /// Where they start among the rows of transformed tiles.
+    start: usize,
+}
+
+impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
+    fn new(
+        layer: &'a Transformed,
+        x: &'a Map,
+        pooling: Option<Pooling>,
+        level: Level,
+        workspace: &'a Workspace,
+    ) -> Self {
+        let taps = if layer.time == Form::Plain { 3 } else { 1 };
+        let columns = x.shape.width.div_ceil(W::OUTPUTS);
+        Self { layer, x, pooling, level, workspace, taps, columns, axes: PhantomData }
+    }
+
+    const PLACES: usize = T::PRODUCTS * W::PRODUCTS;
+    /// Rows of tiles that make an even number of rows, as pooling needs.
+    const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
+
+    fn forward(&self) -> Option<Map> {
+        let Shape { batch, height, width, .. } = self.x.shape;
+        let halve = |n: usize| if self.pooling.is_some() { n / 2 } else { n };
+        let shape = Shape { batch, channels: self.layer.out_channels, height: halve(height), width: halve(width) };
+        if shape.values() == 0 {
+            return None;
+        }
+        let mut map = Map::unwritten(shape, self.workspace);
+        let (inputs, outputs) = (self.x.shape.blocks() * LANES, shape.blocks() * LANES);
+        let by_rows = inputs + outputs <= ROWS_CHANNELS;
+        let tiles = if by_rows {
+            ROWS_VALUES / (Self::PLACES * (inputs + outputs))
+        } else {
+            (PLACE_VALUES / inputs).max(MIN_TILES)
+        };
+        let rows = (tiles / self.columns / Self::STEP).max(1) * Self::STEP;
+        let groups = self.groups(rows, &mut map, !by_rows);
+        if by_rows {
+            groups.into_par_iter().for_each(|group| self.group(group, false));
+        } else {
+            groups.into_iter().for_each(|group| self.group(group, true));
+        }
+        Some(map)
+    }
+
+    /// The map in groups of at most `rows` rows of tiles, each with its rows of the output. Where `across` is set, a group
+    /// may hold pieces of several clips.
+    fn groups<'y>(&self, rows: usize, map: &'y mut Map, across: bool) -> Vec<Vec<(Piece, &'y mut [f32])>> {
+        let all = self.x.shape.height.div_ceil(T::OUTPUTS);
+        let (row, height) = (map.shape.row(), map.shape.height);
+        let mut groups: Vec<Vec<(Piece, &mut [f32])>> = Vec::new();
+        let mut filled = rows;
+        for (item, mut y) in map.values.chunks_mut(height * row).enumerate() {
+            let mut first = 0;
+            while first < all {
+                if filled >= rows || !across {
+                    groups.push(Vec::new());
+                    filled = 0;
+                }
+                // What is left of the group in whole steps; a last short piece of a clip is as good as any.
+                let count = (rows - filled).next_multiple_of(Self::STEP).min(all - first);
+                let start = filled + groups.last().map_or(0, |group| group.len() * (self.taps - 1));
+                let piece = Piece { item, first, rows: count, start };
+                let (mine, rest) = y.split_at_mut(self.output_rows(first, count) * row);
+                y = rest;
+                if let Some(group) = groups.last_mut() {
+                    group.push((piece, mine));
+                }
+                filled += count;
+                first += count;
+            }
+        }
+        groups
+    }
+
+    /// Rows of the output that `count` rows of tiles from `first` on give.
+    fn output_rows(&self, first: usize, count: usize) -> usize {
+        let height = self.x.shape.height;
+        let place = |row: usize| {
+            let row = (row * T::OUTPUTS).min(height);
+            if self.pooling.is_some() { row / 2 } else { row }
+        };
+        place(first + count) - place(first)
+    }
+
+    /// The three steps for a group, each with all threads if `parallel`.
+    fn group(&self, group: Vec<(Piece, &mut [f32])>, parallel: bool) {
+        let layer = self.layer;
+        let pieces: Vec<Piece> = group.iter().map(|(piece, _)| *piece).collect();
+        let rows = pieces.last().map_or(0, |last| last.start + last.rows + self.taps - 1);
+        // Odd, so that neither channels nor places fall onto the same lines of the cache.
+        let tiles = (rows * self.columns) | 1;
+        let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / LANES);
+
+        let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * LANES); // [block][place][tile][16]
+        let by_block = transformed.chunks_mut(Self::PLACES * tiles * LANES).enumerate().collect();
+        for_each(parallel, by_block, |(block, y): (usize, &mut [f32])| {
+            self.level.run(Forward { run: self, pieces: &pieces, block, tiles, y });
+        });
+
+        let mut products = self.workspace.take(Self::PLACES * panels * tiles * LANES); // [place][panel][tile][16]
+        let by_place = products.chunks_mut(panels * tiles * LANES).enumerate();
+        let by_task = by_place.flat_map(|(place, y)| {
+            y.chunks_mut(TASK_PANELS * tiles * LANES).enumerate().map(move |(task, y)| (place, task, y))
+        });
+        let block_stride = Self::PLACES * tiles * LANES;
+        let (taps, columns) = (self.taps, self.columns);
+        let segments: Vec<usize> = (0..taps)
+            .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * LANES))
+            .collect();
+        let place_of = |piece: &Piece| piece.start * columns * LANES;
+        let spans: Vec<Span> = pieces
+            .iter()
+            .map(|piece| Span { x: place_of(piece), y: place_of(piece), rows: piece.rows * columns })
+            .collect();
+        let panel = taps * blocks * LANES * LANES;
+        for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
+            let first = (place * panels + task * TASK_PANELS) * panel;
+            let weights = &layer.weights[first..first + y.len() / (tiles * LANES) * panel];
+            let x = &transformed[place * tiles * LANES..];
+            let inputs = Inputs { x, row_stride: LANES, segments: &segments, run: LANES };
+            let outputs = Outputs { y, row_stride: LANES, panel_stride: tiles * LANES };
+            product(self.level, inputs, &spans, weights, outputs);
+        });
+
+        let mut bands = Vec::new();
+        for (piece, mut y) in group {
+            let step = if parallel { Self::STEP } else { piece.rows };
+            for first in (0..piece.rows).step_by(step) {
+                let count = step.min(piece.rows - first);
+                let piece = Piece { first: piece.first + first, rows: count, start: piece.start + first, ..piece };
+                let row = if self.pooling.is_some() { self.x.shape.width / 2 } else { self.x.shape.width };
+                let (mine, rest) = y.split_at_mut(self.output_rows(piece.first, count) * panels * row * LANES);
+                y = rest;
+                bands.push((piece, mine));
+            }
+        }
+        for_each(parallel, bands, |(piece, y): (Piece, &mut [f32])| {
+            self.level.run(Inverse { run: self, piece, tiles, products: &products, y });
+        });
+    }
+}
+
+fn for_each<I: Send>(parallel: bool, items: Vec<I>, work: impl Fn(I) + Sync + Send) {
+    if parallel {
+        items.into_par_iter().for_each(work);
+    } else {
+        items.into_iter().for_each(work);
+    }
+}
+
+/// The first step, for one block of channels.
+struct Forward<'a, T, W> {
+    run: &'a Run<'a, T, W>,
+    pieces: &'a [Piece],
+    block: usize,
+    tiles: usize,
+    y: &'a mut [f32], // [place][tile][16]
+}
+
+impl<T: Axis + Sync, W: Axis + Sync> Work for Forward<'_, T, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { run, pieces, block, tiles, y } = self;
+        let Shape { height, width, .. } = run.x.shape;
+        let (y, _) = y.as_chunks_mut::<LANES>();
+        let zeros = vec![0.0; width * LANES];
+        // Transformed along time: [T::PRODUCTS][columns with their padding][16].
+        let padded = run.columns * W::OUTPUTS + W::INPUTS - W::OUTPUTS;
+        let mut along_time = vec![[0.0; LANES]; T::PRODUCTS * padded];
+        let row_of = |item: usize, row: Option<usize>| match row {
+            Some(row) if row < height => {
+                let start = (item * height + row) * run.x.shape.row() + block * width * LANES;
+                &run.x.values[start..start + width * LANES]
+            }
+            _ => &zeros,
+        };
+        for piece in pieces {
+            for row in 0..piece.rows + run.taps - 1 {
+                // Before the first output: the tile's own inputs, or the taps that the product sums.
+                let first = (piece.first + row) * T::OUTPUTS;
+                let before = T::BEFORE + run.taps / 2;
+                let mut rows = [&zeros[..]; MAX_POINTS];
+                for i in 0..T::INPUTS {
+                    rows[i] = row_of(piece.item, (first + i).checked_sub(before));
+                }
+                let rows = rows.map(|row| row.as_chunks::<LANES>().0);
+                for (column, part) in (0..width).flat_map(|column| (0..L::PARTS).map(move |part| (column, part))) {
+                    let mut x = [L::splat(0.0); MAX_POINTS];
+                    for i in 0..T::INPUTS {
+                        x[i] = L::load(&rows[i][column], part);
+                    }
+                    let values = T::forward(x);
+                    for i in 0..T::PRODUCTS {
+                        values[i].store(&mut along_time[i * padded + column + W::BEFORE], part);
+                    }
+                }
+                let start = (piece.start + row) * run.columns;
+                let places = (0..run.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
+                for (column, i) in places {
+                    for part in 0..L::PARTS {
+                        let mut x = [L::splat(0.0); MAX_POINTS];
+                        for j in 0..W::INPUTS {
+                            x[j] = L::load(&along_time[i * padded + column * W::OUTPUTS + j], part);
+                        }
+                        let values = W::forward(x);
+                        for j in 0..W::PRODUCTS {
+                            values[j].store(&mut y[(i * W::PRODUCTS + j) * tiles + start + column], part);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The last step, for some rows of tiles.
+struct Inverse<'a, T, W> {
+    run: &'a Run<'a, T, W>,
+    piece: Piece,
+    tiles: usize,
+    products: &'a [f32], // [place][panel][tile][16]
+    y: &'a mut [f32],    // [row][panel][column][16]
+}
+
+impl<T: Axis + Sync, W: Axis + Sync> Work for Inverse<'_, T, W> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { run, piece, tiles, products, y } = self;
+        let (products, _) = products.as_chunks::<LANES>();
+        let (bias, _) = run.layer.bias.as_chunks::<LANES>();
+        let panels = bias.len();
+        let (y, _) = y.as_chunks_mut::<LANES>();
+        let pooled = run.pooling.is_some();
+        let width = if pooled { run.x.shape.width / 2 } else { run.x.shape.width };
+        let height = y.len() / (panels * width);
+        let step = Run::<T, W>::STEP;
+        let panels_in_parts = (0..panels).flat_map(|panel| (0..L::PARTS).map(move |part| (panel, part)));
+        for (panel, part) in panels_in_parts {
+            let bias = L::load(&bias[panel], part);
+            for row in (0..piece.rows).step_by(step) {
+                for column in 0..run.columns {
+                    // An even number of rows, outputs as they are before pooling.
+                    let mut out = [[L::splat(0.0); MAX_OUTPUTS]; MAX_OUTPUTS];
+                    for i in 0..step.min(piece.rows - row) {
+                        let tile = (piece.start + row + i) * run.columns + column;
+                        let first = i * T::OUTPUTS;
+                        let mut along_mel = [[L::splat(0.0); MAX_POINTS]; MAX_OUTPUTS];
+                        for j in 0..W::PRODUCTS {
+                            let mut m = [L::splat(0.0); MAX_POINTS];
+                            for i in 0..T::PRODUCTS {
+                                let place = i * W::PRODUCTS + j;
+                                m[i] = L::load(&products[(place * panels + panel) * tiles + tile], part);
+                            }
+                            let values = T::inverse(m);
+                            for i in 0..T::OUTPUTS {
+                                along_mel[i][j] = values[i];
+                            }
+                        }
+                        for i in 0..T::OUTPUTS {
+                            let values = W::inverse(along_mel[i]);
+                            for j in 0..W::OUTPUTS {
+                                out[first + i][j] = run.layer.activation.of(values[j].add(bias));
+                            }
+                        }
+                    }
+                    let (top, left) = (row * T::OUTPUTS, column * W::OUTPUTS);
+                    let mut put = |row: usize, column: usize, value: L| {
+                        if row < height && column < width {
+                            value.store(&mut y[(row * panels + panel) * width + column], part);
+                        }
+                    };
+                    match run.pooling {
+                        None => {
+                            for i in 0..step * T::OUTPUTS {
+                                for j in 0..W::OUTPUTS {
+                                    put(top + i, left + j, out[i][j]);
+                                }
+                            }
+                        }
+                        Some(pooling) => {
+                            for i in 0..step * T::OUTPUTS / 2 {
+                                for j in 0..W::OUTPUTS / 2 {
+                                    let (upper, lower) = (out[2 * i], out[2 * i + 1]);
+                                    let window = [upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]];
+                                    put(top / 2 + i, left / 2 + j, pool(pooling, window));
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One window of 2 x 2.
+#[inline(always)]
+fn pool<L: Lanes>(pooling: Pooling, [a, b, c, d]: [L; 4]) -> L {
+    let max = || a.max(b).max(c.max(d));
+    let sum = || a.add(b).add(c.add(d));
+    match pooling {
+        Pooling::Avg => sum().mul(L::splat(0.25)),
+        Pooling::Max => max(),
+        Pooling::AvgMax => sum().mul_add(L::splat(0.25), max()),
+    }
+}

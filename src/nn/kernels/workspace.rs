@@ -1,0 +1,54 @@
+//! Memory that is used again: large buffers fresh from the system cost a page fault every 4 KiB.
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Buffers that are not in use. Clones share them; they are freed with the last clone.
+#[derive(Debug, Clone, Default)]
+pub struct Workspace(Arc<Mutex<Vec<Vec<f32>>>>);
+
+impl Workspace {
+    /// A buffer of `len` values. What it holds is left over from its last use.
+    pub fn take(&self, len: usize) -> Buffer {
+        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let fitting = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
+        // Where none is long enough the longest grows, so that there are never more than were in use at once.
+        let longest = || (0..free.len()).max_by_key(|&i| free[i].len());
+        let found = fitting.or_else(longest).map(|i| free.swap_remove(i));
+        drop(free);
+        let values = match found {
+            Some(values) if values.len() >= len => values,
+            _ => vec![0.0; len],
+        };
+        Buffer { values, len, home: self.clone() }
+    }
+}
+
+/// A buffer on loan, given back when it is dropped.
+#[derive(Debug)]
+pub struct Buffer {
+    values: Vec<f32>,
+    len: usize,
+    home: Workspace,
+}
+
+impl Deref for Buffer {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[..self.len]
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[..self.len]
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+        free.push(std::mem::take(&mut self.values));
+    }
+}

@@ -1,0 +1,90 @@
+//! Feature maps on their way from layer to layer.
+
+use candle_core::{CpuStorage, Storage, Tensor};
+
+use super::has_kernels;
+use super::kernels::map::{Map, Shape};
+use super::kernels::workspace::Workspace;
+use crate::Result;
+use crate::error::Context;
+
+/// The maps of a batch, `[batch, channels, height, width]` or as a sequence `[batch, channels, length]`, in the form that
+/// suits the layer which made them: a tensor, or on the CPU blocks of sixteen channels.
+///
+/// A model makes one from its input, hands it from layer to layer, and takes a tensor from the last.
+#[derive(Debug)]
+pub struct FeatureMap {
+    pub(super) values: Values,
+    pub(super) workspace: Workspace,
+}
+
+#[derive(Debug)]
+pub(super) enum Values {
+    /// `[batch, channels, height, width]`; the height of a sequence is its length, its width 1.
+    Tensor(Tensor),
+    Blocks(Map),
+}
+
+impl FeatureMap {
+    /// From `[batch, channels, height, width]` or `[batch, channels, length]`. Memory of the maps that are made from it
+    /// comes from `workspace` and returns there.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) for another number of dimensions.
+    pub fn new(x: &Tensor, workspace: &Workspace) -> Result<Self> {
+        let context = "a feature map";
+        let x = if x.rank() == 3 { x.unsqueeze(3).context(context)? } else { x.clone() };
+        x.dims4().context(context)?;
+        Ok(Self { values: Values::Tensor(x), workspace: workspace.clone() })
+    }
+
+    /// `[batch, channels, height, width]`; a sequence has a width of 1.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if memory does not suffice.
+    pub fn to_tensor(&self) -> Result<Tensor> {
+        match &self.values {
+            Values::Tensor(x) => Ok(x.clone()),
+            Values::Blocks(map) => {
+                let Shape { batch, channels, height, width } = map.shape;
+                let device = candle_core::Device::Cpu;
+                Tensor::from_vec(map.to_planes(), (batch, channels, height, width), &device).context("a feature map")
+            }
+        }
+    }
+
+    /// `[batch, channels, length]` of a sequence.
+    ///
+    /// # Errors
+    /// As [`FeatureMap::to_tensor`], and if the width is not 1.
+    pub fn to_sequence(&self) -> Result<Tensor> {
+        let x = self.to_tensor()?;
+        let (batch, channels, length, width) = x.dims4().context("a feature map")?;
+        x.reshape((batch, channels, length * width)).context("a feature map")
+    }
+
+    /// Whether the CPU kernels can take it.
+    pub(super) fn has_kernels(&self) -> bool {
+        match &self.values {
+            Values::Tensor(x) => has_kernels(x),
+            Values::Blocks(_) => true,
+        }
+    }
+
+    pub(super) fn with(workspace: Workspace, map: Map) -> Self {
+        Self { values: Values::Blocks(map), workspace }
+    }
+}
+
+/// Runs `f` on the values of a contiguous f32 tensor `[batch, channels, height, width]` on the CPU.
+pub(super) fn with_planes<R>(x: &Tensor, f: impl FnOnce(&[f32], Shape) -> R) -> candle_core::Result<R> {
+    let (batch, channels, height, width) = x.dims4()?;
+    let x = x.contiguous()?;
+    let (storage, layout) = x.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
+            Ok(f(&values[start..end], Shape { batch, channels, height, width }))
+        }
+        _ => Err(candle_core::Error::Msg("not an f32 tensor on the CPU".to_string())),
+    }
+}
