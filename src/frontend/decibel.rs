@@ -6,6 +6,7 @@ use std::f64::consts::SQRT_2;
 ///
 /// Off by less than 1e-8 dB, before the rounding to f32; one loop without branches or calls, which the compiler
 /// vectorises.
+#[inline(always)]
 pub(super) fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {
         *out = (10.0 * log10(power.max(amin)) - offset) as f32;

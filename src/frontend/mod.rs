@@ -19,6 +19,8 @@ mod decibel;
 mod framing;
 mod log_mel;
 mod mel;
+mod real_fft;
+mod simd;
 mod stft;
 mod window;
 

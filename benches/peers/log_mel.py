@@ -1,0 +1,72 @@
+#!/usr/bin/env python3
+"""Log-mel of PANNs (32 kHz, window 1024, hop 320, 64 mels) by torchlibrosa, librosa and torchaudio beside ours, in turn.
+
+What can be made once is made before the clock runs: DFT kernels, windows, filters. `librosa` is its STFT, a product with
+its filters, and its decibels; `librosa-call` is `librosa.feature.melspectrogram`, as its documentation has it, which makes
+the filters anew in every call. Each result is compared with librosa's before the clock runs.
+"""
+from turns import arguments, compare, confine, ours, ready
+
+args = arguments(__doc__).parse_args()
+confine(args.threads)
+
+import numpy as np
+import torch
+
+RATE, N_FFT, HOP, MELS, LOW, HIGH, AMIN = 32_000, 1024, 320, 64, 50, 14_000, 1e-10
+# In dB. All of the peers compute in f32; on noise that is a few 1e-5 dB.
+TOLERANCE = 1e-2
+
+torch.set_num_threads(args.threads)
+torch.set_grad_enabled(False)
+clip = np.random.default_rng(2).uniform(-0.1, 0.1, round(args.seconds * RATE)).astype(np.float32)
+
+
+def torchlibrosa():
+    from torchlibrosa.stft import LogmelFilterBank, Spectrogram
+
+    spectrum = Spectrogram(n_fft=N_FFT, hop_length=HOP, freeze_parameters=True)
+    log_mel = LogmelFilterBank(sr=RATE, n_fft=N_FFT, n_mels=MELS, fmin=LOW, fmax=HIGH, amin=AMIN, top_db=None)
+    x = torch.from_numpy(clip)[None]
+    return lambda: log_mel(spectrum(x))[0, 0].numpy()
+
+
+def librosa():
+    import librosa
+
+    filters = librosa.filters.mel(sr=RATE, n_fft=N_FFT, n_mels=MELS, fmin=LOW, fmax=HIGH)
+
+    def call():
+        x = librosa.stft(clip, n_fft=N_FFT, hop_length=HOP, pad_mode="reflect")
+        return librosa.power_to_db(filters @ (x.real**2 + x.imag**2), amin=AMIN, top_db=None).T
+
+    return call
+
+
+def librosa_call():
+    import librosa
+
+    settings = dict(sr=RATE, n_fft=N_FFT, hop_length=HOP, n_mels=MELS, fmin=LOW, fmax=HIGH, pad_mode="reflect")
+    return lambda: librosa.power_to_db(librosa.feature.melspectrogram(y=clip, **settings), amin=AMIN, top_db=None).T
+
+
+def torchaudio():
+    # A torchaudio built for another CUDA than PyTorch refuses to be imported, though nothing here is for a GPU.
+    cuda, torch.version.cuda = torch.version.cuda, None
+    try:
+        from torchaudio.transforms import AmplitudeToDB, MelSpectrogram
+    finally:
+        torch.version.cuda = cuda
+    mel = MelSpectrogram(RATE, N_FFT, hop_length=HOP, n_mels=MELS, f_min=LOW, f_max=HIGH, norm="slaney", mel_scale="slaney")
+    decibel, x = AmplitudeToDB("power"), torch.from_numpy(clip)
+    return lambda: decibel(mel(x)).numpy().T
+
+
+builders = {"torchlibrosa": torchlibrosa, "librosa": librosa, "librosa-call": librosa_call, "torchaudio": torchaudio}
+peers = ready(builders, args.peers)
+expected = librosa()()
+for name, call in peers.items():
+    difference = float(np.abs(call() - expected).max())
+    if not difference < TOLERANCE:
+        raise SystemExit(f"{name} computes something else: {difference:.1e} dB")
+compare(f"log-mel: {args.seconds:g} s", args, peers, lambda: ours(args, "--model", "cnn14", "--part", "frontend"))

@@ -1,0 +1,78 @@
+"""CNN14 after its front end, and LeeNet11, in PyTorch, for timing: random weights.
+
+Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), and Lee et al. (arXiv 1703.01789).
+"""
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+CLASSES = 527
+
+
+class Cnn14(nn.Module):
+    """Log-mel `[batch, 1, frames, 64]`, or `[batch, 1, 64, frames]` where `time_last`, to scores `[batch, 527]`.
+
+    `width` is the number of channels of the first block: 64 as published.
+    """
+
+    def __init__(self, width=64, time_last=False):
+        super().__init__()
+        self.time, self.mel = (3, 2) if time_last else (2, 3)
+        self.bn0 = nn.BatchNorm2d(64)
+        self.blocks = nn.ModuleList()
+        inputs = 1
+        for outputs in (width << i for i in range(6)):
+            layers = []
+            for channels in (inputs, outputs):
+                layers += [nn.Conv2d(channels, outputs, 3, padding=1, bias=False), nn.BatchNorm2d(outputs), nn.ReLU()]
+            self.blocks.append(nn.Sequential(*layers))
+            inputs = outputs
+        self.fc1, self.fc_audioset = nn.Linear(inputs, inputs), nn.Linear(inputs, CLASSES)
+
+    def forward(self, x):
+        x = self.bn0(x.transpose(1, self.mel)).transpose(1, self.mel)
+        for block in self.blocks[:5]:
+            x = F.avg_pool2d(block(x), 2)
+        x = self.blocks[5](x).mean(self.mel)
+        return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
+
+
+class LeeNet11(nn.Module):
+    """Waveform `[batch, 1, samples]` to scores `[batch, 527]`."""
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 1
+        for i, outputs in enumerate((64, 64, 64, 128, 128, 128, 128, 128, 256)):
+            conv = nn.Conv1d(inputs, outputs, 3, stride=3 if i == 0 else 1, padding=1, bias=False)
+            layers += [conv, nn.BatchNorm1d(outputs), nn.ReLU()]
+            if i > 0:
+                layers.append(nn.MaxPool1d(3, padding=1))
+            inputs = outputs
+        self.blocks = nn.Sequential(*layers)
+        self.fc1, self.fc_audioset = nn.Linear(inputs, 512), nn.Linear(512, CLASSES)
+
+    def forward(self, x):
+        x = self.blocks(x)
+        return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
+
+
+def seeded(network):
+    """Weights by He's rule and norms with statistics of their own, so that sums neither grow nor fade."""
+    generator = torch.Generator().manual_seed(1)
+    for name, module in network.named_modules():
+        if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(module.weight, generator=generator)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            on_decibels = name == "bn0"
+            nn.init.uniform_(module.running_mean, *((-45, -35) if on_decibels else (-0.1, 0.1)), generator=generator)
+            nn.init.uniform_(module.running_var, *((200, 300) if on_decibels else (0.8, 1.2)), generator=generator)
+    return network.eval()
+
+
+def swapped(network, width):
+    """The same CNN14 with its two spatial axes swapped: every kernel is transposed."""
+    other = Cnn14(width, time_last=True)
+    weights = {k: v.transpose(2, 3).contiguous() if v.dim() == 4 else v for k, v in network.state_dict().items()}
+    other.load_state_dict(weights)
+    return other.eval()

@@ -1,0 +1,98 @@
+"""What the comparisons share: cores and threads, our side, taking turns, the table.
+
+A machine's speed drifts: clocks, heat, neighbours. So nobody is timed by himself. In every round each side makes a few
+calls, one side after the other; a side's time is the median over rounds of the median of its calls.
+"""
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+def arguments(description):
+    """A parser with the options that every comparison has."""
+    target = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1, help="threads, and cores, of every side (default 1)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip (default 10)")
+    parser.add_argument("--rounds", type=int, default=7, help="how often everybody has a turn (default 7)")
+    parser.add_argument("--calls", type=int, default=3, help="timed calls in a turn (default 3)")
+    parser.add_argument("--peers", help="comma-separated names of those that take part (default all)")
+    parser.add_argument("--speed", default=str(target / "release/examples/speed"), help="our program (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON as well")
+    return parser
+
+
+def confine(threads):
+    """Gives this process, and what it starts, `threads` cores and threads. To be called before numpy is imported."""
+    for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[variable] = str(threads)
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        if len(cores) < threads:
+            raise SystemExit(f"{threads} threads, but only {len(cores)} cores")
+        os.sched_setaffinity(0, cores[:threads])
+
+
+def ready(builders, wanted):
+    """Builds the peers that are wanted: name to a function without arguments. One that cannot be built is left out."""
+    names = wanted.split(",") if wanted else list(builders)
+    unknown = [name for name in names if name not in builders]
+    if unknown:
+        raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(builders)}")
+    peers = {}
+    for name in names:
+        try:
+            peers[name] = builders[name]()
+        except ImportError as error:
+            print(f"{name} is left out: {error}")
+    return peers
+
+
+def clock(call, calls):
+    """The median of `calls` calls in milliseconds."""
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        call()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def ours(args, *more):
+    """The median of our calls in milliseconds, from a process of its own."""
+    command = [args.speed, "--format", "json", "--runs", args.calls, "--threads", args.threads, "--seconds", args.seconds]
+    command = [str(part) for part in (*command, *more)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        raise SystemExit(f"{args.speed}: {error}; build it with: cargo build --release --example speed")
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: {done.stderr}")
+    return json.loads(done.stdout)["ms"]["median"]
+
+
+def compare(title, args, peers, our_turn):
+    """Lets all take turns and prints the table."""
+    for call in peers.values():
+        clock(call, 2)  # warm-up
+    times = {name: [] for name in (*peers, "clipwise")}
+    for _ in range(args.rounds):
+        for name, call in peers.items():
+            times[name].append(clock(call, args.calls))
+        times["clipwise"].append(our_turn())
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    print(f"\n{title}; {args.threads} thread(s), {args.rounds} rounds of {args.calls} calls")
+    print(f"{'':28} {'median ms':>10} {'min':>9} {'max':>9} {'ours / peer':>12} {'peer / ours':>12}")
+    for name, values in times.items():
+        ratio = medians["clipwise"] / medians[name]
+        ratios = "" if name == "clipwise" else f" {ratio:12.3f} {1 / ratio:12.2f}"
+        print(f"{name:28} {medians[name]:10.2f} {min(values):9.2f} {max(values):9.2f}{ratios}")
+    if args.json:
+        sides = {name: {"median": medians[name], "min": min(values), "max": max(values)} for name, values in times.items()}
+        print(json.dumps({"title": title, "threads": args.threads, "ms": sides}))
