@@ -31,6 +31,14 @@ def import_torchaudio():
 torchaudio = import_torchaudio()
 
 
+def in_f64(function, *arguments):
+    """torch builds tables (DCT, filters, windows) in its default type."""
+    torch.set_default_dtype(torch.float64)
+    result = function(*arguments)
+    torch.set_default_dtype(torch.float32)
+    return result
+
+
 def clip(count, sample_rate):
     return refcommon.as_float(refcommon.signal(count, sample_rate, SEED))
 
@@ -93,7 +101,7 @@ def make_fbank():
     tensors, cases = {}, {}
     for name, (count, config) in FBANK.items():
         x = clip(count, config["sample_rate"])
-        tensors[name] = kaldi_fbank(x.astype(np.float64), config)
+        tensors[name] = in_f64(kaldi_fbank, x.astype(np.float64), config)
         f32 = kaldi_fbank(x, config)
         print(f"fbank {name:16} {tensors[name].shape} torchaudio's f32 off by {np.abs(f32 - tensors[name]).max():.1e}")
         if name in ("default", "sixteen_bit", "ends_720"):
@@ -165,6 +173,12 @@ def torchaudio_mfcc(x, config, n_mfcc):
     return transform.to(torch.from_numpy(x).dtype)(torch.from_numpy(x)).numpy().T
 
 
+def kaldi_mfcc(x, config, n_mfcc, lifter):
+    return torchaudio.compliance.kaldi.mfcc(
+        torch.from_numpy(x)[None] * config["sample_scale"], num_ceps=n_mfcc, cepstral_lifter=lifter,
+        **kaldi_options(config)).numpy()
+
+
 def make_mfcc():
     tensors, cases = {}, {}
     for name, (count, config, n_mfcc, lifter) in MFCC.items():
@@ -172,14 +186,15 @@ def make_mfcc():
         if name.startswith("librosa"):
             tensors[name] = librosa_mfcc(x, config, n_mfcc, lifter)
         else:
-            tensors[name] = torchaudio_mfcc(x.astype(np.float64), config, n_mfcc)
+            tensors[name] = in_f64(torchaudio_mfcc, x.astype(np.float64), config, n_mfcc)
             print("mfcc", name, "torchaudio's f32 off by", np.abs(torchaudio_mfcc(x, config, n_mfcc) - tensors[name]).max())
         cases[name] = {
             "n_samples": count, "config": {"mel": {"log_mel": config}, "n_mfcc": n_mfcc, "lifter": lifter or "none"}}
     for name, (count, config, n_mfcc, lifter) in KALDI_MFCC.items():
-        x = torch.from_numpy(clip(count, config["sample_rate"]).astype(np.float64))[None] * config["sample_scale"]
-        tensors[name] = torchaudio.compliance.kaldi.mfcc(
-            x, num_ceps=n_mfcc, cepstral_lifter=lifter, **kaldi_options(config)).numpy()
+        x = clip(count, config["sample_rate"])
+        tensors[name] = in_f64(kaldi_mfcc, x.astype(np.float64), config, n_mfcc, lifter)
+        f32 = kaldi_mfcc(x, config, n_mfcc, lifter)
+        print("mfcc", name, "torchaudio's f32 off by", np.abs(f32 - tensors[name]).max())
         lifter = {"kaldi": lifter} if lifter else "none"
         cases[name] = {"n_samples": count, "config": {"mel": {"fbank": config}, "n_mfcc": n_mfcc, "lifter": lifter}}
     for name, (count, config) in LOG_MEL.items():
