@@ -1,8 +1,8 @@
-//! Log-mel spectrograms in decibels.
+//! Log-mel spectrograms, in decibels or with the natural logarithm.
 //!
 //! `10 log10(max(x, amin)) - 10 log10(max(amin, reference))` of the mel-filtered spectrum `x`, as torchlibrosa's
-//! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`. Unlike torchlibrosa, everything up to the final
-//! value is computed in f64.
+//! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`; [`LogScale`] has the other logarithms. Unlike
+//! torchlibrosa, everything up to the final value is computed in f64.
 
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};

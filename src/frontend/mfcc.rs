@@ -23,6 +23,9 @@ use crate::error::{Error, Result};
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 64;
 
+/// Coefficients that are summed side by side, for the vector units.
+const LANES: usize = 8;
+
 /// The log-mel front end below the cosine transform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -121,8 +124,8 @@ pub struct Mfcc {
     config: MfccConfig,
     mel: MelFrontEnd,
     n_mels: usize,
-    /// The cosine transform with the lifter in it, `[n_mels, n_mfcc]`, row by row.
-    table: Vec<f64>,
+    /// The cosine transform with the lifter in it, `[n_mfcc / LANES, n_mels, LANES]`; 0 beyond `n_mfcc`.
+    table: Vec<[f64; LANES]>,
 }
 
 #[derive(Clone, Debug)]
@@ -153,7 +156,6 @@ impl Mfcc {
         if n_mfcc == 0 || n_mfcc > n_mels {
             return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
         }
-        // n_mels² cells at most
         if n_mfcc.saturating_mul(n_mels) > 1 << 24 {
             return Err(Error::config(
                 "n_mfcc",
@@ -162,15 +164,18 @@ impl Mfcc {
             ));
         }
         let weights = lifter(config.lifter, n_mfcc)?;
-        let mut table = Vec::with_capacity(n_mels * n_mfcc);
-        for m in 0..n_mels {
-            table.extend(weights.iter().enumerate().map(|(n, weight)| {
-                // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.
-                let steps = (n * (2 * m + 1)) % (4 * n_mels);
-                let scale = (if n == 0 { 1.0 } else { 2.0 } / n_mels as f64).sqrt();
-                weight * scale * (PI * steps as f64 / (2 * n_mels) as f64).cos()
-            }));
-        }
+        let cosine = |n: usize, m: usize| {
+            // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.
+            let steps = (n * (2 * m + 1)) % (4 * n_mels);
+            let scale = (if n == 0 { 1.0 } else { 2.0 } / n_mels as f64).sqrt();
+            scale * (PI * steps as f64 / (2 * n_mels) as f64).cos()
+        };
+        let weight = |n: usize, m: usize| weights.get(n).map_or(0.0, |weight| weight * cosine(n, m));
+        let blocks = (0..n_mfcc).step_by(LANES);
+        let table = blocks
+            .flat_map(|n| (0..n_mels).map(move |m| (n, m)))
+            .map(|(n, m)| std::array::from_fn(|lane| weight(n + lane, m)))
+            .collect();
         Ok(Self { config: config.clone(), mel, n_mels, table })
     }
 
@@ -225,14 +230,15 @@ impl Mfcc {
         let n_mfcc = self.config.n_mfcc;
         array(log_mel.nrows(), n_mfcc, |out: &mut [f32]| {
             out.par_chunks_mut(FRAMES_PER_TASK * n_mfcc).enumerate().for_each(|(block, rows)| {
-                let mut sums = vec![0.0; n_mfcc];
                 for (index, row) in rows.chunks_exact_mut(n_mfcc).enumerate() {
-                    sums.fill(0.0);
                     let frame = log_mel.row(block * FRAMES_PER_TASK + index);
-                    for (&x, cosines) in frame.iter().zip(self.table.chunks_exact(n_mfcc)) {
-                        sums.iter_mut().zip(cosines).for_each(|(sum, c)| *sum += f64::from(x) * c);
+                    for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(self.n_mels)) {
+                        let mut sums = [0.0; LANES];
+                        for (&x, cosines) in frame.iter().zip(cosines) {
+                            (0..LANES).for_each(|lane| sums[lane] += f64::from(x) * cosines[lane]);
+                        }
+                        out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
                     }
-                    row.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
                 }
             });
         })
