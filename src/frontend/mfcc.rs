@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 64;
 
-/// Coefficients that are summed side by side, for the vector units.
+/// Coefficients that are summed side by side, for the vector units; even.
 const LANES: usize = 8;
 
 /// The log-mel front end below the cosine transform.
@@ -124,7 +124,8 @@ pub struct Mfcc {
     config: MfccConfig,
     mel: MelFrontEnd,
     n_mels: usize,
-    /// The cosine transform with the lifter in it, `[n_mfcc / LANES, n_mels, LANES]`; 0 beyond `n_mfcc`.
+    /// The first half of the cosine transform with the lifter in it, `[n_mfcc / LANES, n_mels / 2, LANES]`, both rounded
+    /// up; 0 beyond `n_mfcc`. The other half is the same backwards, with the other sign in odd coefficients.
     table: Vec<[f64; LANES]>,
 }
 
@@ -173,7 +174,7 @@ impl Mfcc {
         let weight = |n: usize, m: usize| weights.get(n).map_or(0.0, |weight| weight * cosine(n, m));
         let blocks = (0..n_mfcc).step_by(LANES);
         let table = blocks
-            .flat_map(|n| (0..n_mels).map(move |m| (n, m)))
+            .flat_map(|n| (0..n_mels.div_ceil(2)).map(move |m| (n, m)))
             .map(|(n, m)| std::array::from_fn(|lane| weight(n + lane, m)))
             .collect();
         Ok(Self { config: config.clone(), mel, n_mels, table })
@@ -227,15 +228,22 @@ impl Mfcc {
     }
 
     fn transform(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
-        let n_mfcc = self.config.n_mfcc;
+        let (n_mfcc, n_half) = (self.config.n_mfcc, self.n_mels.div_ceil(2));
         array(log_mel.nrows(), n_mfcc, |out: &mut [f32]| {
             out.par_chunks_mut(FRAMES_PER_TASK * n_mfcc).enumerate().for_each(|(block, rows)| {
+                let mut folded = vec![[0.0; 2]; n_half]; // for even and odd coefficients
                 for (index, row) in rows.chunks_exact_mut(n_mfcc).enumerate() {
                     let frame = log_mel.row(block * FRAMES_PER_TASK + index);
-                    for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(self.n_mels)) {
+                    for (folded, (&a, &b)) in folded.iter_mut().zip(frame.iter().zip(frame.iter().rev())) {
+                        *folded = [f64::from(a) + f64::from(b), f64::from(a) - f64::from(b)];
+                    }
+                    if self.n_mels % 2 == 1 {
+                        folded[n_half - 1][0] /= 2.0; // the middle one, met twice
+                    }
+                    for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(n_half)) {
                         let mut sums = [0.0; LANES];
-                        for (&x, cosines) in frame.iter().zip(cosines) {
-                            (0..LANES).for_each(|lane| sums[lane] += f64::from(x) * cosines[lane]);
+                        for (x, cosines) in folded.iter().zip(cosines) {
+                            (0..LANES).for_each(|lane| sums[lane] += x[lane % 2] * cosines[lane]);
                         }
                         out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
                     }
