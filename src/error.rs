@@ -124,6 +124,7 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Refuses NaN and infinite samples.
+#[inline(always)]
 pub(crate) fn check_finite(samples: &[f32]) -> Result<()> {
     // No early exit within a block, so that the loop can be vectorised.
     let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());

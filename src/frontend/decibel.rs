@@ -26,6 +26,7 @@ impl LogScale {
     }
 
     /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. Uses up `power`.
+    #[inline(always)]
     pub(super) fn apply(self, power: &mut [f64], amin: f64, offset: f64, out: &mut [f32]) {
         if self == Self::NaturalOffset {
             power.iter_mut().for_each(|x| *x += amin);
@@ -41,6 +42,7 @@ impl LogScale {
 ///
 /// Off by less than 1e-8 dB, before the rounding to f32; one loop without branches or calls, which the compiler
 /// vectorises.
+#[inline(always)]
 fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {
         *out = (10.0 * log10(power.max(amin)) - offset) as f32;
@@ -48,6 +50,7 @@ fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
 }
 
 /// Writes `ln(max(power, amin)) - offset ln(10) / 10` for each value, as [`power_to_db`] otherwise.
+#[inline(always)]
 fn power_to_ln(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {
         *out = ((log10(power.max(amin)) - offset / 10.0) * LN_10) as f32;

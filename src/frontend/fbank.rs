@@ -7,15 +7,14 @@
 //! which makes features that no second run repeats.
 
 use std::fmt;
-use std::sync::Arc;
 
 use ndarray::Array2;
 use rayon::prelude::*;
-use realfft::{RealFftPlanner, RealToComplex};
-use rustfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
+use super::real_fft::{Bins, Buffers, RealFft};
+use super::simd::dispatch;
 use super::stft::{array, check_n_fft};
 use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::error::{Error, Result, check_finite};
@@ -191,14 +190,13 @@ pub struct Fbank {
     config: FbankConfig,
     window: Vec<f64>,
     mel: MelFilterBank,
-    plan: Arc<dyn RealToComplex<f64>>,
+    fft: RealFft,
 }
 
 /// What one task needs for its frames.
 struct Scratch {
-    frame: Vec<f64>,
-    spectrum: Vec<Complex<f64>>,
-    fft: Vec<Complex<f64>>,
+    buffers: Buffers,
+    spectrum: Vec<f64>,
     mels: Vec<f64>,
 }
 
@@ -213,7 +211,7 @@ impl Fbank {
             config: config.clone(),
             window: config.window.samples(config.win_length, false),
             mel: config.filters()?,
-            plan: RealFftPlanner::new().plan_fft_forward(config.n_fft),
+            fft: RealFft::new(config.n_fft),
         })
     }
 
@@ -278,15 +276,30 @@ impl Fbank {
     }
 
     fn fill(&self, index: usize, samples: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
+        let Scratch { buffers, spectrum, mels } = scratch;
+        let energy = dispatch(
+            #[inline(always)]
+            || self.prepare(index, samples, &mut buffers.frame),
+        );
+        let bins = self.fft.transform(buffers);
+        dispatch(
+            #[inline(always)]
+            || self.finish(bins, energy, spectrum, mels, row),
+        );
+    }
+
+    /// Writes a frame as it is transformed, and tells its energy.
+    #[inline(always)]
+    fn prepare(&self, index: usize, samples: &[f32], frame: &mut [f64]) -> f64 {
         let config = &self.config;
-        let (frame, padding) = scratch.frame.split_at_mut(config.win_length);
+        let (frame, padding) = frame.split_at_mut(config.win_length);
+        padding.fill(0.0);
         self.cut(index, samples, frame);
         if config.remove_dc_offset {
             let mean = frame.iter().sum::<f64>() / frame.len() as f64;
             frame.iter_mut().for_each(|x| *x -= mean);
         }
-        let energy = |frame: &[f64]| frame.iter().map(|x| x * x).sum::<f64>();
-        let raw_energy = energy(frame);
+        let mut energy = if config.raw_energy { sum_of_squares(frame) } else { 0.0 };
         if config.preemphasis > 0.0 {
             for i in (1..frame.len()).rev() {
                 frame[i] -= config.preemphasis * frame[i - 1];
@@ -294,35 +307,37 @@ impl Fbank {
             frame[0] -= config.preemphasis * frame[0];
         }
         frame.iter_mut().zip(&self.window).for_each(|(x, w)| *x *= w);
-        let row = if config.use_energy {
-            let energy = if config.raw_energy { raw_energy } else { energy(frame) };
-            let energy = energy.max(f64::from(f32::EPSILON)).max(f64::from(config.energy_floor)).ln() as f32;
-            let place = if config.htk_compat { config.n_mels } else { 0 };
-            row[place] = energy;
-            let first = usize::from(place == 0);
-            &mut row[first..first + config.n_mels]
-        } else {
-            row
-        };
-        padding.fill(0.0);
-        self.plan
-            .process_with_scratch(&mut scratch.frame, &mut scratch.spectrum, &mut scratch.fft)
-            .expect("the buffers have the plan's lengths");
-
-        let bins = &mut scratch.frame[..config.n_fft / 2 + 1]; // the frame is used up
-        bins.iter_mut().zip(&scratch.spectrum).for_each(|(bin, x)| *bin = x.norm_sqr());
-        if config.power == Spectrum::Magnitude {
-            bins.iter_mut().for_each(|bin| *bin = bin.sqrt());
+        if !config.raw_energy {
+            energy = sum_of_squares(frame);
         }
-        self.mel.apply_to_frame(bins, 0, &mut scratch.mels);
+        energy
+    }
+
+    /// From a transformed frame to its features.
+    #[inline(always)]
+    fn finish(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
+        let config = &self.config;
+        let first_mel = usize::from(config.use_energy && !config.htk_compat);
+        if config.use_energy {
+            let energy = energy.max(f64::from(f32::EPSILON)).max(f64::from(config.energy_floor));
+            row[if config.htk_compat { config.n_mels } else { 0 }] = energy.ln() as f32;
+        }
+        let row = &mut row[first_mel..first_mel + config.n_mels];
+        let n_bins = self.mel.n_bins();
+        match config.power {
+            Spectrum::Power => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr()),
+            Spectrum::Magnitude => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr().sqrt()),
+        }
+        self.mel.apply_to_frame(spectrum, 0, mels);
         if config.log {
-            LogScale::Natural.apply(&mut scratch.mels, f64::from(config.amin), 0.0, row);
+            LogScale::Natural.apply(mels, f64::from(config.amin), 0.0, row);
         } else {
-            row.iter_mut().zip(&scratch.mels).for_each(|(out, &mel)| *out = mel as f32);
+            row.iter_mut().zip(&*mels).for_each(|(out, &mel)| *out = mel as f32);
         }
     }
 
     /// Writes the scaled samples of one frame, mirrored beyond the ends of the clip.
+    #[inline(always)]
     fn cut(&self, index: usize, samples: &[f32], frame: &mut [f64]) {
         let FbankConfig { win_length, hop_length, snip_edges, sample_scale, .. } = self.config;
         let scale = f64::from(sample_scale);
@@ -341,13 +356,13 @@ impl Fbank {
     }
 
     fn scratch(&self) -> Scratch {
-        Scratch {
-            frame: self.plan.make_input_vec(),
-            spectrum: self.plan.make_output_vec(),
-            fft: self.plan.make_scratch_vec(),
-            mels: vec![0.0; self.config.n_mels],
-        }
+        Scratch { buffers: self.fft.buffers(), spectrum: self.mel.spectrum(), mels: vec![0.0; self.config.n_mels] }
     }
+}
+
+#[inline(always)]
+fn sum_of_squares(frame: &[f64]) -> f64 {
+    frame.iter().map(|x| x * x).sum()
 }
 
 impl fmt::Debug for Fbank {

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::simd::dispatch;
 use crate::error::{Error, Result, check_finite};
 
 /// What stands before the first and after the last sample of a centred clip.
@@ -56,11 +57,15 @@ impl Framing {
         if samples.len() < self.min_samples() {
             return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
         }
-        check_finite(samples)?;
+        dispatch(
+            #[inline(always)]
+            || check_finite(samples),
+        )?;
         Ok(self.n_frames(samples.len()))
     }
 
     /// Writes `window * samples` of one frame to `frame`. Both are `n_fft` long, and `samples` passed [`check`](Self::check).
+    #[inline(always)]
     pub fn windowed(&self, index: usize, samples: &[f32], window: &[f64], frame: &mut [f64]) {
         let start = index * self.hop_length;
         if let Some(start) = start.checked_sub(self.margin)

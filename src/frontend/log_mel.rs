@@ -7,6 +7,7 @@
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
+use super::real_fft::Bins;
 use super::stft::array;
 use super::{LogScale, MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
 use crate::error::{Error, Result};
@@ -325,22 +326,33 @@ impl LogMel {
     }
 
     fn fill(&self, samples: &[f32], out: &mut [f32]) {
-        let amin = f64::from(self.config.amin);
-        self.stft.for_each_frame(samples, out, self.config.n_mels, |spectrum, bins, row| {
-            bins.iter_mut().zip(spectrum).for_each(|(bin, x)| *bin = x.norm_sqr()); // [n_bins]
-            if self.config.power == Spectrum::Magnitude {
-                bins.iter_mut().for_each(|bin| *bin = bin.sqrt());
-            }
-            for (block, row) in row.chunks_mut(MELS_PER_BLOCK).enumerate() {
-                let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
-                self.mel.apply_to_frame(bins, block * MELS_PER_BLOCK, mels);
-                self.config.log.apply(mels, amin, self.offset, row);
-            }
-        });
+        self.stft.for_each_frame(
+            samples,
+            out,
+            self.config.n_mels,
+            || self.mel.spectrum(),
+            #[inline(always)]
+            |bins, spectrum, row| self.finish_frame(bins, spectrum, row),
+        );
         if let Some(top_db) = self.config.top_db {
             let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let floor = largest - top_db * self.config.log.per_decibel() as f32;
             out.iter_mut().for_each(|value| *value = value.max(floor));
+        }
+    }
+
+    /// From a transformed frame to its `[n_mels]` values, in passes over what fits into the first cache.
+    #[inline(always)]
+    fn finish_frame(&self, bins: Bins, spectrum: &mut [f64], row: &mut [f32]) {
+        let n_bins = self.mel.n_bins();
+        match self.config.power {
+            Spectrum::Power => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr()),
+            Spectrum::Magnitude => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr().sqrt()),
+        }
+        for (block, row) in row.chunks_mut(MELS_PER_BLOCK).enumerate() {
+            let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
+            self.mel.apply_to_frame(spectrum, block * MELS_PER_BLOCK, mels);
+            self.config.log.apply(mels, f64::from(self.config.amin), self.offset, row);
         }
     }
 }

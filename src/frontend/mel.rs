@@ -99,11 +99,15 @@ pub struct MelConfig {
 pub struct MelFilterBank {
     n_bins: usize,
     filters: Vec<Filter>,
-    /// The weights of all filters, one after the other.
+    /// The weights of all filters, one after the other, each padded.
     weights: Vec<f32>,
 }
 
-/// `length` weights from `first_bin` on; they start at `offset` in the bank's weights.
+/// Bins that a dot product takes at a time: filters are short, so that wider sums gain nothing.
+const LANES: usize = 4;
+
+/// `length` weights from `first_bin` on; they start at `offset` in the bank's weights and end in zeros that make them a
+/// multiple of [`LANES`].
 #[derive(Clone, Copy, Debug)]
 struct Filter {
     first_bin: usize,
@@ -158,6 +162,7 @@ impl MelFilterBank {
             let end = row.iter().rposition(|&w| w != 0.0).map_or(first_bin, |last| last + 1);
             bank.filters.push(Filter { first_bin, offset: bank.weights.len(), length: end - first_bin });
             bank.weights.extend(row.iter().skip(first_bin).take(end - first_bin));
+            bank.pad();
         }
         Ok(bank)
     }
@@ -179,6 +184,11 @@ impl MelFilterBank {
             }
         }
         self.filters.push(Filter { first_bin, offset, length: self.weights.len() - offset });
+        self.pad();
+    }
+
+    fn pad(&mut self) {
+        self.weights.resize(self.weights.len().next_multiple_of(LANES), 0.0);
     }
 
     /// Number of filters.
@@ -201,14 +211,15 @@ impl MelFilterBank {
     pub fn to_array(&self) -> Array2<f32> {
         let mut dense = Array2::zeros((self.n_mels(), self.n_bins));
         for (m, filter) in self.filters.iter().enumerate() {
-            for (k, &w) in self.weights_of(filter).iter().enumerate() {
+            for (k, &w) in self.weights_of(filter)[..filter.length].iter().enumerate() {
                 dense[(m, filter.first_bin + k)] = w;
             }
         }
         dense
     }
 
-    /// Filters the spectra `[n_frames, n_bins]` into `[n_frames, n_mels]`.
+    /// Filters the spectra `[n_frames, n_bins]` into `[n_frames, n_mels]`. A bin that is not finite can make filters NaN
+    /// that lie beside it, as it makes all of them in a product of dense matrices.
     ///
     /// # Errors
     /// [`Error::Config`] where the spectra have another number of bins.
@@ -217,7 +228,7 @@ impl MelFilterBank {
         if n_bins != self.n_bins {
             return Err(Error::config("n_bins", n_bins, format!("the filters are made for {}", self.n_bins)));
         }
-        let mut bins = vec![0.0; n_bins];
+        let mut bins = self.spectrum();
         let mut mels = vec![0.0; self.n_mels()];
         array(n_frames, self.n_mels(), |out| {
             for (row, out) in spectrum.rows().into_iter().zip(out.chunks_exact_mut(self.n_mels())) {
@@ -228,29 +239,36 @@ impl MelFilterBank {
         })
     }
 
-    /// Writes the outputs of the filters from `first` on for one spectrum `[n_bins]`, as many as `mels` holds.
+    /// Room for a spectrum `[n_bins]` and the zeros behind it that padded filters reach into.
+    pub(super) fn spectrum(&self) -> Vec<f64> {
+        vec![0.0; self.n_bins + LANES]
+    }
+
+    /// Writes the outputs of the filters from `first` on for one [`spectrum`](Self::spectrum), as many as `mels` holds.
+    #[inline(always)]
     pub(super) fn apply_to_frame(&self, spectrum: &[f64], first: usize, mels: &mut [f64]) {
         for (mel, filter) in mels.iter_mut().zip(&self.filters[first..]) {
-            *mel = dot(&spectrum[filter.first_bin..][..filter.length], self.weights_of(filter));
+            *mel = dot(&spectrum[filter.first_bin..], self.weights_of(filter));
         }
     }
 
+    /// The weights of a filter with the zeros behind them.
+    #[inline(always)]
     fn weights_of(&self, filter: &Filter) -> &[f32] {
-        &self.weights[filter.offset..][..filter.length]
+        &self.weights[filter.offset..][..filter.length.next_multiple_of(LANES)]
     }
 }
 
-/// Four sums side by side, for the vector units; their order is fixed, so the result is too.
+/// One sum a lane, for the vector units; their order is fixed, so the result is too.
+#[inline(always)]
 fn dot(values: &[f64], weights: &[f32]) -> f64 {
-    let mut sums = [0.0; 4];
-    let (mut v, mut w) = (values.chunks_exact(4), weights.chunks_exact(4));
-    for (v, w) in v.by_ref().zip(w.by_ref()) {
-        for lane in 0..4 {
+    let mut sums = [0.0; LANES];
+    for (v, w) in values.as_chunks::<LANES>().0.iter().zip(weights.as_chunks::<LANES>().0) {
+        for lane in 0..LANES {
             sums[lane] += v[lane] * f64::from(w[lane]);
         }
     }
-    let rest: f64 = v.remainder().iter().zip(w.remainder()).map(|(&v, &w)| v * f64::from(w)).sum();
-    (sums[0] + sums[1]) + (sums[2] + sums[3]) + rest
+    (sums[0] + sums[2]) + (sums[1] + sums[3])
 }
 
 fn check(config: &MelConfig, fmax: f64) -> Result<()> {
@@ -292,8 +310,8 @@ mod tests {
 
     #[test]
     fn dot_products_of_every_length() {
-        for length in 0..14 {
-            let values: Vec<f64> = (0..length).map(|k| k as f64 + 0.5).collect();
+        for length in (0..5).map(|n| n * LANES) {
+            let values: Vec<f64> = (0..length + 3).map(|k| k as f64 + 0.5).collect();
             let weights: Vec<f32> = (0..length).map(|k| 1.0 + k as f32).collect();
             let plain: f64 = values.iter().zip(&weights).map(|(&v, &w)| v * f64::from(w)).sum();
             assert_eq!(dot(&values, &weights), plain);

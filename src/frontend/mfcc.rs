@@ -11,11 +11,12 @@
 
 use std::f64::consts::{PI, SQRT_2};
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::normalize::check_features;
+use super::simd::dispatch;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
 use crate::error::{Error, Result};
@@ -234,22 +235,32 @@ impl Mfcc {
                 let mut folded = vec![[0.0; 2]; n_half]; // for even and odd coefficients
                 for (index, row) in rows.chunks_exact_mut(n_mfcc).enumerate() {
                     let frame = log_mel.row(block * FRAMES_PER_TASK + index);
-                    for (folded, (&a, &b)) in folded.iter_mut().zip(frame.iter().zip(frame.iter().rev())) {
-                        *folded = [f64::from(a) + f64::from(b), f64::from(a) - f64::from(b)];
-                    }
-                    if self.n_mels % 2 == 1 {
-                        folded[n_half - 1][0] /= 2.0; // the middle one, met twice
-                    }
-                    for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(n_half)) {
-                        let mut sums = [0.0; LANES];
-                        for (x, cosines) in folded.iter().zip(cosines) {
-                            (0..LANES).for_each(|lane| sums[lane] += x[lane % 2] * cosines[lane]);
-                        }
-                        out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
-                    }
+                    dispatch(
+                        #[inline(always)]
+                        || self.transform_frame(frame, &mut folded, row),
+                    );
                 }
             });
         })
+    }
+
+    #[inline(always)]
+    fn transform_frame(&self, frame: ArrayView1<f32>, folded: &mut [[f64; 2]], row: &mut [f32]) {
+        for (folded, (&a, &b)) in folded.iter_mut().zip(frame.iter().zip(frame.iter().rev())) {
+            *folded = [f64::from(a) + f64::from(b), f64::from(a) - f64::from(b)];
+        }
+        if let (true, Some(middle)) = (self.n_mels % 2 == 1, folded.last_mut()) {
+            middle[0] /= 2.0; // met twice
+        }
+        for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(folded.len())) {
+            let mut sums = [0.0; LANES];
+            for (x, cosines) in folded.iter().zip(cosines) {
+                for lane in 0..LANES {
+                    sums[lane] += x[lane % 2] * cosines[lane];
+                }
+            }
+            out.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
+        }
     }
 
     /// Kaldi's places of the energy.

@@ -28,7 +28,9 @@ mod log_mel;
 mod mel;
 mod mfcc;
 mod normalize;
+mod real_fft;
 mod seamless;
+mod simd;
 mod stft;
 mod window;
 

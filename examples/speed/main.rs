@@ -1,0 +1,102 @@
+//! How fast a model is on this machine: `cargo run --release --example speed -- --help`.
+
+mod report;
+mod seeded;
+mod work;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use clipwise::device::Threads;
+use report::{Format, Report};
+use work::{Failure, Model, Part, Work};
+
+/// Calls before the clock runs: the first one touches memory that later ones find in place.
+const WARM_UP: usize = 2;
+
+/// Says how long a model takes on the CPU of this machine.
+///
+/// Without --weights it times seeded random weights that are made in memory (ced-tiny: the model in the box): time does
+/// not depend on their values. The input is seeded noise.
+#[derive(Parser)]
+#[command(version, after_help = HELP)]
+struct Args {
+    /// Which network; cnn14-narrow is CNN14 with an eighth of the channels
+    #[arg(long, value_enum, default_value_t = Model::Cnn14)]
+    model: Model,
+    /// Which part: from waveform to scores, from log-mel to scores, or from waveform to log-mel (leenet11 has no front end,
+    /// so its trunk is all of it)
+    #[arg(long, value_enum, default_value_t = Part::All)]
+    part: Part,
+    /// Length of each clip in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    seconds: f64,
+    /// Clips in a call
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    batch: u16,
+    /// CPU threads [default: one a core]
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Calls that are timed, after two that are not
+    #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
+    runs: u16,
+    /// Checkpoint of the model, as the example `tag` takes it
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// What to print: a table for people or one line of JSON for programs
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    format: Format,
+}
+
+const HELP: &str = "Values:
+  ms                milliseconds a call, for the whole batch: smallest, median and largest of the runs
+  real_time_factor  median time of a call divided by the duration of all its clips: 0.02 is 50 times faster than real time
+  peak_rss_mb       most memory of the process up to its end, in 10^6 bytes, as Linux counts it; null elsewhere. It includes
+                    the weights as a file in memory: seeded ones while the model is built, the pages read of a FILE
+
+Examples:
+  speed
+  speed --model cnn14 --part trunk --batch 4 --threads 1 --format json
+  speed --weights Cnn14_mAP=0.431.pth";
+
+/// The longest clip, in seconds.
+const MAX_SECONDS: f64 = 3600.0;
+
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
+    seconds.ok_or_else(|| format!("more than 0 and at most {MAX_SECONDS} are wanted"))
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Failure> {
+    let batch = usize::from(args.batch);
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let times = Threads::new(threads)?.run(|| {
+        let mut work = work::prepare(args.model, args.part, args.seconds, batch, args.weights.as_deref())?;
+        time(&mut work, args.runs.into())
+    })?;
+    Ok(Report::new(args.model, args.part, args.seconds, batch, threads, times).write(args.format)?)
+}
+
+/// Milliseconds of each call.
+fn time(work: &mut Work, runs: usize) -> Result<Vec<f64>, Failure> {
+    (0..WARM_UP).try_for_each(|_| work())?;
+    let mut times = Vec::with_capacity(runs);
+    for _ in 0..runs {
+        let start = Instant::now();
+        work()?;
+        times.push(start.elapsed().as_secs_f64() * 1e3);
+    }
+    Ok(times)
+}

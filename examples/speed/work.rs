@@ -1,0 +1,148 @@
+//! What is timed: a part of a model with its input, as a function without arguments.
+//!
+//! A further model is a variant of [`Model`] with its configuration, seeded weights in `seeded` where none are in the box,
+//! and an arm of [`network`].
+
+use std::path::Path;
+
+use candle_core::Tensor;
+use clap::ValueEnum;
+use clipwise::frontend::{LogMel, LogMelConfig};
+use clipwise::models::{Ced, Cnn14, LeeNet, cnn14, leenet};
+use clipwise::{Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
+
+use crate::seeded;
+
+pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// One call of what is timed.
+pub type Work = Box<dyn FnMut() -> Result<(), Failure>>;
+
+#[derive(Clone, Copy, ValueEnum)]
+pub enum Model {
+    Cnn14,
+    #[value(name = "cnn14-narrow")]
+    Cnn14Narrow,
+    #[value(name = "leenet11")]
+    LeeNet11,
+    CedTiny,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Part {
+    All,
+    Trunk,
+    Frontend,
+}
+
+impl Model {
+    fn config(self) -> Result<ModelConfig, Failure> {
+        let full = cnn14::Config::AUDIOSET_32K;
+        Ok(match self {
+            Self::Cnn14 => ModelConfig::Cnn14(full),
+            Self::Cnn14Narrow => {
+                let channels = full.channels.map(|channels| channels / 8);
+                ModelConfig::Cnn14(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full })
+            }
+            Self::LeeNet11 => ModelConfig::LeeNet(leenet::Config::LEENET11),
+            Self::CedTiny => serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"))?,
+        })
+    }
+
+    /// The name in `clipwise::models::MODELS`; `None` for one that is not there.
+    fn preset(self) -> Option<&'static str> {
+        match self {
+            Self::Cnn14 => Some("cnn14"),
+            Self::Cnn14Narrow => None,
+            Self::LeeNet11 => Some("leenet11"),
+            Self::CedTiny => Some("ced-tiny"),
+        }
+    }
+
+    fn seeded(self, config: &ModelConfig) -> Result<Weights, Failure> {
+        Ok(match config {
+            ModelConfig::Cnn14(config) => seeded::cnn14(config)?,
+            ModelConfig::LeeNet(config) => seeded::leenet(config)?,
+            ModelConfig::Ced(_) => {
+                Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?
+            }
+            _ => return Err("this model needs --weights".into()),
+        })
+    }
+}
+
+/// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
+pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
+    let mut config = model.config()?;
+    let clips = |sample_rate: u32| -> Vec<Vec<f32>> {
+        let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
+        (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect()
+    };
+    let (sample_rate, front_end) = match &config {
+        ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
+        ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
+        ModelConfig::LeeNet(config) => (config.sample_rate, None),
+        _ => return Err("this model cannot be timed yet".into()),
+    };
+    if part == Part::Frontend {
+        let front_end = front_end.ok_or("this model takes the waveform itself: it has no front end")?;
+        return log_mel(&front_end, clips(sample_rate));
+    }
+    let weights = match (weights, model.preset()) {
+        (None, _) => model.seeded(&config)?,
+        (Some(path), None) => Weights::open(path)?,
+        (Some(path), Some(preset)) => {
+            let weights = Weights::open(path)?;
+            config = ModelConfig::by_name(preset, &weights)?;
+            weights
+        }
+    };
+    network(&config, part, &weights, clips(sample_rate))
+}
+
+fn log_mel(config: &LogMelConfig, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
+    let log_mel = LogMel::new(config)?;
+    let mut out = vec![0.0; log_mel.n_frames(clips[0].len()) * config.n_mels];
+    log_mel.compute_into(&clips[0], &mut out)?; // a clip that is too short is an error before the clock runs
+    Ok(Box::new(move || {
+        clips.iter().try_for_each(|clip| log_mel.compute_into(clip, &mut out))?;
+        Ok(())
+    }))
+}
+
+fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
+    let device = Device::Cpu;
+    match config {
+        ModelConfig::Cnn14(config) => {
+            let model = Cnn14::load(config, weights, &device)?;
+            if part == Part::All {
+                return whole(model, clips);
+            }
+            let features = features(model.log_mel(), &clips)?.unsqueeze(1)?; // [batch, 1, n_frames, n_mels]
+            Ok(Box::new(move || Ok(model.forward_features(&features).map(drop)?)))
+        }
+        ModelConfig::Ced(config) => {
+            let model = Ced::load(config, weights, &device)?;
+            if part == Part::All {
+                return whole(model, clips);
+            }
+            let features = features(model.log_mel(), &clips)?;
+            Ok(Box::new(move || Ok(model.forward_features(&features).map(drop)?)))
+        }
+        ModelConfig::LeeNet(config) => whole(LeeNet::load(config, weights, &device)?, clips),
+        _ => Err("this model cannot be timed yet".into()),
+    }
+}
+
+fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
+    let batch = WaveformBatch::new(clips, model.sample_rate())?;
+    Ok(Box::new(move || Ok(model.forward(&batch).map(drop)?)))
+}
+
+/// Log-mel of clips of one length, `[batch, n_frames, n_mels]`.
+fn features(log_mel: &LogMel, clips: &[Vec<f32>]) -> Result<Tensor, Failure> {
+    let shape = (clips.len(), log_mel.n_frames(clips[0].len()), log_mel.config().n_mels);
+    let rows = clips.iter().map(|clip| log_mel.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
+    let values: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
+    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+}
