@@ -8,8 +8,10 @@ mod gemm;
 pub(super) mod linear;
 pub(super) mod math;
 pub(super) mod ops;
+pub(super) mod panels;
 pub(super) mod pointwise;
 pub(super) mod pool;
 #[cfg(test)]
 mod reference;
+pub(super) mod rnn;
 mod simd;

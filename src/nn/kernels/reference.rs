@@ -120,6 +120,23 @@ fn exp_and_gelu_are_right_to_the_last_digits() {
     }
 }
 
+#[test]
+fn sigmoid_and_tanh_are_right_to_the_last_digits() {
+    for i in -100_000..=100_000 {
+        let x = i as f32 / 1000.0;
+        let (got, wanted) = (f64::from(math::sigmoid(x)), 1.0 / (1.0 + (-f64::from(x)).exp()));
+        assert!((got - wanted).abs() < 2e-7 && (0.0..=1.0).contains(&got), "sigmoid({x}) = {got}, wanted {wanted}");
+        for x in [x, x / 1e4, x / 1e9] {
+            let (got, wanted) = (f64::from(math::tanh(x)), f64::from(x).tanh());
+            let error = (got - wanted).abs();
+            assert!(error < 2e-7 && error <= 4e-7 * wanted.abs(), "tanh({x}) = {got}, wanted {wanted}");
+        }
+    }
+    assert_eq!([math::tanh(f32::INFINITY), math::tanh(f32::NEG_INFINITY), math::tanh(0.0)], [1.0, -1.0, 0.0]);
+    assert_eq!([math::sigmoid(f32::INFINITY), math::sigmoid(f32::NEG_INFINITY), math::sigmoid(0.0)], [1.0, 0.0, 0.5]);
+    assert!(math::tanh(f32::NAN).is_nan() && math::sigmoid(f32::NAN).is_nan());
+}
+
 /// The series `2/√π Σ (−1)^n x^(2n+1) / (n! (2n+1))`, summed in f64 where it converges well, 1 beyond.
 fn naive_erf(x: f64) -> f64 {
     if x.abs() > 5.0 {
