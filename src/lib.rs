@@ -20,7 +20,8 @@
 //! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
-//! - [`frontend`]: STFT, mel filters, log-mel on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
+//! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank, deltas on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
+//! - [`augment`]: SpecAugment, mixup, noise and shifts, for training.
 //! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
 //!
@@ -40,6 +41,7 @@
 //! Types of `candle_core`, `ndarray` and `rustfft` stand in the public interface; they are re-exported.
 
 pub mod audio;
+pub mod augment;
 pub mod device;
 pub mod error;
 mod folder;

@@ -7,9 +7,8 @@
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use super::decibel::power_to_db;
 use super::stft::array;
-use super::{MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
+use super::{LogScale, MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
 use crate::error::{Error, Result};
 
 /// Filters whose f64 outputs are on the stack at a time.
@@ -48,7 +47,7 @@ pub struct LogMelConfig {
     /// The padding of centred frames.
     #[serde(default = "super::defaults::pad_mode")]
     pub pad_mode: PadMode,
-    /// What the filters are applied to. (The logarithm is ten times log10 in both cases.)
+    /// What the filters are applied to. (In decibels, the logarithm is ten times log10 in both cases.)
     #[serde(default = "super::defaults::power")]
     pub power: Spectrum,
     /// Number of mel filters.
@@ -65,10 +64,13 @@ pub struct LogMelConfig {
     /// Height of the filters.
     #[serde(default = "super::defaults::mel_norm")]
     pub mel_norm: MelNorm,
+    /// The logarithm. Default: decibels.
+    #[serde(default = "super::defaults::log")]
+    pub log: LogScale,
     /// The value that becomes 0 dB, 0 or more (librosa's `ref`); `amin` if that is larger.
     #[serde(default = "super::defaults::reference", alias = "ref")]
     pub reference: f32,
-    /// Smaller values count as this one; above 0.
+    /// Smaller values count as this one; above 0. With [`LogScale::NaturalOffset`], added to every value instead.
     #[serde(default = "super::defaults::amin")]
     pub amin: f32,
     /// Values more than this many dB below the clip's largest are raised to that floor; `None` for no floor. With a
@@ -94,6 +96,7 @@ impl LogMelConfig {
         fmax: Some(14_000.0),
         mel_scale: MelScale::Slaney,
         mel_norm: MelNorm::Slaney,
+        log: LogScale::Decibel,
         reference: 1.0,
         amin: 1e-10,
         top_db: None,
@@ -125,6 +128,57 @@ impl LogMelConfig {
     /// CED: 16 kHz, window 512, hop 160, 64 HTK mels without area norm, 0–8000 Hz, at most 120 dB below the maximum.
     pub const CED_16K: Self =
         Self { fmin: 0.0, mel_scale: MelScale::Htk, mel_norm: MelNorm::None, top_db: Some(120.0), ..Self::PANNS_16K };
+
+    /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zeros at the ends,
+    /// 128 mels, at most 80 dB below the maximum. librosa has the same lengths in samples at every rate:
+    /// `LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }` is `sr=16000`.
+    pub const LIBROSA_22K: Self = Self {
+        sample_rate: 22_050,
+        n_fft: 2048,
+        win_length: 2048,
+        hop_length: 512,
+        pad_mode: PadMode::Constant,
+        n_mels: 128,
+        fmin: 0.0,
+        fmax: None,
+        top_db: Some(80.0),
+        ..Self::PANNS_32K
+    };
+
+    /// The usual speech front end on librosa's filters: 16 kHz, window 25 ms, hop 10 ms, 80 mels, no floor below the maximum.
+    pub const SPEECH_16K: Self = Self {
+        sample_rate: 16_000,
+        n_fft: 512,
+        win_length: 400,
+        hop_length: 160,
+        n_mels: 80,
+        top_db: None,
+        ..Self::LIBROSA_22K
+    };
+
+    /// The CRNN of Datadriven-GPVAD: 22.05 kHz, window 40 ms, hop 20 ms, 64 mels, `ln(x + 2.2e-16)`.
+    pub const CRNN_22K: Self = Self {
+        win_length: 882,
+        hop_length: 441,
+        n_mels: 64,
+        log: LogScale::NaturalOffset,
+        amin: 2.2e-16,
+        top_db: None,
+        ..Self::LIBROSA_22K
+    };
+
+    /// torchaudio's `transforms.MelSpectrogram` and `AmplitudeToDB(top_db=80)` with their defaults: 16 kHz, window 400,
+    /// hop 200, 128 HTK mels without area norm.
+    pub const TORCHAUDIO_16K: Self = Self {
+        sample_rate: 16_000,
+        n_fft: 400,
+        win_length: 400,
+        hop_length: 200,
+        pad_mode: PadMode::Reflect,
+        mel_scale: MelScale::Htk,
+        mel_norm: MelNorm::None,
+        ..Self::LIBROSA_22K
+    };
 
     /// The part that concerns the Fourier transform.
     pub fn stft(&self) -> StftConfig {
@@ -244,7 +298,8 @@ impl LogMel {
         self.stft.framing().samples_for(n_frames.max(1))
     }
 
-    /// The log-mel spectrogram of mono samples at the configured rate: `[n_frames, n_mels]`, in dB.
+    /// The log-mel spectrogram of mono samples at the configured rate: `[n_frames, n_mels]`, in dB or as
+    /// [`LogMelConfig::log`] says.
     ///
     /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.
     ///
@@ -279,11 +334,12 @@ impl LogMel {
             for (block, row) in row.chunks_mut(MELS_PER_BLOCK).enumerate() {
                 let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
                 self.mel.apply_to_frame(bins, block * MELS_PER_BLOCK, mels);
-                power_to_db(mels, amin, self.offset, row);
+                self.config.log.apply(mels, amin, self.offset, row);
             }
         });
         if let Some(top_db) = self.config.top_db {
-            let floor = out.iter().copied().fold(f32::NEG_INFINITY, f32::max) - top_db;
+            let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+            let floor = largest - top_db * self.config.log.per_decibel() as f32;
             out.iter_mut().for_each(|value| *value = value.max(floor));
         }
     }

@@ -4,7 +4,12 @@
 //! |---|---|---|
 //! | samples | [`Stft`] | complex, magnitude or power spectrum `[n_frames, n_bins]` |
 //! | spectrum | [`MelFilterBank`] | mel spectrum `[n_frames, n_mels]` |
-//! | samples | [`LogMel`] | log-mel spectrogram `[n_frames, n_mels]`, in dB |
+//! | samples | [`LogMel`] | log-mel spectrogram `[n_frames, n_mels]`, in dB or with the natural logarithm |
+//! | samples | [`Fbank`] | Kaldi's log-mel spectrogram `[n_frames, n_mels]`, natural logarithm |
+//! | samples | [`Mfcc`] | cepstral coefficients `[n_frames, n_mfcc]`, librosa's, torchaudio's or Kaldi's |
+//! | samples | [`SeamlessM4t`] | normalised and stacked fbank `[n_frames / 2, 160]` of W2V-BERT and SeamlessM4T |
+//! | features | [`delta`], [`with_deltas`] | their slopes over time; 13 MFCC become 39 |
+//! | features | [`Normalize`] | mean 0 and variance 1 per clip, or by statistics of a data set |
 //!
 //! All are planned once and used by `&self`, from any number of threads. Frames are spread over rayon's current thread
 //! pool; results do not depend on the number of threads. Nothing is allocated per frame.
@@ -16,22 +21,33 @@
 //! bin has a power of `(sum of the window / 2)²`.
 
 mod decibel;
+mod delta;
+mod fbank;
 mod framing;
 mod log_mel;
 mod mel;
+mod mfcc;
+mod normalize;
+mod seamless;
 mod stft;
 mod window;
 
+pub use decibel::LogScale;
+pub use delta::{DeltaConfig, DeltaEdge, DeltaMethod, delta, with_deltas};
+pub use fbank::{Fbank, FbankConfig};
 pub use framing::PadMode;
 pub use log_mel::{LogMel, LogMelConfig};
 pub use mel::{MAX_MEL_CELLS, MAX_N_MELS, MelConfig, MelFilterBank, MelNorm, MelScale};
+pub use mfcc::{Lifter, MelFeatures, Mfcc, MfccConfig};
+pub use normalize::{FeatureStatistics, Normalize};
 pub use rustfft::num_complex::Complex;
+pub use seamless::{SeamlessM4t, SeamlessM4tBatch, SeamlessM4tConfig};
 pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
 pub use window::Window;
 
 /// What a field that is missing in a config file means.
 mod defaults {
-    use super::{LogMelConfig, MelNorm, MelScale, PadMode, Spectrum, Window};
+    use super::{LogMelConfig, LogScale, MelNorm, MelScale, PadMode, Spectrum, Window};
 
     const PRESET: LogMelConfig = LogMelConfig::PANNS_32K;
 
@@ -52,6 +68,9 @@ mod defaults {
     }
     pub fn mel_norm() -> MelNorm {
         PRESET.mel_norm
+    }
+    pub fn log() -> LogScale {
+        PRESET.log
     }
     pub fn reference() -> f32 {
         PRESET.reference

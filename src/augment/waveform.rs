@@ -1,0 +1,111 @@
+//! Noise and shifts of samples on the host.
+
+use serde::{Deserialize, Serialize};
+
+use super::Random;
+use crate::error::{Error, Result, check_finite};
+
+/// Adds Gaussian noise, scaled so that signal and noise are `snr_db` apart in this very clip, not on average.
+///
+/// `snr_db` is `10 log10(energy of the clip / energy of the noise)`, at least -100. Silence stays silence, infinite
+/// `snr_db` adds nothing. The result may leave -1.0..=1.0.
+///
+/// ```
+/// use clipwise::augment::{Random, add_gaussian_noise};
+///
+/// let mut clip = vec![0.5; 8000];
+/// add_gaussian_noise(&mut clip, 20.0, &mut Random::new(1))?;
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+///
+/// # Errors
+/// [`Error::Config`] for `snr_db` below -100 or NaN, [`Error::NonFinite`] for samples that are not finite.
+pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random) -> Result<()> {
+    let noise: Vec<f64> = samples.iter().map(|_| random.normal()).collect();
+    check(samples, snr_db)?;
+    mix(samples, &noise, snr_db);
+    Ok(())
+}
+
+/// As [`add_gaussian_noise`], with a recording as noise, from its first sample on and over and over as long as the clip lasts.
+///
+/// # Errors
+/// As [`add_gaussian_noise`], for either of the two, and [`Error::TooShort`] for noise without samples. Noise that is silent
+/// adds nothing.
+pub fn add_noise(samples: &mut [f32], noise: &[f32], snr_db: f64) -> Result<()> {
+    check(samples, snr_db)?;
+    check_finite(noise)?;
+    if noise.is_empty() {
+        return Err(Error::TooShort { needed: 1, got: 0 });
+    }
+    let noise: Vec<f64> = noise.iter().map(|&x| f64::from(x)).cycle().take(samples.len()).collect();
+    mix(samples, &noise, snr_db);
+    Ok(())
+}
+
+fn check(samples: &[f32], snr_db: f64) -> Result<()> {
+    if snr_db.is_nan() || snr_db < -100.0 {
+        return Err(Error::config("snr_db", snr_db, "must be -100 dB or more"));
+    }
+    check_finite(samples)
+}
+
+fn mix(samples: &mut [f32], noise: &[f64], snr_db: f64) {
+    let energy = |values: &mut dyn Iterator<Item = f64>| values.map(|x| x * x).sum::<f64>();
+    let signal = energy(&mut samples.iter().map(|&x| f64::from(x)));
+    let scale = (signal / energy(&mut noise.iter().copied()) / 10f64.powf(snr_db / 10.0)).sqrt();
+    if !scale.is_finite() {
+        return;
+    }
+    for (x, noise) in samples.iter_mut().zip(noise) {
+        *x = (f64::from(*x) + scale * noise).clamp(f64::from(f32::MIN), f64::from(f32::MAX)) as f32;
+    }
+}
+
+/// What takes the place of samples that a shift moved away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShiftFill {
+    /// Silence; what leaves the clip is lost.
+    Zeros,
+    /// What leaves the clip at one end comes in at the other.
+    Wrap,
+}
+
+/// Moves the samples `by` places later, or earlier if negative. The length stays.
+///
+/// ```
+/// use clipwise::augment::{ShiftFill, shift};
+///
+/// let mut clip = [1.0, 2.0, 3.0];
+/// shift(&mut clip, 1, ShiftFill::Zeros);
+/// assert_eq!(clip, [0.0, 1.0, 2.0]);
+/// ```
+pub fn shift(samples: &mut [f32], by: isize, fill: ShiftFill) {
+    let n = samples.len();
+    if n == 0 {
+        return;
+    }
+    let distance = by.unsigned_abs();
+    if fill == ShiftFill::Zeros && distance >= n {
+        return samples.fill(0.0);
+    }
+    let distance = distance % n;
+    if by >= 0 {
+        samples.rotate_right(distance);
+    } else {
+        samples.rotate_left(distance);
+    }
+    if fill == ShiftFill::Zeros {
+        let gone = if by >= 0 { 0..distance } else { n - distance..n };
+        samples[gone].fill(0.0);
+    }
+}
+
+/// Moves the samples by a uniformly drawn number of places in `-most..=most`, and tells it.
+pub fn random_shift(samples: &mut [f32], most: usize, fill: ShiftFill, random: &mut Random) -> isize {
+    let most = most.min(isize::MAX as usize / 2);
+    let by = random.below(2 * most + 1) as isize - most as isize;
+    shift(samples, by, fill);
+    by
+}

@@ -1,0 +1,272 @@
+//! Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrum.
+//!
+//! `c[n] = s(n) Σ_m x[m] cos(π n (m + 1/2) / n_mels)` of the log-mel values `x` of a frame: the orthonormal DCT-II, with
+//! `s(0) = √(1 / n_mels)` and `s(n) = √(2 / n_mels)`. The three libraries share it and differ in what they transform:
+//!
+//! | | log-mel | lifter |
+//! |---|---|---|
+//! | `librosa.feature.mfcc` | Slaney's mel, dB, at most 80 dB below the maximum | optional, `1 + L/2 sin(π (n + 1) / L)` |
+//! | `torchaudio.transforms.MFCC` | HTK mel, dB as librosa or `ln(x + 1e-6)` | none |
+//! | `torchaudio.compliance.kaldi.mfcc`, `compute-mfcc-feats` | [`Fbank`] | `1 + L/2 sin(π n / L)`, `L = 22` |
+
+use std::f64::consts::{PI, SQRT_2};
+
+use ndarray::{Array2, ArrayView2, s};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::normalize::check_features;
+use super::stft::array;
+use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
+use crate::error::{Error, Result};
+
+/// Frames that one task of the thread pool handles.
+const FRAMES_PER_TASK: usize = 64;
+
+/// The log-mel front end below the cosine transform.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MelFeatures {
+    /// librosa's and torchaudio's.
+    LogMel(LogMelConfig),
+    /// Kaldi's.
+    Fbank(FbankConfig),
+}
+
+/// The weight of the coefficients, which rises and falls like half a sine over the first `L` of them.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lifter {
+    /// All weights are 1.
+    None,
+    /// `1 + L/2 sin(π (n + 1) / L)`: librosa's `lifter`. `L` above 0.
+    Librosa(f64),
+    /// `1 + L/2 sin(π n / L)`, which leaves the first coefficient alone: Kaldi and HTK, usually 22. `L` above 0.
+    Kaldi(f64),
+}
+
+/// The settings of an MFCC front end. Take a preset and change what differs:
+///
+/// ```
+/// use clipwise::frontend::MfccConfig;
+///
+/// let config = MfccConfig { n_mfcc: 20, ..MfccConfig::KALDI_16K };
+/// ```
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MfccConfig {
+    /// What is transformed.
+    pub mel: MelFeatures,
+    /// Number of coefficients from the first on, which is the loudness; 1 to the number of mels.
+    pub n_mfcc: usize,
+    /// Weights of the coefficients. Default when read from a file: none.
+    #[serde(default = "no_lifter")]
+    pub lifter: Lifter,
+}
+
+fn no_lifter() -> Lifter {
+    Lifter::None
+}
+
+impl MfccConfig {
+    /// `librosa.feature.mfcc(y=y)` with all defaults: 22.05 kHz, 20 of 128 mels in dB.
+    pub const LIBROSA_22K: Self =
+        Self { mel: MelFeatures::LogMel(LogMelConfig::LIBROSA_22K), n_mfcc: 20, lifter: Lifter::None };
+
+    /// `librosa.feature.mfcc(y=y, sr=16000, n_mfcc=12)`, as the LSTM of Speech-Commands-Classification-by-LSTM-PyTorch.
+    pub const SPEECH_COMMANDS_16K: Self = Self {
+        mel: MelFeatures::LogMel(LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }),
+        n_mfcc: 12,
+        lifter: Lifter::None,
+    };
+
+    /// 13 coefficients of [`LogMelConfig::SPEECH_16K`]: window 25 ms, hop 10 ms, librosa's filters. With
+    /// [`with_deltas`](super::with_deltas) to the second order, 39.
+    pub const SPEECH_16K: Self =
+        Self { mel: MelFeatures::LogMel(LogMelConfig::SPEECH_16K), n_mfcc: 13, lifter: Lifter::None };
+
+    /// `torchaudio.transforms.MFCC()` with all defaults: 16 kHz, window 400, hop 200, 40 of 128 mels in dB.
+    pub const TORCHAUDIO_16K: Self =
+        Self { mel: MelFeatures::LogMel(LogMelConfig::TORCHAUDIO_16K), n_mfcc: 40, lifter: Lifter::None };
+
+    /// `torchaudio.transforms.MFCC(log_mels=True)`: as above, of `ln(x + 1e-6)`.
+    pub const TORCHAUDIO_LN_16K: Self = Self {
+        mel: MelFeatures::LogMel(LogMelConfig {
+            log: LogScale::NaturalOffset,
+            amin: 1e-6,
+            top_db: None,
+            ..LogMelConfig::TORCHAUDIO_16K
+        }),
+        n_mfcc: 40,
+        lifter: Lifter::None,
+    };
+
+    /// `torchaudio.compliance.kaldi.mfcc` with all defaults: 25 ms, 10 ms, 13 of 23 mels, lifter 22. Kaldi's own programme
+    /// has the energy as first coefficient by default: `use_energy` of the fbank's settings.
+    pub const KALDI_16K: Self =
+        Self { mel: MelFeatures::Fbank(FbankConfig::KALDI_16K), n_mfcc: 13, lifter: Lifter::Kaldi(22.0) };
+}
+
+/// A planned MFCC front end.
+///
+/// ```
+/// use clipwise::frontend::{Mfcc, MfccConfig};
+///
+/// let mfcc = Mfcc::new(&MfccConfig::SPEECH_16K)?;
+/// assert_eq!(mfcc.compute(&vec![0.0; 16_000])?.dim(), (101, 13)); // [n_frames, n_mfcc]
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Mfcc {
+    config: MfccConfig,
+    mel: MelFrontEnd,
+    n_mels: usize,
+    /// The cosine transform with the lifter in it, `[n_mels, n_mfcc]`, row by row.
+    table: Vec<f64>,
+}
+
+#[derive(Clone, Debug)]
+enum MelFrontEnd {
+    LogMel(LogMel),
+    Fbank(Fbank),
+}
+
+impl Mfcc {
+    /// Plans the front end below and builds the transform.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`LogMel::new`] or [`Fbank::new`], for `n_mfcc` outside 1 to the number of mels, a lifter that
+    /// is not above 0, and an [`Fbank`] without logarithm.
+    pub fn new(config: &MfccConfig) -> Result<Self> {
+        let (mel, n_mels) = match &config.mel {
+            MelFeatures::LogMel(mel) => (MelFrontEnd::LogMel(LogMel::new(mel)?), mel.n_mels),
+            MelFeatures::Fbank(mel) if !mel.log => {
+                return Err(Error::config(
+                    "log",
+                    mel.log,
+                    "must be true: coefficients are those of a log-mel spectrum",
+                ));
+            }
+            MelFeatures::Fbank(mel) => (MelFrontEnd::Fbank(Fbank::new(mel)?), mel.n_mels),
+        };
+        let n_mfcc = config.n_mfcc;
+        if n_mfcc == 0 || n_mfcc > n_mels {
+            return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
+        }
+        // n_mels² cells at most
+        if n_mfcc.saturating_mul(n_mels) > 1 << 24 {
+            return Err(Error::config(
+                "n_mfcc",
+                n_mfcc,
+                format!("must be at most {} of {n_mels} mels", (1 << 24) / n_mels),
+            ));
+        }
+        let weights = lifter(config.lifter, n_mfcc)?;
+        let mut table = Vec::with_capacity(n_mels * n_mfcc);
+        for m in 0..n_mels {
+            table.extend(weights.iter().enumerate().map(|(n, weight)| {
+                // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.
+                let steps = (n * (2 * m + 1)) % (4 * n_mels);
+                let scale = (if n == 0 { 1.0 } else { 2.0 } / n_mels as f64).sqrt();
+                weight * scale * (PI * steps as f64 / (2 * n_mels) as f64).cos()
+            }));
+        }
+        Ok(Self { config: config.clone(), mel, n_mels, table })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &MfccConfig {
+        &self.config
+    }
+
+    /// Frames of a clip; 0 below [`min_samples`](Self::min_samples).
+    pub fn n_frames(&self, n_samples: usize) -> usize {
+        match &self.mel {
+            MelFrontEnd::LogMel(mel) => mel.n_frames(n_samples),
+            MelFrontEnd::Fbank(mel) => mel.n_frames(n_samples),
+        }
+    }
+
+    /// The shortest clip that is accepted: that of the front end below.
+    pub fn min_samples(&self) -> usize {
+        match &self.mel {
+            MelFrontEnd::LogMel(mel) => mel.min_samples(),
+            MelFrontEnd::Fbank(mel) => mel.min_samples(),
+        }
+    }
+
+    /// The coefficients of mono samples at the configured rate: `[n_frames, n_mfcc]`.
+    ///
+    /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted. Within 1e-3 of the library that the settings
+    /// reproduce: the cosine transform is computed in f64, of log-mel values rounded to f32.
+    ///
+    /// # Errors
+    /// As [`LogMel::compute`] or [`Fbank::compute`].
+    pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        match &self.mel {
+            MelFrontEnd::LogMel(mel) => self.transform(mel.compute(samples)?.view()),
+            MelFrontEnd::Fbank(mel) => self.finish(mel.config(), mel.compute(samples)?),
+        }
+    }
+
+    /// The coefficients of a log-mel spectrogram `[n_frames, n_mels]` (librosa's `S=`), without energy.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another number of columns and values that are not finite.
+    pub fn apply(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
+        if log_mel.ncols() != self.n_mels {
+            return Err(Error::config("n_mels", log_mel.ncols(), format!("{} are due", self.n_mels)));
+        }
+        check_features(log_mel)?;
+        self.transform(log_mel)
+    }
+
+    fn transform(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
+        let n_mfcc = self.config.n_mfcc;
+        array(log_mel.nrows(), n_mfcc, |out: &mut [f32]| {
+            out.par_chunks_mut(FRAMES_PER_TASK * n_mfcc).enumerate().for_each(|(block, rows)| {
+                let mut sums = vec![0.0; n_mfcc];
+                for (index, row) in rows.chunks_exact_mut(n_mfcc).enumerate() {
+                    sums.fill(0.0);
+                    let frame = log_mel.row(block * FRAMES_PER_TASK + index);
+                    for (&x, cosines) in frame.iter().zip(self.table.chunks_exact(n_mfcc)) {
+                        sums.iter_mut().zip(cosines).for_each(|(sum, c)| *sum += f64::from(x) * c);
+                    }
+                    row.iter_mut().zip(&sums).for_each(|(out, &sum)| *out = sum as f32);
+                }
+            });
+        })
+    }
+
+    /// Kaldi's places of the energy.
+    fn finish(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
+        let FbankConfig { use_energy, htk_compat, n_mels, .. } = *config;
+        let first_mel = usize::from(use_energy && !htk_compat);
+        let mut mfcc = self.transform(fbank.slice(s![.., first_mel..first_mel + n_mels]))?;
+        if use_energy {
+            mfcc.column_mut(0).assign(&fbank.column(if htk_compat { n_mels } else { 0 }));
+        }
+        if htk_compat {
+            for mut row in mfcc.rows_mut() {
+                let first = if use_energy { row[0] } else { (f64::from(row[0]) * SQRT_2) as f32 };
+                let last = row.len() - 1;
+                (0..last).for_each(|n| row[n] = row[n + 1]);
+                row[last] = first;
+            }
+        }
+        Ok(mfcc)
+    }
+}
+
+/// The weights of the coefficients.
+fn lifter(lifter: Lifter, n_mfcc: usize) -> Result<Vec<f64>> {
+    let (length, first) = match lifter {
+        Lifter::None => return Ok(vec![1.0; n_mfcc]),
+        Lifter::Librosa(length) => (length, 1),
+        Lifter::Kaldi(length) => (length, 0),
+    };
+    if !(length.is_finite() && length > 0.0) {
+        return Err(Error::config("lifter", length, "must be above 0"));
+    }
+    Ok((0..n_mfcc).map(|n| 1.0 + length / 2.0 * (PI * (n + first) as f64 / length).sin()).collect())
+}

@@ -1,0 +1,151 @@
+//! Input features of SeamlessM4T and W2V-BERT 2.0: Kaldi's fbank, normalised per clip and column, two frames to a step.
+//!
+//! As `SeamlessM4TFeatureExtractor` of transformers.
+
+use ndarray::{Array2, Array3, Axis, s};
+use serde::{Deserialize, Serialize};
+
+use super::stft::array;
+use super::{Fbank, FbankConfig, Normalize};
+use crate::error::{Error, Result};
+
+/// The settings of [`SeamlessM4t`].
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeamlessM4tConfig {
+    /// The spectrogram.
+    pub fbank: FbankConfig,
+    /// Normalisation of each clip; `None` for none (`do_normalize_per_mel_bins=False`).
+    pub normalize: Option<Normalize>,
+    /// Frames joined to one step, 1 or more.
+    pub stride: usize,
+    /// What stands behind the last frame of a clip, after normalisation.
+    pub padding_value: f32,
+}
+
+impl SeamlessM4tConfig {
+    /// The published checkpoints: 16 kHz, 80 mels, steps of 2 frames = 160 values = 20 ms.
+    pub const SEAMLESS_M4T_16K: Self = Self {
+        fbank: FbankConfig::SEAMLESS_M4T_16K,
+        normalize: Some(Normalize::SEAMLESS_M4T),
+        stride: 2,
+        padding_value: 0.0,
+    };
+}
+
+/// The features of a batch of clips.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SeamlessM4tBatch {
+    /// `[batch, n_steps, stride * n_features]`, where `n_steps` is that of the longest clip.
+    pub input_features: Array3<f32>,
+    /// `[batch, n_steps]`: 1 where every frame of the step is the clip's own, else 0. So the last step of an odd number of
+    /// frames is not attended to, although half of it is sound; transformers does the same.
+    pub attention_mask: Array2<u8>,
+}
+
+impl SeamlessM4tBatch {
+    /// Steps of each clip that the mask lets through.
+    pub fn lengths(&self) -> Vec<usize> {
+        self.attention_mask.rows().into_iter().map(|row| row.iter().filter(|&&on| on == 1).count()).collect()
+    }
+}
+
+/// A planned front end of SeamlessM4T and W2V-BERT 2.0.
+///
+/// ```
+/// use clipwise::frontend::{SeamlessM4t, SeamlessM4tConfig};
+///
+/// let front_end = SeamlessM4t::new(&SeamlessM4tConfig::SEAMLESS_M4T_16K)?;
+/// let second: Vec<f32> = (0..16_000).map(|i| (i % 50) as f32 / 50.0).collect();
+/// assert_eq!(front_end.compute(&second)?.dim(), (49, 160)); // [n_steps, 2 * n_mels]
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct SeamlessM4t {
+    config: SeamlessM4tConfig,
+    fbank: Fbank,
+}
+
+impl SeamlessM4t {
+    /// Plans the front end.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`Fbank::new`], for a stride outside 1 to 1024 and a padding value that is not finite.
+    pub fn new(config: &SeamlessM4tConfig) -> Result<Self> {
+        if config.stride == 0 || config.stride > 1024 {
+            return Err(Error::config("stride", config.stride, "must be 1 to 1024"));
+        }
+        if !config.padding_value.is_finite() {
+            return Err(Error::config("padding_value", config.padding_value, "must be finite"));
+        }
+        Ok(Self { config: config.clone(), fbank: Fbank::new(&config.fbank)? })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &SeamlessM4tConfig {
+        &self.config
+    }
+
+    /// Values of a step.
+    pub fn n_features(&self) -> usize {
+        self.config.stride * self.fbank.n_features()
+    }
+
+    /// Steps of a clip that hold its own frames only: those that the mask lets through.
+    pub fn length(&self, n_samples: usize) -> usize {
+        self.fbank.n_frames(n_samples) / self.config.stride
+    }
+
+    /// Steps of a clip, with one that is filled up, if the frames do not divide.
+    pub fn n_steps(&self, n_samples: usize) -> usize {
+        self.fbank.n_frames(n_samples).div_ceil(self.config.stride)
+    }
+
+    /// The shortest clip that is accepted: one with [`length`](Self::length) 1.
+    pub fn min_samples(&self) -> usize {
+        let more = (self.config.stride - 1).saturating_mul(self.config.fbank.hop_length);
+        self.fbank.min_samples().saturating_add(more)
+    }
+
+    /// The features of one clip, mono samples in -1.0..=1.0 at the configured rate: `[n_steps, stride * n_features]`.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] as
+    /// [`Normalize::apply`].
+    pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        if samples.len() < self.min_samples() {
+            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
+        }
+        let mut features = self.fbank.compute(samples)?;
+        if let Some(normalize) = &self.config.normalize {
+            normalize.apply(&mut features)?;
+        }
+        array(self.n_steps(samples.len()), self.n_features(), |out: &mut [f32]| {
+            let (frames, rest) = out.split_at_mut(features.len());
+            frames.iter_mut().zip(&features).for_each(|(out, &x)| *out = x);
+            rest.fill(self.config.padding_value);
+        })
+    }
+
+    /// The features of several clips, each as [`compute`](Self::compute) gives it, filled up to the longest.
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute), and for a batch without clips.
+    pub fn compute_batch(&self, clips: &[&[f32]]) -> Result<SeamlessM4tBatch> {
+        let Some(longest) = clips.iter().map(|clip| clip.len()).max() else {
+            return Err(Error::config("clips.len()", 0, "must be 1 or more"));
+        };
+        let rows: Vec<Array2<f32>> = clips.iter().map(|clip| self.compute(clip)).collect::<Result<_>>()?;
+        let n_steps = self.n_steps(longest);
+        let cells = array(clips.len() * n_steps, self.n_features(), |out| out.fill(self.config.padding_value))?;
+        let mut input_features = cells
+            .into_shape_with_order((clips.len(), n_steps, self.n_features()))
+            .map_err(|e| Error::config("n_frames", n_steps, e.to_string()))?;
+        let mut attention_mask = Array2::zeros((clips.len(), n_steps));
+        for (index, row) in rows.iter().enumerate() {
+            input_features.index_axis_mut(Axis(0), index).slice_mut(s![..row.nrows(), ..]).assign(row);
+            attention_mask.slice_mut(s![index, ..self.length(clips[index].len())]).fill(1);
+        }
+        Ok(SeamlessM4tBatch { input_features, attention_mask })
+    }
+}
