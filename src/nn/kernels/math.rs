@@ -9,6 +9,12 @@ pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
+/// `x`, times `slope` below 0.
+#[inline(always)]
+pub fn leaky_relu(x: f32, slope: f32) -> f32 {
+    if x < 0.0 { slope * x } else { x }
+}
+
 /// `e^x` for `x` up to 88, within 2 units in the last place; 0 below -87.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {

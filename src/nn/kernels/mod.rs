@@ -6,6 +6,7 @@
 pub(super) mod attention;
 mod gemm;
 pub(super) mod linear;
+mod lp_pool;
 pub(super) mod math;
 pub(super) mod ops;
 pub(super) mod panels;

@@ -224,7 +224,9 @@ mod tests {
 
     /// Runs a table of sizes with one instruction set; a row must not depend on how many there are.
     fn check<S: Simd>(simd: S) {
-        for (gates, hidden, inputs) in [(3, 1, 1), (4, 5, 3), (3, 16, 7), (4, 33, 64), (3, 70, 20), (3, 256, 64), (4, 64, 12)] {
+        for (gates, hidden, inputs) in
+            [(3, 1, 1), (4, 5, 3), (3, 16, 7), (4, 33, 64), (3, 70, 20), (3, 256, 64), (4, 64, 12)]
+        {
             let (weight, bias) = (values(gates * hidden * inputs), values(gates * hidden));
             let panels = Panels::with_lanes(&weight, Some(&bias), (gates, hidden, inputs), S::F32_LANES);
             let run = |x: &[f32]| {
@@ -246,7 +248,10 @@ mod tests {
                             let sum: f64 = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
                             let (got, wanted) = (y[gate * panels.width + unit], sum + f64::from(bias[i]));
                             // 64 products of values up to 1 in f32.
-                            assert!((f64::from(got) - wanted).abs() < 1e-5, "{gates} {hidden} {inputs}: {got} {wanted}");
+                            assert!(
+                                (f64::from(got) - wanted).abs() < 1e-5,
+                                "{gates} {hidden} {inputs}: {got} {wanted}"
+                            );
                             assert_eq!(got, alone[gate * panels.width + unit]);
                         }
                     }
