@@ -265,10 +265,10 @@ mod tests {
         check(pulp::Scalar);
         #[cfg(target_arch = "x86_64")]
         {
-            pulp::x86::V3::try_new().map(check);
-            pulp::x86::V4::try_new().map(check);
+            pulp::x86::V3::try_new().into_iter().for_each(check);
+            pulp::x86::V4::try_new().into_iter().for_each(check);
         }
         #[cfg(target_arch = "aarch64")]
-        pulp::aarch64::Neon::try_new().map(check);
+        pulp::aarch64::Neon::try_new().into_iter().for_each(check);
     }
 }
