@@ -13,8 +13,9 @@ use candle_core::{Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{BatchNorm, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear, VarBuilder};
 use clipwise::frontend::LogMel;
 use clipwise::models::{cnn14, leenet};
+use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{TaggingModel, WaveformBatch};
-use common::{cnn14_tensors, leenet_tensors, max_difference, signal, values};
+use common::{cnn14_tensors, hashed, leenet_tensors, max_difference, signal, values};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 /// CNN14 after its front end, written with candle-nn.
@@ -168,5 +169,67 @@ fn leenet11(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, cnn14, leenet11, ced_tiny);
+/// Two layers as one would stack candle-nn's: one direction, which is all that its layers have.
+fn plain_recurrent(rnn: &Rnn, x: &Tensor) -> Result<Tensor> {
+    use candle_nn::rnn::{GRUConfig, LSTMConfig, RNN};
+    // candle-nn's GRU reads no layer but the first, and its states join along the batch.
+    let parameters = |layer: usize, as_first: bool| {
+        let of_layer = rnn.parameters().filter_map(|(name, tensor)| {
+            let name = name.strip_suffix(&format!("_l{layer}"))?;
+            Some((format!("{name}_l{}", if as_first { 0 } else { layer }), tensor.clone()))
+        });
+        VarBuilder::from_tensors(of_layer.collect(), candle_core::DType::F32, &Device::Cpu)
+    };
+    let config = *rnn.config();
+    let mut x = x.clone();
+    for layer in 0..config.n_layers {
+        let inputs = if layer == 0 { config.inputs } else { config.hidden };
+        x = match config.cell {
+            Cell::Gru => {
+                let gru = candle_nn::gru(inputs, config.hidden, GRUConfig::default(), parameters(layer, true))?;
+                let states: Vec<Tensor> = gru.seq(&x)?.into_iter().map(|state| state.h).collect();
+                Tensor::stack(&states, 1)?
+            }
+            Cell::Lstm => {
+                let lstm = LSTMConfig { layer_idx: layer, ..Default::default() };
+                let lstm = candle_nn::lstm(inputs, config.hidden, lstm, parameters(layer, false))?;
+                lstm.states_to_tensor(&lstm.seq(&x)?)?
+            }
+        };
+    }
+    Ok(x)
+}
+
+fn recurrent(criterion: &mut Criterion) {
+    for (name, cell) in [("gru", Cell::Gru), ("lstm", Cell::Lstm)] {
+        let mut group = criterion.benchmark_group(format!("{name} 2 x 256, 1000 frames of 64"));
+        group.sample_size(10).measurement_time(Duration::from_secs(10));
+        for batch in [1, 16] {
+            let x =
+                Tensor::from_vec(hashed("x", batch * 64_000, -1.0, 1.0, 1), (batch, 1000, 64), &Device::Cpu).unwrap();
+            for bidirectional in [false, true] {
+                let config = RnnConfig { cell, inputs: 64, hidden: 256, n_layers: 2, bidirectional, bias: true };
+                let parameter = |name: &str, shape: &[usize]| {
+                    let values = hashed(name, shape.iter().product(), -0.06, 0.06, 1);
+                    Ok(Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+                };
+                let rnn = Rnn::new(config, parameter).unwrap();
+                let directions = if bidirectional { "both directions" } else { "one direction" };
+                group.bench_function(format!("batch {batch}, {directions}"), |b| {
+                    b.iter(|| black_box(rnn.forward(&x, None, None).unwrap()))
+                });
+                if !bidirectional {
+                    let ours = values(&rnn.forward(&x, None, None).unwrap().0);
+                    assert!(max_difference(&ours, &values(&plain_recurrent(&rnn, &x).unwrap())) < 1e-5);
+                    group.bench_function(format!("batch {batch}, {directions}, plain candle"), |b| {
+                        b.iter(|| black_box(plain_recurrent(&rnn, &x).unwrap()))
+                    });
+                }
+            }
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, cnn14, leenet11, ced_tiny, recurrent);
 criterion_main!(benches);

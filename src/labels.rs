@@ -42,6 +42,13 @@ impl LabelSet {
         AUDIOSET.get_or_init(|| parse_csv(AUDIOSET_CSV).expect("the built-in label file is checked by a test")).clone()
     }
 
+    /// AudioSet's 527 classes in the order of their display names, as some checkpoints have them.
+    pub fn audioset_by_name() -> Self {
+        let mut labels = Self::audioset().to_vec();
+        labels.sort_by(|a, b| a.name.cmp(&b.name));
+        labels.into_iter().collect()
+    }
+
     /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
     pub fn numbered(n_classes: usize) -> Self {
         (0..n_classes).map(|index| format!("class {index}")).collect()

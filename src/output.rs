@@ -14,7 +14,8 @@ pub struct TaggingOutput {
     /// Probabilities, `[batch, n_classes]`, each 0..=1. Independent of each other for a multi-label model (sigmoid),
     /// summing to 1 for a single-label one (softmax).
     pub clipwise_output: Tensor,
-    /// Probabilities of each output frame, `[batch, n_frames, n_classes]`, of a model that gives them.
+    /// Probabilities of each output frame, `[batch, n_frames, n_classes]`, of a model that gives them. In a batch of clips of
+    /// several lengths, zeros follow the frames of the shorter ones.
     pub framewise_output: Option<Tensor>,
     /// The vector below the last layer, `[batch, embedding_dim]`.
     pub embedding: Tensor,

@@ -108,7 +108,7 @@ impl Tagger {
         mut assumptions: Vec<String>,
     ) -> Result<Self> {
         let model = config.load(weights, device)?;
-        let mut labels = LabelSet::audioset();
+        let mut labels = model.labels().unwrap_or_else(LabelSet::audioset);
         if model.n_classes() != labels.len() {
             labels = LabelSet::numbered(model.n_classes());
             assumptions.push(format!("{NO_LABELS} for {} classes: they are numbered", model.n_classes()));

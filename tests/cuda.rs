@@ -62,6 +62,36 @@ fn leenets_equal_the_cpu() {
 
 #[test]
 #[ignore = "needs a CUDA device"]
+fn recurrent_layers_equal_the_cpu() {
+    use candle_core::{Device, Tensor};
+    use clipwise::nn::{Cell, Rnn, RnnConfig};
+    for cell in [Cell::Gru, Cell::Lstm] {
+        let config = RnnConfig { cell, inputs: 12, hidden: 24, n_layers: 2, bidirectional: true, bias: true };
+        let on = |device: &Device| {
+            let random = |name: &str, shape: &[usize]| {
+                let values = common::hashed(name, shape.iter().product(), -0.2, 0.2, 1);
+                Tensor::from_vec(values, shape, device).unwrap()
+            };
+            let rnn = Rnn::new(config, |name, shape| Ok(random(name, shape))).unwrap();
+            let (frames, state) = rnn.forward(&random("x", &[3, 40, 12]), Some(&[40, 1, 17]), None).unwrap();
+            (values(&frames), values(&state.h))
+        };
+        let (cpu, cuda) = (on(&device::cpu()), on(&device::cuda(0).unwrap()));
+        assert_close("frames", &cuda.0, &cpu.0, 1e-5, 0.0);
+        assert_close("states", &cuda.1, &cpu.1, 1e-5, 0.0);
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn the_published_crnn_equals_the_cpu() {
+    let Some(checkpoint) = real("real/crnn-audioset/teacher1.pth") else { return };
+    let weights = Weights::open(checkpoint).unwrap();
+    assert_same(&ModelConfig::Crnn(clipwise::models::crnn::Config::GPVAD_TEACHER1), &weights, &[154_350]);
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
 fn the_published_leenet11_equals_the_cpu() {
     let Some(checkpoint) = real("real/panns-leenet11/LeeNet11.pth") else { return };
     let weights = Weights::open(checkpoint).unwrap();

@@ -87,10 +87,19 @@ fn merge(outputs: &[TaggingOutput], order: &[usize]) -> Result<TaggingOutput> {
         Tensor::cat(&parts, 0)?.index_select(&place, 0)
     };
     let context = "joining the rows of a batch";
+    let frames: Option<Vec<&Tensor>> = outputs.iter().map(|output| output.framewise_output.as_ref()).collect();
+    let frames = frames.filter(|frames| !frames.is_empty());
+    let join_frames = |frames: Vec<&Tensor>| {
+        let place = Tensor::new(place.as_slice(), frames[0].device())?;
+        let longest = frames.iter().map(|frames| frames.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
+        let longest = longest.into_iter().max().unwrap_or(0);
+        let padded = frames.iter().map(|frames| frames.pad_with_zeros(1, 0, longest - frames.dim(1)?));
+        Tensor::cat(&padded.collect::<candle_core::Result<Vec<_>>>()?, 0)?.index_select(&place, 0)
+    };
     Ok(TaggingOutput {
         logits: join(|output| &output.logits).context(context)?,
         clipwise_output: join(|output| &output.clipwise_output).context(context)?,
-        framewise_output: None, // no model so far gives it
+        framewise_output: frames.map(join_frames).transpose().context(context)?,
         embedding: join(|output| &output.embedding).context(context)?,
     })
 }

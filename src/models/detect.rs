@@ -1,6 +1,6 @@
 //! Which model a checkpoint is for, from its keys and shapes.
 
-use super::{MODELS, ModelConfig, ced, cnn14, leenet, panns};
+use super::{MODELS, ModelConfig, ced, cnn14, crnn, leenet, panns};
 use crate::frontend::LogMelConfig;
 use crate::{Error, Result, Weights};
 
@@ -36,7 +36,20 @@ pub fn detect(weights: &Weights) -> Result<Detected> {
             return detect_ced(weights, encoder);
         }
     }
+    if has("features.6.block.1.weight") && has("gru.weight_hh_l0_reverse") && has("outputlayer.weight") {
+        return Ok(detect_crnn(weights));
+    }
     Err(unknown(weights))
+}
+
+fn detect_crnn(weights: &Weights) -> Detected {
+    let mut config = crnn::Config::GPVAD_TEACHER1;
+    config.fit(weights);
+    let mut assumptions = Vec::new();
+    if config.n_classes == 527 {
+        assumptions.push("this CRNN checkpoint has no labels: AudioSet's, sorted by name, are assumed".to_string());
+    }
+    Detected { config: ModelConfig::Crnn(config), assumptions }
 }
 
 fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
@@ -105,6 +118,15 @@ fn unknown(weights: &Weights) -> Error {
         ("conv0.", "DaiNet19 or Res1dNet"),
         ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
         ("conv_block4.", "Cnn6 or Cnn10"),
+        (
+            "rnn.weight_hh_l0",
+            "a recurrent classifier, of which nothing tells the front end: name the model or give a config",
+        ),
+        ("gru.weight_hh_l0", "a GRU classifier, of which nothing tells the front end: name the model or give a config"),
+        (
+            "lstm.weight_hh_l0",
+            "an LSTM classifier, of which nothing tells the front end: name the model or give a config",
+        ),
     ];
     let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
     let known: Vec<&str> = MODELS.iter().map(|preset| preset.name).collect();

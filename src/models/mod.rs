@@ -7,14 +7,19 @@
 //! | `cnn14-8k` | the same | 8 kHz | `Cnn14_8k_mAP=0.416.pth` |
 //! | `cnn14-48k` | the same | 48 kHz | none published |
 //! | `ced-tiny`, `ced-mini`, `ced-small`, `ced-base` | [`ced`] | 16 kHz | RicherMans/CED and its Hugging Face conversions |
+//! | `crnn` | [`crnn`] of Datadriven-GPVAD | 22.05 kHz | `teacher1.pth` |
 //! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
 //! | `leenet24` | the same | 32 kHz | `LeeNet24_mAP=0.336.pth` |
+//! | `bigru`, `bilstm-attention`, `lstm-speech-commands` | [`rnn`] | 16 kHz | one's own; the last also felixchenfy's `kaggle.ckpt` |
 //!
 //! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
 
 pub mod ced;
 pub mod cnn14;
+pub mod crnn;
+pub mod features;
 pub mod leenet;
+pub mod rnn;
 
 mod batch;
 mod detect;
@@ -22,13 +27,15 @@ mod panns;
 
 pub use ced::Ced;
 pub use cnn14::Cnn14;
+pub use crnn::Crnn;
 pub use detect::{Detected, detect};
 pub use leenet::LeeNet;
+pub use rnn::AudioRnnClassifier;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
 
 /// A model that says which sounds are in a clip.
 pub trait TaggingModel: Send + Sync {
@@ -49,6 +56,11 @@ pub trait TaggingModel: Send + Sync {
 
     /// The device that it runs on.
     fn device(&self) -> &Device;
+
+    /// The names of the classes, where the model itself knows them.
+    fn labels(&self) -> Option<LabelSet> {
+        None
+    }
 
     /// Tags a batch of clips of any lengths. A row's result is the result for the clip alone.
     ///
@@ -83,6 +95,10 @@ impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
         (**self).device()
     }
 
+    fn labels(&self) -> Option<LabelSet> {
+        (**self).labels()
+    }
+
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
         (**self).forward(waveforms)
     }
@@ -99,6 +115,10 @@ pub enum ModelConfig {
     LeeNet(leenet::Config),
     /// CED-tiny to CED-base.
     Ced(ced::Config),
+    /// Convolutions and a recurrent layer.
+    Crnn(crnn::Config),
+    /// A recurrent classifier.
+    Rnn(rnn::Config),
 }
 
 /// A named configuration.
@@ -164,6 +184,26 @@ pub const MODELS: &[Preset] = &[
         description: "PANNs LeeNet24, 32 kHz waveform, AudioSet mAP 0.336",
         config: ModelConfig::LeeNet(leenet::Config::LEENET24),
     },
+    Preset {
+        name: "crnn",
+        description: "CRNN of Datadriven-GPVAD, 22.05 kHz ln-mel, AudioSet classes per frame",
+        config: ModelConfig::Crnn(crnn::Config::GPVAD_TEACHER1),
+    },
+    Preset {
+        name: "bigru",
+        description: "bidirectional GRU over 64 mels, 16 kHz, mean over time, no published weights",
+        config: ModelConfig::Rnn(rnn::Config::BIGRU),
+    },
+    Preset {
+        name: "bilstm-attention",
+        description: "bidirectional LSTM over 64 mels, 16 kHz, attention over time, no published weights",
+        config: ModelConfig::Rnn(rnn::Config::BILSTM_ATTENTION),
+    },
+    Preset {
+        name: "lstm-speech-commands",
+        description: "LSTM over 12 MFCC, 16 kHz, 35 words",
+        config: ModelConfig::Rnn(rnn::Config::SPEECH_COMMANDS),
+    },
 ];
 
 impl ModelConfig {
@@ -181,6 +221,8 @@ impl ModelConfig {
             Self::Cnn14(config) => config.fit_head(weights),
             Self::LeeNet(config) => config.fit_head(weights),
             Self::Ced(config) => config.fit_head(weights),
+            Self::Crnn(config) => config.fit(weights),
+            Self::Rnn(config) => config.fit(weights),
         }
         Ok(config)
     }
@@ -196,6 +238,8 @@ impl ModelConfig {
             Self::Cnn14(config) => Box::new(cnn14::Cnn14::load(config, weights, device)?),
             Self::LeeNet(config) => Box::new(leenet::LeeNet::load(config, weights, device)?),
             Self::Ced(config) => Box::new(ced::Ced::load(config, weights, device)?),
+            Self::Crnn(config) => Box::new(crnn::Crnn::load(config, weights, device)?),
+            Self::Rnn(config) => Box::new(rnn::AudioRnnClassifier::load(config, weights, device)?),
         })
     }
 }

@@ -10,6 +10,8 @@
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
 //! | [`Pool2d`], [`Pool1d`] | one pass, channels in parallel | candle |
 //! | [`ChannelAffine`] | one pass | candle |
+//! | [`LpPool2d`] | one pass, channels in parallel | candle |
+//! | [`Rnn`] | one product for many frames, then per step a product with packed weights and fused gates; directions and sequences in parallel | candle, frame by frame |
 //!
 //! CPU kernels live in `kernels`, work on slices, and use the current rayon pool; their results do not depend on its
 //! size nor on what else is in the batch.
@@ -18,30 +20,39 @@ mod attention;
 mod conv;
 mod kernels;
 mod linear;
+mod lp_pool;
 mod map;
 mod norm;
 mod pool;
+mod rnn;
 mod transformer;
 
 pub use attention::SelfAttention;
 pub use conv::{Conv1d, Conv1dConfig, Conv2d, Conv2dConfig};
 pub use kernels::workspace::Workspace;
 pub use linear::Linear;
+pub use lp_pool::LpPool2d;
 pub use map::FeatureMap;
 pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
+pub use rnn::{Cell, Rnn, RnnConfig, RnnState};
 pub use transformer::{NormPlace, TransformerBlock};
 
 use candle_core::Tensor;
 use kernels::lanes::{LANES, Lanes};
 
 /// The function after a layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Activation {
     /// The value itself.
     Identity,
     /// `max(x, 0)`; NaN stays NaN.
     Relu,
+    /// `x`, times `slope` below 0.
+    LeakyRelu {
+        /// PyTorch's `negative_slope`.
+        slope: f32,
+    },
     /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
     Gelu,
 }
@@ -51,6 +62,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => kernels::math::relu(x),
+            Self::LeakyRelu { slope } => kernels::math::leaky_relu(x, slope),
             Self::Gelu => kernels::math::gelu(x),
         }
     }
@@ -80,6 +92,7 @@ impl Activation {
         match self {
             Self::Identity => Ok(x),
             Self::Relu => x.relu(),
+            Self::LeakyRelu { slope } => candle_nn::ops::leaky_relu(&x, f64::from(slope)),
             Self::Gelu => x.gelu_erf(),
         }
     }

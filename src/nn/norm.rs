@@ -54,7 +54,7 @@ impl BatchNorm {
     }
 }
 
-/// A scale and a shift per channel of the last dimension: a batch norm over mel bins that has no layer before it.
+/// A scale and a shift per channel: a batch norm that has no layer before it, over mel bins or before a convolution.
 #[derive(Debug)]
 pub struct ChannelAffine {
     op: AffineOp,
@@ -63,26 +63,45 @@ pub struct ChannelAffine {
 }
 
 impl ChannelAffine {
-    /// The norm as a layer of its own on `device`.
+    /// The norm over the last dimension on `device`.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
     pub fn new(norm: BatchNorm, device: &Device) -> Result<Self> {
+        Self::with_axis(norm, usize::MAX, device)
+    }
+
+    /// The norm over dimension 1, that of the channels of `[batch, channels, …]`, on `device`. Before a convolution with
+    /// zero padding it cannot be folded into the filters: the padding is zero after the norm, not before.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    pub fn over_maps(norm: BatchNorm, device: &Device) -> Result<Self> {
+        Self::with_axis(norm, 1, device)
+    }
+
+    fn with_axis(norm: BatchNorm, axis: usize, device: &Device) -> Result<Self> {
         let context = "moving a batch norm to the device";
         let scale = Tensor::new(norm.scale.as_slice(), device).context(context)?;
         let shift = Tensor::new(norm.shift.as_slice(), device).context(context)?;
-        Ok(Self { op: AffineOp(norm), scale, shift })
+        Ok(Self { op: AffineOp { norm, axis }, scale, shift })
     }
 
-    /// `x` `[…, channels]` to the same shape.
+    /// `x` `[…, channels]`, or `[batch, channels, …]` where it was made [`over_maps`](Self::over_maps), to the same shape.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
+    /// [`Error::Tensor`](crate::Error::Tensor) if there are not `channels` channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let context = "a batch norm";
         if has_kernels(x) {
-            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&self.op)).context("a batch norm");
+            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&self.op)).context(context);
         }
-        x.broadcast_mul(&self.scale).and_then(|x| x.broadcast_add(&self.shift)).context("a batch norm")
+        let mut shape = vec![1; x.rank().max(1)];
+        let axis = self.op.axis.min(shape.len() - 1);
+        shape[axis] = self.op.norm.scale.len();
+        let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
+        let affine = || x.broadcast_mul(&part(&self.scale)?)?.broadcast_add(&part(&self.shift)?);
+        affine().context(context)
     }
 }
 

@@ -9,12 +9,41 @@ pub fn relu(x: f32) -> f32 {
     if x < 0.0 { 0.0 } else { x }
 }
 
+/// `x`, times `slope` below 0.
+#[inline(always)]
+pub fn leaky_relu(x: f32, slope: f32) -> f32 {
+    if x < 0.0 { slope * x } else { x }
+}
+
 /// `e^x` for `x` up to 88, within 2 units in the last place; 0 below -87.
-///
-/// `x = n ln 2 + r`, `e^x = 2^n e^r`, with the Taylor polynomial of degree 7 for `|r| ≤ ln 2 / 2`. No branch and no call,
-/// so that loops over it vectorise.
 #[inline(always)]
 pub fn exp(x: f32) -> f32 {
+    let (less_one, power) = exp_parts(x);
+    if x < -87.3 { 0.0 } else { (less_one + 1.0) * power }
+}
+
+/// `1 / (1 + e^-x)` within 2e-7, in 0..=1.
+#[inline(always)]
+pub fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// `tanh x` within 2e-7 and 4e-7 of its value, in -1..=1.
+///
+/// `m / (m + 2)` with `m = e^2x − 1`, which keeps its digits near 0.
+#[inline(always)]
+pub fn tanh(x: f32) -> f32 {
+    let (less_one, power) = exp_parts(2.0 * x);
+    let m = less_one * power + (power - 1.0);
+    m / (m + 2.0)
+}
+
+/// `e^r − 1` and `2^n` with `e^x = 2^n e^r`, for `x` in -87..=88, at whose ends larger values count as the end.
+///
+/// `x = n ln 2 + r`, with the Taylor polynomial of degree 7 for `|r| ≤ ln 2 / 2`. No branch and no call, so that loops
+/// over it vectorise.
+#[inline(always)]
+fn exp_parts(x: f32) -> (f32, f32) {
     // Adding this puts the nearest integer into the low bits of the sum.
     const TO_INTEGER: f32 = 12_582_912.0; // 1.5 · 2^23
     // ln 2 in two parts, the first short enough that its product with n is exact.
@@ -25,10 +54,9 @@ pub fn exp(x: f32) -> f32 {
     let n = shifted - TO_INTEGER;
     let r = (clamped - n * LN_2_HIGH) - n * LN_2_LOW;
     let even = 1.0 / 5040.0 * r + 1.0 / 720.0;
-    let polynomial = ((((even * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r * r + r + 1.0;
+    let less_one = ((((even * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r * r + r;
     let exponent = (shifted.to_bits() as i32).wrapping_sub(TO_INTEGER.to_bits() as i32).wrapping_add(127);
-    let power = f32::from_bits((exponent << 23) as u32);
-    if x < -87.3 { 0.0 } else { polynomial * power }
+    (less_one, f32::from_bits((exponent << 23) as u32))
 }
 
 /// `x Φ(x) = x (1 + erf(x / √2)) / 2`, the exact form of GELU, within 2e-7 · max(1, |x|).

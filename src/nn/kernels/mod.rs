@@ -16,13 +16,16 @@ pub(super) mod direct;
 mod gemm;
 pub(super) mod lanes;
 pub(super) mod linear;
+mod lp_pool;
 pub(super) mod map;
 pub(super) mod math;
 pub(super) mod ops;
+pub(super) mod panels;
 pub(super) mod pointwise;
 mod portable;
 #[cfg(test)]
 mod reference;
+pub(super) mod rnn;
 mod simd;
 mod tile;
 mod transformed;

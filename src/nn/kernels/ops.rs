@@ -4,12 +4,15 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape
 
 use super::attention::{self, Heads};
 use super::simd::dispatch;
-use super::{linear, math, pointwise};
-use crate::nn::{Activation, BatchNorm};
+use super::{linear, lp_pool, math, pointwise};
+use crate::nn::{Activation, BatchNorm, LpPool2d};
 
-/// A scale and a shift per channel of the last dimension.
+/// A scale and a shift per channel of dimension `axis`: 1, or the last.
 #[derive(Debug)]
-pub struct AffineOp(pub BatchNorm);
+pub struct AffineOp {
+    pub norm: BatchNorm,
+    pub axis: usize,
+}
 
 impl CustomOp1 for AffineOp {
     fn name(&self) -> &'static str {
@@ -18,11 +21,16 @@ impl CustomOp1 for AffineOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        if x.is_empty() || layout.dims().last() != Some(&self.0.scale.len()) {
+        let BatchNorm { scale, shift } = &self.norm;
+        let axis = self.axis.min(layout.dims().len().saturating_sub(1));
+        if x.is_empty() || layout.dims().get(axis) != Some(&scale.len()) {
             return Err(wrong_shape(layout));
         }
         let mut y = vec![0.0; x.len()];
-        pointwise::affine_last(x, &self.0.scale, &self.0.shift, &mut y);
+        match layout.dims()[axis + 1..].iter().product() {
+            1 => pointwise::affine_last(x, scale, shift, &mut y),
+            plane => pointwise::affine_planes(x, scale, shift, plane, &mut y),
+        }
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
@@ -97,6 +105,7 @@ impl LinearOp {
                     match self.activation {
                         Activation::Identity => {}
                         Activation::Relu => y.iter_mut().for_each(|y| *y = math::relu(*y)),
+                        Activation::LeakyRelu { slope } => y.iter_mut().for_each(|y| *y = math::leaky_relu(*y, slope)),
                         Activation::Gelu => y.iter_mut().for_each(|y| *y = math::gelu(*y)),
                     }
                     if let Some(residual) = residual {
@@ -160,6 +169,28 @@ impl CustomOp1 for AttentionOp {
         let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
         attention::attention(qkv, heads, self.lengths.as_deref(), &mut y);
         Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
+    }
+}
+
+/// Power-average pooling over the last two dimensions.
+#[derive(Debug)]
+pub struct LpPoolOp(pub LpPool2d);
+
+impl CustomOp1 for LpPoolOp {
+    fn name(&self) -> &'static str {
+        "lp-pool"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        let &[batch, channels, height, width] = layout.dims() else { return Err(wrong_shape(layout)) };
+        let LpPool2d { power, size } = self.0;
+        let output = height.checked_div(size.0).zip(width.checked_div(size.1));
+        let output = output.filter(|&(rows, columns)| !x.is_empty() && rows > 0 && columns > 0);
+        let Some((rows, columns)) = output else { return Err(wrong_shape(layout)) };
+        let mut y = vec![0.0; batch * channels * rows * columns];
+        lp_pool::lp_pool(x, (height, width), &mut y, power, size);
+        Ok((CpuStorage::F32(y), (batch, channels, rows, columns).into()))
     }
 }
 

@@ -21,6 +21,18 @@ pub fn affine_last(x: &[f32], scale: &[f32], shift: &[f32], y: &mut [f32]) {
     });
 }
 
+/// `y[…][c][…] = scale[c] x[…][c][…] + shift[c]`. `x` is `[batch, channels, plane]`.
+pub fn affine_planes(x: &[f32], scale: &[f32], shift: &[f32], plane: usize, y: &mut [f32]) {
+    let planes = (TASK / plane.max(1)).max(1);
+    y.par_chunks_mut(planes * plane).zip(x.par_chunks(planes * plane)).enumerate().for_each(|(task, (y, x))| {
+        for (i, (y, x)) in y.chunks_mut(plane).zip(x.chunks(plane)).enumerate() {
+            let channel = (task * planes + i) % scale.len();
+            let (scale, shift) = (scale[channel], shift[channel]);
+            y.iter_mut().zip(x).for_each(|(y, x)| *y = x * scale + shift);
+        }
+    });
+}
+
 /// `y = weight · (x − mean) / √(variance + ε) + bias` per row of `channels` values; mean and variance are the row's.
 pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
     let channels = weight.len();

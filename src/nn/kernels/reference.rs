@@ -1,11 +1,35 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
 use super::attention::{Heads, attention};
-use super::{linear, math, pointwise};
+use super::{linear, lp_pool, math, pointwise};
 
 /// Values that repeat nowhere near, positive and negative.
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
+}
+
+#[test]
+fn power_average_pooling_equals_its_naive_form() {
+    for (height, width) in [(1, 1), (2, 4), (3, 5), (7, 64), (351, 64)] {
+        for (planes, power, size) in [(1, 4, (1, 1)), (3, 4, (2, 4)), (5, 2, (1, 4)), (2, 6, (3, 2))] {
+            let (rows, columns) = (height / size.0, width / size.1);
+            if rows == 0 || columns == 0 {
+                continue;
+            }
+            let x = values(planes * height * width);
+            let mut y = vec![f32::NAN; planes * rows * columns];
+            lp_pool::lp_pool(&x, (height, width), &mut y, power, size);
+            for (i, &got) in y.iter().enumerate() {
+                let (plane, row, column) = (i / columns / rows, i / columns % rows, i % columns);
+                let places =
+                    (0..size.0).flat_map(|r| (0..size.1).map(move |c| (row * size.0 + r, column * size.1 + c)));
+                let value = |(r, c)| f64::from(x[(plane * height + r) * width + c]).powi(power as i32);
+                let wanted = places.map(value).sum::<f64>().powf(1.0 / f64::from(power));
+                // A sum of at most 8 values near 1 and roots of it.
+                assert!((f64::from(got) - wanted).abs() < 1e-6, "{height}x{width} {power} {size:?}: {got} {wanted}");
+            }
+        }
+    }
 }
 
 #[test]
@@ -39,6 +63,12 @@ fn pointwise_kernels_equal_their_naive_form() {
         let (x, bias) = (values(batch * channels * plane), values(channels));
         let shift = values(channels + 1);
         let mut y = vec![f32::NAN; x.len()];
+        pointwise::affine_planes(&x, &bias, &shift[1..], plane, &mut y);
+        let wanted: Vec<f32> =
+            (0..x.len()).map(|i| x[i] * bias[i / plane % channels] + shift[i / plane % channels + 1]).collect();
+        assert_eq!(y, wanted);
+
+        let mut y = vec![f32::NAN; x.len()];
         pointwise::affine_last(&x, &bias, &shift[1..], &mut y);
         let wanted: Vec<f32> = (0..x.len()).map(|i| x[i] * bias[i % channels] + shift[i % channels + 1]).collect();
         assert_eq!(y, wanted);
@@ -60,6 +90,24 @@ fn exp_and_gelu_are_right_to_the_last_digits() {
         let (got, wanted) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
         assert!((got - wanted).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, wanted {wanted}");
     }
+}
+
+#[test]
+fn sigmoid_and_tanh_are_right_to_the_last_digits() {
+    for i in -100_000..=100_000 {
+        let x = i as f32 / 1000.0;
+        let (got, wanted) = (f64::from(math::sigmoid(x)), 1.0 / (1.0 + (-f64::from(x)).exp()));
+        assert!((got - wanted).abs() < 2e-7 && (0.0..=1.0).contains(&got), "sigmoid({x}) = {got}, wanted {wanted}");
+        for x in [x, x / 1e4, x / 1e9] {
+            let (got, wanted) = (f64::from(math::tanh(x)), f64::from(x).tanh());
+            let error = (got - wanted).abs();
+            assert!(error < 2e-7 && error <= 4e-7 * wanted.abs(), "tanh({x}) = {got}, wanted {wanted}");
+        }
+    }
+    assert_eq!([math::tanh(f32::INFINITY), math::tanh(f32::NEG_INFINITY), math::tanh(0.0)], [1.0, -1.0, 0.0]);
+    assert_eq!([math::sigmoid(f32::INFINITY), math::sigmoid(0.0)], [1.0, 0.5]);
+    assert!((0.0..1e-38).contains(&math::sigmoid(f32::NEG_INFINITY)));
+    assert!(math::tanh(f32::NAN).is_nan() && math::sigmoid(f32::NAN).is_nan());
 }
 
 /// The series `2/√π Σ (−1)^n x^(2n+1) / (n! (2n+1))`, summed in f64 where it converges well, 1 beyond.

@@ -1,0 +1,305 @@
+//! CRNN: convolutions over the spectrogram, a recurrent layer over what they leave of time, probabilities per frame.
+//!
+//! Paper: Dinkel et al., "Voice activity detection in the wild: A data-driven approach using teacher-student training", 2021
+//! (arXiv 2105.04065). Reference: RicherMans/Datadriven-GPVAD, `models.py`, `CRNN`. Checkpoint keys: as published.
+//!
+//! waveform `[batch, n_samples]` → ln-mel `[batch, 1, n_frames, 64]` → 5 blocks of batch norm, 3x3 convolution and leaky ReLU
+//! (slope 0.1), with a power-average pooling (p = 4) after the first, third and fifth, which leave `n_frames / 4` frames and
+//! one band → bidirectional GRU → linear layer, sigmoid → frame probabilities, stretched linearly back to `n_frames`
+//! (`framewise_output`) → `Σ p² / Σ p` over time (`clipwise_output`, linear-softmax pooling).
+//!
+//! `logits` are `ln(p / (1 − p))` of the clip's probabilities, the embedding is the mean of the recurrent layer's frames.
+//! Shortest clip: 4 frames; shorter ones are padded with zeros at their end.
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::TaggingModel;
+use super::batch::{Input, forward_by_length};
+use crate::error::Context;
+use crate::frontend::{LogMel, LogMelConfig};
+use crate::nn::{Activation, BatchNorm, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
+use crate::weights::Loader;
+use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
+const PLACES: [usize; 5] = [0, 2, 3, 5, 6];
+/// Which pooling follows a block.
+const POOLINGS: [Option<usize>; 5] = [Some(0), None, Some(1), None, Some(2)];
+/// Frame and clip probabilities are at least this.
+const LOWEST: f32 = 1e-7;
+
+/// The shape of a CRNN.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The front end.
+    pub log_mel: LogMelConfig,
+    /// Channels of the five blocks.
+    pub channels: [usize; 5],
+    /// Frames and bands of a window of the three poolings.
+    pub pooling: [(usize, usize); 3],
+    /// Length of the state of one direction.
+    pub hidden: usize,
+    /// Outputs of the last layer.
+    pub n_classes: usize,
+}
+
+impl Config {
+    /// `teacher1.pth` of Datadriven-GPVAD: 22.05 kHz, AudioSet's 527 classes in the order of their display names.
+    pub const GPVAD_TEACHER1: Self = Self {
+        log_mel: LogMelConfig::CRNN_22K,
+        channels: [32, 128, 128, 128, 128],
+        pooling: [(2, 4), (2, 4), (1, 4)],
+        hidden: 128,
+        n_classes: 527,
+    };
+
+    /// Takes channels, state and classes from a checkpoint, where it has them.
+    pub(super) fn fit(&mut self, weights: &Weights) {
+        for (channels, place) in self.channels.iter_mut().zip(PLACES) {
+            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{place}.block.1.weight")) {
+                *channels = outputs;
+            }
+        }
+        if let Some(&[_, hidden]) = weights.shape("gru.weight_hh_l0") {
+            self.hidden = hidden;
+        }
+        if let Some(&[n_classes, _]) = weights.shape("outputlayer.weight") {
+            self.n_classes = n_classes;
+        }
+    }
+
+    /// Frames that become one.
+    fn stride(&self) -> usize {
+        self.pooling.iter().map(|pooling| pooling.0).product()
+    }
+
+    /// Bands that the poolings leave.
+    fn n_bands(&self) -> usize {
+        self.pooling.iter().fold(self.log_mel.n_mels, |bands, pooling| bands / pooling.1)
+    }
+
+    fn validate(&self) -> Result<()> {
+        let wrong = |&(frames, bands): &(usize, usize)| !(1..=64).contains(&frames) || !(1..=64).contains(&bands);
+        if self.pooling.iter().any(wrong) {
+            return Err(Error::config("pooling", format!("{:?}", self.pooling), "1 to 64 frames and bands each"));
+        }
+        if self.channels.contains(&0) {
+            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
+        }
+        if self.n_bands() == 0 {
+            return Err(Error::config("n_mels", self.log_mel.n_mels, "the poolings leave no band"));
+        }
+        if self.n_classes == 0 {
+            return Err(Error::config("n_classes", 0, "at least 1"));
+        }
+        Ok(())
+    }
+}
+
+/// A loaded CRNN.
+#[derive(Debug)]
+pub struct Crnn {
+    config: Config,
+    device: Device,
+    log_mel: LogMel,
+    blocks: Vec<Block>,
+    gru: Rnn,
+    output: Linear,
+}
+
+impl Crnn {
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        config.validate()?;
+        let log_mel = LogMel::new(&config.log_mel)?;
+        let root = weights.loader(device);
+        let inputs = [1].into_iter().chain(config.channels);
+        let mut blocks = Vec::with_capacity(PLACES.len());
+        for (i, (inputs, outputs)) in inputs.zip(config.channels).enumerate() {
+            let pooling = POOLINGS[i].map(|pooling| LpPool2d { power: 4, size: config.pooling[pooling] });
+            blocks.push(Block::load(&root.at("features").at(PLACES[i]).at("block"), (inputs, outputs), pooling)?);
+        }
+        let gru = RnnConfig {
+            cell: Cell::Gru,
+            inputs: config.channels[4] * config.n_bands(),
+            hidden: config.hidden,
+            n_layers: 1,
+            bidirectional: true,
+            bias: true,
+        };
+        let gru = Rnn::load(&root.at("gru"), gru)?;
+        let outputs = gru.config().outputs();
+        let output = Linear::load(&root.at("outputlayer"), outputs, config.n_classes, Activation::Identity)?;
+        root.finish("crnn")?;
+        Ok(Self { config: config.clone(), device: device.clone(), log_mel, blocks, gru, output })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn log_mel(&self) -> &LogMel {
+        &self.log_mel
+    }
+
+    /// Everything after the front end: natural log-mel `[batch, 1, n_frames, n_mels]`, f32, on the model's device, with at
+    /// least 4 frames.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] (counted in frames) for fewer, [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, _, n_frames, _) = log_mel.dims4().context("the shape of the log-mel")?;
+        let needed = self.config.stride();
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
+        }
+        let x = self.blocks.iter().try_fold(log_mel.clone(), |x, block| block.forward(&x))?;
+        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
+        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
+        let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
+        let pool = || {
+            let clipwise = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
+            let inside = clipwise.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
+            let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+            Ok((clipwise, logits, frames.mean(1)?))
+        };
+        let (clipwise_output, logits, embedding) = pool().context("pooling over time")?;
+        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
+    }
+
+    /// The value after each stage, for comparison with a reference: `block0` to `block4` (with their pooling), `gru`, `frames`
+    /// (before they are stretched).
+    ///
+    /// # Errors
+    /// As [`Crnn::forward_features`].
+    pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
+        let (mut x, mut stages) = (log_mel.clone(), Vec::new());
+        for (i, block) in self.blocks.iter().enumerate() {
+            x = block.forward(&x)?;
+            stages.push((format!("block{i}"), x.clone()));
+        }
+        let frames = self.recurrent(&x)?;
+        let probabilities = self.frame_probabilities(&frames)?;
+        stages.extend([("gru".to_string(), frames), ("frames".to_string(), probabilities)]);
+        Ok(stages)
+    }
+
+    /// Maps `[batch, channels, n_frames / 4, bands]` to frames `[batch, n_frames / 4, 2 · hidden]`.
+    fn recurrent(&self, x: &Tensor) -> Result<Tensor> {
+        let context = "from maps to frames";
+        let x = x.transpose(1, 2).and_then(|x| x.flatten_from(2)).context(context)?;
+        Ok(self.gru.forward(&x, None, None)?.0)
+    }
+
+    fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
+        let logits = self.output.forward(frames)?;
+        candle_nn::ops::sigmoid(&logits).and_then(|p| p.clamp(LOWEST, 1.0)).context("the sigmoid of the frames")
+    }
+
+    fn features(&self, clips: &[Cow<[f32]>]) -> Result<Tensor> {
+        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
+        let mut log_mel = vec![0.0; clips.len() * n_frames * n_mels];
+        for (clip, log_mel) in clips.iter().zip(log_mel.chunks_mut(n_frames * n_mels)) {
+            self.log_mel.compute_into(clip, log_mel)?;
+        }
+        let shape = (clips.len(), 1, n_frames, n_mels);
+        Tensor::from_vec(log_mel, shape, &self.device).context("moving the log-mel to the device")
+    }
+}
+
+impl TaggingModel for Crnn {
+    fn name(&self) -> &'static str {
+        "crnn"
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.log_mel.sample_rate
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        2 * self.config.hidden
+    }
+
+    fn min_samples(&self) -> usize {
+        self.log_mel.samples_for(self.config.stride())
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn labels(&self) -> Option<LabelSet> {
+        (self.config.n_classes == 527).then(LabelSet::audioset_by_name)
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| self.forward_features(&self.features(clips)?);
+        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+}
+
+/// Batch norm, 3x3 convolution, leaky ReLU, perhaps a pooling.
+#[derive(Debug)]
+struct Block {
+    norm: ChannelAffine,
+    conv: Conv2d,
+    pooling: Option<LpPool2d>,
+}
+
+impl Block {
+    fn load(weights: &Loader, (inputs, outputs): (usize, usize), pooling: Option<LpPool2d>) -> Result<Self> {
+        let norm = ChannelAffine::over_maps(BatchNorm::load(&weights.at("0"), inputs)?, weights.device())?;
+        let (in_channels, out_channels) = (inputs, outputs);
+        let (width, pool) = (None, None);
+        let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
+        // The convolution stands alone: the norm after it is the one that changes nothing.
+        let unit = |name: &str, value: f32| {
+            let tensor = Tensor::full(value, outputs, &Device::Cpu).context("making a norm")?;
+            Ok((name.to_string(), tensor))
+        };
+        let variance = 1.0 - crate::nn::BATCH_NORM_EPS as f32;
+        let unit = [unit("weight", 1.0), unit("bias", 0.0), unit("running_mean", 0.0), unit("running_var", variance)];
+        let unit = Weights::from_tensors(unit.into_iter().collect::<Result<Vec<_>>>()?)?;
+        let activation = Activation::LeakyRelu { slope: 0.1 };
+        let conv = Conv2d::load(&weights.at("1"), &unit.loader(weights.device()), config, activation)?;
+        Ok(Self { norm, conv, pooling })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.conv.forward(&self.norm.forward(x)?)?;
+        match self.pooling {
+            Some(pooling) => pooling.forward(&x),
+            None => Ok(x),
+        }
+    }
+}
+
+/// `x` `[batch, length, classes]` to `[batch, n_frames, classes]` by linear interpolation between the middles of the frames
+/// (PyTorch's `interpolate(mode="linear", align_corners=False)`).
+fn stretch(x: &Tensor, n_frames: usize) -> candle_core::Result<Tensor> {
+    let length = x.dim(1)?;
+    let scale = length as f32 / n_frames as f32;
+    let place = |frame: usize| ((frame as f32 + 0.5) * scale - 0.5).max(0.0);
+    let left = |frame: usize| (place(frame) as usize).min(length - 1);
+    let index =
+        |get: &dyn Fn(usize) -> usize| Tensor::from_iter((0..n_frames).map(|frame| get(frame) as u32), x.device());
+    let (lefts, rights) = (index(&left)?, index(&|frame| (left(frame) + 1).min(length - 1))?);
+    let share = Tensor::from_iter((0..n_frames).map(|frame| place(frame) - left(frame) as f32), x.device())?;
+    let share = share.reshape((1, n_frames, 1))?;
+    let from_left = x.index_select(&lefts, 1)?.broadcast_mul(&share.affine(-1.0, 1.0)?)?;
+    from_left + x.index_select(&rights, 1)?.broadcast_mul(&share)?
+}

@@ -1,0 +1,299 @@
+//! A recurrent net over a spectrogram: a general classifier of sounds and words.
+//!
+//! waveform `[batch, n_samples]` → features `[batch, n_frames, n_features]` → GRU or LSTM → frames `[batch, n_frames,
+//! outputs]` → one vector by pooling over time (the embedding) → linear layer `fc`, softmax or sigmoid.
+//!
+//! Checkpoint keys are those of a PyTorch module with the members `rnn` (or `gru`, `lstm`) and `fc`, and, for attention,
+//! `attention = Sequential(Linear(outputs, width), Tanh(), Linear(width, 1))`.
+//!
+//! Shortest clip: what the front end needs for its frames and deltas; shorter ones, down to one sample, are padded with
+//! zeros at their end to that length.
+
+use std::borrow::Cow;
+
+use candle_core::{D, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::TaggingModel;
+use super::batch::{Input, forward_by_length};
+use super::features::{Features, FeaturesConfig};
+use crate::error::Context;
+use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
+use crate::weights::Loader;
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// How the frames of a clip become one vector. Frames beyond a clip's length never count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TimePooling {
+    /// The final state of each direction: forward at the last frame, backward at the first.
+    Last,
+    /// The mean.
+    Mean,
+    /// The largest value.
+    Max,
+    /// `Σ a_t h_t` with `a = softmax_t(vᵀ tanh(W h_t + b))`.
+    Attention,
+}
+
+/// What the values of the last layer mean.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Head {
+    /// One class a clip: probabilities that sum to 1.
+    Softmax,
+    /// Any number of classes a clip: independent probabilities.
+    Sigmoid,
+}
+
+/// The shape of an [`AudioRnnClassifier`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The front end.
+    pub features: FeaturesConfig,
+    /// GRU or LSTM.
+    pub cell: Cell,
+    /// Length of the state of one direction.
+    pub hidden: usize,
+    /// Recurrent layers.
+    pub n_layers: usize,
+    /// Whether each layer goes both ways.
+    pub bidirectional: bool,
+    /// From frames to one vector.
+    pub pooling: TimePooling,
+    /// Outputs of the last layer.
+    pub n_classes: usize,
+    /// What they mean.
+    pub head: Head,
+}
+
+impl Config {
+    /// Two layers of bidirectional GRU over 64 mels, the mean over time, 10 classes: 448,010 parameters.
+    pub const BIGRU: Self = Self {
+        features: FeaturesConfig::LOG_MEL_64,
+        cell: Cell::Gru,
+        hidden: 128,
+        n_layers: 2,
+        bidirectional: true,
+        pooling: TimePooling::Mean,
+        n_classes: 10,
+        head: Head::Softmax,
+    };
+    /// The same with LSTM and attention.
+    pub const BILSTM_ATTENTION: Self = Self { cell: Cell::Lstm, pooling: TimePooling::Attention, ..Self::BIGRU };
+    /// Speech-Commands-Classification-by-LSTM-PyTorch: 3 layers of LSTM, the last state, 35 words.
+    pub const SPEECH_COMMANDS: Self = Self {
+        features: FeaturesConfig::SPEECH_COMMANDS,
+        cell: Cell::Lstm,
+        hidden: 64,
+        n_layers: 3,
+        bidirectional: false,
+        pooling: TimePooling::Last,
+        n_classes: 35,
+        head: Head::Softmax,
+    };
+
+    /// Takes cell, sizes and classes from a checkpoint, where it has them.
+    pub(super) fn fit(&mut self, weights: &Weights) {
+        let Some(name) = key(|name| weights.contains(&format!("{name}.weight_hh_l0"))) else { return };
+        if let Some(&[rows, hidden]) = weights.shape(&format!("{name}.weight_hh_l0"))
+            && hidden > 0
+        {
+            self.cell = if rows / hidden == Cell::Lstm.n_gates() { Cell::Lstm } else { Cell::Gru };
+            self.hidden = hidden;
+        }
+        let layers = |layer: &usize| weights.contains(&format!("{name}.weight_hh_l{layer}"));
+        self.n_layers = (0..weights.len()).take_while(layers).count();
+        self.bidirectional = weights.contains(&format!("{name}.weight_hh_l0_reverse"));
+        if weights.contains("attention.0.weight") {
+            self.pooling = TimePooling::Attention;
+        }
+        if let Some(&[n_classes, _]) = weights.shape("fc.weight") {
+            self.n_classes = n_classes;
+        }
+    }
+
+    /// The sizes of the recurrent layers.
+    pub fn rnn(&self, bias: bool) -> RnnConfig {
+        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
+        RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
+    }
+}
+
+/// The name that a checkpoint has for its recurrent layers.
+fn key(has: impl Fn(&str) -> bool) -> Option<&'static str> {
+    ["rnn", "gru", "lstm"].into_iter().find(|name| has(name))
+}
+
+/// A loaded recurrent classifier.
+#[derive(Debug)]
+pub struct AudioRnnClassifier {
+    config: Config,
+    device: Device,
+    features: Features,
+    rnn: Rnn,
+    attention: Option<Attention>,
+    fc: Linear,
+}
+
+impl AudioRnnClassifier {
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        if config.n_classes == 0 {
+            return Err(Error::config("n_classes", 0, "at least 1"));
+        }
+        let features = Features::new(&config.features)?;
+        let root = weights.loader(device);
+        let name = key(|name| root.contains(&format!("{name}.weight_hh_l0"))).unwrap_or("rnn");
+        let rnn = root.at(name);
+        let rnn = Rnn::load(&rnn, config.rnn(rnn.contains("bias_ih_l0")))?;
+        let outputs = rnn.config().outputs();
+        let attention = match config.pooling {
+            TimePooling::Attention => Some(Attention::load(&root.at("attention"), outputs)?),
+            _ => None,
+        };
+        let fc = Linear::load(&root.at("fc"), outputs, config.n_classes, Activation::Identity)?;
+        root.finish("rnn")?;
+        Ok(Self { config: config.clone(), device: device.clone(), features, rnn, attention, fc })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Everything after the front end: features `[batch, n_frames, n_features]`, f32, on the model's device, of which the
+    /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
+    /// device does not fit.
+    pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
+        let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
+        let embedding = self.pool(&frames, lengths, &state)?; // [batch, outputs]
+        let logits = self.fc.forward(&embedding)?; // [batch, n_classes]
+        match self.config.head {
+            Head::Softmax => TaggingOutput::single_label(logits, embedding),
+            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        }
+    }
+
+    fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
+        let context = "pooling over time";
+        if self.config.pooling == TimePooling::Last {
+            return self.last(state).context(context);
+        }
+        let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
+        let (batch, n_frames, _) = frames.dims3().context(context)?;
+        let pool_clip = |clip: usize| {
+            let n_frames = lengths.map_or(n_frames, |lengths| lengths[clip]);
+            let inside = |x: &Tensor| x.get(clip)?.narrow(0, 0, n_frames);
+            let frames = inside(frames)?; // [n_frames, outputs]
+            match (&scores, self.config.pooling) {
+                (Some(scores), _) => {
+                    let weights = candle_nn::ops::softmax(&inside(scores)?, 0)?; // [n_frames, 1]
+                    weights.t()?.contiguous()?.matmul(&frames.contiguous()?)?.squeeze(0)
+                }
+                (None, TimePooling::Max) => frames.max(0),
+                (None, _) => frames.mean(0),
+            }
+        };
+        let rows = (0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>();
+        rows.and_then(|rows| Tensor::stack(&rows, 0)).context(context)
+    }
+
+    /// The final states of the last layer, `[batch, outputs]`.
+    fn last(&self, state: &RnnState) -> candle_core::Result<Tensor> {
+        let n_directions = self.rnn.config().n_directions();
+        let first = state.h.dim(0)? - n_directions;
+        let states = (first..first + n_directions).map(|i| state.h.get(i)).collect::<candle_core::Result<Vec<_>>>()?;
+        Tensor::cat(&states, D::Minus1)
+    }
+
+    /// Features of clips of any lengths, zeros where a clip has no more, and the frames of each.
+    fn batch(&self, clips: &[Cow<[f32]>]) -> Result<(Tensor, Vec<usize>)> {
+        let features = clips.iter().map(|clip| self.features.compute(clip)).collect::<Result<Vec<_>>>()?;
+        let lengths: Vec<usize> = features.iter().map(|features| features.nrows()).collect();
+        let (longest, n_features) = (lengths.iter().copied().max().unwrap_or(0), self.config.features.n_features());
+        let mut values = vec![0.0; clips.len() * longest * n_features];
+        for (values, features) in values.chunks_mut(longest * n_features).zip(&features) {
+            values.iter_mut().zip(features).for_each(|(to, from)| *to = *from);
+        }
+        let tensor = Tensor::from_vec(values, (clips.len(), longest, n_features), &self.device);
+        Ok((tensor.context("moving the features to the device")?, lengths))
+    }
+}
+
+impl TaggingModel for AudioRnnClassifier {
+    fn name(&self) -> &'static str {
+        "rnn"
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.config.features.sample_rate()
+    }
+
+    fn n_classes(&self) -> usize {
+        self.config.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.rnn.config().outputs()
+    }
+
+    fn min_samples(&self) -> usize {
+        self.features.min_samples()
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| {
+            let (features, lengths) = self.batch(clips)?;
+            self.forward_features(&features, Some(&lengths))
+        };
+        forward_by_length(waveforms, &input, |_| 0, run)
+    }
+}
+
+/// The scores of attention pooling.
+#[derive(Debug)]
+struct Attention {
+    hidden: Linear,
+    score: Linear,
+}
+
+impl Attention {
+    /// Biases are optional; that of the score changes nothing.
+    fn load(weights: &Loader, outputs: usize) -> Result<Self> {
+        let (hidden, score) = (weights.at("0"), weights.at("2"));
+        let width = match hidden.shape("weight") {
+            Some(&[width, _]) if width > 0 => width,
+            _ => outputs,
+        };
+        let linear = |place: &Loader, inputs: usize, outputs: usize| {
+            let weight = place.get_vec("weight", &[outputs, inputs])?;
+            let bias = if place.contains("bias") { place.get_vec("bias", &[outputs])? } else { vec![0.0; outputs] };
+            Linear::new(weight, bias, Activation::Identity, place.device())
+        };
+        Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
+    }
+
+    /// `[batch, n_frames, 1]`.
+    fn scores(&self, frames: &Tensor) -> Result<Tensor> {
+        let hidden = self.hidden.forward(frames)?.tanh().context("attention over time")?;
+        self.score.forward(&hidden)
+    }
+}

@@ -1,0 +1,373 @@
+//! GRU and LSTM as PyTorch defines them: several layers, one or both directions, sequences of any lengths.
+//!
+//! With `x` a frame, `h` the state, σ the sigmoid, ⊙ the product of elements (Cho et al. 2014, arXiv 1406.1078; Hochreiter
+//! and Schmidhuber 1997; the forms with two biases and with `r` outside the product, of `torch.nn.GRU` and `LSTM`):
+//!
+//! | GRU, rows of weights in the order r, z, n | LSTM, in the order i, f, g, o |
+//! |---|---|
+//! | `r = σ(W_ir x + b_ir + W_hr h + b_hr)` | `i, f, o = σ(W_i* x + b_i* + W_h* h + b_h*)` |
+//! | `z = σ(W_iz x + b_iz + W_hz h + b_hz)` | `g = tanh(W_ig x + b_ig + W_hg h + b_hg)` |
+//! | `n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))` | `c' = f ⊙ c + i ⊙ g` |
+//! | `h' = (1 − z) ⊙ n + z ⊙ h` | `h' = o ⊙ tanh(c')` |
+
+use candle_core::{D, DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::has_kernels;
+use super::kernels::panels::Panels;
+use super::kernels::rnn::{self as kernel, Gates};
+use crate::error::Context;
+use crate::weights::Loader;
+use crate::{Error, Result};
+
+/// The recurrence of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cell {
+    /// Gated recurrent unit.
+    Gru,
+    /// Long short-term memory.
+    Lstm,
+}
+
+impl Cell {
+    /// Rows of weights per hidden value: 3 or 4.
+    pub fn n_gates(self) -> usize {
+        self.gates().count()
+    }
+
+    fn gates(self) -> Gates {
+        match self {
+            Self::Gru => Gates::Gru,
+            Self::Lstm => Gates::Lstm,
+        }
+    }
+}
+
+/// The sizes of an [`Rnn`]: PyTorch's `input_size`, `hidden_size`, `num_layers`, `bidirectional`, `bias`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RnnConfig {
+    /// GRU or LSTM.
+    pub cell: Cell,
+    /// Length of a frame.
+    pub inputs: usize,
+    /// Length of the state of one direction of a layer.
+    pub hidden: usize,
+    /// Layers; each reads the frames that the one before gives.
+    pub n_layers: usize,
+    /// Whether each layer also has a direction that goes from the last frame to the first.
+    pub bidirectional: bool,
+    /// Whether there are biases.
+    pub bias: bool,
+}
+
+/// No size of a layer is larger, and there are no more layers than the second.
+const MAX_SIZE: usize = 1 << 16;
+const MAX_LAYERS: usize = 64;
+
+impl RnnConfig {
+    /// 1 or 2.
+    pub fn n_directions(&self) -> usize {
+        1 + usize::from(self.bidirectional)
+    }
+
+    /// Length of an output frame: `hidden` of each direction.
+    pub fn outputs(&self) -> usize {
+        self.hidden * self.n_directions()
+    }
+
+    fn validate(&self) -> Result<()> {
+        let fields = [
+            ("inputs", self.inputs, MAX_SIZE),
+            ("hidden", self.hidden, MAX_SIZE),
+            ("n_layers", self.n_layers, MAX_LAYERS),
+        ];
+        for (field, value, largest) in fields {
+            if !(1..=largest).contains(&value) {
+                return Err(Error::config(field, value, format!("1 to {largest}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a recurrent net remembers between calls. Layer `l`, direction `d` (1 is backward) is at `l · n_directions + d`.
+#[derive(Debug, Clone)]
+pub struct RnnState {
+    /// `[n_layers · n_directions, batch, hidden]`.
+    pub h: Tensor,
+    /// The cells of an LSTM, in the same shape.
+    pub c: Option<Tensor>,
+}
+
+/// A recurrent net.
+///
+/// Weights that are [`Var`](candle_core::Var)s, or computed from them, are used as they are through candle's operations, so
+/// that gradients reach them and their updates count; so is an input that gradients must reach. All else on the CPU goes
+/// through kernels, whose results for a sequence do not depend on the batch nor on the number of threads.
+#[derive(Debug)]
+pub struct Rnn {
+    config: RnnConfig,
+    /// Per layer, per direction.
+    layers: Vec<Vec<Parameters>>,
+    /// The same for the kernels.
+    packed: Option<Vec<Vec<kernel::Direction>>>,
+}
+
+/// The weights of one direction of a layer.
+#[derive(Debug)]
+struct Parameters {
+    names: [String; 4],
+    input: Tensor,                    // [gates · hidden, inputs]
+    recurrent: Tensor,                // [gates · hidden, hidden]
+    biases: Option<(Tensor, Tensor)>, // [gates · hidden]
+}
+
+impl Rnn {
+    /// Reads `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, the same with `_reverse`, then `_l1` and so on.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
+    /// reported by [`Loader::finish`].
+    pub fn load(weights: &Loader, config: RnnConfig) -> Result<Self> {
+        Self::new(config, |name, shape| weights.get(name, shape))
+    }
+
+    /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.
+    ///
+    /// # Errors
+    /// [`Error::Config`] as [`load`](Self::load), those of `parameter`, [`Error::Tensor`] for a tensor of another shape.
+    pub fn new(config: RnnConfig, mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>) -> Result<Self> {
+        config.validate()?;
+        let rows = config.cell.n_gates() * config.hidden;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            let inputs = if layer == 0 { config.inputs } else { config.outputs() };
+            let mut directions = Vec::with_capacity(config.n_directions());
+            for suffix in ["", "_reverse"].into_iter().take(config.n_directions()) {
+                let names =
+                    ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("{name}_l{layer}{suffix}"));
+                let mut get = |name: &str, shape: &[usize]| {
+                    let tensor = parameter(name, shape)?;
+                    let wrong = || candle_core::Error::Msg(format!("{name} is {:?}, not {shape:?}", tensor.dims()));
+                    if tensor.dims() == shape { Ok(tensor) } else { Err(wrong()).context("making a recurrent layer") }
+                };
+                let (input, recurrent) = (get(&names[0], &[rows, inputs])?, get(&names[1], &[rows, config.hidden])?);
+                let biases =
+                    if config.bias { Some((get(&names[2], &[rows])?, get(&names[3], &[rows])?)) } else { None };
+                directions.push(Parameters { names, input, recurrent, biases });
+            }
+            layers.push(directions);
+        }
+        let mut rnn = Self { config, layers, packed: None };
+        let fixed = |tensor: &Tensor| has_kernels(tensor) && !tensor.track_op();
+        if rnn.parameters().all(|(_, tensor)| fixed(tensor)) {
+            rnn.packed = Some(rnn.pack().context("packing the weights of a recurrent layer")?);
+        }
+        Ok(rnn)
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &RnnConfig {
+        &self.config
+    }
+
+    /// Names and weights.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.layers.iter().flatten().flat_map(|direction| {
+            let biases = direction.biases.iter().flat_map(|(input, recurrent)| [input, recurrent]);
+            direction
+                .names
+                .iter()
+                .map(String::as_str)
+                .zip([&direction.input, &direction.recurrent].into_iter().chain(biases))
+        })
+    }
+
+    /// `x` `[batch, n_frames, inputs]` to frames `[batch, n_frames, outputs]`, those of the last layer, with the forward
+    /// direction in the first half, and the states after the last frame of each sequence (backward: after its first).
+    ///
+    /// With `lengths`, only the first `lengths[b]` frames of sequence `b` count: the backward direction starts at the last of
+    /// them, and frames beyond come out as zeros (PyTorch's packed sequences). `state` is what to start from, zeros without
+    /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a sequence, [`Error::Tensor`] if a shape or device
+    /// does not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        lengths: Option<&[usize]>,
+        state: Option<&RnnState>,
+    ) -> Result<(Tensor, RnnState)> {
+        let context = "a recurrent layer";
+        let (batch, n_frames, inputs) = x.dims3().context(context)?;
+        if inputs != self.config.inputs || batch == 0 || n_frames == 0 {
+            let reason = format!("[batch, n_frames, {}] is wanted, not {:?}", self.config.inputs, x.dims());
+            return Err(candle_core::Error::Msg(reason)).context(context);
+        }
+        if let Some(lengths) = lengths
+            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_frames).contains(length)))
+        {
+            let reason = format!("{batch} numbers from 1 to {n_frames} are due");
+            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        }
+        let all = vec![n_frames; batch];
+        let lengths = lengths.unwrap_or(&all);
+        let state = self.start(batch, x.device(), state).context(context)?;
+        let follows = x.track_op() || state.h.track_op();
+        match &self.packed {
+            Some(packed) if has_kernels(x) && !follows => self.on_cpu(packed, x, lengths, &state),
+            _ => self.on_device(x, lengths, &state),
+        }
+        .context(context)
+    }
+
+    /// The state to start from, checked.
+    fn start(&self, batch: usize, device: &Device, state: Option<&RnnState>) -> candle_core::Result<RnnState> {
+        let RnnConfig { cell, hidden, n_layers, .. } = self.config;
+        let shape = (n_layers * self.config.n_directions(), batch, hidden);
+        let has_cells = cell == Cell::Lstm;
+        let Some(state) = state else {
+            let h = Tensor::zeros(shape, DType::F32, device)?;
+            return Ok(RnnState { c: has_cells.then(|| h.clone()), h });
+        };
+        let fits = |tensor: &Tensor| tensor.dims3().is_ok_and(|dims| dims == shape) && tensor.dtype() == DType::F32;
+        if !fits(&state.h) || has_cells != state.c.is_some() || !state.c.iter().all(fits) {
+            let wanted = if has_cells { "h and c" } else { "h" };
+            return Err(candle_core::Error::Msg(format!("a state with {wanted} of shape {shape:?} is wanted")));
+        }
+        Ok(state.clone())
+    }
+
+    fn pack(&self) -> candle_core::Result<Vec<Vec<kernel::Direction>>> {
+        let (gates, hidden) = (self.config.cell.n_gates(), self.config.hidden);
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        let panels = |weight: &Tensor, bias: Option<&Tensor>| {
+            let bias = bias.map(values).transpose()?;
+            Ok::<_, candle_core::Error>(Panels::new(&values(weight)?, bias.as_deref(), (gates, hidden, weight.dim(1)?)))
+        };
+        let pack = |direction: &Parameters| {
+            let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
+            let input = panels(&direction.input, input_bias)?;
+            Ok(kernel::Direction { input, recurrent: panels(&direction.recurrent, recurrent_bias)? })
+        };
+        self.layers.iter().map(|directions| directions.iter().map(pack).collect()).collect()
+    }
+
+    fn on_cpu(
+        &self,
+        packed: &[Vec<kernel::Direction>],
+        x: &Tensor,
+        lengths: &[usize],
+        state: &RnnState,
+    ) -> candle_core::Result<(Tensor, RnnState)> {
+        let (batch, n_frames, _) = x.dims3()?;
+        let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
+        let mut x = values(x)?;
+        let mut h = values(&state.h)?;
+        let mut c = state.c.as_ref().map(values).transpose()?.unwrap_or_default();
+        let of_layer = self.config.outputs() * batch;
+        for (layer, directions) in packed.iter().enumerate() {
+            let mut y = vec![0.0; of_layer * n_frames];
+            let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
+            let states = (&mut h[layer * of_layer..][..of_layer], cells);
+            kernel::layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y);
+            x = y;
+        }
+        let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);
+        let state = RnnState { h: tensor(h)?, c: state.c.as_ref().map(|_| tensor(c)).transpose()? };
+        Ok((Tensor::from_vec(x, (batch, n_frames, self.config.outputs()), &Device::Cpu)?, state))
+    }
+
+    /// Frame by frame with candle's operations: on any device, and differentiable.
+    fn on_device(&self, x: &Tensor, lengths: &[usize], state: &RnnState) -> candle_core::Result<(Tensor, RnnState)> {
+        let mut x = x.clone();
+        let (mut h, mut c) = (Vec::new(), Vec::new());
+        for (layer, directions) in self.layers.iter().enumerate() {
+            let mut outputs = Vec::with_capacity(directions.len());
+            for (i, direction) in directions.iter().enumerate() {
+                let place = layer * directions.len() + i;
+                let cells = state.c.as_ref().map(|c| c.get(place)).transpose()?;
+                let (y, last, cells) = self.direction(direction, &x, lengths, i == 1, (state.h.get(place)?, cells))?;
+                outputs.push(y);
+                h.push(last);
+                c.extend(cells);
+            }
+            x = Tensor::cat(&outputs, D::Minus1)?;
+        }
+        let c = if c.is_empty() { None } else { Some(Tensor::stack(&c, 0)?) };
+        Ok((x, RnnState { h: Tensor::stack(&h, 0)?, c }))
+    }
+
+    /// One direction of a layer: its frames `[batch, n_frames, hidden]`, its state and cells `[batch, hidden]`.
+    fn direction(
+        &self,
+        weights: &Parameters,
+        x: &Tensor,
+        lengths: &[usize],
+        backward: bool,
+        (mut h, mut c): (Tensor, Option<Tensor>),
+    ) -> candle_core::Result<(Tensor, Tensor, Option<Tensor>)> {
+        let (batch, n_frames, _) = x.dims3()?;
+        let mut products = x.contiguous()?.broadcast_matmul(&weights.input.t()?)?; // [batch, n_frames, gates · hidden]
+        if let Some((bias, _)) = &weights.biases {
+            products = products.broadcast_add(bias)?;
+        }
+        let recurrent = weights.recurrent.t()?.contiguous()?;
+        let mut frames = Vec::with_capacity(n_frames);
+        for step in 0..n_frames {
+            let frame = if backward { n_frames - 1 - step } else { step };
+            let x = products.narrow(1, frame, 1)?.squeeze(1)?;
+            let mut s = h.matmul(&recurrent)?; // [batch, gates · hidden]
+            if let Some((_, bias)) = &weights.biases {
+                s = s.broadcast_add(bias)?;
+            }
+            let (new_h, new_c) = self.step(&x, &s, &h, c.as_ref())?;
+            if lengths.iter().all(|&length| frame < length) {
+                frames.push(new_h.clone());
+                (h, c) = (new_h, new_c);
+                continue;
+            }
+            // Beyond its end a sequence keeps its state and gives zeros.
+            let counts = lengths.iter().map(|&length| u8::from(frame < length));
+            let counts = Tensor::from_iter(counts, x.device())?.reshape((batch, 1))?.broadcast_as(h.shape())?;
+            frames.push(counts.where_cond(&new_h, &new_h.zeros_like()?)?);
+            h = counts.where_cond(&new_h, &h)?;
+            c = match (new_c, c) {
+                (Some(new_c), Some(c)) => Some(counts.where_cond(&new_c, &c)?),
+                _ => None,
+            };
+        }
+        if backward {
+            frames.reverse();
+        }
+        Ok((Tensor::stack(&frames, 1)?, h, c))
+    }
+
+    /// One step: `x` and `s` `[batch, gates · hidden]` are the products of frame and state with the weights.
+    fn step(
+        &self,
+        x: &Tensor,
+        s: &Tensor,
+        h: &Tensor,
+        c: Option<&Tensor>,
+    ) -> candle_core::Result<(Tensor, Option<Tensor>)> {
+        let hidden = self.config.hidden;
+        let part = |tensor: &Tensor, gate: usize| tensor.narrow(1, gate * hidden, hidden)?.contiguous();
+        let sum = |gate: usize| part(x, gate)? + part(s, gate)?;
+        let sigmoid = |tensor: &Tensor| candle_nn::ops::sigmoid(tensor);
+        match c {
+            None => {
+                let (reset, keep) = (sigmoid(&sum(0)?)?, sigmoid(&sum(1)?)?);
+                let new = (part(x, 2)? + (reset * part(s, 2)?)?)?.tanh()?;
+                Ok((((h - &new)? * keep)?.add(&new)?, None))
+            }
+            Some(c) => {
+                let (input, forget, output) = (sigmoid(&sum(0)?)?, sigmoid(&sum(1)?)?, sigmoid(&sum(3)?)?);
+                let c = ((forget * c)? + (input * sum(2)?.tanh()?)?)?;
+                Ok(((output * c.tanh()?)?, Some(c)))
+            }
+        }
+    }
+}

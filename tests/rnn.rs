@@ -1,0 +1,354 @@
+//! Recurrent layers and the models on them against PyTorch.
+
+mod common;
+
+use candle_core::{DType, Device, Tensor, Var};
+use clipwise::device::Threads;
+use clipwise::frontend::LogMelConfig;
+use clipwise::models::features::{FeaturesConfig, Spectrum};
+use clipwise::models::rnn::{AudioRnnClassifier, Config, Head, TimePooling};
+use clipwise::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
+use clipwise::{Error, ModelConfig, TaggingModel, Waveform, WaveformBatch, Weights};
+use common::{assert_close, golden, hashed, max_difference, real, signal, values};
+
+const SEED: u64 = 31;
+const BATCH: usize = 4;
+const N_FRAMES: usize = 11;
+const LENGTHS: [usize; BATCH] = [4, 11, 1, 11];
+const BASE: RnnConfig =
+    RnnConfig { cell: Cell::Gru, inputs: 5, hidden: 7, n_layers: 1, bidirectional: false, bias: true };
+
+fn tensor(name: &str, shape: &[usize], high: f64) -> Tensor {
+    Tensor::from_vec(hashed(name, shape.iter().product(), -high, high, SEED), shape, &Device::Cpu).unwrap()
+}
+
+fn input() -> Tensor {
+    tensor("x", &[BATCH, N_FRAMES, BASE.inputs], 2.0)
+}
+
+fn parameter(config: RnnConfig, name: &str, shape: &[usize]) -> Tensor {
+    tensor(name, shape, 1.0 / (config.hidden as f64).sqrt())
+}
+
+fn net(config: RnnConfig) -> Rnn {
+    Rnn::new(config, |name, shape| Ok(parameter(config, name, shape))).unwrap()
+}
+
+/// The same weights as variables, which are used through candle's operations.
+fn trainable(config: RnnConfig) -> Rnn {
+    let variable = |name: &str, shape: &[usize]| Var::from_tensor(&parameter(config, name, shape)).unwrap();
+    Rnn::new(config, |name, shape| Ok(variable(name, shape).as_tensor().clone())).unwrap()
+}
+
+fn cells() -> [(&'static str, Cell); 2] {
+    [("gru", Cell::Gru), ("lstm", Cell::Lstm)]
+}
+
+#[test]
+fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
+    let (wanted, x) = (golden("rnn.safetensors"), input());
+    let check = |what: &str, config: RnnConfig, lengths: Option<&[usize]>, state: Option<&RnnState>| {
+        for (path, rnn) in [("kernels", net(config)), ("candle", trainable(config))] {
+            let (frames, last) = rnn.forward(&x, lengths, state).unwrap();
+            let mut parts = vec![("frames", &frames), ("h", &last.h)];
+            parts.extend(last.c.iter().map(|c| ("c", c)));
+            for (part, got) in parts {
+                let name = format!("{what}.{part}");
+                assert_eq!(Some(got.dims()), wanted.shape(&name), "{name}");
+                // At most 14 products and three layers of functions with a slope of at most 1.
+                assert_close(&format!("{path} {name}"), &values(got), &wanted.to_vec(&name).unwrap(), 2e-6, 0.0);
+            }
+        }
+    };
+    for (name, cell) in cells() {
+        for n_layers in [1, 3] {
+            for bidirectional in [false, true] {
+                let config = RnnConfig { cell, n_layers, bidirectional, ..BASE };
+                let case = format!("{name}.{n_layers}.{}", config.n_directions());
+                check(&format!("{case}.plain"), config, None, None);
+                check(&format!("{case}.lengths"), config, Some(&LENGTHS), None);
+                if n_layers == 3 {
+                    let state = |name: &str| tensor(name, &[3 * config.n_directions(), BATCH, BASE.hidden], 1.0);
+                    let state = RnnState { h: state("h"), c: (cell == Cell::Lstm).then(|| state("c")) };
+                    check(&format!("{case}.state"), config, Some(&LENGTHS), Some(&state));
+                }
+            }
+        }
+        let config = RnnConfig { cell, n_layers: 2, bidirectional: true, bias: false, ..BASE };
+        check(&format!("{name}.2.2.no_bias"), config, Some(&LENGTHS), None);
+    }
+}
+
+#[test]
+fn gradients_equal_pytorchs() {
+    let wanted = golden("rnn.safetensors");
+    for (name, cell) in cells() {
+        let config = RnnConfig { cell, n_layers: 2, bidirectional: true, ..BASE };
+        let rnn = trainable(config);
+        let (frames, _) = rnn.forward(&input(), Some(&LENGTHS), None).unwrap();
+        let weights = tensor("gradient", frames.dims(), 1.0);
+        let gradients = (frames * weights).unwrap().sum_all().unwrap().backward().unwrap();
+        let mut n_compared = 0;
+        for (parameter, tensor) in rnn.parameters() {
+            let gradient = values(gradients.get(tensor).unwrap_or_else(|| panic!("no gradient for {parameter}")));
+            if let Ok(wanted) = wanted.to_vec(&format!("{name}.2.2.gradient.{parameter}")) {
+                // Sums over 27 frames of values around 1.
+                assert_close(&format!("{name} {parameter}"), &gradient, &wanted, 2e-5, 1e-5);
+                n_compared += 1;
+            }
+        }
+        assert_eq!(n_compared, 8);
+        // Kernels and operations give the same numbers, so a net that was trained can go on with kernels.
+        let (y, fixed) =
+            (rnn.forward(&input(), None, None).unwrap().0, net(config).forward(&input(), None, None).unwrap().0);
+        assert!(max_difference(&values(&y), &values(&fixed)) < 1e-6);
+    }
+}
+
+/// Sizes beyond one register, one panel and one chunk of frames.
+fn large(cell: Cell) -> (Rnn, Tensor, Vec<usize>) {
+    let config = RnnConfig { cell, inputs: 20, hidden: 37, n_layers: 2, bidirectional: true, bias: true };
+    let lengths = vec![130, 1, 77, 200, 33, 32, 64, 199, 5, 100, 31];
+    (net(config), tensor("large", &[lengths.len(), 200, 20], 1.0), lengths)
+}
+
+#[test]
+fn results_do_not_depend_on_the_threads_nor_on_the_batch() {
+    for (name, cell) in cells() {
+        let (rnn, x, lengths) = large(cell);
+        let run = |threads: usize| {
+            let output = Threads::new(threads).unwrap().run(|| rnn.forward(&x, Some(&lengths), None).unwrap());
+            (values(&output.0), values(&output.1.h))
+        };
+        let one = run(1);
+        for threads in [2, 3, 7] {
+            assert!(run(threads) == one, "{name} with {threads} threads");
+        }
+        let width = 200 * 74;
+        for (row, &length) in lengths.iter().enumerate() {
+            let alone = x.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
+            let (frames, state) = rnn.forward(&alone, None, None).unwrap();
+            assert_eq!(values(&frames), one.0[row * width..][..length * 74], "{name} row {row}");
+            assert!(one.0[row * width..(row + 1) * width][length * 74..].iter().all(|&y| y == 0.0), "{name} row {row}");
+            let h: Vec<f32> = (0..4).flat_map(|i| one.1[(i * lengths.len() + row) * 37..][..37].to_vec()).collect();
+            assert_eq!(values(&state.h), h, "{name} row {row}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_in_pieces_equals_the_whole() {
+    for (name, cell) in cells() {
+        let config = RnnConfig { cell, n_layers: 3, ..BASE };
+        for rnn in [net(config), trainable(config)] {
+            let (x, mut state) = (input(), None);
+            let whole = rnn.forward(&x, None, None).unwrap();
+            let mut pieces = Vec::new();
+            for (start, length) in [(0, 1), (1, 1), (2, 5), (7, 4)] {
+                let piece = x.narrow(1, start, length).unwrap();
+                let (frames, last) = rnn.forward(&piece, None, state.as_ref()).unwrap();
+                pieces.push(frames);
+                state = Some(last);
+            }
+            let pieces = Tensor::cat(&pieces, 1).unwrap();
+            assert!(max_difference(&values(&pieces), &values(&whole.0)) < 1e-6, "{name}");
+            assert!(max_difference(&values(&state.unwrap().h), &values(&whole.1.h)) < 1e-6, "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_a_typed_error() {
+    let (rnn, x) = (net(BASE), input());
+    for lengths in [&[][..], &[1, 1], &[0, 1, 1, 1], &[1, 1, 1, N_FRAMES + 1]] {
+        let error = rnn.forward(&x, Some(lengths), None).unwrap_err();
+        assert!(matches!(error, Error::Config { field: "lengths", .. }), "{error}");
+    }
+    for shape in [&[BATCH, N_FRAMES, 6][..], &[BATCH, 0, 5], &[0, N_FRAMES, 5], &[N_FRAMES, 5]] {
+        let x = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+        assert!(matches!(rnn.forward(&x, None, None), Err(Error::Tensor { .. })), "{shape:?}");
+    }
+    assert!(rnn.forward(&x.to_dtype(DType::F64).unwrap(), None, None).is_err());
+    let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();
+    let good = zeros((1, BATCH, 7));
+    for (h, c) in [(zeros((2, BATCH, 7)), None), (zeros((1, BATCH, 6)), None), (good.clone(), Some(good.clone()))] {
+        assert!(matches!(rnn.forward(&x, None, Some(&RnnState { h, c })), Err(Error::Tensor { .. })));
+    }
+    let lstm = net(RnnConfig { cell: Cell::Lstm, ..BASE });
+    assert!(lstm.forward(&x, None, Some(&RnnState { h: good, c: None })).is_err());
+    for config in [
+        RnnConfig { inputs: 0, ..BASE },
+        RnnConfig { hidden: 0, ..BASE },
+        RnnConfig { n_layers: 0, ..BASE },
+        RnnConfig { hidden: usize::MAX, ..BASE },
+        RnnConfig { n_layers: usize::MAX, ..BASE },
+    ] {
+        let made = Rnn::new(config, |_, _| panic!("sizes are checked first"));
+        assert!(matches!(made, Err(Error::Config { .. })), "{config:?}");
+    }
+    assert!(Rnn::new(BASE, |_, _| Ok(input())).is_err());
+    // Loud and broken input gives no panic, and NaN stays NaN.
+    let loud = net(BASE).forward(&(&x * 1e30).unwrap(), None, None).unwrap().0;
+    assert!(values(&loud).iter().all(|y| y.abs() <= 1.0));
+    let nan = net(BASE).forward(&(&x * f64::NAN).unwrap(), None, None).unwrap().0;
+    assert!(values(&nan).iter().all(|y| y.is_nan()));
+}
+
+/// A front end with frames of five values, for features that are given.
+fn five() -> FeaturesConfig {
+    let log_mel = LogMelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K };
+    FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), deltas: None, normalize: None }
+}
+
+/// The weights of `Classifier` in golden/rnn.py.
+fn classifier_weights(cell: Cell, bidirectional: bool) -> Weights {
+    let config = RnnConfig { cell, n_layers: 2, bidirectional, ..BASE };
+    let mut tensors = Vec::new();
+    let recurrent = |name: &str, shape: &[usize]| {
+        let name = format!("rnn.{name}");
+        let tensor = parameter(config, &name, shape);
+        tensors.push((name, tensor.clone()));
+        Ok(tensor)
+    };
+    Rnn::new(config, recurrent).unwrap();
+    for (name, inputs, outputs) in
+        [("attention.0", config.outputs(), 6), ("attention.2", 6, 1), ("fc", config.outputs(), 3)]
+    {
+        let high = (3.0 / inputs as f64).sqrt();
+        tensors.push((format!("{name}.weight"), tensor(&format!("{name}.weight"), &[outputs, inputs], high)));
+        tensors.push((format!("{name}.bias"), tensor(&format!("{name}.bias"), &[outputs], 0.05)));
+    }
+    Weights::from_tensors(tensors).unwrap()
+}
+
+fn classifier(cell: Cell, bidirectional: bool, pooling: TimePooling, head: Head) -> AudioRnnClassifier {
+    let config = Config { features: five(), cell, hidden: 7, n_layers: 2, bidirectional, pooling, n_classes: 3, head };
+    let mut weights = classifier_weights(cell, bidirectional);
+    weights.retain(|name| pooling == TimePooling::Attention || !name.starts_with("attention"));
+    AudioRnnClassifier::load(&config, &weights, &Device::Cpu).unwrap()
+}
+
+fn poolings() -> [(&'static str, TimePooling); 4] {
+    use TimePooling::{Attention, Last, Max, Mean};
+    [("last", Last), ("mean", Mean), ("max", Max), ("attention", Attention)]
+}
+
+#[test]
+fn the_classifier_equals_pytorch_with_every_pooling() {
+    let wanted = golden("rnn.safetensors");
+    for (name, cell) in cells() {
+        for bidirectional in [false, true] {
+            for (pooled, pooling) in poolings() {
+                let model = classifier(cell, bidirectional, pooling, Head::Softmax);
+                let output = model.forward_features(&input(), Some(&LENGTHS)).unwrap();
+                let case = format!("classifier.{name}.{}.{pooled}", 1 + usize::from(bidirectional));
+                for (part, got) in [("embedding", &output.embedding), ("logits", &output.logits)] {
+                    let name = format!("{case}.{part}");
+                    assert_close(&name, &values(got), &wanted.to_vec(&name).unwrap(), 3e-6, 0.0);
+                }
+                let scores = output.clipwise_output.sum(1).unwrap();
+                assert_close(&case, &values(&scores), &[1.0; BATCH], 1e-6, 0.0);
+                let sigmoid = classifier(cell, bidirectional, pooling, Head::Sigmoid);
+                let sigmoid = sigmoid.forward_features(&input(), Some(&LENGTHS)).unwrap();
+                assert_eq!(values(&sigmoid.logits), values(&output.logits));
+                let probability = |x: &f32| 1.0 / (1.0 + (-x).exp());
+                let probabilities: Vec<f32> = values(&output.logits).iter().map(probability).collect();
+                assert_close(&case, &values(&sigmoid.clipwise_output), &probabilities, 1e-6, 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
+    for (name, pooling) in poolings() {
+        let model = classifier(Cell::Gru, true, pooling, Head::Softmax);
+        let lengths = [5000, 16_000, 1, 5000, 700, 16_001];
+        let rows: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, 16_000, seed)).collect();
+        let together = model.forward(&WaveformBatch::new(rows.clone(), 16_000).unwrap()).unwrap();
+        for (i, row) in rows.into_iter().enumerate() {
+            let alone = model.forward(&WaveformBatch::new(vec![row], 16_000).unwrap()).unwrap();
+            let row = values(&together.logits.narrow(0, i, 1).unwrap());
+            assert_close(&format!("{name} row {i}"), &row, &values(&alone.logits), 1e-6, 0.0);
+        }
+    }
+}
+
+#[test]
+fn presets_load_what_they_say() {
+    for (preset, config) in [("bigru", Config::BIGRU), ("bilstm-attention", Config::BILSTM_ATTENTION)] {
+        let mut tensors = Vec::new();
+        let rnn = config.rnn(true);
+        let keep = |name: &str, shape: &[usize]| {
+            let tensor = parameter(rnn, name, shape);
+            tensors.push((format!("rnn.{name}"), tensor.clone()));
+            Ok(tensor)
+        };
+        Rnn::new(rnn, keep).unwrap();
+        let rest: [(&str, &[usize]); 4] = [
+            ("fc.weight", &[10, 256]),
+            ("fc.bias", &[10]),
+            ("attention.0.weight", &[32, 256]),
+            ("attention.2.weight", &[1, 32]),
+        ];
+        let rest = rest.into_iter().filter(|(name, _)| preset != "bigru" || !name.starts_with("attention"));
+        tensors.extend(rest.map(|(name, shape)| (name.to_string(), tensor(name, shape, 0.1))));
+        if preset == "bigru" {
+            assert_eq!(tensors.iter().map(|(_, tensor)| tensor.elem_count()).sum::<usize>(), 448_010);
+        }
+        let weights = Weights::from_tensors(tensors).unwrap();
+        let fitted = ModelConfig::by_name(preset, &weights).unwrap();
+        assert_eq!(fitted, ModelConfig::Rnn(config));
+        let model = fitted.load(&weights, &Device::Cpu).unwrap();
+        let batch = WaveformBatch::new(vec![signal(16_000, 16_000, 1)], 16_000).unwrap();
+        assert_eq!(model.forward(&batch).unwrap().embedding.dims(), [1, model.embedding_dim()]);
+        // Nothing in the tensors tells the front end, so it is asked for.
+        let error = clipwise::models::detect(&weights).unwrap_err().to_string();
+        assert!(error.contains("front end"), "{error}");
+    }
+}
+
+#[test]
+fn the_published_speech_commands_lstm_equals_pytorch() {
+    let Some(folder) = real("real/lstm-speech-commands") else { return };
+    let wanted = Weights::open(folder.join("expected_examples.safetensors")).unwrap();
+    let words: Vec<String> = wanted.names().filter_map(|name| Some(name.strip_suffix(".mfcc")?.to_string())).collect();
+    assert_eq!(words.len(), 35);
+    for file in ["kaggle.ckpt", "lstm_speechcmd.safetensors"] {
+        let weights = Weights::open(folder.join(file)).unwrap();
+        let config = ModelConfig::by_name("lstm-speech-commands", &weights).unwrap();
+        assert_eq!(config, ModelConfig::Rnn(Config::SPEECH_COMMANDS));
+        let model = AudioRnnClassifier::load(&Config::SPEECH_COMMANDS, &weights, &Device::Cpu).unwrap();
+        for word in &words {
+            let mfcc = wanted.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let logits = wanted.to_vec(&format!("{word}.logits")).unwrap();
+            let got = values(&model.forward_features(&mfcc, None).unwrap().logits);
+            assert_close(word, &got, &logits, 1e-4, 0.0);
+            let clip = Waveform::open(real(&format!("audio/speech-commands/{word}.wav")).unwrap()).unwrap();
+            let got = values(&model.forward(&WaveformBatch::from(&clip)).unwrap().logits);
+            // From the recording: MFCC within 1e-3 of librosa's.
+            assert_close(&format!("{word}, from the recording"), &got, &logits, 1e-3, 0.0);
+        }
+    }
+}
+
+#[test]
+fn a_published_phoneme_net_equals_pytorch() {
+    let Some(folder) = real("real/birnn-phoneme-jp") else { return };
+    let weights = Weights::open(folder.join("snfa_jp.safetensors")).unwrap();
+    let wanted = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
+    let root = weights.loader(&Device::Cpu);
+    let pre = Linear::load(&root.at("pre"), 80, 256, Activation::Identity).unwrap();
+    let config = RnnConfig { cell: Cell::Gru, inputs: 256, hidden: 128, n_layers: 2, bidirectional: true, bias: true };
+    let rnn = Rnn::load(&root.at("bi_rnn"), config).unwrap();
+    let fc = Linear::load(&root.at("fc"), 256, 38, Activation::Identity).unwrap();
+    root.finish("a phoneme net").unwrap();
+    // The file's values lie band by band, whatever its shape says.
+    let mel = Tensor::from_vec(wanted.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
+    let mel = mel.transpose(1, 2).unwrap().contiguous().unwrap();
+    let x = pre.forward(&mel).unwrap();
+    let y = (rnn.forward(&x, None, None).unwrap().0 + x).unwrap();
+    let logits = fc.forward(&y).unwrap();
+    // Logits up to 13, whose last digit in f32 is 1e-6.
+    assert_close("logits", &values(&logits), &wanted.to_vec("logits").unwrap(), 1e-5, 1e-6);
+}
