@@ -292,7 +292,8 @@ impl ConvBlock {
     ) -> Result<Self> {
         let conv = |i: usize, in_channels: usize, pool: Option<Pool2d>| {
             let width = Some(n_mels);
-            let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
+            let config =
+                Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
             let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
             Conv2d::load(&conv, &norm, config, Activation::Relu)
         };

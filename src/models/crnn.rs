@@ -265,7 +265,8 @@ impl Block {
         let norm = ChannelAffine::over_maps(BatchNorm::load(&weights.at("0"), inputs)?, weights.device())?;
         let (in_channels, out_channels) = (inputs, outputs);
         let (width, pool) = (None, None);
-        let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
+        let config =
+            Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
         // The convolution stands alone: the norm after it is the one that changes nothing.
         let unit = |name: &str, value: f32| {
             let tensor = Tensor::full(value, outputs, &Device::Cpu).context("making a norm")?;

@@ -28,6 +28,8 @@ pub struct Conv2dConfig {
     pub stride: usize,
     /// Zeros added on each side of both axes.
     pub padding: usize,
+    /// Whether it has a bias of its own before the norm.
+    pub bias: bool,
     /// Columns of the maps that it will see, where they are known: a layer for 1 or 2 of them needs fewer products, and
     /// refuses maps of another width.
     pub width: Option<usize>,
@@ -43,12 +45,12 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Reads `weight` `[out, in, kernel, kernel]` of a convolution without bias and the batch norm that follows it.
+    /// Reads `weight` `[out, in, kernel, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
-        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, .. } = config;
+        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, bias, .. } = config;
         check_geometry(kernel, stride)?;
         let geometry = Geometry {
             in_channels,
@@ -57,7 +59,7 @@ impl Conv2d {
             stride: (stride, stride),
             padding: (padding, padding),
         };
-        let norm = BatchNorm::load(norm, out_channels)?;
+        let norm = BatchNorm::load_after(conv, bias, norm, out_channels)?;
         let layer = Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, norm, activation)?;
         Ok(Self { config, layer })
     }
@@ -96,6 +98,8 @@ pub struct Conv1dConfig {
     pub stride: usize,
     /// Zeros added on each side.
     pub padding: usize,
+    /// Whether it has a bias of its own before the norm.
+    pub bias: bool,
     /// Pooling after the activation.
     pub pool: Option<Pool1d>,
 }
@@ -108,16 +112,16 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// Reads `weight` `[out, in, kernel]` of a convolution without bias and the batch norm that follows it.
+    /// Reads `weight` `[out, in, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
-        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, .. } = config;
+        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias, .. } = config;
         check_geometry(kernel, stride)?;
         let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
         let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
-        let norm = BatchNorm::load(norm, out_channels)?;
+        let norm = BatchNorm::load_after(conv, bias, norm, out_channels)?;
         let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), norm, activation)?;
         Ok(Self { config, layer })
     }

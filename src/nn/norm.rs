@@ -43,6 +43,18 @@ impl BatchNorm {
         })
     }
 
+    /// As [`load`](Self::load), including the `bias` of the convolution before it if that has one.
+    pub(super) fn load_after(conv: &Loader, bias: bool, norm: &Loader, channels: usize) -> Result<Self> {
+        let mut norm = Self::load(norm, channels)?;
+        if bias {
+            let bias = conv.get_vec("bias", &[channels])?;
+            for ((shift, scale), bias) in norm.shift.iter_mut().zip(&norm.scale).zip(bias) {
+                *shift = (f64::from(*shift) + f64::from(*scale) * f64::from(bias)) as f32;
+            }
+        }
+        Ok(norm)
+    }
+
     /// Scales the filters of a convolution without bias, `[channels, …]`, so that it includes this norm; the shift is
     /// its new bias.
     pub(super) fn fold_into(self, filters: &Tensor) -> candle_core::Result<(Tensor, Vec<f32>)> {
