@@ -20,7 +20,7 @@ use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::weights::Loader;
 use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
 
@@ -262,7 +262,7 @@ struct Block {
 
 impl Block {
     fn load(weights: &Loader, (inputs, outputs): (usize, usize), pooling: Option<LpPool2d>) -> Result<Self> {
-        let norm = ChannelAffine::over_maps(BatchNorm::load(&weights.at("0"), inputs)?, weights.device())?;
+        let norm = ChannelAffine::load_over_maps(&weights.at("0"), inputs)?;
         let (in_channels, out_channels) = (inputs, outputs);
         let (width, pool) = (None, None);
         let config =

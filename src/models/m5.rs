@@ -25,7 +25,7 @@ use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 pub use super::rnn::Head;
 use crate::error::Context;
-use crate::nn::{Activation, BatchNorm, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
+use crate::nn::{Activation, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
 use config::KERNEL;
@@ -93,7 +93,7 @@ impl M5 {
                 layers.push(if config.residual {
                     Layer::Residual(Box::new(Residual::load(&root.at(format_args!("block{index}")), shape)?))
                 } else {
-                    Layer::Conv(conv(index, shape)?)
+                    Layer::Conv(Box::new(conv(index, shape)?))
                 });
                 in_channels = stage.channels;
             }
@@ -185,7 +185,7 @@ impl TaggingModel for M5 {
 
 #[derive(Debug)]
 enum Layer {
-    Conv(Conv1d),
+    Conv(Box<Conv1d>),
     Residual(Box<Residual>),
 }
 
@@ -219,7 +219,7 @@ impl Residual {
         Ok(Self {
             conv1: conv(1, first, Activation::Relu)?,
             conv2: conv(2, Conv1dConfig { in_channels: channels, ..first }, Activation::Identity)?,
-            bn3: ChannelAffine::over_maps(BatchNorm::load(&weights.at("bn3"), channels)?, weights.device())?,
+            bn3: ChannelAffine::load_over_maps(&weights.at("bn3"), channels)?,
             repeats: channels / first.in_channels,
             pool: first.pool,
         })

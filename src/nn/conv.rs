@@ -10,9 +10,10 @@ use super::kernels::lanes::Level;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values, with_planes};
 use super::pool::Pool;
-use super::{Activation, BatchNorm, Pool1d, Pool2d};
+use super::training;
+use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
@@ -59,8 +60,8 @@ impl Conv2d {
             stride: (stride, stride),
             padding: (padding, padding),
         };
-        let norm = BatchNorm::load_after(conv, bias, norm, out_channels)?;
-        let layer = Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, norm, activation)?;
+        let layer =
+            Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, bias, norm, activation)?;
         Ok(Self { config, layer })
     }
 
@@ -121,8 +122,7 @@ impl Conv1d {
         check_geometry(kernel, stride)?;
         let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
         let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
-        let norm = BatchNorm::load_after(conv, bias, norm, out_channels)?;
-        let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), norm, activation)?;
+        let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), bias, norm, activation)?;
         Ok(Self { config, layer })
     }
 
@@ -177,6 +177,14 @@ enum Layer {
         bias: Tensor,   // [1, out, 1, 1]
         activation: Activation,
     },
+    /// As they are, for gradients.
+    Trained {
+        geometry: Geometry,
+        filters: Tensor,      // [out, in, …]
+        bias: Option<Tensor>, // [out]
+        norm: ChannelAffine,
+        activation: Activation,
+    },
 }
 
 impl Layer {
@@ -185,9 +193,18 @@ impl Layer {
         shape: &[usize],
         geometry: Geometry,
         width: Option<usize>,
-        norm: BatchNorm,
+        bias: bool,
+        norm: &Loader,
         activation: Activation,
     ) -> Result<Self> {
+        if conv.mode().is_some() {
+            let init = Init::of_fan_in(shape[1..].iter().product());
+            let filters = conv.parameter("weight", shape, init)?;
+            let bias = if bias { Some(conv.parameter("bias", shape[0], init)?) } else { None };
+            let norm = ChannelAffine::load_over_maps(norm, shape[0])?;
+            return Ok(Self::Trained { geometry, filters, bias, norm, activation });
+        }
+        let norm = BatchNorm::load_after(conv, bias, norm, shape[0])?;
         if conv.device().is_cpu() {
             let values = conv.get_vec("weight", shape)?;
             let filters = Filters { values: &values, scale: &norm.scale, bias: &norm.shift, activation };
@@ -227,12 +244,27 @@ impl Layer {
             Self::Device { weight, bias, activation } => {
                 let y = conv(x.to_tensor()?, weight).and_then(|y| y.broadcast_add(bias));
                 let y = y.and_then(|y| activation.forward(y)).context(context)?;
-                let y = FeatureMap::new(&y, &x.workspace)?;
-                match pool {
-                    Some(pool) => pool.forward(y),
-                    None => Ok(y),
+                pooled(&y, pool, &x.workspace)
+            }
+            Self::Trained { geometry, filters, bias, norm, activation } => {
+                let maps = x.to_tensor()?;
+                let shape = (geometry.out_channels, geometry.in_channels, geometry.kernel.0, geometry.kernel.1);
+                let filters = filters.reshape(shape).context(context)?;
+                let mut y = training::conv(&maps, &filters, *geometry).context(context)?;
+                if let Some(bias) = bias {
+                    y = bias.reshape((1, (), 1, 1)).and_then(|bias| y.broadcast_add(&bias)).context(context)?;
                 }
+                let y = activation.forward(norm.forward(&y)?).context(context)?;
+                pooled(&y, pool, &x.workspace)
             }
         }
+    }
+}
+
+fn pooled(y: &Tensor, pool: Option<Pool>, workspace: &Workspace) -> Result<FeatureMap> {
+    let y = FeatureMap::new(y, workspace)?;
+    match pool {
+        Some(pool) => pool.forward(y),
+        None => Ok(y),
     }
 }

@@ -5,14 +5,14 @@ use candle_core::{Device, Tensor};
 use super::kernels::ops::LinearOp;
 use super::{Activation, has_kernels};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
 #[derive(Debug)]
 pub struct Linear {
     op: LinearOp,
-    /// Elsewhere than on the CPU: `[out, in]` and `[out]`.
+    /// Elsewhere than on the CPU, and in training: `[out, in]` and `[out]`.
     tensors: Option<(Tensor, Tensor)>,
 }
 
@@ -22,6 +22,13 @@ impl Linear {
     /// # Errors
     /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, in_features: usize, out_features: usize, activation: Activation) -> Result<Self> {
+        if weights.mode().is_some() {
+            let init = Init::of_fan_in(in_features);
+            let weight = weights.parameter("weight", (out_features, in_features), init)?;
+            let bias = weights.parameter("bias", out_features, init)?;
+            let op = LinearOp { weight: Vec::new(), bias: Vec::new(), activation, in_features, out_features };
+            return Ok(Self { op, tensors: Some((weight, bias)) });
+        }
         let weight = weights.get_vec("weight", &[out_features, in_features])?;
         let bias = weights.get_vec("bias", &[out_features])?;
         Self::new(weight, bias, activation, weights.device())
@@ -87,7 +94,9 @@ impl Linear {
 /// `x` as the kernels take it.
 fn contiguous(x: &Tensor) -> candle_core::Result<Tensor> {
     if !has_kernels(x) {
-        return Err(candle_core::Error::Msg("an f32 tensor on the CPU is wanted".to_string()));
+        return Err(candle_core::Error::Msg(
+            "an f32 tensor on the CPU, one that no gradients are to reach, is wanted".to_string(),
+        ));
     }
     x.contiguous()
 }
