@@ -75,7 +75,7 @@ fn layer_times((rows, columns): (usize, usize), (inputs, outputs): (usize, usize
     let pool = pooled.then_some(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
     let width = Some(columns);
     let (in_channels, out_channels) = (inputs, outputs);
-    let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
+    let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
     let ours = Conv2d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Relu).expect("a layer");
     let norm = candle_nn::BatchNorm::new(outputs, constant(0.0), constant(1.0), constant(1.0), constant(0.1), 1e-5);
     let norm = norm.expect("a norm");

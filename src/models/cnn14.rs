@@ -23,7 +23,7 @@ use super::{TaggingModel, panns};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{
-    Activation, BatchNorm, ChannelAffine, Conv2d, Conv2dConfig, FeatureMap, Linear, Pool2d, Pooling, Workspace,
+    Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Pooling, Workspace,
 };
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
@@ -120,6 +120,8 @@ pub struct Cnn14 {
     log_mel: LogMel,
     bn0: ChannelAffine,
     blocks: [ConvBlock; 6],
+    block_dropout: Dropout,
+    pooled_dropout: Dropout,
     fc1: Linear,
     head: Linear,
     workspace: Workspace,
@@ -135,14 +137,25 @@ impl Cnn14 {
     /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
     /// [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        config.validate()?;
-        let log_mel = LogMel::new(&config.log_mel)?;
-        panns::check_front_end(weights, &log_mel)?;
-
         let root = weights.loader(device);
         root.ignore("spectrogram_extractor.*");
         root.ignore("logmel_extractor.*");
-        let bn0 = ChannelAffine::new(BatchNorm::load(&root.at("bn0"), config.log_mel.n_mels)?, device)?;
+        let model = Self::build(config, &root)?;
+        panns::check_front_end(weights, &model.log_mel)?;
+        root.finish(config.name())?;
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// In training a fifth of the values after each block, and half of them before `fc1`, are dropped, as PANNs does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let log_mel = LogMel::new(&config.log_mel)?;
+        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.n_mels)?;
         let block = |i: usize| {
             let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
             // The last block is not pooled.
@@ -161,13 +174,14 @@ impl Cnn14 {
             }
         };
         let head = Linear::load(&head, embedding_dim, config.n_classes, Activation::Identity)?;
-        root.finish(config.name())?;
         Ok(Self {
             config: config.clone(),
-            device: device.clone(),
+            device: root.device().clone(),
             log_mel,
             bn0,
             blocks,
+            block_dropout: Dropout::new(root, 0.2)?,
+            pooled_dropout: Dropout::new(root, 0.5)?,
             fc1,
             head,
             workspace: Workspace::default(),
@@ -195,9 +209,33 @@ impl Cnn14 {
         if n_frames < MIN_FRAMES {
             return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
         }
-        let x = FeatureMap::new(&self.bn0.forward(log_mel)?, &self.workspace)?; // [batch, 1, n_frames, n_mels]
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let embedding = self.fc1.forward(&global_pool(&x.to_tensor()?)?)?; // [batch, embedding_dim]
+        self.forward_normalized(&self.normalize(log_mel)?)
+    }
+
+    /// The batch norm per mel bin, the first layer: `[batch, 1, n_frames, n_mels]` in dB to the same. Augmentation of features
+    /// comes after it.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn normalize(&self, log_mel: &Tensor) -> Result<Tensor> {
+        self.bn0.forward(log_mel)
+    }
+
+    /// What follows [`normalize`](Self::normalize).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
+        let x = FeatureMap::new(x, &self.workspace)?; // [batch, 1, n_frames, n_mels]
+        let x = self.blocks.iter().try_fold(x, |x, block| {
+            let x = block.forward(x)?;
+            if !self.block_dropout.is_on() {
+                return Ok(x);
+            }
+            FeatureMap::new(&self.block_dropout.forward(&x.to_tensor()?)?, &self.workspace)
+        })?; // [batch, 2048, n_frames / 32, n_mels / 32]
+        let pooled = self.pooled_dropout.forward(&global_pool(&x.to_tensor()?)?)?; // [batch, 2048]
+        let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
         let logits = self.head.forward(&embedding)?; // [batch, n_classes]
         match self.config.head {
             Head::Audioset => TaggingOutput::multi_label(logits, embedding),
@@ -292,7 +330,8 @@ impl ConvBlock {
     ) -> Result<Self> {
         let conv = |i: usize, in_channels: usize, pool: Option<Pool2d>| {
             let width = Some(n_mels);
-            let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width, pool };
+            let config =
+                Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
             let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
             Conv2d::load(&conv, &norm, config, Activation::Relu)
         };

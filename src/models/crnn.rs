@@ -20,7 +20,7 @@ use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::weights::Loader;
 use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
 
@@ -262,10 +262,11 @@ struct Block {
 
 impl Block {
     fn load(weights: &Loader, (inputs, outputs): (usize, usize), pooling: Option<LpPool2d>) -> Result<Self> {
-        let norm = ChannelAffine::over_maps(BatchNorm::load(&weights.at("0"), inputs)?, weights.device())?;
+        let norm = ChannelAffine::load_over_maps(&weights.at("0"), inputs)?;
         let (in_channels, out_channels) = (inputs, outputs);
+        let (width, pool) = (None, None);
         let config =
-            Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, width: None, pool: None };
+            Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
         // The convolution stands alone: the norm after it is the one that changes nothing.
         let unit = |name: &str, value: f32| {
             let tensor = Tensor::full(value, outputs, &Device::Cpu).context("making a norm")?;

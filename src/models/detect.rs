@@ -1,6 +1,6 @@
 //! Which model a checkpoint is for, from its keys and shapes.
 
-use super::{MODELS, ModelConfig, ced, cnn14, crnn, leenet, panns};
+use super::{MODELS, ModelConfig, ced, cnn14, crnn, leenet, m5, panns};
 use crate::frontend::LogMelConfig;
 use crate::{Error, Result, Weights};
 
@@ -39,7 +39,47 @@ pub fn detect(weights: &Weights) -> Result<Detected> {
     if has("features.6.block.1.weight") && has("gru.weight_hh_l0_reverse") && has("outputlayer.weight") {
         return Ok(detect_crnn(weights));
     }
+    let conv = m5::Names::of(has).conv(0);
+    if weights.shape(&format!("{conv}.weight")).is_some_and(|shape| shape.len() == 3 && shape[1] == 1)
+        && (has("fc1.weight") || has("fc.weight"))
+        && let Some(detected) = detect_m5(weights)
+    {
+        return Ok(detected);
+    }
     Err(unknown(weights))
+}
+
+/// The preset with the same number of layers; the paper's where its widths are those of the checkpoint.
+fn detect_m5(weights: &Weights) -> Option<Detected> {
+    use m5::Config;
+    let names = m5::Names::of(|name| weights.contains(name));
+    let residual = weights.contains("block1.conv1.weight");
+    let layer = |i: &usize| {
+        let name = if residual { format!("block{i}.conv1") } else { names.conv(*i) };
+        weights.contains(&format!("{name}.weight"))
+    };
+    let n_layers = (1..weights.len()).take_while(layer).count();
+    let paper = [Config::M5_PAPER, Config::M3_PAPER, Config::M11_PAPER, Config::M18_PAPER, Config::M34_RES_PAPER];
+    let fitted = |mut config: Config| {
+        config.fit(weights);
+        config
+    };
+    let same = |config: &Config| config.residual == residual && config.n_layers() == n_layers;
+    let as_published = |config: &Config| {
+        let fitted = fitted(config.clone());
+        same(config) && fitted == Config { n_classes: fitted.n_classes, ..config.clone() }
+    };
+    let presets = [Config::M5].into_iter().chain(paper);
+    let preset = presets.clone().find(as_published);
+    let widened = preset.is_none();
+    let config = fitted(preset.or_else(|| presets.clone().find(same))?);
+    let of_other_width = if widened { ", as in the preset with so many layers" } else { "" };
+    let assumption = format!(
+        "this checkpoint of the M5 family does not tell its sample rate and steps: {} Hz and a first step of {} are \
+         assumed{of_other_width}",
+        config.sample_rate, config.stride
+    );
+    Some(Detected { config: ModelConfig::M5(config), assumptions: vec![assumption] })
 }
 
 fn detect_crnn(weights: &Weights) -> Detected {

@@ -114,8 +114,15 @@ impl LeeNet {
         let mut in_channels = 1;
         for (i, &out_channels) in config.channels.iter().enumerate() {
             let stride = if i == 0 { THREE } else { 1 };
-            let first =
-                Conv1dConfig { in_channels, out_channels, kernel: THREE, stride, padding: THREE / 2, pool: None };
+            let first = Conv1dConfig {
+                in_channels,
+                out_channels,
+                kernel: THREE,
+                stride,
+                padding: THREE / 2,
+                bias: false,
+                pool: None,
+            };
             let pooled = i > 0 && (i < 8 || config.pool_last);
             let weights = root.at(format_args!("conv_block{}", i + 1));
             blocks.push(ConvBlock::load(&weights, first, config.convs_per_block, pooled)?);

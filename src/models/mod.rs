@@ -10,6 +10,8 @@
 //! | `crnn` | [`crnn`] of Datadriven-GPVAD | 22.05 kHz | `teacher1.pth` |
 //! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
 //! | `leenet24` | the same | 32 kHz | `LeeNet24_mAP=0.336.pth` |
+//! | `m3`, `m5-paper`, `m11`, `m18`, `m34-res` | [`m5`] of the paper | 8 kHz | one's own |
+//! | `m5` | [`m5`] of PyTorch's tutorial | 8 kHz | one's own |
 //! | `bigru`, `bilstm-attention`, `lstm-speech-commands` | [`rnn`] | 16 kHz | one's own; the last also felixchenfy's `kaggle.ckpt` |
 //!
 //! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
@@ -19,6 +21,7 @@ pub mod cnn14;
 pub mod crnn;
 pub mod features;
 pub mod leenet;
+pub mod m5;
 pub mod rnn;
 
 mod batch;
@@ -30,6 +33,7 @@ pub use cnn14::Cnn14;
 pub use crnn::Crnn;
 pub use detect::{Detected, detect};
 pub use leenet::LeeNet;
+pub use m5::M5;
 pub use rnn::AudioRnnClassifier;
 
 use candle_core::Device;
@@ -113,6 +117,8 @@ pub enum ModelConfig {
     Cnn14(cnn14::Config),
     /// LeeNet11 and LeeNet24.
     LeeNet(leenet::Config),
+    /// M3 to M34-res.
+    M5(m5::Config),
     /// CED-tiny to CED-base.
     Ced(ced::Config),
     /// Convolutions and a recurrent layer.
@@ -185,6 +191,36 @@ pub const MODELS: &[Preset] = &[
         config: ModelConfig::LeeNet(leenet::Config::LEENET24),
     },
     Preset {
+        name: "m5",
+        description: "M5 of PyTorch's tutorial, 8 kHz waveform, 35 words, no published weights",
+        config: ModelConfig::M5(m5::Config::M5),
+    },
+    Preset {
+        name: "m3",
+        description: "M3 of the paper, 8 kHz waveform, no published weights",
+        config: ModelConfig::M5(m5::Config::M3_PAPER),
+    },
+    Preset {
+        name: "m5-paper",
+        description: "M5 of the paper, 8 kHz waveform, no published weights",
+        config: ModelConfig::M5(m5::Config::M5_PAPER),
+    },
+    Preset {
+        name: "m11",
+        description: "M11 of the paper, 8 kHz waveform, no published weights",
+        config: ModelConfig::M5(m5::Config::M11_PAPER),
+    },
+    Preset {
+        name: "m18",
+        description: "M18 of the paper, 8 kHz waveform, no published weights",
+        config: ModelConfig::M5(m5::Config::M18_PAPER),
+    },
+    Preset {
+        name: "m34-res",
+        description: "M34-res of the paper, 8 kHz waveform, no published weights",
+        config: ModelConfig::M5(m5::Config::M34_RES_PAPER),
+    },
+    Preset {
         name: "crnn",
         description: "CRNN of Datadriven-GPVAD, 22.05 kHz ln-mel, AudioSet classes per frame",
         config: ModelConfig::Crnn(crnn::Config::GPVAD_TEACHER1),
@@ -220,6 +256,7 @@ impl ModelConfig {
         match &mut config {
             Self::Cnn14(config) => config.fit_head(weights),
             Self::LeeNet(config) => config.fit_head(weights),
+            Self::M5(config) => config.fit(weights),
             Self::Ced(config) => config.fit_head(weights),
             Self::Crnn(config) => config.fit(weights),
             Self::Rnn(config) => config.fit(weights),
@@ -237,6 +274,7 @@ impl ModelConfig {
         Ok(match self {
             Self::Cnn14(config) => Box::new(cnn14::Cnn14::load(config, weights, device)?),
             Self::LeeNet(config) => Box::new(leenet::LeeNet::load(config, weights, device)?),
+            Self::M5(config) => Box::new(m5::M5::load(config, weights, device)?),
             Self::Ced(config) => Box::new(ced::Ced::load(config, weights, device)?),
             Self::Crnn(config) => Box::new(crnn::Crnn::load(config, weights, device)?),
             Self::Rnn(config) => Box::new(rnn::AudioRnnClassifier::load(config, weights, device)?),

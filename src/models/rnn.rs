@@ -143,11 +143,21 @@ impl AudioRnnClassifier {
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let model = Self::build(config, &root)?;
+        root.finish("rnn")?;
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         if config.n_classes == 0 {
             return Err(Error::config("n_classes", 0, "at least 1"));
         }
         let features = Features::new(&config.features)?;
-        let root = weights.loader(device);
         let name = key(|name| root.contains(&format!("{name}.weight_hh_l0"))).unwrap_or("rnn");
         let rnn = root.at(name);
         let rnn = Rnn::load(&rnn, config.rnn(rnn.contains("bias_ih_l0")))?;
@@ -157,8 +167,8 @@ impl AudioRnnClassifier {
             _ => None,
         };
         let fc = Linear::load(&root.at("fc"), outputs, config.n_classes, Activation::Identity)?;
-        root.finish("rnn")?;
-        Ok(Self { config: config.clone(), device: device.clone(), features, rnn, attention, fc })
+        let device = root.device().clone();
+        Ok(Self { config: config.clone(), device, features, rnn, attention, fc })
     }
 
     /// The configuration that it was loaded with.
@@ -284,9 +294,11 @@ impl Attention {
             _ => outputs,
         };
         let linear = |place: &Loader, inputs: usize, outputs: usize| {
+            if place.contains("bias") {
+                return Linear::load(place, inputs, outputs, Activation::Identity);
+            }
             let weight = place.get_vec("weight", &[outputs, inputs])?;
-            let bias = if place.contains("bias") { place.get_vec("bias", &[outputs])? } else { vec![0.0; outputs] };
-            Linear::new(weight, bias, Activation::Identity, place.device())
+            Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device())
         };
         Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
     }

@@ -10,9 +10,10 @@ use super::kernels::lanes::Level;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values, with_planes};
 use super::pool::Pool;
-use super::{Activation, BatchNorm, Pool1d, Pool2d};
+use super::training;
+use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
@@ -28,6 +29,8 @@ pub struct Conv2dConfig {
     pub stride: usize,
     /// Zeros added on each side of both axes.
     pub padding: usize,
+    /// Whether it has a bias of its own before the norm.
+    pub bias: bool,
     /// Columns of the maps that it will see, where they are known: a layer for 1 or 2 of them needs fewer products, and
     /// refuses maps of another width.
     pub width: Option<usize>,
@@ -43,12 +46,12 @@ pub struct Conv2d {
 }
 
 impl Conv2d {
-    /// Reads `weight` `[out, in, kernel, kernel]` of a convolution without bias and the batch norm that follows it.
+    /// Reads `weight` `[out, in, kernel, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
-        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, .. } = config;
+        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, bias, .. } = config;
         check_geometry(kernel, stride)?;
         let geometry = Geometry {
             in_channels,
@@ -57,8 +60,8 @@ impl Conv2d {
             stride: (stride, stride),
             padding: (padding, padding),
         };
-        let norm = BatchNorm::load(norm, out_channels)?;
-        let layer = Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, norm, activation)?;
+        let layer =
+            Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, bias, norm, activation)?;
         Ok(Self { config, layer })
     }
 
@@ -96,6 +99,8 @@ pub struct Conv1dConfig {
     pub stride: usize,
     /// Zeros added on each side.
     pub padding: usize,
+    /// Whether it has a bias of its own before the norm.
+    pub bias: bool,
     /// Pooling after the activation.
     pub pool: Option<Pool1d>,
 }
@@ -108,17 +113,16 @@ pub struct Conv1d {
 }
 
 impl Conv1d {
-    /// Reads `weight` `[out, in, kernel]` of a convolution without bias and the batch norm that follows it.
+    /// Reads `weight` `[out, in, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
-        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, .. } = config;
+        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias, .. } = config;
         check_geometry(kernel, stride)?;
         let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
         let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
-        let norm = BatchNorm::load(norm, out_channels)?;
-        let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), norm, activation)?;
+        let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), bias, norm, activation)?;
         Ok(Self { config, layer })
     }
 
@@ -173,6 +177,14 @@ enum Layer {
         bias: Tensor,   // [1, out, 1, 1]
         activation: Activation,
     },
+    /// As they are, for gradients.
+    Trained {
+        geometry: Geometry,
+        filters: Tensor,      // [out, in, …]
+        bias: Option<Tensor>, // [out]
+        norm: ChannelAffine,
+        activation: Activation,
+    },
 }
 
 impl Layer {
@@ -181,9 +193,18 @@ impl Layer {
         shape: &[usize],
         geometry: Geometry,
         width: Option<usize>,
-        norm: BatchNorm,
+        bias: bool,
+        norm: &Loader,
         activation: Activation,
     ) -> Result<Self> {
+        if conv.mode().is_some() {
+            let init = Init::of_fan_in(shape[1..].iter().product());
+            let filters = conv.parameter("weight", shape, init)?;
+            let bias = if bias { Some(conv.parameter("bias", shape[0], init)?) } else { None };
+            let norm = ChannelAffine::load_over_maps(norm, shape[0])?;
+            return Ok(Self::Trained { geometry, filters, bias, norm, activation });
+        }
+        let norm = BatchNorm::load_after(conv, bias, norm, shape[0])?;
         if conv.device().is_cpu() {
             let values = conv.get_vec("weight", shape)?;
             let filters = Filters { values: &values, scale: &norm.scale, bias: &norm.shift, activation };
@@ -223,12 +244,27 @@ impl Layer {
             Self::Device { weight, bias, activation } => {
                 let y = conv(x.to_tensor()?, weight).and_then(|y| y.broadcast_add(bias));
                 let y = y.and_then(|y| activation.forward(y)).context(context)?;
-                let y = FeatureMap::new(&y, &x.workspace)?;
-                match pool {
-                    Some(pool) => pool.forward(y),
-                    None => Ok(y),
+                pooled(&y, pool, &x.workspace)
+            }
+            Self::Trained { geometry, filters, bias, norm, activation } => {
+                let maps = x.to_tensor()?;
+                let shape = (geometry.out_channels, geometry.in_channels, geometry.kernel.0, geometry.kernel.1);
+                let filters = filters.reshape(shape).context(context)?;
+                let mut y = training::conv(&maps, &filters, *geometry).context(context)?;
+                if let Some(bias) = bias {
+                    y = bias.reshape((1, (), 1, 1)).and_then(|bias| y.broadcast_add(&bias)).context(context)?;
                 }
+                let y = activation.forward(norm.forward(&y)?).context(context)?;
+                pooled(&y, pool, &x.workspace)
             }
         }
+    }
+}
+
+fn pooled(y: &Tensor, pool: Option<Pool>, workspace: &Workspace) -> Result<FeatureMap> {
+    let y = FeatureMap::new(y, workspace)?;
+    match pool {
+        Some(pool) => pool.forward(y),
+        None => Ok(y),
     }
 }

@@ -7,7 +7,7 @@ use super::kernels::ops::LinearOp;
 use super::kernels::workspace::Workspace;
 use super::{Activation, has_kernels};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
@@ -21,8 +21,8 @@ pub struct Linear {
 enum Kind {
     /// Packed for the kernel.
     Cpu(LinearOp),
-    /// As tensors on another device.
-    Device {
+    /// As tensors: elsewhere than on the CPU, and in training.
+    Tensors {
         weight: Tensor, // [out, in]
         bias: Tensor,   // [out]
         activation: Activation,
@@ -35,6 +35,12 @@ impl Linear {
     /// # Errors
     /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, in_features: usize, out_features: usize, activation: Activation) -> Result<Self> {
+        if weights.mode().is_some() {
+            let init = Init::of_fan_in(in_features);
+            let weight = weights.parameter("weight", (out_features, in_features), init)?;
+            let bias = weights.parameter("bias", out_features, init)?;
+            return Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } });
+        }
         let weight = weights.get_vec("weight", &[out_features, in_features])?;
         let bias = weights.get_vec("bias", &[out_features])?;
         Self::new(weight, bias, activation, weights.device())
@@ -60,7 +66,7 @@ impl Linear {
         let weight = Tensor::from_vec(weight, (out_features, in_features), device);
         let tensors = weight.and_then(|weight| Ok((weight, Tensor::from_vec(bias, out_features, device)?)));
         let (weight, bias) = tensors.context("moving weights to the device")?;
-        Ok(Self { out_features, kind: Kind::Device { weight, bias, activation } })
+        Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } })
     }
 
     /// `x` `[batch, in]` or `[batch, n_tokens, in]` to the same with `out`. A row's result does not depend on the rest.
@@ -70,7 +76,7 @@ impl Linear {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op1_no_bwd(op)),
-            Kind::Device { weight, bias, activation } => on_device(x, weight, bias, *activation),
+            Kind::Tensors { weight, bias, activation } => on_device(x, weight, bias, *activation),
         }
         .context("a linear layer")
     }
@@ -82,7 +88,7 @@ impl Linear {
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
         match &self.kind {
             Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op2_no_bwd(&contiguous(residual)?, op)),
-            Kind::Device { weight, bias, activation } => {
+            Kind::Tensors { weight, bias, activation } => {
                 on_device(x, weight, bias, *activation).and_then(|y| y + residual)
             }
         }
@@ -102,7 +108,9 @@ fn on_device(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation)
 /// `x` as the kernels take it.
 fn contiguous(x: &Tensor) -> candle_core::Result<Tensor> {
     if !has_kernels(x) {
-        return Err(candle_core::Error::Msg("an f32 tensor on the CPU is wanted".to_string()));
+        return Err(candle_core::Error::Msg(
+            "an f32 tensor on the CPU, one that no gradients are to reach, is wanted".to_string(),
+        ));
     }
     x.contiguous()
 }

@@ -16,6 +16,10 @@
 //! Convolutions hand each other [`FeatureMap`]s, which lie in blocks of sixteen channels on the CPU; memory comes from a
 //! model's [`Workspace`] and goes back there.
 //!
+//! Layers that are loaded from a [`Trainable`](crate::weights::Trainable) keep their tensors as they are and use candle's
+//! differentiable operations on every device; so does everything after them. In its training mode batch norms use the
+//! statistics of the batch and [`Dropout`] drops.
+//!
 //! CPU kernels live in `kernels`, work on slices, and use the current rayon pool; their results do not depend on its
 //! size nor on what else is in the batch.
 
@@ -28,6 +32,7 @@ mod map;
 mod norm;
 mod pool;
 mod rnn;
+mod training;
 mod transformer;
 
 pub use attention::SelfAttention;
@@ -39,6 +44,7 @@ pub use map::FeatureMap;
 pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};
+pub use training::Dropout;
 pub use transformer::{NormPlace, TransformerBlock};
 
 use candle_core::Tensor;
@@ -101,7 +107,7 @@ impl Activation {
     }
 }
 
-/// Whether the kernels of this crate serve a tensor.
+/// Whether the kernels of this crate serve a tensor. They have no gradients.
 fn has_kernels(x: &Tensor) -> bool {
-    x.device().is_cpu() && x.dtype() == candle_core::DType::F32
+    x.device().is_cpu() && x.dtype() == candle_core::DType::F32 && !x.track_op()
 }

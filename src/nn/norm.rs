@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::has_kernels;
 use super::kernels::ops::{AffineOp, LayerNormOp};
+use super::training::BatchStatistics;
 use crate::error::Context;
 use crate::weights::Loader;
 use crate::{Error, Result};
@@ -43,6 +44,18 @@ impl BatchNorm {
         })
     }
 
+    /// As [`load`](Self::load), including the `bias` of the convolution before it if that has one.
+    pub(super) fn load_after(conv: &Loader, bias: bool, norm: &Loader, channels: usize) -> Result<Self> {
+        let mut norm = Self::load(norm, channels)?;
+        if bias {
+            let bias = conv.get_vec("bias", &[channels])?;
+            for ((shift, scale), bias) in norm.shift.iter_mut().zip(&norm.scale).zip(bias) {
+                *shift = (f64::from(*shift) + f64::from(*scale) * f64::from(bias)) as f32;
+            }
+        }
+        Ok(norm)
+    }
+
     /// Scales the filters of a convolution without bias, `[channels, …]`, so that it includes this norm; the shift is
     /// its new bias.
     pub(super) fn fold_into(self, filters: &Tensor) -> candle_core::Result<(Tensor, Vec<f32>)> {
@@ -54,54 +67,80 @@ impl BatchNorm {
     }
 }
 
-/// A scale and a shift per channel: a batch norm that has no layer before it, over mel bins or before a convolution.
+/// A scale and a shift per channel: a batch norm that has no layer before it, over mel bins or before a convolution, or that
+/// is trained.
 #[derive(Debug)]
 pub struct ChannelAffine {
-    op: AffineOp,
-    scale: Tensor,
-    shift: Tensor,
+    /// The dimension of the channels; the last if there are fewer.
+    axis: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    Fixed { op: AffineOp, scale: Tensor, shift: Tensor },
+    Trained(BatchStatistics),
 }
 
 impl ChannelAffine {
+    /// Reads the norm over the last dimension, `[channels]` each: see [`BatchNorm::load`].
+    ///
+    /// # Errors
+    /// As [`BatchNorm::load`].
+    pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
+        Self::load_with_axis(weights, channels, usize::MAX)
+    }
+
+    /// Reads the norm over dimension 1, that of the channels of `[batch, channels, …]`. Before a convolution with zero padding
+    /// it cannot be folded into the filters: the padding is zero after the norm, not before.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::load`].
+    pub fn load_over_maps(weights: &Loader, channels: usize) -> Result<Self> {
+        Self::load_with_axis(weights, channels, 1)
+    }
+
     /// The norm over the last dimension on `device`.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
     pub fn new(norm: BatchNorm, device: &Device) -> Result<Self> {
-        Self::with_axis(norm, usize::MAX, device)
+        Self::fixed(norm, usize::MAX, device)
     }
 
-    /// The norm over dimension 1, that of the channels of `[batch, channels, …]`, on `device`. Before a convolution with
-    /// zero padding it cannot be folded into the filters: the padding is zero after the norm, not before.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
-    pub fn over_maps(norm: BatchNorm, device: &Device) -> Result<Self> {
-        Self::with_axis(norm, 1, device)
+    fn load_with_axis(weights: &Loader, channels: usize, axis: usize) -> Result<Self> {
+        match BatchStatistics::load(weights, channels)? {
+            Some(statistics) => Ok(Self { axis, kind: Kind::Trained(statistics) }),
+            None => Self::fixed(BatchNorm::load(weights, channels)?, axis, weights.device()),
+        }
     }
 
-    fn with_axis(norm: BatchNorm, axis: usize, device: &Device) -> Result<Self> {
+    fn fixed(norm: BatchNorm, axis: usize, device: &Device) -> Result<Self> {
         let context = "moving a batch norm to the device";
         let scale = Tensor::new(norm.scale.as_slice(), device).context(context)?;
         let shift = Tensor::new(norm.shift.as_slice(), device).context(context)?;
-        Ok(Self { op: AffineOp { norm, axis }, scale, shift })
+        Ok(Self { axis, kind: Kind::Fixed { op: AffineOp { norm, axis }, scale, shift } })
     }
 
-    /// `x` `[…, channels]`, or `[batch, channels, …]` where it was made [`over_maps`](Self::over_maps), to the same shape.
+    /// `x` `[…, channels]`, or `[batch, channels, …]` where it was made [over maps](Self::load_over_maps), to the same shape.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if there are not `channels` channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "a batch norm";
-        if has_kernels(x) {
-            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&self.op)).context(context);
+        let axis = self.axis.min(x.rank().max(1) - 1);
+        match &self.kind {
+            Kind::Trained(statistics) => statistics.forward(x, axis),
+            Kind::Fixed { op, .. } if has_kernels(x) => x.contiguous().and_then(|x| x.apply_op1_no_bwd(op)),
+            Kind::Fixed { scale, shift, .. } => {
+                let mut shape = vec![1; x.rank().max(1)];
+                shape[axis] = scale.elem_count();
+                let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
+                let affine = || x.broadcast_mul(&part(scale)?)?.broadcast_add(&part(shift)?);
+                affine()
+            }
         }
-        let mut shape = vec![1; x.rank().max(1)];
-        let axis = self.op.axis.min(shape.len() - 1);
-        shape[axis] = self.op.norm.scale.len();
-        let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
-        let affine = || x.broadcast_mul(&part(&self.scale)?)?.broadcast_add(&part(&self.shift)?);
-        affine().context(context)
+        .context(context)
     }
 }
 

@@ -7,6 +7,7 @@ use super::kernels::lanes::Level;
 use super::kernels::map::Window;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
+use super::training;
 use crate::Result;
 use crate::error::Context;
 
@@ -94,6 +95,9 @@ impl Pool {
         }
         // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
         let tensor = x.to_tensor()?;
+        if tensor.track_op() {
+            return FeatureMap::new(&training::pool(&tensor, pooling, window).context(context)?, &x.workspace);
+        }
         let y = tensor.pad_with_same(2, window.padding, window.padding).and_then(|y| match pooling {
             Pooling::Avg => y.avg_pool2d(window.size),
             Pooling::Max => y.max_pool2d(window.size),

@@ -17,7 +17,7 @@ use super::has_kernels;
 use super::kernels::panels::Panels;
 use super::kernels::rnn::{self as kernel, Gates};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// The recurrence of a layer.
@@ -130,7 +130,8 @@ impl Rnn {
     /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
     /// reported by [`Loader::finish`].
     pub fn load(weights: &Loader, config: RnnConfig) -> Result<Self> {
-        Self::new(config, |name, shape| weights.get(name, shape))
+        let init = Init::of_fan_in(config.hidden);
+        Self::new(config, |name, shape| weights.parameter(name, shape, init))
     }
 
     /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.

@@ -6,13 +6,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Device, Shape, Tensor, Var};
 
-use super::{LoadReport, MissingTensor, Weights, WrongShape, keys, report::Nearest};
+use super::trainable::Mode;
+use super::{Init, LoadReport, MissingTensor, Trainable, Weights, WrongShape, keys, report::Nearest};
 use crate::error::{Context, check_finite};
 use crate::{Error, Result};
 
-/// A place in a checkpoint from which a model reads its tensors.
+/// A place in a checkpoint from which a model reads its tensors, or in a [`Trainable`], which makes them.
 ///
 /// Clones and the places that [`at`](Self::at) gives share one record of what was read. A tensor that is missing or has
 /// another shape is recorded and given as zeros, so that loading goes on and [`finish`](Self::finish) reports
@@ -30,10 +31,16 @@ use crate::{Error, Result};
 /// ```
 #[derive(Clone)]
 pub struct Loader<'a> {
-    weights: &'a Weights,
+    source: Source<'a>,
     device: Device,
     prefix: String,
     record: Arc<Mutex<Record>>,
+}
+
+#[derive(Clone, Copy)]
+enum Source<'a> {
+    Checkpoint(&'a Weights),
+    Trainable(&'a Trainable),
 }
 
 #[derive(Default)]
@@ -52,7 +59,46 @@ const MAX_ZEROS: usize = 1 << 27;
 
 impl<'a> Loader<'a> {
     pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
-        Self { weights, device: device.clone(), prefix: String::new(), record: Arc::default() }
+        Self::of(Source::Checkpoint(weights), device)
+    }
+
+    pub(super) fn of_trainable(trainable: &'a Trainable, device: &Device) -> Self {
+        Self::of(Source::Trainable(trainable), device)
+    }
+
+    fn of(source: Source<'a>, device: &Device) -> Self {
+        Self { source, device: device.clone(), prefix: String::new(), record: Arc::default() }
+    }
+
+    /// The state of training that the model's layers share; `None` where the tensors are those of a checkpoint.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        match self.source {
+            Source::Checkpoint(_) => None,
+            Source::Trainable(trainable) => Some(trainable.mode().clone()),
+        }
+    }
+
+    /// As [`get`](Self::get); a tensor to be trained is made with these initial values.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
+        match self.source {
+            Source::Checkpoint(_) => self.get(name, shape),
+            Source::Trainable(trainable) => {
+                Ok(trainable.get(self.full(name), shape.into(), init, false)?.as_tensor().clone())
+            }
+        }
+    }
+
+    /// A tensor of a model in training that gradients do not change; `None` where the tensors are those of a checkpoint.
+    pub(crate) fn statistic(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Option<Var>> {
+        match self.source {
+            Source::Checkpoint(_) => Ok(None),
+            Source::Trainable(trainable) => {
+                trainable.get(self.full(name), shape.into(), Init::Constant(value), true).map(Some)
+            }
+        }
     }
 
     /// The place `name` below this one: names that are read there have `name.` before them.
@@ -65,14 +111,14 @@ impl<'a> Loader<'a> {
         &self.device
     }
 
-    /// Whether the checkpoint has `name` here. Does not count as reading it.
+    /// Whether the checkpoint has `name` here. Does not count as reading it. Of what is to be trained, everything is there.
     pub fn contains(&self, name: &str) -> bool {
-        self.weights.contains(&self.full(name))
+        self.checkpoint().is_none_or(|weights| weights.contains(&self.full(name)))
     }
 
     /// The shape of `name` here, if the checkpoint has it. Does not count as reading it.
     pub fn shape(&self, name: &str) -> Option<&'a [usize]> {
-        self.weights.shape(&self.full(name))
+        self.checkpoint()?.shape(&self.full(name))
     }
 
     /// The tensor `name` as f32 on [`device`](Self::device).
@@ -86,6 +132,10 @@ impl<'a> Loader<'a> {
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let full = self.full(name);
+        if self.checkpoint().is_none() {
+            let init = Init::of_shape(shape.dims());
+            return self.parameter(name, shape, init);
+        }
         if self.fits(&full, shape.dims()) {
             let values = self.finite(&full)?;
             return Tensor::from_vec(values, shape, &self.device).context("moving weights to the device");
@@ -100,20 +150,30 @@ impl<'a> Loader<'a> {
     /// As [`get`](Self::get).
     pub fn get_vec(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
         let full = self.full(name);
+        if self.checkpoint().is_none() {
+            let values = self.get(name, shape)?.flatten_all().and_then(|values| values.to_vec1());
+            return values.context("bringing a parameter to the host");
+        }
         if self.fits(&full, shape) {
             return self.finite(&full);
         }
         Ok(vec![0.0; self.count_zeros(shape)?])
     }
 
+    fn checkpoint(&self) -> Option<&'a Weights> {
+        match self.source {
+            Source::Checkpoint(weights) => Some(weights),
+            Source::Trainable(_) => None,
+        }
+    }
+
     /// The elements of a tensor that is there.
     fn finite(&self, full: &str) -> Result<Vec<f32>> {
-        let values = self.weights.to_vec(full)?;
+        let Some(weights) = self.checkpoint() else { return Ok(Vec::new()) }; // never: only checkpoints are looked into
+        let values = weights.to_vec(full)?;
         match check_finite(&values) {
             Ok(()) => Ok(values),
-            Err(_) => {
-                Err(self.weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number")))
-            }
+            Err(_) => Err(weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number"))),
         }
     }
 
@@ -136,7 +196,8 @@ impl<'a> Loader<'a> {
         self.record().ignored.push(self.full(name));
     }
 
-    /// Ends loading: the whole checkpoint, whichever place this is called at, against all that was read.
+    /// Ends loading: the whole checkpoint, whichever place this is called at, against all that was read. What is to be
+    /// trained is always as it should be.
     ///
     /// `model` names the model in the message. The counters of training, `num_batches_tracked` and `n_averaged`, are never
     /// unexpected.
@@ -144,15 +205,17 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Error::Weights`] if any tensor was missing, had the wrong shape, or was neither read nor ignored.
     pub fn finish(&self, model: &str) -> Result<()> {
+        let Some(weights) = self.checkpoint() else { return Ok(()) };
         let record = self.record();
-        let names = self.weights.names();
+        let names = weights.names();
         let unexpected = names.filter(|name| !record.accounts_for(name)).map(str::to_owned).collect();
         let report = self.report(&record, model, unexpected);
         if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
     }
 
     fn report(&self, record: &Record, model: &str, unexpected: Vec<String>) -> LoadReport {
-        let shape = |name: &String| self.weights.shape(name).unwrap_or_default();
+        let weights = self.checkpoint();
+        let shape = |name: &String| weights.and_then(|weights| weights.shape(name)).unwrap_or_default();
         let mut nearest = Nearest::new(unexpected.iter().map(|name| (name.as_str(), shape(name))));
         let missing = record.missing.iter().map(|(name, shape)| MissingTensor {
             name: name.clone(),
@@ -160,7 +223,7 @@ impl<'a> Loader<'a> {
             nearest: nearest.to(name, shape),
         });
         let missing = missing.collect();
-        let (model, path) = (model.to_owned(), self.weights.path().map(Into::into));
+        let (model, path) = (model.to_owned(), weights.and_then(Weights::path).map(Into::into));
         LoadReport { model, path, missing, unexpected, wrong_shape: record.wrong_shape.clone() }
     }
 
@@ -172,7 +235,7 @@ impl<'a> Loader<'a> {
     fn fits(&self, full: &str, shape: &[usize]) -> bool {
         let mut record = self.record();
         let first_time = record.read.insert(full.to_owned());
-        match self.weights.shape(full) {
+        match self.checkpoint().and_then(|weights| weights.shape(full)) {
             Some(got) if got == shape => return true,
             Some(got) if first_time => {
                 let wrong = WrongShape { name: full.to_owned(), expected: shape.to_vec(), got: got.to_vec() };

@@ -1,7 +1,8 @@
 //! Checkpoints: safetensors and PyTorch's `.pth`, read without PyTorch and without running anything.
 //!
 //! [`Weights::open`] maps a file and lists its tensors; a model then reads them through a [`Loader`], which reports
-//! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`].
+//! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`]. A [`Trainable`] stands in for a
+//! checkpoint where a model is to be trained.
 //!
 //! # Formats
 //! Recognised by content, whatever the file's name:
@@ -44,6 +45,7 @@ mod report;
 mod safetensors;
 mod state_dict;
 mod torch_names;
+mod trainable;
 mod zip;
 
 use std::{
@@ -56,6 +58,7 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use self::safetensors::Index;
+pub(crate) use self::trainable::Mode;
 use self::{
     bytes::{Access, Bytes},
     entry::Entry,
@@ -64,6 +67,7 @@ pub use self::{
     entry::Dtype,
     loader::Loader,
     report::{LoadReport, MissingTensor, WrongShape},
+    trainable::{Init, Trainable},
 };
 use crate::{Error, Result};
 

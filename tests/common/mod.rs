@@ -167,6 +167,35 @@ pub fn leenet_tensors(config: &clipwise::models::leenet::Config, seed: u64) -> H
     hashed
 }
 
+/// The tensors of a net of the M5 family.
+pub fn m5_tensors(config: &clipwise::models::m5::Config, seed: u64) -> Hashed {
+    let mut hashed = Hashed::new(seed);
+    let mut conv = |name: &str, norm: &str, inputs: usize, outputs: usize, kernel: usize| {
+        hashed.tensor(&format!("{name}.weight"), &[outputs, inputs, kernel], Kind::Conv);
+        hashed.tensor(&format!("{name}.bias"), &[outputs], Kind::Conv);
+        hashed.norm(norm, outputs);
+    };
+    conv("conv1", "bn1", 1, config.channels, config.kernel);
+    let (mut n, mut inputs, mut sums) = (0, config.channels, Vec::new());
+    for stage in config.stages.iter() {
+        for _ in 0..stage.layers {
+            n += 1;
+            if config.residual {
+                let name = |leaf: &str| format!("block{n}.{leaf}");
+                conv(&name("conv1"), &name("bn1"), inputs, stage.channels, 3);
+                conv(&name("conv2"), &name("bn2"), stage.channels, stage.channels, 3);
+                sums.push((name("bn3"), stage.channels));
+            } else {
+                conv(&format!("conv{}", n + 1), &format!("bn{}", n + 1), inputs, stage.channels, 3);
+            }
+            inputs = stage.channels;
+        }
+    }
+    sums.into_iter().for_each(|(name, channels)| hashed.norm(&name, channels));
+    hashed.linear("fc1", inputs, config.n_classes);
+    hashed
+}
+
 /// The test signal of `golden/refcommon.py` as f32: triangle tones, noise bursts, near-silence, a click.
 pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
     let (rate, noise) = (f64::from(sample_rate), state("noise", seed));

@@ -41,7 +41,7 @@ impl Geometry {
     }
 
     /// With the axes swapped.
-    fn lying(self) -> Self {
+    pub fn lying(self) -> Self {
         let swap = |(a, b): (usize, usize)| (b, a);
         Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
     }

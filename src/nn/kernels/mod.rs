@@ -10,6 +10,7 @@ mod avx2;
 mod avx512;
 mod axis;
 pub(super) mod conv;
+pub(super) mod conv_gradient;
 #[cfg(test)]
 mod conv_reference;
 pub(super) mod direct;

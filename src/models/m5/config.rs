@@ -1,0 +1,233 @@
+//! The shapes of the nets, and the names of their layers in checkpoints.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+use super::Head;
+use crate::{Error, Result, Weights};
+
+/// Kernel of all convolutions but the first.
+pub(super) const KERNEL: usize = 3;
+/// No size of a layer is larger.
+const MAX_SIZE: usize = 1 << 16;
+
+/// Layers between two poolings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Stage {
+    /// Channels of its convolutions.
+    pub channels: usize,
+    /// Convolutions, or residual blocks of two.
+    pub layers: usize,
+}
+
+/// The shape of a net of this family.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Rate of the audio in Hz.
+    pub sample_rate: u32,
+    /// Channels of the first convolution.
+    pub channels: usize,
+    /// Length of its kernel.
+    pub kernel: usize,
+    /// Its step.
+    pub stride: usize,
+    /// Whether convolutions are padded with zeros so that only steps and poolings shorten a clip: `(kernel − stride) / 2` on
+    /// each side of the first, 1 of the others.
+    pub padded: bool,
+    /// What follows the first convolution.
+    pub stages: Cow<'static, [Stage]>,
+    /// Whether stages are made of residual blocks.
+    pub residual: bool,
+    /// Window and step of the maximum after the first convolution and after each stage; what fills no window is dropped.
+    pub pool: usize,
+    /// Whether the last stage is pooled too.
+    pub pool_last: bool,
+    /// Outputs of `fc1`.
+    pub n_classes: usize,
+    /// What they mean.
+    pub head: Head,
+}
+
+/// A stage of `layers` layers.
+const fn stage(channels: usize, layers: usize) -> Stage {
+    Stage { channels, layers }
+}
+
+impl Config {
+    /// The M5 of PyTorch's tutorial, 35 words at 8 kHz: 26,915 parameters.
+    pub const M5: Self = Self {
+        sample_rate: 8_000,
+        channels: 32,
+        kernel: 80,
+        stride: 16,
+        padded: false,
+        stages: Cow::Borrowed(&[stage(32, 1), stage(64, 1), stage(64, 1)]),
+        residual: false,
+        pool: 4,
+        pool_last: true,
+        n_classes: 35,
+        head: Head::Softmax,
+    };
+    /// The paper's M3: 221,194 parameters with 10 classes.
+    pub const M3_PAPER: Self = Self { channels: 256, stages: Cow::Borrowed(&[stage(256, 1)]), ..Self::M5_PAPER };
+    /// The paper's M5: 559,114 parameters with 10 classes.
+    pub const M5_PAPER: Self = Self {
+        channels: 128,
+        stride: 4,
+        padded: true,
+        stages: Cow::Borrowed(&[stage(128, 1), stage(256, 1), stage(512, 1)]),
+        n_classes: 10,
+        ..Self::M5
+    };
+    /// The paper's M11: 1,786,442 parameters with 10 classes.
+    pub const M11_PAPER: Self = Self {
+        channels: 64,
+        stages: Cow::Borrowed(&[stage(64, 2), stage(128, 2), stage(256, 3), stage(512, 2)]),
+        pool_last: false,
+        ..Self::M5_PAPER
+    };
+    /// The paper's M18: 3,683,786 parameters with 10 classes.
+    pub const M18_PAPER: Self =
+        Self { stages: Cow::Borrowed(&[stage(64, 4), stage(128, 4), stage(256, 4), stage(512, 4)]), ..Self::M11_PAPER };
+    /// The paper's M34-res: 3,984,154 parameters with 10 classes.
+    pub const M34_RES_PAPER: Self = Self {
+        channels: 48,
+        stages: Cow::Borrowed(&[stage(48, 3), stage(96, 4), stage(192, 6), stage(384, 3)]),
+        residual: true,
+        ..Self::M11_PAPER
+    };
+
+    /// Takes channels, kernel and classes from a checkpoint, where it has the layers of this net.
+    pub(in crate::models) fn fit(&mut self, weights: &Weights) {
+        let names = Names::of(|name| weights.contains(name));
+        let shape = |name: String| weights.shape(&format!("{name}.weight"));
+        if let Some(&[channels, _, kernel]) = shape(names.conv(0)) {
+            (self.channels, self.kernel) = (channels, kernel);
+        }
+        let mut first = 1;
+        for stage in self.stages.to_mut() {
+            let name = if self.residual { format!("block{first}.conv1") } else { names.conv(first) };
+            if let Some(&[channels, ..]) = shape(name) {
+                stage.channels = channels;
+            }
+            first += stage.layers;
+        }
+        if let Some(&[n_classes, _]) = shape(names.fc().to_string()) {
+            self.n_classes = n_classes;
+        }
+    }
+
+    /// Layers after the first convolution.
+    pub(in crate::models) fn n_layers(&self) -> usize {
+        self.stages.iter().map(|stage| stage.layers).sum()
+    }
+
+    /// Zeros on each side of the first convolution.
+    pub(super) fn first_padding(&self) -> usize {
+        if self.padded { self.kernel.saturating_sub(self.stride) / 2 } else { 0 }
+    }
+
+    /// Samples that leave one frame, if they can be counted.
+    pub(super) fn min_samples(&self) -> Option<usize> {
+        let convs = if self.residual { 2 } else { 1 };
+        let mut frames = 1usize;
+        for (i, stage) in self.stages.iter().enumerate().rev() {
+            if self.pool_last || i + 1 < self.stages.len() {
+                frames = frames.checked_mul(self.pool)?;
+            }
+            if !self.padded {
+                frames = frames.checked_add((KERNEL - 1).checked_mul(stage.layers)?.checked_mul(convs)?)?;
+            }
+        }
+        frames = frames.checked_mul(self.pool)?;
+        let samples = (frames - 1).checked_mul(self.stride)?.checked_add(self.kernel)?;
+        Some(samples.saturating_sub(2 * self.first_padding()).max(1)).filter(|&samples| samples <= i32::MAX as usize)
+    }
+
+    /// The name in [`MODELS`](crate::models::MODELS) of the preset with so many layers.
+    pub(super) fn name(&self) -> &'static str {
+        match (self.residual, self.n_layers()) {
+            (true, _) => "m34-res",
+            (_, ..=1) => "m3",
+            (_, 2..=3) if self.padded => "m5-paper",
+            (_, 2..=3) => "m5",
+            (_, 4..=12) => "m11",
+            _ => "m18",
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        let sizes = [
+            ("channels", self.channels),
+            ("kernel", self.kernel),
+            ("stride", self.stride),
+            ("pool", self.pool),
+            ("n_classes", self.n_classes),
+            ("sample_rate", (self.sample_rate as usize).min(MAX_SIZE)),
+        ];
+        let of_stages = self.stages.iter().flat_map(|stage| [("stages", stage.channels), ("stages", stage.layers)]);
+        for (field, value) in sizes.into_iter().chain(of_stages) {
+            if !(1..=MAX_SIZE).contains(&value) {
+                return Err(Error::config(field, value, format!("1 to {MAX_SIZE}")));
+            }
+        }
+        if self.residual && !self.padded {
+            return Err(Error::config("residual", true, "a residual net must be padded"));
+        }
+        let mut channels = self.channels;
+        for stage in self.stages.iter().filter(|_| self.residual) {
+            if !stage.channels.is_multiple_of(channels) {
+                let reason = format!("a multiple of the {channels} before is due in a residual net");
+                return Err(Error::config("stages", stage.channels, reason));
+            }
+            channels = stage.channels;
+        }
+        if self.min_samples().is_none() {
+            return Err(Error::config("stages", self.stages.len(), "no clip is long enough for so many poolings"));
+        }
+        Ok(())
+    }
+}
+
+/// How a checkpoint names its layers.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::models) enum Names {
+    Numbered,
+    /// Members of a `Sequential`, so many a convolution.
+    Sequential(usize),
+}
+
+impl Names {
+    pub fn of(has: impl Fn(&str) -> bool) -> Self {
+        match has("conv1.weight") {
+            false if has("model.4.weight") => Self::Sequential(4),
+            false if has("model.5.weight") => Self::Sequential(5),
+            _ => Self::Numbered,
+        }
+    }
+
+    /// Of the convolution with this index, from 0.
+    pub fn conv(self, index: usize) -> String {
+        match self {
+            Self::Numbered => format!("conv{}", index + 1),
+            Self::Sequential(step) => format!("model.{}", step * index),
+        }
+    }
+
+    pub fn norm(self, index: usize) -> String {
+        match self {
+            Self::Numbered => format!("bn{}", index + 1),
+            Self::Sequential(step) => format!("model.{}", step * index + 1),
+        }
+    }
+
+    pub fn fc(self) -> &'static str {
+        match self {
+            Self::Numbered => "fc1",
+            Self::Sequential(_) => "fc",
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! A convolution and its gradients, for training: a product of filters and patches for each clip, clips in parallel.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::direct::Geometry;
+use super::gemm::{Matrix, product};
+use super::map::Shape;
+
+/// Gradients of filters are summed by so many groups of clips, whatever the number of threads.
+const GROUPS: usize = 8;
+
+/// A convolution of maps of one size.
+#[derive(Debug, Clone, Copy)]
+pub struct Patches {
+    geometry: Geometry,
+    x: Shape,
+    /// Rows and columns of the output.
+    y: (usize, usize),
+}
+
+impl Patches {
+    /// `None` if the input does not fit.
+    pub fn new(geometry: Geometry, x: Shape) -> Option<Self> {
+        let (rows, columns) = geometry.output(x.height, x.width).filter(|_| x.channels == geometry.in_channels)?;
+        let patches = Self { geometry, x, y: (rows, columns) };
+        // One column is in memory what one row is, and rows are what the loops are made for.
+        let lies = x.width == 1 && geometry.kernel.1 == 1 && geometry.padding.1 == 0;
+        Some(if lies {
+            let x = Shape { height: 1, width: x.height, ..x };
+            Self { geometry: geometry.lying(), x, y: (columns, rows) }
+        } else {
+            patches
+        })
+    }
+
+    /// Values of a clip's output, of one channel.
+    pub fn places(&self) -> usize {
+        self.y.0 * self.y.1
+    }
+
+    /// Values of a patch.
+    fn taps(&self) -> usize {
+        self.geometry.in_channels * self.geometry.kernel.0 * self.geometry.kernel.1
+    }
+
+    /// Values of a clip.
+    fn clip(&self) -> usize {
+        self.x.channels * self.x.height * self.x.width
+    }
+
+    /// `x` `[batch, in, height, width]` and `filters` `[out, in, rows, columns]` to `[batch, out, …]`.
+    pub fn forward(&self, x: &[f32], filters: &[f32]) -> Vec<f32> {
+        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let mut y = vec![0.0; self.x.batch * outputs * places];
+        let clips = y.par_chunks_mut(outputs * places).zip(x.par_chunks(self.clip()));
+        clips.for_each_init(Vec::new, |patches, (y, x)| {
+            self.gather(x, patches);
+            let patches = Matrix::rows(patches, taps, places, places);
+            product(Matrix::rows(filters, outputs, taps, taps), patches, y, places);
+        });
+        y
+    }
+
+    /// The gradient of `x` from that of the output.
+    pub fn gradient_of_input(&self, filters: &[f32], of_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let mut gradient = vec![0.0; self.x.batch * self.clip()];
+        let clips = gradient.par_chunks_mut(self.clip()).zip(of_output.par_chunks(outputs * places));
+        clips.for_each_init(
+            || vec![0.0; taps * places],
+            |patches, (x, y)| {
+                let filters = Matrix::rows(filters, outputs, taps, taps).transposed();
+                product(filters, Matrix::rows(y, outputs, places, places), patches, places);
+                self.scatter(patches, x);
+            },
+        );
+        gradient
+    }
+
+    /// The gradient of the filters from that of the output.
+    pub fn gradient_of_filters(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let at_once = self.x.batch.div_ceil(GROUPS).max(1);
+        let groups = x.par_chunks(at_once * self.clip()).zip(of_output.par_chunks(at_once * outputs * places));
+        let sums: Vec<Vec<f32>> = groups
+            .map(|(x, y)| {
+                let (mut sum, mut one, mut patches) =
+                    (vec![0.0; outputs * taps], vec![0.0; outputs * taps], Vec::new());
+                for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * places)) {
+                    self.gather(x, &mut patches);
+                    let patches = Matrix::rows(&patches, taps, places, places).transposed();
+                    product(Matrix::rows(y, outputs, places, places), patches, &mut one, taps);
+                    sum.iter_mut().zip(&one).for_each(|(sum, x)| *sum += x);
+                }
+                sum
+            })
+            .collect();
+        let mut gradient = vec![0.0; outputs * taps];
+        for sum in sums {
+            gradient.iter_mut().zip(sum).for_each(|(gradient, x)| *gradient += x);
+        }
+        gradient
+    }
+
+    /// A clip's patches, `[taps, places]`, zeros in the padding.
+    fn gather(&self, x: &[f32], patches: &mut Vec<f32>) {
+        patches.clear();
+        patches.resize(self.taps() * self.places(), 0.0);
+        let step = self.geometry.stride.1;
+        self.for_each_row(|places, values| {
+            let x = x[values.start..].iter().step_by(step);
+            patches[places].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
+        });
+    }
+
+    /// Adds patches to where they came from.
+    fn scatter(&self, patches: &[f32], x: &mut [f32]) {
+        let step = self.geometry.stride.1;
+        self.for_each_row(|places, values| {
+            let x = x[values.start..].iter_mut().step_by(step);
+            x.zip(&patches[places]).for_each(|(x, patch)| *x += patch);
+        });
+    }
+
+    /// For each tap and each row of the output: the places of the row that lie on the map, and the values there, of which
+    /// every `stride.1`-th counts.
+    fn for_each_row(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
+        let Geometry { in_channels, kernel, stride, padding, .. } = self.geometry;
+        let Shape { height, width, .. } = self.x;
+        let (rows, columns) = self.y;
+        for tap in 0..in_channels * kernel.0 * kernel.1 {
+            let (channel, i, j) = (tap / (kernel.0 * kernel.1), tap / kernel.1 % kernel.0, tap % kernel.1);
+            // Columns of the output whose value of this tap is on the map.
+            let first = padding.1.saturating_sub(j).div_ceil(stride.1);
+            let end = (width + padding.1).saturating_sub(j).div_ceil(stride.1).min(columns);
+            if first >= end {
+                continue;
+            }
+            for row in 0..rows {
+                let Some(y) = (row * stride.0 + i).checked_sub(padding.0).filter(|&y| y < height) else { continue };
+                let place = (tap * rows + row) * columns;
+                let start = (channel * height + y) * width + first * stride.1 + j - padding.1;
+                let length = (end - first - 1) * stride.1 + 1;
+                f(place + first..place + end, start..start + length);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn values(n: usize, seed: usize) -> Vec<f32> {
+        (0..n).map(|i| (((i + seed) * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
+    }
+
+    /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
+    fn weighed(geometry: Geometry, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
+        let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
+        let (rows, columns) = geometry.output(shape.height, shape.width).unwrap();
+        let mut sum = 0.0;
+        for item in 0..shape.batch {
+            for (output, row, column) in
+                (0..out_channels).flat_map(|o| (0..rows).flat_map(move |r| (0..columns).map(move |c| (o, r, c))))
+            {
+                let g = g[((item * out_channels + output) * rows + row) * columns + column];
+                for tap in 0..in_channels * kernel.0 * kernel.1 {
+                    let (input, i, j) = (tap / (kernel.0 * kernel.1), tap / kernel.1 % kernel.0, tap % kernel.1);
+                    let y = (row * stride.0 + i).wrapping_sub(padding.0);
+                    let z = (column * stride.1 + j).wrapping_sub(padding.1);
+                    if y < shape.height && z < shape.width {
+                        let x = x[((item * in_channels + input) * shape.height + y) * shape.width + z];
+                        let filter = filters[output * in_channels * kernel.0 * kernel.1 + tap];
+                        sum += f64::from(x) * f64::from(filter) * f64::from(g);
+                    }
+                }
+            }
+        }
+        sum
+    }
+
+    #[test]
+    fn a_convolution_and_its_gradients_agree_with_the_definition() {
+        let geometry = |kernel, stride, padding| Geometry { in_channels: 3, out_channels: 2, kernel, stride, padding };
+        let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
+        for (geometry, shape) in [
+            (geometry((3, 3), (1, 1), (1, 1)), shape(5, 4)),
+            (geometry((3, 3), (2, 2), (1, 1)), shape(6, 7)),
+            (geometry((3, 1), (1, 1), (1, 0)), shape(9, 1)),
+            (geometry((8, 1), (4, 1), (2, 0)), shape(23, 1)),
+            (geometry((8, 1), (4, 1), (0, 0)), shape(8, 1)),
+            (geometry((1, 1), (1, 1), (0, 0)), shape(1, 1)),
+            (geometry((5, 5), (1, 1), (2, 2)), shape(2, 1)),
+        ] {
+            let patches = Patches::new(geometry, shape).unwrap();
+            let x = values(shape.batch * patches.clip(), 1);
+            let filters = values(2 * patches.taps(), 2);
+            let g = values(shape.batch * 2 * patches.places(), 3);
+            let wanted = weighed(geometry, shape, &x, &filters, &g);
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
+            for (what, got) in [
+                ("output", dot(&patches.forward(&x, &filters), &g)),
+                ("input", dot(&patches.gradient_of_input(&filters, &g), &x)),
+                ("filters", dot(&patches.gradient_of_filters(&x, &g), &filters)),
+            ] {
+                assert!((got - wanted).abs() < 1e-3, "{what} of {geometry:?} on {shape:?}: {got} for {wanted}");
+            }
+            // Each value of the gradients: what a single one of `x` or of the filters brings.
+            let of_x = patches.gradient_of_input(&filters, &g);
+            let of_filters = patches.gradient_of_filters(&x, &g);
+            let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
+            for i in (0..x.len()).step_by(7) {
+                let wanted = weighed(geometry, shape, &one(x.len(), i), &filters, &g);
+                assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {geometry:?}");
+            }
+            for i in 0..filters.len() {
+                let wanted = weighed(geometry, shape, &x, &one(filters.len(), i), &g);
+                assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {geometry:?}");
+            }
+        }
+        assert!(Patches::new(geometry((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());
+    }
+}

@@ -1,0 +1,209 @@
+//! What layers do only while they are trained: statistics of the batch, dropout, poolings with gradients.
+
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, Var};
+
+use super::kernels::conv_gradient::Patches;
+use super::kernels::direct::Geometry;
+use super::kernels::map::Window;
+use super::map::with_planes;
+use super::norm::BATCH_NORM_EPS;
+use super::pool::Pooling;
+use crate::Result;
+use crate::error::{Context, Error};
+use crate::weights::{Init, Loader, Mode};
+
+/// The share of a batch in the running statistics: PyTorch's default.
+const MOMENTUM: f64 = 0.1;
+
+/// A batch norm that is trained.
+#[derive(Debug)]
+pub(super) struct BatchStatistics {
+    weight: Tensor, // [channels]
+    bias: Tensor,
+    mean: Var,
+    variance: Var,
+    mode: Mode,
+}
+
+impl BatchStatistics {
+    /// `None` where the tensors are those of a checkpoint.
+    pub fn load(weights: &Loader, channels: usize) -> Result<Option<Self>> {
+        let Some(mode) = weights.mode() else { return Ok(None) };
+        let get = |name: &str, value: f32| weights.parameter(name, channels, Init::Constant(value));
+        let (weight, bias) = (get("weight", 1.0)?, get("bias", 0.0)?);
+        let (mean, variance) =
+            (weights.statistic("running_mean", channels, 0.0)?, weights.statistic("running_var", channels, 1.0)?);
+        Ok(mean.zip(variance).map(|(mean, variance)| Self { weight, bias, mean, variance, mode }))
+    }
+
+    /// `x` with its channels on `axis`. In training mode the mean and the variance are those of the batch, and the running
+    /// ones move a tenth of the way towards them, the variance with one degree of freedom less.
+    pub fn forward(&self, x: &Tensor, axis: usize) -> candle_core::Result<Tensor> {
+        let mut shape = vec![1; x.rank()];
+        shape[axis] = self.weight.elem_count();
+        let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
+        if !self.mode.is_training() {
+            let scale = (self.weight.as_ref() / (self.variance.as_tensor() + BATCH_NORM_EPS)?.sqrt()?)?;
+            let shift = (&self.bias - (self.mean.as_tensor() * &scale)?)?;
+            return x.broadcast_mul(&part(&scale)?)?.broadcast_add(&part(&shift)?);
+        }
+        let others: Vec<usize> = (0..x.rank()).filter(|&i| i != axis).collect();
+        let n = (x.elem_count() / self.weight.elem_count().max(1)) as f64;
+        let mean = x.mean_keepdim(others.as_slice())?;
+        let centred = x.broadcast_sub(&mean)?;
+        let variance = centred.sqr()?.mean_keepdim(others.as_slice())?;
+        let follow = |running: &Var, value: &Tensor, factor: f64| {
+            let value = value.detach().flatten_all()?;
+            running.set(&((running.as_tensor() * (1.0 - MOMENTUM))? + (value * (MOMENTUM * factor))?)?)
+        };
+        follow(&self.mean, &mean, 1.0)?;
+        follow(&self.variance, &variance, n / (n - 1.0).max(1.0))?;
+        let scale = (part(&self.weight)? / (variance + BATCH_NORM_EPS)?.sqrt()?)?;
+        centred.broadcast_mul(&scale)?.broadcast_add(&part(&self.bias)?)
+    }
+}
+
+/// In training mode, sets values to 0 at random and scales the others up so that the mean stays; else nothing.
+#[derive(Debug, Clone)]
+pub struct Dropout {
+    p: f64,
+    mode: Option<Mode>,
+}
+
+impl Dropout {
+    /// Each value becomes 0 with probability `p`, below 1.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for another `p`.
+    pub fn new(weights: &Loader, p: f64) -> Result<Self> {
+        if !(0.0..1.0).contains(&p) {
+            return Err(Error::config("p", p, "0 or more and less than 1"));
+        }
+        Ok(Self { p, mode: weights.mode() })
+    }
+
+    /// Whether it changes anything now.
+    pub(crate) fn is_on(&self) -> bool {
+        self.p > 0.0 && self.mode.as_ref().is_some_and(Mode::is_training)
+    }
+
+    /// `x` of any shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the device refuses.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let Some(mode) = self.mode.as_ref().filter(|_| self.is_on()) else { return Ok(x.clone()) };
+        let kept = (1.0 / (1.0 - self.p)) as f32;
+        let mask: Vec<f32> = mode.with_random(|random| {
+            (0..x.elem_count()).map(|_| if random.uniform() < self.p { 0.0 } else { kept }).collect()
+        });
+        Tensor::from_vec(mask, x.shape(), x.device()).and_then(|mask| x * mask).context("dropout")
+    }
+}
+
+/// A convolution of `x` `[batch, in, height, width]` by `filters` `[out, in, rows, columns]`, with gradients.
+pub(super) fn conv(x: &Tensor, filters: &Tensor, geometry: Geometry) -> candle_core::Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op2(&filters.contiguous()?, ConvOp(geometry));
+    }
+    let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
+    let (batch, _, height, width) = x.dims4()?;
+    let (rows, columns) = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
+    let x = x.pad_with_zeros(2, padding.0, padding.0)?.pad_with_zeros(3, padding.1, padding.1)?;
+    let (_, _, height, width) = x.dims4()?;
+    let place = |tap: usize, at: usize| {
+        let (row, column) = (at / columns * stride.0 + tap / kernel.1, at % columns * stride.1 + tap % kernel.1);
+        (row * width + column) as u32
+    };
+    let taps = kernel.0 * kernel.1;
+    let places = (0..taps).flat_map(|tap| (0..rows * columns).map(move |at| place(tap, at)));
+    let places = Tensor::from_iter(places, x.device())?;
+    let patches = x.reshape((batch, in_channels, height * width))?.index_select(&places, 2)?;
+    let patches = patches.reshape((batch, in_channels * taps, rows * columns))?;
+    let filters = filters.reshape((out_channels, in_channels * taps))?;
+    filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
+}
+
+fn refuse(geometry: Geometry, dims: &[usize]) -> candle_core::Error {
+    candle_core::Error::Msg(format!("{geometry:?} does not fit maps of shape {dims:?}"))
+}
+
+/// The same on the CPU.
+struct ConvOp(Geometry);
+
+impl CustomOp2 for ConvOp {
+    fn name(&self) -> &'static str {
+        "conv-trained"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        filters: &CpuStorage,
+        filters_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (x, filters) = (contiguous(x, x_layout)?, contiguous(filters, filters_layout)?);
+        let refuse = || refuse(self.0, x_layout.dims());
+        let &[batch, channels, height, width] = x_layout.dims() else { return Err(refuse()) };
+        let shape = super::kernels::map::Shape { batch, channels, height, width };
+        let patches = Patches::new(self.0, shape).ok_or_else(refuse)?;
+        let (rows, columns) = self.0.output(height, width).ok_or_else(refuse)?;
+        let y = patches.forward(x, filters);
+        Ok((CpuStorage::F32(y), (batch, self.0.out_channels, rows, columns).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        filters: &Tensor,
+        _: &Tensor,
+        of_output: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let gradients = with_planes(x, |x_values, shape| {
+            let patches = Patches::new(self.0, shape).ok_or_else(|| refuse(self.0, x.dims()))?;
+            with_planes(of_output, |of_output, _| {
+                with_planes(filters, |filter_values, _| {
+                    let of_x = x.track_op().then(|| patches.gradient_of_input(filter_values, of_output));
+                    let of_filters = filters.track_op().then(|| patches.gradient_of_filters(x_values, of_output));
+                    (of_x, of_filters)
+                })
+            })?
+        })??;
+        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
+            values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
+        };
+        Ok((tensor(gradients.0, x)?, tensor(gradients.1, filters)?))
+    }
+}
+
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => Err(candle_core::Error::Msg("contiguous f32 values are wanted".to_string())),
+    }
+}
+
+/// Pooling of `[batch, channels, height, width]` whose gradient goes to the places that win.
+pub(super) fn pool(x: &Tensor, pooling: Pooling, window: Window) -> candle_core::Result<Tensor> {
+    let Window { size, padding } = window;
+    let (batch, channels, height, width) = x.dims4()?;
+    let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit {:?}", x.dims()));
+    let (rows, columns) = window.output(height, width).ok_or_else(refuse)?;
+    let mut x = x.clone();
+    if padding > 0 {
+        let edge = Tensor::full(f32::NEG_INFINITY, (batch, channels, padding, width), x.device())?;
+        x = Tensor::cat(&[&edge, &x, &edge], 2)?;
+    }
+    let x = x.narrow(2, 0, rows * size.0)?.narrow(3, 0, columns * size.1)?;
+    let x = x.contiguous()?.reshape(vec![batch, channels, rows, size.0, columns, size.1])?;
+    let x =
+        x.permute(vec![0, 1, 2, 4, 3, 5])?.contiguous()?.reshape((batch, channels, rows, columns, size.0 * size.1))?;
+    // Where several places win, as they do in silence, the first one gets the gradient, as in PyTorch.
+    let max = |x: &Tensor| x.gather(&x.argmax_keepdim(4)?, 4)?.squeeze(4);
+    match pooling {
+        Pooling::Max => max(&x),
+        Pooling::Avg => x.mean(4),
+        Pooling::AvgMax => x.mean(4)? + max(&x)?,
+    }
+}

@@ -1,0 +1,212 @@
+//! Tensors to be trained, under the names that checkpoints have.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use candle_core::{Device, Shape, Tensor, Var};
+
+use super::{Loader, Weights};
+use crate::augment::Random;
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// A model's parameters while they are trained.
+///
+/// A model that is built from its [`loader`](Self::loader) has layers which compute with these very tensors through
+/// differentiable operations: batch norms are not folded, and use the batch's own statistics in training mode. The same
+/// model loaded from [`weights`](Self::weights), or from what [`save`](Self::save) wrote, folds and packs them for inference.
+///
+/// A tensor comes into being when a layer first asks for it, with the initial values that PyTorch gives such a layer
+/// (uniform within `±1 / √fan_in`; batch norms 1 and 0); they depend on the seed and the tensor's name only.
+///
+/// ```
+/// use clipwise::candle_core::{Device, Tensor, DType};
+/// use clipwise::models::m5::{Config, M5};
+/// use clipwise::weights::Trainable;
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let model = M5::build(&Config::M5, &parameters.loader())?;
+/// assert_eq!(parameters.count(), 26_915);
+///
+/// parameters.set_training(true);
+/// let clips = Tensor::ones((2, 1, 8000), DType::F32, &Device::Cpu).unwrap();
+/// let logits = model.forward_samples(&clips)?.logits; // a loss on these has gradients for parameters.vars()
+///
+/// let trained = M5::load(&Config::M5, &parameters.weights()?, &Device::Cpu)?; // for inference
+/// # Ok(())
+/// # }
+/// ```
+pub struct Trainable {
+    device: Device,
+    seed: u64,
+    tensors: Mutex<BTreeMap<String, Parameter>>,
+    mode: Mode,
+}
+
+struct Parameter {
+    var: Var,
+    /// Follows the batches instead of the gradients.
+    is_statistic: bool,
+}
+
+/// Initial values of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// All the same.
+    Constant(f32),
+    /// Uniform within plus and minus this.
+    Uniform(f64),
+}
+
+impl Init {
+    /// Of the weights and biases of a convolution or a linear layer whose outputs have so many inputs each.
+    pub fn of_fan_in(fan_in: usize) -> Self {
+        Self::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
+    }
+
+    /// By the shape of a tensor of weights, `[out, in, …]`.
+    pub(super) fn of_shape(shape: &[usize]) -> Self {
+        Self::of_fan_in(shape.iter().skip(1).product())
+    }
+}
+
+impl Trainable {
+    /// Nothing yet; tensors will be made on `device`.
+    pub fn new(device: &Device, seed: u64) -> Self {
+        let mode = Mode(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
+        Self { device: device.clone(), seed, tensors: Mutex::default(), mode }
+    }
+
+    /// Where models find their tensors.
+    pub fn loader(&self) -> Loader<'_> {
+        Loader::of_trainable(self, &self.device)
+    }
+
+    /// Whether batch norms use the statistics of the batch (and learn from them) and dropout drops. At first, no.
+    pub fn set_training(&self, training: bool) {
+        self.mode.0.0.store(training, Ordering::Relaxed);
+    }
+
+    /// The tensors that gradients change, in the order of their names: for an optimiser.
+    pub fn vars(&self) -> Vec<Var> {
+        let tensors = self.tensors();
+        tensors.values().filter(|parameter| !parameter.is_statistic).map(|parameter| parameter.var.clone()).collect()
+    }
+
+    /// The number of values in [`vars`](Self::vars).
+    pub fn count(&self) -> usize {
+        self.vars().iter().map(|var| var.elem_count()).sum()
+    }
+
+    /// A copy of everything, running statistics included: what a model is loaded from.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the device refuses.
+    pub fn weights(&self) -> Result<Weights> {
+        Weights::from_tensors(self.named())
+    }
+
+    /// Writes everything as safetensors. Another file stands in its place only once it is complete.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the file cannot be replaced, [`Error::Tensor`] if it cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let path = path.as_ref();
+        let mut unfinished = path.as_os_str().to_owned();
+        unfinished.push(".unfinished");
+        let tensors = self.named().into_iter().collect();
+        candle_core::safetensors::save(&tensors, &unfinished).context("writing safetensors")?;
+        std::fs::rename(&unfinished, path).map_err(|source| Error::Io { action: "write", path: path.into(), source })
+    }
+
+    /// Sets every tensor that a checkpoint has under the same name: to go on with training, or to begin with what another
+    /// model knows. Gives the number of tensors that were set; those of the checkpoint that the model lacks are left out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a tensor of another shape, else as [`Weights::tensor`].
+    pub fn restore(&self, weights: &Weights) -> Result<usize> {
+        let mut count = 0;
+        for (name, parameter) in self.tensors().iter().filter(|(name, _)| weights.contains(name)) {
+            let tensor = weights.tensor(name, &self.device)?;
+            if tensor.dims() != parameter.var.dims() {
+                let (got, due) = (tensor.dims(), parameter.var.dims());
+                return Err(Error::config("weights", format!("{name} {got:?}"), format!("{due:?} is due")));
+            }
+            parameter.var.set(&tensor).context("setting a parameter")?;
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn named(&self) -> Vec<(String, Tensor)> {
+        self.tensors().iter().map(|(name, parameter)| (name.clone(), parameter.var.as_detached_tensor())).collect()
+    }
+
+    pub(super) fn get(&self, name: String, shape: Shape, init: Init, is_statistic: bool) -> Result<Var> {
+        let context = "making a parameter";
+        let mut tensors = self.tensors();
+        if let Some(Parameter { var, .. }) = tensors.get(&name) {
+            if var.shape() != &shape {
+                let reason = format!("{name} has shape {:?} already, not {shape:?}", var.shape());
+                return Err(candle_core::Error::Msg(reason)).context(context);
+            }
+            return Ok(var.clone());
+        }
+        let n = shape.elem_count();
+        let values = match init {
+            Init::Constant(value) => vec![value; n],
+            Init::Uniform(bound) => {
+                let of_name = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+                let mut random = Random::stream(self.seed, of_name);
+                (0..n).map(|_| (bound * (2.0 * random.uniform() - 1.0)) as f32).collect()
+            }
+        };
+        let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
+        let var = var.context(context)?;
+        tensors.insert(name, Parameter { var: var.clone(), is_statistic });
+        Ok(var)
+    }
+
+    pub(super) fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    fn tensors(&self) -> MutexGuard<'_, BTreeMap<String, Parameter>> {
+        // The map is valid after every statement.
+        self.tensors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Trainable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("mode", &self.mode).finish()
+    }
+}
+
+/// Whether a model is in training, shared by its layers, and where their random numbers come from.
+#[derive(Clone)]
+pub(crate) struct Mode(Arc<(AtomicBool, Mutex<Random>)>);
+
+impl Mode {
+    pub fn is_training(&self) -> bool {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    pub fn with_random<R>(&self, f: impl FnOnce(&mut Random) -> R) -> R {
+        f(&mut self.0.1.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl fmt::Debug for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_training() { "Training" } else { "Evaluation" })
+    }
+}
