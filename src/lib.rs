@@ -51,6 +51,7 @@ pub mod metrics;
 pub mod models;
 pub mod nn;
 pub mod output;
+mod simd;
 pub mod tagger;
 pub mod weights;
 

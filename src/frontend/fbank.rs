@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
 use super::real_fft::{Bins, Buffers, RealFft};
-use super::simd::dispatch;
 use super::stft::{array, check_n_fft};
 use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::error::{Error, Result, check_finite};
+use crate::simd::dispatch;
 
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 32;

@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::simd::dispatch;
 use crate::error::{Error, Result, check_finite};
+use crate::simd::dispatch;
 
 /// What stands before the first and after the last sample of a centred clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -16,10 +16,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::normalize::check_features;
-use super::simd::dispatch;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
 use crate::error::{Error, Result};
+use crate::simd::dispatch;
 
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 64;

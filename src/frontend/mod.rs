@@ -30,7 +30,6 @@ mod mfcc;
 mod normalize;
 mod real_fft;
 mod seamless;
-mod simd;
 mod stft;
 mod window;
 

@@ -15,8 +15,8 @@ use serde::{Deserialize, Serialize};
 use super::Window;
 use super::framing::{Framing, PadMode};
 use super::real_fft::{Bins, Buffers, RealFft};
-use super::simd::dispatch;
 use crate::error::{Error, Result};
+use crate::simd::dispatch;
 
 /// The largest `n_fft` that is accepted: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;

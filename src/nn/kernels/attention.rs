@@ -6,7 +6,7 @@ use rayon::prelude::*;
 
 use super::gemm::{Matrix, product};
 use super::math::softmax;
-use super::simd::dispatch;
+use crate::simd::dispatch;
 
 /// Queries per task.
 const QUERIES: usize = 64;

@@ -27,7 +27,7 @@ mod portable;
 #[cfg(test)]
 mod reference;
 pub(super) mod rnn;
-mod simd;
 mod tile;
+mod transform;
 mod transformed;
 pub(super) mod workspace;

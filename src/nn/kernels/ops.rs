@@ -5,10 +5,10 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape
 use super::attention::{self, Heads};
 use super::lanes::Level;
 use super::linear::Matrix;
-use super::simd::dispatch;
 use super::workspace::Workspace;
 use super::{lp_pool, math, pointwise};
 use crate::nn::{Activation, BatchNorm, LpPool2d};
+use crate::simd::dispatch;
 
 /// A scale and a shift per channel of dimension `axis`: 1, or the last.
 #[derive(Debug)]

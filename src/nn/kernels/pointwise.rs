@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::math::fold;
-use super::simd::dispatch;
+use crate::simd::dispatch;
 
 /// Values per task, about: 256 KiB.
 const TASK: usize = 1 << 16;

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 
 use super::math::{sigmoid, tanh};
 use super::panels::{Panels, Rows, product};
-use super::simd::dispatch;
+use crate::simd::dispatch;
 
 /// What a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,10 +13,11 @@ use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::axis::{Axis, Four, MAX_OUTPUTS, MAX_POINTS, Pair, Single};
-use super::lanes::{LANES, Lanes, Level, Work};
+use super::axis::{Axis, Four, Pair, Single};
+use super::lanes::{LANES, Level};
 use super::map::{Map, Shape};
 use super::tile::{Inputs, Outputs, Span, product};
+use super::transform::{Forward, Inverse};
 use super::workspace::Workspace;
 use crate::nn::{Activation, Pooling};
 
@@ -73,9 +74,9 @@ pub struct Transformed {
     out_channels: usize,
     time: Form,
     mel: Form,
-    weights: Vec<f32>, // [places][panels][taps][input blocks · 16][16]
-    bias: Vec<f32>,    // [panels · 16]
-    activation: Activation,
+    weights: Vec<f32>,  // [places][panels][taps][input blocks · 16][16]
+    pub bias: Vec<f32>, // [panels · 16]
+    pub activation: Activation,
 }
 
 impl Transformed {
@@ -145,28 +146,28 @@ impl Transformed {
 }
 
 /// One forward with the forms as types.
-struct Run<'a, T, W> {
-    layer: &'a Transformed,
-    x: &'a Map,
-    pooling: Option<Pooling>,
+pub struct Run<'a, T, W> {
+    pub layer: &'a Transformed,
+    pub x: &'a Map,
+    pub pooling: Option<Pooling>,
     level: Level,
     workspace: &'a Workspace,
     /// Taps along time that the product sums.
-    taps: usize,
+    pub taps: usize,
     /// Tiles in a row of them.
-    columns: usize,
+    pub columns: usize,
     axes: PhantomData<(T, W)>,
 }
 
 /// Some rows of tiles of one clip.
 #[derive(Debug, Clone, Copy)]
-struct Piece {
-    item: usize,
+pub struct Piece {
+    pub item: usize,
     /// The first row of tiles, and their number.
-    first: usize,
-    rows: usize,
+    pub first: usize,
+    pub rows: usize,
     /// Where they start among the rows of transformed tiles.
-    start: usize,
+    pub start: usize,
 }
 
 impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
@@ -184,7 +185,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
 
     const PLACES: usize = T::PRODUCTS * W::PRODUCTS;
     /// Rows of tiles that make an even number of rows, as pooling needs.
-    const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
+    pub const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
 
     fn forward(&self) -> Option<Map> {
         let Shape { batch, height, width, .. } = self.x.shape;
@@ -316,166 +317,5 @@ fn for_each<I: Send>(parallel: bool, items: Vec<I>, work: impl Fn(I) + Sync + Se
         items.into_par_iter().for_each(work);
     } else {
         items.into_iter().for_each(work);
-    }
-}
-
-/// The first step, for one block of channels.
-struct Forward<'a, T, W> {
-    run: &'a Run<'a, T, W>,
-    pieces: &'a [Piece],
-    block: usize,
-    tiles: usize,
-    y: &'a mut [f32], // [place][tile][16]
-}
-
-impl<T: Axis + Sync, W: Axis + Sync> Work for Forward<'_, T, W> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Self { run, pieces, block, tiles, y } = self;
-        let Shape { height, width, .. } = run.x.shape;
-        let (y, _) = y.as_chunks_mut::<LANES>();
-        let zeros = vec![0.0; width * LANES];
-        // Transformed along time: [T::PRODUCTS][columns with their padding][16].
-        let padded = run.columns * W::OUTPUTS + W::INPUTS - W::OUTPUTS;
-        let mut along_time = vec![[0.0; LANES]; T::PRODUCTS * padded];
-        let row_of = |item: usize, row: Option<usize>| match row {
-            Some(row) if row < height => {
-                let start = (item * height + row) * run.x.shape.row() + block * width * LANES;
-                &run.x.values[start..start + width * LANES]
-            }
-            _ => &zeros,
-        };
-        for piece in pieces {
-            for row in 0..piece.rows + run.taps - 1 {
-                // Before the first output: the tile's own inputs, or the taps that the product sums.
-                let first = (piece.first + row) * T::OUTPUTS;
-                let before = T::BEFORE + run.taps / 2;
-                let mut rows = [&zeros[..]; MAX_POINTS];
-                for i in 0..T::INPUTS {
-                    rows[i] = row_of(piece.item, (first + i).checked_sub(before));
-                }
-                let rows = rows.map(|row| row.as_chunks::<LANES>().0);
-                for (column, part) in (0..width).flat_map(|column| (0..L::PARTS).map(move |part| (column, part))) {
-                    let mut x = [L::splat(0.0); MAX_POINTS];
-                    for i in 0..T::INPUTS {
-                        x[i] = L::load(&rows[i][column], part);
-                    }
-                    let values = T::forward(x);
-                    for i in 0..T::PRODUCTS {
-                        values[i].store(&mut along_time[i * padded + column + W::BEFORE], part);
-                    }
-                }
-                let start = (piece.start + row) * run.columns;
-                let places = (0..run.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
-                for (column, i) in places {
-                    for part in 0..L::PARTS {
-                        let mut x = [L::splat(0.0); MAX_POINTS];
-                        for j in 0..W::INPUTS {
-                            x[j] = L::load(&along_time[i * padded + column * W::OUTPUTS + j], part);
-                        }
-                        let values = W::forward(x);
-                        for j in 0..W::PRODUCTS {
-                            values[j].store(&mut y[(i * W::PRODUCTS + j) * tiles + start + column], part);
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// The last step, for some rows of tiles.
-struct Inverse<'a, T, W> {
-    run: &'a Run<'a, T, W>,
-    piece: Piece,
-    tiles: usize,
-    products: &'a [f32], // [place][panel][tile][16]
-    y: &'a mut [f32],    // [row][panel][column][16]
-}
-
-impl<T: Axis + Sync, W: Axis + Sync> Work for Inverse<'_, T, W> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Self { run, piece, tiles, products, y } = self;
-        let (products, _) = products.as_chunks::<LANES>();
-        let (bias, _) = run.layer.bias.as_chunks::<LANES>();
-        let panels = bias.len();
-        let (y, _) = y.as_chunks_mut::<LANES>();
-        let pooled = run.pooling.is_some();
-        let width = if pooled { run.x.shape.width / 2 } else { run.x.shape.width };
-        let height = y.len() / (panels * width);
-        let step = Run::<T, W>::STEP;
-        let panels_in_parts = (0..panels).flat_map(|panel| (0..L::PARTS).map(move |part| (panel, part)));
-        for (panel, part) in panels_in_parts {
-            let bias = L::load(&bias[panel], part);
-            for row in (0..piece.rows).step_by(step) {
-                for column in 0..run.columns {
-                    // An even number of rows, outputs as they are before pooling.
-                    let mut out = [[L::splat(0.0); MAX_OUTPUTS]; MAX_OUTPUTS];
-                    for i in 0..step.min(piece.rows - row) {
-                        let tile = (piece.start + row + i) * run.columns + column;
-                        let first = i * T::OUTPUTS;
-                        let mut along_mel = [[L::splat(0.0); MAX_POINTS]; MAX_OUTPUTS];
-                        for j in 0..W::PRODUCTS {
-                            let mut m = [L::splat(0.0); MAX_POINTS];
-                            for i in 0..T::PRODUCTS {
-                                let place = i * W::PRODUCTS + j;
-                                m[i] = L::load(&products[(place * panels + panel) * tiles + tile], part);
-                            }
-                            let values = T::inverse(m);
-                            for i in 0..T::OUTPUTS {
-                                along_mel[i][j] = values[i];
-                            }
-                        }
-                        for i in 0..T::OUTPUTS {
-                            let values = W::inverse(along_mel[i]);
-                            for j in 0..W::OUTPUTS {
-                                out[first + i][j] = run.layer.activation.of(values[j].add(bias));
-                            }
-                        }
-                    }
-                    let (top, left) = (row * T::OUTPUTS, column * W::OUTPUTS);
-                    let mut put = |row: usize, column: usize, value: L| {
-                        if row < height && column < width {
-                            value.store(&mut y[(row * panels + panel) * width + column], part);
-                        }
-                    };
-                    match run.pooling {
-                        None => {
-                            for i in 0..step * T::OUTPUTS {
-                                for j in 0..W::OUTPUTS {
-                                    put(top + i, left + j, out[i][j]);
-                                }
-                            }
-                        }
-                        Some(pooling) => {
-                            for i in 0..step * T::OUTPUTS / 2 {
-                                for j in 0..W::OUTPUTS / 2 {
-                                    let (upper, lower) = (out[2 * i], out[2 * i + 1]);
-                                    let window = [upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]];
-                                    put(top / 2 + i, left / 2 + j, pool(pooling, window));
-                                }
-                            }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// One window of 2 x 2.
-#[inline(always)]
-fn pool<L: Lanes>(pooling: Pooling, [a, b, c, d]: [L; 4]) -> L {
-    let max = || a.max(b).max(c.max(d));
-    let sum = || a.add(b).add(c.add(d));
-    match pooling {
-        Pooling::Avg => sum().mul(L::splat(0.25)),
-        Pooling::Max => max(),
-        Pooling::AvgMax => sum().mul_add(L::splat(0.25), max()),
     }
 }

@@ -7,7 +7,7 @@ use pulp::{Arch, Simd, WithSimd};
 ///
 /// `FnMut`, because the mark of a closure does not reach the function by which it would be called as an `FnOnce`.
 #[inline(always)]
-pub(super) fn dispatch<R>(work: impl FnMut() -> R) -> R {
+pub(crate) fn dispatch<R>(work: impl FnMut() -> R) -> R {
     Arch::new().dispatch(Work(work))
 }
 
