@@ -352,7 +352,7 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
             let clip = Waveform::open(real(&format!("audio/speech-commands/{word}.wav")).unwrap()).unwrap();
             let got = values(&model.forward(&WaveformBatch::from(&clip)).unwrap().logits);
             // From the recording: MFCC within 1e-3 of librosa's.
-            assert_close(&format!("{word}, from the recording"), &got, &logits, 1e-3, 0.0);
+            assert_close(&format!("{word}, from the recording"), &got, &logits, 1e-4, 0.0);
         }
     }
 }
