@@ -52,11 +52,12 @@ fn main() -> Result<(), Failure> {
     let validate = || {
         // The checkpoint as it would be loaded: folded and packed.
         let model = net.config().load(&parameters.weights()?, &device)?;
-        Ok(measure(&*model, &validation)?.0)
+        Ok(Some(measure(&*model, &validation)?.0))
     };
     let checkpoint = args.out.join("model.safetensors");
     let forward = |clips: &[usize], random: &mut _| net.forward(&train, clips, random);
-    fit(&parameters, &args.settings, train.len(), &checkpoint, forward, validate)?;
+    let length = |clip: usize| if args.model == Kind::Gru { train[clip].waveform.n_samples() } else { 0 };
+    fit(&parameters, &args.settings, train.len(), length, &checkpoint, forward, validate)?;
 
     let tagger = Tagger::open(&args.out, &device)?;
     let (measure, right) = measure(tagger.model(), &test)?;

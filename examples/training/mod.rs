@@ -53,15 +53,16 @@ pub struct Measure {
 const LONGEST_GRADIENT: f64 = 5.0;
 
 /// Trains until `epochs` are over or the validation loss has not fallen for `patience` of them; whenever it falls, `checkpoint` is
-/// written. `forward` gives logits and targets, both `[n, n_classes]`, for some of the `n_clips` clips; `validate` measures the
+/// written. Clips of about the same `length` share a batch. Without a measure from `validate` it is written after each epoch, and the last one counts. `forward` gives logits and targets, both `[n, n_classes]`, for some of the `n_clips` clips; `validate` measures the
 /// model as it is.
 pub fn fit(
     parameters: &Trainable,
     settings: &Settings,
     n_clips: usize,
+    length: impl Fn(usize) -> usize,
     checkpoint: &Path,
     mut forward: impl FnMut(&[usize], &mut Random) -> Result<(Tensor, Tensor), Failure>,
-    mut validate: impl FnMut() -> Result<Measure, Failure>,
+    mut validate: impl FnMut() -> Result<Option<Measure>, Failure>,
 ) -> Result<(), Failure> {
     let params = ParamsAdamW { lr: settings.rate, weight_decay: settings.decay, ..Default::default() };
     let mut optimiser = AdamW::new(parameters.vars(), params)?;
@@ -70,10 +71,10 @@ pub fn fit(
     for epoch in 0..settings.epochs {
         let start = Instant::now();
         let mut random = Random::stream(settings.seed, epoch as u64);
-        let order = random.permutation(n_clips);
+        let batches = batches(n_clips, settings.batch, &length, &mut random);
         parameters.set_training(true);
         let (mut loss_sum, mut right, mut seen) = (0.0, 0, 0);
-        for (i, clips) in order.chunks(settings.batch).enumerate() {
+        for (i, clips) in batches.iter().enumerate() {
             let done = (epoch * n_batches + i) as f64 / (settings.epochs * n_batches) as f64;
             optimiser.set_learning_rate(settings.rate * schedule(done));
             let (logits, targets) = forward(clips, &mut random)?;
@@ -89,19 +90,23 @@ pub fn fit(
             progress(epoch + 1, settings.epochs, i + 1, n_batches, so_far)?;
         }
         parameters.set_training(false);
-        let Measure { loss, accuracy } = validate()?;
-        let better = loss < best;
+        let measure = validate()?;
+        let loss = measure.map(|measure| measure.loss);
+        let better = loss.is_none_or(|loss| loss < best);
         println!(
-            "epoch {:3}: training loss {:.4}, accuracy {:.4}; validation loss {loss:.4}, accuracy {accuracy:.4}; {:.1} s{}",
+            "epoch {:3}: training loss {:.4}, accuracy {:.4}{}; {:.1} s{}",
             epoch + 1,
             loss_sum / seen as f64,
             right as f64 / seen as f64,
+            measure.map_or(String::new(), |Measure { loss, accuracy }| {
+                format!("; validation loss {loss:.4}, accuracy {accuracy:.4}")
+            }),
             start.elapsed().as_secs_f64(),
-            if better { " *" } else { "" }
+            if better && loss.is_some() { " *" } else { "" }
         );
         since += 1;
         if better {
-            (best, since) = (loss, 0);
+            (best, since) = (loss.unwrap_or(best), 0);
             parameters.save(checkpoint)?;
         }
         if since == settings.patience {
@@ -110,6 +115,14 @@ pub fn fit(
         }
     }
     Ok(())
+}
+
+/// All clips in random order, in batches of clips of similar length.
+fn batches(n_clips: usize, size: usize, length: impl Fn(usize) -> usize, random: &mut Random) -> Vec<Vec<usize>> {
+    let mut order = random.permutation(n_clips);
+    order.chunks_mut(12 * size).for_each(|some| some.sort_by_key(|&clip| length(clip)));
+    let batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
+    random.permutation(batches.len()).into_iter().map(|i| batches[i].clone()).collect()
 }
 
 /// The share of the highest learning rate after this share of the training.
@@ -204,16 +217,4 @@ pub fn describe(folder: &Path, config: &ModelConfig, labels: &LabelSet) -> Resul
     std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(config)? + "\n")?;
     let names: String = labels.iter().map(|label| label.name.clone() + "\n").collect();
     Ok(std::fs::write(folder.join("labels.txt"), names)?)
-}
-
-/// The clip played `factor` times as fast, by linear interpolation.
-pub fn change_speed(samples: &[f32], factor: f64) -> Vec<f32> {
-    let n = (samples.len() as f64 / factor) as usize;
-    let value = |i: usize| {
-        let place = i as f64 * factor;
-        let (left, share) = (place as usize, place.fract() as f32);
-        let right = samples[(left + 1).min(samples.len() - 1)];
-        samples[left.min(samples.len() - 1)] * (1.0 - share) + right * share
-    };
-    (0..n.max(1)).map(value).collect()
 }
