@@ -81,7 +81,7 @@ impl Linear {
     }
 
     /// Outputs.
-    pub(super) fn out_features(&self) -> usize {
+    pub(crate) fn out_features(&self) -> usize {
         self.op.out_features
     }
 
