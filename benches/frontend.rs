@@ -5,13 +5,15 @@
 //! clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the transform as
 //! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine.
 
+mod turns;
+
 use std::hint::black_box;
 
 use clipwise::frontend::{Complex, LogMel, LogMelConfig, Stft};
-use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::ThreadPoolBuilder;
 use realfft::RealFftPlanner;
+use turns::{compare, side};
 
 const CONFIG: LogMelConfig = LogMelConfig::PANNS_32K;
 
@@ -71,7 +73,7 @@ fn dft_matrix(samples: &[f32], matrices: &[Array2<f32>; 2], filters: &Array2<f32
     power.dot(&filters.t()).mapv(|x| 10.0 * x.max(CONFIG.amin).log10())
 }
 
-fn benches(criterion: &mut Criterion) {
+fn main() {
     let samples = clip();
     let log_mel = LogMel::new(&CONFIG).expect("a preset");
     let stft = Stft::new(&CONFIG.stft()).expect("a preset");
@@ -80,14 +82,12 @@ fn benches(criterion: &mut Criterion) {
     let mut out = vec![0.0; log_mel.n_frames(samples.len()) * CONFIG.n_mels];
 
     ThreadPoolBuilder::new().num_threads(1).build_global().expect("the first use of the pool");
-    let mut group = criterion.benchmark_group("log-mel, 10 s at 32 kHz, 1 thread");
-    group.sample_size(20);
-    group.bench_function("log_mel", |b| b.iter(|| log_mel.compute_into(black_box(&samples), &mut out)));
-    group.bench_function("stft", |b| b.iter(|| stft.power(black_box(&samples))));
-    group.bench_function("naive", |b| b.iter(|| naive(black_box(&samples), stft.window(), &filters)));
-    group.bench_function("dft_matrix", |b| b.iter(|| dft_matrix(black_box(&samples), &matrices, &filters)));
-    group.finish();
+    turns::title("log-mel of 10 s at 32 kHz");
+    let sides = vec![
+        side("log_mel", || log_mel.compute_into(black_box(&samples), &mut out)),
+        side("stft", || stft.power(black_box(&samples))),
+        side("naive", || naive(black_box(&samples), stft.window(), &filters)),
+        side("dft_matrix", || dft_matrix(black_box(&samples), &matrices, &filters)),
+    ];
+    compare("log-mel", 25, sides);
 }
-
-criterion_group!(frontend, benches);
-criterion_main!(frontend);

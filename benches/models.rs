@@ -5,9 +5,7 @@
 
 #[path = "../tests/common/mod.rs"]
 mod common;
-
-use std::hint::black_box;
-use std::time::Duration;
+mod turns;
 
 use candle_core::{Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{BatchNorm, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear, VarBuilder};
@@ -16,7 +14,7 @@ use clipwise::models::{cnn14, leenet};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{TaggingModel, WaveformBatch};
 use common::{cnn14_tensors, hashed, leenet_tensors, max_difference, signal, values};
-use criterion::{Criterion, criterion_group, criterion_main};
+use turns::{compare, side, wanted};
 
 /// CNN14 after its front end, written with candle-nn.
 struct PlainCnn14 {
@@ -66,7 +64,7 @@ impl PlainCnn14 {
     }
 }
 
-fn cnn14(criterion: &mut Criterion) {
+fn cnn14() {
     let device = Device::Cpu;
     let config = cnn14::Config::AUDIOSET_32K;
     let tensors = cnn14_tensors(config.channels, config.embedding_dim, config.n_classes, 1).tensors();
@@ -86,20 +84,18 @@ fn cnn14(criterion: &mut Criterion) {
     let ours = model.forward_features(&log_mel).unwrap().clipwise_output;
     assert!(max_difference(&values(&ours), &values(&plain.forward(&log_mel).unwrap())) < 1e-5);
 
-    let mut group = criterion.benchmark_group("cnn14 10 s");
-    group.sample_size(10).warm_up_time(Duration::from_secs(3)).measurement_time(Duration::from_secs(25));
-    group.bench_function("trunk", |b| b.iter(|| black_box(model.forward_features(&log_mel).unwrap())));
-    group.bench_function("trunk, plain candle", |b| b.iter(|| black_box(plain.forward(&log_mel).unwrap())));
-    group.bench_function("whole", |b| b.iter(|| black_box(model.forward(&batch).unwrap())));
+    let trunk = vec![
+        side("ours", || model.forward_features(&log_mel).unwrap()),
+        side("plain candle", || plain.forward(&log_mel).unwrap()),
+    ];
+    compare("cnn14 10 s, trunk", 7, trunk);
     // Plain candle has no front end: it gets ours.
-    group.bench_function("whole, plain candle", |b| {
-        b.iter(|| {
-            let log_mel = model.log_mel().compute(&batch.rows()[0]).unwrap();
-            let log_mel = Tensor::from_iter(log_mel, &device).unwrap().reshape(shape).unwrap();
-            black_box(plain.forward(&log_mel).unwrap())
-        })
-    });
-    group.finish();
+    let whole_of_candle = || {
+        let log_mel = model.log_mel().compute(&batch.rows()[0]).unwrap();
+        plain.forward(&Tensor::from_iter(log_mel, &device).unwrap().reshape(shape).unwrap()).unwrap()
+    };
+    let whole = vec![side("ours", || model.forward(&batch).unwrap()), side("plain candle", whole_of_candle)];
+    compare("cnn14 10 s, whole", 7, whole);
 }
 
 /// LeeNet11 written with candle-nn.
@@ -142,16 +138,14 @@ impl PlainLeeNet11 {
     }
 }
 
-fn ced_tiny(criterion: &mut Criterion) {
+fn ced_tiny() {
     let tagger = clipwise::Tagger::bundled(&Device::Cpu).unwrap();
     let batch = WaveformBatch::new(vec![signal(160_000, 16_000, 1)], 16_000).unwrap();
-    let mut group = criterion.benchmark_group("ced-tiny 10 s");
-    group.sample_size(20).measurement_time(Duration::from_secs(10));
-    group.bench_function("whole", |b| b.iter(|| black_box(tagger.model().forward(&batch).unwrap())));
-    group.finish();
+    // candle has no CED: its time by itself.
+    compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch).unwrap())]);
 }
 
-fn leenet11(criterion: &mut Criterion) {
+fn leenet11() {
     let config = leenet::Config::LEENET11;
     let tensors = leenet_tensors(&config, 1).tensors();
     let weights = VarBuilder::from_tensors(tensors.iter().cloned().collect(), candle_core::DType::F32, &Device::Cpu);
@@ -159,14 +153,12 @@ fn leenet11(criterion: &mut Criterion) {
     let weights = clipwise::Weights::from_tensors(tensors).unwrap();
     let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
     let batch = WaveformBatch::new(vec![signal(320_000, 32_000, 1)], 32_000).unwrap();
-    let mut group = criterion.benchmark_group("leenet11 10 s");
-    group.sample_size(10).measurement_time(Duration::from_secs(10));
     let x = Tensor::new(batch.rows()[0].as_slice(), &Device::Cpu).unwrap().reshape((1, 1, 320_000)).unwrap();
     let ours = values(&model.forward(&batch).unwrap().clipwise_output);
     assert!(max_difference(&ours, &values(&plain.forward(&x).unwrap())) < 1e-5);
-    group.bench_function("whole", |b| b.iter(|| black_box(model.forward(&batch).unwrap())));
-    group.bench_function("whole, plain candle", |b| b.iter(|| black_box(plain.forward(&x).unwrap())));
-    group.finish();
+    let sides =
+        vec![side("ours", || model.forward(&batch).unwrap()), side("plain candle", || plain.forward(&x).unwrap())];
+    compare("leenet11 10 s, whole", 9, sides);
 }
 
 /// Two layers as one would stack candle-nn's: one direction, which is all that its layers have.
@@ -200,10 +192,8 @@ fn plain_recurrent(rnn: &Rnn, x: &Tensor) -> Result<Tensor> {
     Ok(x)
 }
 
-fn recurrent(criterion: &mut Criterion) {
+fn recurrent() {
     for (name, cell) in [("gru", Cell::Gru), ("lstm", Cell::Lstm)] {
-        let mut group = criterion.benchmark_group(format!("{name} 2 x 256, 1000 frames of 64"));
-        group.sample_size(10).measurement_time(Duration::from_secs(10));
         for batch in [1, 16] {
             let x =
                 Tensor::from_vec(hashed("x", batch * 64_000, -1.0, 1.0, 1), (batch, 1000, 64), &Device::Cpu).unwrap();
@@ -215,21 +205,26 @@ fn recurrent(criterion: &mut Criterion) {
                 };
                 let rnn = Rnn::new(config, parameter).unwrap();
                 let directions = if bidirectional { "both directions" } else { "one direction" };
-                group.bench_function(format!("batch {batch}, {directions}"), |b| {
-                    b.iter(|| black_box(rnn.forward(&x, None, None).unwrap()))
-                });
+                let mut sides = vec![side("ours", || rnn.forward(&x, None, None).unwrap())];
                 if !bidirectional {
                     let ours = values(&rnn.forward(&x, None, None).unwrap().0);
                     assert!(max_difference(&ours, &values(&plain_recurrent(&rnn, &x).unwrap())) < 1e-5);
-                    group.bench_function(format!("batch {batch}, {directions}, plain candle"), |b| {
-                        b.iter(|| black_box(plain_recurrent(&rnn, &x).unwrap()))
-                    });
+                    sides.push(side("plain candle", || plain_recurrent(&rnn, &x).unwrap()));
                 }
+                compare(&format!("{name} 2 x 256, 1000 frames of 64, batch {batch}, {directions}"), 7, sides);
             }
         }
-        group.finish();
     }
 }
 
-criterion_group!(benches, cnn14, leenet11, ced_tiny, recurrent);
-criterion_main!(benches);
+fn main() {
+    turns::title("models");
+    type Case = (&'static str, fn());
+    let cases: [Case; 4] = [
+        ("cnn14 10 s, trunk, whole", cnn14),
+        ("leenet11 10 s, whole", leenet11),
+        ("ced-tiny 10 s, whole", ced_tiny),
+        ("gru lstm 2 x 256, 1000 frames of 64, batch, one both directions", recurrent),
+    ];
+    cases.into_iter().filter(|(names, _)| wanted(names)).for_each(|(_, case)| case());
+}

@@ -309,6 +309,31 @@ fn presets_load_what_they_say() {
 }
 
 #[test]
+fn front_ends_that_cannot_work_are_typed_errors() {
+    use clipwise::frontend::{DeltaConfig, Normalize};
+    use clipwise::models::features::{Deltas, Features};
+    let deltas =
+        |orders: usize, config: DeltaConfig| FeaturesConfig { deltas: Some(Deltas { orders, config }), ..five() };
+    let far = DeltaConfig { width: (1 << 40) + 1, ..DeltaConfig::LIBROSA };
+    let statistics = Normalize::DataSet { mean: vec![0.0; 4], std: vec![1.0; 4] };
+    for config in [
+        deltas(9, DeltaConfig::LIBROSA),
+        deltas(usize::MAX, DeltaConfig::TORCHAUDIO),
+        deltas(1, DeltaConfig { width: 4, ..DeltaConfig::LIBROSA }),
+        deltas(1, far),
+        deltas(1, DeltaConfig { width: usize::MAX, ..DeltaConfig::LIBROSA }),
+        FeaturesConfig { normalize: Some(statistics), ..five() },
+    ] {
+        assert!(matches!(Features::new(&config), Err(Error::Config { .. })), "{config:?}");
+    }
+    let features = Features::new(&deltas(2, DeltaConfig::LIBROSA)).unwrap();
+    assert_eq!((features.config().n_features(), features.min_samples()), (15, 8 * 160));
+    assert_eq!(features.compute(&signal(1280, 16_000, 1)).unwrap().dim(), (9, 15));
+    assert!(matches!(features.compute(&[0.0; 1279]), Err(Error::TooShort { needed: 1280, got: 1279 })));
+    assert_eq!(Features::new(&FeaturesConfig::MFCC_39).unwrap().compute(&[0.1; 16_000]).unwrap().dim(), (101, 39));
+}
+
+#[test]
 fn the_published_speech_commands_lstm_equals_pytorch() {
     let Some(folder) = real("real/lstm-speech-commands") else { return };
     let wanted = Weights::open(folder.join("expected_examples.safetensors")).unwrap();

@@ -1,14 +1,15 @@
 //! What is timed: a part of a model with its input, as a function without arguments.
 //!
-//! A further model is a variant of [`Model`] with its configuration, seeded weights in `seeded` where none are in the box,
-//! and an arm of [`network`].
+//! A further model is a variant of [`Model`] with its configuration and an arm of [`network`].
 
 use std::path::Path;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
 use clipwise::frontend::{LogMel, LogMelConfig};
-use clipwise::models::{Ced, Cnn14, LeeNet, cnn14, leenet};
+use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
+use clipwise::nn::{Cell, Rnn, RnnConfig};
+use clipwise::weights::Trainable;
 use clipwise::{Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
 
 use crate::seeded;
@@ -26,6 +27,10 @@ pub enum Model {
     #[value(name = "leenet11")]
     LeeNet11,
     CedTiny,
+    /// M5 on the raw waveform at 8 kHz, 35 classes.
+    M5,
+    /// A bidirectional GRU, 2 layers of 256, over 100 frames a second of 64 values: the recurrent layers alone.
+    Gru,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -36,9 +41,12 @@ pub enum Part {
 }
 
 impl Model {
-    fn config(self) -> Result<ModelConfig, Failure> {
+    /// `None` for what is not a model by itself.
+    fn config(self) -> Result<Option<ModelConfig>, Failure> {
         let full = cnn14::Config::AUDIOSET_32K;
-        Ok(match self {
+        Ok(Some(match self {
+            Self::Gru => return Ok(None),
+            Self::M5 => ModelConfig::M5(m5::Config::M5),
             Self::Cnn14 => ModelConfig::Cnn14(full),
             Self::Cnn14Narrow => {
                 let channels = full.channels.map(|channels| channels / 8);
@@ -46,14 +54,15 @@ impl Model {
             }
             Self::LeeNet11 => ModelConfig::LeeNet(leenet::Config::LEENET11),
             Self::CedTiny => serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"))?,
-        })
+        }))
     }
 
     /// The name in `clipwise::models::MODELS`; `None` for one that is not there.
     fn preset(self) -> Option<&'static str> {
         match self {
             Self::Cnn14 => Some("cnn14"),
-            Self::Cnn14Narrow => None,
+            Self::Cnn14Narrow | Self::Gru => None,
+            Self::M5 => Some("m5"),
             Self::LeeNet11 => Some("leenet11"),
             Self::CedTiny => Some("ced-tiny"),
         }
@@ -63,6 +72,11 @@ impl Model {
         Ok(match config {
             ModelConfig::Cnn14(config) => seeded::cnn14(config)?,
             ModelConfig::LeeNet(config) => seeded::leenet(config)?,
+            ModelConfig::M5(config) => {
+                let parameters = Trainable::new(&Device::Cpu, 1);
+                M5::build(config, &parameters.loader())?;
+                parameters.weights()?
+            }
             ModelConfig::Ced(_) => {
                 Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?
             }
@@ -73,7 +87,7 @@ impl Model {
 
 /// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
 pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    let mut config = model.config()?;
+    let Some(mut config) = model.config()? else { return gru(part, seconds, batch, weights) };
     let clips = |sample_rate: u32| -> Vec<Vec<f32>> {
         let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
         (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect()
@@ -82,6 +96,7 @@ pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Op
         ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
         ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
         ModelConfig::LeeNet(config) => (config.sample_rate, None),
+        ModelConfig::M5(config) => (config.sample_rate, None),
         _ => return Err("this model cannot be timed yet".into()),
     };
     if part == Part::Frontend {
@@ -130,8 +145,31 @@ fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f
             Ok(Box::new(move || Ok(model.forward_features(&features).map(drop)?)))
         }
         ModelConfig::LeeNet(config) => whole(LeeNet::load(config, weights, &device)?, clips),
+        ModelConfig::M5(config) => whole(M5::load(config, weights, &device)?, clips),
         _ => Err("this model cannot be timed yet".into()),
     }
+}
+
+/// Two bidirectional layers of 256, as PyTorch's `GRU(64, 256, 2, batch_first=True, bidirectional=True)`.
+fn gru(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
+    if part == Part::Frontend {
+        return Err("these are recurrent layers alone: they have no front end".into());
+    }
+    let config = RnnConfig { cell: Cell::Gru, inputs: 64, hidden: 256, n_layers: 2, bidirectional: true, bias: true };
+    let rnn = match weights {
+        Some(path) => Rnn::load(&Weights::open(path)?.loader(&Device::Cpu), config)?,
+        None => Rnn::new(config, |name, shape| {
+            let seed = name.bytes().fold(0u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+            // PyTorch's initial values: within ± 1 / √hidden; the noise has a tenth.
+            let values = seeded::noise(shape.iter().product(), seed).into_iter().map(|x| x * 0.6).collect();
+            Tensor::from_vec(values, shape, &Device::Cpu)
+                .map_err(|source| clipwise::Error::Tensor { context: "making seeded weights", source })
+        })?,
+    };
+    let n_frames = ((seconds * 100.0).round() as usize).max(1);
+    let frames = seeded::noise(batch * n_frames * 64, 1);
+    let x = Tensor::from_vec(frames, (batch, n_frames, 64), &Device::Cpu)?;
+    Ok(Box::new(move || Ok(rnn.forward(&x, None, None).map(drop)?)))
 }
 
 fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {

@@ -93,7 +93,7 @@ fn main() -> Result<(), Failure> {
         None => Ok(None),
     };
     let checkpoint = args.out.join("model.safetensors");
-    fit(&parameters, &args.settings, train.len(), |_| 0, &checkpoint, forward, validate)?;
+    fit(&parameters, &args.settings, train.len(), None, &checkpoint, forward, validate)?;
 
     if args.validate.is_none() {
         let tagger = Tagger::open(&args.out, &device)?;

@@ -56,8 +56,9 @@ fn main() -> Result<(), Failure> {
     };
     let checkpoint = args.out.join("model.safetensors");
     let forward = |clips: &[usize], random: &mut _| net.forward(&train, clips, random);
-    let length = |clip: usize| if args.model == Kind::Gru { train[clip].waveform.n_samples() } else { 0 };
-    fit(&parameters, &args.settings, train.len(), length, &checkpoint, forward, validate)?;
+    let lengths: Vec<usize> = train.iter().map(|clip| clip.waveform.n_samples()).collect();
+    let lengths = (args.model == Kind::Gru).then_some(lengths.as_slice());
+    fit(&parameters, &args.settings, train.len(), lengths, &checkpoint, forward, validate)?;
 
     let tagger = Tagger::open(&args.out, &device)?;
     let (measure, right) = measure(tagger.model(), &test)?;

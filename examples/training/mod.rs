@@ -53,13 +53,13 @@ pub struct Measure {
 const LONGEST_GRADIENT: f64 = 5.0;
 
 /// Trains until `epochs` are over or the validation loss has not fallen for `patience` of them; whenever it falls, `checkpoint` is
-/// written. Clips of about the same `length` share a batch. Without a measure from `validate` it is written after each epoch, and the last one counts. `forward` gives logits and targets, both `[n, n_classes]`, for some of the `n_clips` clips; `validate` measures the
+/// written. With `lengths`, clips of about the same length share a batch. Without a measure from `validate` it is written after each epoch, and the last one counts. `forward` gives logits and targets, both `[n, n_classes]`, for some of the `n_clips` clips; `validate` measures the
 /// model as it is.
 pub fn fit(
     parameters: &Trainable,
     settings: &Settings,
     n_clips: usize,
-    length: impl Fn(usize) -> usize,
+    lengths: Option<&[usize]>,
     checkpoint: &Path,
     mut forward: impl FnMut(&[usize], &mut Random) -> Result<(Tensor, Tensor), Failure>,
     mut validate: impl FnMut() -> Result<Option<Measure>, Failure>,
@@ -71,7 +71,7 @@ pub fn fit(
     for epoch in 0..settings.epochs {
         let start = Instant::now();
         let mut random = Random::stream(settings.seed, epoch as u64);
-        let batches = batches(n_clips, settings.batch, &length, &mut random);
+        let batches = batches(n_clips, settings.batch, lengths, &mut random);
         parameters.set_training(true);
         let (mut loss_sum, mut right, mut seen) = (0.0, 0, 0);
         for (i, clips) in batches.iter().enumerate() {
@@ -117,10 +117,11 @@ pub fn fit(
     Ok(())
 }
 
-/// All clips in random order, in batches of clips of similar length.
-fn batches(n_clips: usize, size: usize, length: impl Fn(usize) -> usize, random: &mut Random) -> Vec<Vec<usize>> {
+/// All clips in random order, in batches; of clips of similar length where lengths are given.
+fn batches(n_clips: usize, size: usize, lengths: Option<&[usize]>, random: &mut Random) -> Vec<Vec<usize>> {
     let mut order = random.permutation(n_clips);
-    order.chunks_mut(12 * size).for_each(|some| some.sort_by_key(|&clip| length(clip)));
+    let Some(lengths) = lengths else { return order.chunks(size).map(<[usize]>::to_vec).collect() };
+    order.chunks_mut(12 * size).for_each(|some| some.sort_by_key(|&clip| lengths[clip]));
     let batches: Vec<Vec<usize>> = order.chunks(size).map(<[usize]>::to_vec).collect();
     random.permutation(batches.len()).into_iter().map(|i| batches[i].clone()).collect()
 }

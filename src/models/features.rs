@@ -9,6 +9,9 @@ use crate::frontend::{
 };
 use crate::{Error, Result};
 
+/// No front end needs a longer clip for its first frames: 17 minutes at 16 kHz.
+const MAX_MIN_SAMPLES: usize = 1 << 24;
+
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -118,6 +121,10 @@ impl Features {
             _ => 1,
         };
         features.min_samples = features.samples_for(needed)?;
+        if features.min_samples > MAX_MIN_SAMPLES {
+            let reason = format!("the deltas need {needed} frames, more than {MAX_MIN_SAMPLES} samples");
+            return Err(Error::config("width", needed, reason));
+        }
         // Settings of the deltas and of the normalisation are checked where they are used: here, on silence.
         let n_features = features.compute(&vec![0.0; features.min_samples])?.ncols();
         if n_features != config.n_features() {

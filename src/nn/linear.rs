@@ -2,7 +2,9 @@
 
 use candle_core::{Device, Tensor};
 
+use super::kernels::linear::Matrix;
 use super::kernels::ops::LinearOp;
+use super::kernels::workspace::Workspace;
 use super::{Activation, has_kernels};
 use crate::error::Context;
 use crate::weights::{Init, Loader};
@@ -11,9 +13,20 @@ use crate::{Error, Result};
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
 #[derive(Debug)]
 pub struct Linear {
-    op: LinearOp,
-    /// Elsewhere than on the CPU, and in training: `[out, in]` and `[out]`.
-    tensors: Option<(Tensor, Tensor)>,
+    out_features: usize,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Packed for the kernel.
+    Cpu(LinearOp),
+    /// As tensors: elsewhere than on the CPU, and in training.
+    Tensors {
+        weight: Tensor, // [out, in]
+        bias: Tensor,   // [out]
+        activation: Activation,
+    },
 }
 
 impl Linear {
@@ -26,8 +39,7 @@ impl Linear {
             let init = Init::of_fan_in(in_features);
             let weight = weights.parameter("weight", (out_features, in_features), init)?;
             let bias = weights.parameter("bias", out_features, init)?;
-            let op = LinearOp { weight: Vec::new(), bias: Vec::new(), activation, in_features, out_features };
-            return Ok(Self { op, tensors: Some((weight, bias)) });
+            return Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } });
         }
         let weight = weights.get_vec("weight", &[out_features, in_features])?;
         let bias = weights.get_vec("bias", &[out_features])?;
@@ -46,14 +58,15 @@ impl Linear {
             return Err(Error::config("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
-        let mut op = LinearOp { weight, bias, activation, in_features, out_features };
         if device.is_cpu() {
-            return Ok(Self { op, tensors: None });
+            let matrix = Matrix::pack(&weight, in_features, out_features);
+            let op = LinearOp { matrix, bias, activation, workspace: Workspace::default() };
+            return Ok(Self { out_features, kind: Kind::Cpu(op) });
         }
-        let (weight, bias) = (std::mem::take(&mut op.weight), std::mem::take(&mut op.bias));
         let weight = Tensor::from_vec(weight, (out_features, in_features), device);
         let tensors = weight.and_then(|weight| Ok((weight, Tensor::from_vec(bias, out_features, device)?)));
-        Ok(Self { op, tensors: Some(tensors.context("moving weights to the device")?) })
+        let (weight, bias) = tensors.context("moving weights to the device")?;
+        Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } })
     }
 
     /// `x` `[batch, in]` or `[batch, n_tokens, in]` to the same with `out`. A row's result does not depend on the rest.
@@ -61,9 +74,9 @@ impl Linear {
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit or `x` is on another device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.tensors {
-            Some(tensors) => self.on_device(x, tensors),
-            None => contiguous(x).and_then(|x| x.apply_op1_no_bwd(&self.op)),
+        match &self.kind {
+            Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op1_no_bwd(op)),
+            Kind::Tensors { weight, bias, activation } => on_device(x, weight, bias, *activation),
         }
         .context("a linear layer")
     }
@@ -73,22 +86,23 @@ impl Linear {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        match &self.tensors {
-            Some(tensors) => self.on_device(x, tensors).and_then(|y| y + residual),
-            None => contiguous(x).and_then(|x| x.apply_op2_no_bwd(&contiguous(residual)?, &self.op)),
+        match &self.kind {
+            Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op2_no_bwd(&contiguous(residual)?, op)),
+            Kind::Tensors { weight, bias, activation } => {
+                on_device(x, weight, bias, *activation).and_then(|y| y + residual)
+            }
         }
         .context("a linear layer")
     }
 
     /// Outputs.
     pub(crate) fn out_features(&self) -> usize {
-        self.op.out_features
+        self.out_features
     }
+}
 
-    fn on_device(&self, x: &Tensor, (weight, bias): &(Tensor, Tensor)) -> candle_core::Result<Tensor> {
-        let y = x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)?;
-        self.op.activation.forward(y)
-    }
+fn on_device(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+    activation.forward(x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)?)
 }
 
 /// `x` as the kernels take it.

@@ -63,12 +63,17 @@ impl FeatureMap {
         x.reshape((batch, channels, length * width)).context("a feature map")
     }
 
-    /// Whether the CPU kernels can take it.
-    pub(super) fn has_kernels(&self) -> bool {
-        match &self.values {
-            Values::Tensor(x) => has_kernels(x),
-            Values::Blocks(_) => true,
+    /// The same values in the form of the CPU kernels, where they serve it, which else the first layer makes.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if memory does not suffice.
+    pub fn into_blocks(self) -> Result<Self> {
+        let Values::Tensor(x) = &self.values else { return Ok(self) };
+        if !has_kernels(x) {
+            return Ok(self);
         }
+        let map = with_planes(x, |x, shape| Map::from_planes(x, shape, &self.workspace)).context("a feature map")?;
+        Ok(Self::with(self.workspace, map))
     }
 
     pub(super) fn with(workspace: Workspace, map: Map) -> Self {

@@ -4,14 +4,17 @@
 //!
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
-//! | [`Conv2d`], [`Conv1d`] | candle's convolution, then bias and activation in one pass in place | candle |
-//! | [`Linear`] | one dot product per output, or for tokens a matrix product; rows independent of the batch | candle |
+//! | [`Conv2d`], [`Conv1d`] | packed filters, in transformed (Winograd) or direct form; bias, activation, pooling on the way out | candle |
+//! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
 //! | [`LayerNorm`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
 //! | [`Pool2d`], [`Pool1d`] | one pass, channels in parallel | candle |
 //! | [`ChannelAffine`] | one pass | candle |
 //! | [`LpPool2d`] | one pass, channels in parallel | candle |
 //! | [`Rnn`] | one product for many frames, then per step a product with packed weights and fused gates; directions and sequences in parallel | candle, frame by frame |
+//!
+//! Convolutions hand each other [`FeatureMap`]s, which lie in blocks of sixteen channels on the CPU; memory comes from a
+//! model's [`Workspace`] and goes back there.
 //!
 //! Layers that are loaded from a [`Trainable`](crate::weights::Trainable) keep their tensors as they are and use candle's
 //! differentiable operations on every device; so does everything after them. In its training mode batch norms use the

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::kernels::lanes::Level;
-use super::kernels::map::{Map, Window};
+use super::kernels::map::Window;
 use super::kernels::workspace::Workspace;
-use super::map::{FeatureMap, Values, with_planes};
+use super::map::{FeatureMap, Values};
 use super::training;
 use crate::Result;
 use crate::error::Context;
@@ -87,20 +87,11 @@ impl Pool {
     pub fn forward(self, x: FeatureMap) -> Result<FeatureMap> {
         let context = "pooling";
         let Self { pooling, window } = self;
-        if x.has_kernels() {
-            let level = Level::best();
-            let map =
-                match &x.values {
-                    Values::Blocks(map) => map.pool(pooling, window, level, &x.workspace),
-                    Values::Tensor(tensor) => {
-                        let blocked = |x: &[f32], shape, workspace: &Workspace| Map::from_planes(x, shape, workspace);
-                        with_planes(tensor, |planes, shape| blocked(planes, shape, &x.workspace))
-                            .context(context)?
-                            .pool(pooling, window, level, &x.workspace)
-                    }
-                };
+        let x = x.into_blocks()?;
+        if let Values::Blocks(map) = &x.values {
+            let pooled = map.pool(pooling, window, Level::best(), &x.workspace);
             let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit the map"));
-            return Ok(FeatureMap::with(x.workspace.clone(), map.ok_or_else(refuse).context(context)?));
+            return Ok(FeatureMap::with(x.workspace.clone(), pooled.ok_or_else(refuse).context(context)?));
         }
         // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
         let tensor = x.to_tensor()?;

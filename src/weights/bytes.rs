@@ -1,8 +1,16 @@
 //! The bytes of one file: mapped, read, or given.
 
-use std::{borrow::Cow, fs::File, io, ops::Deref, path::Path};
+use std::{
+    borrow::Cow,
+    fs::File,
+    io,
+    ops::{Deref, Range},
+    path::Path,
+};
 
 use memmap2::Mmap;
+#[cfg(unix)]
+use memmap2::UncheckedAdvice;
 
 use crate::{Error, Result};
 
@@ -43,6 +51,21 @@ impl Bytes {
         #[allow(unsafe_code)]
         let map = unsafe { Mmap::map(&file) };
         map.map(Self::Mapped).map_err(|source| Error::Io { action: "map", path: path.to_owned(), source })
+    }
+}
+
+impl Bytes {
+    /// Says that the bytes of `range` will hardly be read again. What is mapped leaves memory; a later read brings it back.
+    pub(super) fn release(&self, range: Range<usize>) {
+        #[cfg(unix)]
+        if let Self::Mapped(map) = self {
+            // SAFETY: the mapping is of a file, read-only and never written through, so pages that are dropped are read
+            // from the file again, with the same content. The range is checked against the mapping by the call.
+            #[allow(unsafe_code)]
+            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+        }
+        #[cfg(not(unix))]
+        let _ = range;
     }
 }
 

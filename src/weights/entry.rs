@@ -4,6 +4,8 @@ use std::fmt;
 
 use half::{bf16, f16};
 
+use super::bytes::Bytes;
+
 /// The type of a stored tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -90,6 +92,9 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
+/// Elements after which a mapped file gives its pages back, so that a checkpoint is not in memory twice while it loads.
+const PIECE: usize = 1 << 20;
+
 impl Entry {
     /// A view of `region` that starts `skip` elements in, with every element checked to lie inside.
     ///
@@ -129,7 +134,7 @@ impl Entry {
     }
 
     /// The elements in row-major order as `f32`; the reason where that cannot be.
-    pub(super) fn decode(&self, file: &[u8]) -> Result<Vec<f32>, String> {
+    pub(super) fn decode(&self, file: &Bytes) -> Result<Vec<f32>, String> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 => self.elements(file, f32::from_le_bytes),
@@ -151,13 +156,20 @@ impl Entry {
         }
     }
 
-    fn elements<const N: usize>(&self, file: &[u8], convert: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, String> {
+    fn elements<const N: usize>(&self, file: &Bytes, convert: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, String> {
         let outside = || "lies outside the file".to_owned();
         let count = self.count();
         let bytes = file.get(self.offset..).ok_or_else(outside)?;
         let (items, _) = bytes.as_chunks::<N>();
         if self.strides == row_major(&self.shape) || count <= 1 {
-            return Ok(items.get(..count).ok_or_else(outside)?.iter().map(|&item| convert(item)).collect());
+            let items = items.get(..count).ok_or_else(outside)?;
+            let mut values = Vec::with_capacity(count);
+            for (piece, items) in items.chunks(PIECE).enumerate() {
+                values.extend(items.iter().map(|&item| convert(item)));
+                let start = self.offset + piece * PIECE * N;
+                file.release(start..start + items.len() * N);
+            }
+            return Ok(values);
         }
         // Walk the rows of the last dimension; `index` counts the outer dimensions like an odometer.
         let (&row_len, outer_shape) = self.shape.split_last().ok_or_else(outside)?;

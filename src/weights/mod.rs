@@ -271,7 +271,7 @@ impl Weights {
     /// [`Error::Checkpoint`] if there is no such tensor or its element type is [`Dtype::Other`].
     pub fn to_vec(&self, name: &str) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| self.unusable(format!("there is no tensor `{name}`")))?;
-        let file = self.files.get(entry.file).map(|file| &**file).unwrap_or_default();
+        let file = self.files.get(entry.file).ok_or_else(|| self.unusable(format!("tensor `{name}` has no file")))?;
         entry.decode(file).map_err(|reason| self.unusable(format!("tensor `{name}`: {reason}")))
     }
 

@@ -36,8 +36,8 @@ pub trait Axis {
     fn forward<L: Lanes>(x: [L; MAX_POINTS]) -> [L; MAX_POINTS];
     /// The first `PRODUCTS` of `m` to the first `OUTPUTS`.
     fn inverse<L: Lanes>(m: [L; MAX_POINTS]) -> [L; MAX_OUTPUTS];
-    /// What the value `product` is multiplied with, from the three taps.
-    fn filter(product: usize, taps: [f64; 3]) -> f64;
+    /// What the value `product` is multiplied with, as factors of the three taps.
+    fn filter(product: usize) -> [f64; 3];
 }
 
 /// Four outputs from six products.
@@ -87,19 +87,19 @@ impl Axis for Four {
         ]
     }
 
-    fn filter(product: usize, [k0, k1, k2]: [f64; 3]) -> f64 {
+    fn filter(product: usize) -> [f64; 3] {
         let point = match product {
             0 => 0.0,
             1 => A,
             2 => -A,
             3 => B,
             4 => -B,
-            _ => return k2,
+            _ => return [0.0, 0.0, 1.0],
         };
         // Over the product of the differences to the other points.
         let others = [0.0, A, -A, B, -B].into_iter().filter(|&other| other != point);
         let scale: f64 = others.map(|other| point - other).product();
-        (k0 + k1 * point + k2 * point * point) / scale
+        [1.0 / scale, point / scale, point * point / scale]
     }
 }
 
@@ -123,11 +123,11 @@ impl Axis for Pair {
         [m[0].add(m[1]), m[0].add(m[2]), m[0], m[0]]
     }
 
-    fn filter(product: usize, [k0, k1, k2]: [f64; 3]) -> f64 {
+    fn filter(product: usize) -> [f64; 3] {
         match product {
-            0 => k1,
-            1 => k2 - k1,
-            _ => k0 - k1,
+            0 => [0.0, 1.0, 0.0],
+            1 => [0.0, -1.0, 1.0],
+            _ => [1.0, -1.0, 0.0],
         }
     }
 }
@@ -151,7 +151,7 @@ impl Axis for Single {
         [m[0]; MAX_OUTPUTS]
     }
 
-    fn filter(_: usize, [_, middle, _]: [f64; 3]) -> f64 {
-        middle
+    fn filter(_: usize) -> [f64; 3] {
+        [0.0, 1.0, 0.0]
     }
 }

@@ -52,12 +52,18 @@ impl Conv {
         let packed = match (kernel, stride, padding) {
             _ if geometry.is_planar() => Packed::Direct(Direct::pack(geometry, filter, bias, filters.activation)),
             ((3, 3), (1, 1), (1, 1)) => {
-                Packed::Transformed(Transformed::pack(channels, width, filter, bias, filters.activation))
+                let scale = |x: f32, output: usize| f64::from(x) * f64::from(filters.scale[output]);
+                let (all, _) = filters.values.as_chunks::<9>();
+                let taps = |output: usize, input: usize| {
+                    let [a, b, c, d, e, f, g, h, i] = all[output * in_channels + input].map(|x| scale(x, output));
+                    [[a, b, c], [d, e, f], [g, h, i]]
+                };
+                Packed::Transformed(Transformed::pack(channels, width, taps, bias, filters.activation))
             }
             ((3, 1), (1, 1), (1, 0)) if width == Some(1) => {
                 // The one column as the middle of three.
-                let filter = |output, input, row, column| if column == 1 { filter(output, input, row, 0) } else { 0.0 };
-                Packed::Transformed(Transformed::pack(channels, width, filter, bias, filters.activation))
+                let taps = |o, i| [0, 1, 2].map(|row| [0.0, filter(o, i, row, 0), 0.0]);
+                Packed::Transformed(Transformed::pack(channels, width, taps, bias, filters.activation))
             }
             _ => Packed::Direct(Direct::pack(geometry, filter, bias, filters.activation)),
         };

@@ -1,64 +1,109 @@
-//! Matrix times vector, and times many.
+//! Rows times a matrix: fully connected layers.
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, product};
-use super::simd::dispatch;
+use super::lanes::{LANES, Level};
+use super::tile::{Inputs, Outputs, Span, product};
+use super::workspace::Workspace;
 
-/// Outputs per task.
-const ROWS: usize = 32;
-/// Tokens per task.
-const TOKENS: usize = 64;
+/// Rows per task where there are many.
+const ROWS: usize = 64;
+/// Outputs per task where there are few rows, in panels: enough weights (with 2048 inputs 1 MiB) to be worth a task.
+const PANELS: usize = 8;
 
-/// `y[b][o] = finish(Σ_i weight[o][i] x[b][i], o)`. `x` is `[batch, inputs]`, `weight` `[outputs, inputs]`, `y`
-/// `[outputs, batch]`, transposed so that a task owns whole rows of it.
-pub fn linear(x: &[f32], weight: &[f32], inputs: usize, y: &mut [f32], finish: impl Fn(f32, usize) -> f32 + Sync) {
-    let batch = x.len() / inputs;
-    y.par_chunks_mut(ROWS * batch).enumerate().for_each(|(task, y)| {
-        dispatch(
-            #[inline(always)]
-            || {
-                for (row, y) in y.chunks_mut(batch).enumerate() {
-                    let output = task * ROWS + row;
-                    let weight = &weight[output * inputs..][..inputs];
-                    for (x, y) in x.chunks(inputs).zip(y) {
-                        *y = finish(dot(x, weight), output);
-                    }
+/// A weight matrix, packed once: `[panels][inputs][16]`, with zeros for what the last panel and the last block of inputs lack.
+#[derive(Debug)]
+pub struct Matrix {
+    weights: Vec<f32>,
+    inputs: usize,
+    outputs: usize,
+}
+
+impl Matrix {
+    /// From `[outputs, inputs]`.
+    pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        let panel = inputs.next_multiple_of(LANES) * LANES;
+        let mut weights = vec![0.0; outputs.div_ceil(LANES) * panel];
+        weights.par_chunks_mut(panel.max(1)).enumerate().for_each(|(index, panel)| {
+            for lane in 0..LANES.min(outputs - index * LANES) {
+                let row = &weight[(index * LANES + lane) * inputs..][..inputs];
+                panel[lane..].iter_mut().step_by(LANES).zip(row).for_each(|(weight, &value)| *weight = value);
+            }
+        });
+        Self { weights, inputs, outputs }
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// `y[r][o] = Σ_i weight[o][i] x[r][i]`, handed to `finish` as the row's outputs from the first one that is given, the row's
+    /// place for them in `y`, and its number. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result does not depend
+    /// on the others.
+    pub fn multiply(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        level: Level,
+        workspace: &Workspace,
+        finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
+    ) {
+        let rows = x.len() / self.inputs;
+        if rows >= 2 * ROWS {
+            let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
+            tasks.for_each(|(task, (y, x))| {
+                let x = self.blocks(x, workspace);
+                let mut sums = workspace.take(y.len() / self.outputs * self.outputs.next_multiple_of(LANES));
+                self.sums(&x, y.len() / self.outputs, &self.weights, &mut sums, level);
+                let width = self.outputs.next_multiple_of(LANES);
+                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(width)).enumerate() {
+                    finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
-            },
-        );
-    });
-}
-
-/// `y[t][o] = Σ_i weight[o][i] x[t][i]`, then `finish(y[t], t)` on each token's row. `x` is `[tokens, inputs]`, `weight` `[outputs, inputs]`, `y` `[tokens, outputs]`.
-pub fn linear_tokens(
-    x: &[f32],
-    weight: &[f32],
-    (inputs, outputs): (usize, usize),
-    y: &mut [f32],
-    finish: impl Fn(&mut [f32], usize) + Sync,
-) {
-    let weight = Matrix::rows(weight, outputs, inputs, inputs).transposed();
-    let tasks = y.par_chunks_mut(TOKENS * outputs).zip(x.par_chunks(TOKENS * inputs)).enumerate();
-    tasks.for_each(|(task, (y, x))| {
-        product(Matrix::rows(x, x.len() / inputs, inputs, inputs), weight, y, outputs);
-        for (row, y) in y.chunks_mut(outputs).enumerate() {
-            finish(y, task * TOKENS + row);
+            });
+            return;
         }
-    });
-}
-
-/// Sum of products in a fixed order.
-#[inline(always)]
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let (a_lanes, b_lanes) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let rest: f32 = a_lanes.remainder().iter().zip(b_lanes.remainder()).map(|(a, b)| a * b).sum();
-    let mut sums = [0.0f32; LANES];
-    for (a, b) in a_lanes.zip(b_lanes) {
-        for lane in 0..LANES {
-            sums[lane] += a[lane] * b[lane];
+        // Few rows: the outputs are divided.
+        let blocks = self.blocks(x, workspace);
+        let panel = self.inputs.next_multiple_of(LANES) * LANES;
+        let width = PANELS * LANES;
+        let mut sums = workspace.take(self.outputs.div_ceil(width) * width * rows); // [task][rows][width]
+        sums.par_chunks_mut(rows * width).zip(self.weights.par_chunks(PANELS * panel)).for_each(|(sums, weights)| {
+            self.sums(&blocks, rows, weights, &mut sums[..weights.len() / panel * LANES * rows], level);
+        });
+        for (row, y) in y.chunks_mut(self.outputs).enumerate() {
+            for (task, y) in y.chunks_mut(width).enumerate() {
+                let panels = (self.outputs - task * width).min(width).next_multiple_of(LANES);
+                let sums = &sums[task * rows * width + row * panels..];
+                finish(&sums[..y.len()], y, row, task * width);
+            }
         }
     }
-    sums.iter().sum::<f32>() + rest
+
+    /// `x` as `[block of inputs][row][16]`, with one row more if they are even in number, so that blocks do not fall onto the same
+    /// lines of the cache.
+    fn blocks(&self, x: &[f32], workspace: &Workspace) -> super::workspace::Buffer {
+        let rows = (x.len() / self.inputs) | 1;
+        let mut blocks = workspace.take(self.inputs.div_ceil(LANES) * rows * LANES);
+        for (block, y) in blocks.chunks_mut(rows * LANES).enumerate() {
+            let first = block * LANES;
+            let n = LANES.min(self.inputs - first);
+            for (y, x) in y.chunks_mut(LANES).zip(x.chunks(self.inputs)) {
+                y[..n].copy_from_slice(&x[first..first + n]);
+                y[n..].fill(0.0);
+            }
+        }
+        blocks
+    }
+
+    /// `[rows, panels · 16]` for the panels of `weights`.
+    fn sums(&self, x: &[f32], rows: usize, weights: &[f32], y: &mut [f32], level: Level) {
+        let segments: Vec<usize> = (0..self.inputs.div_ceil(LANES)).map(|block| block * (rows | 1) * LANES).collect();
+        let inputs = Inputs { x, row_stride: LANES, segments: &segments, run: LANES };
+        let outputs = Outputs { row_stride: y.len() / rows, panel_stride: LANES, y };
+        product(level, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
+    }
 }

@@ -3,8 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape};
 
 use super::attention::{self, Heads};
+use super::lanes::Level;
+use super::linear::Matrix;
 use super::simd::dispatch;
-use super::{linear, lp_pool, math, pointwise};
+use super::workspace::Workspace;
+use super::{lp_pool, math, pointwise};
 use crate::nn::{Activation, BatchNorm, LpPool2d};
 
 /// A scale and a shift per channel of dimension `axis`: 1, or the last.
@@ -38,11 +41,10 @@ impl CustomOp1 for AffineOp {
 /// A fully connected layer.
 #[derive(Debug)]
 pub struct LinearOp {
-    pub weight: Vec<f32>, // [out, in]
+    pub matrix: Matrix,
     pub bias: Vec<f32>,
     pub activation: Activation,
-    pub in_features: usize,
-    pub out_features: usize,
+    pub workspace: Workspace,
 }
 
 impl CustomOp1 for LinearOp {
@@ -51,20 +53,7 @@ impl CustomOp1 for LinearOp {
     }
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        let x = contiguous(storage, layout)?;
-        if x.is_empty() || layout.dims().last() != Some(&self.in_features) {
-            return Err(wrong_shape(layout));
-        }
-        let &[batch, inputs] = layout.dims() else { return Ok(self.tokens(x, layout.shape(), None)) };
-        let outputs = self.out_features;
-        let mut by_output = vec![0.0; batch * outputs];
-        let finish = |sum: f32, output: usize| self.activation.apply(sum + self.bias[output]);
-        linear::linear(x, &self.weight, inputs, &mut by_output, finish);
-        let mut y = by_output;
-        if batch > 1 {
-            y = (0..batch * outputs).map(|i| y[(i % outputs) * batch + i / outputs]).collect();
-        }
-        Ok((CpuStorage::F32(y), (batch, outputs).into()))
+        self.rows(contiguous(storage, layout)?, layout, None)
     }
 }
 
@@ -73,7 +62,7 @@ impl CustomOp2 for LinearOp {
         "linear-add"
     }
 
-    /// With a residual `[batch, n_tokens, out]` that is added after the activation.
+    /// With a residual of the output's shape that is added after the activation.
     fn cpu_fwd(
         &self,
         storage: &CpuStorage,
@@ -82,31 +71,37 @@ impl CustomOp2 for LinearOp {
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
-        let &[batch, n_tokens, inputs] = layout.dims() else { return Err(wrong_shape(layout)) };
-        if x.is_empty() || inputs != self.in_features || residual_layout.dims() != [batch, n_tokens, self.out_features]
-        {
+        let (dims, wanted) = (layout.dims(), residual_layout.dims());
+        let rest = dims.len().saturating_sub(1);
+        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.matrix.outputs() {
             return Err(wrong_shape(layout));
         }
-        Ok(self.tokens(x, layout.shape(), Some(residual)))
+        self.rows(x, layout, Some(residual))
     }
 }
 
 impl LinearOp {
-    /// `x` `[…, in]` to `[…, out]`; a token's result does not depend on the others.
-    fn tokens(&self, x: &[f32], shape: &Shape, residual: Option<&[f32]>) -> (CpuStorage, Shape) {
-        let (inputs, outputs) = (self.in_features, self.out_features);
+    /// `x` `[…, in]` to `[…, out]`.
+    fn rows(&self, x: &[f32], layout: &Layout, residual: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let (inputs, outputs) = (self.matrix.inputs(), self.matrix.outputs());
+        if x.is_empty() || layout.dims().last() != Some(&inputs) {
+            return Err(wrong_shape(layout));
+        }
         let mut y = vec![0.0; x.len() / inputs * outputs];
-        linear::linear_tokens(x, &self.weight, (inputs, outputs), &mut y, |y, token| {
-            let residual = residual.map(|residual| &residual[token * outputs..][..outputs]);
+        self.matrix.multiply(x, &mut y, Level::best(), &self.workspace, |sums, y, row, first| {
+            let bias = &self.bias[first..first + y.len()];
+            let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);
             dispatch(
                 #[inline(always)]
                 || {
-                    y.iter_mut().zip(&self.bias).for_each(|(y, bias)| *y += bias);
+                    let sums = sums.iter().zip(bias).map(|(sum, bias)| sum + bias);
                     match self.activation {
-                        Activation::Identity => {}
-                        Activation::Relu => y.iter_mut().for_each(|y| *y = math::relu(*y)),
-                        Activation::LeakyRelu { slope } => y.iter_mut().for_each(|y| *y = math::leaky_relu(*y, slope)),
-                        Activation::Gelu => y.iter_mut().for_each(|y| *y = math::gelu(*y)),
+                        Activation::Identity => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum),
+                        Activation::Relu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::relu(sum)),
+                        Activation::Gelu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::gelu(sum)),
+                        Activation::LeakyRelu { slope } => {
+                            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::leaky_relu(sum, slope));
+                        }
                     }
                     if let Some(residual) = residual {
                         y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
@@ -114,10 +109,10 @@ impl LinearOp {
                 },
             );
         });
-        let mut dims = shape.dims().to_vec();
+        let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(outputs);
-        (CpuStorage::F32(y), dims.into())
+        Ok((CpuStorage::F32(y), dims.into()))
     }
 }
 

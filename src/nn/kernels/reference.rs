@@ -1,7 +1,10 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
 use super::attention::{Heads, attention};
-use super::{linear, lp_pool, math, pointwise};
+use super::lanes::Level;
+use super::linear::Matrix;
+use super::workspace::Workspace;
+use super::{lp_pool, math, pointwise};
 
 /// Values that repeat nowhere near, positive and negative.
 fn values(n: usize) -> Vec<f32> {
@@ -33,24 +36,34 @@ fn power_average_pooling_equals_its_naive_form() {
 }
 
 #[test]
-fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_batch() {
-    for (inputs, outputs) in [(1, 1), (5, 3), (16, 33), (100, 64), (2048, 70)] {
+fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others() {
+    let workspace = Workspace::default();
+    for (inputs, outputs) in [(1, 1), (5, 3), (16, 33), (64, 17), (192, 576), (2048, 300)] {
         let weight = values(inputs * outputs);
-        for batch in [1, 2, 5] {
-            let x = values(batch * inputs);
-            let mut y = vec![f32::NAN; batch * outputs];
-            linear::linear(&x, &weight, inputs, &mut y, |sum, output| sum + output as f32);
-            for row in 0..batch {
+        let matrix = Matrix::pack(&weight, inputs, outputs);
+        for (rows, level) in [1, 2, 5, 63, 127, 128, 200]
+            .into_iter()
+            .flat_map(|rows| Level::available().into_iter().map(move |level| (rows, level)))
+        {
+            let multiply = |x: &[f32]| {
+                let mut y = vec![f32::NAN; x.len() / inputs * outputs];
+                matrix.multiply(x, &mut y, level, &workspace, |sums, y, _, first| {
+                    (0..y.len()).for_each(|i| y[i] = sums[i] + (first + i) as f32);
+                });
+                y
+            };
+            let x = values(rows * inputs);
+            let y = multiply(&x);
+            for row in [0, rows / 2, rows - 1] {
                 let x = &x[row * inputs..][..inputs];
-                let mut alone = vec![f32::NAN; outputs];
-                linear::linear(x, &weight, inputs, &mut alone, |sum, output| sum + output as f32);
+                let got = &y[row * outputs..][..outputs];
+                assert_eq!(multiply(x), got, "{inputs}->{outputs} {rows} {level:?}");
                 for output in 0..outputs {
-                    let products = x.iter().zip(&weight[output * inputs..]);
-                    let wanted = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>() + output as f64;
-                    let got = y[output * batch + row];
-                    // 2048 products of values up to 1 in f32.
-                    assert!((f64::from(got) - wanted).abs() < 1e-3, "{inputs}->{outputs} {got} {wanted}");
-                    assert_eq!(got, alone[output]);
+                    let products = x.iter().zip(&weight[output * inputs..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
+                    let size = products.clone().map(f64::abs).sum::<f64>() + output as f64;
+                    let error = (f64::from(got[output]) - products.sum::<f64>() - output as f64).abs();
+                    // Runs of 384 products, then up to 6 sums of them.
+                    assert!(error <= 1e-6 * size.max(1.0), "{inputs}->{outputs} {level:?}: {error:e} of {size}");
                 }
             }
         }
@@ -178,30 +191,4 @@ fn attention_equals_its_naive_form() {
     let mut row = [1e30, -1e30, 0.0];
     math::softmax(&mut row, 1.0);
     assert_eq!(row, [1.0, 0.0, 0.0]);
-}
-
-#[test]
-fn a_linear_layer_over_tokens_equals_its_naive_form_for_any_number_of_tokens() {
-    for (inputs, outputs) in [(1, 1), (5, 3), (64, 17), (192, 576)] {
-        let weight = values(inputs * outputs);
-        for tokens in [1, 2, 63, 65, 200] {
-            let x = values(tokens * inputs);
-            let mut y = vec![f32::NAN; tokens * outputs];
-            linear::linear_tokens(&x, &weight, (inputs, outputs), &mut y, |row, token| row[0] += token as f32);
-            for token in [0, tokens / 2, tokens - 1] {
-                let x = &x[token * inputs..][..inputs];
-                let mut alone = vec![f32::NAN; outputs];
-                linear::linear_tokens(x, &weight, (inputs, outputs), &mut alone, |_, _| {});
-                for output in 0..outputs {
-                    let products = x.iter().zip(&weight[output * inputs..]);
-                    let wanted = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
-                    let added = if output == 0 { token as f32 } else { 0.0 };
-                    let got = y[token * outputs + output] - added;
-                    assert!((f64::from(got) - wanted).abs() < 1e-4, "{inputs}->{outputs} {got} {wanted}");
-                    // A single token takes another path: 192 products of values up to 1, summed in another order.
-                    assert!((got - alone[output]).abs() <= 5e-5, "{got} {}", alone[output]);
-                }
-            }
-        }
-    }
 }

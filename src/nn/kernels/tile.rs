@@ -180,13 +180,6 @@ impl Block<'_> {
             let y = |m: usize, n: usize| {
                 self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; LANES]>()
             };
-            if self.add {
-                for m in 0..M {
-                    for n in 0..N {
-                        sums[m][n] = L::load(&*y(m, n), n % L::PARTS);
-                    }
-                }
-            }
             let mut weights = self.weights;
             for &segment in self.segments {
                 let x = self.x.add(segment);
@@ -210,7 +203,9 @@ impl Block<'_> {
             }
             for m in 0..M {
                 for n in 0..N {
-                    sums[m][n].store(&mut *y(m, n), n % L::PARTS);
+                    // Sums of a few hundred products, added up: the error grows with the square root of either number.
+                    let sum = if self.add { L::load(&*y(m, n), n % L::PARTS).add(sums[m][n]) } else { sums[m][n] };
+                    sum.store(&mut *y(m, n), n % L::PARTS);
                 }
             }
         }

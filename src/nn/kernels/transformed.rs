@@ -21,18 +21,23 @@ use super::workspace::Workspace;
 use crate::nn::{Activation, Pooling};
 
 /// Up to this many channels, in and out together, a task takes rows through all steps.
-const ROWS_CHANNELS: usize = 256;
-/// Transformed values of such a task, in and out together: about a second-level cache.
-const ROWS_VALUES: usize = 1 << 18;
+const ROWS_CHANNELS: usize = 512;
+/// Transformed values of such a task, in and out together, 2 MiB: of the sizes tried (0.5 to 2 MiB) this is the best by a little.
+const ROWS_VALUES: usize = 1 << 19;
 /// Transformed inputs of one place and all channels otherwise: half a second-level cache …
 const PLACE_VALUES: usize = 1 << 17;
 /// … but at least this many tiles, so that filters are not read more often than they are used.
 const MIN_TILES: usize = 256;
+/// Inputs whose filters are transformed together.
+const PACKED_INPUTS: usize = 64;
 /// Panels of a product's task.
 const TASK_PANELS: usize = 2;
 /// Weights of a filter above which time keeps its plain form: transformed along both axes they would double once more, and
 /// reading them is what these layers wait for.
 const LARGE_FILTER: usize = 3 << 20;
+
+/// Parts of a clip's rows in the last step, a thread.
+const BANDS_PER_THREAD: usize = 2;
 
 /// How an axis is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,11 +57,11 @@ impl Form {
         }
     }
 
-    fn filter(self, product: usize, taps: [f64; 3]) -> f64 {
+    fn filter(self, product: usize) -> [f64; 3] {
         match self {
-            Self::Four => Four::filter(product, taps),
-            Self::Pair => Pair::filter(product, taps),
-            Self::Plain => Single::filter(product, taps),
+            Self::Four => Four::filter(product),
+            Self::Pair => Pair::filter(product),
+            Self::Plain => Single::filter(product),
         }
     }
 }
@@ -74,12 +79,12 @@ pub struct Transformed {
 }
 
 impl Transformed {
-    /// From a filter's value by output, input, row and column of three each. `width`, where it is known, is the map's; maps
+    /// From the filters of an output and an input, three rows of three columns. `width`, where it is known, is the map's; maps
     /// of other widths are refused if it is 1 or 2. `bias` has whole blocks.
     pub fn pack(
         (in_channels, out_channels): (usize, usize),
         width: Option<usize>,
-        filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
+        filter: impl Fn(usize, usize) -> [[f64; 3]; 3] + Sync,
         bias: Vec<f32>,
         activation: Activation,
     ) -> Self {
@@ -95,18 +100,21 @@ impl Transformed {
         weights.par_chunks_mut(taps * inputs * LANES).enumerate().for_each(|(index, panel)| {
             let (place, panel_index) = (index / panels, index % panels);
             let (time_place, mel_place) = (place / mel.products(), place % mel.products());
-            for (at, weights) in panel.chunks_mut(LANES).enumerate() {
-                let (tap, input) = (at / inputs, at % inputs);
-                for (lane, weight) in weights.iter_mut().enumerate() {
-                    let output = panel_index * LANES + lane;
-                    if input < in_channels && output < out_channels {
-                        let row = |row: usize| {
-                            mel.filter(mel_place, [0, 1, 2].map(|column| filter(output, input, row, column)))
-                        };
-                        *weight = match time {
-                            Form::Plain => row(tap),
-                            _ => time.filter(time_place, [row(0), row(1), row(2)]),
-                        } as f32;
+            let (along_time, along_mel) = (time.filter(time_place), mel.filter(mel_place));
+            // Some inputs of all lanes at a time, whose weights stay in the cache.
+            let lanes = 0..LANES.min(out_channels - panel_index * LANES);
+            let parts = (0..in_channels).step_by(PACKED_INPUTS);
+            for (first, lane) in parts.flat_map(|first| lanes.clone().map(move |lane| (first, lane))) {
+                for input in first..in_channels.min(first + PACKED_INPUTS) {
+                    let rows = filter(panel_index * LANES + lane, input);
+                    let rows = rows.map(|row| row[0] * along_mel[0] + row[1] * along_mel[1] + row[2] * along_mel[2]);
+                    if time == Form::Plain {
+                        for (tap, value) in rows.into_iter().enumerate() {
+                            panel[(tap * inputs + input) * LANES + lane] = value as f32;
+                        }
+                    } else {
+                        let value = rows[0] * along_time[0] + rows[1] * along_time[1] + rows[2] * along_time[2];
+                        panel[input * LANES + lane] = value as f32;
                     }
                 }
             }
@@ -285,7 +293,9 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
 
         let mut bands = Vec::new();
         for (piece, mut y) in group {
-            let step = if parallel { Self::STEP } else { piece.rows };
+            // Few and long: the products of a place and a panel lie side by side along the rows.
+            let parts = if parallel { BANDS_PER_THREAD * rayon::current_num_threads() } else { 1 };
+            let step = piece.rows.div_ceil(parts).next_multiple_of(Self::STEP);
             for first in (0..piece.rows).step_by(step) {
                 let count = step.min(piece.rows - first);
                 let piece = Piece { first: piece.first + first, rows: count, start: piece.start + first, ..piece };
