@@ -162,6 +162,11 @@ impl Tagger {
         &*self.model
     }
 
+    /// The model by itself.
+    pub fn into_model(self) -> Box<dyn TaggingModel> {
+        self.model
+    }
+
     /// The names of the classes.
     pub fn labels(&self) -> &LabelSet {
         &self.labels

@@ -22,6 +22,7 @@ pub mod crnn;
 pub mod features;
 pub mod leenet;
 pub mod m5;
+pub mod probe;
 pub mod rnn;
 
 mod batch;
@@ -34,6 +35,7 @@ pub use crnn::Crnn;
 pub use detect::{Detected, detect};
 pub use leenet::LeeNet;
 pub use m5::M5;
+pub use probe::LinearProbe;
 pub use rnn::AudioRnnClassifier;
 
 use candle_core::Device;

@@ -204,6 +204,16 @@ impl AudioRnnClassifier {
         }
         let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
         let (batch, n_frames, _) = frames.dims3().context(context)?;
+        if self.config.pooling == TimePooling::Mean && frames.track_op() {
+            // In one piece, for gradients: the share of each frame.
+            let share = |i: usize| {
+                let length = lengths.map_or(n_frames, |lengths| lengths[i / n_frames]);
+                if i % n_frames < length { 1.0 / length as f32 } else { 0.0 }
+            };
+            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device());
+            let shares = shares.and_then(|shares| shares.reshape((batch, n_frames, 1)));
+            return shares.and_then(|shares| frames.broadcast_mul(&shares)?.sum(1)).context(context);
+        }
         let pool_clip = |clip: usize| {
             let n_frames = lengths.map_or(n_frames, |lengths| lengths[clip]);
             let inside = |x: &Tensor| x.get(clip)?.narrow(0, 0, n_frames);

@@ -254,8 +254,7 @@ impl Layer {
                 if let Some(bias) = bias {
                     y = bias.reshape((1, (), 1, 1)).and_then(|bias| y.broadcast_add(&bias)).context(context)?;
                 }
-                let y = activation.forward(norm.forward(&y)?).context(context)?;
-                pooled(&y, pool, &x.workspace)
+                pooled(&norm.forward_with(&y, *activation)?, pool, &x.workspace)
             }
         }
     }

@@ -96,7 +96,7 @@ impl Linear {
     }
 
     /// Outputs.
-    pub(super) fn out_features(&self) -> usize {
+    pub(crate) fn out_features(&self) -> usize {
         self.out_features
     }
 }

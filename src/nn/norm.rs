@@ -4,9 +4,9 @@
 
 use candle_core::{Device, Tensor};
 
-use super::has_kernels;
 use super::kernels::ops::{AffineOp, LayerNormOp};
 use super::training::BatchStatistics;
+use super::{Activation, has_kernels};
 use crate::error::Context;
 use crate::weights::Loader;
 use crate::{Error, Result};
@@ -127,10 +127,15 @@ impl ChannelAffine {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if there are not `channels` channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, Activation::Identity)
+    }
+
+    /// [`forward`](Self::forward) and then an activation.
+    pub(super) fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
         let context = "a batch norm";
         let axis = self.axis.min(x.rank().max(1) - 1);
         match &self.kind {
-            Kind::Trained(statistics) => statistics.forward(x, axis),
+            Kind::Trained(statistics) => return statistics.forward(x, axis, activation).context(context),
             Kind::Fixed { op, .. } if has_kernels(x) => x.contiguous().and_then(|x| x.apply_op1_no_bwd(op)),
             Kind::Fixed { scale, shift, .. } => {
                 let mut shape = vec![1; x.rank().max(1)];
@@ -140,6 +145,7 @@ impl ChannelAffine {
                 affine()
             }
         }
+        .and_then(|y| activation.forward(y))
         .context(context)
     }
 }

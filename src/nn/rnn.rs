@@ -283,7 +283,9 @@ impl Rnn {
 
     /// Frame by frame with candle's operations: on any device, and differentiable.
     fn on_device(&self, x: &Tensor, lengths: &[usize], state: &RnnState) -> candle_core::Result<(Tensor, RnnState)> {
-        let mut x = x.clone();
+        // Frames by themselves: gradients of slices of one tensor would each be as large as that.
+        let mut x =
+            (0..x.dim(1)?).map(|frame| x.narrow(1, frame, 1)?.squeeze(1)).collect::<candle_core::Result<Vec<_>>>()?;
         let (mut h, mut c) = (Vec::new(), Vec::new());
         for (layer, directions) in self.layers.iter().enumerate() {
             let mut outputs = Vec::with_capacity(directions.len());
@@ -295,45 +297,50 @@ impl Rnn {
                 h.push(last);
                 c.extend(cells);
             }
-            x = Tensor::cat(&outputs, D::Minus1)?;
+            let frame = |i: usize| {
+                let parts: Vec<&Tensor> = outputs.iter().map(|frames: &Vec<Tensor>| &frames[i]).collect();
+                Tensor::cat(&parts, D::Minus1)
+            };
+            x = (0..x.len()).map(frame).collect::<candle_core::Result<_>>()?;
         }
+        let x = Tensor::stack(&x, 1)?;
         let c = if c.is_empty() { None } else { Some(Tensor::stack(&c, 0)?) };
         Ok((x, RnnState { h: Tensor::stack(&h, 0)?, c }))
     }
 
-    /// One direction of a layer: its frames `[batch, n_frames, hidden]`, its state and cells `[batch, hidden]`.
+    /// One direction of a layer: its frames, its state and its cells, all `[batch, hidden]`.
     fn direction(
         &self,
         weights: &Parameters,
-        x: &Tensor,
+        frames: &[Tensor],
         lengths: &[usize],
         backward: bool,
         (mut h, mut c): (Tensor, Option<Tensor>),
-    ) -> candle_core::Result<(Tensor, Tensor, Option<Tensor>)> {
-        let (batch, n_frames, _) = x.dims3()?;
-        let mut products = x.contiguous()?.broadcast_matmul(&weights.input.t()?)?; // [batch, n_frames, gates · hidden]
-        if let Some((bias, _)) = &weights.biases {
-            products = products.broadcast_add(bias)?;
-        }
+    ) -> candle_core::Result<(Vec<Tensor>, Tensor, Option<Tensor>)> {
+        let (batch, n_frames) = (lengths.len(), frames.len());
+        let input = weights.input.t()?.contiguous()?;
         let recurrent = weights.recurrent.t()?.contiguous()?;
-        let mut frames = Vec::with_capacity(n_frames);
+        let mut outputs = Vec::with_capacity(n_frames);
         for step in 0..n_frames {
             let frame = if backward { n_frames - 1 - step } else { step };
-            let x = products.narrow(1, frame, 1)?.squeeze(1)?;
+            let mut x = frames[frame].contiguous()?.matmul(&input)?; // [batch, gates · hidden]
+            if let Some((bias, _)) = &weights.biases {
+                x = x.broadcast_add(bias)?;
+            }
             let mut s = h.matmul(&recurrent)?; // [batch, gates · hidden]
             if let Some((_, bias)) = &weights.biases {
                 s = s.broadcast_add(bias)?;
             }
             let (new_h, new_c) = self.step(&x, &s, &h, c.as_ref())?;
             if lengths.iter().all(|&length| frame < length) {
-                frames.push(new_h.clone());
+                outputs.push(new_h.clone());
                 (h, c) = (new_h, new_c);
                 continue;
             }
             // Beyond its end a sequence keeps its state and gives zeros.
             let counts = lengths.iter().map(|&length| u8::from(frame < length));
             let counts = Tensor::from_iter(counts, x.device())?.reshape((batch, 1))?.broadcast_as(h.shape())?;
-            frames.push(counts.where_cond(&new_h, &new_h.zeros_like()?)?);
+            outputs.push(counts.where_cond(&new_h, &new_h.zeros_like()?)?);
             h = counts.where_cond(&new_h, &h)?;
             c = match (new_c, c) {
                 (Some(new_c), Some(c)) => Some(counts.where_cond(&new_c, &c)?),
@@ -341,9 +348,9 @@ impl Rnn {
             };
         }
         if backward {
-            frames.reverse();
+            outputs.reverse();
         }
-        Ok((Tensor::stack(&frames, 1)?, h, c))
+        Ok((outputs, h, c))
     }
 
     /// One step: `x` and `s` `[batch, gates · hidden]` are the products of frame and state with the weights.

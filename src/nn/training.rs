@@ -1,13 +1,14 @@
 //! What layers do only while they are trained: statistics of the batch, dropout, poolings with gradients.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor, Var};
 
 use super::kernels::conv_gradient::Patches;
 use super::kernels::direct::Geometry;
 use super::kernels::map::Window;
-use super::map::with_planes;
+use super::kernels::norm_gradient::{Layers, Statistics};
+use super::kernels::pool_gradient::Planes;
 use super::norm::BATCH_NORM_EPS;
-use super::pool::Pooling;
+use super::{Activation, pool::Pooling};
 use crate::Result;
 use crate::error::{Context, Error};
 use crate::weights::{Init, Loader, Mode};
@@ -38,7 +39,34 @@ impl BatchStatistics {
 
     /// `x` with its channels on `axis`. In training mode the mean and the variance are those of the batch, and the running
     /// ones move a tenth of the way towards them, the variance with one degree of freedom less.
-    pub fn forward(&self, x: &Tensor, axis: usize) -> candle_core::Result<Tensor> {
+    pub fn forward(&self, x: &Tensor, axis: usize, activation: Activation) -> candle_core::Result<Tensor> {
+        if !self.mode.is_training() || !x.device().is_cpu() {
+            return activation.forward(self.on_device(x, axis)?);
+        }
+        let x = x.contiguous()?;
+        let (channels, n) = (self.weight.elem_count(), x.elem_count());
+        if n == 0 || x.dim(axis)? != channels {
+            return Err(candle_core::Error::Msg(format!("{channels} channels are wanted, not {:?}", x.dims())));
+        }
+        let layers = Layers { channels, inner: x.dims()[axis + 1..].iter().product() };
+        let statistics = with_values(&[&x], |values| layers.statistics(values[0]))?;
+        let n = (n / channels) as f64;
+        let column = |value: &dyn Fn(&Statistics) -> f32| Tensor::from_iter(statistics.iter().map(value), x.device());
+        self.follow(&self.mean, &column(&|channel| channel.mean)?, 1.0)?;
+        self.follow(&self.variance, &column(&|channel| channel.variance)?, n / (n - 1.0).max(1.0))?;
+        let scale = |variance: f32| (1.0 / (f64::from(variance) + BATCH_NORM_EPS).sqrt()) as f32;
+        let normal = statistics.iter().map(|channel| (channel.mean, scale(channel.variance))).collect();
+        let relu = activation == Activation::Relu;
+        let y = x.apply_op3(&self.weight, &self.bias, NormOp { layers, normal, relu })?;
+        if relu { Ok(y) } else { activation.forward(y) }
+    }
+
+    /// Moves a running statistic towards that of a batch.
+    fn follow(&self, running: &Var, value: &Tensor, factor: f64) -> candle_core::Result<()> {
+        running.set(&((running.as_tensor() * (1.0 - MOMENTUM))? + (value * (MOMENTUM * factor))?)?)
+    }
+
+    fn on_device(&self, x: &Tensor, axis: usize) -> candle_core::Result<Tensor> {
         let mut shape = vec![1; x.rank()];
         shape[axis] = self.weight.elem_count();
         let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
@@ -52,12 +80,9 @@ impl BatchStatistics {
         let mean = x.mean_keepdim(others.as_slice())?;
         let centred = x.broadcast_sub(&mean)?;
         let variance = centred.sqr()?.mean_keepdim(others.as_slice())?;
-        let follow = |running: &Var, value: &Tensor, factor: f64| {
-            let value = value.detach().flatten_all()?;
-            running.set(&((running.as_tensor() * (1.0 - MOMENTUM))? + (value * (MOMENTUM * factor))?)?)
-        };
-        follow(&self.mean, &mean, 1.0)?;
-        follow(&self.variance, &variance, n / (n - 1.0).max(1.0))?;
+        let flat = |value: &Tensor| value.detach().flatten_all();
+        self.follow(&self.mean, &flat(&mean)?, 1.0)?;
+        self.follow(&self.variance, &flat(&variance)?, n / (n - 1.0).max(1.0))?;
         let scale = (part(&self.weight)? / (variance + BATCH_NORM_EPS)?.sqrt()?)?;
         centred.broadcast_mul(&scale)?.broadcast_add(&part(&self.bias)?)
     }
@@ -160,16 +185,14 @@ impl CustomOp2 for ConvOp {
         _: &Tensor,
         of_output: &Tensor,
     ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let gradients = with_planes(x, |x_values, shape| {
-            let patches = Patches::new(self.0, shape).ok_or_else(|| refuse(self.0, x.dims()))?;
-            with_planes(of_output, |of_output, _| {
-                with_planes(filters, |filter_values, _| {
-                    let of_x = x.track_op().then(|| patches.gradient_of_input(filter_values, of_output));
-                    let of_filters = filters.track_op().then(|| patches.gradient_of_filters(x_values, of_output));
-                    (of_x, of_filters)
-                })
-            })?
-        })??;
+        let (batch, channels, height, width) = x.dims4()?;
+        let shape = super::kernels::map::Shape { batch, channels, height, width };
+        let patches = Patches::new(self.0, shape).ok_or_else(|| refuse(self.0, x.dims()))?;
+        let gradients = with_values(&[x, filters, of_output], |values| {
+            let of_x = x.track_op().then(|| patches.gradient_of_input(values[1], values[2]));
+            let of_filters = filters.track_op().then(|| patches.gradient_of_filters(values[0], values[2]));
+            (of_x, of_filters)
+        })?;
         let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
             values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
         };
@@ -186,6 +209,9 @@ fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Resu
 
 /// Pooling of `[batch, channels, height, width]` whose gradient goes to the places that win.
 pub(super) fn pool(x: &Tensor, pooling: Pooling, window: Window) -> candle_core::Result<Tensor> {
+    if x.device().is_cpu() {
+        return x.contiguous()?.apply_op1(PoolOp(pooling, window));
+    }
     let Window { size, padding } = window;
     let (batch, channels, height, width) = x.dims4()?;
     let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit {:?}", x.dims()));
@@ -206,4 +232,92 @@ pub(super) fn pool(x: &Tensor, pooling: Pooling, window: Window) -> candle_core:
         Pooling::Avg => x.mean(4),
         Pooling::AvgMax => x.mean(4)? + max(&x)?,
     }
+}
+
+/// The same on the CPU.
+struct PoolOp(Pooling, Window);
+
+impl PoolOp {
+    fn planes(&self, dims: &[usize]) -> candle_core::Result<Planes> {
+        let planes = match dims {
+            &[batch, channels, height, width] if batch * channels * height * width > 0 => {
+                Planes::new((height, width), self.0, self.1)
+            }
+            _ => None,
+        };
+        planes.ok_or_else(|| candle_core::Error::Msg(format!("{:?} does not fit {dims:?}", self.1)))
+    }
+}
+
+impl CustomOp1 for PoolOp {
+    fn name(&self) -> &'static str {
+        "pool-trained"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let planes = self.planes(layout.dims())?;
+        let (batch, channels, _, _) = layout.shape().dims4()?;
+        let y = planes.forward(contiguous(x, layout)?);
+        Ok((CpuStorage::F32(y), (batch, channels, planes.pooled.0, planes.pooled.1).into()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, of_output: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let planes = self.planes(x.dims())?;
+        let gradient = with_values(&[x, of_output], |values| planes.gradient(values[0], values[1]))?;
+        Tensor::from_vec(gradient, x.shape(), x.device()).map(Some)
+    }
+}
+
+/// Batch norm with the statistics of the batch on the CPU: of `x`, weight and bias.
+struct NormOp {
+    layers: Layers,
+    /// Mean and `1 / √(variance + ε)`.
+    normal: Vec<(f32, f32)>,
+    relu: bool,
+}
+
+impl CustomOp3 for NormOp {
+    fn name(&self) -> &'static str {
+        "norm-trained"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
+        let y = self.layers.forward(contiguous(x, x_layout)?, &self.normal, weight, bias, self.relu);
+        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        of_output: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let [of_x, of_weight, of_bias] = with_values(&[x, y, of_output, weight], |values| {
+            self.layers.gradients((values[0], values[1]), values[2], &self.normal, values[3], self.relu)
+        })?;
+        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        Ok((tensor(of_x, x)?, tensor(of_weight, weight)?, tensor(of_bias, bias)?))
+    }
+}
+
+/// Runs `f` on the values of f32 tensors on the CPU.
+fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R) -> candle_core::Result<R> {
+    let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
+    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let values = storages.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(storage) => contiguous(storage, layout),
+        _ => Err(candle_core::Error::Msg("a tensor on the CPU is wanted".to_string())),
+    });
+    Ok(f(&values.collect::<candle_core::Result<Vec<_>>>()?))
 }

@@ -20,9 +20,11 @@ pub(super) mod linear;
 mod lp_pool;
 pub(super) mod map;
 pub(super) mod math;
+pub(super) mod norm_gradient;
 pub(super) mod ops;
 pub(super) mod panels;
 pub(super) mod pointwise;
+pub(super) mod pool_gradient;
 mod portable;
 #[cfg(test)]
 mod reference;

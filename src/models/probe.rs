@@ -1,0 +1,166 @@
+//! A linear classifier on another model's embeddings: transfer learning with one layer.
+
+use std::path::Path;
+
+use candle_core::{Device, Tensor};
+
+use super::TaggingModel;
+pub use super::rnn::Head;
+use crate::error::Context;
+use crate::nn::{Activation, Linear};
+use crate::weights::Trainable;
+use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+
+/// Any tagger with a head of its own: `fc` on the embedding, softmax or sigmoid.
+///
+/// The head's file has the tensors `fc.weight` `[n_classes, embedding_dim]` and `fc.bias`; it fits only the model on whose
+/// embeddings it was trained.
+///
+/// ```no_run
+/// use clipwise::models::probe::{Head, LinearProbe};
+/// use clipwise::{LabelSet, Tagger, Weights, device};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let base = Tagger::open("Cnn14_mAP=0.431.pth", &device::cpu())?.into_model();
+/// let probe = LinearProbe::load(base, &Weights::open("probe/head.safetensors")?, Head::Softmax)?;
+/// let tagger = Tagger::new(probe, LabelSet::open("probe/labels.txt")?)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct LinearProbe<M> {
+    base: M,
+    fc: Linear,
+    n_classes: usize,
+    head: Head,
+}
+
+impl<M: TaggingModel> LinearProbe<M> {
+    /// Puts a trained head on a model.
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if the device refuses.
+    pub fn load(base: M, weights: &Weights, head: Head) -> Result<Self> {
+        let root = weights.loader(base.device());
+        let n_classes = weights.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
+        let fc = Linear::load(&root.at("fc"), base.embedding_dim(), n_classes, Activation::Identity)?;
+        root.finish("a linear probe")?;
+        Ok(Self { base, fc, n_classes, head })
+    }
+
+    /// The model below.
+    pub fn base(&self) -> &M {
+        &self.base
+    }
+}
+
+impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
+    fn name(&self) -> &'static str {
+        "linear-probe"
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.base.sample_rate()
+    }
+
+    fn n_classes(&self) -> usize {
+        self.n_classes
+    }
+
+    fn embedding_dim(&self) -> usize {
+        self.base.embedding_dim()
+    }
+
+    fn min_samples(&self) -> usize {
+        self.base.min_samples()
+    }
+
+    fn device(&self) -> &Device {
+        self.base.device()
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let embedding = self.base.forward(waveforms)?.embedding;
+        let logits = self.fc.forward(&embedding)?;
+        match self.head {
+            Head::Softmax => TaggingOutput::single_label(logits, embedding),
+            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        }
+    }
+}
+
+/// A head in training: it sees each value of the embeddings with mean 0 and variance 1 over the clips that it is trained on,
+/// and is saved with this normalisation inside.
+#[derive(Debug)]
+pub struct ProbeHead {
+    parameters: Trainable,
+    fc: Linear,
+    mean: Tensor,  // [embedding_dim]
+    scale: Tensor, // [embedding_dim]
+}
+
+impl ProbeHead {
+    /// A new head for such `embeddings` `[n_clips, embedding_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for no clips or no classes, [`Error::Tensor`] if the shape does not fit.
+    pub fn new(embeddings: &Tensor, n_classes: usize, seed: u64) -> Result<Self> {
+        let context = "making a linear probe";
+        let (n_clips, embedding_dim) = embeddings.dims2().context(context)?;
+        for (field, value) in [("n_clips", n_clips), ("n_classes", n_classes)] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        let statistics = || {
+            let mean = embeddings.mean_keepdim(0)?;
+            let variance = embeddings.broadcast_sub(&mean)?.sqr()?.mean(0)?;
+            // A value that never changes is left out.
+            let scale = variance.ge(1e-12)?.to_dtype(variance.dtype())?.div(&(variance + 1e-12)?.sqrt()?)?;
+            Ok((mean.squeeze(0)?, scale))
+        };
+        let (mean, scale) = statistics().context(context)?;
+        let parameters = Trainable::new(embeddings.device(), seed);
+        let fc = Linear::load(&parameters.loader().at("fc"), embedding_dim, n_classes, Activation::Identity)?;
+        Ok(Self { parameters, fc, mean, scale })
+    }
+
+    /// What an optimiser changes.
+    pub fn parameters(&self) -> &Trainable {
+        &self.parameters
+    }
+
+    /// `embeddings` `[n_clips, embedding_dim]` to logits `[n_clips, n_classes]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape does not fit.
+    pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
+        let normal = embeddings.broadcast_sub(&self.mean).and_then(|x| x.broadcast_mul(&self.scale));
+        self.fc.forward(&normal.context("a linear probe")?)
+    }
+
+    /// The head with its normalisation inside: `fc.weight` and `fc.bias` for [`LinearProbe::load`].
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the device refuses.
+    pub fn tensors(&self) -> Result<Vec<(String, Tensor)>> {
+        let loader = self.parameters.loader().at("fc");
+        let (n_classes, embedding_dim) = (self.fc.out_features(), self.mean.elem_count());
+        let (weight, bias) = (loader.get("weight", (n_classes, embedding_dim))?, loader.get("bias", n_classes)?);
+        let folded = || {
+            let weight = weight.detach().broadcast_mul(&self.scale)?;
+            let shift = weight.matmul(&self.mean.unsqueeze(1)?)?.squeeze(1)?;
+            Ok(vec![("fc.bias".to_string(), (bias.detach() - shift)?), ("fc.weight".to_string(), weight)])
+        };
+        folded().context("folding the normalisation into a head")
+    }
+
+    /// Writes [`tensors`](Self::tensors) as safetensors.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the file cannot be written.
+    pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        let tensors = self.tensors()?.into_iter().collect();
+        candle_core::safetensors::save(&tensors, path).context("writing safetensors")
+    }
+}

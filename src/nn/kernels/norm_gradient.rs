@@ -1,0 +1,106 @@
+//! Batch norm with the statistics of the batch, ReLU perhaps, and their gradients, for training.
+
+use rayon::prelude::*;
+
+/// Values per task, about.
+const TASK: usize = 1 << 14;
+
+/// An array with a dimension of channels somewhere: `[outer, channels, inner]`.
+#[derive(Debug, Clone, Copy)]
+pub struct Layers {
+    pub channels: usize,
+    pub inner: usize,
+}
+
+/// What normalises a channel: `(x − mean) · scale`.
+#[derive(Debug, Clone, Copy)]
+pub struct Statistics {
+    pub mean: f32,
+    pub variance: f32,
+}
+
+impl Layers {
+    /// Values of a channel, of `x` and of `y` at the same places.
+    fn channel<'a>(self, channel: usize, x: &'a [f32], y: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
+        let rows = move |values: &'a [f32]| values.chunks_exact(self.inner).skip(channel).step_by(self.channels);
+        rows(x).zip(rows(y))
+    }
+
+    /// Mean and variance (over all values) of each channel, summed in f64.
+    pub fn statistics(self, x: &[f32]) -> Vec<Statistics> {
+        let n = (x.len() / self.channels) as f64;
+        let of_channel = |channel: usize| {
+            let sum = |value: &dyn Fn(f64) -> f64| {
+                let rows = self.channel(channel, x, x);
+                rows.map(|(row, _)| row.iter().map(|&x| value(f64::from(x))).sum::<f64>()).sum::<f64>()
+            };
+            let mean = sum(&|x| x) / n;
+            let variance = sum(&|x| (x - mean) * (x - mean)) / n;
+            Statistics { mean: mean as f32, variance: variance as f32 }
+        };
+        (0..self.channels).into_par_iter().map(of_channel).collect()
+    }
+
+    /// `f(channel, x, y)` for each row of `inner` values, with what it writes.
+    fn for_each_row(self, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
+        let rows = (TASK / self.inner).max(1);
+        y.par_chunks_mut(rows * self.inner).enumerate().for_each(|(task, y)| {
+            for (i, y) in y.chunks_exact_mut(self.inner).enumerate() {
+                let row = task * rows + i;
+                f(row % self.channels, row * self.inner, y);
+            }
+        });
+    }
+
+    /// `(x − mean) · scale · weight + bias`, then ReLU if asked for.
+    pub fn forward(self, x: &[f32], normal: &[(f32, f32)], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
+        let mut y = vec![0.0; x.len()];
+        self.for_each_row(&mut y, |channel, start, y| {
+            let (mean, scale) = normal[channel];
+            let (scale, bias) = (scale * weight[channel], bias[channel]);
+            for (y, x) in y.iter_mut().zip(&x[start..]) {
+                let value = (x - mean) * scale + bias;
+                *y = if relu { super::math::relu(value) } else { value };
+            }
+        });
+        y
+    }
+
+    /// The gradients of `x`, of the weight and of the bias, where mean and scale are those of `x`. `y` is the output.
+    pub fn gradients(
+        self,
+        (x, y): (&[f32], &[f32]),
+        of_y: &[f32],
+        normal: &[(f32, f32)],
+        weight: &[f32],
+        relu: bool,
+    ) -> [Vec<f32>; 3] {
+        let n = (x.len() / self.channels) as f32;
+        let passes = |y: f32| !relu || y > 0.0;
+        let sums = |channel: usize| {
+            let (mean, scale) = normal[channel];
+            let (mut of_bias, mut of_weight) = (0.0f64, 0.0f64);
+            for ((x, y), (_, g)) in self.channel(channel, x, y).zip(self.channel(channel, x, of_y)) {
+                for ((&x, &y), &g) in x.iter().zip(y).zip(g) {
+                    let g = if passes(y) { f64::from(g) } else { 0.0 };
+                    of_bias += g;
+                    of_weight += g * f64::from((x - mean) * scale);
+                }
+            }
+            (of_bias as f32, of_weight as f32)
+        };
+        let (of_bias, of_weight): (Vec<f32>, Vec<f32>) = (0..self.channels).into_par_iter().map(sums).unzip();
+        let mut of_x = vec![0.0; x.len()];
+        self.for_each_row(&mut of_x, |channel, start, of_x| {
+            let (mean, scale) = normal[channel];
+            let factor = scale * weight[channel];
+            let (bias_share, weight_share) = (of_bias[channel] / n, of_weight[channel] / n);
+            for (i, of_x) in of_x.iter_mut().enumerate() {
+                let (x, y, g) = (x[start + i], y[start + i], of_y[start + i]);
+                let g = if passes(y) { g } else { 0.0 };
+                *of_x = factor * (g - bias_share - (x - mean) * scale * weight_share);
+            }
+        });
+        [of_x, of_weight, of_bias]
+    }
+}

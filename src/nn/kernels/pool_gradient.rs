@@ -1,0 +1,87 @@
+//! Pooling of planes and its gradient, for training.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::map::Window;
+use crate::nn::Pooling;
+
+/// Planes of one size, pooled.
+#[derive(Debug, Clone, Copy)]
+pub struct Planes {
+    pub size: (usize, usize),
+    pub pooled: (usize, usize),
+    pub pooling: Pooling,
+    pub window: Window,
+}
+
+impl Planes {
+    /// `None` if the window does not fit.
+    pub fn new(size: (usize, usize), pooling: Pooling, window: Window) -> Option<Self> {
+        Some(Self { size, pooled: window.output(size.0, size.1)?, pooling, window })
+    }
+
+    pub fn forward(&self, x: &[f32]) -> Vec<f32> {
+        let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
+        let mut y = vec![0.0; x.len() / plane * pooled];
+        y.par_chunks_mut(pooled).zip(x.par_chunks(plane)).for_each(|(y, x)| {
+            for (place, y) in y.iter_mut().enumerate() {
+                let (_, max, mean) = self.look(x, place);
+                *y = match self.pooling {
+                    Pooling::Max => max,
+                    Pooling::Avg => mean,
+                    Pooling::AvgMax => max + mean,
+                };
+            }
+        });
+        y
+    }
+
+    /// The gradient of `x`. Where several values are the largest, as in silence, the first one gets it, as in PyTorch.
+    pub fn gradient(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
+        let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
+        let share = 1.0 / (self.window.size.0 * self.window.size.1) as f32;
+        let mut gradient = vec![0.0; x.len()];
+        let planes = gradient.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(of_output.par_chunks(pooled));
+        planes.for_each(|((gradient, x), of_output)| {
+            for (place, &g) in of_output.iter().enumerate() {
+                if self.pooling != Pooling::Avg {
+                    gradient[self.look(x, place).0] += g;
+                }
+                if self.pooling != Pooling::Max {
+                    let (rows, columns) = self.inside(place);
+                    for row in rows {
+                        let row = &mut gradient[row * self.size.1..][columns.clone()];
+                        row.iter_mut().for_each(|value| *value += g * share);
+                    }
+                }
+            }
+        });
+        gradient
+    }
+
+    /// Where the largest value of a window is, that value, and the mean.
+    fn look(&self, x: &[f32], place: usize) -> (usize, f32, f32) {
+        let (rows, columns) = self.inside(place);
+        let mut first = rows.start * self.size.1 + columns.start;
+        let (mut max, mut sum) = (x[first], 0.0);
+        for row in rows {
+            for at in row * self.size.1 + columns.start..row * self.size.1 + columns.end {
+                sum += x[at];
+                if x[at] > max || x[at].is_nan() {
+                    (first, max) = (at, x[at]);
+                }
+            }
+        }
+        (first, max, sum / (self.window.size.0 * self.window.size.1) as f32)
+    }
+
+    /// The rows and columns of a window that lie on the plane: at least one of each.
+    fn inside(&self, place: usize) -> (Range<usize>, Range<usize>) {
+        let Window { size, padding } = self.window;
+        let (row, column) = (place / self.pooled.1, place % self.pooled.1);
+        let rows = (row * size.0).saturating_sub(padding)..(row * size.0 + size.0 - padding).min(self.size.0);
+        (rows, column * size.1..(column + 1) * size.1)
+    }
+}

@@ -1,0 +1,99 @@
+//! The models in `weights` that this crate's examples trained: they open, name their classes, and hear what they should.
+
+mod common;
+
+use std::path::PathBuf;
+
+use candle_core::{Device, Tensor};
+use clipwise::models::m5;
+use clipwise::models::probe::{Head, LinearProbe, ProbeHead};
+use clipwise::{Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights};
+use common::{assert_close, m5_tensors, real, signal};
+
+const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+
+fn open(name: &str) -> Tagger {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights").join(name);
+    let size = std::fs::metadata(folder.join("model.safetensors")).unwrap().len();
+    assert!(size <= 2_000_000, "{name}: {size} bytes");
+    Tagger::open(folder, &Device::Cpu).unwrap()
+}
+
+#[test]
+fn they_open_and_tag() {
+    for name in ["m5-spoken-digits", "gru-spoken-digits"] {
+        let tagger = open(name);
+        assert!(tagger.assumptions().is_empty(), "{name}: {:?}", tagger.assumptions());
+        assert_eq!(tagger.labels().iter().map(|label| label.name.as_str()).collect::<Vec<_>>(), DIGITS);
+        // Any rate and length.
+        for (n, rate) in [(1, 8_000), (30_000, 44_100), (8_000, 8_000)] {
+            let tagging = tagger.tag(&Waveform { samples: signal(n, rate, 1), sample_rate: rate }).unwrap();
+            assert!((tagging.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{name}: {:?}", tagging.scores);
+        }
+    }
+}
+
+/// The recordings of the test split, of which the models' READMEs give the accuracy.
+#[test]
+fn spoken_digits_are_heard() {
+    let Some(folder) = real("audio/spoken-digits") else { return };
+    for name in ["m5-spoken-digits", "gru-spoken-digits"] {
+        let tagger = open(name);
+        let (mut right, mut all) = (0, 0);
+        for (digit, label) in DIGITS.iter().enumerate() {
+            for speaker in ["george", "jackson", "lucas", "nicolas", "theo", "yweweler"] {
+                for n in [0, 3] {
+                    let clip = Waveform::open(folder.join(format!("{digit}_{speaker}_{n}.wav"))).unwrap();
+                    right += usize::from(tagger.tag(&clip).unwrap().top_k(1)[0].label == *label);
+                    all += 1;
+                }
+            }
+        }
+        assert!(right * 100 >= all * 93, "{name}: {right} of {all}");
+    }
+}
+
+#[test]
+fn a_linear_probe_learns_and_is_loaded_on_its_base() {
+    let config = m5::Config { n_classes: 4, ..m5::Config::M5 };
+    let base = || m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
+    // Three kinds of clips: soft, loud, with a click elsewhere.
+    let clip = |i: usize| {
+        let mut clip = signal(7_000 + 100 * (i % 4), 8_000, i as u64);
+        clip.iter_mut().for_each(|x| *x *= [0.1, 1.0, 0.4][i % 3]);
+        clip
+    };
+    let batch = WaveformBatch::new((0..12).map(clip).collect(), 8_000).unwrap();
+    let embeddings = clipwise::TaggingModel::forward(&base(), &batch).unwrap().embedding;
+    let classes = Tensor::from_iter((0..12u32).map(|i| i % 3), &Device::Cpu).unwrap();
+    let head = ProbeHead::new(&embeddings, 3, 1).unwrap();
+    let params = candle_nn::ParamsAdamW { lr: 0.05, ..Default::default() };
+    let mut optimiser = <candle_nn::AdamW as candle_nn::Optimizer>::new(head.parameters().vars(), params).unwrap();
+    for _ in 0..50 {
+        let loss = candle_nn::loss::cross_entropy(&head.forward(&embeddings).unwrap(), &classes).unwrap();
+        candle_nn::Optimizer::backward_step(&mut optimiser, &loss).unwrap();
+    }
+    let path = std::env::temp_dir().join(format!("clipwise-probe-{}.safetensors", std::process::id()));
+    head.save(&path).unwrap();
+    let weights = Weights::read(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    let tagger = Tagger::new(
+        LinearProbe::load(base(), &weights, Head::Softmax).unwrap(),
+        LabelSet::from_iter(["soft", "loud", "middle"]),
+    )
+    .unwrap();
+    let logits = head.forward(&embeddings).unwrap().to_vec2::<f32>().unwrap();
+    for (i, expected) in logits.iter().enumerate() {
+        let tagging = tagger.tag(&Waveform { samples: clip(i), sample_rate: 8_000 }).unwrap();
+        // The normalisation is inside the weights now: rounding of 64 products.
+        assert_close("logits", &tagging.logits, expected, 1e-3, 1e-3);
+        assert_eq!(tagging.top_k(1)[0].label, ["soft", "loud", "middle"][i % 3]);
+    }
+    // A head of another width, and one without clips.
+    let stages = vec![m5::Stage { channels: 8, layers: 1 }].into();
+    let narrow = m5::Config { stages, channels: 8, ..config.clone() };
+    let other = m5::M5::load(&narrow, &m5_tensors(&narrow, 3).weights(), &Device::Cpu).unwrap();
+    assert!(matches!(LinearProbe::load(other, &weights, Head::Softmax), Err(Error::Weights(_))));
+    let none = Tensor::zeros((0, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+    assert!(matches!(ProbeHead::new(&none, 3, 1), Err(Error::Config { field: "n_clips", .. })));
+}
