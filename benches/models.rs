@@ -10,11 +10,11 @@ mod turns;
 use candle_core::{Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{BatchNorm, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear, VarBuilder};
 use clipwise::frontend::LogMel;
-use clipwise::models::{cnn14, leenet};
+use clipwise::models::{cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{TaggingModel, WaveformBatch};
-use common::{cnn14_tensors, hashed, leenet_tensors, max_difference, signal, values};
-use turns::{compare, side, wanted};
+use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors, max_difference, signal, values};
+use turns::{compare, side};
 
 /// CNN14 after its front end, written with candle-nn.
 struct PlainCnn14 {
@@ -161,6 +161,56 @@ fn leenet11() {
     compare("leenet11 10 s, whole", 9, sides);
 }
 
+/// M5 of PyTorch's tutorial written with candle-nn.
+struct PlainM5 {
+    layers: Vec<(Conv1d, BatchNorm)>,
+    fc1: Linear,
+}
+
+impl PlainM5 {
+    fn load(config: &m5::Config, weights: VarBuilder) -> Result<Self> {
+        let mut layers = Vec::new();
+        let mut inputs = 1;
+        let first = (config.channels, config.kernel, config.stride);
+        let others = config.stages.iter().map(|stage| (stage.channels, 3, 1));
+        for (i, (outputs, kernel, stride)) in std::iter::once(first).chain(others).enumerate() {
+            let conv = Conv1dConfig { stride, ..Default::default() };
+            let conv = candle_nn::conv1d(inputs, outputs, kernel, conv, weights.pp(format!("conv{}", i + 1)))?;
+            layers.push((conv, candle_nn::batch_norm(outputs, 1e-5, weights.pp(format!("bn{}", i + 1)))?));
+            inputs = outputs;
+        }
+        Ok(Self { layers, fc1: candle_nn::linear(inputs, config.n_classes, weights.pp("fc1"))? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut x = x.clone();
+        for (conv, norm) in &self.layers {
+            x = norm.forward_t(&conv.forward(&x)?, false)?.relu()?;
+            x = x.unsqueeze(2)?.max_pool2d((1, 4))?.squeeze(2)?;
+        }
+        candle_nn::ops::softmax(&self.fc1.forward(&x.mean(2)?)?, 1)
+    }
+}
+
+fn m5() {
+    let config = m5::Config::M5;
+    let tensors = m5_tensors(&config, 1).tensors();
+    let weights = VarBuilder::from_tensors(tensors.iter().cloned().collect(), candle_core::DType::F32, &Device::Cpu);
+    let plain = PlainM5::load(&config, weights).unwrap();
+    let weights = clipwise::Weights::from_tensors(tensors).unwrap();
+    let model = m5::M5::load(&config, &weights, &Device::Cpu).unwrap();
+    for batch in [1, 64] {
+        let x = Tensor::from_vec(signal(batch * 8000, 8000, 1), (batch, 1, 8000), &Device::Cpu).unwrap();
+        let ours = values(&model.forward_samples(&x).unwrap().clipwise_output);
+        assert!(max_difference(&ours, &values(&plain.forward(&x).unwrap())) < 1e-5);
+        let sides = vec![
+            side("ours", || model.forward_samples(&x).unwrap()),
+            side("plain candle", || plain.forward(&x).unwrap()),
+        ];
+        compare(&format!("m5 1 s, batch {batch}, from the samples"), 15, sides);
+    }
+}
+
 /// Two layers as one would stack candle-nn's: one direction, which is all that its layers have.
 fn plain_recurrent(rnn: &Rnn, x: &Tensor) -> Result<Tensor> {
     use candle_nn::rnn::{GRUConfig, LSTMConfig, RNN};
@@ -219,12 +269,5 @@ fn recurrent() {
 
 fn main() {
     turns::title("models");
-    type Case = (&'static str, fn());
-    let cases: [Case; 4] = [
-        ("cnn14 10 s, trunk, whole", cnn14),
-        ("leenet11 10 s, whole", leenet11),
-        ("ced-tiny 10 s, whole", ced_tiny),
-        ("gru lstm 2 x 256, 1000 frames of 64, batch, one both directions", recurrent),
-    ];
-    cases.into_iter().filter(|(names, _)| wanted(names)).for_each(|(_, case)| case());
+    [cnn14, leenet11, ced_tiny, m5, recurrent].into_iter().for_each(|case| case());
 }

@@ -3,6 +3,9 @@
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// Longer buffers, in values, go back to the system: one long recording must not hold gigabytes for as long as its model lives.
+const LONGEST_KEPT: usize = 1 << 25;
+
 /// Buffers that are not in use. Clones share them; they are freed with the last clone.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Arc<Mutex<Vec<Vec<f32>>>>);
@@ -48,7 +51,29 @@ impl DerefMut for Buffer {
 
 impl Drop for Buffer {
     fn drop(&mut self) {
-        let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
-        free.push(std::mem::take(&mut self.values));
+        if self.values.len() <= LONGEST_KEPT {
+            let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
+            free.push(std::mem::take(&mut self.values));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_used_again_and_long_ones_are_not_kept() {
+        let workspace = Workspace::default();
+        let kept = |workspace: &Workspace| workspace.0.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+        drop((workspace.take(10), workspace.take(30)));
+        assert_eq!(kept(&workspace).len(), 2);
+        let buffer = workspace.take(20);
+        assert_eq!((buffer.len(), kept(&workspace)), (20, vec![10]));
+        drop(buffer);
+        drop(workspace.take(LONGEST_KEPT + 1));
+        assert!(kept(&workspace).iter().all(|&len| len <= LONGEST_KEPT));
+        drop((workspace.take(100), workspace.take(100)));
+        assert!(kept(&workspace).len() <= 2, "no more than were in use at once");
     }
 }
