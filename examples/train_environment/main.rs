@@ -93,7 +93,8 @@ fn main() -> Result<(), Failure> {
         None => Ok(None),
     };
     let checkpoint = args.out.join("model.safetensors");
-    fit(&parameters, &args.settings, train.len(), None, &checkpoint, forward, validate)?;
+    let alike = vec![0; train.len()]; // all batches have the same length
+    fit(&parameters, &args.settings, train.len(), Some(alike.as_slice()), &checkpoint, forward, validate)?;
 
     if args.validate.is_none() {
         let tagger = Tagger::open(&args.out, &device)?;
