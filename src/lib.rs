@@ -42,6 +42,7 @@
 
 pub mod audio;
 pub mod augment;
+pub mod ctc;
 pub mod device;
 pub mod error;
 mod folder;
