@@ -3,7 +3,27 @@
 //! A model gives every frame a score for each token of its [`Vocabulary`], one of which is the *blank*. A path through the
 //! frames stands for the tokens that are left once runs of the same token are merged and blanks dropped (Graves et al.,
 //! *Connectionist Temporal Classification*, ICML 2006).
+//!
+//! - [`greedy`]: the best path. [`BeamSearch`]: the most probable tokens over all paths, with a [`LanguageModel`] and hot
+//!   words if wanted. Both take frames in pieces too: [`GreedyDecoder`], [`BeamDecoder`].
+//!
+//! Decoders work on the host, on log-probabilities `[n_frames, n_tokens]` ([`log_softmax`] makes them from logits), and
+//! give a [`Transcript`]: tokens and words with times.
 
+pub mod beam;
+mod frames;
+mod greedy;
+mod hot_words;
+pub mod language_model;
+mod transcript;
 pub mod vocabulary;
 
+pub use beam::{BeamDecoder, BeamSearch};
+pub use frames::{clips, log_softmax};
+pub use greedy::{GreedyDecoder, collapse, greedy, greedy_batch};
+pub use language_model::LanguageModel;
+pub use transcript::{Token, Transcript, Word};
 pub use vocabulary::Vocabulary;
+
+/// More frames than a decoder numbers.
+const TOO_LONG: usize = u32::MAX as usize;

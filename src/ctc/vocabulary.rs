@@ -38,7 +38,7 @@ const WORD_START: char = '▁';
 /// A token by its place or its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
-pub enum Token {
+pub enum TokenRef {
     /// The place, from 0.
     Index(usize),
     /// The name, exactly.
@@ -51,11 +51,11 @@ pub enum Token {
 pub struct Config {
     /// The blank; else the first of `<blank>`, `<blk>`, `[BLANK]`, `<ctc_blank>`, `<pad>`, `[PAD]`, `<PAD>`, `<eps>` and the
     /// empty name that is there.
-    pub blank: Option<Token>,
+    pub blank: Option<TokenRef>,
     /// The unknown token; else `<unk>`, `[UNK]`, `<UNK>` or `⁇`, if one is there.
-    pub unknown: Option<Token>,
+    pub unknown: Option<TokenRef>,
     /// The token between words; else `|`, `<space>`, `[SPACE]`, a space or `▁`, if one is there.
-    pub word_delimiter: Option<Token>,
+    pub word_delimiter: Option<TokenRef>,
     /// Whether text has spaces between tokens, as transcripts of phonemes have (`h ə l oʊ | w ɜː l d`), or none
     /// (`hello world`). `None`: spaces if a token is longer than one code point and none begins with `▁`.
     pub spaced: Option<bool>,
@@ -127,11 +127,11 @@ impl Vocabulary {
                 ));
             }
         }
-        let place = |field: &'static str, wanted: &Option<Token>, usual: &[&str]| match wanted {
+        let place = |field: &'static str, wanted: &Option<TokenRef>, usual: &[&str]| match wanted {
             None => Ok(usual.iter().find_map(|&name| index.get(name).copied())),
-            Some(Token::Index(id)) if *id < tokens.len() => Ok(Some(*id)),
-            Some(Token::Index(id)) => Err(Error::config(field, id, format!("there are {} tokens", tokens.len()))),
-            Some(Token::Name(name)) => match index.get(name) {
+            Some(TokenRef::Index(id)) if *id < tokens.len() => Ok(Some(*id)),
+            Some(TokenRef::Index(id)) => Err(Error::config(field, id, format!("there are {} tokens", tokens.len()))),
+            Some(TokenRef::Name(name)) => match index.get(name) {
                 Some(&id) => Ok(Some(id)),
                 None => Err(Error::config(field, format!("{name:?}"), "no token has this name")),
             },
@@ -155,6 +155,15 @@ impl Vocabulary {
         let spaced = config.spaced.unwrap_or_else(|| !pieces && shown.any(|token| token.chars().nth(1).is_some()));
         let longest = tokens.iter().map(String::len).max().unwrap_or_default();
         Ok(Self(Arc::new(Inner { tokens, index, blank, unknown, word_delimiter, spaced, pieces, longest })))
+    }
+
+    /// Tokens named by their index, for scores whose tokens are not known; text has spaces between them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `blank` is not below `n_tokens`.
+    pub fn numbered(n_tokens: usize, blank: usize) -> Result<Self> {
+        let config = Config { blank: Some(TokenRef::Index(blank)), spaced: Some(true), ..Config::default() };
+        Self::with_config((0..n_tokens).map(|id| id.to_string()), &config)
     }
 
     /// Reads a vocabulary, by its content:
@@ -210,9 +219,9 @@ impl Vocabulary {
             return Err(Error::LabelCount { n_classes: n_tokens, n_labels: self.len() });
         }
         let config = Config {
-            blank: Some(Token::Index(self.blank())),
-            unknown: self.unknown().map(Token::Index),
-            word_delimiter: self.word_delimiter().map(Token::Index),
+            blank: Some(TokenRef::Index(self.blank())),
+            unknown: self.unknown().map(TokenRef::Index),
+            word_delimiter: self.word_delimiter().map(TokenRef::Index),
             spaced: Some(self.0.spaced),
         };
         Self::with_config(self.tokens()[..n_tokens].iter().cloned(), &config)
@@ -246,6 +255,11 @@ impl Vocabulary {
     /// The id of the token between words.
     pub fn word_delimiter(&self) -> Option<usize> {
         self.0.word_delimiter
+    }
+
+    /// Whether tokens say where words end.
+    pub fn has_words(&self) -> bool {
+        self.0.pieces || self.word_delimiter().is_some()
     }
 
     /// Whether text has spaces between tokens.
@@ -447,14 +461,14 @@ mod tests {
 
     #[test]
     fn blanks_by_name_by_index_and_not_at_all() {
-        let config = |blank: Token| Config { blank: Some(blank), ..Config::default() };
+        let config = |blank: TokenRef| Config { blank: Some(blank), ..Config::default() };
         let tokens = ["a", "-", "b"];
-        assert_eq!(Vocabulary::with_config(tokens, &config(Token::Name("-".into()))).unwrap().blank(), 1);
-        assert_eq!(Vocabulary::with_config(tokens, &config(Token::Index(2))).unwrap().blank(), 2);
+        assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Name("-".into()))).unwrap().blank(), 1);
+        assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Index(2))).unwrap().blank(), 2);
         for (tokens, config, field) in [
             (&tokens[..], Config::default(), "blank"),
-            (&tokens, config(Token::Index(3)), "blank"),
-            (&tokens, config(Token::Name("x".into())), "blank"),
+            (&tokens, config(TokenRef::Index(3)), "blank"),
+            (&tokens, config(TokenRef::Name("x".into())), "blank"),
             (&["<pad>", "a", "a"], Config::default(), "tokens"),
             (&[], Config::default(), "blank"),
         ] {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{Config, Token, Vocabulary};
+use super::{Config, TokenRef, Vocabulary};
 use crate::{Error, Result};
 
 /// The largest vocabulary file that is read, in bytes.
@@ -29,7 +29,7 @@ pub(super) fn open_s3prl(path: &Path) -> Result<Vocabulary> {
     let text = read(path)?;
     let own = lines(&text).map_err(|reason| unusable(path, reason))?;
     let tokens = S3PRL.iter().map(ToString::to_string).chain(own).collect();
-    build(path, tokens, &Config { blank: Some(Token::Index(0)), ..Config::default() })
+    build(path, tokens, &Config { blank: Some(TokenRef::Index(0)), ..Config::default() })
 }
 
 fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
@@ -92,7 +92,7 @@ fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
                 None => lines,
                 Some(Numbered::Indices(tokens)) => tokens,
                 Some(Numbered::Counts(own)) => {
-                    config.blank.get_or_insert(Token::Index(0));
+                    config.blank.get_or_insert(TokenRef::Index(0));
                     FAIRSEQ.iter().map(ToString::to_string).chain(own).collect()
                 }
             }
@@ -188,7 +188,7 @@ fn take_special(config: &mut Config, tokens: &[String], value: &Value) {
     let name = |field: &str| {
         let value = value.get(field)?;
         let name = value.as_str().or_else(|| value.get("content")?.as_str())?;
-        tokens.iter().any(|token| token == name).then(|| Token::Name(name.to_string()))
+        tokens.iter().any(|token| token == name).then(|| TokenRef::Name(name.to_string()))
     };
     config.blank = config.blank.take().or_else(|| name("pad_token"));
     config.unknown = config.unknown.take().or_else(|| name("unk_token"));
