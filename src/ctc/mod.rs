@@ -10,6 +10,7 @@
 //! Decoders work on the host, on log-probabilities `[n_frames, n_tokens]` ([`log_softmax`] makes them from logits), and
 //! give a [`Transcript`]: tokens and words with times.
 
+mod align;
 pub mod beam;
 mod frames;
 mod greedy;
@@ -18,6 +19,7 @@ pub mod language_model;
 mod transcript;
 pub mod vocabulary;
 
+pub use align::{Alignment, align};
 pub use beam::{BeamDecoder, BeamSearch};
 pub use frames::{clips, log_softmax};
 pub use greedy::{GreedyDecoder, collapse, greedy, greedy_batch};
