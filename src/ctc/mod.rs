@@ -5,7 +5,9 @@
 //! each token and one for "none", the blank.
 
 pub mod head;
+pub mod loss;
 mod model;
 
 pub use head::{Head, HeadConfig};
+pub use loss::{LossConfig, Reduction, ctc_loss};
 pub use model::{CtcModel, CtcOutput};

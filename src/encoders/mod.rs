@@ -2,13 +2,16 @@
 //!
 //! | encoder | audio | a frame |
 //! |---|---|---|
+//! | [`recurrent`]: a convolution, then GRU or LSTM layers, over any features | that of the features | a few of theirs |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
 //!
 //! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
 
+pub mod recurrent;
 mod weighted_sum;
 
+pub use recurrent::RecurrentEncoder;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
 
 use candle_core::{Device, Tensor};
