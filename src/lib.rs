@@ -21,6 +21,7 @@
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
 //! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank, deltas on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
+//! - [`encoders`]: hidden states of speech. [`ctc`]: models of phonemes and letters on top of them.
 //! - [`augment`]: SpecAugment, mixup, noise and shifts, for training.
 //! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
@@ -44,6 +45,7 @@ pub mod audio;
 pub mod augment;
 pub mod ctc;
 pub mod device;
+pub mod encoders;
 pub mod error;
 mod folder;
 pub mod frontend;

@@ -41,6 +41,7 @@ pub use kernels::workspace::Workspace;
 pub use linear::Linear;
 pub use lp_pool::LpPool2d;
 pub use map::FeatureMap;
+pub(crate) use norm::normalized;
 pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};

@@ -1,0 +1,105 @@
+//! Speech encoders: from a waveform to hidden states, one sequence of vectors a layer.
+//!
+//! | encoder | audio | a frame |
+//! |---|---|---|
+//! | [`recurrent`]: a convolution, then GRU or LSTM layers, over any features | that of the features | a few of theirs |
+//! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
+//!
+//! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
+//! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
+
+pub mod recurrent;
+mod weighted_sum;
+
+pub use recurrent::RecurrentEncoder;
+pub use weighted_sum::{WeightedSum, WeightedSumConfig};
+
+use candle_core::{Device, Tensor};
+
+use crate::{Result, WaveformBatch};
+
+/// Which hidden states are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layers {
+    /// The last layer's, after the encoder's final norm where it has one.
+    Last,
+    /// Those of every layer: the input of the first one, then the output of each.
+    All,
+}
+
+/// Hidden states of a batch.
+#[derive(Debug, Clone)]
+pub struct Encoded {
+    /// One tensor a layer, or that of the last alone: each `[batch, n_frames, dim]`, f32, on the encoder's device, where
+    /// `n_frames` is that of the longest clip.
+    pub layers: Vec<Tensor>,
+    /// Frames of each clip; zeros follow.
+    pub lengths: Vec<usize>,
+}
+
+/// A model that turns speech into hidden states.
+pub trait SpeechEncoder: Send + Sync {
+    /// A short name, such as `whisper`.
+    fn name(&self) -> &'static str;
+
+    /// The rate of the audio that it takes, in Hz.
+    fn sample_rate(&self) -> u32;
+
+    /// The length of a hidden state.
+    fn dim(&self) -> usize;
+
+    /// How many hidden states a frame has with [`Layers::All`]: the layers, and one more for the input of the first.
+    fn n_layers(&self) -> usize;
+
+    /// The time from a frame to the next, in seconds.
+    fn frame_seconds(&self) -> f64;
+
+    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
+    fn min_samples(&self) -> usize;
+
+    /// The device that it runs on.
+    fn device(&self) -> &Device;
+
+    /// Hidden states of a batch of clips of any lengths. A row's result is the result for the clip alone.
+    ///
+    /// # Errors
+    /// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate,
+    /// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite)
+    /// for a NaN or infinite sample, [`Error::Config`](crate::Error::Config) for a clip that is longer than the encoder can
+    /// see, [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
+}
+
+impl<E: SpeechEncoder + ?Sized> SpeechEncoder for Box<E> {
+    fn name(&self) -> &'static str {
+        (**self).name()
+    }
+
+    fn sample_rate(&self) -> u32 {
+        (**self).sample_rate()
+    }
+
+    fn dim(&self) -> usize {
+        (**self).dim()
+    }
+
+    fn n_layers(&self) -> usize {
+        (**self).n_layers()
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        (**self).frame_seconds()
+    }
+
+    fn min_samples(&self) -> usize {
+        (**self).min_samples()
+    }
+
+    fn device(&self) -> &Device {
+        (**self).device()
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
+        (**self).forward(waveforms, layers)
+    }
+}
