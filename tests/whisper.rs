@@ -259,8 +259,9 @@ fn real_speech_has_the_hidden_states_of_transformers() {
     let features = encoder.mel().compute_padded(&speech.samples).unwrap();
     let across = wanted.to_vec("mel").unwrap(); // [80, 3000]
     let across: Vec<f32> = (0..3000 * 80).map(|i| across[i % 80 * 3000 + i / 80]).collect();
-    println!("log-mel: {:e}", max_difference(features.as_slice().unwrap(), &across));
-    assert_close("log-mel", features.as_slice().unwrap(), &across, 1e-4, 0.0);
+    // What is stored there was rounded to half precision, by up to 2^-11 of the value; the hidden states were not made from it.
+    assert!(across.iter().all(|&x| half::f16::from_f32(x).to_f32() == x));
+    assert_close("log-mel", features.as_slice().unwrap(), &across, 1e-5, 1.0 / 2048.0);
 
     let features = Tensor::from_iter(features, &Device::Cpu).unwrap().reshape((1, 3000, 80)).unwrap();
     let states = encoder.forward_features(&features, None, Layers::Last).unwrap();
