@@ -153,7 +153,11 @@ impl TokenTransformer {
         let TokenTransformerConfig { n_codes, width, n_positions, frame_seconds, .. } = self.config;
         for sequence in sequences {
             if !(1..=n_positions).contains(&sequence.len()) {
-                return Err(Error::config("sequence.len()", sequence.len(), format!("must be 1 to {n_positions} tokens")));
+                return Err(Error::config(
+                    "sequence.len()",
+                    sequence.len(),
+                    format!("must be 1 to {n_positions} tokens"),
+                ));
             }
             if let Some(token) = sequence.iter().find(|&&token| token as usize >= n_codes) {
                 return Err(Error::config("token", token, format!("must be below {n_codes}")));
@@ -182,7 +186,10 @@ impl TokenTransformer {
 fn load_block(place: &Loader, config: &TokenTransformerConfig) -> Result<TransformerBlock> {
     let TokenTransformerConfig { width, n_heads, ffn_dim, .. } = *config;
     let attention = place.at("self_attn");
-    let qkv = Linear::load_joined(&attention, "in_proj_", width, 3 * width)?;
+    // Uniform with the variance that Glorot gives the joined matrix, as PyTorch does.
+    let init = [Init::Uniform((6.0 / (4 * width) as f64).sqrt()), Init::Constant(0.0)];
+    let names = ["in_proj_weight", "in_proj_bias"];
+    let qkv = Linear::load_named(&attention, names, [width, 3 * width], Activation::Identity, init)?;
     let output = Linear::load(&attention.at("out_proj"), width, width, Activation::Identity)?;
     Ok(TransformerBlock {
         place: NormPlace::After,

@@ -82,7 +82,7 @@ pub enum EncoderConfig {
 }
 
 impl EncoderConfig {
-    /// The encoder with the tensors that a loader gives.
+    /// The encoder with the tensors that a loader gives; they stand below `encoder`.
     ///
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`]; tensors that do not

@@ -344,6 +344,7 @@ fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<Transfor
         norm2: LayerNorm::load(&place.at(names.norm2), dim, EPS)?,
         fc1: Linear::load(&place.at(names.fc1), dim, ffn_dim, Activation::Gelu)?,
         fc2: Linear::load(&place.at(names.fc2), ffn_dim, dim, Activation::Identity)?,
+        dropout: None,
     })
 }
 
