@@ -46,8 +46,8 @@ pub enum Unit {
     Words,
 }
 
-/// How a language model counts beside the frames: a hypothesis's score is its log-probability by the frames,
-/// + `weight` · its log-probability by the model, + `bonus` · its number of units, all in natural logarithms.
+/// How a language model counts beside the frames. A hypothesis's score is `ctc + weight · lm + bonus · units`: the
+/// logarithms of its probabilities by the frames and by the model, and its number of units.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LanguageModelConfig {

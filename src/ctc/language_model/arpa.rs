@@ -60,7 +60,7 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
             return Err(unusable("compressed or in KenLM's binary format: the plain ARPA file is wanted".to_string()));
         }
         let text = std::str::from_utf8(&line).map_err(|_| unusable(format!("line {number} is not UTF-8 text")))?;
-        parser.line(text.trim()).map_err(|reason| unusable(format!("line {number}: {reason}")))?;
+        parser.line(text.trim_ascii()).map_err(|reason| unusable(format!("line {number}: {reason}")))?;
     }
     parser.finish().map_err(unusable)
 }
@@ -107,7 +107,7 @@ impl Parser {
 
     /// `log10 probability, words, perhaps log10 back-off weight`
     fn gram(&mut self, order: usize, line: &str) -> Parsed<()> {
-        let fields: Vec<&str> = line.split_whitespace().collect();
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         if fields.len() != order + 1 && fields.len() != order + 2 {
             return Err(format!(
                 "{} fields where a probability, {order} words and perhaps a weight are wanted",
