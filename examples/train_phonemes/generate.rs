@@ -11,8 +11,9 @@ use clipwise::augment::Random;
 use rayon::prelude::*;
 
 use crate::text::Words;
+use crate::training::Failure;
 use crate::voices::Voice;
-use crate::{Failure, RATE, phonemes};
+use crate::{RATE, phonemes};
 
 /// What to make.
 #[derive(clap::Args)]
@@ -40,8 +41,12 @@ pub struct Args {
 /// Writes the parts: `train`, `validation` (other phrases of the same words and voices), `words` (the same voices, words that
 /// the training lacks) and `voices` (words and voices that it lacks).
 pub fn generate(args: &Args) -> Result<(), Failure> {
-    let parts =
-        [("validation", args.n_test, false, false), ("words", args.n_test, true, false), ("voices", args.n_test, true, true), ("train", args.n, false, false)];
+    let parts = [
+        ("validation", args.n_test, false, false),
+        ("words", args.n_test, true, false),
+        ("voices", args.n_test, true, true),
+        ("train", args.n, false, false),
+    ];
     for (i, (part, n, new_words, new_voices)) in parts.into_iter().enumerate() {
         let words = Words::read(&args.words, new_words)?;
         let folder = args.data.join(part);
@@ -104,7 +109,9 @@ fn speak(voice: &Voice, phrase: &str, file: &Path) -> Result<Result<Vec<&'static
 /// What a program prints.
 fn output(mut command: Command) -> Result<String, Failure> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.output().map_err(|error| format!("{name} does not run ({error}): install it, e.g. apt-get install {name}"))?;
+    let output = command
+        .output()
+        .map_err(|error| format!("{name} does not run ({error}): install it, e.g. apt-get install {name}"))?;
     if !output.status.success() {
         return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)).into());
     }

@@ -2,8 +2,8 @@
 
 /// The phonemes, after the blank: the 24 consonants and 17 vowels of General American and, without r, British English.
 pub const PHONEMES: [&str; 41] = [
-    "p", "b", "t", "d", "k", "ɡ", "tʃ", "dʒ", "f", "v", "θ", "ð", "s", "z", "ʃ", "ʒ", "h", "m", "n", "ŋ", "l", "ɹ", "j",
-    "w", "i", "ɪ", "ɛ", "æ", "ɑ", "ɔ", "ʊ", "u", "ʌ", "ə", "ɚ", "ɜ", "eɪ", "aɪ", "ɔɪ", "aʊ", "oʊ",
+    "p", "b", "t", "d", "k", "ɡ", "tʃ", "dʒ", "f", "v", "θ", "ð", "s", "z", "ʃ", "ʒ", "h", "m", "n", "ŋ", "l", "ɹ",
+    "j", "w", "i", "ɪ", "ɛ", "æ", "ɑ", "ɔ", "ʊ", "u", "ʌ", "ə", "ɚ", "ɜ", "eɪ", "aɪ", "ɔɪ", "aʊ", "oʊ",
 ];
 
 /// What stands before them in the vocabulary.

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clipwise::augment::Random;
 
-use crate::Failure;
+use crate::training::Failure;
 
 /// Half of the words come from here, as they make up much of what people say and are said less clearly.
 const FREQUENT: &str = "a about after again all also always an and any are as ask at away back be because been before being \
@@ -32,7 +32,8 @@ impl Words {
     pub fn read(list: &Path, held_out: bool) -> Result<Self, Failure> {
         let text = std::fs::read_to_string(list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
         let frequent: BTreeSet<&str> = FREQUENT.split_whitespace().collect();
-        let word = |word: &&str| (2..=12).contains(&word.len()) && word.bytes().all(|letter| letter.is_ascii_lowercase());
+        let word =
+            |word: &&str| (2..=12).contains(&word.len()) && word.bytes().all(|letter| letter.is_ascii_lowercase());
         let hash = |word: &str| word.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(16_777_619) ^ u32::from(byte));
         let chosen = |word: &&str| !frequent.contains(word) && hash(word).is_multiple_of(20) == held_out;
         let others: Vec<String> = text.lines().filter(word).filter(chosen).map(str::to_string).collect();

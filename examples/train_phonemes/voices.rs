@@ -7,16 +7,64 @@ const ACCENTS: [&str; 5] = ["en-us", "en-gb", "en-gb-x-rp", "en-us-nyc", "en-gb-
 
 /// espeak-ng's voices to train on: those that do not whisper, croak or play a robot. Without a name, the accent's own.
 const VARIANTS: [&str; 53] = [
-    "", "m1", "m2", "m3", "m4", "m6", "m7", "m8", "f1", "f2", "f3", "f5", "klatt", "klatt2", "klatt3", "klatt5", "Alex",
-    "Alicia", "Andy", "Annie", "Denis", "Diogo", "Gene", "Henrique", "Hugo", "Jacky", "Lee", "Marco", "Mario", "Mike",
-    "Nguyen", "RicishayMax", "adam", "antonio", "aunty", "belinda", "boris", "caleb", "david", "ed", "edward", "gustave",
-    "iven", "iven3", "john", "linda", "marcelo", "max", "michel", "miguel", "norbert", "steph", "victor",
+    "",
+    "m1",
+    "m2",
+    "m3",
+    "m4",
+    "m6",
+    "m7",
+    "m8",
+    "f1",
+    "f2",
+    "f3",
+    "f5",
+    "klatt",
+    "klatt2",
+    "klatt3",
+    "klatt5",
+    "Alex",
+    "Alicia",
+    "Andy",
+    "Annie",
+    "Denis",
+    "Diogo",
+    "Gene",
+    "Henrique",
+    "Hugo",
+    "Jacky",
+    "Lee",
+    "Marco",
+    "Mario",
+    "Mike",
+    "Nguyen",
+    "RicishayMax",
+    "adam",
+    "antonio",
+    "aunty",
+    "belinda",
+    "boris",
+    "caleb",
+    "david",
+    "ed",
+    "edward",
+    "gustave",
+    "iven",
+    "iven3",
+    "john",
+    "linda",
+    "marcelo",
+    "max",
+    "michel",
+    "miguel",
+    "norbert",
+    "steph",
+    "victor",
 ];
 
 /// Those kept for the test with unseen voices.
-const UNSEEN_VARIANTS: [&str; 12] = [
-    "m5", "f4", "klatt4", "Andrea", "Michael", "anika", "benjamin", "grandma", "pablo", "quincy", "rob", "zac",
-];
+const UNSEEN_VARIANTS: [&str; 12] =
+    ["m5", "f4", "klatt4", "Andrea", "Michael", "anika", "benjamin", "grandma", "pablo", "quincy", "rob", "zac"];
 
 /// flite's voices, whose sounds come from recordings of one person each.
 const FLITE: [&str; 3] = ["kal16", "rms", "slt"];

@@ -223,7 +223,11 @@ fn skips(labels: &[usize], s: usize) -> bool {
 /// `ln(e^a + e^b + e^c)`.
 fn log_sum(a: f64, b: f64, c: f64) -> f64 {
     let largest = a.max(b).max(c);
-    if largest == NONE { NONE } else { largest + ((a - largest).exp() + (b - largest).exp() + (c - largest).exp()).ln() }
+    if largest == NONE {
+        NONE
+    } else {
+        largest + ((a - largest).exp() + (b - largest).exp() + (c - largest).exp()).ln()
+    }
 }
 
 /// The losses `[batch]` of logits `[batch, n_frames, n_tokens]`.

@@ -301,9 +301,8 @@ impl Rnn {
                 }
                 let products = products.reshape((batch, n_frames, 3 * hidden))?;
                 let y = training::gru(&products, &direction.recurrent, &bias, lengths, backward)?;
-                let last = |(row, &length): (usize, &usize)| {
-                    (row * n_frames + if backward { 0 } else { length - 1 }) as u32
-                };
+                let last =
+                    |(row, &length): (usize, &usize)| (row * n_frames + if backward { 0 } else { length - 1 }) as u32;
                 let last = Tensor::from_iter(lengths.iter().enumerate().map(last), x.device())?;
                 states.push(y.flatten(0, 1)?.index_select(&last, 0)?);
                 outputs.push(y);

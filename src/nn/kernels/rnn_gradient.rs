@@ -46,7 +46,8 @@ impl Scan {
         let hidden = self.hidden;
         let panels = Panels::new(weight, Some(bias), (3, hidden, hidden));
         let mut y = vec![0.0; self.lengths.len() * self.n_frames * hidden];
-        let groups = y.par_chunks_mut(GROUP * self.n_frames * hidden).zip(x.par_chunks(GROUP * self.n_frames * 3 * hidden));
+        let groups =
+            y.par_chunks_mut(GROUP * self.n_frames * hidden).zip(x.par_chunks(GROUP * self.n_frames * 3 * hidden));
         groups.zip(self.lengths.par_chunks(GROUP)).for_each(|((y, x), lengths)| {
             let mut states = vec![0.0; lengths.len() * hidden];
             let mut sums = vec![0.0; lengths.len() * panels.stride()];
@@ -126,7 +127,8 @@ impl Scan {
                 let of_h = &mut of_states[row * hidden..][..hidden];
                 backward(&values, of_h, &mut of_x[gates..][..3 * hidden], &mut of_sums[gates..][..3 * hidden]);
             }
-            let rows = Rows { count: lengths.len(), get: |row: usize| &of_sums[frame(row) * 3 * hidden..][..3 * hidden] };
+            let rows =
+                Rows { count: lengths.len(), get: |row: usize| &of_sums[frame(row) * 3 * hidden..][..3 * hidden] };
             product(transposed, rows, &mut products);
             for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
                 let (products, part) = (&products[row * transposed.stride()..], hidden.div_ceil(PARTS));
