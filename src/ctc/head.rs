@@ -16,8 +16,8 @@ use crate::nn::{Activation, Dropout, Linear};
 use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
-/// Standard deviation of new weights, with biases of 0: no token begins ahead of the others, the blank least of all.
-const INIT_DEVIATION: f64 = 0.02;
+/// New weights and biases: no token begins ahead of the others, the blank least of all.
+pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
 /// The names of the head in checkpoints.
 const NAMES: [&str; 2] = ["lm_head", "ctc_head"];
 /// The numbers that its last linear layer has in a `Sequential`, by what stands before.
@@ -105,9 +105,8 @@ impl Head {
         };
         let root = weights.at(NAMES.into_iter().find(|name| is_here(name)).unwrap_or(NAMES[0]));
         let dropout = Dropout::new(weights, config.dropout)?;
-        let init = [Init::Normal(INIT_DEVIATION), Init::Constant(0.0)];
         let linear = |place: &Loader, inputs: usize, outputs: usize, activation: Activation| {
-            Linear::load_with(place, inputs, outputs, activation, init)
+            Linear::load_with(place, inputs, outputs, activation, INIT)
         };
         // Which linear layer of a `Sequential` is the last depends on whether dropout has a place in it.
         let last = LAST.into_iter().find(|last| root.contains(&format!("{last}.weight")));

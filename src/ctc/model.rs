@@ -1,12 +1,47 @@
 //! An encoder and a head.
 
+use std::path::Path;
+
 use candle_core::{D, Device, Tensor};
 use ndarray::Array2;
+use serde::{Deserialize, Serialize};
 
-use super::Head;
-use crate::encoders::{Layers, SpeechEncoder, WeightedSum};
+use super::{Head, HeadConfig, Vocabulary, vocabulary};
+use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
 use crate::error::Context;
-use crate::{Error, Result, WaveformBatch};
+use crate::folder;
+use crate::weights::Loader;
+use crate::{Error, Result, WaveformBatch, Weights};
+
+/// The parts of a [`CtcModel`], as they stand in a `config.json`:
+///
+/// ```
+/// # let json = r#"
+/// {
+///   "encoder": {"type": "whisper", "n_mels": 80, "dim": 768, "n_heads": 12, "n_blocks": 12, "ffn_dim": 3072, "n_positions": 1500},
+///   "head": {"dim": 768, "n_tokens": 43, "dropout": 0.1}
+/// }
+/// # "#;
+/// # let config: clipwise::ctc::CtcConfig = serde_json::from_str(json).unwrap();
+/// # use clipwise::{ctc, encoders};
+/// # assert_eq!(config.encoder, encoders::EncoderConfig::Whisper(encoders::whisper::Config::SMALL));
+/// # assert_eq!(config.head, ctc::HeadConfig::WHISPER_SMALL);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CtcConfig {
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// A weighted sum over all its layers. Default when read from a file: none, the head sees the last layer.
+    #[serde(default)]
+    pub weighted_sum: Option<WeightedSumConfig>,
+    /// The head.
+    pub head: HeadConfig,
+    /// What the names of the tokens do not tell. Default when read from a file: blank, unknown token and word delimiter have
+    /// usual names.
+    #[serde(default)]
+    pub vocabulary: vocabulary::Config,
+}
 
 /// What a CTC model says about a batch.
 #[derive(Debug, Clone)]
@@ -53,11 +88,25 @@ impl CtcOutput {
     }
 }
 
-/// A speech encoder, perhaps a weighted sum over its layers, and a head.
+/// A speech encoder, perhaps a weighted sum over its layers, and a head; with the names of its tokens where they are known.
+///
+/// ```no_run
+/// use clipwise::ctc::CtcModel;
+/// use clipwise::{Waveform, device};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let model = CtcModel::open("whisper-small-phonemes", &device::cpu())?;
+/// let speech = Waveform::open("speech.wav")?.resample(model.sample_rate())?;
+/// let output = model.forward(&(&speech).into())?;
+/// println!("{:?}", output.clip(0)?.dim()); // [n_frames, n_tokens]
+/// # Ok(())
+/// # }
+/// ```
 pub struct CtcModel {
     encoder: Box<dyn SpeechEncoder>,
     sum: Option<WeightedSum>,
     head: Head,
+    vocabulary: Option<Vocabulary>,
 }
 
 impl CtcModel {
@@ -79,7 +128,60 @@ impl CtcModel {
             let reason = format!("the encoder has {n_layers} layers of hidden states");
             return Err(Error::config("weighted_sum.n_layers", sum.n_layers(), reason));
         }
-        Ok(Self { encoder, sum, head })
+        Ok(Self { encoder, sum, head, vocabulary: None })
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// # Errors
+    /// As [`EncoderConfig::build`] and [`new`](Self::new).
+    pub fn build(config: &CtcConfig, root: &Loader) -> Result<Self> {
+        let encoder = config.encoder.build(root)?;
+        let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.n_layers(), &sum)).transpose()?;
+        Self::new(encoder, sum, Head::load(&config.head, root)?)
+    }
+
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let model = Self::build(config, &root)?;
+        root.finish("a CTC model")?;
+        Ok(model)
+    }
+
+    /// Opens a folder with `config.json` (a [`CtcConfig`]), `model.safetensors`, and a vocabulary as [`Vocabulary::open`] finds
+    /// it there (`vocab.json`), if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
+    /// [`load`](Self::load), [`Vocabulary::open`] and [`with_vocabulary`](Self::with_vocabulary).
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join("config.json");
+        let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
+            .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
+        let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
+        match ["vocab.json", "tokens.txt", "vocab.txt"].iter().any(|name| folder.join(name).is_file()) {
+            true => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
+            false => Ok(model),
+        }
+    }
+
+    /// The same model with names for its tokens. Signs at the end of a vocabulary that the head lacks are left out: see
+    /// [`Vocabulary::for_outputs`].
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`] if there are more or fewer tokens than the head has outputs.
+    pub fn with_vocabulary(self, vocabulary: Vocabulary) -> Result<Self> {
+        Ok(Self { vocabulary: Some(vocabulary.for_outputs(self.n_tokens())?), ..self })
+    }
+
+    /// The names of the tokens, if they are known.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
     }
 
     /// The encoder.
@@ -132,7 +234,11 @@ impl CtcModel {
 
 impl std::fmt::Debug for CtcModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { encoder, sum, head } = self;
-        f.debug_struct("CtcModel").field("encoder", &encoder.name()).field("sum", sum).field("head", head).finish()
+        let Self { encoder, sum, head, .. } = self;
+        f.debug_struct("CtcModel")
+            .field("encoder", &encoder.name())
+            .field("sum", sum)
+            .field("head", head)
+            .finish_non_exhaustive()
     }
 }

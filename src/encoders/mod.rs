@@ -8,14 +8,19 @@
 //! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
 
+mod batch;
 pub mod recurrent;
 mod weighted_sum;
+pub mod whisper;
 
 pub use recurrent::RecurrentEncoder;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
+pub use whisper::WhisperEncoder;
 
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
+use crate::weights::Loader;
 use crate::{Result, WaveformBatch};
 
 /// Which hidden states are wanted.
@@ -68,6 +73,28 @@ pub trait SpeechEncoder: Send + Sync {
     /// for a NaN or infinite sample, [`Error::Config`](crate::Error::Config) for a clip that is longer than the encoder can
     /// see, [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
+}
+
+/// The configuration of any encoder, as it stands in a `config.json`: `{"type": "whisper", …}`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EncoderConfig {
+    /// Whisper's encoder.
+    Whisper(whisper::Config),
+}
+
+impl EncoderConfig {
+    /// The encoder with the tensors that a loader gives; they stand below `encoder`.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`]; tensors that do not
+    /// fit are reported by [`Loader::finish`].
+    pub fn build(&self, weights: &Loader) -> Result<Box<dyn SpeechEncoder>> {
+        Ok(match self {
+            Self::Whisper(config) => Box::new(WhisperEncoder::build(config, weights)?),
+        })
+    }
 }
 
 impl<E: SpeechEncoder + ?Sized> SpeechEncoder for Box<E> {

@@ -59,6 +59,11 @@ impl Scorer {
         self.vocabulary.blank()
     }
 
+    /// Whether tokens add nothing.
+    pub(super) fn is_idle(&self) -> bool {
+        self.model.is_none() && self.hot_words.is_none()
+    }
+
     /// Before the first token.
     pub(super) fn start(&self) -> Standing {
         let context = match &self.model {

@@ -32,6 +32,17 @@ struct Paths {
 
 const NONE: Paths = Paths { sum: f64::NEG_INFINITY, best: f64::NEG_INFINITY, chain: ROOT };
 
+/// A prefix that is not followed yet: one that is, and one token more.
+#[derive(Debug, Clone, Copy)]
+struct Longer {
+    score: f64,
+    parent: u32,
+    token: usize,
+    log_prob: f32,
+    /// Without the token in their chain.
+    paths: Paths,
+}
+
 /// A transcript with its scores.
 #[derive(Debug)]
 pub(super) struct Found {
@@ -100,67 +111,123 @@ impl Search {
         let followed = |&(_, &x): &(usize, &f32)| f64::from(x) >= least && x > f32::NEG_INFINITY;
         let tokens: Vec<(usize, f32)> = row.iter().enumerate().filter(followed).map(|(token, &x)| (token, x)).collect();
 
-        let mut new: Vec<Hypothesis> = Vec::with_capacity(self.hypotheses.len() * 2);
+        let mut same: Vec<Hypothesis> = Vec::with_capacity(self.hypotheses.len());
         for at in 0..self.hypotheses.len() {
             let old = self.hypotheses[at];
-            let (all, last) = (old.all(), self.prefixes.get(old.prefix).token);
-            for &(token, log_prob) in &tokens {
-                if token == self.blank {
-                    self.note(&mut new, old.prefix).blank.join(all.times(log_prob));
-                    continue;
-                }
-                if token == last && old.token.sum > f64::NEG_INFINITY {
-                    let mut same = old.token.times(log_prob);
-                    same.chain = self.chains.extend(same.chain, log_prob);
-                    self.note(&mut new, old.prefix).token.join(same);
-                }
-                // The same token again needs a blank between.
-                let mut longer = if token == last { old.blank } else { all }.times(log_prob);
-                if longer.sum == f64::NEG_INFINITY {
-                    continue;
-                }
-                longer.chain = self.chains.add(longer.chain, Span::begin(token, self.n_frames, log_prob));
-                let prefix = match self.prefixes.child(old.prefix, token) {
-                    Some(prefix) => prefix,
-                    None => {
-                        let standing = scorer.advance(&self.prefixes.get(old.prefix).standing, token)?;
-                        self.prefixes.add(old.prefix, token, standing)
-                    }
-                };
-                self.note(&mut new, prefix).token.join(longer);
-            }
+            same.push(self.stay(&old, row, least));
         }
+        let mut longer = Vec::new();
+        let heirs = self.heirs();
+        let (mut next_heir, mut heir_of) = (0, vec![None; row.len()]);
+        for (at, old) in self.hypotheses.iter().enumerate() {
+            let first_heir = next_heir;
+            while let Some(&(_, token, heir)) = heirs.get(next_heir).filter(|(parent, ..)| *parent == at) {
+                heir_of[token] = Some(heir);
+                next_heir += 1;
+            }
+            let (all, last) = (old.all(), self.prefixes.get(old.prefix).token);
+            for &(token, log_prob) in tokens.iter().filter(|(token, _)| *token != self.blank) {
+                // The same token again needs a blank between.
+                let paths = if token == last { old.blank } else { all }.times(log_prob);
+                if paths.sum == f64::NEG_INFINITY {
+                    continue;
+                }
+                match heir_of[token] {
+                    // A prefix that is followed already: the only one that more than its own paths lead to.
+                    Some(heir) => {
+                        let known: &mut Hypothesis = &mut same[heir];
+                        if paths.best > known.token.best {
+                            let chain = self.chains.add(paths.chain, Span::begin(token, self.n_frames, log_prob));
+                            known.token.join(Paths { chain, ..paths });
+                        } else {
+                            known.token.join(paths);
+                        }
+                    }
+                    None => {
+                        let added = match scorer.is_idle() {
+                            true => self.prefixes.get(old.prefix).standing.added,
+                            false => {
+                                let prefix = child(&mut self.prefixes, old.prefix, token, scorer)?;
+                                self.prefixes.get(prefix).standing.added
+                            }
+                        };
+                        longer.push(Longer { score: paths.sum + added, parent: old.prefix, token, log_prob, paths });
+                    }
+                }
+            }
+            heirs[first_heir..next_heir].iter().for_each(|&(_, token, _)| heir_of[token] = None);
+        }
+        self.keep(same, longer, config, scorer)?;
         self.n_frames += 1;
-        self.keep(new, config);
         Ok(())
     }
 
-    /// The hypothesis of a prefix after this frame.
-    fn note<'a>(&mut self, new: &'a mut Vec<Hypothesis>, prefix: u32) -> &'a mut Hypothesis {
-        let place = match self.prefixes.get(prefix).noted {
-            Some((frame, place)) if frame == self.n_frames => place,
-            _ => {
-                self.prefixes.get_mut(prefix).noted = Some((self.n_frames, new.len()));
-                new.push(Hypothesis { prefix, blank: NONE, token: NONE });
-                new.len() - 1
-            }
-        };
-        &mut new[place]
+    /// A hypothesis after a frame that adds no token to it.
+    fn stay(&mut self, old: &Hypothesis, row: ArrayView1<f32>, least: f64) -> Hypothesis {
+        let log_prob =
+            |token: usize| row.get(token).copied().filter(|&x| f64::from(x) >= least && x > f32::NEG_INFINITY);
+        let mut token = NONE;
+        if old.token.sum > f64::NEG_INFINITY
+            && let Some(log_prob) = log_prob(self.prefixes.get(old.prefix).token)
+        {
+            token = old.token.times(log_prob);
+            token.chain = self.chains.extend(token.chain, log_prob);
+        }
+        let blank = log_prob(self.blank).map_or(NONE, |log_prob| old.all().times(log_prob));
+        Hypothesis { prefix: old.prefix, blank, token }
     }
 
-    /// Keeps the best hypotheses.
-    fn keep(&mut self, new: Vec<Hypothesis>, config: &Config) {
-        let score =
-            |hypothesis: &Hypothesis| hypothesis.all().sum + self.prefixes.get(hypothesis.prefix).standing.added;
-        let mut scored: Vec<(f64, Hypothesis)> =
-            new.into_iter().map(|hypothesis| (score(&hypothesis), hypothesis)).collect();
-        // Stable: of equal scores the one that was found first goes first.
-        scored.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let highest = scored.first().map_or(f64::NEG_INFINITY, |first| first.0);
-        scored.truncate(config.width);
-        scored.retain(|(score, _)| *score >= highest - config.max_score_gap);
-        self.hypotheses = scored.into_iter().map(|(_, hypothesis)| hypothesis).collect();
+    /// Where one hypothesis's prefix is another's with one token more: the place of the shorter one, the token, the place of
+    /// the longer one; sorted.
+    fn heirs(&mut self) -> Vec<(usize, usize, usize)> {
+        for (at, hypothesis) in self.hypotheses.iter().enumerate() {
+            self.prefixes.get_mut(hypothesis.prefix).noted = Some((self.n_frames, at));
+        }
+        let heir = |(at, hypothesis): (usize, &Hypothesis)| {
+            let prefix = self.prefixes.get(hypothesis.prefix);
+            let (frame, parent) = self.prefixes.get(prefix.parent).noted?;
+            (frame == self.n_frames && hypothesis.prefix != ROOT).then_some((parent, prefix.token, at))
+        };
+        let mut heirs: Vec<_> = self.hypotheses.iter().enumerate().filter_map(heir).collect();
+        heirs.sort_unstable();
+        heirs
+    }
 
+    /// Keeps the best hypotheses; of equal scores the ones that were found first.
+    fn keep(&mut self, same: Vec<Hypothesis>, longer: Vec<Longer>, config: &Config, scorer: &Scorer) -> Result<()> {
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(same.len() + longer.len());
+        for hypothesis in &same {
+            let score = hypothesis.all().sum + self.prefixes.get(hypothesis.prefix).standing.added;
+            order.push((score, order.len()));
+        }
+        order.extend(longer.iter().enumerate().map(|(at, longer)| (longer.score, same.len() + at)));
+        let better = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if order.len() > config.width {
+            order.select_nth_unstable_by(config.width, better);
+            order.truncate(config.width);
+        }
+        order.sort_unstable_by(better);
+        let highest = order.first().map_or(f64::NEG_INFINITY, |first| first.0);
+        order.retain(|(score, _)| *score > f64::NEG_INFINITY && *score >= highest - config.max_score_gap);
+
+        self.hypotheses.clear();
+        for (_, at) in order {
+            let hypothesis = match at.checked_sub(same.len()) {
+                None => same[at],
+                Some(at) => {
+                    let Longer { parent, token, log_prob, paths, .. } = longer[at];
+                    let prefix = child(&mut self.prefixes, parent, token, scorer)?;
+                    let chain = self.chains.add(paths.chain, Span::begin(token, self.n_frames, log_prob));
+                    Hypothesis { prefix, blank: NONE, token: Paths { chain, ..paths } }
+                }
+            };
+            self.hypotheses.push(hypothesis);
+        }
+        self.sweep();
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
         if self.prefixes.len() > self.sweep_prefixes {
             self.prefixes.sweep(self.hypotheses.iter_mut().map(|hypothesis| &mut hypothesis.prefix));
             self.sweep_prefixes = SWEEP_FROM.max(2 * self.prefixes.len());
@@ -205,6 +272,17 @@ impl Search {
         };
         let prefix = self.hypotheses.iter().map(|hypothesis| hypothesis.prefix).reduce(common);
         prefix.map_or(0, |prefix| self.prefixes.depth(prefix))
+    }
+}
+
+/// The prefix with one token more.
+fn child(prefixes: &mut Prefixes, parent: u32, token: usize, scorer: &Scorer) -> Result<u32> {
+    match prefixes.child(parent, token) {
+        Some(prefix) => Ok(prefix),
+        None => {
+            let standing = scorer.advance(&prefixes.get(parent).standing, token)?;
+            Ok(prefixes.add(parent, token, standing))
+        }
     }
 }
 
