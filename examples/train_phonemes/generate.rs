@@ -11,8 +11,9 @@ use clipwise::augment::Random;
 use rayon::prelude::*;
 
 use crate::text::Words;
+use crate::training::Failure;
 use crate::voices::Voice;
-use crate::{Failure, RATE, phonemes};
+use crate::{RATE, phonemes};
 
 /// What to make.
 #[derive(clap::Args)]

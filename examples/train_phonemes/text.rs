@@ -5,7 +5,7 @@ use std::path::Path;
 
 use clipwise::augment::Random;
 
-use crate::Failure;
+use crate::training::Failure;
 
 /// Half of the words come from here, as they make up much of what people say and are said less clearly.
 const FREQUENT: &str = "a about after again all also always an and any are as ask at away back be because been before being \
