@@ -36,7 +36,8 @@ impl Default for Config {
 /// What a CTC model says about a clip.
 #[derive(Debug, Clone)]
 pub struct Member<'a> {
-    /// Values before softmax, `[n_frames, n_tokens]`.
+    /// Values before softmax, `[n_frames, n_tokens]`, or log-probabilities: they differ by one number a frame, which the
+    /// softmax takes out again.
     pub logits: ArrayView2<'a, f32>,
     /// The tokens, the same for all members.
     pub vocabulary: &'a Vocabulary,
