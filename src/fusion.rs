@@ -94,7 +94,8 @@ pub fn frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
             return Err(Error::config("members", at, reason));
         }
         // Rounding of rates and hops is no difference.
-        if !((member.frame_seconds - first.frame_seconds).abs() <= 1e-6 * first.frame_seconds.abs()) {
+        let gap = (member.frame_seconds - first.frame_seconds).abs();
+        if gap.is_nan() || gap > 1e-6 * first.frame_seconds.abs() {
             let reason =
                 format!("its frames last {} s, the first one's {} s", member.frame_seconds, first.frame_seconds);
             return Err(Error::config("members", at, reason));

@@ -96,7 +96,6 @@ pub fn clips<'a>(log_probs: ArrayView3<'a, f32>, lengths: &[usize]) -> Result<Ve
     if let Some(length) = lengths.iter().find(|&&length| length > n_frames) {
         return Err(Error::config("lengths", length, format!("the batch has {n_frames} frames")));
     }
-    let clip =
-        |(at, &length): (usize, &usize)| log_probs.clone().index_axis_move(Axis(0), at).slice_move(s![..length, ..]);
+    let clip = |(at, &length): (usize, &usize)| log_probs.index_axis_move(Axis(0), at).slice_move(s![..length, ..]);
     Ok(lengths.iter().enumerate().map(clip).collect())
 }
