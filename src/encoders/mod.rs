@@ -2,7 +2,7 @@
 //!
 //! | encoder | audio | a frame |
 //! |---|---|---|
-//! | [`recurrent`]: a convolution, then GRU or LSTM layers, over any features | that of the features | a few of theirs |
+//! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | some of theirs, 30 ms in the one of this crate |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
 //!
 //! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
@@ -82,6 +82,8 @@ pub trait SpeechEncoder: Send + Sync {
 pub enum EncoderConfig {
     /// Whisper's encoder.
     Whisper(whisper::Config),
+    /// A convolution and recurrent layers.
+    Recurrent(recurrent::Config),
 }
 
 impl EncoderConfig {
@@ -93,6 +95,7 @@ impl EncoderConfig {
     pub fn build(&self, weights: &Loader) -> Result<Box<dyn SpeechEncoder>> {
         Ok(match self {
             Self::Whisper(config) => Box::new(WhisperEncoder::build(config, weights)?),
+            Self::Recurrent(config) => Box::new(RecurrentEncoder::build(config, &weights.at("encoder"))?),
         })
     }
 }
