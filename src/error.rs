@@ -76,6 +76,14 @@ pub enum Error {
         /// The samples given.
         got: usize,
     },
+    /// Token scores of a clip have too few frames for what is asked of them.
+    #[error("the clip has {got} frames, at least {needed} are needed")]
+    TooFewFrames {
+        /// The fewest that work.
+        needed: usize,
+        /// The frames given.
+        got: usize,
+    },
     /// A sample is NaN or infinite.
     #[error("sample {index} of the clip is {value}: only finite samples can be used")]
     NonFinite {

@@ -17,12 +17,7 @@ pub(crate) struct Folder {
 impl Folder {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let found = |name: &&str| path.join(name).is_file();
-        let weights = ["model.safetensors", "model.safetensors.index.json"].into_iter().find(found);
-        let weights = weights.ok_or_else(|| Error::Checkpoint {
-            path: path.to_path_buf(),
-            reason: "a folder without model.safetensors; open the checkpoint file itself".to_string(),
-        })?;
-        let mut folder = Self { weights: Weights::open(path.join(weights))?, labels: None, config: None };
+        let mut folder = Self { weights: open_weights(path)?, labels: None, config: None };
         if let Some(name) = ["labels.csv", "labels.json", "labels.txt"].into_iter().find(found) {
             folder.labels = Some(LabelSet::open(path.join(name))?);
         }
@@ -34,14 +29,8 @@ impl Folder {
     }
 
     fn read_config(&mut self, path: &Path) -> Result<()> {
-        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
         let unusable = |reason| Error::Checkpoint { path: path.to_path_buf(), reason };
-        let length = std::fs::metadata(path).map_err(io)?.len();
-        if length > MAX_CONFIG_BYTES {
-            return Err(unusable(format!("{length} bytes are too many for a config")));
-        }
-        let bytes = std::fs::read(path).map_err(io)?;
-        let value: serde_json::Value = serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))?;
+        let value = read_json(path)?;
         if value.get("model").is_some() {
             self.config = Some(serde_json::from_value(value).map_err(|error| unusable(error.to_string()))?);
         } else if self.labels.is_none() && value.get("id2label").is_some() {
@@ -57,4 +46,27 @@ impl Folder {
             None => detect(&self.weights).map(|detected| (detected.config, detected.assumptions)),
         }
     }
+}
+
+/// Reads a `config.json`.
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+    let unusable = |reason| Error::Checkpoint { path: path.to_path_buf(), reason };
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if length > MAX_CONFIG_BYTES {
+        return Err(unusable(format!("{length} bytes are too many for a config")));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    serde_json::from_slice(&bytes).map_err(|error| unusable(error.to_string()))
+}
+
+/// Opens the tensors of a folder: `model.safetensors`, or the index of a sharded checkpoint.
+pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
+    let found = |name: &&str| path.join(name).is_file();
+    let weights = ["model.safetensors", "model.safetensors.index.json"].into_iter().find(found);
+    let weights = weights.ok_or_else(|| Error::Checkpoint {
+        path: path.to_path_buf(),
+        reason: "a folder without model.safetensors; open the checkpoint file itself".to_string(),
+    })?;
+    Weights::open(path.join(weights))
 }

@@ -20,7 +20,9 @@
 //! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
+//! - [`fusion`]: several models about the same audio, one result.
 //! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank, deltas on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
+//! - [`encoders`]: hidden states of speech. [`ctc`]: models of phonemes and letters on top of them.
 //! - [`augment`]: SpecAugment, mixup, noise and shifts, for training.
 //! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
@@ -42,10 +44,13 @@
 
 pub mod audio;
 pub mod augment;
+pub mod ctc;
 pub mod device;
+pub mod encoders;
 pub mod error;
 mod folder;
 pub mod frontend;
+pub mod fusion;
 pub mod labels;
 pub mod metrics;
 pub mod models;

@@ -36,6 +36,7 @@ fn block(place: NormPlace) -> TransformerBlock {
         norm2: norm("norm2"),
         fc1: linear("linear1.weight", "linear1.bias", WIDTH, 40, Activation::Gelu),
         fc2: linear("linear2.weight", "linear2.bias", 40, WIDTH, none),
+        dropout: None,
     }
 }
 

@@ -1,4 +1,5 @@
 //! What the command lines of the larger examples share: which model, where to run, what to say when something fails.
+#![allow(dead_code)] // each example uses a part
 
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -55,20 +56,25 @@ impl ModelArgs {
     /// Runs a program with as many threads as asked for. It may set its argument to false: all went on, but not all was
     /// well.
     pub fn run(&self, program: impl Fn(&AtomicBool) -> Result<(), Failure> + Send + Sync) -> ExitCode {
-        let good = AtomicBool::new(true);
-        let result = match &self.threads {
-            Some(n) => Threads::new(*n).map_err(Failure::from).and_then(|threads| threads.run(|| program(&good))),
-            None => program(&good),
-        };
-        match result {
-            // Whoever read our output has seen enough.
-            Err(error) if !is_broken_pipe(&*error) => {
-                eprintln!("error: {}", with_causes(&*error));
-                ExitCode::FAILURE
-            }
-            _ if good.load(Ordering::Relaxed) => ExitCode::SUCCESS,
-            _ => ExitCode::FAILURE,
+        run(self.threads, program)
+    }
+}
+
+/// As [`ModelArgs::run`], with a number of threads.
+pub fn run(threads: Option<usize>, program: impl Fn(&AtomicBool) -> Result<(), Failure> + Send + Sync) -> ExitCode {
+    let good = AtomicBool::new(true);
+    let result = match threads {
+        Some(n) => Threads::new(n).map_err(Failure::from).and_then(|threads| threads.run(|| program(&good))),
+        None => program(&good),
+    };
+    match result {
+        // Whoever read our output has seen enough.
+        Err(error) if !is_broken_pipe(&*error) => {
+            eprintln!("error: {}", with_causes(&*error));
+            ExitCode::FAILURE
         }
+        _ if good.load(Ordering::Relaxed) => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     }
 }
 

@@ -3,6 +3,7 @@
 //! Uniform values of He's variance before a ReLU (2 / inputs) and of 1 / inputs elsewhere, norms near the identity: sums
 //! neither grow nor fade from layer to layer, so that no denormal number disturbs the times.
 
+use clipwise::encoders::whisper;
 use clipwise::models::{cnn14, leenet};
 use clipwise::{Result, Weights};
 use rayon::prelude::*;
@@ -56,7 +57,39 @@ pub fn leenet(config: &leenet::Config) -> Result<Weights> {
     seeded.weights()
 }
 
+/// The weights of an encoder of Whisper, under the names of transformers, without its table of positions.
+pub fn whisper(config: &whisper::Config) -> Result<Weights> {
+    let whisper::Config { n_mels, dim, n_blocks, ffn_dim, .. } = *config;
+    let mut seeded = Seeded::default();
+    for (conv, inputs) in [("conv1", n_mels), ("conv2", dim)] {
+        seeded.weight(&format!("{conv}.weight"), &[dim, inputs, 3], 1.0);
+        seeded.tensor(&format!("{conv}.bias"), &[dim], -0.05, 0.05);
+    }
+    for block in (0..n_blocks).map(|block| format!("layers.{block}")) {
+        seeded.layer_norm(&format!("{block}.self_attn_layer_norm"), dim);
+        for projection in ["q_proj", "v_proj", "out_proj"] {
+            seeded.linear(&format!("{block}.self_attn.{projection}"), dim, dim);
+        }
+        seeded.weight(&format!("{block}.self_attn.k_proj.weight"), &[dim, dim], 1.0);
+        seeded.layer_norm(&format!("{block}.final_layer_norm"), dim);
+        seeded.linear(&format!("{block}.fc1"), dim, ffn_dim);
+        seeded.linear(&format!("{block}.fc2"), ffn_dim, dim);
+    }
+    seeded.layer_norm("layer_norm", dim);
+    seeded.weights()
+}
+
 impl Seeded {
+    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
+        self.weight(&format!("{name}.weight"), &[outputs, inputs], 1.0);
+        self.tensor(&format!("{name}.bias"), &[outputs], -0.05, 0.05);
+    }
+
+    fn layer_norm(&mut self, name: &str, channels: usize) {
+        self.tensor(&format!("{name}.weight"), &[channels], 0.9, 1.1);
+        self.tensor(&format!("{name}.bias"), &[channels], -0.1, 0.1);
+    }
+
     /// Values in `low..high`.
     fn tensor(&mut self, name: &str, shape: &[usize], low: f32, high: f32) {
         let count = shape.iter().product();

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
+use clipwise::encoders::{Layers, SpeechEncoder, WhisperEncoder, whisper};
 use clipwise::frontend::{LogMel, LogMelConfig};
 use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
@@ -29,6 +30,8 @@ pub enum Model {
     CedTiny,
     /// M5 on the raw waveform at 8 kHz, 35 classes.
     M5,
+    /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
+    WhisperTiny,
     /// A bidirectional GRU, 2 layers of 256, over 100 frames a second of 64 values: the recurrent layers alone.
     Gru,
 }
@@ -45,7 +48,7 @@ impl Model {
     fn config(self) -> Result<Option<ModelConfig>, Failure> {
         let full = cnn14::Config::AUDIOSET_32K;
         Ok(Some(match self {
-            Self::Gru => return Ok(None),
+            Self::Gru | Self::WhisperTiny => return Ok(None),
             Self::M5 => ModelConfig::M5(m5::Config::M5),
             Self::Cnn14 => ModelConfig::Cnn14(full),
             Self::Cnn14Narrow => {
@@ -61,7 +64,7 @@ impl Model {
     fn preset(self) -> Option<&'static str> {
         match self {
             Self::Cnn14 => Some("cnn14"),
-            Self::Cnn14Narrow | Self::Gru => None,
+            Self::Cnn14Narrow | Self::Gru | Self::WhisperTiny => None,
             Self::M5 => Some("m5"),
             Self::LeeNet11 => Some("leenet11"),
             Self::CedTiny => Some("ced-tiny"),
@@ -87,7 +90,10 @@ impl Model {
 
 /// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
 pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    let Some(mut config) = model.config()? else { return gru(part, seconds, batch, weights) };
+    let Some(mut config) = model.config()? else {
+        let other = if matches!(model, Model::WhisperTiny) { whisper } else { gru };
+        return other(part, seconds, batch, weights);
+    };
     let clips = |sample_rate: u32| -> Vec<Vec<f32>> {
         let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
         (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect()
@@ -148,6 +154,31 @@ fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f
         ModelConfig::M5(config) => whole(M5::load(config, weights, &device)?, clips),
         _ => Err("this model cannot be timed yet".into()),
     }
+}
+
+/// An encoder of speech is no tagger: its result are hidden states.
+fn whisper(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
+    let weights = match weights {
+        Some(path) => Weights::open(path)?,
+        None => seeded::whisper(&whisper::Config::TINY)?,
+    };
+    let model = WhisperEncoder::load(&whisper::Config::of(&weights)?, &weights, &Device::Cpu)?;
+    let n_samples = (seconds * f64::from(model.sample_rate())).round() as usize;
+    let clips: Vec<_> = (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
+    let batch = WaveformBatch::new(clips, model.sample_rate())?;
+    let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
+        let clips = batch.rows().iter().map(|clip| model.mel().compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
+        let shape = (clips.len(), clips[0].nrows(), clips[0].ncols());
+        Ok(Tensor::from_iter(clips.iter().flatten().copied(), &Device::Cpu)?.reshape(shape)?)
+    };
+    Ok(match part {
+        Part::All => Box::new(move || Ok(model.forward(&batch, Layers::Last).map(drop)?)),
+        Part::Frontend => Box::new(move || features(&model, &batch).map(drop)),
+        Part::Trunk => {
+            let features = features(&model, &batch)?;
+            Box::new(move || Ok(model.forward_features(&features, None, Layers::Last).map(drop)?))
+        }
+    })
 }
 
 /// Two bidirectional layers of 256, as PyTorch's `GRU(64, 256, 2, batch_first=True, bidirectional=True)`.

@@ -1,18 +1,21 @@
 //! Trains a narrow CNN14 on ESC-10: `cargo run --release --features symphonia --example train_environment -- --help`.
 
+#[path = "../training/classes.rs"]
+mod classes;
 #[path = "../training/mod.rs"]
 mod training;
 
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use classes::{Clip, describe, interval, measure, step, targets};
 use clipwise::augment::{Mixup, MixupPairing, Random, SpecAugment};
 use clipwise::candle_core::Tensor;
 use clipwise::frontend::LogMelConfig;
 use clipwise::models::cnn14::{Cnn14, Config, Head};
 use clipwise::weights::Trainable;
 use clipwise::{LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, device};
-use training::{Clip, Failure, Settings, describe, fit, interval, measure, targets};
+use training::{Failure, Settings, fit};
 
 /// Trains a narrow CNN14 on ESC-10 and writes a folder that `Tagger::open` opens.
 ///
@@ -86,7 +89,7 @@ fn main() -> Result<(), Failure> {
             let plan = mixup.plan(batch.len(), random)?;
             (x, targets) = (plan.apply(&x)?, plan.apply(&targets)?);
         }
-        Ok((model.forward_normalized(&x)?.logits, targets))
+        step(&model.forward_normalized(&x)?.logits, &targets)
     };
     let validate = || match args.validate {
         Some(_) => Ok(Some(measure(&*config.load(&parameters.weights()?, &device)?, &validation)?.0)),

@@ -1,5 +1,7 @@
 //! Trains nets that hear spoken digits: `cargo run --release --example train_spoken_digits -- --help`.
 
+#[path = "../training/classes.rs"]
+mod classes;
 mod models;
 #[path = "../training/mod.rs"]
 mod training;
@@ -7,10 +9,11 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use classes::{Clip, describe, interval, measure};
 use clipwise::weights::Trainable;
 use clipwise::{LabelSet, Tagger, Waveform, Weights, device};
 use models::{Kind, Net, RATE};
-use training::{Clip, Failure, Settings, describe, fit, interval, measure};
+use training::{Failure, Settings, fit};
 
 const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
 

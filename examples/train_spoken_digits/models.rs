@@ -9,7 +9,8 @@ use clipwise::ndarray::{Array2, s};
 use clipwise::weights::Trainable;
 use clipwise::{ModelConfig, TaggingModel};
 
-use crate::training::{Clip, Failure, targets};
+use crate::classes::{Clip, step, targets};
+use crate::training::{Failure, Step};
 
 /// In Hz.
 pub const RATE: u32 = 8_000;
@@ -61,8 +62,8 @@ impl Net {
         }
     }
 
-    /// Logits and targets of the clips with these indices, each augmented anew.
-    pub fn forward(&self, clips: &[Clip], batch: &[usize], random: &mut Random) -> Result<(Tensor, Tensor), Failure> {
+    /// What the net makes of the clips with these indices, each augmented anew.
+    pub fn forward(&self, clips: &[Clip], batch: &[usize], random: &mut Random) -> Result<Step, Failure> {
         let classes: Vec<usize> = batch.iter().map(|&i| clips[i].class).collect();
         let samples = |&i: &usize| augmented(&clips[i].waveform.samples, random);
         let rows = batch.iter().map(samples).collect::<Result<Vec<_>, Failure>>()?;
@@ -85,8 +86,7 @@ impl Net {
                 model.forward_features(&x, Some(&lengths))?.logits
             }
         };
-        let targets = targets(&classes, 10, SMOOTHING, logits.device())?;
-        Ok((logits, targets))
+        step(&logits, &targets(&classes, 10, SMOOTHING, logits.device())?)
     }
 }
 

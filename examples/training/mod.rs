@@ -1,14 +1,13 @@
-//! What the training examples share: the loop over epochs with early stopping, its progress, checkpoints, measures.
+//! What the training examples share: the loop over epochs with early stopping, its progress, checkpoints.
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::time::Instant;
 
-use candle_nn::{AdamW, Optimizer, ParamsAdamW, ops};
+use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use clipwise::augment::Random;
-use clipwise::candle_core::{self, D, Tensor, backprop::GradStore};
+use clipwise::candle_core::{self, Tensor, backprop::GradStore};
 use clipwise::weights::Trainable;
-use clipwise::{Device, LabelSet, ModelConfig, TaggingModel, Waveform, WaveformBatch};
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -35,13 +34,6 @@ pub struct Settings {
     pub seed: u64,
 }
 
-/// A clip with the index of its class.
-#[derive(Clone)]
-pub struct Clip {
-    pub waveform: Waveform,
-    pub class: usize,
-}
-
 /// The loss and the share of right answers.
 #[derive(Clone, Copy)]
 pub struct Measure {
@@ -49,19 +41,28 @@ pub struct Measure {
     pub accuracy: f64,
 }
 
+/// What a batch gives.
+pub struct Step {
+    /// The mean of the losses, a scalar with gradients.
+    pub loss: Tensor,
+    /// How many answers were due, and how many were right.
+    pub n: usize,
+    pub right: f64,
+}
+
 /// The norm to which gradients are cut.
 const LONGEST_GRADIENT: f64 = 5.0;
 
 /// Trains until `epochs` are over or the validation loss has not fallen for `patience` of them; whenever it falls, `checkpoint` is
-/// written. With `lengths`, clips of about the same length share a batch. Without a measure from `validate` it is written after each epoch, and the last one counts. `forward` gives logits and targets, both `[n, n_classes]`, for some of the `n_clips` clips; `validate` measures the
-/// model as it is.
+/// written. With `lengths`, clips of about the same length share a batch. Without a measure from `validate` it is written after
+/// each epoch, and the last one counts. `forward` takes some of the `n_clips` clips; `validate` measures the model as it is.
 pub fn fit(
     parameters: &Trainable,
     settings: &Settings,
     n_clips: usize,
     lengths: Option<&[usize]>,
     checkpoint: &Path,
-    mut forward: impl FnMut(&[usize], &mut Random) -> Result<(Tensor, Tensor), Failure>,
+    mut forward: impl FnMut(&[usize], &mut Random) -> Result<Step, Failure>,
     mut validate: impl FnMut() -> Result<Option<Measure>, Failure>,
 ) -> Result<(), Failure> {
     let params = ParamsAdamW { lr: settings.rate, weight_decay: settings.decay, ..Default::default() };
@@ -73,20 +74,18 @@ pub fn fit(
         let mut random = Random::stream(settings.seed, epoch as u64);
         let batches = batches(n_clips, settings.batch, lengths, &mut random);
         parameters.set_training(true);
-        let (mut loss_sum, mut right, mut seen) = (0.0, 0, 0);
+        let (mut loss_sum, mut right, mut seen) = (0.0, 0.0, 0);
         for (i, clips) in batches.iter().enumerate() {
             let done = (epoch * n_batches + i) as f64 / (settings.epochs * n_batches) as f64;
             optimiser.set_learning_rate(settings.rate * schedule(done));
-            let (logits, targets) = forward(clips, &mut random)?;
-            let loss = cross_entropy(&logits, &targets)?;
-            let mut gradients = loss.backward()?;
+            let step = forward(clips, &mut random)?;
+            let mut gradients = step.loss.backward()?;
             shorten(parameters, &mut gradients)?;
             optimiser.step(&gradients)?;
-            let n = logits.dim(0)?;
-            loss_sum += f64::from(loss.to_scalar::<f32>()?) * n as f64;
-            right += n_right(&logits, &targets)?;
-            seen += n;
-            let so_far = Measure { loss: loss_sum / seen as f64, accuracy: right as f64 / seen as f64 };
+            loss_sum += f64::from(step.loss.to_scalar::<f32>()?) * step.n as f64;
+            right += step.right;
+            seen += step.n;
+            let so_far = Measure { loss: loss_sum / seen as f64, accuracy: right / seen as f64 };
             progress(epoch + 1, settings.epochs, i + 1, n_batches, so_far)?;
         }
         parameters.set_training(false);
@@ -97,7 +96,7 @@ pub fn fit(
             "epoch {:3}: training loss {:.4}, accuracy {:.4}{}; {:.1} s{}",
             epoch + 1,
             loss_sum / seen as f64,
-            right as f64 / seen as f64,
+            right / seen as f64,
             measure.map_or(String::new(), |Measure { loss, accuracy }| {
                 format!("; validation loss {loss:.4}, accuracy {accuracy:.4}")
             }),
@@ -132,17 +131,6 @@ fn schedule(done: f64) -> f64 {
     rise * 0.5 * (1.0 + (std::f64::consts::PI * done).cos()).max(1e-3)
 }
 
-/// The mean over the clips of `−Σ target · ln softmax(logits)`.
-fn cross_entropy(logits: &Tensor, targets: &Tensor) -> candle_core::Result<Tensor> {
-    (ops::log_softmax(logits, D::Minus1)? * targets)?.sum(1)?.mean(0)?.neg()
-}
-
-/// Clips whose highest score is on their heaviest target.
-fn n_right(logits: &Tensor, targets: &Tensor) -> candle_core::Result<usize> {
-    let (got, wanted) = (logits.argmax(1)?.to_vec1::<u32>()?, targets.argmax(1)?.to_vec1::<u32>()?);
-    Ok(got.iter().zip(&wanted).filter(|(got, wanted)| got == wanted).count())
-}
-
 /// Scales all gradients so that they are no longer than [`LONGEST_GRADIENT`] together.
 fn shorten(parameters: &Trainable, gradients: &mut GradStore) -> candle_core::Result<()> {
     let vars = parameters.vars();
@@ -175,47 +163,4 @@ fn progress(epoch: usize, epochs: usize, done: usize, n: usize, so_far: Measure)
         write!(stderr, "\x1b[K")?;
     }
     stderr.flush()
-}
-
-/// Targets `[n, n_classes]` of classes, of which the others get `smoothing` together.
-pub fn targets(classes: &[usize], n_classes: usize, smoothing: f32, device: &Device) -> candle_core::Result<Tensor> {
-    let low = smoothing / n_classes as f32;
-    let mut values = vec![low; classes.len() * n_classes];
-    for (row, &class) in values.chunks_mut(n_classes).zip(classes) {
-        row[class] += 1.0 - smoothing;
-    }
-    Tensor::from_vec(values, (classes.len(), n_classes), device)
-}
-
-/// What a model says about clips: the loss, the accuracy, and for each clip whether it was right.
-pub fn measure(model: &dyn TaggingModel, clips: &[Clip]) -> Result<(Measure, Vec<bool>), Failure> {
-    let (mut loss, mut right) = (0.0, Vec::with_capacity(clips.len()));
-    for clips in clips.chunks(64) {
-        let rows = clips.iter().map(|clip| clip.waveform.samples.clone()).collect();
-        let logits = model.forward(&WaveformBatch::new(rows, model.sample_rate())?)?.logits;
-        for (row, clip) in ops::log_softmax(&logits, 1)?.to_vec2::<f32>()?.iter().zip(clips) {
-            loss -= f64::from(row[clip.class]);
-            right.push(row.iter().all(|&score| score <= row[clip.class]));
-        }
-    }
-    let n = clips.len() as f64;
-    let accuracy = right.iter().filter(|&&right| right).count() as f64 / n;
-    Ok((Measure { loss: loss / n, accuracy }, right))
-}
-
-/// The 95 % interval of a share (Wilson, 1927).
-pub fn interval(right: usize, n: usize) -> (f64, f64) {
-    let (n, z) = (n as f64, 1.959964);
-    let p = right as f64 / n;
-    let middle = (p + z * z / (2.0 * n)) / (1.0 + z * z / n);
-    let half = z / (1.0 + z * z / n) * (p * (1.0 - p) / n + z * z / (4.0 * n * n)).sqrt();
-    (middle - half, middle + half)
-}
-
-/// Writes what stands beside `model.safetensors` in a folder that `Tagger::open` opens.
-pub fn describe(folder: &Path, config: &ModelConfig, labels: &LabelSet) -> Result<(), Failure> {
-    std::fs::create_dir_all(folder)?;
-    std::fs::write(folder.join("config.json"), serde_json::to_string_pretty(config)? + "\n")?;
-    let names: String = labels.iter().map(|label| label.name.clone() + "\n").collect();
-    Ok(std::fs::write(folder.join("labels.txt"), names)?)
 }

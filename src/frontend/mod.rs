@@ -8,6 +8,7 @@
 //! | samples | [`Fbank`] | Kaldi's log-mel spectrogram `[n_frames, n_mels]`, natural logarithm |
 //! | samples | [`Mfcc`] | cepstral coefficients `[n_frames, n_mfcc]`, librosa's, torchaudio's or Kaldi's |
 //! | samples | [`SeamlessM4t`] | normalised and stacked fbank `[n_frames / 2, 160]` of W2V-BERT and SeamlessM4T |
+//! | samples | [`WhisperMel`] | Whisper's log-mel spectrogram `[n_frames, n_mels]` |
 //! | features | [`delta`], [`with_deltas`] | their slopes over time; 13 MFCC become 39 |
 //! | features | [`Normalize`] | mean 0 and variance 1 per clip, or by statistics of a data set |
 //!
@@ -31,6 +32,7 @@ mod normalize;
 mod real_fft;
 mod seamless;
 mod stft;
+mod whisper;
 mod window;
 
 pub use decibel::LogScale;
@@ -44,6 +46,7 @@ pub use normalize::{FeatureStatistics, Normalize};
 pub use rustfft::num_complex::Complex;
 pub use seamless::{SeamlessM4t, SeamlessM4tBatch, SeamlessM4tConfig};
 pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
+pub use whisper::{WhisperMel, WhisperMelConfig};
 pub use window::Window;
 
 /// What a field that is missing in a config file means.

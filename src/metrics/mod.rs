@@ -17,10 +17,12 @@
 //! ```
 
 mod decisions;
+mod edit;
 mod normal;
 mod ranking;
 
 pub use decisions::{Confusion, Counts, PrecisionRecallF1, accuracy, macro_average, micro_average, top_k_accuracy};
+pub use edit::{Confused, Edit, EditConfusion, EditCounts, edits};
 pub use ranking::{MultiLabelReport, average_precision, d_prime, mean_average_precision, roc_auc};
 
 use crate::{Error, Result};

@@ -289,6 +289,7 @@ fn load_block(weights: &Loader, config: &Config) -> Result<TransformerBlock> {
         norm2: LayerNorm::load(&weights.at("norm2"), width, BLOCK_EPS)?,
         fc1: Linear::load(&mlp.at("fc1"), width, 4 * width, Activation::Gelu)?,
         fc2: Linear::load(&mlp.at("fc2"), 4 * width, width, Activation::Identity)?,
+        dropout: None,
     })
 }
 

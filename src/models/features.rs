@@ -77,6 +77,18 @@ impl FeaturesConfig {
         }
     }
 
+    /// Samples from a frame to the next.
+    pub fn hop_length(&self) -> usize {
+        match &self.spectrum {
+            Spectrum::LogMel(config) => config.hop_length,
+            Spectrum::Fbank(config) => config.hop_length,
+            Spectrum::Mfcc(config) => match &config.mel {
+                MelFeatures::LogMel(config) => config.hop_length,
+                MelFeatures::Fbank(config) => config.hop_length,
+            },
+        }
+    }
+
     /// Length of a frame.
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {

@@ -6,6 +6,7 @@
 use candle_core::{D, Tensor};
 
 use super::kernels::ops::AttentionOp;
+use super::kernels::workspace::Workspace;
 use super::{Linear, has_kernels};
 use crate::error::Context;
 use crate::{Error, Result};
@@ -18,6 +19,7 @@ pub struct SelfAttention {
     /// `[width]` to `[width]`.
     output: Linear,
     n_heads: usize,
+    workspace: Workspace,
 }
 
 impl SelfAttention {
@@ -31,7 +33,7 @@ impl SelfAttention {
         if n_heads == 0 || !width.is_multiple_of(n_heads) || qkv.out_features() != 3 * width {
             return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
         }
-        Ok(Self { qkv, output, n_heads })
+        Ok(Self { qkv, output, n_heads, workspace: Workspace::default() })
     }
 
     /// `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` only looks at its
@@ -51,7 +53,8 @@ impl SelfAttention {
             return Err(Error::config("lengths", format!("{lengths:?}"), reason));
         }
         let y = if has_kernels(&qkv) {
-            qkv.apply_op1_no_bwd(&AttentionOp { n_heads: self.n_heads, lengths: lengths.map(<[usize]>::to_vec) })
+            let (n_heads, lengths) = (self.n_heads, lengths.map(<[usize]>::to_vec));
+            qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, workspace: self.workspace.clone() })
         } else {
             self.on_device(&qkv, lengths)
         };

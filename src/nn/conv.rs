@@ -60,8 +60,15 @@ impl Conv2d {
             stride: (stride, stride),
             padding: (padding, padding),
         };
-        let layer =
-            Layer::load(conv, &[out_channels, in_channels, kernel, kernel], geometry, width, bias, norm, activation)?;
+        let layer = Layer::load(
+            conv,
+            &[out_channels, in_channels, kernel, kernel],
+            geometry,
+            width,
+            bias,
+            Some(norm),
+            activation,
+        )?;
         Ok(Self { config, layer })
     }
 
@@ -118,6 +125,18 @@ impl Conv1d {
     /// # Errors
     /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
+        Self::load_with(conv, Some(norm), config, activation)
+    }
+
+    /// As [`load`](Self::load), of a convolution that no batch norm follows.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_plain(conv: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
+        Self::load_with(conv, None, config, activation)
+    }
+
+    fn load_with(conv: &Loader, norm: Option<&Loader>, config: Conv1dConfig, activation: Activation) -> Result<Self> {
         let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias, .. } = config;
         check_geometry(kernel, stride)?;
         let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
@@ -182,7 +201,7 @@ enum Layer {
         geometry: Geometry,
         filters: Tensor,      // [out, in, …]
         bias: Option<Tensor>, // [out]
-        norm: ChannelAffine,
+        norm: Option<ChannelAffine>,
         activation: Activation,
     },
 }
@@ -194,17 +213,23 @@ impl Layer {
         geometry: Geometry,
         width: Option<usize>,
         bias: bool,
-        norm: &Loader,
+        norm: Option<&Loader>,
         activation: Activation,
     ) -> Result<Self> {
         if conv.mode().is_some() {
             let init = Init::of_fan_in(shape[1..].iter().product());
             let filters = conv.parameter("weight", shape, init)?;
             let bias = if bias { Some(conv.parameter("bias", shape[0], init)?) } else { None };
-            let norm = ChannelAffine::load_over_maps(norm, shape[0])?;
+            let norm = norm.map(|norm| ChannelAffine::load_over_maps(norm, shape[0])).transpose()?;
             return Ok(Self::Trained { geometry, filters, bias, norm, activation });
         }
-        let norm = BatchNorm::load_after(conv, bias, norm, shape[0])?;
+        let norm = match norm {
+            Some(norm) => BatchNorm::load_after(conv, bias, norm, shape[0])?,
+            None => {
+                let shift = if bias { conv.get_vec("bias", &shape[..1])? } else { vec![0.0; shape[0]] };
+                BatchNorm { scale: vec![1.0; shape[0]], shift }
+            }
+        };
         if conv.device().is_cpu() {
             let values = conv.get_vec("weight", shape)?;
             let filters = Filters { values: &values, scale: &norm.scale, bias: &norm.shift, activation };
@@ -254,7 +279,11 @@ impl Layer {
                 if let Some(bias) = bias {
                     y = bias.reshape((1, (), 1, 1)).and_then(|bias| y.broadcast_add(&bias)).context(context)?;
                 }
-                pooled(&norm.forward_with(&y, *activation)?, pool, &x.workspace)
+                let y = match norm {
+                    Some(norm) => norm.forward_with(&y, *activation)?,
+                    None => activation.forward(y).context(context)?,
+                };
+                pooled(&y, pool, &x.workspace)
             }
         }
     }

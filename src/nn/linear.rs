@@ -35,14 +35,40 @@ impl Linear {
     /// # Errors
     /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, in_features: usize, out_features: usize, activation: Activation) -> Result<Self> {
+        let init = Init::of_fan_in(in_features);
+        Self::load_with(weights, in_features, out_features, activation, [init; 2])
+    }
+
+    /// As [`load`](Self::load); to be trained, weight and bias have these initial values.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(
+        weights: &Loader,
+        in_features: usize,
+        out_features: usize,
+        activation: Activation,
+        init: [Init; 2],
+    ) -> Result<Self> {
+        Self::load_named(weights, ["weight", "bias"], [in_features, out_features], activation, init)
+    }
+
+    /// As [`load_with`](Self::load_with), where weight and bias have names of their own; `features` go in and out.
+    pub(crate) fn load_named(
+        weights: &Loader,
+        names: [&str; 2],
+        features: [usize; 2],
+        activation: Activation,
+        init: [Init; 2],
+    ) -> Result<Self> {
+        let [in_features, out_features] = features;
         if weights.mode().is_some() {
-            let init = Init::of_fan_in(in_features);
-            let weight = weights.parameter("weight", (out_features, in_features), init)?;
-            let bias = weights.parameter("bias", out_features, init)?;
+            let weight = weights.parameter(names[0], (out_features, in_features), init[0])?;
+            let bias = weights.parameter(names[1], out_features, init[1])?;
             return Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } });
         }
-        let weight = weights.get_vec("weight", &[out_features, in_features])?;
-        let bias = weights.get_vec("bias", &[out_features])?;
+        let weight = weights.get_vec(names[0], &[out_features, in_features])?;
+        let bias = weights.get_vec(names[1], &[out_features])?;
         Self::new(weight, bias, activation, weights.device())
     }
 

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, Storage, Tensor};
 
 use super::has_kernels;
+use super::kernels::lanes::LANES;
 use super::kernels::map::{Map, Shape};
 use super::kernels::workspace::Workspace;
 use crate::Result;
@@ -36,6 +37,42 @@ impl FeatureMap {
         let x = if x.rank() == 3 { x.unsqueeze(3).context(context)? } else { x.clone() };
         x.dims4().context(context)?;
         Ok(Self { values: Values::Tensor(x), workspace: workspace.clone() })
+    }
+
+    /// From a sequence of vectors, `[batch, length, channels]`: a map of so many channels, as [`new`](Self::new) makes one from
+    /// `[batch, channels, length]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) for another number of dimensions.
+    pub fn from_vectors(x: &Tensor, workspace: &Workspace) -> Result<Self> {
+        let context = "a feature map";
+        let (batch, height, channels) = x.dims3().context(context)?;
+        let shape = Shape { batch, channels, height, width: 1 };
+        if !has_kernels(x) || !channels.is_multiple_of(LANES) || shape.values() == 0 {
+            return Self::new(&x.transpose(1, 2).context(context)?, workspace);
+        }
+        // With whole blocks of channels this is how a map lies.
+        let map = with_values(x, |x| {
+            let mut map = Map::unwritten(shape, workspace);
+            map.values.copy_from_slice(x);
+            map
+        });
+        Ok(Self::with(workspace.clone(), map.context(context)?))
+    }
+
+    /// `[batch, length, channels]` of a sequence.
+    ///
+    /// # Errors
+    /// As [`FeatureMap::to_tensor`], and if the width is not 1.
+    pub fn to_vectors(&self) -> Result<Tensor> {
+        let context = "a feature map";
+        match &self.values {
+            Values::Blocks(map) if map.shape.width == 1 && map.shape.channels.is_multiple_of(LANES) => {
+                let Shape { batch, channels, height, .. } = map.shape;
+                Tensor::from_slice(&map.values, (batch, height, channels), &candle_core::Device::Cpu).context(context)
+            }
+            _ => self.to_sequence()?.transpose(1, 2).and_then(|x| x.contiguous()).context(context),
+        }
     }
 
     /// `[batch, channels, height, width]`; a sequence has a width of 1.
@@ -84,12 +121,15 @@ impl FeatureMap {
 /// Runs `f` on the values of a contiguous f32 tensor `[batch, channels, height, width]` on the CPU.
 pub(super) fn with_planes<R>(x: &Tensor, f: impl FnOnce(&[f32], Shape) -> R) -> candle_core::Result<R> {
     let (batch, channels, height, width) = x.dims4()?;
+    with_values(x, |values| f(values, Shape { batch, channels, height, width }))
+}
+
+/// Runs `f` on the values of an f32 tensor on the CPU in row-major order.
+fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_core::Result<R> {
     let x = x.contiguous()?;
     let (storage, layout) = x.storage_and_layout();
     match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => {
-            Ok(f(&values[start..end], Shape { batch, channels, height, width }))
-        }
+        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
         _ => Err(candle_core::Error::Msg("not an f32 tensor on the CPU".to_string())),
     }
 }

@@ -41,6 +41,7 @@ pub use kernels::workspace::Workspace;
 pub use linear::Linear;
 pub use lp_pool::LpPool2d;
 pub use map::FeatureMap;
+pub(crate) use norm::normalized;
 pub use norm::{BATCH_NORM_EPS, BatchNorm, ChannelAffine, LayerNorm};
 pub use pool::{Pool1d, Pool2d, Pooling};
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};
@@ -67,6 +68,7 @@ pub enum Activation {
 }
 
 impl Activation {
+    #[inline(always)]
     fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
@@ -94,7 +96,10 @@ impl Activation {
     /// Out of line: it would be copied into every kernel.
     #[inline(never)]
     fn apply_to(self, values: &mut [f32; LANES]) {
-        *values = values.map(|x| self.apply(x));
+        crate::simd::dispatch(
+            #[inline(always)]
+            || values.iter_mut().for_each(|x| *x = self.apply(*x)),
+        );
     }
 
     fn forward(self, x: Tensor) -> candle_core::Result<Tensor> {

@@ -2,13 +2,13 @@
 //!
 //! `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
 
-use candle_core::{Device, Tensor};
+use candle_core::{D, Device, Tensor};
 
 use super::kernels::ops::{AffineOp, LayerNormOp};
 use super::training::BatchStatistics;
 use super::{Activation, has_kernels};
 use crate::error::Context;
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
 /// PyTorch's default ε.
@@ -153,20 +153,27 @@ impl ChannelAffine {
 /// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
 #[derive(Debug)]
 pub struct LayerNorm {
-    op: LayerNormOp,
+    /// For the kernel; `None` where the norm is trained.
+    op: Option<LayerNormOp>,
     weight: Tensor,
     bias: Tensor,
+    eps: f32,
 }
 
 impl LayerNorm {
-    /// Reads `weight` and `bias`, each `[channels]`.
+    /// Reads `weight` and `bias`, each `[channels]`; to be trained, they are 1 and 0 at first.
     ///
     /// # Errors
     /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
-        let (weight, bias) = (weights.get("weight", channels)?, weights.get("bias", channels)?);
+        let weight = weights.parameter("weight", channels, Init::Constant(1.0))?;
+        let bias = weights.parameter("bias", channels, Init::Constant(0.0))?;
+        if weights.mode().is_some() {
+            return Ok(Self { op: None, weight, bias, eps });
+        }
         let host = |tensor: &Tensor| tensor.to_vec1::<f32>().context("bringing a norm to the host");
-        Ok(Self { op: LayerNormOp { weight: host(&weight)?, bias: host(&bias)?, eps }, weight, bias })
+        let op = LayerNormOp { weight: host(&weight)?, bias: host(&bias)?, eps };
+        Ok(Self { op: Some(op), weight, bias, eps })
     }
 
     /// `x` `[…, channels]` to the same shape.
@@ -176,9 +183,32 @@ impl LayerNorm {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "a layer norm";
         let x = x.contiguous().context(context)?;
-        if has_kernels(&x) {
-            return x.apply_op1_no_bwd(&self.op).context(context);
+        match &self.op {
+            Some(op) if has_kernels(&x) => x.apply_op1_no_bwd(op).context(context),
+            Some(_) if !x.track_op() => {
+                candle_nn::ops::layer_norm(&x, &self.weight, &self.bias, self.eps).context(context)
+            }
+            // The only one that has gradients.
+            _ => candle_nn::ops::layer_norm_slow(&x, &self.weight, &self.bias, self.eps).context(context),
         }
-        candle_nn::ops::layer_norm(&x, &self.weight, &self.bias, self.op.eps).context(context)
     }
+}
+
+/// [`LayerNorm`] without weight and bias, of `x` `[…, channels]`.
+///
+/// # Errors
+/// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
+    let context = "a layer norm";
+    let channels = x.dim(D::Minus1).context(context)?;
+    if has_kernels(x) {
+        let op = LayerNormOp { weight: vec![1.0; channels], bias: vec![0.0; channels], eps };
+        return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&op)).context(context);
+    }
+    let norm = || {
+        let weight = Tensor::ones(channels, x.dtype(), x.device())?;
+        let bias = Tensor::zeros(channels, x.dtype(), x.device())?;
+        candle_nn::ops::layer_norm_slow(x, &weight, &bias, eps)
+    };
+    norm().context(context)
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::has_kernels;
 use super::kernels::panels::Panels;
 use super::kernels::rnn::{self as kernel, Gates};
+use super::training;
 use crate::error::Context;
 use crate::weights::{Init, Loader};
 use crate::{Error, Result};
@@ -102,8 +103,8 @@ pub struct RnnState {
 
 /// A recurrent net.
 ///
-/// Weights that are [`Var`](candle_core::Var)s, or computed from them, are used as they are through candle's operations, so
-/// that gradients reach them and their updates count; so is an input that gradients must reach. All else on the CPU goes
+/// Weights that are [`Var`](candle_core::Var)s, or computed from them, are used as they are through differentiable operations,
+/// so that gradients reach them and their updates count; so is an input that gradients must reach. All else on the CPU goes
 /// through kernels, whose results for a sequence do not depend on the batch nor on the number of threads.
 #[derive(Debug)]
 pub struct Rnn {
@@ -215,10 +216,13 @@ impl Rnn {
         }
         let all = vec![n_frames; batch];
         let lengths = lengths.unwrap_or(&all);
+        let from_zeros = state.is_none();
         let state = self.start(batch, x.device(), state).context(context)?;
         let follows = x.track_op() || state.h.track_op();
+        let scans = self.config.cell == Cell::Gru && x.device().is_cpu() && x.dtype() == DType::F32;
         match &self.packed {
             Some(packed) if has_kernels(x) && !follows => self.on_cpu(packed, x, lengths, &state),
+            _ if from_zeros && scans => self.scanned(x, lengths),
             _ => self.on_device(x, lengths, &state),
         }
         .context(context)
@@ -279,6 +283,33 @@ impl Rnn {
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);
         let state = RnnState { h: tensor(h)?, c: state.c.as_ref().map(|_| tensor(c)).transpose()? };
         Ok((Tensor::from_vec(x, (batch, n_frames, self.config.outputs()), &Device::Cpu)?, state))
+    }
+
+    /// A GRU from a state of zeros on the CPU, differentiable: per direction, one product of all frames, then one operation.
+    fn scanned(&self, x: &Tensor, lengths: &[usize]) -> candle_core::Result<(Tensor, RnnState)> {
+        let (batch, n_frames, _) = x.dims3()?;
+        let hidden = self.config.hidden;
+        let (mut x, mut states) = (x.clone(), Vec::new());
+        for directions in &self.layers {
+            let frames = x.contiguous()?.flatten(0, 1)?; // [batch · n_frames, inputs]
+            let mut outputs = Vec::with_capacity(directions.len());
+            for (direction, backward) in directions.iter().zip([false, true]) {
+                let mut products = frames.matmul(&direction.input.t()?)?;
+                let mut bias = Tensor::zeros(3 * hidden, DType::F32, x.device())?;
+                if let Some((of_input, of_state)) = &direction.biases {
+                    (products, bias) = (products.broadcast_add(of_input)?, of_state.clone());
+                }
+                let products = products.reshape((batch, n_frames, 3 * hidden))?;
+                let y = training::gru(&products, &direction.recurrent, &bias, lengths, backward)?;
+                let last =
+                    |(row, &length): (usize, &usize)| (row * n_frames + if backward { 0 } else { length - 1 }) as u32;
+                let last = Tensor::from_iter(lengths.iter().enumerate().map(last), x.device())?;
+                states.push(y.flatten(0, 1)?.index_select(&last, 0)?);
+                outputs.push(y);
+            }
+            x = Tensor::cat(&outputs, D::Minus1)?;
+        }
+        Ok((x, RnnState { h: Tensor::stack(&states, 0)?, c: None }))
     }
 
     /// Frame by frame with candle's operations: on any device, and differentiable.

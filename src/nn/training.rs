@@ -7,6 +7,7 @@ use super::kernels::direct::Geometry;
 use super::kernels::map::Window;
 use super::kernels::norm_gradient::{Layers, Statistics};
 use super::kernels::pool_gradient::Planes;
+use super::kernels::rnn_gradient::Scan;
 use super::norm::BATCH_NORM_EPS;
 use super::{Activation, pool::Pooling};
 use crate::Result;
@@ -308,6 +309,69 @@ impl CustomOp3 for NormOp {
         })?;
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
         Ok((tensor(of_x, x)?, tensor(of_weight, weight)?, tensor(of_bias, bias)?))
+    }
+}
+
+/// One direction of a GRU layer on the CPU, from states of zeros: `x` `[batch, n_frames, 3 · hidden]`, the products of the
+/// input with its weights, `weight` `[3 · hidden, hidden]` and `bias` `[3 · hidden]` to states `[batch, n_frames, hidden]`.
+pub(super) fn gru(
+    x: &Tensor,
+    weight: &Tensor,
+    bias: &Tensor,
+    lengths: &[usize],
+    backward: bool,
+) -> candle_core::Result<Tensor> {
+    let (_, n_frames, _) = x.dims3()?;
+    let scan = Scan { hidden: weight.dim(1)?, n_frames, lengths: lengths.to_vec(), backward };
+    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, GruOp(scan))
+}
+
+struct GruOp(Scan);
+
+impl GruOp {
+    fn check(&self, x: &[usize], weight: &[usize], bias: &[usize]) -> candle_core::Result<()> {
+        let Scan { hidden, n_frames, ref lengths, .. } = self.0;
+        let fits = x == [lengths.len(), n_frames, 3 * hidden] && weight == [3 * hidden, hidden] && bias == [3 * hidden];
+        if fits && hidden > 0 && lengths.iter().all(|&length| length <= n_frames) {
+            return Ok(());
+        }
+        Err(candle_core::Error::Msg(format!("{x:?}, {weight:?} and {bias:?} are no GRU of lengths {lengths:?}")))
+    }
+}
+
+impl CustomOp3 for GruOp {
+    fn name(&self) -> &'static str {
+        "gru-trained"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_layout: &Layout,
+        weight: &CpuStorage,
+        weight_layout: &Layout,
+        bias: &CpuStorage,
+        bias_layout: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.check(x_layout.dims(), weight_layout.dims(), bias_layout.dims())?;
+        let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
+        let y = self.0.forward(contiguous(x, x_layout)?, weight, bias);
+        Ok((CpuStorage::F32(y), (self.0.lengths.len(), self.0.n_frames, self.0.hidden).into()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        bias: &Tensor,
+        y: &Tensor,
+        of_output: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let gradients = with_values(&[x, weight, bias, y, of_output], |values| {
+            self.0.gradients((values[0], values[1], values[2]), values[3], values[4])
+        })?;
+        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        Ok((tensor(gradients.x, x)?, tensor(gradients.weight, weight)?, tensor(gradients.bias, bias)?))
     }
 }
 

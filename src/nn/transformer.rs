@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::{LayerNorm, Linear, SelfAttention};
+use super::{Dropout, LayerNorm, Linear, SelfAttention};
 use crate::Result;
+use crate::error::Context;
 
 /// Where a block normalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +30,8 @@ pub struct TransformerBlock {
     pub fc1: Linear,
     /// The second, back to the width.
     pub fc2: Linear,
+    /// What training drops of the attention's result and of those of both feed-forward layers.
+    pub dropout: Option<Dropout>,
 }
 
 impl TransformerBlock {
@@ -39,13 +42,37 @@ impl TransformerBlock {
     pub fn forward(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
         match self.place {
             NormPlace::Before => {
-                let x = self.attention.forward_add(&self.norm1.forward(x)?, lengths, x)?;
-                self.fc2.forward_add(&self.fc1.forward(&self.norm2.forward(&x)?)?, &x)
+                let x = self.attend(&self.norm1.forward(x)?, lengths, x)?;
+                self.feed(&self.norm2.forward(&x)?, &x)
             }
             NormPlace::After => {
-                let x = self.norm1.forward(&self.attention.forward_add(x, lengths, x)?)?;
-                self.norm2.forward(&self.fc2.forward_add(&self.fc1.forward(&x)?, &x)?)
+                let x = self.norm1.forward(&self.attend(x, lengths, x)?)?;
+                self.norm2.forward(&self.feed(&x, &x)?)
             }
+        }
+    }
+
+    /// `residual` + attention over `x`.
+    fn attend(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
+        match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
+            Some(dropout) => {
+                let zeros = residual.zeros_like().context("attention")?;
+                let y = dropout.forward(&self.attention.forward_add(x, lengths, &zeros)?)?;
+                (y + residual).context("attention")
+            }
+            None => self.attention.forward_add(x, lengths, residual),
+        }
+    }
+
+    /// `residual` + the feed-forward layers over `x`.
+    fn feed(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
+        let y = self.fc1.forward(x)?;
+        match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
+            Some(dropout) => {
+                let y = dropout.forward(&self.fc2.forward(&dropout.forward(&y)?)?)?;
+                (y + residual).context("feed-forward layers")
+            }
+            None => self.fc2.forward_add(&y, residual),
         }
     }
 }

@@ -64,6 +64,8 @@ pub enum Init {
     Constant(f32),
     /// Uniform within plus and minus this.
     Uniform(f64),
+    /// Gaussian with mean 0 and this standard deviation.
+    Normal(f64),
 }
 
 impl Init {
@@ -164,15 +166,24 @@ impl Trainable {
         let values = match init {
             Init::Constant(value) => vec![value; n],
             Init::Uniform(bound) => {
-                let of_name = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
-                let mut random = Random::stream(self.seed, of_name);
+                let mut random = self.random(&name);
                 (0..n).map(|_| (bound * (2.0 * random.uniform() - 1.0)) as f32).collect()
+            }
+            Init::Normal(deviation) => {
+                let mut random = self.random(&name);
+                (0..n).map(|_| (deviation * random.normal()) as f32).collect()
             }
         };
         let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
         let var = var.context(context)?;
         tensors.insert(name, Parameter { var: var.clone(), is_statistic });
         Ok(var)
+    }
+
+    /// The numbers for a tensor of this name.
+    fn random(&self, name: &str) -> Random {
+        let of_name = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        Random::stream(self.seed, of_name)
     }
 
     pub(super) fn mode(&self) -> &Mode {

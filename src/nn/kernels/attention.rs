@@ -1,15 +1,16 @@
 //! Scaled dot-product attention.
-
-use std::cell::RefCell;
+//!
+//! Keys and values are packed once per sequence and head as the weights of two products: of queries with keys, and of the
+//! softmax's results with values. A task has a few queries, whose scores stay in the cache.
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, product};
-use super::math::softmax;
-use crate::simd::dispatch;
+use super::lanes::{LANES, Lanes, Level, Work};
+use super::tile::{Inputs, Outputs, Span, product};
+use super::workspace::Workspace;
 
-/// Queries per task.
-const QUERIES: usize = 64;
+/// Queries per task: with 1500 keys their scores take 290 KB.
+const QUERIES: usize = 48;
 
 /// Sizes of an attention over `batch` sequences.
 #[derive(Debug, Clone, Copy)]
@@ -20,46 +21,186 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-thread_local! {
-    static SCORES: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
 /// `y = softmax(q kᵀ / √head_dim) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
 /// `[batch, n_tokens, n_heads, head_dim]`. Of sequence `b` the keys from `lengths[b]` on are left out; `lengths[b]` is at
-/// least 1.
-pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [f32]) {
+/// least 1. A query's result depends on nothing but itself and those keys.
+pub fn attention(
+    qkv: &[f32],
+    heads: Heads,
+    lengths: Option<&[usize]>,
+    y: &mut [f32],
+    level: Level,
+    workspace: &Workspace,
+) {
     let Heads { n_tokens, n_heads, head_dim } = heads;
     let width = n_heads * head_dim;
     let sequences = y.par_chunks_mut(n_tokens * width).zip(qkv.par_chunks(3 * n_tokens * width)).enumerate();
     sequences.for_each(|(sequence, (y, qkv))| {
         let n_keys = lengths.map_or(n_tokens, |lengths| lengths[sequence]);
+        let sizes = Sizes { heads, n_keys, level };
+        let mut packed = workspace.take(n_heads * sizes.packed());
+        let tasks = packed.par_chunks_mut(sizes.packed()).enumerate();
+        tasks.for_each(|(head, packed)| sizes.pack(&qkv[width + head * head_dim..], packed));
         y.par_chunks_mut(QUERIES * width).enumerate().for_each(|(task, y)| {
             let queries = &qkv[task * QUERIES * 3 * width..];
-            SCORES.with_borrow_mut(|scores| {
-                scores.resize(QUERIES * n_keys, 0.0);
-                for head in 0..n_heads {
-                    attend(&queries[head * head_dim..], &qkv[width + head * head_dim..], heads, scores, y, head);
-                }
-            });
+            let rows = y.len() / width;
+            let mut scores = workspace.take(rows * sizes.keys());
+            let mut sums = workspace.take(rows * sizes.values());
+            for (head, packed) in packed.chunks(sizes.packed()).enumerate() {
+                let place = head * head_dim;
+                sizes.attend(&queries[place..], packed, &mut scores, &mut sums, &mut y[place..]);
+            }
         });
     });
 }
 
-/// One head for the queries of a task. `queries` starts at this head of the first query, `keys` at this head of the first
-/// key.
-fn attend(queries: &[f32], keys: &[f32], heads: Heads, scores: &mut [f32], y: &mut [f32], head: usize) {
-    let Heads { n_heads, head_dim, .. } = heads;
-    let width = n_heads * head_dim;
-    let n_queries = y.len() / width;
-    let n_keys = scores.len() / QUERIES;
-    let q = Matrix::rows(queries, n_queries, head_dim, 3 * width);
-    let k = Matrix::rows(keys, n_keys, head_dim, 3 * width);
-    let v = Matrix::rows(&keys[width..], n_keys, head_dim, 3 * width);
-    product(q, k.transposed(), scores, n_keys);
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    dispatch(
-        #[inline(always)]
-        || scores[..n_queries * n_keys].chunks_mut(n_keys).for_each(|row| softmax(row, scale)),
-    );
-    product(Matrix::rows(scores, n_queries, n_keys, n_keys), v, &mut y[head * head_dim..], width);
+/// Of one sequence.
+#[derive(Clone, Copy)]
+struct Sizes {
+    heads: Heads,
+    n_keys: usize,
+    level: Level,
+}
+
+impl Sizes {
+    /// The keys, rounded up to whole blocks.
+    fn keys(&self) -> usize {
+        self.n_keys.next_multiple_of(LANES)
+    }
+
+    /// The values of a head, rounded up to whole blocks.
+    fn values(&self) -> usize {
+        self.heads.head_dim.next_multiple_of(LANES)
+    }
+
+    /// A head's keys and values.
+    fn packed(&self) -> usize {
+        self.keys() * (self.heads.head_dim + self.values())
+    }
+
+    /// The keys as `[block of keys][head_dim][16]`, then the values as `[block of values][keys][16]`, with zeros for what the
+    /// blocks lack. `keys` starts at this head of the first key.
+    fn pack(&self, keys: &[f32], packed: &mut [f32]) {
+        let Heads { n_heads, head_dim, .. } = self.heads;
+        let width = n_heads * head_dim;
+        let row = |key: usize, part: usize| &keys[(3 * key + part) * width..][..head_dim];
+        let (for_keys, for_values) = packed.split_at_mut(self.keys() * head_dim);
+        for (block, to) in for_keys.chunks_mut(head_dim * LANES).enumerate() {
+            let first = block * LANES;
+            let n = LANES.min(self.n_keys - first);
+            if n < LANES {
+                to.fill(0.0);
+            }
+            for lane in 0..n {
+                let to = to[lane..].iter_mut().step_by(LANES);
+                to.zip(row(first + lane, 0)).for_each(|(to, &from)| *to = from);
+            }
+        }
+        for (block, to) in for_values.chunks_mut(self.keys() * LANES).enumerate() {
+            let first = block * LANES;
+            let n = LANES.min(head_dim - first);
+            let (inside, beyond) = to.split_at_mut(self.n_keys * LANES);
+            for (key, to) in inside.chunks_mut(LANES).enumerate() {
+                to[..n].copy_from_slice(&row(key, 1)[first..first + n]);
+                to[n..].fill(0.0);
+            }
+            beyond.fill(0.0);
+        }
+    }
+
+    /// One head for the queries of a task. `queries` starts at this head of the first one, `y` at this head of its result.
+    fn attend(&self, queries: &[f32], packed: &[f32], scores: &mut [f32], sums: &mut [f32], y: &mut [f32]) {
+        let Heads { n_heads, head_dim, .. } = self.heads;
+        let (keys, values, width) = (self.keys(), self.values(), n_heads * head_dim);
+        let rows = scores.len() / keys;
+        let (for_keys, for_values) = packed.split_at(keys * head_dim);
+        let span = [Span { x: 0, y: 0, rows }];
+        let inputs = Inputs { x: queries, row_stride: 3 * width, segments: &[0], run: head_dim };
+        product(
+            self.level,
+            inputs,
+            &span,
+            for_keys,
+            Outputs { row_stride: keys, panel_stride: LANES, y: &mut *scores },
+        );
+        let mut inverse = [0.0; QUERIES];
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        self.level.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
+        let segments: Vec<usize> = (0..keys).step_by(LANES).collect();
+        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, run: LANES };
+        product(
+            self.level,
+            inputs,
+            &span,
+            for_values,
+            Outputs { row_stride: values, panel_stride: LANES, y: &mut *sums },
+        );
+        for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {
+            y[..head_dim].iter_mut().zip(sums).for_each(|(y, sum)| *y = sum * inverse);
+        }
+    }
+}
+
+/// Softmax of rows of `keys` values, whole blocks, of which the first `n_keys` count: `scores = e^(scale · (scores − max))`,
+/// about 0 beyond, and for each row `inverse`, 1 over their sum.
+pub struct Softmax<'a> {
+    pub scores: &'a mut [f32],
+    pub keys: usize,
+    pub n_keys: usize,
+    /// Above 0.
+    pub scale: f32,
+    pub inverse: &'a mut [f32],
+}
+
+impl Work for Softmax<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        // Within 1e-7 of e^x: 2^t = 2^n 2^f with n the nearest integer to t.
+        let scale = self.scale * std::f32::consts::LOG2_E;
+        for (row, inverse) in self.scores.chunks_mut(self.keys).zip(self.inverse) {
+            row[self.n_keys..].fill(f32::NEG_INFINITY);
+            let (blocks, _) = row.as_chunks_mut::<LANES>();
+            let mut lanes = [f32::NEG_INFINITY; LANES];
+            for part in 0..L::PARTS {
+                let mut max = L::splat(f32::NEG_INFINITY);
+                for block in blocks.iter() {
+                    max = L::load(block, part).max(max);
+                }
+                max.store(&mut lanes, part);
+            }
+            let max = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+            let shift = L::splat(-max * scale);
+            for part in 0..L::PARTS {
+                let mut sum = L::splat(0.0);
+                for block in blocks.iter_mut() {
+                    let power = exp2(L::load(block, part).mul_add(L::splat(scale), shift));
+                    power.store(block, part);
+                    sum = sum.add(power);
+                }
+                sum.store(&mut lanes, part);
+            }
+            *inverse = 1.0 / lanes.iter().sum::<f32>();
+        }
+    }
+}
+
+/// `2^t` within 1e-7 of its value, `t` at most 0; below -126 as there.
+///
+/// The polynomial for `|f| ≤ 1/2` has the least largest relative error among those of degree 6 that are 1 at 0.
+#[inline(always)]
+fn exp2<L: Lanes>(t: L) -> L {
+    const COEFFICIENTS: [f32; 6] =
+        [0.000_153_533_62, 0.001_339_887_5, 0.009_618_437, 0.055_503_324, 0.240_226_48, 0.693_147_2];
+    // Adding this puts the nearest integer into the low bits of the sum.
+    let to_integer = L::splat(12_582_912.0); // 1.5 · 2^23
+    let t = t.max(L::splat(-126.0));
+    let shifted = t.add(to_integer);
+    let f = t.sub(shifted.sub(to_integer));
+    let mut polynomial = L::splat(COEFFICIENTS[0]);
+    for coefficient in &COEFFICIENTS[1..] {
+        polynomial = polynomial.mul_add(f, L::splat(*coefficient));
+    }
+    polynomial.mul_add(f, L::splat(1.0)).mul(shifted.power_of_two())
 }

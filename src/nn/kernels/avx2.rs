@@ -89,6 +89,15 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
+    fn power_of_two(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(self.0));
+            Self(_mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_castps_si256(_mm256_set1_ps(1.0)))))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(ahead: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }

@@ -88,6 +88,15 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
+    fn power_of_two(self) -> Self {
+        // SAFETY: see above.
+        unsafe {
+            let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(self.0));
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(exponent, _mm512_castps_si512(_mm512_set1_ps(1.0)))))
+        }
+    }
+
+    #[inline(always)]
     fn prefetch(ahead: *const f32) {
         // SAFETY: a prefetch never faults, whatever the address.
         unsafe { _mm_prefetch::<_MM_HINT_T0>(ahead.cast()) }

@@ -30,6 +30,8 @@ pub trait Lanes: Copy {
     fn relu(self) -> Self;
     /// The larger one; NaN if one is.
     fn max(self, other: Self) -> Self;
+    /// `2^n` for `n` from -126 to 127, given as `n + 1.5 · 2^23`, whose low bits are `n`.
+    fn power_of_two(self) -> Self;
     /// Asks for the cache line at `ahead`, which need not be an address that may be read.
     fn prefetch(ahead: *const f32);
 }

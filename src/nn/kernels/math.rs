@@ -83,18 +83,6 @@ fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// `row = softmax(scale · row)`, `scale > 0`.
-#[inline(always)]
-pub fn softmax(row: &mut [f32], scale: f32) {
-    let max = fold(row, f32::NEG_INFINITY, |x| x, |a, b| if a > b { a } else { b });
-    for x in row.iter_mut() {
-        *x = exp((*x - max) * scale);
-    }
-    let sum = fold(row, 0.0, |x| x, |a, b| a + b);
-    let inverse = 1.0 / sum;
-    row.iter_mut().for_each(|x| *x *= inverse);
-}
-
 /// `combine` of `map(x)` over a row, in a fixed order of `LANES` partial results.
 #[inline(always)]
 pub fn fold(row: &[f32], start: f32, map: impl Fn(f32) -> f32, combine: impl Fn(f32, f32) -> f32) -> f32 {

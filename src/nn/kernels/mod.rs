@@ -29,6 +29,7 @@ mod portable;
 #[cfg(test)]
 mod reference;
 pub(super) mod rnn;
+pub(super) mod rnn_gradient;
 mod tile;
 mod transform;
 mod transformed;

@@ -146,6 +146,7 @@ pub struct AttentionOp {
     pub n_heads: usize,
     /// Keys that count, one number a sequence, each 1 to `n_tokens`; all without it.
     pub lengths: Option<Vec<usize>>,
+    pub workspace: Workspace,
 }
 
 impl CustomOp1 for AttentionOp {
@@ -162,7 +163,7 @@ impl CustomOp1 for AttentionOp {
         }
         let mut y = vec![0.0; qkv.len() / 3];
         let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
-        attention::attention(qkv, heads, self.lengths.as_deref(), &mut y);
+        attention::attention(qkv, heads, self.lengths.as_deref(), &mut y, Level::best(), &self.workspace);
         Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
     }
 }

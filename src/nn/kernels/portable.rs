@@ -72,5 +72,10 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn power_of_two(self) -> Self {
+        self.zip(self, |x, _| f32::from_bits((x.to_bits() << 23).wrapping_add(1f32.to_bits())))
+    }
+
+    #[inline(always)]
     fn prefetch(_: *const f32) {}
 }

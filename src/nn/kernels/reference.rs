@@ -1,6 +1,6 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
-use super::attention::{Heads, attention};
+use super::attention::{Heads, Softmax, attention};
 use super::lanes::Level;
 use super::linear::Matrix;
 use super::workspace::Workspace;
@@ -159,13 +159,26 @@ fn layer_norm_equals_its_naive_form() {
 
 #[test]
 fn attention_equals_its_naive_form() {
-    for (n_tokens, n_heads, head_dim) in [(1, 1, 1), (5, 2, 3), (64, 3, 8), (65, 1, 64), (200, 4, 16)] {
+    let workspace = Workspace::default();
+    for (n_tokens, n_heads, head_dim) in [(1, 1, 1), (5, 2, 3), (64, 3, 8), (65, 1, 64), (200, 4, 16), (450, 2, 20)] {
         let (batch, width) = (2, n_heads * head_dim);
         let qkv: Vec<f32> = values(batch * n_tokens * 3 * width).iter().map(|x| x * 3.0).collect();
         let lengths = [n_tokens, n_tokens.div_ceil(2)];
-        for lengths in [None, Some(&lengths[..])] {
+        let heads = Heads { n_tokens, n_heads, head_dim };
+        for (lengths, level) in [None, Some(&lengths[..])]
+            .into_iter()
+            .flat_map(|lengths| Level::available().into_iter().map(move |level| (lengths, level)))
+        {
             let mut y = vec![f32::NAN; batch * n_tokens * width];
-            attention(&qkv, Heads { n_tokens, n_heads, head_dim }, lengths, &mut y);
+            attention(&qkv, heads, lengths, &mut y, level, &workspace);
+            if let Some(lengths) = lengths {
+                // The second sequence by itself, cut to its length.
+                let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
+                let mut alone = vec![f32::NAN; n_tokens * width];
+                let heads = Heads { n_tokens, ..heads };
+                attention(&second[..n_tokens * 3 * width], heads, None, &mut alone, level, &workspace);
+                assert_eq!(alone, y[y.len() / 2..][..alone.len()]);
+            }
             let value = |b: usize, token: usize, part: usize, head: usize, i: usize| {
                 f64::from(qkv[((b * n_tokens + token) * 3 + part) * width + head * head_dim + i])
             };
@@ -188,7 +201,30 @@ fn attention_equals_its_naive_form() {
             }
         }
     }
-    let mut row = [1e30, -1e30, 0.0];
-    math::softmax(&mut row, 1.0);
-    assert_eq!(row, [1.0, 0.0, 0.0]);
+}
+
+#[test]
+fn softmax_equals_its_naive_form() {
+    for level in Level::available() {
+        for n_keys in [1, 3, 16, 100, 161] {
+            let keys = n_keys.next_multiple_of(16);
+            let mut scores: Vec<f32> = values(2 * keys).iter().map(|x| x * 60.0).collect();
+            scores[0] = -1e30;
+            let (given, mut inverse) = (scores.clone(), [0.0; 2]);
+            level.run(Softmax { scores: &mut scores, keys, n_keys, scale: 0.5, inverse: &mut inverse });
+            for (row, inverse) in inverse.into_iter().enumerate() {
+                let given = &given[row * keys..][..n_keys];
+                let max = given.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let powers: Vec<f64> = given.iter().map(|&x| (0.5 * (f64::from(x) - f64::from(max))).exp()).collect();
+                let sum: f64 = powers.iter().sum();
+                for (got, power) in
+                    scores[row * keys..][..keys].iter().zip(powers.iter().chain(std::iter::repeat(&0.0)))
+                {
+                    let (got, wanted) = (f64::from(got * inverse), power / sum);
+                    // The rounding of arguments of up to 60 · log2 e enters as a factor.
+                    assert!((got - wanted).abs() <= 1e-37 + 1e-5 * wanted, "{n_keys}: {got:e} {wanted:e}");
+                }
+            }
+        }
+    }
 }

@@ -1,0 +1,119 @@
+//! How words are pronounced: as phonemes, by a lexicon, by espeak-ng.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use clipwise::ctc::{Transcript, Vocabulary, Word};
+
+use crate::command_line::Failure;
+use crate::phonemes;
+
+/// Words and the tokens that say them.
+pub struct Spoken(Vec<(String, Vec<usize>)>);
+
+impl Spoken {
+    /// All tokens, with word delimiters between words where the vocabulary has them.
+    pub fn targets(&self, vocabulary: &Vocabulary) -> Vec<usize> {
+        let mut targets = Vec::new();
+        for (_, tokens) in &self.0 {
+            if !targets.is_empty() {
+                targets.extend(vocabulary.word_delimiter());
+            }
+            targets.extend(tokens);
+        }
+        targets
+    }
+
+    /// When each word is spoken, given the alignment of [`Spoken::targets`].
+    pub fn words(&self, aligned: &Transcript, vocabulary: &Vocabulary) -> Vec<Word> {
+        let mut tokens = aligned.tokens.iter().filter(|token| Some(token.id) != vocabulary.word_delimiter());
+        let word = |(text, ids): &(String, Vec<usize>)| {
+            let own: Vec<_> = tokens.by_ref().take(ids.len()).collect();
+            let confidence = own.iter().map(|token| token.confidence).sum::<f32>() / own.len() as f32;
+            let (first, last) = (own.first()?, own.last()?);
+            Some(Word { text: text.clone(), onset: first.onset, offset: last.offset, confidence })
+        };
+        self.0.iter().filter_map(word).collect()
+    }
+}
+
+/// The tokens of a text: as it stands where the model's tokens are letters or it consists of tokens, else word by word.
+pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, voice: &str) -> Result<Spoken, Failure> {
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    if parts.is_empty() {
+        return Err("the text to look for is empty".into());
+    }
+    if !vocabulary.is_spaced() {
+        let word = |word: &&str| Ok((word.to_string(), vocabulary.encode(word)?));
+        return Ok(Spoken(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
+    }
+    let token = |part: &&str| vocabulary.index_of(part).filter(|&id| id != vocabulary.blank());
+    if parts.iter().all(|part| *part == "|" || token(part).is_some()) {
+        let words = parts.split(|part| *part == "|").filter(|word| !word.is_empty());
+        let word = |word: &[&str]| (word.concat(), word.iter().filter_map(token).collect());
+        return Ok(Spoken(words.map(word).collect()));
+    }
+
+    let lexicon = lexicon.map(read_lexicon).transpose()?.unwrap_or_default();
+    let words: Vec<&str> = parts.iter().map(|part| part.trim_matches(|c: char| !c.is_alphanumeric())).collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
+    let known = |word: &str| lexicon.get(&word.to_lowercase()).cloned();
+    // Words are said otherwise in a phrase than alone, but espeak-ng may join some: only as many as there are can be used.
+    let in_phrase = match words.iter().all(|word| known(word).is_some()) {
+        true => Vec::new(),
+        false => espeak(&words.join(" "), voice)?,
+    };
+    let mut spoken = Vec::new();
+    for (at, word) in words.iter().enumerate() {
+        let said = match known(word) {
+            Some(said) => said,
+            None if in_phrase.len() == words.len() => in_phrase[at].clone(),
+            None => espeak(word, voice)?.concat(),
+        };
+        let ids = said.iter().map(|phoneme| vocabulary.index_of(phoneme)).collect::<Option<Vec<usize>>>();
+        let ids = ids.filter(|ids| !ids.is_empty()).ok_or_else(|| {
+            format!("{word:?} is pronounced {:?}, which the model's tokens cannot say", said.join(" "))
+        })?;
+        spoken.push((word.to_string(), ids));
+    }
+    match spoken.is_empty() {
+        true => Err("there is no word in the text to look for".into()),
+        false => Ok(Spoken(spoken)),
+    }
+}
+
+/// Phonemes by word in lower case; of several pronunciations the first.
+fn read_lexicon(path: &Path) -> Result<HashMap<String, Vec<String>>, Failure> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let mut lexicon = HashMap::new();
+    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (word, phonemes) = line
+            .split_once('\t')
+            .ok_or_else(|| format!("{}: line {}: a word, a tab and phonemes are wanted", path.display(), number + 1))?;
+        let phonemes = phonemes.split_whitespace().map(str::to_string).collect();
+        lexicon.entry(word.trim().to_lowercase()).or_insert(phonemes);
+    }
+    Ok(lexicon)
+}
+
+/// The phonemes of each group of words that espeak-ng says together.
+fn espeak(text: &str, voice: &str) -> Result<Vec<Vec<String>>, Failure> {
+    let output = Command::new("espeak-ng").args(["-q", "--ipa", "--sep=_", "-v", voice, "--", text]).output();
+    let output = output.map_err(|error| {
+        format!(
+            "the pronunciation of {text:?} is not known: give phonemes or --lexicon, or install espeak-ng ({error})"
+        )
+    })?;
+    if !output.status.success() {
+        return Err(format!("espeak-ng: {}", String::from_utf8_lossy(&output.stderr).trim()).into());
+    }
+    let said = String::from_utf8(output.stdout)?;
+    let group = |group: &str| match phonemes::of_espeak(group) {
+        Ok(phonemes) => Ok(phonemes.into_iter().map(str::to_string).collect()),
+        Err(other) => {
+            Err(format!("espeak-ng says {other:?} in {text:?}, which is none of the model's phonemes").into())
+        }
+    };
+    said.split_whitespace().map(group).collect()
+}

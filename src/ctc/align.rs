@@ -1,0 +1,173 @@
+//! Forced alignment: when the tokens of a known text are spoken.
+
+use ndarray::{ArrayView1, ArrayView2};
+use serde::{Deserialize, Serialize};
+
+use super::frames::{check_frame_seconds, check_log_probs, check_not_empty};
+use super::transcript::{Span, Transcript};
+use super::{TOO_LONG, Vocabulary};
+use crate::{Error, Result};
+
+/// The best path of a token sequence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Alignment {
+    /// The tokens and words with their times; its scores are the path's log-probability.
+    pub transcript: Transcript,
+    /// The token of each frame, blanks included, `[n_frames]`.
+    pub path: Vec<usize>,
+    /// The log-probability of that token in each frame, `[n_frames]`.
+    pub frame_scores: Vec<f32>,
+}
+
+/// Aligns `targets` (ids without blanks, as [`Vocabulary::encode`] gives them) with a clip: of all paths that stand for
+/// them the most probable one, found by the Viterbi algorithm. `log_probs` is `[n_frames, n_tokens]`, a frame lasts
+/// `frame_seconds`.
+///
+/// Path and spans are those of `torchaudio.functional.forced_align` and `merge_tokens`. Memory is that of
+/// `2 · targets.len() · √n_frames` numbers.
+///
+/// ```
+/// use clipwise::ctc::{Vocabulary, align};
+/// use clipwise::ndarray::array;
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let vocabulary = Vocabulary::new(["<pad>", "h", "i"])?;
+/// let log_probs = array![[0.1f32, 0.8, 0.1], [0.1, 0.5, 0.4], [0.7, 0.2, 0.1], [0.3, 0.1, 0.6]].mapv(f32::ln);
+/// let alignment = align(log_probs.view(), &vocabulary.encode("hi")?, &vocabulary, 0.02)?;
+/// assert_eq!(alignment.path, [1, 1, 0, 2]);
+/// assert_eq!(alignment.transcript.tokens[1].frames, 3..4);
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// [`Error::TooFewFrames`] if there is less than one frame a target and one between equal neighbours, [`Error::Config`] for a
+/// target that is the blank or no token, and where −∞ forbids every path; those of [`greedy`](super::greedy).
+pub fn align(
+    log_probs: ArrayView2<f32>,
+    targets: &[usize],
+    vocabulary: &Vocabulary,
+    frame_seconds: f64,
+) -> Result<Alignment> {
+    check_frame_seconds(frame_seconds)?;
+    check_log_probs(log_probs, vocabulary.len())?;
+    check_not_empty(log_probs)?;
+    check_targets(targets, vocabulary, log_probs.nrows())?;
+
+    let trellis = Trellis { targets, blank: vocabulary.blank(), n_frames: log_probs.nrows() };
+    let states = trellis.best_states(log_probs)?;
+    let path: Vec<usize> = states.iter().map(|&state| trellis.token(state)).collect();
+    let frame_scores: Vec<f32> = path.iter().zip(log_probs.rows()).map(|(&token, row)| row[token]).collect();
+
+    let mut spans: Vec<Span> = Vec::with_capacity(targets.len());
+    let mut last = 0;
+    for (frame, (&state, &score)) in states.iter().zip(&frame_scores).enumerate() {
+        match spans.last_mut() {
+            _ if state % 2 == 0 => {}
+            Some(span) if state == last => *span = span.extended(score),
+            _ => spans.push(Span::begin(trellis.token(state), frame, score)),
+        }
+        last = state;
+    }
+    let tokens = spans.into_iter().map(|span| span.to_token(vocabulary, frame_seconds)).collect();
+    let score = frame_scores.iter().map(|&score| f64::from(score)).sum();
+    Ok(Alignment { transcript: Transcript::new(tokens, vocabulary, score, score, 0.0)?, path, frame_scores })
+}
+
+fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) -> Result<()> {
+    for (at, &id) in targets.iter().enumerate() {
+        if id >= vocabulary.len() || id == vocabulary.blank() {
+            let reason = format!("target {at} must be a token below {}, not the blank", vocabulary.len());
+            return Err(Error::config("targets", id, reason));
+        }
+    }
+    if n_frames >= TOO_LONG {
+        return Err(Error::config("n_frames", n_frames, format!("{TOO_LONG} frames are too many")));
+    }
+    let needed = targets.len() + targets.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    match n_frames < needed {
+        true => Err(Error::TooFewFrames { needed, got: n_frames }),
+        false => Ok(()),
+    }
+}
+
+/// The states of a path: blank, target 0, blank, target 1, …, blank. In each frame it stays, goes one on, or two on, past a
+/// blank between different targets.
+struct Trellis<'a> {
+    targets: &'a [usize],
+    blank: usize,
+    n_frames: usize,
+}
+
+impl Trellis<'_> {
+    fn n_states(&self) -> usize {
+        2 * self.targets.len() + 1
+    }
+
+    fn token(&self, state: usize) -> usize {
+        if state % 2 == 1 { self.targets[state / 2] } else { self.blank }
+    }
+
+    fn may_skip(&self, state: usize) -> bool {
+        state % 2 == 1 && state > 1 && self.targets[state / 2] != self.targets[state / 2 - 1]
+    }
+
+    /// The state of each frame of the best path. Scores are kept for every √n_frames-th frame; from there the steps
+    /// between are found once more, last ones first.
+    fn best_states(&self, log_probs: ArrayView2<f32>) -> Result<Vec<usize>> {
+        let n_states = self.n_states();
+        let every = (self.n_frames as f64).sqrt().ceil() as usize;
+        // Before the first frame a path is, so to say, in the state before the first blank.
+        let mut scores = vec![f64::NEG_INFINITY; n_states];
+        for state in 0..n_states.min(2) {
+            scores[state] = f64::from(log_probs[[0, self.token(state)]]);
+        }
+        let mut kept = vec![scores.clone()];
+        for frame in 1..self.n_frames {
+            self.step(log_probs.row(frame), &mut scores, None);
+            if frame % every == 0 {
+                kept.push(scores.clone());
+            }
+        }
+
+        let last = n_states - 1;
+        let mut state = if last > 0 && scores[last - 1] >= scores[last] { last - 1 } else { last };
+        if scores[state] == f64::NEG_INFINITY {
+            return Err(Error::config("log_probs", "-inf", "no path for the targets is possible"));
+        }
+        let mut states = vec![state; self.n_frames];
+        let mut steps = vec![0u8; every * n_states];
+        for (block, mut scores) in kept.into_iter().enumerate().rev() {
+            let (first, end) = (block * every, ((block + 1) * every).min(self.n_frames - 1));
+            // The steps into the frames first + 1 ..= end.
+            for (frame, steps) in (first + 1..=end).zip(steps.chunks_mut(n_states)) {
+                self.step(log_probs.row(frame), &mut scores, Some(steps));
+            }
+            for frame in (first + 1..=end).rev() {
+                states[frame] = state;
+                state -= usize::from(steps[(frame - first - 1) * n_states + state]);
+            }
+        }
+        states[0] = state;
+        Ok(states)
+    }
+
+    /// Scores after one more frame, and by how many states the best path to each went on. Of equal ones it stays.
+    fn step(&self, row: ArrayView1<f32>, scores: &mut [f64], mut steps: Option<&mut [u8]>) {
+        // Downwards, so that the states below still have their scores of the frame before.
+        for state in (0..scores.len()).rev() {
+            let stay = scores[state];
+            let one = if state > 0 { scores[state - 1] } else { f64::NEG_INFINITY };
+            let two = if self.may_skip(state) { scores[state - 2] } else { f64::NEG_INFINITY };
+            let (best, by) = match () {
+                () if two > one && two > stay => (two, 2),
+                () if one > stay => (one, 1),
+                () => (stay, 0),
+            };
+            scores[state] = best + f64::from(row[self.token(state)]);
+            if let Some(steps) = &mut steps {
+                steps[state] = by;
+            }
+        }
+    }
+}

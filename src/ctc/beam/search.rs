@@ -1,0 +1,293 @@
+//! The hypotheses of a search, from frame to frame.
+
+use ndarray::ArrayView1;
+
+use super::Config;
+use super::prefixes::{Chains, Prefixes, ROOT};
+use super::scorer::Scorer;
+use crate::Result;
+use crate::ctc::transcript::Span;
+
+/// Nodes beside which sweeping is not worth while.
+const SWEEP_FROM: usize = 1 << 12;
+
+/// A prefix that is still followed. "Blank" are its paths that end in the blank, "token" those that end in its last token.
+#[derive(Debug, Clone, Copy)]
+struct Hypothesis {
+    prefix: u32,
+    blank: Paths,
+    token: Paths,
+}
+
+/// The paths of a prefix that end alike.
+#[derive(Debug, Clone, Copy)]
+struct Paths {
+    /// Log of the sum of their probabilities.
+    sum: f64,
+    /// Log-probability of the best one.
+    best: f64,
+    /// Its times.
+    chain: u32,
+}
+
+const NONE: Paths = Paths { sum: f64::NEG_INFINITY, best: f64::NEG_INFINITY, chain: ROOT };
+
+/// A prefix that is not followed yet: one that is, and one token more.
+#[derive(Debug, Clone, Copy)]
+struct Longer {
+    score: f64,
+    parent: u32,
+    token: usize,
+    log_prob: f32,
+    /// Without the token in their chain.
+    paths: Paths,
+}
+
+/// A transcript with its scores.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) spans: Vec<Span>,
+    pub(super) score: f64,
+    pub(super) ctc_score: f64,
+    pub(super) lm_score: f64,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Search {
+    blank: usize,
+    n_frames: usize,
+    prefixes: Prefixes,
+    chains: Chains,
+    /// Best first.
+    hypotheses: Vec<Hypothesis>,
+    sweep_prefixes: usize,
+    sweep_chains: usize,
+}
+
+impl Paths {
+    /// These paths and others that end alike.
+    fn join(&mut self, other: Paths) {
+        self.sum = log_add(self.sum, other.sum);
+        if other.best > self.best {
+            (self.best, self.chain) = (other.best, other.chain);
+        }
+    }
+
+    fn times(self, log_prob: f32) -> Self {
+        Self { sum: self.sum + f64::from(log_prob), best: self.best + f64::from(log_prob), ..self }
+    }
+}
+
+impl Hypothesis {
+    fn all(&self) -> Paths {
+        let mut all = self.blank;
+        all.join(self.token);
+        all
+    }
+}
+
+impl Search {
+    pub(super) fn new(scorer: &Scorer) -> Self {
+        let nothing = Hypothesis { prefix: ROOT, blank: Paths { sum: 0.0, best: 0.0, chain: ROOT }, token: NONE };
+        Self {
+            blank: scorer.blank(),
+            n_frames: 0,
+            prefixes: Prefixes::new(scorer.start()),
+            chains: Chains::new(),
+            hypotheses: vec![nothing],
+            sweep_prefixes: SWEEP_FROM,
+            sweep_chains: SWEEP_FROM,
+        }
+    }
+
+    pub(super) fn n_frames(&self) -> usize {
+        self.n_frames
+    }
+
+    /// Takes a frame, which has been checked.
+    pub(super) fn step(&mut self, row: ArrayView1<f32>, config: &Config, scorer: &Scorer) -> Result<()> {
+        let best = row.iter().fold(f32::NEG_INFINITY, |best, &x| best.max(x));
+        let least = f64::from(best).min(config.min_token_log_prob);
+        let followed = |&(_, &x): &(usize, &f32)| f64::from(x) >= least && x > f32::NEG_INFINITY;
+        let tokens: Vec<(usize, f32)> = row.iter().enumerate().filter(followed).map(|(token, &x)| (token, x)).collect();
+
+        let mut same: Vec<Hypothesis> = Vec::with_capacity(self.hypotheses.len());
+        for at in 0..self.hypotheses.len() {
+            let old = self.hypotheses[at];
+            same.push(self.stay(&old, row, least));
+        }
+        let mut longer = Vec::new();
+        let heirs = self.heirs();
+        let (mut next_heir, mut heir_of) = (0, vec![None; row.len()]);
+        for (at, old) in self.hypotheses.iter().enumerate() {
+            let first_heir = next_heir;
+            while let Some(&(_, token, heir)) = heirs.get(next_heir).filter(|(parent, ..)| *parent == at) {
+                heir_of[token] = Some(heir);
+                next_heir += 1;
+            }
+            let (all, last) = (old.all(), self.prefixes.get(old.prefix).token);
+            for &(token, log_prob) in tokens.iter().filter(|(token, _)| *token != self.blank) {
+                // The same token again needs a blank between.
+                let paths = if token == last { old.blank } else { all }.times(log_prob);
+                if paths.sum == f64::NEG_INFINITY {
+                    continue;
+                }
+                match heir_of[token] {
+                    // A prefix that is followed already: the only one that more than its own paths lead to.
+                    Some(heir) => {
+                        let known: &mut Hypothesis = &mut same[heir];
+                        if paths.best > known.token.best {
+                            let chain = self.chains.add(paths.chain, Span::begin(token, self.n_frames, log_prob));
+                            known.token.join(Paths { chain, ..paths });
+                        } else {
+                            known.token.join(paths);
+                        }
+                    }
+                    None => {
+                        let added = match scorer.is_idle() {
+                            true => self.prefixes.get(old.prefix).standing.added,
+                            false => {
+                                let prefix = child(&mut self.prefixes, old.prefix, token, scorer)?;
+                                self.prefixes.get(prefix).standing.added
+                            }
+                        };
+                        longer.push(Longer { score: paths.sum + added, parent: old.prefix, token, log_prob, paths });
+                    }
+                }
+            }
+            heirs[first_heir..next_heir].iter().for_each(|&(_, token, _)| heir_of[token] = None);
+        }
+        self.keep(same, longer, config, scorer)?;
+        self.n_frames += 1;
+        Ok(())
+    }
+
+    /// A hypothesis after a frame that adds no token to it.
+    fn stay(&mut self, old: &Hypothesis, row: ArrayView1<f32>, least: f64) -> Hypothesis {
+        let log_prob =
+            |token: usize| row.get(token).copied().filter(|&x| f64::from(x) >= least && x > f32::NEG_INFINITY);
+        let mut token = NONE;
+        if old.token.sum > f64::NEG_INFINITY
+            && let Some(log_prob) = log_prob(self.prefixes.get(old.prefix).token)
+        {
+            token = old.token.times(log_prob);
+            token.chain = self.chains.extend(token.chain, log_prob);
+        }
+        let blank = log_prob(self.blank).map_or(NONE, |log_prob| old.all().times(log_prob));
+        Hypothesis { prefix: old.prefix, blank, token }
+    }
+
+    /// Where one hypothesis's prefix is another's with one token more: the place of the shorter one, the token, the place of
+    /// the longer one; sorted.
+    fn heirs(&mut self) -> Vec<(usize, usize, usize)> {
+        for (at, hypothesis) in self.hypotheses.iter().enumerate() {
+            self.prefixes.get_mut(hypothesis.prefix).noted = Some((self.n_frames, at));
+        }
+        let heir = |(at, hypothesis): (usize, &Hypothesis)| {
+            let prefix = self.prefixes.get(hypothesis.prefix);
+            let (frame, parent) = self.prefixes.get(prefix.parent).noted?;
+            (frame == self.n_frames && hypothesis.prefix != ROOT).then_some((parent, prefix.token, at))
+        };
+        let mut heirs: Vec<_> = self.hypotheses.iter().enumerate().filter_map(heir).collect();
+        heirs.sort_unstable();
+        heirs
+    }
+
+    /// Keeps the best hypotheses; of equal scores the ones that were found first.
+    fn keep(&mut self, same: Vec<Hypothesis>, longer: Vec<Longer>, config: &Config, scorer: &Scorer) -> Result<()> {
+        let mut order: Vec<(f64, usize)> = Vec::with_capacity(same.len() + longer.len());
+        for hypothesis in &same {
+            let score = hypothesis.all().sum + self.prefixes.get(hypothesis.prefix).standing.added;
+            order.push((score, order.len()));
+        }
+        order.extend(longer.iter().enumerate().map(|(at, longer)| (longer.score, same.len() + at)));
+        let better = |a: &(f64, usize), b: &(f64, usize)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if order.len() > config.width {
+            order.select_nth_unstable_by(config.width, better);
+            order.truncate(config.width);
+        }
+        order.sort_unstable_by(better);
+        let highest = order.first().map_or(f64::NEG_INFINITY, |first| first.0);
+        order.retain(|(score, _)| *score > f64::NEG_INFINITY && *score >= highest - config.max_score_gap);
+
+        self.hypotheses.clear();
+        for (_, at) in order {
+            let hypothesis = match at.checked_sub(same.len()) {
+                None => same[at],
+                Some(at) => {
+                    let Longer { parent, token, log_prob, paths, .. } = longer[at];
+                    let prefix = child(&mut self.prefixes, parent, token, scorer)?;
+                    let chain = self.chains.add(paths.chain, Span::begin(token, self.n_frames, log_prob));
+                    Hypothesis { prefix, blank: NONE, token: Paths { chain, ..paths } }
+                }
+            };
+            self.hypotheses.push(hypothesis);
+        }
+        self.sweep();
+        Ok(())
+    }
+
+    fn sweep(&mut self) {
+        if self.prefixes.len() > self.sweep_prefixes {
+            self.prefixes.sweep(self.hypotheses.iter_mut().map(|hypothesis| &mut hypothesis.prefix));
+            self.sweep_prefixes = SWEEP_FROM.max(2 * self.prefixes.len());
+        }
+        if self.chains.len() > self.sweep_chains {
+            let paths =
+                self.hypotheses.iter_mut().flat_map(|hypothesis| [&mut hypothesis.blank, &mut hypothesis.token]);
+            self.chains.sweep(paths.map(|paths| &mut paths.chain));
+            self.sweep_chains = SWEEP_FROM.max(2 * self.chains.len());
+        }
+    }
+
+    /// The best hypotheses if the clip ended here, best first.
+    pub(super) fn ranked(&self, scorer: &Scorer, n_best: usize) -> Vec<Found> {
+        let mut ended: Vec<_> = self
+            .hypotheses
+            .iter()
+            .map(|hypothesis| {
+                let (all, end) = (hypothesis.all(), scorer.finish(&self.prefixes.get(hypothesis.prefix).standing));
+                (all.sum + end.added, all, end.model)
+            })
+            .collect();
+        ended.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let found = |(score, all, lm_score): (f64, Paths, f64)| Found {
+            spans: self.chains.spans(all.chain),
+            score,
+            ctc_score: all.sum,
+            lm_score,
+        };
+        ended.into_iter().take(n_best).map(found).collect()
+    }
+
+    /// The length of the prefix that all hypotheses begin with.
+    pub(super) fn n_settled(&self) -> usize {
+        let parent = |prefix: u32| self.prefixes.get(prefix).parent;
+        // Children come after parents: of two prefixes the later one can be shortened.
+        let common = |mut a: u32, mut b: u32| {
+            while a != b {
+                if a > b { a = parent(a) } else { b = parent(b) }
+            }
+            a
+        };
+        let prefix = self.hypotheses.iter().map(|hypothesis| hypothesis.prefix).reduce(common);
+        prefix.map_or(0, |prefix| self.prefixes.depth(prefix))
+    }
+}
+
+/// The prefix with one token more.
+fn child(prefixes: &mut Prefixes, parent: u32, token: usize, scorer: &Scorer) -> Result<u32> {
+    match prefixes.child(parent, token) {
+        Some(prefix) => Ok(prefix),
+        None => {
+            let standing = scorer.advance(&prefixes.get(parent).standing, token)?;
+            Ok(prefixes.add(parent, token, standing))
+        }
+    }
+}
+
+/// `ln(eᵃ + eᵇ)`.
+fn log_add(a: f64, b: f64) -> f64 {
+    let (low, high) = if a < b { (a, b) } else { (b, a) };
+    if low == f64::NEG_INFINITY { high } else { high + (low - high).exp().ln_1p() }
+}

@@ -1,0 +1,146 @@
+//! Heads: from hidden states to the logits of tokens.
+//!
+//! | head | layers | preset | parameters |
+//! |---|---|---|---|
+//! | linear | Linear | [`HeadConfig::W2V_BERT`] | 44,075 |
+//! | linear with dropout | Dropout → Linear | [`HeadConfig::WHISPER_SMALL`] | 33,067 |
+//! | two layers | Linear → GELU → Dropout → Linear | [`HeadConfig::QWEN2_AUDIO`] | 677,931 |
+//!
+//! Checkpoint keys: `lm_head` or `ctc_head`, with `.weight` and `.bias` where it is one linear layer; where it is a
+//! `Sequential`, with the numbers of its linear layers before these.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Serialize};
+
+use crate::nn::{Activation, Dropout, Linear};
+use crate::weights::{Init, Loader};
+use crate::{Error, Result};
+
+/// New weights and biases: no token begins ahead of the others, the blank least of all.
+pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
+/// The names of the head in checkpoints.
+const NAMES: [&str; 2] = ["lm_head", "ctc_head"];
+/// The numbers that its last linear layer has in a `Sequential`, by what stands before.
+const LAST: [&str; 4] = ["3", "2", "1", "0"];
+
+/// The shape of a [`Head`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadConfig {
+    /// Length of a hidden state.
+    pub dim: usize,
+    /// Width of a layer with GELU before the last one. Default when read from a file: no such layer.
+    #[serde(default)]
+    pub hidden: Option<usize>,
+    /// Share of the values before the last layer that are dropped in training, 0 or more and less than 1. Default when read
+    /// from a file: 0.
+    #[serde(default)]
+    pub dropout: f64,
+    /// Tokens, the blank included.
+    pub n_tokens: usize,
+}
+
+impl HeadConfig {
+    /// One linear layer on W2V-BERT 2.0 for 43 phonemes; 1,024 values a hidden state.
+    pub const W2V_BERT: Self = Self { dim: 1024, hidden: None, dropout: 0.0, n_tokens: 43 };
+    /// The same with dropout on Whisper small; 768 values a hidden state.
+    pub const WHISPER_SMALL: Self = Self { dim: 768, dropout: 0.1, ..Self::W2V_BERT };
+    /// Two layers on the encoder of Qwen2-Audio; 1,280 values a hidden state.
+    pub const QWEN2_AUDIO: Self = Self { dim: 1280, hidden: Some(512), dropout: 0.1, ..Self::W2V_BERT };
+
+    /// Weights and biases.
+    pub fn n_parameters(&self) -> usize {
+        let linear = |inputs: usize, outputs: usize| inputs.saturating_add(1).saturating_mul(outputs);
+        match self.hidden {
+            Some(hidden) => linear(self.dim, hidden).saturating_add(linear(hidden, self.n_tokens)),
+            None => linear(self.dim, self.n_tokens),
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        for (field, value) in [("dim", self.dim), ("hidden", self.hidden.unwrap_or(1)), ("n_tokens", self.n_tokens)] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// From hidden states `[batch, n_frames, dim]` to logits `[batch, n_frames, n_tokens]`.
+///
+/// To train one, build it from a [`Trainable`](crate::weights::Trainable): its weights are Gaussian with standard deviation
+/// 0.02, its biases 0.
+///
+/// ```
+/// use clipwise::Device;
+/// use clipwise::ctc::{Head, HeadConfig};
+/// use clipwise::weights::Trainable;
+///
+/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let head = Head::load(&HeadConfig::W2V_BERT, &parameters.loader())?;
+/// assert_eq!(parameters.count(), 44_075);
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Head {
+    config: HeadConfig,
+    hidden: Option<Linear>,
+    dropout: Dropout,
+    output: Linear,
+}
+
+impl Head {
+    /// Reads the head, which stands below this place as `lm_head` or `ctc_head`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Loader::finish`].
+    pub fn load(config: &HeadConfig, weights: &Loader) -> Result<Self> {
+        config.validate()?;
+        let HeadConfig { dim, n_tokens, .. } = *config;
+        let is_here = |name: &str| {
+            weights.contains(&format!("{name}.weight"))
+                || LAST.iter().any(|last| weights.contains(&format!("{name}.{last}.weight")))
+        };
+        let root = weights.at(NAMES.into_iter().find(|name| is_here(name)).unwrap_or(NAMES[0]));
+        let dropout = Dropout::new(weights, config.dropout)?;
+        let linear = |place: &Loader, inputs: usize, outputs: usize, activation: Activation| {
+            Linear::load_with(place, inputs, outputs, activation, INIT)
+        };
+        // Which linear layer of a `Sequential` is the last depends on whether dropout has a place in it.
+        let last = LAST.into_iter().find(|last| root.contains(&format!("{last}.weight")));
+        let (hidden, output) = match config.hidden {
+            Some(width) => {
+                let hidden = linear(&root.at("0"), dim, width, Activation::Gelu)?;
+                let output = root.at(last.filter(|last| *last != "0").unwrap_or(LAST[0]));
+                (Some(hidden), linear(&output, width, n_tokens, Activation::Identity)?)
+            }
+            None => {
+                let place = match last {
+                    Some(last) if !root.contains("weight") => root.at(last),
+                    _ => root.clone(),
+                };
+                (None, linear(&place, dim, n_tokens, Activation::Identity)?)
+            }
+        };
+        Ok(Self { config: config.clone(), hidden, dropout, output })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &HeadConfig {
+        &self.config
+    }
+
+    /// Hidden states `[batch, n_frames, dim]`, f32, on the head's device, to logits `[batch, n_frames, n_tokens]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
+        let x = match &self.hidden {
+            Some(layer) => layer.forward(hidden)?,
+            None => hidden.clone(),
+        };
+        self.output.forward(&self.dropout.forward(&x)?)
+    }
+}

@@ -1,0 +1,171 @@
+//! The ARPA format.
+
+use std::io::BufRead;
+use std::path::Path;
+
+use super::{Gram, Grams};
+use crate::{Error, Result};
+
+/// The longest line that is read, in bytes.
+const MAX_LINE: usize = 1 << 20;
+/// The highest order that is read.
+const MAX_ORDER: usize = 32;
+
+type Parsed<T> = std::result::Result<T, String>;
+
+/// A place in the file.
+#[derive(PartialEq)]
+enum Section {
+    /// Before `\data\`.
+    Preamble,
+    /// The numbers of n-grams.
+    Counts,
+    /// The n-grams of an order.
+    Order(usize),
+    End,
+}
+
+struct Parser {
+    grams: Grams,
+    section: Section,
+    /// How many n-grams of each order, from 1, are announced and were found.
+    announced: Vec<u64>,
+    found: Vec<u64>,
+}
+
+pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
+    let unusable = |reason: String| Error::Labels { path: path.to_path_buf(), reason };
+    let mut parser = Parser {
+        grams: Grams { nodes: vec![Gram { probability: f32::NAN, back_off: 0.0 }], ..Grams::default() },
+        section: Section::Preamble,
+        announced: Vec::new(),
+        found: Vec::new(),
+    };
+    let (mut line, mut number) = (Vec::new(), 0usize);
+    while parser.section != Section::End {
+        line.clear();
+        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+        let n = std::io::Read::take(&mut reader, MAX_LINE as u64).read_until(b'\n', &mut line).map_err(io)?;
+        number += 1;
+        if n == 0 {
+            return Err(unusable(match parser.section {
+                Section::Preamble => "no ARPA file: no line says \\data\\".to_string(),
+                _ => format!("the file ends at line {number} without \\end\\: it is cut short"),
+            }));
+        }
+        if n == MAX_LINE {
+            return Err(unusable(format!("line {number} is longer than {MAX_LINE} bytes: no ARPA file")));
+        }
+        if number == 1 && (line.starts_with(&[0x1f, 0x8b]) || line.starts_with(b"mmap lm")) {
+            return Err(unusable("compressed or in KenLM's binary format: the plain ARPA file is wanted".to_string()));
+        }
+        let text = std::str::from_utf8(&line).map_err(|_| unusable(format!("line {number} is not UTF-8 text")))?;
+        parser.line(text.trim_ascii()).map_err(|reason| unusable(format!("line {number}: {reason}")))?;
+    }
+    parser.finish().map_err(unusable)
+}
+
+impl Parser {
+    fn line(&mut self, line: &str) -> Parsed<()> {
+        if line.is_empty() {
+            return Ok(());
+        }
+        match (&self.section, line) {
+            (Section::Preamble, r"\data\") => self.section = Section::Counts,
+            (Section::Preamble, _) => {}
+            (_, r"\end\") => self.section = Section::End,
+            (_, line) if line.starts_with('\\') => {
+                let order = line.strip_prefix('\\').and_then(|rest| rest.strip_suffix("-grams:")?.parse().ok());
+                let wanted = match self.section {
+                    Section::Order(order) => order + 1,
+                    _ => 1,
+                };
+                if order != Some(wanted) || wanted > self.announced.len() {
+                    return Err(format!("{line:?} where \\{wanted}-grams: or \\end\\ should stand"));
+                }
+                self.section = Section::Order(wanted);
+            }
+            (Section::Counts, line) => self.count(line)?,
+            (Section::Order(order), line) => self.gram(*order, line)?,
+            (Section::End, _) => {}
+        }
+        Ok(())
+    }
+
+    /// `ngram 2=1234`
+    fn count(&mut self, line: &str) -> Parsed<()> {
+        let pair = line.strip_prefix("ngram").and_then(|rest| rest.split_once('='));
+        let parsed = pair.and_then(|(order, n)| Some((order.trim().parse().ok()?, n.trim().parse().ok()?)));
+        let (order, n): (usize, u64) = parsed.ok_or_else(|| format!("{line:?} is no number of n-grams"))?;
+        if order != self.announced.len() + 1 || order > MAX_ORDER {
+            return Err(format!("order {order} where {} is wanted, at most {MAX_ORDER}", self.announced.len() + 1));
+        }
+        self.announced.push(n);
+        self.found.push(0);
+        Ok(())
+    }
+
+    /// `log10 probability, words, perhaps log10 back-off weight`
+    fn gram(&mut self, order: usize, line: &str) -> Parsed<()> {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        if fields.len() != order + 1 && fields.len() != order + 2 {
+            return Err(format!(
+                "{} fields where a probability, {order} words and perhaps a weight are wanted",
+                fields.len()
+            ));
+        }
+        let number = |text: &str| match text.parse::<f32>() {
+            Ok(value) if value.is_finite() => Ok(value),
+            _ => Err(format!("{text:?} is no logarithm")),
+        };
+        let probability = number(fields[0])?;
+        if probability > 0.0 {
+            return Err(format!("log10 of a probability is {probability}, above 0"));
+        }
+        let back_off = fields.get(order + 1).map_or(Ok(0.0), |text| number(text))?;
+        let mut node = 0u32;
+        for word in &fields[1..=order] {
+            let word = self.word(word, order)?;
+            let nodes = &mut self.grams.nodes;
+            let next = u32::try_from(nodes.len()).map_err(|_| "more n-grams than can be numbered".to_string())?;
+            node = *self.grams.children.entry((node, word)).or_insert_with(|| {
+                nodes.push(Gram { probability: f32::NAN, back_off: 0.0 });
+                next
+            });
+        }
+        let gram = &mut self.grams.nodes[node as usize];
+        if !gram.probability.is_nan() {
+            return Err(format!("{:?} stands twice", fields[1..=order].join(" ")));
+        }
+        *gram = Gram { probability, back_off };
+        self.found[order - 1] += 1;
+        Ok(())
+    }
+
+    fn word(&mut self, word: &str, order: usize) -> Parsed<u32> {
+        let words = &mut self.grams.words;
+        match words.get(word) {
+            Some(&word) => Ok(word),
+            None if order == 1 => {
+                let id = u32::try_from(words.len()).map_err(|_| "more words than can be numbered".to_string())?;
+                words.insert(word.to_string(), id);
+                Ok(id)
+            }
+            None => Err(format!("{word:?} is not among the 1-grams")),
+        }
+    }
+
+    fn finish(mut self) -> Parsed<Grams> {
+        for (order, (announced, found)) in self.announced.iter().zip(&self.found).enumerate() {
+            if announced != found {
+                return Err(format!("{announced} {}-grams are announced, {found} are there", order + 1));
+            }
+        }
+        if self.found.first().is_none_or(|&n| n == 0) {
+            return Err("no 1-grams in it".to_string());
+        }
+        self.grams.order = self.found.iter().rposition(|&n| n > 0).unwrap_or_default() + 1;
+        self.grams.unknown = ["<unk>", "<UNK>"].iter().find_map(|name| self.grams.words.get(*name).copied());
+        Ok(self.grams)
+    }
+}

@@ -1,0 +1,291 @@
+//! The CTC loss: the negative logarithm of the probability of a sequence of tokens, summed over all its alignments.
+//!
+//! Graves et al. 2006, equations 5 to 16, in the logarithmic domain and f64. With the target `l` interleaved with blanks to
+//! `l'`, `y` the softmax of the logits and `s → s'` the steps that an alignment may take,
+//!
+//! ```text
+//! α_t(s') = y_t(l'_s') Σ_{s → s'} α_{t−1}(s)       β_t(s) = Σ_{s → s'} β_{t+1}(s') y_{t+1}(l'_s')
+//! p = Σ_s α_T(s) β_T(s)       loss = −ln p       ∂ loss / ∂ logit_t(k) = y_t(k) − Σ_{s: l'_s = k} α_t(s) β_t(s) / p
+//! ```
+
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Storage, Tensor};
+use ndarray::ArrayView2;
+use rayon::prelude::*;
+
+use crate::error::Context;
+use crate::{Error, Result};
+
+/// What becomes of the losses of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reduction {
+    /// One loss a clip.
+    None,
+    /// Each is divided by the number of its tokens, 1 for none; then their mean. The default.
+    #[default]
+    Mean,
+    /// Their sum.
+    Sum,
+}
+
+/// Settings of [`ctc_loss`]; the defaults are PyTorch's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LossConfig {
+    /// The index of the blank. Default: 0.
+    pub blank: usize,
+    /// Default: [`Reduction::Mean`].
+    pub reduction: Reduction,
+    /// Whether the loss of a clip with too few frames for its tokens counts as 0 instead of infinity. Default: no.
+    pub zero_infinity: bool,
+}
+
+/// The CTC loss of `logits` `[batch, n_frames, n_tokens]`, of which the first `lengths[b]` frames of clip `b` count, for the
+/// sequences of tokens `targets`: `[batch]` with [`Reduction::None`], else a scalar; f32, on the device of the logits.
+///
+/// As PyTorch's `ctc_loss` of their `log_softmax`. Log-probabilities may stand for logits: their softmax gives the same, and
+/// the same gradient as PyTorch's. It is differentiable; the gradient of a loss that is infinite is 0. It is computed on the
+/// host, clips in parallel, and is the same for any number of threads.
+///
+/// # Errors
+/// [`Error::Config`] unless there is a length up to `n_frames` and a target a clip, for a blank or token that is not among
+/// the tokens, for a blank in a target, and for scores, in frames that count, which are not a number, `+∞`, or all `−∞`;
+/// [`Error::Tensor`] if the shape does not fit.
+pub fn ctc_loss(
+    logits: &Tensor,
+    lengths: &[usize],
+    targets: &[impl AsRef<[u32]>],
+    config: &LossConfig,
+) -> Result<Tensor> {
+    let context = "the CTC loss";
+    let (batch, n_frames, n_tokens) = logits.dims3().context(context)?;
+    if lengths.len() != batch || lengths.iter().any(|&length| length > n_frames) {
+        let reason = format!("{batch} numbers up to {n_frames} are due");
+        return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+    }
+    if targets.len() != batch {
+        return Err(Error::config("targets.len()", targets.len(), format!("{batch} are due")));
+    }
+    let host = logits.to_device(&Device::Cpu).and_then(|logits| logits.to_dtype(DType::F32)?.contiguous());
+    let host = host.context(context)?;
+    let values = host.flatten_all().and_then(|values| values.to_vec1::<f32>()).context(context)?;
+    let mut labels = Vec::with_capacity(batch);
+    for (clip, (target, &length)) in targets.iter().zip(lengths).enumerate() {
+        let scores = &values[clip * n_frames * n_tokens..][..length * n_tokens];
+        check_scores(scores, n_tokens)?;
+        labels.push(interleaved(target.as_ref(), n_tokens, config.blank)?);
+    }
+    let op = LossOp { labels, lengths: lengths.to_vec(), n_frames, n_tokens, zero_infinity: config.zero_infinity };
+    let reduced = || {
+        let losses = host.apply_op1(op)?; // [batch]
+        let loss = match config.reduction {
+            Reduction::None => losses,
+            Reduction::Sum => losses.sum_all()?,
+            Reduction::Mean => {
+                let shares = targets.iter().map(|target| 1.0 / (target.as_ref().len().max(1) * batch) as f32);
+                (losses * Tensor::from_iter(shares, &Device::Cpu)?)?.sum_all()?
+            }
+        };
+        loss.to_device(logits.device())
+    };
+    reduced().context(context)
+}
+
+/// The natural logarithm of the probability of a sequence of tokens, over all its alignments with `log_probs` `[n_frames,
+/// n_tokens]`; `−∞` where there are too few frames. Rows are normalised, so logits do as well.
+///
+/// # Errors
+/// [`Error::Config`] as [`ctc_loss`].
+pub fn forward_score(log_probs: ArrayView2<f32>, target: &[u32], blank: usize) -> Result<f64> {
+    let n_tokens = log_probs.ncols();
+    let scores: Vec<f32> = log_probs.iter().copied().collect();
+    let labels = interleaved(target, n_tokens, blank)?;
+    check_scores(&scores, n_tokens)?;
+    Ok(Lattice::new(&scores, n_tokens, &labels).score())
+}
+
+/// A target with a blank before, between and after its tokens.
+fn interleaved(target: &[u32], n_tokens: usize, blank: usize) -> Result<Vec<usize>> {
+    if blank >= n_tokens {
+        return Err(Error::config("blank", blank, format!("less than {n_tokens}, the number of tokens")));
+    }
+    let mut labels = Vec::with_capacity(2 * target.len() + 1);
+    for &token in target {
+        let index = usize::try_from(token).unwrap_or(usize::MAX);
+        if index >= n_tokens || index == blank {
+            return Err(Error::config("targets", token, format!("a token below {n_tokens} other than the blank")));
+        }
+        labels.extend([blank, index]);
+    }
+    labels.push(blank);
+    Ok(labels)
+}
+
+/// Refuses rows that have no softmax.
+fn check_scores(scores: &[f32], n_tokens: usize) -> Result<()> {
+    for (frame, row) in scores.chunks(n_tokens.max(1)).enumerate() {
+        let largest = row.iter().fold(f32::NEG_INFINITY, |largest, &x| if x.is_nan() { x } else { largest.max(x) });
+        let nan = row.iter().find(|x| x.is_nan()).copied();
+        if nan.is_some() || !largest.is_finite() {
+            let reason = format!("frame {frame} needs finite scores, of which some but not all may be -inf");
+            return Err(Error::config("logits", nan.unwrap_or(largest), reason));
+        }
+    }
+    Ok(())
+}
+
+/// The alignments of a clip.
+struct Lattice<'a> {
+    n_tokens: usize,
+    labels: &'a [usize],
+    log_probs: Vec<f64>, // [n_frames, n_tokens]
+    alphas: Vec<f64>,    // [n_frames, labels]
+}
+
+impl<'a> Lattice<'a> {
+    /// Of the frames in `scores` `[n_frames, n_tokens]`.
+    fn new(scores: &[f32], n_tokens: usize, labels: &'a [usize]) -> Self {
+        let mut log_probs = Vec::with_capacity(scores.len());
+        for row in scores.chunks(n_tokens) {
+            let largest = f64::from(row.iter().copied().fold(f32::NEG_INFINITY, f32::max));
+            let sum: f64 = row.iter().map(|&x| (f64::from(x) - largest).exp()).sum();
+            let norm = largest + sum.ln();
+            log_probs.extend(row.iter().map(|&x| f64::from(x) - norm));
+        }
+        let n = labels.len();
+        let mut alphas = vec![f64::NEG_INFINITY; log_probs.len() / n_tokens * n];
+        for (frame, row) in log_probs.chunks(n_tokens).enumerate() {
+            let (before, now) = alphas.split_at_mut(frame * n);
+            let before = &before[before.len().saturating_sub(n)..];
+            for s in 0..n {
+                let sum = match frame {
+                    0 if s < 2 => 0.0,
+                    0 => f64::NEG_INFINITY,
+                    _ => log_sum(before[s], at(before, s, 1), if skips(labels, s) { before[s - 2] } else { NONE }),
+                };
+                now[s] = sum + row[labels[s]];
+            }
+        }
+        Self { n_tokens, labels, log_probs, alphas }
+    }
+
+    /// The logarithm of the probability of all alignments.
+    fn score(&self) -> f64 {
+        let n = self.labels.len();
+        if self.alphas.is_empty() {
+            return if n == 1 { 0.0 } else { NONE }; // no frames: only the empty target fits
+        }
+        let last = &self.alphas[self.alphas.len() - n..];
+        log_sum(last[n - 1], at(last, n - 1, 1), NONE)
+    }
+
+    /// The gradient of the loss, times `factor`, with respect to the scores.
+    fn gradient(&self, factor: f64, gradient: &mut [f32]) {
+        let (n, score) = (self.labels.len(), self.score());
+        if score == NONE {
+            return;
+        }
+        let mut betas = vec![NONE; n];
+        betas[n.saturating_sub(2)..].fill(0.0);
+        let mut next = betas.clone();
+        let mut occupied = vec![0.0; self.n_tokens];
+        for frame in (0..self.log_probs.len() / self.n_tokens).rev() {
+            occupied.fill(0.0);
+            for s in 0..n {
+                occupied[self.labels[s]] += (self.alphas[frame * n + s] + betas[s] - score).exp();
+            }
+            let row = &self.log_probs[frame * self.n_tokens..][..self.n_tokens];
+            let places = &mut gradient[frame * self.n_tokens..][..self.n_tokens];
+            for k in 0..self.n_tokens {
+                places[k] = (factor * (row[k].exp() - occupied[k])) as f32;
+            }
+            let of = |s: usize| betas.get(s).map_or(NONE, |beta| beta + row[self.labels[s]]);
+            for s in 0..n {
+                let skipped = if s + 2 < n && skips(self.labels, s + 2) { of(s + 2) } else { NONE };
+                next[s] = log_sum(of(s), of(s + 1), skipped);
+            }
+            std::mem::swap(&mut betas, &mut next);
+        }
+    }
+}
+
+/// The logarithm of 0.
+const NONE: f64 = f64::NEG_INFINITY;
+
+/// The value `back` places before `s`.
+fn at(values: &[f64], s: usize, back: usize) -> f64 {
+    s.checked_sub(back).map_or(NONE, |place| values[place])
+}
+
+/// Whether an alignment may come to place `s` from that two places before: over a blank between different tokens.
+fn skips(labels: &[usize], s: usize) -> bool {
+    s >= 2 && labels[s] != labels[0] && labels[s] != labels[s - 2]
+}
+
+/// `ln(e^a + e^b + e^c)`.
+fn log_sum(a: f64, b: f64, c: f64) -> f64 {
+    let largest = a.max(b).max(c);
+    if largest == NONE {
+        NONE
+    } else {
+        largest + ((a - largest).exp() + (b - largest).exp() + (c - largest).exp()).ln()
+    }
+}
+
+/// The losses `[batch]` of logits `[batch, n_frames, n_tokens]`.
+struct LossOp {
+    /// The targets with blanks.
+    labels: Vec<Vec<usize>>,
+    lengths: Vec<usize>,
+    n_frames: usize,
+    n_tokens: usize,
+    zero_infinity: bool,
+}
+
+impl LossOp {
+    fn lattice<'a>(&'a self, logits: &[f32], clip: usize) -> Lattice<'a> {
+        let scores = &logits[clip * self.n_frames * self.n_tokens..][..self.lengths[clip] * self.n_tokens];
+        Lattice::new(scores, self.n_tokens, &self.labels[clip])
+    }
+}
+
+impl CustomOp1 for LossOp {
+    fn name(&self) -> &'static str {
+        "ctc-loss"
+    }
+
+    fn cpu_fwd(&self, logits: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        let logits = contiguous(logits, layout)?;
+        let loss = |clip: usize| match -self.lattice(logits, clip).score() {
+            loss if loss == f64::INFINITY && self.zero_infinity => 0.0,
+            loss => loss as f32,
+        };
+        let losses: Vec<f32> = (0..self.labels.len()).into_par_iter().map(loss).collect();
+        Ok((CpuStorage::F32(losses), self.labels.len().into()))
+    }
+
+    fn bwd(&self, logits: &Tensor, _: &Tensor, of_losses: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        let factors = of_losses.to_vec1::<f32>()?;
+        let mut gradient = vec![0.0; logits.elem_count()];
+        let of_clip = self.n_frames * self.n_tokens;
+        if of_clip > 0 {
+            let (storage, layout) = logits.storage_and_layout();
+            let Storage::Cpu(storage) = &*storage else { return Err(wrong()) };
+            let logits = contiguous(storage, layout)?;
+            let clips = gradient.par_chunks_mut(of_clip).zip(factors).enumerate();
+            clips.for_each(|(clip, (gradient, factor))| {
+                self.lattice(logits, clip).gradient(f64::from(factor), gradient);
+            });
+        }
+        Tensor::from_vec(gradient, logits.shape(), &Device::Cpu).map(Some)
+    }
+}
+
+fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => Err(wrong()),
+    }
+}
+
+fn wrong() -> candle_core::Error {
+    candle_core::Error::Msg("contiguous f32 values on the host are wanted".to_string())
+}

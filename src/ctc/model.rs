@@ -1,0 +1,244 @@
+//! An encoder and a head.
+
+use std::path::Path;
+
+use candle_core::{D, Device, Tensor};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::{Head, HeadConfig, Vocabulary, vocabulary};
+use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use crate::error::Context;
+use crate::folder;
+use crate::weights::Loader;
+use crate::{Error, Result, WaveformBatch, Weights};
+
+/// The parts of a [`CtcModel`], as they stand in a `config.json`:
+///
+/// ```
+/// # let json = r#"
+/// {
+///   "encoder": {"type": "whisper", "n_mels": 80, "dim": 768, "n_heads": 12, "n_blocks": 12, "ffn_dim": 3072, "n_positions": 1500},
+///   "head": {"dim": 768, "n_tokens": 43, "dropout": 0.1}
+/// }
+/// # "#;
+/// # let config: clipwise::ctc::CtcConfig = serde_json::from_str(json).unwrap();
+/// # use clipwise::{ctc, encoders};
+/// # assert_eq!(config.encoder, encoders::EncoderConfig::Whisper(encoders::whisper::Config::SMALL));
+/// # assert_eq!(config.head, ctc::HeadConfig::WHISPER_SMALL);
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CtcConfig {
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// A weighted sum over all its layers. Default when read from a file: none, the head sees the last layer.
+    #[serde(default)]
+    pub weighted_sum: Option<WeightedSumConfig>,
+    /// The head.
+    pub head: HeadConfig,
+    /// What the names of the tokens do not tell. Default when read from a file: blank, unknown token and word delimiter have
+    /// usual names.
+    #[serde(default)]
+    pub vocabulary: vocabulary::Config,
+}
+
+/// What a CTC model says about a batch.
+#[derive(Debug, Clone)]
+pub struct CtcOutput {
+    /// Scores of the tokens before softmax, `[batch, n_frames, n_tokens]`, f32.
+    pub logits: Tensor,
+    /// Logarithms of their probabilities, of the same shape.
+    pub log_probs: Tensor,
+    /// Frames of each clip; what follows them means nothing.
+    pub lengths: Vec<usize>,
+    /// The time from a frame to the next, in seconds.
+    pub frame_seconds: f64,
+}
+
+impl CtcOutput {
+    /// From the logits, of which the first `lengths[b]` frames of clip `b` count.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless there is one length up to `n_frames` a clip, [`Error::Tensor`] if the shape does not fit.
+    pub fn new(logits: Tensor, lengths: Vec<usize>, frame_seconds: f64) -> Result<Self> {
+        let context = "log-probabilities of tokens";
+        let (batch, n_frames, _) = logits.dims3().context(context)?;
+        if lengths.len() != batch || lengths.iter().any(|&length| length > n_frames) {
+            let reason = format!("{batch} numbers up to {n_frames} are due");
+            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        }
+        let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).context(context)?;
+        Ok(Self { logits, log_probs, lengths, frame_seconds })
+    }
+
+    /// The log-probabilities of one clip, its own frames only: `[n_frames, n_tokens]`, on the host.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the batch has no such clip, [`Error::Tensor`] if the device fails.
+    pub fn clip(&self, index: usize) -> Result<Array2<f32>> {
+        let Some(&length) = self.lengths.get(index) else {
+            return Err(Error::config("index", index, format!("the batch has {} clips", self.lengths.len())));
+        };
+        let context = "bringing log-probabilities to the host";
+        let clip = || self.log_probs.get(index)?.narrow(0, 0, length)?.flatten_all()?.to_vec1::<f32>();
+        let n_tokens = self.log_probs.dim(D::Minus1).context(context)?;
+        Array2::from_shape_vec((length, n_tokens), clip().context(context)?)
+            .map_err(|error| Error::config("n_frames", length, error.to_string()))
+    }
+}
+
+/// A speech encoder, perhaps a weighted sum over its layers, and a head; with the names of its tokens where they are known.
+///
+/// ```no_run
+/// use clipwise::ctc::CtcModel;
+/// use clipwise::{Waveform, device};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let model = CtcModel::open("whisper-small-phonemes", &device::cpu())?;
+/// let speech = Waveform::open("speech.wav")?.resample(model.sample_rate())?;
+/// let output = model.forward(&(&speech).into())?;
+/// println!("{:?}", output.clip(0)?.dim()); // [n_frames, n_tokens]
+/// # Ok(())
+/// # }
+/// ```
+pub struct CtcModel {
+    encoder: Box<dyn SpeechEncoder>,
+    sum: Option<WeightedSum>,
+    head: Head,
+    vocabulary: Option<Vocabulary>,
+}
+
+impl CtcModel {
+    /// Puts the parts together. Without `sum`, the head sees the last layer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if they do not fit each other.
+    pub fn new(encoder: Box<dyn SpeechEncoder>, sum: Option<WeightedSum>, head: Head) -> Result<Self> {
+        let dim = encoder.dim();
+        if head.config().dim != dim {
+            return Err(Error::config(
+                "head.dim",
+                head.config().dim,
+                format!("the encoder's states have {dim} values"),
+            ));
+        }
+        let n_layers = encoder.n_layers();
+        if let Some(sum) = sum.as_ref().filter(|sum| sum.n_layers() != n_layers) {
+            let reason = format!("the encoder has {n_layers} layers of hidden states");
+            return Err(Error::config("weighted_sum.n_layers", sum.n_layers(), reason));
+        }
+        Ok(Self { encoder, sum, head, vocabulary: None })
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// # Errors
+    /// As [`EncoderConfig::build`] and [`new`](Self::new).
+    pub fn build(config: &CtcConfig, root: &Loader) -> Result<Self> {
+        let encoder = config.encoder.build(root)?;
+        let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.n_layers(), &sum)).transpose()?;
+        Self::new(encoder, sum, Head::load(&config.head, root)?)
+    }
+
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let model = Self::build(config, &root)?;
+        root.finish("a CTC model")?;
+        Ok(model)
+    }
+
+    /// Opens a folder with `config.json` (a [`CtcConfig`]), `model.safetensors`, and a vocabulary as [`Vocabulary::open`] finds
+    /// it there (`vocab.json`), if there is one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
+    /// [`load`](Self::load), [`Vocabulary::open`] and [`with_vocabulary`](Self::with_vocabulary).
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let path = folder.join("config.json");
+        let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
+            .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
+        let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
+        match ["vocab.json", "tokens.txt", "vocab.txt"].iter().any(|name| folder.join(name).is_file()) {
+            true => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
+            false => Ok(model),
+        }
+    }
+
+    /// The same model with names for its tokens. Signs at the end of a vocabulary that the head lacks are left out: see
+    /// [`Vocabulary::for_outputs`].
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`] if there are more or fewer tokens than the head has outputs.
+    pub fn with_vocabulary(self, vocabulary: Vocabulary) -> Result<Self> {
+        Ok(Self { vocabulary: Some(vocabulary.for_outputs(self.n_tokens())?), ..self })
+    }
+
+    /// The names of the tokens, if they are known.
+    pub fn vocabulary(&self) -> Option<&Vocabulary> {
+        self.vocabulary.as_ref()
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &dyn SpeechEncoder {
+        &*self.encoder
+    }
+
+    /// The sum over the layers, if it has one.
+    pub fn weighted_sum(&self) -> Option<&WeightedSum> {
+        self.sum.as_ref()
+    }
+
+    /// The head.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Tokens, the blank included.
+    pub fn n_tokens(&self) -> usize {
+        self.head.config().n_tokens
+    }
+
+    /// The rate of the audio that it takes, in Hz.
+    pub fn sample_rate(&self) -> u32 {
+        self.encoder.sample_rate()
+    }
+
+    /// The device that it runs on.
+    pub fn device(&self) -> &Device {
+        self.encoder.device()
+    }
+
+    /// The tokens of a batch of clips of any lengths. A row's result is the result for the clip alone.
+    ///
+    /// # Errors
+    /// As [`SpeechEncoder::forward`].
+    pub fn forward(&self, waveforms: &WaveformBatch) -> Result<CtcOutput> {
+        let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
+        let encoded = self.encoder.forward(waveforms, layers)?;
+        let hidden = match &self.sum {
+            Some(sum) => sum.forward(&encoded.layers)?,
+            None => {
+                let last = encoded.layers.last().cloned();
+                last.ok_or_else(|| Error::config("layers.len()", 0, "an encoder gives at least one layer"))?
+            }
+        };
+        CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.frame_seconds())
+    }
+}
+
+impl std::fmt::Debug for CtcModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { encoder, sum, head, .. } = self;
+        f.debug_struct("CtcModel")
+            .field("encoder", &encoder.name())
+            .field("sum", sum)
+            .field("head", head)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,203 @@
+//! A head for speech that comes as integers: the codes of a neural codec, such as the first codebook of SpeechTokenizer.
+//!
+//! tokens `[batch, n_frames]`, integers → embedding `[batch, n_frames, width]` → plus a learnt table of positions → transformer
+//! blocks (norm last, ReLU) → linear layer: logits `[batch, n_frames, n_tokens]`.
+//!
+//! Checkpoint keys: `embedding` (or `emb`), `pos_encoding` (`pos_enc`), `transformer.layers.0` as of
+//! `torch.nn.TransformerEncoder` (`encoder.layers.0`), `lm_head` (`head`).
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::CtcOutput;
+use super::head::INIT;
+use crate::error::Context;
+use crate::nn::{Activation, Dropout, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::weights::{Init, Loader};
+use crate::{Error, Result, Weights};
+
+/// ε of the layer norms.
+const EPS: f32 = 1e-5;
+
+/// The shape of a [`TokenTransformer`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenTransformerConfig {
+    /// Different tokens that come in.
+    pub n_codes: usize,
+    /// Length of a hidden state.
+    pub width: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Transformer blocks.
+    pub n_blocks: usize,
+    /// Width of a block's feed-forward layer.
+    pub ffn_dim: usize,
+    /// The longest sequence.
+    pub n_positions: usize,
+    /// Share of the values that are dropped in training after attention and after each feed-forward layer (not of the
+    /// attention weights), 0 or more and less than 1.
+    pub dropout: f64,
+    /// Tokens that come out, the blank included.
+    pub n_tokens: usize,
+    /// The time from a token to the next, in seconds.
+    pub frame_seconds: f64,
+}
+
+impl TokenTransformerConfig {
+    /// On the first codebook of SpeechTokenizer, 50 codes a second, for 43 phonemes: 2,377,003 parameters.
+    pub const SPEECH_TOKENIZER: Self = Self {
+        n_codes: 1024,
+        width: 256,
+        n_heads: 4,
+        n_blocks: 2,
+        ffn_dim: 1024,
+        n_positions: 2048,
+        dropout: 0.1,
+        n_tokens: 43,
+        frame_seconds: 0.02,
+    };
+
+    fn validate(&self) -> Result<()> {
+        let Self { n_codes, width, n_heads, n_blocks, ffn_dim, n_positions, n_tokens, frame_seconds, .. } = *self;
+        for (field, value) in [
+            ("n_codes", n_codes),
+            ("width", width),
+            ("n_blocks", n_blocks),
+            ("ffn_dim", ffn_dim),
+            ("n_positions", n_positions),
+            ("n_tokens", n_tokens),
+        ] {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        if n_heads == 0 || !width.is_multiple_of(n_heads) {
+            return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+        }
+        if !(frame_seconds.is_finite() && frame_seconds > 0.0) {
+            return Err(Error::config("frame_seconds", frame_seconds, "must be above 0"));
+        }
+        Ok(())
+    }
+}
+
+/// A transformer over token ids.
+///
+/// ```
+/// use clipwise::Device;
+/// use clipwise::ctc::{TokenTransformer, TokenTransformerConfig};
+/// use clipwise::weights::Trainable;
+///
+/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let model = TokenTransformer::build(&TokenTransformerConfig::SPEECH_TOKENIZER, &parameters.loader())?;
+/// assert_eq!(parameters.count(), 2_377_003);
+/// let output = model.forward(&[&[45, 12, 998], &[7]])?;
+/// assert_eq!((output.logits.dims(), &output.lengths[..]), (&[2, 3, 43][..], &[3, 1][..]));
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct TokenTransformer {
+    config: TokenTransformerConfig,
+    embedding: Tensor, // [n_codes, width]
+    positions: Tensor, // [1, n_positions, width]
+    blocks: Vec<TransformerBlock>,
+    output: Linear,
+}
+
+impl TokenTransformer {
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &TokenTransformerConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let model = Self::build(config, &root)?;
+        root.finish("a token transformer")?;
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    pub fn build(config: &TokenTransformerConfig, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let TokenTransformerConfig { n_codes, width, n_positions, n_tokens, .. } = *config;
+        let short = root.mode().is_none() && root.contains("emb.weight");
+        let [embedding, positions, blocks, output] = match short {
+            true => ["emb.weight", "pos_enc", "encoder.layers", "head"],
+            false => ["embedding.weight", "pos_encoding", "transformer.layers", "lm_head"],
+        };
+        let block = |index: usize| load_block(&root.at(blocks).at(index), config);
+        Ok(Self {
+            config: config.clone(),
+            embedding: root.parameter(embedding, (n_codes, width), Init::Normal(1.0))?,
+            positions: root.parameter(positions, (1, n_positions, width), Init::Constant(0.0))?,
+            blocks: (0..config.n_blocks).map(block).collect::<Result<_>>()?,
+            output: Linear::load_with(&root.at(output), width, n_tokens, Activation::Identity, INIT)?,
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &TokenTransformerConfig {
+        &self.config
+    }
+
+    /// Sequences of tokens, of any lengths, to the logits of the output tokens.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
+    /// `n_codes`, and for no sequences; [`Error::Tensor`] if the device refuses.
+    pub fn forward(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
+        let TokenTransformerConfig { n_codes, width, n_positions, frame_seconds, .. } = self.config;
+        for sequence in sequences {
+            if !(1..=n_positions).contains(&sequence.len()) {
+                return Err(Error::config(
+                    "sequence.len()",
+                    sequence.len(),
+                    format!("must be 1 to {n_positions} tokens"),
+                ));
+            }
+            if let Some(token) = sequence.iter().find(|&&token| token as usize >= n_codes) {
+                return Err(Error::config("token", token, format!("must be below {n_codes}")));
+            }
+        }
+        let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
+        let Some(&longest) = lengths.iter().max() else {
+            return Err(Error::config("sequences.len()", 0, "at least 1"));
+        };
+        let padded = sequences.iter().flat_map(|sequence| (0..longest).map(|i| sequence.get(i).copied().unwrap_or(0)));
+        let embed = || {
+            let tokens = Tensor::from_iter(padded, self.embedding.device())?;
+            let x = self.embedding.index_select(&tokens, 0)?.reshape((sequences.len(), longest, width))?;
+            x.broadcast_add(&self.positions.narrow(1, 0, longest)?)
+        };
+        let mut x = embed().context("an embedding of tokens")?;
+        // Sequences that are all of one length need no mask.
+        let masked = lengths.iter().any(|&length| length < longest).then_some(&lengths[..]);
+        for block in &self.blocks {
+            x = block.forward(&x, masked)?;
+        }
+        CtcOutput::new(self.output.forward(&x)?, lengths, frame_seconds)
+    }
+}
+
+fn load_block(place: &Loader, config: &TokenTransformerConfig) -> Result<TransformerBlock> {
+    let TokenTransformerConfig { width, n_heads, ffn_dim, .. } = *config;
+    let attention = place.at("self_attn");
+    // Uniform with the variance that Glorot gives the joined matrix, as PyTorch does.
+    let init = [Init::Uniform((6.0 / (4 * width) as f64).sqrt()), Init::Constant(0.0)];
+    let names = ["in_proj_weight", "in_proj_bias"];
+    let qkv = Linear::load_named(&attention, names, [width, 3 * width], Activation::Identity, init)?;
+    let output = Linear::load(&attention.at("out_proj"), width, width, Activation::Identity)?;
+    Ok(TransformerBlock {
+        place: NormPlace::After,
+        norm1: LayerNorm::load(&place.at("norm1"), width, EPS)?,
+        attention: SelfAttention::new(qkv, output, n_heads)?,
+        norm2: LayerNorm::load(&place.at("norm2"), width, EPS)?,
+        fc1: Linear::load(&place.at("linear1"), width, ffn_dim, Activation::Relu)?,
+        fc2: Linear::load(&place.at("linear2"), ffn_dim, width, Activation::Identity)?,
+        dropout: Some(Dropout::new(place, config.dropout)?),
+    })
+}

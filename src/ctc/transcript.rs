@@ -1,0 +1,133 @@
+//! What a decoder finds: tokens and words with times.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use super::Vocabulary;
+use super::vocabulary::Piece;
+use crate::Result;
+
+/// A token with its place in time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Token {
+    /// Its id in the vocabulary.
+    pub id: usize,
+    /// Its name.
+    pub name: String,
+    /// The frames that say it on the best path; blanks around them are not part of it.
+    pub frames: Range<usize>,
+    /// Start of the first of these frames, in seconds.
+    pub onset: f64,
+    /// End of the last, in seconds.
+    pub offset: f64,
+    /// Mean probability of the token in these frames, 0..=1.
+    pub confidence: f32,
+}
+
+/// A word with its place in time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Word {
+    /// The word as [`Vocabulary::words`] writes it.
+    pub text: String,
+    /// Onset of its first token, in seconds.
+    pub onset: f64,
+    /// Offset of its last token, in seconds.
+    pub offset: f64,
+    /// Mean of the confidences of its tokens, 0..=1.
+    pub confidence: f32,
+}
+
+/// A decoded sequence of tokens.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Transcript {
+    /// [`Vocabulary::text`] of the tokens.
+    pub text: String,
+    /// The tokens in their order.
+    pub tokens: Vec<Token>,
+    /// The words in their order: all in one where the vocabulary has no word delimiter.
+    pub words: Vec<Word>,
+    /// What hypotheses are ranked by, natural logarithm: `ctc_score` and what language model and hot words add.
+    pub score: f64,
+    /// Natural logarithm of the probability: of the best path (greedy), or of all paths that the search kept (beam).
+    pub ctc_score: f64,
+    /// Natural logarithm of the language model's probability, without its weight; 0 without a language model.
+    pub lm_score: f64,
+}
+
+/// A token's frames on a path, as decoders note them.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Span {
+    pub(super) token: usize,
+    pub(super) start: usize,
+    /// One past the last frame.
+    pub(super) end: usize,
+    /// Sum of the token's probability over the frames.
+    pub(super) probability: f64,
+}
+
+impl Span {
+    pub(super) fn begin(token: usize, frame: usize, log_prob: f32) -> Self {
+        Self { token, start: frame, end: frame + 1, probability: f64::from(log_prob).exp() }
+    }
+
+    /// The span with one frame more.
+    pub(super) fn extended(self, log_prob: f32) -> Self {
+        Self { end: self.end + 1, probability: self.probability + f64::from(log_prob).exp(), ..self }
+    }
+
+    pub(super) fn to_token(self, vocabulary: &Vocabulary, frame_seconds: f64) -> Token {
+        Token {
+            id: self.token,
+            name: vocabulary.token(self.token).unwrap_or_default().to_string(),
+            frames: self.start..self.end,
+            onset: self.start as f64 * frame_seconds,
+            offset: self.end as f64 * frame_seconds,
+            confidence: ((self.probability / (self.end - self.start) as f64) as f32).min(1.0),
+        }
+    }
+}
+
+impl Transcript {
+    pub(super) fn new(
+        tokens: Vec<Token>,
+        vocabulary: &Vocabulary,
+        score: f64,
+        ctc_score: f64,
+        lm_score: f64,
+    ) -> Result<Self> {
+        let ids: Vec<usize> = tokens.iter().map(|token| token.id).collect();
+        let words = words(&tokens, vocabulary)?;
+        Ok(Self { text: vocabulary.text(&ids)?, tokens, words, score, ctc_score, lm_score })
+    }
+
+    /// The ids of the tokens.
+    pub fn ids(&self) -> Vec<usize> {
+        self.tokens.iter().map(|token| token.id).collect()
+    }
+}
+
+/// The words that tokens spell, with times.
+pub(super) fn words(tokens: &[Token], vocabulary: &Vocabulary) -> Result<Vec<Word>> {
+    let mut groups: Vec<Vec<&Token>> = vec![Vec::new()];
+    for token in tokens {
+        match vocabulary.piece(token.id)? {
+            Piece::Silent => continue,
+            Piece::Delimiter => groups.push(Vec::new()),
+            Piece::Part { begins_word, .. } => {
+                if begins_word {
+                    groups.push(Vec::new());
+                }
+                groups.last_mut().into_iter().for_each(|group| group.push(token));
+            }
+        }
+    }
+    let word = |group: &Vec<&Token>| {
+        let (first, last) = (group.first()?, group.last()?);
+        let ids: Vec<usize> = group.iter().map(|token| token.id).collect();
+        let text = vocabulary.text(&ids).ok().filter(|text| !text.is_empty())?;
+        let mean = group.iter().map(|token| f64::from(token.confidence)).sum::<f64>() / group.len() as f64;
+        Some(Word { text, onset: first.onset, offset: last.offset, confidence: mean as f32 })
+    };
+    Ok(groups.iter().filter_map(word).collect())
+}

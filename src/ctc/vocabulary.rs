@@ -1,0 +1,490 @@
+//! The tokens of a CTC model: ids ↔ text, with the blank, the unknown token and the word delimiter.
+
+mod files;
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Error, Result};
+
+/// Names under which the blank is looked for, best first. Hugging Face's padding token is its CTC blank.
+const BLANKS: [&str; 9] = ["<blank>", "<blk>", "[BLANK]", "<ctc_blank>", "<pad>", "[PAD]", "<PAD>", "<eps>", ""];
+const UNKNOWNS: [&str; 4] = ["<unk>", "[UNK]", "<UNK>", "⁇"];
+const WORD_DELIMITERS: [&str; 5] = ["|", "<space>", "[SPACE]", " ", "▁"];
+/// Tokens that never stand in text.
+const SILENT: [&str; 15] = [
+    "<s>",
+    "</s>",
+    "<bos>",
+    "<eos>",
+    "<sos>",
+    "<sos/eos>",
+    "<pad>",
+    "[PAD]",
+    "<PAD>",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "<mask>",
+    "[BOS]",
+    "[EOS]",
+];
+/// SentencePiece's mark of a token that begins a word.
+const WORD_START: char = '▁';
+
+/// A token by its place or its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum TokenRef {
+    /// The place, from 0.
+    Index(usize),
+    /// The name, exactly.
+    Name(String),
+}
+
+/// What the names of tokens do not tell; `None` everywhere by default, which takes the usual names.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    /// The blank; else the first of `<blank>`, `<blk>`, `[BLANK]`, `<ctc_blank>`, `<pad>`, `[PAD]`, `<PAD>`, `<eps>` and the
+    /// empty name that is there.
+    pub blank: Option<TokenRef>,
+    /// The unknown token; else `<unk>`, `[UNK]`, `<UNK>` or `⁇`, if one is there.
+    pub unknown: Option<TokenRef>,
+    /// The token between words; else `|`, `<space>`, `[SPACE]`, a space or `▁`, if one is there.
+    pub word_delimiter: Option<TokenRef>,
+    /// Whether text has spaces between tokens, as transcripts of phonemes have (`h ə l oʊ | w ɜː l d`), or none
+    /// (`hello world`). `None`: spaces if a token is longer than one code point and none begins with `▁`.
+    pub spaced: Option<bool>,
+}
+
+/// The tokens of a CTC model in the order of its outputs. Cheap to clone.
+///
+/// ```
+/// use clipwise::ctc::Vocabulary;
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let vocabulary = Vocabulary::new(["[PAD]", "[UNK]", "|", "oʊ", "o", "ʊ", "s", "m", "aɪ"])?;
+/// assert_eq!(vocabulary.blank(), 0);
+/// assert_eq!(vocabulary.encode("soʊ | m aɪ")?, [6, 3, 2, 7, 8]);
+/// assert_eq!(vocabulary.text(&[6, 3, 2, 7, 8])?, "s oʊ | m aɪ");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Vocabulary(Arc<Inner>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Inner {
+    tokens: Vec<String>,
+    index: HashMap<String, usize>,
+    blank: usize,
+    unknown: Option<usize>,
+    word_delimiter: Option<usize>,
+    spaced: bool,
+    /// SentencePiece: tokens that begin a word say so.
+    pieces: bool,
+    /// Length of the longest token, in bytes.
+    longest: usize,
+}
+
+/// What a token is in text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Piece<'a> {
+    /// Nothing: the blank, or a sign such as `<s>`.
+    Silent,
+    /// The end of a word.
+    Delimiter,
+    /// A part of a word, which may say that it begins one.
+    Part { text: &'a str, begins_word: bool },
+}
+
+impl Vocabulary {
+    /// Tokens in the order of the outputs, with blank, unknown token and word delimiter under their usual names.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a token stands twice, and if none has one of the usual names of a blank.
+    pub fn new<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Result<Self> {
+        Self::with_config(tokens, &Config::default())
+    }
+
+    /// As [`Vocabulary::new`], with what `config` says.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a token stands twice, if a token that `config` names is not there, and without a blank.
+    pub fn with_config<T: Into<String>>(tokens: impl IntoIterator<Item = T>, config: &Config) -> Result<Self> {
+        let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
+        let mut index = HashMap::with_capacity(tokens.len());
+        for (id, token) in tokens.iter().enumerate() {
+            if let Some(first) = index.insert(token.clone(), id) {
+                return Err(Error::config(
+                    "tokens",
+                    format!("{token:?}"),
+                    format!("it is token {first} and token {id}"),
+                ));
+            }
+        }
+        let place = |field: &'static str, wanted: &Option<TokenRef>, usual: &[&str]| match wanted {
+            None => Ok(usual.iter().find_map(|&name| index.get(name).copied())),
+            Some(TokenRef::Index(id)) if *id < tokens.len() => Ok(Some(*id)),
+            Some(TokenRef::Index(id)) => Err(Error::config(field, id, format!("there are {} tokens", tokens.len()))),
+            Some(TokenRef::Name(name)) => match index.get(name) {
+                Some(&id) => Ok(Some(id)),
+                None => Err(Error::config(field, format!("{name:?}"), "no token has this name")),
+            },
+        };
+        let blank = place("blank", &config.blank, &BLANKS)?.ok_or_else(|| {
+            let reason =
+                format!("name it, or give its index: none of the {} tokens is called {BLANKS:?}", tokens.len());
+            Error::config("blank", "none", reason)
+        })?;
+        let not_blank = |id: &usize| *id != blank;
+        let unknown = place("unknown", &config.unknown, &UNKNOWNS)?.filter(not_blank);
+        let pieces = tokens.iter().any(|token| token.starts_with(WORD_START) && token.chars().nth(1).is_some());
+        // Among SentencePiece's tokens its mark alone is a word's beginning without letters, not a delimiter.
+        let usual = if pieces { &WORD_DELIMITERS[..4] } else { &WORD_DELIMITERS[..] };
+        let word_delimiter = place("word_delimiter", &config.word_delimiter, usual)?.filter(not_blank);
+        let in_text = |(id, token): &(usize, &String)| {
+            let special = *id == blank || Some(*id) == unknown || Some(*id) == word_delimiter;
+            !special && !SILENT.contains(&token.as_str())
+        };
+        let mut shown = tokens.iter().enumerate().filter(in_text).map(|(_, token)| token);
+        let spaced = config.spaced.unwrap_or_else(|| !pieces && shown.any(|token| token.chars().nth(1).is_some()));
+        let longest = tokens.iter().map(String::len).max().unwrap_or_default();
+        Ok(Self(Arc::new(Inner { tokens, index, blank, unknown, word_delimiter, spaced, pieces, longest })))
+    }
+
+    /// Tokens named by their index, for scores whose tokens are not known; text has spaces between them.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `blank` is not below `n_tokens`.
+    pub fn numbered(n_tokens: usize, blank: usize) -> Result<Self> {
+        let config = Config { blank: Some(TokenRef::Index(blank)), spaced: Some(true), ..Config::default() };
+        Self::with_config((0..n_tokens).map(|id| id.to_string()), &config)
+    }
+
+    /// Reads a vocabulary, by its content:
+    /// - JSON: `{"a": 0, …}` (Hugging Face's `vocab.json`), or `["a", …]`;
+    /// - text with one token a line, or a token and its index (`tokens.txt` of icefall, WeNet, sherpa);
+    /// - fairseq's `dict.ltr.txt`, a token and its count a line, before which fairseq puts `<s>` (its blank), `<pad>`, `</s>`
+    ///   and `<unk>`;
+    /// - a folder with `vocab.json`, `tokens.txt` or `vocab.txt`; `tokenizer_config.json`, `special_tokens_map.json` and
+    ///   `added_tokens.json` of Hugging Face beside it are heeded.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if it cannot be read, [`Error::Labels`] if it holds no tokens, indices that do not run from 0 without
+    /// a gap, a token twice, no blank under a usual name, or broken JSON.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path, &Config::default())
+    }
+
+    /// As [`Vocabulary::open`], with what `config` says.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::open`], and [`Error::Labels`] if a token that `config` names is not there.
+    pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
+        files::open(path.as_ref(), config)
+    }
+
+    /// Reads a vocabulary of s3prl: one token a line, before which s3prl puts `<pad>` (the blank), `<eos>` and `<unk>`.
+    ///
+    /// # Errors
+    /// Those of [`Vocabulary::open`].
+    pub fn open_s3prl(path: impl AsRef<Path>) -> Result<Self> {
+        files::open_s3prl(path.as_ref())
+    }
+
+    /// The vocabulary as a `vocab.json`, in the order of the ids.
+    pub fn to_json(&self) -> String {
+        let entry = |(id, token)| format!("  {}: {id}", serde_json::Value::from(token));
+        let entries: Vec<String> = self.tokens().iter().map(String::as_str).enumerate().map(entry).collect();
+        format!("{{\n{}\n}}\n", entries.join(",\n"))
+    }
+
+    /// The same vocabulary for a head of `n_tokens` outputs: tokens at the end that never stand in text (`<s>`, `</s>`)
+    /// are dropped, as heads trained without them want.
+    ///
+    /// # Errors
+    /// [`Error::LabelCount`] if that does not give `n_tokens`.
+    pub fn for_outputs(&self, n_tokens: usize) -> Result<Self> {
+        if n_tokens == self.len() {
+            return Ok(self.clone());
+        }
+        let mut rest = self.tokens().iter().enumerate().skip(n_tokens);
+        let droppable = |(id, token): (usize, &String)| id != self.blank() && SILENT.contains(&token.as_str());
+        if n_tokens > self.len() || !rest.all(droppable) {
+            return Err(Error::LabelCount { n_classes: n_tokens, n_labels: self.len() });
+        }
+        let config = Config {
+            blank: Some(TokenRef::Index(self.blank())),
+            unknown: self.unknown().map(TokenRef::Index),
+            word_delimiter: self.word_delimiter().map(TokenRef::Index),
+            spaced: Some(self.0.spaced),
+        };
+        Self::with_config(self.tokens()[..n_tokens].iter().cloned(), &config)
+    }
+
+    /// The names of the tokens in the order of their ids.
+    pub fn tokens(&self) -> &[String] {
+        &self.0.tokens
+    }
+
+    /// The number of tokens, the blank among them.
+    pub fn len(&self) -> usize {
+        self.0.tokens.len()
+    }
+
+    /// Never: there is always a blank.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The id of the blank.
+    pub fn blank(&self) -> usize {
+        self.0.blank
+    }
+
+    /// The id of the unknown token.
+    pub fn unknown(&self) -> Option<usize> {
+        self.0.unknown
+    }
+
+    /// The id of the token between words.
+    pub fn word_delimiter(&self) -> Option<usize> {
+        self.0.word_delimiter
+    }
+
+    /// Whether tokens say where words end.
+    pub fn has_words(&self) -> bool {
+        self.0.pieces || self.word_delimiter().is_some()
+    }
+
+    /// Whether text has spaces between tokens.
+    pub fn is_spaced(&self) -> bool {
+        self.0.spaced
+    }
+
+    /// The name of a token; `None` if there is no such id.
+    pub fn token(&self, id: usize) -> Option<&str> {
+        self.tokens().get(id).map(String::as_str)
+    }
+
+    /// The id of a token, by its exact name.
+    pub fn index_of(&self, token: &str) -> Option<usize> {
+        self.0.index.get(token).copied()
+    }
+
+    /// The words that tokens spell, those of a word joined by nothing or, if the vocabulary is spaced, by spaces. Blanks
+    /// and signs such as `<s>` are left out; nothing is merged, so these are the tokens after CTC's collapsing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
+    pub fn words(&self, ids: &[usize]) -> Result<Vec<String>> {
+        let mut words = vec![String::new()];
+        for &id in ids {
+            match self.piece(id)? {
+                Piece::Silent => {}
+                Piece::Delimiter => words.push(String::new()),
+                Piece::Part { text, begins_word } => {
+                    if begins_word {
+                        words.push(String::new());
+                    }
+                    if let Some(word) = words.last_mut() {
+                        if self.0.spaced && !word.is_empty() {
+                            word.push(' ');
+                        }
+                        word.push_str(text);
+                    }
+                }
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        Ok(words)
+    }
+
+    /// The text of tokens: [`Vocabulary::words`] with spaces between, or `" | "` if the vocabulary is spaced.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
+    pub fn text(&self, ids: &[usize]) -> Result<String> {
+        Ok(self.words(ids)?.join(&self.between_words()))
+    }
+
+    pub(crate) fn between_words(&self) -> String {
+        match (self.0.spaced, self.word_delimiter()) {
+            (true, Some(id)) if !self.tokens()[id].trim().is_empty() => format!(" {} ", self.tokens()[id]),
+            _ => " ".to_string(),
+        }
+    }
+
+    /// The ids of a text's tokens, for alignment and training: the inverse of [`Vocabulary::text`]. In a vocabulary that is
+    /// not spaced, spaces become word delimiters (dropped if there is none). What is not a token is cut into the fewest
+    /// tokens that give it. If the text as it stands cannot be encoded, its upper case is tried, then its lower case.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a text with a part that no tokens give.
+    pub fn encode(&self, text: &str) -> Result<Vec<usize>> {
+        let as_it_stands = self.encode_with(text, None);
+        let Err(error) = as_it_stands else { return as_it_stands };
+        let other_cases = [text.to_uppercase(), text.to_lowercase()];
+        other_cases.iter().find_map(|text| self.encode_with(text, None).ok()).ok_or(error)
+    }
+
+    /// As [`Vocabulary::encode`], with the unknown token for each character that no token gives, and without trying
+    /// another case.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the vocabulary has no unknown token.
+    pub fn encode_lossy(&self, text: &str) -> Result<Vec<usize>> {
+        let unknown =
+            self.unknown().ok_or_else(|| Error::config("unknown", "none", "the vocabulary has no such token"))?;
+        self.encode_with(text, Some(unknown))
+    }
+
+    fn encode_with(&self, text: &str, unknown: Option<usize>) -> Result<Vec<usize>> {
+        let (delimiter, mut ids) = (self.word_delimiter(), Vec::new());
+        for (at, part) in text.split_whitespace().enumerate() {
+            match delimiter {
+                Some(delimiter) if self.0.spaced && (part == self.tokens()[delimiter] || part == "|") => {
+                    ids.push(delimiter);
+                    continue;
+                }
+                Some(delimiter) if !self.0.spaced && at > 0 => ids.push(delimiter),
+                _ => {}
+            }
+            let cut = match self.0.pieces {
+                true => self.cut(&format!("{WORD_START}{part}"), unknown),
+                false => self.cut(part, unknown),
+            };
+            ids.extend(
+                cut.ok_or_else(|| Error::config("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
+            );
+        }
+        Ok(ids)
+    }
+
+    /// The fewest tokens that give `part`; of equally few, with the longest one first. With `unknown`, characters that no
+    /// token gives become that, as few as can be.
+    fn cut(&self, part: &str, unknown: Option<usize>) -> Option<Vec<usize>> {
+        /// More than any number of tokens: one unknown character weighs more than any cut without.
+        const UNKNOWN: u64 = 1 << 40;
+        // best[i]: cost of the rest from byte i, the first token's id, and where it ends.
+        let mut best: Vec<Option<(u64, usize, usize)>> = vec![None; part.len() + 1];
+        best[part.len()] = Some((0, 0, part.len()));
+        for (start, character) in part.char_indices().rev() {
+            let first = start + character.len_utf8();
+            for end in (first..=part.len().min(start.saturating_add(self.0.longest))).rev() {
+                let (Some((rest, ..)), Some(token)) = (best[end], part.get(start..end)) else { continue };
+                let known = self.index_of(token).filter(|&id| self.is_part(id));
+                let found = known.map(|id| (rest + 1, id)).or_else(|| match unknown {
+                    Some(id) if end == first => Some((rest + UNKNOWN, id)),
+                    _ => None,
+                });
+                if let Some((cost, id)) = found
+                    && best[start].is_none_or(|(least, ..)| cost < least)
+                {
+                    best[start] = Some((cost, id, end));
+                }
+            }
+        }
+        let (mut ids, mut at) = (Vec::new(), 0);
+        while at < part.len() {
+            let (_, id, end) = best[at]?;
+            ids.push(id);
+            at = end;
+        }
+        Some(ids)
+    }
+
+    /// Whether a token is a part of words, and not a sign.
+    fn is_part(&self, id: usize) -> bool {
+        Some(id) != self.unknown() && matches!(self.piece(id), Ok(Piece::Part { .. }))
+    }
+
+    pub(crate) fn piece(&self, id: usize) -> Result<Piece<'_>> {
+        let token = self.token(id).ok_or_else(|| {
+            Error::config("ids", id, format!("the vocabulary has {} tokens: an id below that is wanted", self.len()))
+        })?;
+        Ok(if Some(id) == self.word_delimiter() {
+            Piece::Delimiter
+        } else if id == self.blank() || SILENT.contains(&token) {
+            Piece::Silent
+        } else {
+            match token.strip_prefix(WORD_START) {
+                Some(text) if self.0.pieces => Piece::Part { text, begins_word: true },
+                _ => Piece::Part { text: token, begins_word: false },
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_pieces_and_phonemes_go_to_ids_and_back() {
+        let letters = Vocabulary::new(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "H", "L", "O"]).unwrap();
+        assert!(!letters.is_spaced());
+        assert_eq!((letters.blank(), letters.unknown(), letters.word_delimiter()), (0, Some(3), Some(4)));
+        assert_eq!(letters.encode("hello  ho").unwrap(), [6, 5, 7, 7, 8, 4, 6, 8], "upper case as the tokens have it");
+        assert_eq!(letters.text(&[1, 6, 5, 0, 7, 7, 8, 4, 4, 6, 8, 2]).unwrap(), "HELLO HO");
+        assert!(matches!(letters.encode("HEY"), Err(Error::Config { field: "text", .. })));
+        assert_eq!(letters.encode_lossy("HEY").unwrap(), [6, 5, 3]);
+        assert_eq!(letters.text(&[6, 5, 3]).unwrap(), "HE<unk>");
+
+        let pieces = Vocabulary::new(["<blk>", "<unk>", "▁", "▁he", "▁h", "e", "llo", "l", "o"]).unwrap();
+        assert!(!pieces.is_spaced() && pieces.word_delimiter().is_none());
+        assert_eq!(pieces.encode("hello ol").unwrap(), [3, 6, 2, 8, 7]);
+        assert_eq!(pieces.text(&[3, 6, 2, 8, 7]).unwrap(), "hello ol");
+
+        let ipa = Vocabulary::new(["t", "tʃ", "ʃ", "iː", "i", "d̪", "d", "|", "[PAD]"]).unwrap();
+        assert!(ipa.is_spaced());
+        assert_eq!(ipa.encode("tʃ iː | d̪ i t").unwrap(), [1, 3, 7, 5, 4, 0]);
+        assert_eq!(ipa.encode("tʃiː | d̪it").unwrap(), [1, 3, 7, 5, 4, 0], "the longest tokens where nothing separates");
+        assert_eq!(ipa.text(&[1, 3, 8, 7, 5, 4, 0]).unwrap(), "tʃ iː | d̪ i t");
+        assert_eq!(ipa.words(&[1, 3, 7, 5, 4, 0]).unwrap(), ["tʃ iː", "d̪ i t"]);
+        assert!(matches!(ipa.text(&[9]), Err(Error::Config { field: "ids", .. })));
+    }
+
+    #[test]
+    fn cutting_takes_the_fewest_tokens_where_the_longest_first_leads_nowhere() {
+        let vocabulary = Vocabulary::new(["<pad>", "<unk>", "ab", "a", "bc", "b"]).unwrap();
+        assert_eq!(vocabulary.encode("abc").unwrap(), [3, 4]);
+        assert_eq!(vocabulary.encode("abb").unwrap(), [2, 5]);
+        assert_eq!(vocabulary.encode_lossy("xabc").unwrap(), [1, 3, 4]);
+        assert_eq!(vocabulary.encode("").unwrap(), [0; 0]);
+    }
+
+    #[test]
+    fn blanks_by_name_by_index_and_not_at_all() {
+        let config = |blank: TokenRef| Config { blank: Some(blank), ..Config::default() };
+        let tokens = ["a", "-", "b"];
+        assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Name("-".into()))).unwrap().blank(), 1);
+        assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Index(2))).unwrap().blank(), 2);
+        for (tokens, config, field) in [
+            (&tokens[..], Config::default(), "blank"),
+            (&tokens, config(TokenRef::Index(3)), "blank"),
+            (&tokens, config(TokenRef::Name("x".into())), "blank"),
+            (&["<pad>", "a", "a"], Config::default(), "tokens"),
+            (&[], Config::default(), "blank"),
+        ] {
+            let error = Vocabulary::with_config(tokens.iter().copied(), &config).unwrap_err();
+            assert!(matches!(error, Error::Config { field: at, .. } if at == field), "{error}");
+        }
+        assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "a blank by name goes before padding");
+    }
+
+    #[test]
+    fn a_head_without_the_signs_at_the_end() {
+        let vocabulary = Vocabulary::new(["a", "b", "[PAD]", "<s>", "</s>"]).unwrap();
+        assert_eq!(vocabulary.for_outputs(3).unwrap().tokens(), ["a", "b", "[PAD]"]);
+        assert_eq!(vocabulary.for_outputs(5).unwrap(), vocabulary);
+        for n_tokens in [0, 2, 6] {
+            assert!(matches!(vocabulary.for_outputs(n_tokens), Err(Error::LabelCount { .. })), "{n_tokens}");
+        }
+    }
+}

@@ -1,0 +1,278 @@
+//! Vocabulary files: Hugging Face, lines of text, fairseq, s3prl.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Config, TokenRef, Vocabulary};
+use crate::{Error, Result};
+
+/// The largest vocabulary file that is read, in bytes.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// What fairseq puts before the tokens of a dictionary; the first is the blank of its CTC models.
+const FAIRSEQ: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
+/// What s3prl puts before the tokens of its file; the first is the blank.
+const S3PRL: [&str; 3] = ["<pad>", "<eos>", "<unk>"];
+
+type Parsed<T> = std::result::Result<T, String>;
+
+pub(super) fn open(path: &Path, config: &Config) -> Result<Vocabulary> {
+    if path.is_dir() {
+        return open_folder(path, config);
+    }
+    let (tokens, config) = parse(&read(path)?, config).map_err(|reason| unusable(path, reason))?;
+    build(path, tokens, &config)
+}
+
+pub(super) fn open_s3prl(path: &Path) -> Result<Vocabulary> {
+    let text = read(path)?;
+    let own = lines(&text).map_err(|reason| unusable(path, reason))?;
+    let tokens = S3PRL.iter().map(ToString::to_string).chain(own).collect();
+    build(path, tokens, &Config { blank: Some(TokenRef::Index(0)), ..Config::default() })
+}
+
+fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
+    let found = |name: &&str| folder.join(name).is_file();
+    let Some(name) = ["vocab.json", "tokens.txt", "vocab.txt"].into_iter().find(found) else {
+        return Err(unusable(folder, "a folder without vocab.json, tokens.txt or vocab.txt".to_string()));
+    };
+    let path = folder.join(name);
+    let (mut tokens, mut config) = parse(&read(&path)?, config).map_err(|reason| unusable(&path, reason))?;
+    for name in
+        ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"].iter().filter(|name| found(name))
+    {
+        let beside = folder.join(name);
+        let value: Value =
+            serde_json::from_str(&read(&beside)?).map_err(|error| unusable(&beside, error.to_string()))?;
+        if *name == "added_tokens.json" {
+            add(&mut tokens, &value).map_err(|reason| unusable(&beside, reason))?;
+        } else {
+            take_special(&mut config, &tokens, &value);
+        }
+    }
+    build(&path, tokens, &config)
+}
+
+fn unusable(path: &Path, reason: String) -> Error {
+    Error::Labels { path: path.to_path_buf(), reason }
+}
+
+fn build(path: &Path, tokens: Vec<String>, config: &Config) -> Result<Vocabulary> {
+    if tokens.is_empty() {
+        return Err(unusable(path, "no tokens in it".to_string()));
+    }
+    Vocabulary::with_config(tokens, config).map_err(|error| unusable(path, error.to_string()))
+}
+
+fn read(path: &Path) -> Result<String> {
+    let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+    let length = std::fs::metadata(path).map_err(io)?.len();
+    if length > MAX_FILE_BYTES {
+        return Err(unusable(path, format!("{length} bytes are too many for a vocabulary")));
+    }
+    let bytes = std::fs::read(path).map_err(io)?;
+    let text = String::from_utf8(bytes).map_err(|_| unusable(path, "not UTF-8 text".to_string()))?;
+    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
+}
+
+fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
+    let mut config = config.clone();
+    // A list of tokens may itself begin with a bracket (`[PAD]`): only what ends as JSON does is taken for JSON.
+    let (start, end) = (text.trim_start().chars().next(), text.trim_end().chars().next_back());
+    let tokens = match (start, end) {
+        (None, _) => return Err("the file is empty".to_string()),
+        (Some('{'), _) => json(text)?,
+        (Some('['), Some(']')) if text.trim_start().trim_start_matches('[').trim_start().starts_with('"') => {
+            json(text)?
+        }
+        _ => {
+            let lines = lines(text)?;
+            match numbered(&lines) {
+                None => lines,
+                Some(Numbered::Indices(tokens)) => tokens,
+                Some(Numbered::Counts(own)) => {
+                    config.blank.get_or_insert(TokenRef::Index(0));
+                    FAIRSEQ.iter().map(ToString::to_string).chain(own).collect()
+                }
+            }
+        }
+    };
+    Ok((tokens, config))
+}
+
+/// One token a line. Only line ends come off, since a space may be a token.
+fn lines(text: &str) -> Parsed<Vec<String>> {
+    let tokens: Vec<String> = text.lines().map(str::to_string).collect();
+    match tokens.iter().skip(1).position(String::is_empty) {
+        Some(at) => Err(format!("line {} is empty", at + 2)),
+        None => Ok(tokens),
+    }
+}
+
+enum Numbered {
+    /// Second column: the place of each token.
+    Indices(Vec<String>),
+    /// Second column: how often each token occurs in some corpus.
+    Counts(Vec<String>),
+}
+
+/// Lines that all are a token, a blank and a number.
+fn numbered(lines: &[String]) -> Option<Numbered> {
+    let split = |line: &String| -> Option<(u64, String)> {
+        let line = line.trim_end();
+        let (token, number) = line.rsplit_once([' ', '\t'])?;
+        Some((number.parse().ok()?, token.to_string()))
+    };
+    let rows: Vec<(u64, String)> = lines.iter().map(split).collect::<Option<_>>()?;
+    let mut sorted = rows.clone();
+    sorted.sort();
+    let indices = sorted.iter().enumerate().all(|(wanted, (number, _))| *number == wanted as u64);
+    Some(match indices {
+        true => Numbered::Indices(sorted.into_iter().map(|(_, token)| token).collect()),
+        false => Numbered::Counts(rows.into_iter().map(|(_, token)| token).collect()),
+    })
+}
+
+fn json(text: &str) -> Parsed<Vec<String>> {
+    match serde_json::from_str(text).map_err(|error| error.to_string())? {
+        Value::Array(values) => {
+            let name =
+                |value: &Value| value.as_str().map(str::to_string).ok_or_else(|| format!("{value} is not a token"));
+            values.iter().map(name).collect()
+        }
+        Value::Object(fields) => {
+            if let Some((key, _)) = fields.iter().find(|(_, value)| value.is_object()) {
+                return Err(format!("it holds several vocabularies, such as {key:?}: put one into a file of its own"));
+            }
+            let mut tokens = BTreeMap::new();
+            for (token, id) in fields {
+                let id = id.as_u64().ok_or_else(|| format!("{id} is not an index"))?;
+                if let Some(other) = tokens.insert(id, token.clone()) {
+                    return Err(format!("index {id} is that of {other:?} and of {token:?}"));
+                }
+            }
+            match tokens.keys().enumerate().find(|&(wanted, &id)| wanted as u64 != id) {
+                Some((wanted, _)) => Err(format!("index {wanted} is missing")),
+                None => Ok(tokens.into_values().collect()),
+            }
+        }
+        _ => Err("neither an array nor an object".to_string()),
+    }
+}
+
+/// Tokens of `added_tokens.json` that follow the others.
+fn add(tokens: &mut Vec<String>, added: &Value) -> Parsed<()> {
+    let fields = added.as_object().ok_or("not an object of tokens and indices")?;
+    let mut new: Vec<(u64, &String)> = Vec::new();
+    for (token, id) in fields {
+        let id = id.as_u64().ok_or_else(|| format!("{id} is not an index"))?;
+        match usize::try_from(id).ok().and_then(|id| tokens.get(id)) {
+            Some(known) if known == token => {}
+            Some(known) => return Err(format!("index {id} is that of {known:?} and of {token:?}")),
+            None => new.push((id, token)),
+        }
+    }
+    new.sort();
+    for (id, token) in new {
+        if id != tokens.len() as u64 {
+            return Err(format!("index {} is missing", tokens.len()));
+        }
+        tokens.push(token.clone());
+    }
+    Ok(())
+}
+
+/// Special tokens that Hugging Face names and that are among `tokens`; what `config` already says stays.
+fn take_special(config: &mut Config, tokens: &[String], value: &Value) {
+    let name = |field: &str| {
+        let value = value.get(field)?;
+        let name = value.as_str().or_else(|| value.get("content")?.as_str())?;
+        tokens.iter().any(|token| token == name).then(|| TokenRef::Name(name.to_string()))
+    };
+    config.blank = config.blank.take().or_else(|| name("pad_token"));
+    config.unknown = config.unknown.take().or_else(|| name("unk_token"));
+    config.word_delimiter = config.word_delimiter.take().or_else(|| name("word_delimiter_token"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &str) -> Parsed<Vocabulary> {
+        let (tokens, config) = parse(text, &Config::default())?;
+        Vocabulary::with_config(tokens, &config).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn every_form_of_vocabulary_file_gives_the_same_tokens() {
+        for text in [
+            r#"{"ʃ": 2, "[PAD]": 0, "a": 1}"#,
+            r#" ["[PAD]", "a", "ʃ"] "#,
+            "[PAD]\na\nʃ\n",
+            "[PAD]\r\na\r\nʃ",
+            "a 1\n[PAD] 0\nʃ 2\n",
+            "[PAD]\t0\na\t1\nʃ\t2\n",
+        ] {
+            let vocabulary = parsed(text).unwrap();
+            assert_eq!(
+                (vocabulary.tokens(), vocabulary.blank()),
+                (&["[PAD]", "a", "ʃ"].map(String::from)[..], 0),
+                "{text:?}"
+            );
+            assert_eq!(parsed(&vocabulary.to_json()).unwrap(), vocabulary);
+        }
+        let fairseq = parsed("| 94802\nE 51860\nT 38431\n").unwrap();
+        assert_eq!(fairseq.tokens().join(","), "<s>,<pad>,</s>,<unk>,|,E,T");
+        assert_eq!((fairseq.blank(), fairseq.unknown(), fairseq.word_delimiter()), (0, Some(3), Some(4)));
+        assert_eq!(parsed("<pad>\n \na\n").unwrap().word_delimiter(), Some(1), "a space may be a token");
+    }
+
+    #[test]
+    fn broken_vocabulary_files_say_what_is_wrong() {
+        for (text, reason) in [
+            ("", "empty"),
+            ("[1, 2]", "blank"), // one token, called so
+            (r#"["[PAD]", 2]"#, "not a token"),
+            (r#"{"a": "b"}"#, "not an index"),
+            (r#"{"a": -1}"#, "not an index"),
+            (r#"{"a": 0, "b": 2}"#, "index 1 is missing"),
+            (r#"{"a": 0, "b": 0}"#, "index 0 is that of"),
+            (r#"{"eng": {"a": 0}, "deu": {"a": 0}}"#, "several vocabularies"),
+            (r#"{"a": 0"#, "EOF"),
+            ("<pad>\na\na\n", "token 1 and token 2"),
+            ("<pad>\na\n\nb\n", "line 3 is empty"),
+            ("a\nb\n", "none of the 2 tokens"),
+        ] {
+            let error = parsed(text).unwrap_err();
+            assert!(error.contains(reason), "{text:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn folders_of_hugging_face_and_s3prl_files() {
+        let folder = std::env::temp_dir().join(format!("clipwise-vocabulary-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+        assert!(matches!(Vocabulary::open(&folder), Err(Error::Labels { .. })));
+        write("vocab.json", r#"{"*": 1, "_": 0, "a": 2, "?": 3}"#);
+        write(
+            "tokenizer_config.json",
+            r#"{"pad_token": "_", "word_delimiter_token": {"content": "*"}, "unk_token": null}"#,
+        );
+        write("special_tokens_map.json", r#"{"pad_token": "a", "unk_token": "?", "bos_token": "<s>"}"#);
+        write("added_tokens.json", r#"{"</s>": 5, "<s>": 4, "a": 2}"#);
+        let vocabulary = Vocabulary::open(&folder).unwrap();
+        assert_eq!((vocabulary.blank(), vocabulary.word_delimiter(), vocabulary.unknown()), (0, Some(1), Some(3)));
+        assert_eq!(vocabulary.tokens()[4..], ["<s>", "</s>"]);
+        write("added_tokens.json", r#"{"<s>": 7}"#);
+        assert!(Vocabulary::open(&folder).unwrap_err().to_string().contains("index 4 is missing"));
+
+        write("character.txt", " \na\nb\n");
+        let s3prl = Vocabulary::open_s3prl(folder.join("character.txt")).unwrap();
+        assert_eq!(s3prl.tokens().join(","), "<pad>,<eos>,<unk>, ,a,b");
+        assert_eq!((s3prl.blank(), s3prl.unknown(), s3prl.word_delimiter()), (0, Some(2), Some(3)));
+        assert!(matches!(Vocabulary::open(folder.join("none.txt")), Err(Error::Io { .. })));
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,131 @@
+//! One hidden state out of those of all layers.
+//!
+//! Yang et al., "SUPERB: Speech processing Universal PERformance Benchmark", 2021 (arXiv 2105.01051): `h = Σ w_i h_i` with
+//! `w = softmax(α)`, where `α` is learnt. Reference: `Featurizer` of s3prl; `use_weighted_layer_sum` of transformers.
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use crate::error::Context;
+use crate::nn::normalized;
+use crate::weights::{Init, Loader};
+use crate::{Error, Result};
+
+/// ε of s3prl's normalisation.
+const EPS: f32 = 1e-5;
+/// Names of `α` in checkpoints: transformers and our own; s3prl's `Featurizer`, saved as a part of a model or by itself.
+const NAMES: [&str; 4] = ["layer_weights", "featurizer.weights", "Featurizer.weights", "weights"];
+
+/// The settings of a [`WeightedSum`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WeightedSumConfig {
+    /// Whether each hidden state is first brought to mean 0 and variance 1 over its values, as s3prl's option `normalize`
+    /// does. Default: no.
+    #[serde(default)]
+    pub normalize: bool,
+}
+
+/// A sum of the layers' hidden states, weighted by the softmax of one number a layer.
+#[derive(Debug)]
+pub struct WeightedSum {
+    alpha: Tensor, // [n_layers]
+    /// The softmax of `alpha`, where that does not change any more.
+    weights: Option<Vec<f64>>,
+    config: WeightedSumConfig,
+}
+
+impl WeightedSum {
+    /// From the numbers before the softmax, one a layer.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are none, or one is not finite.
+    pub fn new(alpha: &[f32], config: &WeightedSumConfig, device: &Device) -> Result<Self> {
+        if alpha.is_empty() || !alpha.iter().all(|alpha| alpha.is_finite()) {
+            return Err(Error::config("alpha", format!("{alpha:?}"), "finite numbers are due, one a layer"));
+        }
+        let tensor = Tensor::new(alpha, device).context("moving weights to the device")?;
+        Ok(Self::with(tensor, Some(softmax(alpha)), config))
+    }
+
+    /// The mean of `n_layers` layers: the numbers before the softmax are 0, as training begins.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for 0 layers.
+    pub fn uniform(n_layers: usize, config: &WeightedSumConfig, device: &Device) -> Result<Self> {
+        Self::new(&vec![0.0; n_layers], config, device)
+    }
+
+    /// Reads `layer_weights` `[n_layers]`, or what s3prl calls it: `featurizer.weights` or, in a file of its own, `weights`.
+    /// To be trained, they are 0 at first.
+    ///
+    /// # Errors
+    /// As [`Loader::get`], and [`Error::Config`] for 0 layers.
+    pub fn load(weights: &Loader, n_layers: usize, config: &WeightedSumConfig) -> Result<Self> {
+        if weights.mode().is_some() {
+            if n_layers == 0 {
+                return Err(Error::config("n_layers", 0, "at least 1"));
+            }
+            return Ok(Self::with(weights.parameter(NAMES[0], n_layers, Init::Constant(0.0))?, None, config));
+        }
+        let name = NAMES.into_iter().find(|name| weights.contains(name)).unwrap_or(NAMES[0]);
+        Self::new(&weights.get_vec(name, &[n_layers])?, config, weights.device())
+    }
+
+    fn with(alpha: Tensor, weights: Option<Vec<f64>>, config: &WeightedSumConfig) -> Self {
+        Self { alpha, weights, config: *config }
+    }
+
+    /// How many layers it sums.
+    pub fn n_layers(&self) -> usize {
+        self.alpha.elem_count()
+    }
+
+    /// The share of each layer; they sum to 1.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the device fails.
+    pub fn weights(&self) -> Result<Vec<f64>> {
+        match &self.weights {
+            Some(weights) => Ok(weights.clone()),
+            None => Ok(softmax(&self.alpha.to_vec1::<f32>().context("bringing weights to the host")?)),
+        }
+    }
+
+    /// The hidden states of all layers, each `[…, dim]`, to their sum.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if there are not [`n_layers`](Self::n_layers) of them, [`Error::Tensor`] if their shapes differ.
+    pub fn forward(&self, layers: &[Tensor]) -> Result<Tensor> {
+        let due = self.n_layers();
+        if layers.len() != due {
+            return Err(Error::config("layers.len()", layers.len(), format!("the sum has weights for {due} layers")));
+        }
+        let context = "a weighted sum of layers";
+        let mut sum: Option<Tensor> = None;
+        for (index, layer) in layers.iter().enumerate() {
+            let layer = if self.config.normalize { normalized(layer, EPS)? } else { layer.clone() };
+            let weighted = match &self.weights {
+                Some(weights) => layer * weights[index],
+                None => self.share(index).and_then(|share| layer.broadcast_mul(&share)),
+            };
+            sum = Some(match sum {
+                Some(sum) => weighted.and_then(|weighted| sum + weighted).context(context)?,
+                None => weighted.context(context)?,
+            });
+        }
+        sum.ok_or_else(|| Error::config("layers.len()", 0, "at least 1")) // never: there is a weight
+    }
+
+    /// The share of a layer with its gradient.
+    fn share(&self, index: usize) -> candle_core::Result<Tensor> {
+        candle_nn::ops::softmax(&self.alpha, 0)?.get(index)
+    }
+}
+
+fn softmax(alpha: &[f32]) -> Vec<f64> {
+    let largest = alpha.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let powers: Vec<f64> = alpha.iter().map(|&alpha| (f64::from(alpha) - f64::from(largest)).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
+}

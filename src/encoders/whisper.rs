@@ -1,0 +1,398 @@
+//! The encoder of Whisper.
+//!
+//! Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356). References:
+//! `AudioEncoder` of openai/whisper, `WhisperEncoder` of transformers. Checkpoint keys: those of either, `encoder.blocks.0.attn.query`
+//! or `model.encoder.layers.0.self_attn.q_proj`, with or without the decoder, which is not read.
+//!
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel `[batch, n_frames, n_mels]`, 100 a second → convolution over 3 frames, GELU →
+//! the same with a step of 2, GELU: `[batch, ⌈n_frames / 2⌉, dim]`, 50 a second → plus a table of positions → transformer
+//! blocks (norm first) → norm.
+//!
+//! The original fills every clip up with zeros to 30 s. Here a clip takes its own length and the beginning of the table, so
+//! that short clips are fast and nothing attends to silence that is not there; [`Config::pad`] brings the zeros back. What
+//! comes out are the clip's own frames in both cases. A clip of more than 30 s is an error: it has to be cut.
+
+use candle_core::{Device, Tensor};
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+use super::batch;
+use super::{Encoded, Layers, SpeechEncoder};
+use crate::error::Context;
+use crate::frontend::{WhisperMel, WhisperMelConfig};
+use crate::nn::{
+    Activation, Conv1d, Conv1dConfig, FeatureMap, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock,
+    Workspace,
+};
+use crate::weights::Loader;
+use crate::{Error, Result, WaveformBatch, Weights};
+
+/// Log-mel frames to one of the encoder's.
+const STRIDE: usize = 2;
+/// ε of the layer norms.
+const EPS: f32 = 1e-5;
+/// The length of a head in every published size.
+const HEAD_DIM: usize = 64;
+/// Where the encoder's tensors may stand in a checkpoint.
+const PLACES: [&str; 5] = ["encoder", "model.encoder", "whisper.encoder", "encoder.encoder", "audio_encoder"];
+
+/// The shape of a Whisper encoder. Presets are the published ones; English-only models have the same shapes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Mel filters of the front end.
+    pub n_mels: usize,
+    /// Length of a hidden state.
+    pub dim: usize,
+    /// Attention heads.
+    pub n_heads: usize,
+    /// Transformer blocks.
+    pub n_blocks: usize,
+    /// Width of a block's feed-forward layer.
+    pub ffn_dim: usize,
+    /// The most frames that it can see, 50 a second.
+    pub n_positions: usize,
+    /// Whether clips are filled up with zeros to `n_positions` frames, as in the original. Default when read from a file: no.
+    #[serde(default)]
+    pub pad: bool,
+}
+
+impl Config {
+    /// Whisper tiny: 8.2 M parameters.
+    pub const TINY: Self =
+        Self { n_mels: 80, dim: 384, n_heads: 6, n_blocks: 4, ffn_dim: 1536, n_positions: 1500, pad: false };
+    /// Whisper base: 20.6 M parameters.
+    pub const BASE: Self = Self { dim: 512, n_heads: 8, n_blocks: 6, ffn_dim: 2048, ..Self::TINY };
+    /// Whisper small: 88.2 M parameters.
+    pub const SMALL: Self = Self { dim: 768, n_heads: 12, n_blocks: 12, ffn_dim: 3072, ..Self::TINY };
+    /// Whisper medium: 307 M parameters.
+    pub const MEDIUM: Self = Self { dim: 1024, n_heads: 16, n_blocks: 24, ffn_dim: 4096, ..Self::TINY };
+    /// Whisper large and large-v2: 637 M parameters.
+    pub const LARGE: Self = Self { dim: 1280, n_heads: 20, n_blocks: 32, ffn_dim: 5120, ..Self::TINY };
+    /// Whisper large-v3, and its turbo, whose encoder is the same.
+    pub const LARGE_V3: Self = Self { n_mels: 128, ..Self::LARGE };
+
+    /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] if it holds no Whisper encoder.
+    pub fn of(weights: &Weights) -> Result<Self> {
+        Self::of_place(&place(&weights.loader(&Device::Cpu)))
+    }
+
+    fn of_place(place: &Loader) -> Result<Self> {
+        let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
+        let names = Names::of(place);
+        let block = |index: usize| place.at(names.blocks).at(index);
+        let (Some(&[dim, n_mels, _]), Some(&[ffn_dim, _])) =
+            (place.shape("conv1.weight"), block(0).at(names.fc1).shape("weight"))
+        else {
+            return Err(unknown());
+        };
+        let n_blocks = (0..).take_while(|&index| block(index).at(names.fc1).shape("weight").is_some()).count();
+        let n_positions = match place.shape(names.positions) {
+            Some(&[n_positions, _]) => n_positions,
+            _ => Self::TINY.n_positions,
+        };
+        Ok(Self { n_mels, dim, n_heads: (dim / HEAD_DIM).max(1), n_blocks, ffn_dim, n_positions, pad: false })
+    }
+
+    /// The settings of the front end.
+    pub fn mel(&self) -> WhisperMelConfig {
+        WhisperMelConfig { n_mels: self.n_mels, max_frames: self.n_positions.saturating_mul(STRIDE) }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let Self { dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
+        for (field, value) in [("dim", dim), ("n_blocks", n_blocks), ("ffn_dim", ffn_dim), ("n_positions", n_positions)]
+        {
+            if value == 0 {
+                return Err(Error::config(field, value, "at least 1"));
+            }
+        }
+        if !dim.is_multiple_of(2) || n_heads == 0 || !dim.is_multiple_of(n_heads) {
+            return Err(Error::config("n_heads", n_heads, format!("must divide dim = {dim}, which must be even")));
+        }
+        Ok(())
+    }
+}
+
+/// What the tensors are called, below the encoder.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    positions: &'static str,
+    blocks: &'static str,
+    norm1: &'static str,
+    attention: &'static str,
+    /// Queries, keys, values and the projection of the result.
+    projections: [&'static str; 4],
+    norm2: &'static str,
+    fc1: &'static str,
+    fc2: &'static str,
+    norm: &'static str,
+}
+
+impl Names {
+    const OPENAI: Self = Self {
+        positions: "positional_embedding",
+        blocks: "blocks",
+        norm1: "attn_ln",
+        attention: "attn",
+        projections: ["query", "key", "value", "out"],
+        norm2: "mlp_ln",
+        fc1: "mlp.0",
+        fc2: "mlp.2",
+        norm: "ln_post",
+    };
+    const HUGGING_FACE: Self = Self {
+        positions: "embed_positions.weight",
+        blocks: "layers",
+        norm1: "self_attn_layer_norm",
+        attention: "self_attn",
+        projections: ["q_proj", "k_proj", "v_proj", "out_proj"],
+        norm2: "final_layer_norm",
+        fc1: "fc1",
+        fc2: "fc2",
+        norm: "layer_norm",
+    };
+
+    fn of(place: &Loader) -> Self {
+        let is_openai = place.shape("blocks.0.mlp.0.weight").is_some();
+        if is_openai { Self::OPENAI } else { Self::HUGGING_FACE }
+    }
+}
+
+/// Where the encoder stands in a checkpoint.
+fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
+    let is_here = |place: &Loader| place.shape("conv1.weight").is_some() && place.shape("conv2.weight").is_some();
+    let below = PLACES.into_iter().map(|name| root.at(name));
+    below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
+}
+
+/// A loaded encoder of Whisper.
+#[derive(Debug)]
+pub struct WhisperEncoder {
+    config: Config,
+    device: Device,
+    mel: WhisperMel,
+    conv1: Conv1d,
+    conv2: Conv1d,
+    positions: Tensor, // [n_positions, dim]
+    blocks: Vec<TransformerBlock>,
+    norm: LayerNorm,
+    workspace: Workspace,
+}
+
+impl WhisperEncoder {
+    /// Builds the encoder from a checkpoint, of the whole model or of the encoder alone. [`Config::of`] has the sizes.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let encoder = Self::build(config, &root)?;
+        for rest in ["decoder.*", "model.decoder.*", "proj_out.*"] {
+            root.ignore(rest);
+        }
+        root.finish("whisper")?;
+        Ok(encoder)
+    }
+
+    /// The encoder with the tensors that a loader gives, below this place or below `encoder` there.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
+    /// as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        if root.mode().is_some() {
+            let reason = "comes from a checkpoint; what stands on top of it can be trained";
+            return Err(Error::config("encoder", "whisper", reason));
+        }
+        let mel = WhisperMel::new(&config.mel())?;
+        let Config { n_mels, dim, n_positions, .. } = *config;
+        let place = place(root);
+        let names = Names::of(&place);
+        let conv = |name: &str, in_channels: usize, stride: usize| {
+            let shape =
+                Conv1dConfig { in_channels, out_channels: dim, kernel: 3, stride, padding: 1, bias: true, pool: None };
+            Conv1d::load_plain(&place.at(name), shape, Activation::Gelu)
+        };
+        let (conv1, conv2) = (conv("conv1", n_mels, 1)?, conv("conv2", dim, STRIDE)?);
+        let positions = match place.contains(names.positions) {
+            true => place.get(names.positions, (n_positions, dim))?,
+            false => sinusoids(n_positions, dim, root.device()).context("a table of positions")?,
+        };
+        let block = |index: usize| load_block(&place.at(names.blocks).at(index), config, &names);
+        Ok(Self {
+            config: config.clone(),
+            device: root.device().clone(),
+            mel,
+            conv1,
+            conv2,
+            positions,
+            blocks: (0..config.n_blocks).map(block).collect::<Result<_>>()?,
+            norm: LayerNorm::load(&place.at(names.norm), dim, EPS)?,
+            workspace: Workspace::default(),
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn mel(&self) -> &WhisperMel {
+        &self.mel
+    }
+
+    /// Everything after the front end: features `[batch, n_frames, n_mels]`, f32, on the encoder's device, at most
+    /// `2 · n_positions` frames, of which the first `lengths[b]` of clip `b` count; all without `lengths`. Of the hidden
+    /// states, `[batch, ⌈n_frames / 2⌉, dim]`, the first `⌈lengths[b] / 2⌉` count, and the others are 0.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
+    /// the shape or the device does not fit.
+    pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
+        let (batch, n_frames, _) = features.dims3().context("the shape of the features")?;
+        let longest = STRIDE * self.config.n_positions;
+        if !(1..=longest).contains(&n_frames) {
+            return Err(Error::config("n_frames", n_frames, format!("1 to {longest} at once")));
+        }
+        if let Some(lengths) = lengths
+            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_frames).contains(length)))
+        {
+            let reason = format!("{batch} numbers from 1 to {n_frames} are due");
+            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        }
+        // Clips that are all as long as the batch need no mask.
+        let lengths = lengths.filter(|lengths| lengths.iter().any(|&length| length < n_frames));
+        let n_tokens = n_frames.div_ceil(STRIDE);
+        let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
+
+        let mut x = self.convolve(features, lengths)?; // [batch, n_tokens, dim]
+        let positions = self.positions.narrow(0, 0, n_tokens);
+        x = positions.and_then(|positions| x.broadcast_add(&positions)).context("adding positions")?;
+        let mut states = Vec::new();
+        for block in &self.blocks {
+            let y = block.forward(&x, tokens.as_deref())?;
+            if layers == Layers::All {
+                states.push(x);
+            }
+            x = y;
+        }
+        states.push(self.norm.forward(&x)?);
+        if let Some(tokens) = &tokens {
+            states = states.iter().map(|x| batch::mask(x, tokens)).collect::<Result<_>>()?;
+        }
+        Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
+    }
+
+    /// The two convolutions, for which zeros follow each clip.
+    fn convolve(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+        let features = match lengths {
+            Some(lengths) => &batch::mask(features, lengths)?,
+            None => features,
+        };
+        let x = FeatureMap::from_vectors(features, &self.workspace)?;
+        let mut x = self.conv1.forward_map(x)?;
+        if let Some(lengths) = lengths {
+            x = FeatureMap::from_vectors(&batch::mask(&x.to_vectors()?, lengths)?, &self.workspace)?;
+        }
+        self.conv2.forward_map(x)?.to_vectors()
+    }
+
+    /// Clips of one number of frames.
+    fn forward_clips(&self, clips: &[Array2<f32>], layers: Layers) -> Result<Encoded> {
+        let (n_frames, n_mels) = clips.first().map_or((0, 0), Array2::dim);
+        let values: Vec<f32> = clips.iter().flatten().copied().collect();
+        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device);
+        self.forward_features(&features.context("moving the log-mel to the device")?, None, layers)
+    }
+}
+
+/// `[n_positions, dim]`: in the first half of a vector sin(t f), in the second cos(t f), `f` from 1 to 1/10,000 geometrically.
+fn sinusoids(n_positions: usize, dim: usize, device: &Device) -> candle_core::Result<Tensor> {
+    let half = dim / 2;
+    let step = 10_000f64.ln() / (half.max(2) - 1) as f64;
+    let value = |i: usize| {
+        let (t, place) = (i / dim, i % dim);
+        let angle = t as f64 * (-step * (place % half) as f64).exp();
+        (if place < half { angle.sin() } else { angle.cos() }) as f32
+    };
+    Tensor::from_iter((0..n_positions * dim).map(value), device)?.reshape((n_positions, dim))
+}
+
+fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<TransformerBlock> {
+    let Config { dim, n_heads, ffn_dim, .. } = *config;
+    let attention = place.at(names.attention);
+    let [query, key, value, output] = names.projections.map(|name| attention.at(name));
+    // Keys have no bias: it would add the same to all scores of a query.
+    let mut weight = query.get_vec("weight", &[dim, dim])?;
+    weight.extend(key.get_vec("weight", &[dim, dim])?);
+    weight.extend(value.get_vec("weight", &[dim, dim])?);
+    let mut bias = query.get_vec("bias", &[dim])?;
+    bias.resize(2 * dim, 0.0);
+    bias.extend(value.get_vec("bias", &[dim])?);
+    let qkv = Linear::new(weight, bias, Activation::Identity, place.device())?;
+    let output = Linear::load(&output, dim, dim, Activation::Identity)?;
+    Ok(TransformerBlock {
+        place: NormPlace::Before,
+        norm1: LayerNorm::load(&place.at(names.norm1), dim, EPS)?,
+        attention: SelfAttention::new(qkv, output, n_heads)?,
+        norm2: LayerNorm::load(&place.at(names.norm2), dim, EPS)?,
+        fc1: Linear::load(&place.at(names.fc1), dim, ffn_dim, Activation::Gelu)?,
+        fc2: Linear::load(&place.at(names.fc2), ffn_dim, dim, Activation::Identity)?,
+        dropout: None,
+    })
+}
+
+impl SpeechEncoder for WhisperEncoder {
+    fn name(&self) -> &'static str {
+        "whisper"
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.mel.sample_rate()
+    }
+
+    fn dim(&self) -> usize {
+        self.config.dim
+    }
+
+    fn n_layers(&self) -> usize {
+        self.config.n_blocks + 1
+    }
+
+    fn frame_seconds(&self) -> f64 {
+        let hop = self.mel.max_samples() / self.mel.config().max_frames;
+        (STRIDE * hop) as f64 / f64::from(self.sample_rate())
+    }
+
+    fn min_samples(&self) -> usize {
+        1
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
+        if waveforms.sample_rate() != self.sample_rate() {
+            return Err(Error::SampleRate { expected: self.sample_rate(), got: waveforms.sample_rate() });
+        }
+        let features = |clip: &Vec<f32>| match self.config.pad {
+            true => self.mel.compute_padded(clip),
+            false => self.mel.compute(clip),
+        };
+        let features = waveforms.rows().iter().map(features).collect::<Result<Vec<_>>>()?;
+        let mut encoded =
+            batch::by_length(features, STRIDE * self.config.n_positions, |clips| self.forward_clips(clips, layers))?;
+        if self.config.pad {
+            let lengths = waveforms.rows().iter().map(|clip| self.mel.n_frames(clip.len()).div_ceil(STRIDE));
+            encoded = batch::cut(encoded, lengths.collect())?;
+        }
+        Ok(encoded)
+    }
+}

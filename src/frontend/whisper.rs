@@ -1,0 +1,161 @@
+//! Whisper's log-mel spectrogram.
+//!
+//! Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356). Reference:
+//! `log_mel_spectrogram` of openai/whisper, `WhisperFeatureExtractor` of transformers: the clip is filled up with zeros to 30 s;
+//! power spectrum of 400 samples every 160 (Hann, reflected ends, without the last frame), Slaney's mel filters up to
+//! 8 kHz, `x = log10(max(power, 1e-10))`, then `(max(x, max(x) − 8) + 4) / 4`.
+
+use ndarray::{Array2, ArrayViewMut2, s};
+use serde::{Deserialize, Serialize};
+
+use super::{LogMel, LogMelConfig};
+use crate::error::{Error, Result};
+
+/// The most frames that settings may ask for: 11 minutes.
+const MAX_FRAMES: usize = 1 << 16;
+/// In dB, how far below the largest value the floor lies.
+const RANGE: f32 = 80.0;
+
+/// The settings of a [`WhisperMel`]. The sample rate is 16 kHz.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WhisperMelConfig {
+    /// Number of mel filters.
+    pub n_mels: usize,
+    /// Frames of the longest clip, 2 to 65,536. Default when read from a file: 3,000, which is 30 s.
+    #[serde(default = "full_length")]
+    pub max_frames: usize,
+}
+
+fn full_length() -> usize {
+    WhisperMelConfig::MELS_80.max_frames
+}
+
+impl WhisperMelConfig {
+    /// Whisper tiny to large-v2.
+    pub const MELS_80: Self = Self { n_mels: 80, max_frames: 3000 };
+    /// Whisper large-v3 and its turbo.
+    pub const MELS_128: Self = Self { n_mels: 128, ..Self::MELS_80 };
+}
+
+/// A planned front end of Whisper.
+///
+/// A clip's frames are exactly those that it has in the original, where zeros follow it up to 30 s: the values do not
+/// depend on whether the zeros are there.
+///
+/// ```
+/// use clipwise::frontend::{WhisperMel, WhisperMelConfig};
+///
+/// let front_end = WhisperMel::new(&WhisperMelConfig::MELS_80)?;
+/// let second: Vec<f32> = (0..16_000).map(|i| (i % 50) as f32 / 50.0).collect();
+/// assert_eq!(front_end.compute(&second)?.dim(), (100, 80)); // [n_frames, n_mels]
+/// assert_eq!(front_end.compute_padded(&second)?.dim(), (3000, 80));
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct WhisperMel {
+    config: WhisperMelConfig,
+    log_mel: LogMel,
+}
+
+impl WhisperMel {
+    /// Plans the front end.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for `max_frames` outside its range, and as [`LogMel::new`].
+    pub fn new(config: &WhisperMelConfig) -> Result<Self> {
+        if !(2..=MAX_FRAMES).contains(&config.max_frames) {
+            return Err(Error::config("max_frames", config.max_frames, format!("must be 2 to {MAX_FRAMES}")));
+        }
+        let settings = LogMelConfig {
+            n_fft: 400,
+            win_length: 400,
+            n_mels: config.n_mels,
+            fmin: 0.0,
+            fmax: Some(8000.0),
+            ..LogMelConfig::PANNS_16K
+        };
+        Ok(Self { config: config.clone(), log_mel: LogMel::new(&settings)? })
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &WhisperMelConfig {
+        &self.config
+    }
+
+    /// In Hz.
+    pub fn sample_rate(&self) -> u32 {
+        self.log_mel.config().sample_rate
+    }
+
+    /// The longest clip that is accepted, in samples.
+    pub fn max_samples(&self) -> usize {
+        self.config.max_frames * self.hop_length()
+    }
+
+    /// Frames of a clip: `⌈n_samples / 160⌉`.
+    pub fn n_frames(&self, n_samples: usize) -> usize {
+        n_samples.div_ceil(self.hop_length())
+    }
+
+    /// The features of a clip, mono samples at 16 kHz: `[n_frames, n_mels]`, about -1.0..=1.5.
+    ///
+    /// # Errors
+    /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Config`] above
+    /// [`max_samples`](Self::max_samples).
+    pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        let decibels = self.decibels(samples)?;
+        let floor = floor(&decibels);
+        let mut features = decibels.slice(s![..self.n_frames(samples.len()), ..]).to_owned();
+        normalize(features.view_mut(), floor);
+        Ok(features)
+    }
+
+    /// The features of a clip with zeros up to the full length, as in the original: `[max_frames, n_mels]`.
+    ///
+    /// # Errors
+    /// As [`compute`](Self::compute).
+    pub fn compute_padded(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        let decibels = self.decibels(samples)?;
+        // Silence has the lowest value there is.
+        let silence = 10.0 * self.log_mel.config().amin.log10();
+        let mut features = Array2::from_elem((self.config.max_frames, self.config.n_mels), silence);
+        features.slice_mut(s![..decibels.nrows(), ..]).assign(&decibels);
+        normalize(features.view_mut(), floor(&decibels));
+        Ok(features)
+    }
+
+    /// All frames that a sample of the clip is in, in dB.
+    fn decibels(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        let (longest, n_samples) = (self.max_samples(), samples.len());
+        if n_samples == 0 {
+            return Err(Error::TooShort { needed: 1, got: 0 });
+        }
+        if n_samples > longest {
+            let seconds = longest as f64 / f64::from(self.sample_rate());
+            let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
+            return Err(Error::config("n_samples", n_samples, reason));
+        }
+        // Frame t covers the samples from 160 t - 200 up to 160 t + 200.
+        let (hop_length, half) = (self.hop_length(), self.log_mel.config().n_fft / 2);
+        let n_frames = ((n_samples + half - 1) / hop_length + 1).min(self.config.max_frames);
+        let mut padded = samples.to_vec();
+        padded.resize(((n_frames - 1) * hop_length + half).min(longest), 0.0);
+        let mut decibels = self.log_mel.compute(&padded)?;
+        decibels.slice_collapse(s![..n_frames, ..]);
+        Ok(decibels)
+    }
+
+    fn hop_length(&self) -> usize {
+        self.log_mel.config().hop_length
+    }
+}
+
+fn floor(decibels: &Array2<f32>) -> f32 {
+    decibels.iter().copied().fold(f32::NEG_INFINITY, f32::max) - RANGE
+}
+
+/// From decibels, ten times what the formula has.
+fn normalize(mut decibels: ArrayViewMut2<f32>, floor: f32) {
+    decibels.iter_mut().for_each(|x| *x = x.max(floor) / 40.0 + 1.0);
+}

@@ -1,0 +1,271 @@
+//! Edit distance: errors of transcripts by phonemes, characters or words.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::ratio;
+
+/// One step from a reference to a hypothesis; places are counted from 0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Edit {
+    /// The same on both sides.
+    Match {
+        /// Place in the reference.
+        reference: usize,
+        /// Place in the hypothesis.
+        hypothesis: usize,
+    },
+    /// One for another.
+    Substitute {
+        /// Place in the reference.
+        reference: usize,
+        /// Place in the hypothesis.
+        hypothesis: usize,
+    },
+    /// The hypothesis lacks it.
+    Delete {
+        /// Place in the reference.
+        reference: usize,
+    },
+    /// The hypothesis has it in addition.
+    Insert {
+        /// Place in the hypothesis.
+        hypothesis: usize,
+    },
+}
+
+/// The fewest edits that make `hypothesis` of `reference` (Levenshtein; substitution, deletion and insertion cost 1), in
+/// order. Where several are as few, seen from the end a substitution goes before a deletion, that before an insertion. Time
+/// grows with the product of the lengths, memory with `√reference.len() · hypothesis.len()`.
+///
+/// ```
+/// use clipwise::metrics::{Edit, edits};
+///
+/// let steps = edits(&["k", "æ", "t"], &["k", "ʌ", "t", "s"]);
+/// assert_eq!(steps[1], Edit::Substitute { reference: 1, hypothesis: 1 });
+/// assert_eq!(steps[3], Edit::Insert { hypothesis: 3 });
+/// ```
+pub fn edits<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Vec<Edit> {
+    let n_before = reference.iter().zip(hypothesis).take_while(|(a, b)| a == b).count();
+    let (from, to) = (&reference[n_before..], &hypothesis[n_before..]);
+    let every = ((from.len() + 1) as f64).sqrt().ceil() as usize;
+    // Row i holds the distances from the first i items of `from` to each beginning of `to`; every so many rows are kept.
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    let mut kept = vec![row.clone()];
+    for i in 1..=from.len() {
+        next_row(&from[i - 1], i, to, &mut row);
+        if i % every == 0 {
+            kept.push(row.clone());
+        }
+    }
+
+    let (mut i, mut j) = (from.len(), to.len());
+    let mut backwards = Vec::with_capacity(i.max(j));
+    for (block, first_row) in kept.into_iter().enumerate().rev() {
+        let first = block * every;
+        let mut rows = vec![first_row];
+        for at in first + 1..=i {
+            let mut row = rows[rows.len() - 1].clone();
+            next_row(&from[at - 1], at, to, &mut row);
+            rows.push(row);
+        }
+        while i > first || (block == 0 && j > 0) {
+            let distance = |i: usize, j: usize| rows[i - first][j];
+            let (reference, hypothesis) = ((n_before + i).wrapping_sub(1), (n_before + j).wrapping_sub(1));
+            let edit = match () {
+                () if i > 0 && j > 0 && from[i - 1] == to[j - 1] && distance(i, j) == distance(i - 1, j - 1) => {
+                    Edit::Match { reference, hypothesis }
+                }
+                () if i > 0 && j > 0 && distance(i, j) == distance(i - 1, j - 1) + 1 => {
+                    Edit::Substitute { reference, hypothesis }
+                }
+                () if i > 0 && distance(i, j) == distance(i - 1, j) + 1 => Edit::Delete { reference },
+                () => Edit::Insert { hypothesis },
+            };
+            i -= usize::from(!matches!(edit, Edit::Insert { .. }));
+            j -= usize::from(!matches!(edit, Edit::Delete { .. }));
+            backwards.push(edit);
+        }
+    }
+    let same = (0..n_before).map(|at| Edit::Match { reference: at, hypothesis: at });
+    same.chain(backwards.into_iter().rev()).collect()
+}
+
+/// The distances of row `i` in place of those of row `i - 1`.
+fn next_row<T: PartialEq>(item: &T, i: usize, to: &[T], row: &mut [usize]) {
+    let mut diagonal = std::mem::replace(&mut row[0], i);
+    for (j, other) in to.iter().enumerate() {
+        let above = row[j + 1];
+        row[j + 1] = (diagonal + usize::from(item != other)).min(above + 1).min(row[j] + 1);
+        diagonal = above;
+    }
+}
+
+/// Errors of transcripts, summed over as many as one likes: the rate of a corpus is that of the sums, not the mean of rates.
+///
+/// ```
+/// use clipwise::metrics::EditCounts;
+///
+/// let mut words = EditCounts::of_words("ask not what your country", "ask what your county");
+/// words += EditCounts::of_words("can do", "can do");
+/// assert_eq!(words.rate(), Some(2.0 / 7.0)); // WER
+/// assert_eq!(EditCounts::of(&["k", "æ", "t"], &["k", "t"]).rate(), Some(1.0 / 3.0)); // PER
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct EditCounts {
+    /// Items that are the same on both sides.
+    pub matches: u64,
+    /// Items taken for another.
+    pub substitutions: u64,
+    /// Items of the reference that are missing.
+    pub deletions: u64,
+    /// Items that are not in the reference.
+    pub insertions: u64,
+}
+
+impl EditCounts {
+    /// The counts of [`edits`]: for phoneme error rates, sequences of phonemes or of their ids.
+    pub fn of<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Self {
+        let mut counts = Self::default();
+        for edit in edits(reference, hypothesis) {
+            *match edit {
+                Edit::Match { .. } => &mut counts.matches,
+                Edit::Substitute { .. } => &mut counts.substitutions,
+                Edit::Delete { .. } => &mut counts.deletions,
+                Edit::Insert { .. } => &mut counts.insertions,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Counts by words, which white space separates; case and punctuation count. For word error rates.
+    pub fn of_words(reference: &str, hypothesis: &str) -> Self {
+        let (reference, hypothesis) = (reference.split_whitespace(), hypothesis.split_whitespace());
+        Self::of(&reference.collect::<Vec<_>>(), &hypothesis.collect::<Vec<_>>())
+    }
+
+    /// Counts by code points, spaces among them. For character error rates.
+    pub fn of_characters(reference: &str, hypothesis: &str) -> Self {
+        let characters = |text: &str| text.chars().collect::<Vec<_>>();
+        Self::of(&characters(reference), &characters(hypothesis))
+    }
+
+    /// The number of items in the references.
+    pub fn n_reference(&self) -> u64 {
+        self.matches.saturating_add(self.substitutions).saturating_add(self.deletions)
+    }
+
+    /// The edit distance: substitutions, deletions and insertions.
+    pub fn n_errors(&self) -> u64 {
+        self.substitutions.saturating_add(self.deletions).saturating_add(self.insertions)
+    }
+
+    /// Errors for each item of the references, which may be above 1: PER, CER or WER. `None` if the references are empty.
+    pub fn rate(&self) -> Option<f64> {
+        ratio(self.n_errors() as f64, self.n_reference() as f64)
+    }
+}
+
+impl std::ops::AddAssign for EditCounts {
+    fn add_assign(&mut self, other: Self) {
+        self.matches = self.matches.saturating_add(other.matches);
+        self.substitutions = self.substitutions.saturating_add(other.substitutions);
+        self.deletions = self.deletions.saturating_add(other.deletions);
+        self.insertions = self.insertions.saturating_add(other.insertions);
+    }
+}
+
+impl std::iter::Sum for EditCounts {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, counts| {
+            sum += counts;
+            sum
+        })
+    }
+}
+
+/// Which phonemes (or words, or other items) are taken for which, over a corpus.
+///
+/// ```
+/// let mut confusion = clipwise::metrics::EditConfusion::default();
+/// confusion.add(&["k", "æ", "t"], &["k", "ʌ", "t", "s"]);
+/// confusion.add(&["k", "æ", "n"], &["k", "ʌ", "n"]);
+/// let worst = &confusion.errors()[0];
+/// assert_eq!((worst.reference, worst.hypothesis, worst.n), (Some(&"æ"), Some(&"ʌ"), 2));
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EditConfusion<T> {
+    /// By item of the reference and item of the hypothesis; `None` is nothing: an insertion, a deletion.
+    pairs: BTreeMap<(Option<T>, Option<T>), u64>,
+}
+
+/// How often one item was taken for another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Confused<'a, T> {
+    /// What it was; `None` for insertions.
+    pub reference: Option<&'a T>,
+    /// What it was taken for; `None` for deletions.
+    pub hypothesis: Option<&'a T>,
+    /// How often.
+    pub n: u64,
+}
+
+impl<T> Default for EditConfusion<T> {
+    fn default() -> Self {
+        Self { pairs: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + Clone> EditConfusion<T> {
+    /// Counts the [`edits`] of one more transcript.
+    pub fn add(&mut self, reference: &[T], hypothesis: &[T]) {
+        for edit in edits(reference, hypothesis) {
+            let (from, to) = match edit {
+                Edit::Match { reference, hypothesis } | Edit::Substitute { reference, hypothesis } => {
+                    (Some(reference), Some(hypothesis))
+                }
+                Edit::Delete { reference } => (Some(reference), None),
+                Edit::Insert { hypothesis } => (None, Some(hypothesis)),
+            };
+            let pair = (from.map(|at| reference[at].clone()), to.map(|at| hypothesis[at].clone()));
+            *self.pairs.entry(pair).or_default() += 1;
+        }
+    }
+
+    /// How often `reference` was taken for `hypothesis`; `None` asks for insertions, or deletions.
+    pub fn count(&self, reference: Option<&T>, hypothesis: Option<&T>) -> u64 {
+        self.pairs.get(&(reference.cloned(), hypothesis.cloned())).copied().unwrap_or_default()
+    }
+
+    /// All pairs that occurred, those that are the same on both sides too, ordered by reference and hypothesis.
+    pub fn pairs(&self) -> impl Iterator<Item = Confused<'_, T>> {
+        self.pairs.iter().map(|((reference, hypothesis), &n)| Confused {
+            reference: reference.as_ref(),
+            hypothesis: hypothesis.as_ref(),
+            n,
+        })
+    }
+
+    /// The pairs that differ, the most frequent first.
+    pub fn errors(&self) -> Vec<Confused<'_, T>> {
+        let mut errors: Vec<_> = self.pairs().filter(|pair| pair.reference != pair.hypothesis).collect();
+        errors.sort_by_key(|pair| std::cmp::Reverse(pair.n)); // stable
+        errors
+    }
+
+    /// The counts over all pairs.
+    pub fn counts(&self) -> EditCounts {
+        let mut counts = EditCounts::default();
+        for pair in self.pairs() {
+            *match (pair.reference, pair.hypothesis) {
+                (None, _) => &mut counts.insertions,
+                (_, None) => &mut counts.deletions,
+                (reference, hypothesis) if reference == hypothesis => &mut counts.matches,
+                _ => &mut counts.substitutions,
+            } += pair.n;
+        }
+        counts
+    }
+}

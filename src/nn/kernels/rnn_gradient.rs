@@ -1,0 +1,223 @@
+//! One direction of a GRU layer and its gradients, for training.
+//!
+//! What the forward pass needs beyond its output is computed anew on the way back. With `a` what a gate's sigmoid or tangent
+//! is taken of, and `δ` the gradient of what follows it, a step backward is, in the notation of [`Gates::Gru`](super::rnn::Gates::Gru):
+//!
+//! ```text
+//! δa_n = δh (1 − z)(1 − n²)     δa_z = δh (h − n) z (1 − z)     δa_r = δa_n s₂ r (1 − r)
+//! δx = (δa_r, δa_z, δa_n)       δs = (δa_r, δa_z, r δa_n)       δh ← z δh + Wᵀ δs, the gradient of the step before
+//! ```
+
+use rayon::prelude::*;
+
+use super::gemm::{Matrix, product as matrix_product};
+use super::math::{sigmoid, tanh};
+use super::panels::{Panels, Rows, product};
+use crate::simd::dispatch;
+
+/// Sequences of one task, whatever the number of threads.
+const GROUP: usize = 8;
+/// Parts of a state's gradient that are computed together: the panels are made for 3 or 4.
+const PARTS: usize = 4;
+
+/// A direction of a layer over sequences of some lengths, from states of zeros.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    pub hidden: usize,
+    pub n_frames: usize,
+    /// Of each sequence, the frames that count: up to `n_frames`.
+    pub lengths: Vec<usize>,
+    /// From the last of them to the first.
+    pub backward: bool,
+}
+
+/// The gradients of [`Scan::forward`]'s arguments.
+pub struct Gradients {
+    pub x: Vec<f32>,
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+}
+
+impl Scan {
+    /// From products of the input with its weights, `x` `[batch, n_frames, 3, hidden]`, biases included, and `weight`
+    /// `[3, hidden, hidden]` and `bias` `[3, hidden]` for the state, to states `[batch, n_frames, hidden]`; zeros beyond a
+    /// sequence's end.
+    pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
+        let hidden = self.hidden;
+        let panels = Panels::new(weight, Some(bias), (3, hidden, hidden));
+        let mut y = vec![0.0; self.lengths.len() * self.n_frames * hidden];
+        let groups =
+            y.par_chunks_mut(GROUP * self.n_frames * hidden).zip(x.par_chunks(GROUP * self.n_frames * 3 * hidden));
+        groups.zip(self.lengths.par_chunks(GROUP)).for_each(|((y, x), lengths)| {
+            let mut states = vec![0.0; lengths.len() * hidden];
+            let mut sums = vec![0.0; lengths.len() * panels.stride()];
+            for step in 0..lengths.iter().copied().max().unwrap_or(0) {
+                let rows = Rows { count: lengths.len(), get: |row: usize| &states[row * hidden..][..hidden] };
+                product(&panels, rows, &mut sums);
+                for (row, &length) in lengths.iter().enumerate().filter(|&(_, &length)| step < length) {
+                    let frame = row * self.n_frames + self.frame(step, length);
+                    let h = &mut states[row * hidden..][..hidden];
+                    let s = &sums[row * panels.stride()..][..panels.stride()];
+                    forward(&x[frame * 3 * hidden..][..3 * hidden], (s, panels.width()), h);
+                    y[frame * hidden..][..hidden].copy_from_slice(h);
+                }
+            }
+        });
+        y
+    }
+
+    /// The gradients of the arguments from that of the states, `of_y`, and the states themselves, `y`.
+    pub fn gradients(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), y: &[f32], of_y: &[f32]) -> Gradients {
+        let hidden = self.hidden;
+        let panels = Panels::new(weight, Some(bias), (3, hidden, hidden));
+        let transposed = self.transposed(weight);
+        let mut of_x = vec![0.0; x.len()];
+        let (states, gates) = (GROUP * self.n_frames * hidden, GROUP * self.n_frames * 3 * hidden);
+        let values = x.par_chunks(gates).zip(y.par_chunks(states)).zip(of_y.par_chunks(states));
+        let groups = of_x.par_chunks_mut(gates).zip(values).zip(self.lengths.par_chunks(GROUP));
+        let of_weights: Vec<(Vec<f32>, Vec<f32>)> = groups
+            .map(|((of_x, ((x, y), of_y)), lengths)| self.group(lengths, (x, y, of_y), (&panels, &transposed), of_x))
+            .collect();
+        let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
+        for (weight, bias) in of_weights {
+            of_weight.iter_mut().zip(weight).for_each(|(sum, x)| *sum += x);
+            of_bias.iter_mut().zip(bias).for_each(|(sum, x)| *sum += x);
+        }
+        Gradients { x: of_x, weight: of_weight, bias: of_bias }
+    }
+
+    /// The gradients of a group of sequences: those of `x` in place, those of weight and bias as its result.
+    fn group(
+        &self,
+        lengths: &[usize],
+        (x, y, of_y): (&[f32], &[f32], &[f32]),
+        (panels, transposed): (&Panels, &Panels),
+        of_x: &mut [f32],
+    ) -> (Vec<f32>, Vec<f32>) {
+        let (hidden, n) = (self.hidden, self.n_frames);
+        // The state before each frame, and the gradients of the state's products, of frames that count; else zeros.
+        let mut before = vec![0.0; lengths.len() * n * hidden];
+        for (row, &length) in lengths.iter().enumerate() {
+            for step in 1..length {
+                let (to, from) = (row * n + self.frame(step, length), row * n + self.frame(step - 1, length));
+                before[to * hidden..][..hidden].copy_from_slice(&y[from * hidden..][..hidden]);
+            }
+        }
+        let mut of_sums = vec![0.0; lengths.len() * n * 3 * hidden];
+        let mut of_states = vec![0.0; lengths.len() * hidden];
+        let mut sums = vec![0.0; lengths.len() * panels.stride()];
+        let mut products = vec![0.0; lengths.len() * transposed.stride()];
+        for step in (0..lengths.iter().copied().max().unwrap_or(0)).rev() {
+            // The frame of each sequence that has one at this step, else its first one, whose values are then not used.
+            let frame = |row: usize| {
+                let length = lengths[row];
+                row * n + if step < length { self.frame(step, length) } else { 0 }
+            };
+            let rows = Rows { count: lengths.len(), get: |row: usize| &before[frame(row) * hidden..][..hidden] };
+            product(panels, rows, &mut sums);
+            for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
+                let (state, gates) = (frame(row) * hidden, frame(row) * 3 * hidden);
+                let values = Values {
+                    x: &x[gates..][..3 * hidden],
+                    s: &sums[row * panels.stride()..][..panels.stride()],
+                    width: panels.width(),
+                    h: &before[state..][..hidden],
+                    of_y: &of_y[state..][..hidden],
+                };
+                let of_h = &mut of_states[row * hidden..][..hidden];
+                backward(&values, of_h, &mut of_x[gates..][..3 * hidden], &mut of_sums[gates..][..3 * hidden]);
+            }
+            let rows =
+                Rows { count: lengths.len(), get: |row: usize| &of_sums[frame(row) * 3 * hidden..][..3 * hidden] };
+            product(transposed, rows, &mut products);
+            for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
+                let (products, part) = (&products[row * transposed.stride()..], hidden.div_ceil(PARTS));
+                for (i, of_h) in of_states[row * hidden..][..hidden].chunks_mut(part).enumerate() {
+                    let products = &products[i * transposed.width()..];
+                    of_h.iter_mut().zip(products).for_each(|(of_h, x)| *of_h += x);
+                }
+            }
+        }
+        let rows = lengths.len() * n;
+        let mut of_weight = vec![0.0; 3 * hidden * hidden];
+        let of_rows = Matrix::rows(&of_sums, rows, 3 * hidden, 3 * hidden).transposed();
+        matrix_product(of_rows, Matrix::rows(&before, rows, hidden, hidden), &mut of_weight, hidden);
+        let mut of_bias = vec![0.0; 3 * hidden];
+        for of_sums in of_sums.chunks(3 * hidden) {
+            of_bias.iter_mut().zip(of_sums).for_each(|(sum, x)| *sum += x);
+        }
+        (of_weight, of_bias)
+    }
+
+    /// The frame of a sequence at a step.
+    fn frame(&self, step: usize, length: usize) -> usize {
+        if self.backward { length - 1 - step } else { step }
+    }
+
+    /// The transposed weights, their rows in [`PARTS`] parts of one length.
+    fn transposed(&self, weight: &[f32]) -> Panels {
+        let (hidden, part) = (self.hidden, self.hidden.div_ceil(PARTS));
+        let mut transposed = vec![0.0; PARTS * part * 3 * hidden];
+        for (unit, row) in transposed.chunks_mut(3 * hidden).take(hidden).enumerate() {
+            row.iter_mut().enumerate().for_each(|(gate, value)| *value = weight[gate * hidden + unit]);
+        }
+        Panels::new(&transposed, None, (PARTS, part, 3 * hidden))
+    }
+}
+
+/// `h` one step on. `x` is `[3, hidden]`, `s` `[3, width]`.
+fn forward(x: &[f32], (s, width): (&[f32], usize), h: &mut [f32]) {
+    let n = h.len();
+    let (x0, x1, x2) = (&x[..n], &x[n..][..n], &x[2 * n..][..n]);
+    let (s0, s1, s2) = (&s[..n], &s[width..][..n], &s[2 * width..][..n]);
+    dispatch(
+        #[inline(always)]
+        || {
+            for u in 0..n {
+                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
+                let new = tanh(x2[u] + reset * s2[u]);
+                h[u] = (h[u] - new) * keep + new;
+            }
+        },
+    );
+}
+
+/// What a step went by, and the gradient of its output.
+struct Values<'a> {
+    x: &'a [f32],
+    s: &'a [f32],
+    width: usize,
+    h: &'a [f32],
+    of_y: &'a [f32],
+}
+
+/// From the gradient of the state after a step, without that of the step's output, to the part of that before it that does
+/// not go through the weights, and to those of `x` and `s`, `[3, hidden]`.
+fn backward(values: &Values, of_h: &mut [f32], of_x: &mut [f32], of_s: &mut [f32]) {
+    let n = of_h.len();
+    let Values { x, s, width, h, of_y } = *values;
+    let (x0, x1, x2) = (&x[..n], &x[n..][..n], &x[2 * n..][..n]);
+    let (s0, s1, s2) = (&s[..n], &s[width..][..n], &s[2 * width..][..n]);
+    let (h, of_y) = (&h[..n], &of_y[..n]);
+    let (of_x0, rest) = of_x.split_at_mut(n);
+    let (of_x1, of_x2) = rest.split_at_mut(n);
+    let (of_s0, rest) = of_s.split_at_mut(n);
+    let (of_s1, of_s2) = rest.split_at_mut(n);
+    let (of_x2, of_s2) = (&mut of_x2[..n], &mut of_s2[..n]);
+    dispatch(
+        #[inline(always)]
+        || {
+            for u in 0..n {
+                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
+                let new = tanh(x2[u] + reset * s2[u]);
+                let of = of_h[u] + of_y[u];
+                let of_new = of * (1.0 - keep) * (1.0 - new * new);
+                let of_keep = of * (h[u] - new) * keep * (1.0 - keep);
+                let of_reset = of_new * s2[u] * reset * (1.0 - reset);
+                (of_x0[u], of_x1[u], of_x2[u]) = (of_reset, of_keep, of_new);
+                (of_s0[u], of_s1[u], of_s2[u]) = (of_reset, of_keep, of_new * reset);
+                of_h[u] = of * keep;
+            }
+        },
+    );
+}
