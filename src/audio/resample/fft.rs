@@ -73,7 +73,8 @@ impl Blocks {
     fn process(&mut self, block: &[f32], output: &mut Vec<f32>) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| failed(self.block_in, error);
         let source = InterleavedSlice::new(block, 1, self.block_in).map_err(|error| failed(&error))?;
-        let mut target = InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
+        let mut target =
+            InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
         self.fft.process_into_buffer(&source, &mut target, None).map_err(|error| failed(&error))?;
         output.extend_from_slice(&self.output[self.skip..]);
         self.skip = 0;
