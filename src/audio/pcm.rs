@@ -102,9 +102,11 @@ impl<R: Read> Blocks for Pcm<R> {
         let frame_bytes = self.mixer.n_channels * usize::from(self.format.bytes());
         let n_left = self.declared.map_or(u64::MAX, |(declared, _)| declared - self.n_frames);
         let n_wanted = usize::try_from(n_left).unwrap_or(usize::MAX).min(self.part.len() / frame_bytes) * frame_bytes;
+        if n_wanted == 0 {
+            return self.end(frame_bytes);
+        }
         while self.n_over < frame_bytes {
-            // Nothing is wanted after the last sample.
-            match read_some(&mut self.reader, &mut self.part[self.n_over..n_wanted.max(self.n_over)])? {
+            match read_some(&mut self.reader, &mut self.part[self.n_over..n_wanted])? {
                 0 => return self.end(frame_bytes),
                 n => self.n_over += n,
             }
