@@ -84,9 +84,8 @@ pub(super) fn open(mut file: File, options: &ReadOptions) -> Result<Box<dyn Bloc
 }
 
 /// A stream, whose format is told by its first bytes.
-#[cfg_attr(not(feature = "symphonia"), allow(unused_mut))]
 pub(super) fn read(
-    mut reader: impl Read + Send + 'static,
+    reader: impl Read + Send + 'static,
     options: &ReadOptions,
 ) -> Result<Box<dyn Blocks + Send>, Failure> {
     #[cfg(feature = "symphonia")]
