@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clipwise::audio::{AudioReason, Channels, ReadOptions, Waveform};
+use clipwise::audio::{AudioReader, AudioReason, Channels, ReadOptions, Waveform};
 use clipwise::{Error, Result};
 
 fn golden(name: &str) -> PathBuf {
@@ -195,6 +195,144 @@ fn a_damaged_file_is_not_patched_up() {
     }
 }
 
+/// A stream that gives at most 1000 bytes at a time, and cannot go back.
+struct Stream(std::io::Cursor<Vec<u8>>);
+
+impl std::io::Read for Stream {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = buffer.len().min(1_000);
+        std::io::Read::read(&mut self.0, &mut buffer[..n])
+    }
+}
+
+fn stream(bytes: &[u8]) -> Result<AudioReader> {
+    AudioReader::read(Stream(std::io::Cursor::new(bytes.to_vec())))
+}
+
+#[test]
+fn the_blocks_of_a_reader_are_the_file() {
+    for name in FILES {
+        let whole = Waveform::open(golden(&format!("decode_{name}"))).unwrap();
+        let mut from_file = AudioReader::open(golden(&format!("decode_{name}"))).unwrap();
+        // Of a stream the end is not seen beforehand, and some files do not tell their length.
+        let n = whole.n_samples() as u64;
+        let unknown = name.contains("no_info") || name.contains("fragmented");
+        assert_eq!(from_file.declared_length(), (!unknown).then_some(n), "{name}");
+        let mut largest = 0;
+        let mut samples = Vec::new();
+        for block in &mut from_file {
+            let block = block.unwrap();
+            largest = largest.max(block.len());
+            samples.extend(block);
+        }
+        assert!(largest <= 20_000 && from_file.skipped().is_empty(), "{name}: {largest}");
+        assert_eq!((from_file.samples_read(), &samples), (n, &whole.samples), "{name}");
+        assert_eq!(stream(&file(name)).unwrap().into_waveform().unwrap(), whole, "{name}");
+        let at_16k = stream(&file(name)).unwrap().resampled(16_000).unwrap().into_waveform().unwrap();
+        assert_eq!(at_16k, whole.resample(16_000).unwrap(), "{name}");
+    }
+    // What is there of a file that is cut short comes before the error.
+    for name in FILES.into_iter().filter(|name| !name.ends_with("m4a") || *name == "stereo.m4a") {
+        let (whole, bytes) = (read(&file(name)).unwrap(), file(name));
+        let mut samples = Vec::new();
+        let mut failure = None;
+        for block in stream(&bytes[..bytes.len() * 3 / 4 - 1]).unwrap() {
+            match block {
+                Ok(block) => samples.extend(block),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let message = failure.unwrap().to_string();
+        assert!(message.contains("cut short"), "{name}: {message}");
+        assert!(samples.len() > whole.n_samples() / 4 && whole.samples.starts_with(&samples), "{name}");
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
+    for name in FILES {
+        let (whole, mut bytes) = (read(&file(name)).unwrap(), file(name));
+        // Long enough for every decoder to notice, short enough to leave most of the file.
+        let at = bytes.len() / 2;
+        let is_mpeg = name.ends_with("mp3") || name.ends_with("m4a");
+        let n_damaged = if name.ends_with("flac") || name.ends_with("oga") { 8 } else { 60 };
+        let alac = name.starts_with("alac");
+        bytes[at..at + n_damaged].fill(if alac { 0xFF } else { 0x5A });
+        let strict = read(&bytes);
+        let mut reader = stream(&bytes).unwrap();
+        let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
+        assert_eq!(samples.len(), whole.n_samples(), "{name}");
+        // In MPEG only the headers of frames are sure to be noticed.
+        if is_mpeg && reader.skipped().is_empty() {
+            assert_eq!(strict.unwrap().samples, samples, "{name}");
+            continue;
+        }
+        assert!(strict.is_err(), "{name}");
+        let [skipped] = reader.skipped() else { panic!("{name}: {:?}", reader.skipped()) };
+        println!("{name}: {skipped:?}");
+        let (index, end) = (skipped.index as usize, (skipped.index + skipped.n_samples) as usize);
+        assert!(index > whole.n_samples() / 5 && end < whole.n_samples() * 9 / 10 && skipped.n_packets > 0);
+        assert_eq!(skipped.seconds, index as f64 / f64::from(whole.sample_rate));
+        assert_eq!(samples[..index], whole.samples[..index], "{name}");
+        assert!(samples[index..end].iter().all(|&x| x == 0.0), "{name}");
+        // A frame of MP3 leans on the two before it.
+        let sound = if is_mpeg { end + 3 * 1152 } else { end };
+        assert!(sound < samples.len() && samples[sound..] == whole.samples[sound..], "{name}");
+        // As an option of `Waveform`.
+        let options = ReadOptions { skip_damage: true, ..ReadOptions::default() };
+        assert_eq!(Waveform::read_with(&bytes[..], &options).unwrap().samples, samples);
+    }
+    // A lost page, and one whose samples would be hours.
+    let ogg = file("vorbis_mono.ogg");
+    let whole = read(&ogg).unwrap();
+    let pages: Vec<usize> = (0..ogg.len() - 4).filter(|&at| &ogg[at..at + 4] == b"OggS").collect();
+    let mut reader = stream(&[&ogg[..pages[3]], &ogg[pages[4]..]].concat()).unwrap();
+    let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
+    assert_eq!(samples.len(), whole.n_samples());
+    assert!(reader.skipped().len() == 1 && reader.skipped()[0].n_samples > 0, "{:?}", reader.skipped());
+    let mut far = ogg.clone();
+    far[pages[4] + 6..pages[4] + 14].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    let mut far = [&far[..pages[3]], &far[pages[4]..]].concat();
+    seal(&mut far);
+    let failure = stream(&far).unwrap().find_map(Result::err).unwrap().to_string();
+    assert!(failure.contains("samples are missing"), "{failure}");
+    // Frames of MP3 that are lost are told by their number, bytes between them by their being none.
+    let mp3 = file("no_info.mp3");
+    let whole = read(&mp3).unwrap();
+    let mut reader = stream(&[&mp3[..216 * 5], b"junk", &mp3[216 * 5..]].concat()).unwrap();
+    let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
+    assert_eq!(samples, whole.samples);
+    let [skipped] = reader.skipped() else { panic!("{:?}", reader.skipped()) };
+    assert_eq!((skipped.index, skipped.n_samples, skipped.n_packets), (5 * 1152, 0, 0));
+    let mut lost = mp3.clone();
+    lost[216 * 5..216 * 7].fill(0x5A);
+    let mut reader = stream(&lost).unwrap();
+    let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
+    assert_eq!(samples.len(), whole.n_samples());
+    assert!(reader.skipped()[0].index == 5 * 1152 && reader.skipped()[0].n_samples >= 2 * 1152);
+}
+
+#[test]
+fn a_reader_that_fails_is_not_a_short_file() {
+    struct Failing(std::io::Cursor<Vec<u8>>);
+    impl std::io::Read for Failing {
+        fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+            match std::io::Read::read(&mut self.0, buffer)? {
+                0 if !buffer.is_empty() => Err(std::io::Error::other("the cable is out")),
+                n => Ok(n),
+            }
+        }
+    }
+    for name in FILES {
+        for n in [3, 2] {
+            let bytes = file(name);
+            let part = Failing(std::io::Cursor::new(bytes[..bytes.len() * n / 4].to_vec()));
+            let failure = AudioReader::read(part).and_then(AudioReader::into_waveform).unwrap_err();
+            assert!(matches!(failure, Error::Io { action: "read", .. }), "{name}: {failure}");
+        }
+    }
+}
+
 #[test]
 fn tags_around_mp3_are_stepped_over() {
     let bare = file("no_info.mp3");
@@ -351,6 +489,15 @@ fn no_bytes_make_it_panic() {
                 }
                 Err(Error::Audio { .. }) => n_refused += 1,
                 Err(other) => panic!("{name}: {other:?}"),
+            }
+            if let Ok(reader) = stream(&bytes) {
+                for block in reader {
+                    match block {
+                        Ok(block) => assert!(!block.is_empty() && block.iter().all(|x| x.is_finite())),
+                        Err(Error::Audio { .. }) => {}
+                        Err(other) => panic!("{name}: {other:?}"),
+                    }
+                }
             }
             slowest = slowest.max(one.elapsed());
         }

@@ -2,33 +2,34 @@
 //!
 //! `symphonia` is made for players, which rather skip than stop: a page with a wrong checksum, a lost frame or a file
 //! that ends early are only logged, the encoder's delay in MPEG-4 files is left in, and the length of an MP3 file
-//! without a header is guessed. So the structure around the packets is checked here first, one file a format, and
-//! after decoding the samples are counted. The file lies in memory as a whole; beyond that, memory grows with what is
-//! really decoded, which is bounded by the file's size ([`MAX_EXPANSION`]).
+//! without a header is guessed. So the structure around the packets is checked here, one file a format: pages of Ogg
+//! and frames of MP3 are taken apart here, those of FLAC and MPEG-4 by `symphonia`. Packets are decoded one by one into a
+//! [`Sink`], which counts, and skips damage where that is wanted. Memory does not grow with the length, but for the
+//! tables of MPEG-4; what a file may decode to is bounded by its size ([`MAX_EXPANSION`]).
 
+mod flac;
+mod input;
 mod mp3;
 mod mp4;
 mod ogg;
+mod sink;
 
-use std::io::{Cursor, ErrorKind};
+use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Symphonia;
 use symphonia::core::formats::probe::Hint;
 use symphonia::core::formats::{FormatOptions, FormatReader, Track};
-use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
+use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
+use symphonia::core::packet::Packet;
 
-use super::wav::Failure;
-use super::{AudioReason, Channels, MAX_CHANNELS, MAX_SAMPLE_RATE, Waveform};
-
-/// Samples per channel that a byte of a file may become, where they are more than [`MAX_EXPANDED`]. Digital silence in
-/// FLAC makes some 400; a crafted file could make 10000 a byte.
-const MAX_EXPANSION: usize = 1024;
-
-/// 256 MiB of samples.
-const MAX_EXPANDED: usize = 1 << 26;
+use super::source::{Blocks, Failure};
+use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, ReadOptions, Skipped};
+pub(super) use input::Input;
+use input::Watch;
+use sink::Sink;
 
 /// A format by its first bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,66 +57,104 @@ impl Container {
     }
 }
 
-/// Decodes a whole file.
+/// The packets of a format.
+trait Demux: Send {
+    /// Decodes some more into the sink. False at the end, when the whole was as declared.
+    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure>;
+
+    /// Samples that the file declares.
+    fn declared(&self) -> Option<u64>;
+}
+
+/// A file that is decoded block by block.
+struct Decoded {
+    demux: Box<dyn Demux>,
+    sink: Sink,
+    sample_rate: u32,
+    watch: Watch,
+    is_ended: bool,
+}
+
+/// Opens a file and decodes its first samples.
+pub(super) fn open(
+    mut input: Input,
+    container: Container,
+    options: &ReadOptions,
+) -> Result<Box<dyn Blocks + Send>, Failure> {
+    let watch = Watch::new(&mut input)?;
+    let mut sink = Sink::new(options, watch.clone());
+    let demux = guarded(&watch, || demux(input, container, &watch, &mut sink))?;
+    let mut decoded = Decoded { demux, sink, sample_rate: 0, watch, is_ended: false };
+    while decoded.sink.n_ready() == 0 && !decoded.is_ended {
+        decoded.advance()?;
+    }
+    match decoded.sink.format {
+        Some((sample_rate, _)) if decoded.sink.n_ready() > 0 => decoded.sample_rate = sample_rate,
+        _ => return Err(AudioReason::NoSamples.into()),
+    }
+    Ok(Box::new(decoded))
+}
+
+fn demux(input: Input, container: Container, watch: &Watch, sink: &mut Sink) -> Result<Box<dyn Demux>, Failure> {
+    Ok(match container {
+        Container::Ogg => Box::new(ogg::Ogg::open(input, watch)?),
+        Container::Flac => Box::new(flac::Flac::open(input.into_read(watch), sink)?),
+        Container::Mp3 => Box::new(mp3::Mp3::open(input.into_read(watch), 0, sink)?),
+        Container::Mp4 => Box::new(mp4::Mp4::open(input, watch, sink)?),
+        Container::Tagged => {
+            let (n_tag, audio) = mp3::after_id3(input.into_read(watch))?;
+            match audio {
+                (start, audio) if start.starts_with(b"fLaC") => Box::new(flac::Flac::open(audio, sink)?),
+                (_, audio) => Box::new(mp3::Mp3::open(audio, n_tag, sink)?),
+            }
+        }
+    })
+}
+
+/// Runs a part of the decoder.
 ///
 /// `symphonia` 0.6 panics on some crafted files, for one on fragments of MPEG-4 whose sizes overflow where overflow is
-/// checked. Everything that a panic leaves behind is thrown away here, so it becomes an error like any other damage.
-pub(super) fn decode(bytes: &[u8], container: Container, channels: Channels) -> Result<Waveform, Failure> {
-    std::panic::catch_unwind(|| decode_unguarded(bytes, container, channels))
-        .unwrap_or_else(|_| Err(malformed("the decoder broke down on it")))
+/// checked. Nothing that a panic leaves behind is used again, so it becomes an error like any other damage.
+fn guarded<T>(watch: &Watch, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+    let result =
+        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("the decoder broke down on it")));
+    // A file that cannot be read on looks like one that ends, to the decoder.
+    watch.failure().map_or(result, |error| Err(error.into()))
 }
 
-fn decode_unguarded(bytes: &[u8], container: Container, channels: Channels) -> Result<Waveform, Failure> {
-    let mut sink = Sink::new(channels, bytes.len());
-    match container {
-        Container::Ogg => ogg::decode(bytes, &mut sink)?,
-        Container::Flac => flac(bytes, &mut sink)?,
-        Container::Mp3 => mp3::decode(bytes, &mut sink)?,
-        Container::Mp4 => mp4::decode(bytes, &mut sink)?,
-        Container::Tagged => {
-            let audio = &bytes[mp3::id3_bytes(bytes).min(bytes.len())..];
-            if audio.starts_with(b"fLaC") { flac(audio, &mut sink)? } else { mp3::decode(bytes, &mut sink)? }
+impl Decoded {
+    fn advance(&mut self) -> Result<(), Failure> {
+        let result = guarded(&self.watch, || self.demux.advance(&mut self.sink));
+        self.is_ended = !matches!(result, Ok(true));
+        if self.is_ended {
+            self.sink.release();
         }
-    }
-    match sink.format {
-        Some((sample_rate, _)) if !sink.samples.is_empty() => Ok(Waveform::new(sink.samples, sample_rate)),
-        _ => Err(AudioReason::NoSamples.into()),
+        result.map(drop)
     }
 }
 
-/// Decodes a FLAC stream, which may be followed by an ID3v1 tag.
-fn flac(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
-    let bytes = &bytes[..bytes.len() - mp3::id3v1_bytes(bytes)];
-    let mut reader = probe(bytes, "flac")?;
-    let track = reader.tracks().first().cloned().ok_or_else(|| malformed("there is no audio track"))?;
-    let declared = track.num_frames;
-    let mut decoder = decoder(&track)?;
-    loop {
-        let packet = match reader.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(error) if is_end(&error) => break,
-            Err(error) => return Err(sink.damaged(&error)),
-        };
-        // The reader steps over what it cannot make out.
-        if packet.pts.get() != sink.n_decoded as i64 {
-            let detail = format!("the next whole frame begins at sample {}", packet.pts.get());
-            return Err(AudioReason::Damaged { index: sink.n_decoded, detail }.into());
+impl Blocks for Decoded {
+    fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    fn declared(&self) -> Option<u64> {
+        self.demux.declared()
+    }
+
+    fn next(&mut self, output: &mut Vec<f32>) -> Result<bool, Failure> {
+        let mut result = Ok(());
+        while self.sink.n_ready() == 0 && !self.is_ended && result.is_ok() {
+            result = self.advance();
         }
-        sink.decode(decoder.as_mut(), &packet)?;
+        let n = self.sink.n_ready();
+        self.sink.give(output);
+        result.map(|()| n > 0)
     }
-    let found = sink.n_decoded;
-    match declared {
-        Some(declared) if found < declared => return Err(AudioReason::Truncated { declared, found }.into()),
-        Some(declared) if found > declared => {
-            return Err(malformed(format!("the header declares {declared} samples per channel, {found} are there")));
-        }
-        _ => {}
+
+    fn skipped(&self) -> &[Skipped] {
+        self.sink.skipped()
     }
-    if decoder.finalize().verify_ok == Some(false) {
-        return Err(malformed("the samples do not have the MD5 sum that the header states"));
-    }
-    Ok(())
 }
 
 fn malformed(detail: impl Into<String>) -> Failure {
@@ -128,8 +167,8 @@ fn is_end(error: &Symphonia) -> bool {
 }
 
 /// Opens a container whose format is known.
-fn probe<'a>(bytes: &'a [u8], extension: &str) -> Result<Box<dyn FormatReader + 'a>, Failure> {
-    let stream = MediaSourceStream::new(Box::new(Cursor::new(bytes)), MediaSourceStreamOptions::default());
+fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn FormatReader>, Failure> {
+    let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
     let mut hint = Hint::new();
     hint.with_extension(extension);
     let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
@@ -176,106 +215,41 @@ fn check_format(rate: Option<u32>, n_channels: Option<usize>) -> Result<(), Fail
     }
 }
 
-/// Takes decoded buffers, makes one channel of them, and counts.
-struct Sink {
-    channels: Channels,
-    samples: Vec<f32>,
-    /// Samples per channel that come before the audio: the delay of the encoder.
-    skip: u64,
-    /// Samples per channel decoded, those in `skip` among them.
-    n_decoded: u64,
-    /// Rate and number of channels.
-    format: Option<(u32, usize)>,
-    n_bytes: usize,
-    interleaved: Vec<f32>,
+/// The packets of a track of a container that `symphonia` takes apart.
+struct Packets {
+    reader: Box<dyn FormatReader>,
+    decoder: Box<dyn AudioDecoder>,
+    track_id: u32,
 }
 
-impl Sink {
-    fn new(channels: Channels, n_bytes: usize) -> Self {
-        let (samples, interleaved) = (Vec::new(), Vec::new());
-        Self { channels, samples, skip: 0, n_decoded: 0, format: None, n_bytes, interleaved }
-    }
+/// What comes next in a container.
+enum Next {
+    Packet(Packet),
+    End,
+    /// The bytes were at an end within a packet.
+    Cut,
+}
 
-    /// Decodes a packet and takes what it holds.
-    fn decode(
-        &mut self,
-        decoder: &mut dyn AudioDecoder,
-        packet: &symphonia::core::packet::Packet,
-    ) -> Result<(), Failure> {
-        match decoder.decode(packet) {
-            Ok(buffer) => self.take(&buffer),
-            Err(Symphonia::Unsupported(what)) => Err(AudioReason::Codec(what.into()).into()),
-            Err(error) => Err(self.damaged(&error)),
-        }
-    }
-
-    /// The error for a packet that cannot be read or decoded.
-    fn damaged(&self, error: &Symphonia) -> Failure {
-        AudioReason::Damaged { index: self.n_kept(), detail: detail(error) }.into()
-    }
-
-    /// Samples per channel so far, without those that are skipped.
-    fn n_kept(&self) -> u64 {
-        self.n_decoded.saturating_sub(self.skip)
-    }
-
-    /// States rate and channels, which must stay as they are.
-    fn set_format(&mut self, rate: u32, n_channels: usize) -> Result<(), Failure> {
-        match self.format {
-            Some(format) if format == (rate, n_channels) => return Ok(()),
-            Some(before) => {
-                let name = |(rate, n_channels)| format!("{rate} Hz, {n_channels} channels");
-                let (before, after) = (name(before), name((rate, n_channels)));
-                return Err(AudioReason::FormatChange { index: self.n_kept(), before, after }.into());
+impl Packets {
+    /// The next packet of the track. Of the others, only the sizes are told to `other`.
+    fn next(&mut self, sink: &Sink, mut seen: impl FnMut(&Packet) -> Result<(), Failure>) -> Result<Next, Failure> {
+        loop {
+            match self.reader.next_packet() {
+                Ok(Some(packet)) => {
+                    seen(&packet)?;
+                    if packet.track_id == self.track_id {
+                        return Ok(Next::Packet(packet));
+                    }
+                }
+                Ok(None) => return Ok(Next::End),
+                Err(error) if is_end(&error) => return Ok(Next::Cut),
+                Err(error) => return Err(sink.damaged(detail(&error))),
             }
-            None => {}
         }
-        check_format(Some(rate), Some(n_channels))?;
-        if let Channels::One(channel) = self.channels
-            && channel >= n_channels
-        {
-            return Err(AudioReason::NoSuchChannel { channel, count: n_channels as u16 }.into());
-        }
-        self.format = Some((rate, n_channels));
-        Ok(())
     }
 
-    fn take(&mut self, buffer: &GenericAudioBufferRef<'_>) -> Result<(), Failure> {
-        if buffer.frames() == 0 {
-            return Ok(());
-        }
-        let n_channels = buffer.num_planes();
-        self.set_format(buffer.spec().rate(), n_channels)?;
-        buffer.copy_to_vec_interleaved(&mut self.interleaved);
-        let n_skipped = self.skip.saturating_sub(self.n_decoded).min(buffer.frames() as u64) as usize;
-        self.n_decoded += buffer.frames() as u64;
-        let n_kept = buffer.frames() - n_skipped;
-        let limit = MAX_EXPANDED.max(self.n_bytes.saturating_mul(MAX_EXPANSION));
-        if n_kept > limit - self.samples.len() {
-            return Err(AudioReason::Expands { n_bytes: self.n_bytes as u64, limit: limit as u64 }.into());
-        }
-
-        let (first, end) = match self.channels {
-            Channels::Mean => (0, n_channels),
-            Channels::One(channel) => (channel, channel + 1),
-        };
-        let scale = 1.0 / (end - first) as f64;
-        self.samples.reserve(n_kept);
-        for frame in self.interleaved.chunks_exact(n_channels).skip(n_skipped) {
-            // In f64 the sum of finite floats is finite.
-            let sum: f64 = frame[first..end].iter().map(|&sample| f64::from(sample)).sum();
-            if !sum.is_finite() {
-                let at = frame[first..end].iter().position(|sample| !sample.is_finite()).unwrap_or(0);
-                let index = self.samples.len() as u64;
-                return Err(AudioReason::NonFinite { index, channel: first + at, value: frame[first + at] }.into());
-            }
-            self.samples.push((sum * scale) as f32);
-        }
-        Ok(())
-    }
-
-    /// Keeps the first `n` samples: the rest is the encoder's padding.
-    fn keep(&mut self, n: u64) {
-        self.samples.truncate(usize::try_from(n).unwrap_or(usize::MAX));
+    /// Decodes a packet, which should become `n_samples`.
+    fn decode(&mut self, packet: &Packet, n_samples: u64, sink: &mut Sink) -> Result<(), Failure> {
+        sink.decode(self.decoder.as_mut(), packet, n_samples)
     }
 }

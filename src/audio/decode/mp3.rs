@@ -1,101 +1,265 @@
 //! MP3: frames one after the other, tags before and after them.
 //!
 //! There is no checksum over the audio, and a length only where the encoder wrote one into the first frame, which is
-//! then silent (Xing, LAME, VBRI). The frames are found here, so nothing is skipped on the way, and given to the
-//! decoder one by one.
+//! then silent (Xing, LAME, VBRI). The frames are found here, so nothing is skipped unseen, and given to the decoder one
+//! by one.
 
-use symphonia::core::codecs::audio::AudioCodecParameters;
+use std::io::{self, Cursor, Read};
+
 use symphonia::core::codecs::audio::well_known::CODEC_ID_MP3;
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder};
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
-use super::{Sink, decoder_for, malformed};
+use super::{Demux, Sink, decoder_for, malformed};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::{Failure, read_up_to};
 
 /// Samples by which every decoder is late.
 const DECODER_DELAY: u64 = 529;
 
-pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
-    let end = bytes.len() - trailing_bytes(bytes);
-    let mut at = id3_bytes(bytes);
-    if at >= end {
-        return Err(malformed("the file ends within or after its ID3 tag"));
+/// So many bytes after a frame are looked at before it is decoded, so that the end of the file is seen, and tags there.
+const LOOKAHEAD: usize = 1 << 16;
+
+/// The longest tag after the last frame: there are covers in some. And how often one is looked for.
+const MAX_TAG: usize = 1 << 24;
+const MAX_SOUGHT: u32 = 8;
+
+pub(super) struct Mp3 {
+    bytes: Box<dyn Read + Send>,
+    /// Bytes of frames not decoded yet, from `at` on; what is after the last frame is cut off.
+    window: Vec<u8>,
+    at: usize,
+    /// Where in the file `window` begins.
+    place: usize,
+    is_ended: bool,
+    decoder: Box<dyn AudioDecoder>,
+    first: Frame,
+    info: Info,
+    delay: Option<u64>,
+    /// Frames decoded or skipped, and the bytes of all so far.
+    n_frames: u64,
+    n_bytes: u64,
+    /// How often a tag was looked for.
+    n_sought: u32,
+}
+
+impl Mp3 {
+    /// `place` is where in the file the bytes begin.
+    pub(super) fn open(bytes: Box<dyn Read + Send>, place: usize, sink: &mut Sink) -> Result<Self, Failure> {
+        let mut params = AudioCodecParameters::new();
+        params.for_codec(CODEC_ID_MP3);
+        let mut mp3 = Self {
+            bytes,
+            window: Vec::new(),
+            at: 0,
+            place,
+            is_ended: false,
+            decoder: decoder_for(&params)?,
+            first: Frame::default(),
+            info: Info::default(),
+            delay: None,
+            n_frames: 0,
+            n_bytes: 0,
+            n_sought: 0,
+        };
+        mp3.read_on(LOOKAHEAD)?;
+        if mp3.window.is_empty() {
+            return Err(malformed("the file ends within or after its ID3 tag"));
+        }
+        // Some programs fill up the space after a tag.
+        while mp3.window[mp3.at..].first() == Some(&0) {
+            mp3.at += mp3.window[mp3.at..].iter().take_while(|&&byte| byte == 0).count();
+            mp3.read_on(LOOKAHEAD)?;
+        }
+        mp3.first = match Frame::read(&mp3.window[mp3.at..]) {
+            Some(first) => first?,
+            None => return Err(malformed(format!("there is no MPEG frame at byte {}", mp3.place + mp3.at))),
+        };
+        let first = &mp3.first;
+        let frame = mp3.window.get(mp3.at..mp3.at + first.n_bytes);
+        mp3.info = frame.and_then(|frame| Info::read(frame, first)).unwrap_or_default();
+        sink.set_format(first.sample_rate, first.n_channels)?;
+        mp3.delay = mp3.info.delay.map(|delay| delay + DECODER_DELAY);
+        sink.skip = mp3.delay.unwrap_or(0);
+        if mp3.info.n_frames.is_some() {
+            sink.hold = mp3.padding() as usize;
+        }
+        if mp3.info.is_there {
+            mp3.at += mp3.first.n_bytes;
+            mp3.n_bytes += mp3.first.n_bytes as u64;
+        }
+        Ok(mp3)
     }
-    // Some programs fill up the space after a tag.
-    at += bytes[at..end].iter().take_while(|&&byte| byte == 0).count();
-    let audio = &bytes[at..end];
 
-    let first = match Frame::read(audio) {
-        Some(first) => first?,
-        None => return Err(malformed(format!("there is no MPEG frame at byte {at}"))),
-    };
-    let info = audio.get(..first.n_bytes).and_then(|frame| Info::read(frame, &first)).unwrap_or_default();
-    sink.set_format(first.sample_rate, first.n_channels)?;
-    let delay = info.delay.map(|delay| delay + DECODER_DELAY);
-    sink.skip = delay.unwrap_or(0);
-    let mut params = AudioCodecParameters::new();
-    params.for_codec(CODEC_ID_MP3).with_sample_rate(first.sample_rate);
-    let mut decoder = decoder_for(&params)?;
+    /// Samples at the end of the frames declared that are not audio.
+    fn padding(&self) -> u64 {
+        self.delay.map_or(0, |_| self.info.padding.saturating_sub(DECODER_DELAY))
+    }
 
-    let (mut offset, mut n_frames, mut cut) = (if info.is_there { first.n_bytes } else { 0 }, 0_u64, None);
-    while offset < audio.len() {
-        let place = at + offset;
-        let frame = match Frame::read(&audio[offset..]) {
-            Some(frame) => frame?,
-            None if audio.len() - offset < 4 => {
-                cut = Some(place);
+    /// Reads until `n` bytes are there from `at` on, or the file is at its end.
+    fn read_on(&mut self, n: usize) -> Result<(), Failure> {
+        if self.is_ended || self.window.len() - self.at >= n {
+            return Ok(());
+        }
+        self.window.drain(..self.at);
+        self.place += self.at;
+        self.at = 0;
+        let n_before = self.window.len();
+        self.window.resize(n + LOOKAHEAD, 0);
+        let n_read = read_up_to(&mut self.bytes, &mut self.window[n_before..])?;
+        self.window.truncate(n_before + n_read);
+        if self.window.len() < n + LOOKAHEAD {
+            self.is_ended = true;
+            let n_after = trailing_bytes(&self.window);
+            self.window.truncate(self.window.len() - n_after);
+        }
+        Ok(())
+    }
+
+    /// At bytes that are no frame: whether they are a tag at the end of the file, which is then cut off.
+    fn is_tag(&mut self) -> Result<bool, Failure> {
+        if self.n_sought == MAX_SOUGHT {
+            return Ok(false);
+        }
+        self.n_sought += 1;
+        self.read_on(MAX_TAG)?;
+        Ok(self.is_ended && self.at >= self.window.len())
+    }
+
+    /// Goes on to the next two frames in a row that are like the first, and skips what is before them.
+    fn resync(&mut self, sink: &mut Sink, detail: String) -> Result<(), Failure> {
+        let mut n_lost = 0;
+        loop {
+            self.read_on(LOOKAHEAD)?;
+            let rest = &self.window[self.at..];
+            let alike = |at: usize| match rest.get(at..).and_then(Frame::read) {
+                Some(Ok(frame)) => {
+                    let is_alike =
+                        (frame.sample_rate, frame.n_channels) == (self.first.sample_rate, self.first.n_channels);
+                    is_alike.then_some(at + frame.n_bytes)
+                }
+                _ => None,
+            };
+            let is_frame = |at: usize| alike(at).is_some_and(|next| next == rest.len() || alike(next).is_some());
+            // The last frame that can be seen as a whole may be one byte before the middle.
+            let n_sought = if self.is_ended { rest.len() } else { rest.len() / 2 };
+            let found = (1..n_sought).find(|&at| is_frame(at));
+            let n = found.unwrap_or(n_sought).max(1).min(rest.len());
+            self.at += n;
+            n_lost += n;
+            if found.is_some() || self.is_ended {
                 break;
             }
-            None => {
-                let detail = format!("there is no MPEG frame at byte {place}");
-                return Err(AudioReason::Damaged { index: sink.n_kept(), detail }.into());
+        }
+        // Frames damaged in place, or bytes that do not belong there: told by their number.
+        let frame_bytes = match self.n_frames {
+            0 => self.first.n_bytes as f64,
+            n => self.n_bytes as f64 / n as f64,
+        };
+        let n_frames = (n_lost as f64 / frame_bytes).round() as u64;
+        self.n_frames += n_frames;
+        self.n_bytes += n_lost as u64;
+        sink.skip_over(n_frames * self.first.n_samples, n_frames, detail)
+    }
+
+    fn end(&mut self, sink: &mut Sink, cut: Option<usize>) -> Result<bool, Failure> {
+        if let Some(declared) = self.info.n_frames {
+            // Some encoders count the frame with the count; then the bytes that they state are all there.
+            let counts_itself =
+                self.n_frames + 1 == declared && cut.is_none() && self.info.n_bytes == Some(self.n_bytes);
+            if self.n_frames < declared && !counts_itself {
+                // What is not audio at both ends of the frames declared.
+                let around = self.delay.map_or(0, |delay| delay + self.padding());
+                let declared = (declared * self.first.n_samples).saturating_sub(around);
+                return Err(AudioReason::Truncated { declared, found: sink.n_kept().min(declared) }.into());
             }
+            // More frames: files were joined. Then the padding lies somewhere within.
+            if self.n_frames <= declared {
+                sink.drop_last(sink.hold);
+            }
+        }
+        if let Some(place) = cut {
+            let detail = format!("the file ends within the MPEG frame at byte {place}");
+            return Err(AudioReason::EndsEarly { found: sink.n_kept(), detail }.into());
+        }
+        Ok(false)
+    }
+}
+
+impl Demux for Mp3 {
+    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure> {
+        self.read_on(LOOKAHEAD)?;
+        let rest = &self.window[self.at..];
+        let place = self.place + self.at;
+        if rest.is_empty() {
+            return self.end(sink, None);
+        }
+        let frame = match Frame::read(rest) {
+            Some(Err(_)) if sink.skip_damage && self.n_frames > 0 => None,
+            Some(frame) => Some(frame?),
+            None if rest.len() < 4 => return self.end(sink, Some(place)),
+            None => None,
+        };
+        let Some(frame) = frame else {
+            if self.is_tag()? {
+                return self.end(sink, None);
+            }
+            let detail = format!("there is no MPEG frame at byte {place}");
+            if !sink.skip_damage {
+                return Err(sink.damaged(detail));
+            }
+            self.resync(sink, detail)?;
+            return Ok(true);
         };
         sink.set_format(frame.sample_rate, frame.n_channels)?;
-        let Some(data) = audio.get(offset..offset + frame.n_bytes) else {
-            cut = Some(place);
-            break;
+        let Some(data) = rest.get(..frame.n_bytes) else {
+            return self.end(sink, Some(place));
         };
         let n_before = sink.n_decoded;
         let packet = Packet::new(0, Timestamp::ZERO, Duration::from(frame.n_samples), data);
-        sink.decode(decoder.as_mut(), &packet)?;
-        if sink.n_decoded - n_before != frame.n_samples {
-            return Err(malformed(format!("the MPEG frame at byte {place} is damaged")));
+        sink.decode(self.decoder.as_mut(), &packet, frame.n_samples)?;
+        let n_missing = frame.n_samples.saturating_sub(sink.n_decoded - n_before);
+        if n_missing > 0 {
+            let detail = format!("the MPEG frame at byte {place} is damaged");
+            if !sink.skip_damage {
+                return Err(malformed(detail));
+            }
+            sink.skip_over(n_missing, 1, detail)?;
         }
-        n_frames += 1;
-        offset += frame.n_bytes;
+        self.n_frames += 1;
+        self.n_bytes += frame.n_bytes as u64;
+        self.at += frame.n_bytes;
+        Ok(true)
     }
 
-    // What is not audio at both ends of the frames declared.
-    let around = delay.map_or(0, |delay| delay + info.padding.saturating_sub(DECODER_DELAY));
-    if let Some(declared) = info.n_frames {
-        // Some encoders count the frame with the count; then the bytes that they state are all there.
-        let counts_itself = n_frames + 1 == declared && cut.is_none() && info.n_bytes == Some(audio.len() as u64);
-        if n_frames < declared && !counts_itself {
-            let declared = (declared * first.n_samples).saturating_sub(around);
-            return Err(AudioReason::Truncated { declared, found: sink.n_kept().min(declared) }.into());
-        }
-        // More frames: files were joined. Then the padding lies somewhere within.
-        if n_frames <= declared {
-            sink.keep((n_frames * first.n_samples).saturating_sub(around));
-        }
+    fn declared(&self) -> Option<u64> {
+        let around = self.delay.map_or(0, |delay| delay + self.padding());
+        Some((self.info.n_frames? * self.first.n_samples).saturating_sub(around))
     }
-    if let Some(place) = cut {
-        let detail = format!("the file ends within the MPEG frame at byte {place}");
-        return Err(AudioReason::EndsEarly { found: sink.n_kept(), detail }.into());
-    }
-    Ok(())
 }
 
-/// The length of the ID3v2 tags that `bytes` begin with, as they state it.
-pub(super) fn id3_bytes(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    while let Some(&[b'I', b'D', b'3', _, _, flags, a, b, c, d]) = bytes.get(at..).and_then(|rest| rest.first_chunk()) {
-        let n = [a, b, c, d].iter().fold(0, |n, &byte| n << 7 | usize::from(byte & 0x7F));
-        at += 10 + n + if flags & 0x10 != 0 { 10 } else { 0 };
+/// Steps over ID3v2 tags. Their length, the first bytes after them, and all that is after them.
+pub(super) fn after_id3(mut bytes: Box<dyn Read + Send>) -> io::Result<(usize, (Vec<u8>, Box<dyn Read + Send>))> {
+    let mut n_tags = 0;
+    loop {
+        let mut start = vec![0; 10];
+        let n = read_up_to(&mut bytes, &mut start)?;
+        start.truncate(n);
+        let n_tag = id3_bytes(&start);
+        if n_tag == 0 {
+            return Ok((n_tags, (start.clone(), Box::new(Cursor::new(start).chain(bytes)))));
+        }
+        io::copy(&mut (&mut bytes).take((n_tag - 10) as u64), &mut io::sink())?;
+        n_tags += n_tag;
     }
-    at
+}
+
+/// The length of the ID3v2 tag that `bytes` begin with, as it is stated; 0 if there is none.
+fn id3_bytes(bytes: &[u8]) -> usize {
+    let Some(&[b'I', b'D', b'3', _, _, flags, a, b, c, d]) = bytes.first_chunk() else { return 0 };
+    let n = [a, b, c, d].iter().fold(0, |n, &byte| n << 7 | usize::from(byte & 0x7F));
+    10 + n + if flags & 0x10 != 0 { 10 } else { 0 }
 }
 
 /// The length of the ID3v1 tag that `bytes` end in.
@@ -128,8 +292,7 @@ fn trailing_bytes(bytes: &[u8]) -> usize {
 
 /// How many of the zeros at the end of `bytes` come after the last frame.
 fn last_frame_gap(bytes: &[u8], n_zeros: usize) -> usize {
-    let mut at = id3_bytes(bytes).min(bytes.len());
-    at += bytes[at..].iter().take_while(|&&byte| byte == 0).count();
+    let mut at = bytes.iter().take_while(|&&byte| byte == 0).count();
     while let Some(Ok(frame)) = bytes.get(at..).and_then(Frame::read) {
         at += frame.n_bytes;
     }
@@ -137,6 +300,7 @@ fn last_frame_gap(bytes: &[u8], n_zeros: usize) -> usize {
 }
 
 /// A frame's header.
+#[derive(Default)]
 struct Frame {
     is_mpeg1: bool,
     sample_rate: u32,

@@ -3,115 +3,184 @@
 //! The samples that an encoder put before and after the audio are told by an edit list, which `symphonia` does not
 //! follow.
 
-use super::{Sink, decoder, is_end, malformed, probe};
+use std::io::{Read, Seek, SeekFrom};
+
+use super::input::{AtAnyPlace, Bytes, Input, Watch};
+use super::{Demux, Next, Packets, Sink, decoder, malformed, probe};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::{Failure, read_up_to};
 
-pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
-    let (boxes, cut) = boxes(bytes);
-    let Some(movie) = find(&boxes, b"moov") else {
-        return Err(malformed(cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail))));
-    };
-    let is_fragmented = boxes.iter().any(|(name, _)| name == b"moof");
-    // `symphonia` goes through as many packets as a run claims, be it a billion.
-    if n_packets_in_fragments(&boxes) > bytes.len() as u64 {
-        return Err(malformed("its fragments claim more packets than the file has bytes"));
-    }
-    let sound = Sound::read(movie)?;
-    if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
-        return Err(AudioReason::Codec(sound.codec_name()).into());
-    }
-    // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
-    let mut patched = Vec::new();
-    if let Some(&Cut { at, .. }) = cut.as_ref() {
-        patched.extend_from_slice(bytes);
-        patched[at..at + 4].fill(0);
-    }
-    let mut reader = probe(if cut.is_some() { &patched } else { bytes }, "m4a")?;
-    let track = reader.tracks().iter().find(|track| track.id == sound.track_id).cloned();
-    let track = track.ok_or_else(|| malformed("the audio track is damaged"))?;
-    let mut decoder = decoder(&track).map_err(|failure| match failure {
-        Failure::Audio(AudioReason::Codec(_)) => AudioReason::Codec(sound.codec_name()).into(),
-        failure => failure,
-    })?;
-    let rate = track.codec_params.as_ref().and_then(|params| params.audio()).and_then(|params| params.sample_rate);
-    let timescale = u64::from(sound.timescale);
-    let in_samples = |time: u64| (u128::from(time) * u128::from(rate.unwrap_or(0)) / u128::from(timescale)) as u64;
-    sink.skip = in_samples(sound.start);
-    // In fragments the length is not known beforehand.
-    let declared = in_samples(sound.end).saturating_sub(sink.skip);
+pub(super) struct Mp4 {
+    packets: Packets,
+    /// Samples from the first to the last that the edit list wants; what a fragmented file has is not known beforehand.
+    declared: Option<u64>,
+    cut: Option<String>,
+    /// Crafted tables can name the same bytes over and over.
+    n_bytes_left: u64,
+    rate: u32,
+    timescale: u32,
+}
 
-    // Crafted tables can name the same bytes over and over.
-    let mut n_bytes_left = bytes.len();
-    let mut is_cut = false;
-    loop {
-        let packet = match reader.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(error) if is_end(&error) => {
-                is_cut = true;
-                break;
+impl Mp4 {
+    pub(super) fn open(input: Input, watch: &Watch, sink: &mut Sink) -> Result<Self, Failure> {
+        let (mut bytes, n_bytes) = input.into_seekable(watch)?;
+        let (boxes, cut) = top_level(&mut *bytes, n_bytes)?;
+        let Some(movie) = boxes.iter().find(|found| &found.name == b"moov") else {
+            let no_movie = cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail));
+            return Err(malformed(no_movie));
+        };
+        // `symphonia` goes through as many packets as a run claims, be it a billion.
+        let mut n_packets = 0_u64;
+        let mut fragments = boxes.iter().filter(|found| &found.name == b"moof").peekable();
+        let is_fragmented = fragments.peek().is_some();
+        for fragment in fragments {
+            n_packets = n_packets.saturating_add(n_packets_in(&fragment.read(&mut *bytes)?));
+        }
+        if n_packets > n_bytes {
+            return Err(malformed("its fragments claim more packets than the file has bytes"));
+        }
+        let sound = Sound::read(&movie.read(&mut *bytes)?)?;
+        if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
+            return Err(AudioReason::Codec(sound.codec_name()).into());
+        }
+        bytes.seek(SeekFrom::Start(0))?;
+        // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
+        let zeros_at = cut.as_ref().map(|cut| cut.at);
+        let reader = probe(Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at }), "m4a")?;
+        let track = reader.tracks().iter().find(|track| track.id == sound.track_id).cloned();
+        let track = track.ok_or_else(|| malformed("the audio track is damaged"))?;
+        let decoder = decoder(&track).map_err(|failure| match failure {
+            Failure::Audio(AudioReason::Codec(_)) => AudioReason::Codec(sound.codec_name()).into(),
+            failure => failure,
+        })?;
+        let rate = track.codec_params.as_ref().and_then(|params| params.audio()).and_then(|params| params.sample_rate);
+        let mut mp4 = Self {
+            packets: Packets { reader, decoder, track_id: track.id },
+            declared: None,
+            cut: cut.map(|cut| cut.detail),
+            n_bytes_left: n_bytes,
+            rate: rate.unwrap_or(0),
+            timescale: sound.timescale,
+        };
+        sink.skip = mp4.in_samples(sound.start);
+        if !is_fragmented {
+            mp4.declared = Some(mp4.in_samples(sound.end).saturating_sub(sink.skip));
+        }
+        sink.limit = mp4.declared;
+        Ok(mp4)
+    }
+
+    fn in_samples(&self, time: u64) -> u64 {
+        let n = u128::from(time) * u128::from(self.rate) / u128::from(self.timescale);
+        u64::try_from(n).unwrap_or(u64::MAX)
+    }
+}
+
+impl Demux for Mp4 {
+    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure> {
+        let n_bytes_left = &mut self.n_bytes_left;
+        let counted = |packet: &symphonia::core::packet::Packet| {
+            let n_bytes = packet.data.len().max(1) as u64;
+            let left = n_bytes_left.checked_sub(n_bytes);
+            *n_bytes_left = left.ok_or_else(|| malformed("its packets take more bytes than the file has"))?;
+            Ok(())
+        };
+        let is_cut = match self.packets.next(sink, counted)? {
+            Next::Packet(packet) => {
+                let n_samples = self.in_samples(packet.dur.get());
+                self.packets.decode(&packet, n_samples, sink)?;
+                return Ok(true);
             }
-            Err(error) => return Err(sink.damaged(&error)),
+            Next::End => false,
+            Next::Cut => true,
         };
-        n_bytes_left = match n_bytes_left.checked_sub(packet.data.len().max(1)) {
-            Some(n) => n,
-            None => return Err(malformed("its packets take more bytes than the file has")),
-        };
-        if packet.track_id == track.id {
-            sink.decode(decoder.as_mut(), &packet)?;
+        let found = sink.n_kept();
+        match (self.declared, &self.cut) {
+            (Some(declared), _) if found < declared => Err(AudioReason::Truncated { declared, found }.into()),
+            (None, Some(detail)) => Err(AudioReason::EndsEarly { found, detail: detail.clone() }.into()),
+            (None, None) if is_cut => Err(malformed("a fragment refers to bytes that are not there")),
+            _ => Ok(false),
         }
     }
-    let found = sink.n_kept();
-    if is_fragmented {
-        match cut {
-            Some(Cut { detail, .. }) => return Err(AudioReason::EndsEarly { found, detail }.into()),
-            None if is_cut => return Err(malformed("a fragment refers to bytes that are not there")),
-            None => return Ok(()),
+
+    fn declared(&self) -> Option<u64> {
+        self.declared
+    }
+}
+
+/// A box of the file itself, by the place of its contents.
+struct Found {
+    name: Name,
+    start: u64,
+    n_bytes: u64,
+}
+
+impl Found {
+    /// Its contents, which are all there.
+    fn read(&self, bytes: &mut dyn Bytes) -> Result<Vec<u8>, Failure> {
+        bytes.seek(SeekFrom::Start(self.start))?;
+        let mut contents = Vec::new();
+        bytes.take(self.n_bytes).read_to_end(&mut contents)?;
+        Ok(contents)
+    }
+}
+
+/// The boxes that a file consists of, and the one that is cut short if one is.
+fn top_level(bytes: &mut dyn Bytes, n_all: u64) -> Result<(Vec<Found>, Option<Cut>), Failure> {
+    let (mut found, mut at) = (Vec::new(), 0_u64);
+    while n_all - at >= 8 {
+        bytes.seek(SeekFrom::Start(at))?;
+        let mut header = [0; 16];
+        let n = read_up_to(&mut &mut *bytes, &mut header)?;
+        let Some((name, n_header, n_bytes)) = box_header(&header[..n], n_all - at) else { break };
+        if n_bytes < n_header || n_bytes > n_all - at {
+            let name = name.escape_ascii();
+            let detail = format!("the box \"{name}\" declares {n_bytes} bytes, {} are there", n_all - at);
+            return Ok((found, Some(Cut { at, detail })));
         }
+        found.push(Found { name, start: at + n_header, n_bytes: n_bytes - n_header });
+        at += n_bytes;
     }
-    if found < declared {
-        return Err(AudioReason::Truncated { declared, found }.into());
-    }
-    sink.keep(declared);
-    Ok(())
+    Ok((found, None))
+}
+
+/// Name, length of the header, and length of the box that `bytes` begin with, of `n_rest` bytes.
+fn box_header(bytes: &[u8], n_rest: u64) -> Option<(Name, u64, u64)> {
+    let &[a, b, c, d, name @ ..] = bytes.first_chunk::<8>()?;
+    let (n_header, n_bytes) = match (u32::from_be_bytes([a, b, c, d]), bytes.get(8..).and_then(|r| r.first_chunk())) {
+        (0, _) => (8, n_rest),
+        (1, Some(&long)) => (16, u64::from_be_bytes(long)),
+        (n, _) => (8, u64::from(n)),
+    };
+    Some((name, n_header, n_bytes))
 }
 
 type Name = [u8; 4];
 
 /// A box that is cut short.
 struct Cut {
-    at: usize,
+    at: u64,
     detail: String,
 }
 
-/// The boxes that `bytes` consist of, and the one that is cut short if one is.
-fn boxes(bytes: &[u8]) -> (Vec<(Name, &[u8])>, Option<Cut>) {
+/// The whole boxes that `bytes` begin with.
+fn boxes(bytes: &[u8]) -> Vec<(Name, &[u8])> {
     let (mut found, mut rest) = (Vec::new(), bytes);
-    while let Some(&[a, b, c, d, name @ ..]) = rest.first_chunk::<8>() {
-        let (header, n_bytes) = match (u32::from_be_bytes([a, b, c, d]), rest.get(8..).and_then(|r| r.first_chunk())) {
-            (0, _) => (8, rest.len() as u64),
-            (1, Some(&long)) => (16, u64::from_be_bytes(long)),
-            (n, _) => (8, u64::from(n)),
-        };
-        if n_bytes < header || n_bytes > rest.len() as u64 {
-            let name = name.escape_ascii();
-            let detail = format!("the box \"{name}\" declares {n_bytes} bytes, {} are there", rest.len());
-            return (found, Some(Cut { at: bytes.len() - rest.len(), detail }));
+    while let Some((name, n_header, n_bytes)) = box_header(rest, rest.len() as u64) {
+        if n_bytes < n_header || n_bytes > rest.len() as u64 {
+            break;
         }
         let (this, after) = rest.split_at(n_bytes as usize);
-        found.push((name, &this[header as usize..]));
+        found.push((name, &this[n_header as usize..]));
         rest = after;
     }
-    (found, None)
+    found
 }
 
-/// How many packets the runs of all fragments claim.
-fn n_packets_in_fragments(found: &[(Name, &[u8])]) -> u64 {
-    let within = |contents, name: &'static Name| boxes(contents).0.into_iter().filter(move |(n, _)| n == name);
-    let fragments = found.iter().filter(|(name, _)| name == b"moof");
-    let tracks = fragments.flat_map(|&(_, fragment)| within(fragment, b"traf"));
-    let runs = tracks.flat_map(|(_, track)| within(track, b"trun"));
+/// How many packets the runs of a fragment claim.
+fn n_packets_in(fragment: &[u8]) -> u64 {
+    let within = |contents, name: &'static Name| boxes(contents).into_iter().filter(move |(n, _)| n == name);
+    let runs = within(fragment, b"traf").flat_map(|(_, track)| within(track, b"trun"));
     runs.filter_map(|(_, run)| u32_at(run, 4)).map(u64::from).sum()
 }
 
@@ -121,7 +190,7 @@ fn find<'a>(boxes: &[(Name, &'a [u8])], name: &Name) -> Option<&'a [u8]> {
 
 /// The contents of a box within boxes.
 fn descend<'a>(contents: &'a [u8], path: &[&Name]) -> Option<&'a [u8]> {
-    path.iter().try_fold(contents, |contents, name| find(&boxes(contents).0, name))
+    path.iter().try_fold(contents, |contents, name| find(&boxes(contents), name))
 }
 
 /// The first audio track of a movie.
@@ -137,7 +206,7 @@ struct Sound {
 
 impl Sound {
     fn read(movie: &[u8]) -> Result<Self, Failure> {
-        let tracks = boxes(movie).0.into_iter().filter(|(name, _)| name == b"trak").map(|(_, track)| track);
+        let tracks = boxes(movie).into_iter().filter(|(name, _)| name == b"trak").map(|(_, track)| track);
         let is_sound = |track: &&[u8]| {
             descend(track, &[b"mdia", b"hdlr"]).is_some_and(|handler| handler.get(8..12) == Some(&b"soun"[..]))
         };

@@ -1,135 +1,339 @@
 //! Ogg: pages of packets (RFC 3533).
 //!
 //! Every page has a checksum, a number and, as its granule position, the count of samples up to its end. All of them
-//! are checked, which `symphonia` does not do as an error. Files may be chained, one stream after the other; each link
-//! of the chain is decoded by itself.
+//! are checked. Files may be chained, one stream after the other, and other streams may lie between the pages of the
+//! first that has audio. How Vorbis and FLAC lie in packets: Vorbis I specification, A; "Ogg FLAC mapping" of Xiph.
 
-use super::{Sink, decoder, is_end, malformed, probe};
+mod page;
+
+use std::io::{Read, Seek, SeekFrom};
+
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_VORBIS};
+use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder};
+use symphonia::core::packet::Packet;
+use symphonia::core::units::{Duration, Timestamp};
+
+use self::page::{Bad, Page, Pages};
+use super::input::{Input, Watch};
+use super::{Demux, Sink, decoder_for, malformed};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::Failure;
 
-/// A run of bytes with one stream that can be decoded.
-struct Link<'a> {
-    bytes: &'a [u8],
-    /// The stream's serial number.
+/// The longest packet. Those with pictures among the headers can be long; they are not kept.
+const MAX_PACKET: usize = 1 << 24;
+
+pub(super) struct Ogg {
+    pages: Pages,
+    /// Whether the pages so far were all first pages of streams.
+    in_headers: bool,
+    /// What there is in place of audio.
+    other: &'static str,
+    link: Option<Link>,
+    /// The count on the last page of the file, and the stream that it belongs to.
+    last: Option<(u32, u64)>,
+    declared: Option<u64>,
+}
+
+/// One stream of the chain.
+struct Link {
     serial: u32,
-    /// Granule position at the end of the stream, and whether its last page is marked as such.
-    end: u64,
+    /// Number of its last page so far, and whether that is marked as the last of all.
+    number: u32,
     is_ended: bool,
-    /// Number of the stream's last page.
-    n_page: u32,
+    is_vorbis: bool,
+    /// What the decoder has to know, from the headers.
+    setup: Vec<u8>,
+    decoder: Option<Box<dyn AudioDecoder>>,
+    /// The beginning of a packet that goes on in the next page.
+    partial: Option<Vec<u8>>,
+    /// The count that the stream begins at, once a page told.
+    start: Option<u64>,
+    /// Samples given to the sink.
+    n: u64,
+    /// Damage since the last page that was counted: where among the samples that are ready, packets, and what.
+    damage: Option<(usize, u64, String)>,
 }
 
-pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
-    let mut rest = bytes;
-    let mut n_before = 0;
-    while !rest.is_empty() {
-        let (link, fault) = scan(rest, bytes.len() - rest.len())?;
-        decode_link(&link, fault, sink, &mut n_before)?;
-        rest = &rest[link.bytes.len()..];
-    }
-    Ok(())
-}
-
-/// Decodes one link; `fault` is what is wrong after its pages, if anything is.
-fn decode_link(link: &Link<'_>, fault: Option<String>, sink: &mut Sink, n_before: &mut u64) -> Result<(), Failure> {
-    let mut reader = match (probe(link.bytes, "ogg"), &fault) {
-        (Err(_), Some(detail)) => {
-            return Err(AudioReason::EndsEarly { found: sink.n_decoded, detail: detail.clone() }.into());
+impl Ogg {
+    pub(super) fn open(mut input: Input, watch: &Watch) -> Result<Self, Failure> {
+        let mut last = None;
+        if let Input::Seekable(bytes) = &mut input {
+            let mut tail = Vec::new();
+            bytes.seek(SeekFrom::Start(watch.n_bytes().saturating_sub(1 << 16)))?;
+            bytes.take(1 << 16).read_to_end(&mut tail)?;
+            bytes.seek(SeekFrom::Start(0))?;
+            last = page::last_page(&tail).and_then(|page| Some((page.serial, page.granule?)));
         }
-        (reader, _) => reader?,
-    };
-    let track = reader.tracks().iter().find(|track| track.id == link.serial).cloned();
-    let track = track.ok_or_else(|| malformed("the headers of the audio stream are damaged"))?;
-    let mut decoder = decoder(&track)?;
-    loop {
-        let packet = match reader.next_packet() {
-            Ok(Some(packet)) => packet,
-            Ok(None) => break,
-            Err(error) if is_end(&error) => break,
-            Err(error) => return Err(sink.damaged(&error)),
-        };
-        if packet.track_id == link.serial {
-            sink.decode(decoder.as_mut(), &packet)?;
+        let pages = Pages::new(input.into_read(watch));
+        Ok(Self { pages, in_headers: true, other: "no audio", link: None, last, declared: None })
+    }
+
+    /// Notes that pages are damaged or lost.
+    fn damaged(&mut self, sink: &Sink, n_packets: u64, detail: String) {
+        if let Some(link) = &mut self.link {
+            link.partial = None;
+            link.damaged(sink, n_packets, detail);
         }
     }
-    let found = sink.n_decoded - *n_before;
-    *n_before = sink.n_decoded;
-    if let Some(detail) = fault {
-        return Err(AudioReason::EndsEarly { found: sink.n_decoded, detail }.into());
-    }
-    if !link.is_ended {
-        let detail = format!("page {} is not marked as the last, and no other follows", link.n_page);
-        return Err(AudioReason::EndsEarly { found: sink.n_decoded, detail }.into());
-    }
-    let declared = link.end.saturating_sub(u64::try_from(track.start_ts.get()).unwrap_or(0));
-    if found < declared {
-        return Err(AudioReason::Truncated { declared, found }.into());
-    }
-    if found > declared {
-        return Err(malformed(format!("the last page declares {declared} samples per channel, {found} are there")));
-    }
-    Ok(())
-}
 
-/// Checks the pages of the first link of `bytes`, which stand at `offset` in the file. A file that ends within a page
-/// is a fault that is told after what is there was counted.
-fn scan(bytes: &[u8], offset: usize) -> Result<(Link<'_>, Option<String>), Failure> {
-    let mut link: Option<Link<'_>> = None;
-    let mut other = "no audio";
-    let (mut at, mut in_headers, mut fault) = (0, true, None);
-    while at < bytes.len() {
-        let place = offset + at;
-        let page = match Page::read(&bytes[at..]) {
-            Ok(page) => page,
-            Err(Bad::Short) => {
-                fault = Some(format!("the file ends within the page at byte {place}"));
-                break;
+    /// Takes a first page of a stream.
+    fn begin(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
+        if !self.in_headers {
+            match self.end_link(sink, None) {
+                Err(Failure::Audio(reason)) if sink.skip_damage => sink.skip_over(0, 0, reason.to_string())?,
+                result => result?,
             }
-            Err(Bad::Magic) => return Err(malformed(format!("there is no Ogg page at byte {place}"))),
-            Err(Bad::Checksum) => return Err(malformed(format!("the page at byte {place} has a wrong checksum"))),
-        };
-        if page.is_first {
-            if !in_headers {
-                break; // The next link.
+            (self.link, self.in_headers, self.other) = (None, true, "no audio");
+        }
+        match codec(page.first_packet()) {
+            (true, _) if self.link.is_none() => {
+                let link = Link::new(page, sink)?;
+                self.declared = self.last.filter(|(serial, _)| *serial == link.serial).map(|(_, n)| n);
+                self.link = Some(link);
             }
-            match codec(page.body) {
-                (true, _) if link.is_none() => {
-                    let serial = page.serial;
-                    link = Some(Link { bytes, serial, end: 0, is_ended: false, n_page: page.number });
-                }
-                (true, _) => {}
-                (false, name) => other = name,
-            }
+            (true, _) => {}
+            (false, name) => self.other = name,
+        }
+        Ok(())
+    }
+
+    /// Takes another page.
+    fn go_on(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
+        self.in_headers = false;
+        let Some(link) = self.link.as_mut().filter(|link| link.serial == page.serial) else { return Ok(()) };
+        let place = page.place;
+        let expected = link.number.wrapping_add(1);
+        let fault = if link.is_ended {
+            Some(format!("a page at byte {place} follows the last page of its stream"))
+        } else if page.number != expected {
+            Some(format!("page {} at byte {place} follows page {}", page.number, link.number))
         } else {
-            in_headers = false;
-            if let Some(link) = link.as_mut().filter(|link| link.serial == page.serial) {
-                if link.is_ended {
-                    return Err(malformed(format!("a page at byte {place} follows the last page of its stream")));
-                }
-                if page.number != link.n_page.wrapping_add(1) {
-                    let detail = format!("page {} at byte {place} follows page {}", page.number, link.n_page);
-                    return Err(malformed(detail));
-                }
-                link.n_page = page.number;
+            page.granule.filter(|n| n >> 48 > 0).map(|n| format!("the page at byte {place} claims sample {}", n as i64))
+        };
+        if let Some(fault) = fault {
+            if !sink.skip_damage {
+                return Err(malformed(fault));
             }
-        }
-        if let Some(link) = link.as_mut().filter(|link| link.serial == page.serial) {
-            link.is_ended = page.is_last;
-            // All ones: no packet ends in this page.
-            if page.granule != u64::MAX {
-                if page.granule >> 48 > 0 {
-                    return Err(malformed(format!("the page at byte {place} claims sample {}", page.granule as i64)));
-                }
-                link.end = page.granule;
+            if page.granule.is_some_and(|n| n >> 48 > 0) {
+                return Ok(()); // As lost: the next page has the wrong number.
             }
+            let n_lost = page.number.wrapping_sub(expected);
+            link.partial = None;
+            // A damaged page was counted already.
+            let n_packets = if link.damage.is_some() { 0 } else { u64::from(n_lost).min(1) };
+            link.damaged(sink, n_packets, fault);
         }
-        at += page.n_bytes;
+        (link.number, link.is_ended) = (page.number, page.is_last);
+        link.take(page, sink)
     }
-    match link {
-        Some(link) => Ok((Link { bytes: if fault.is_some() { bytes } else { &bytes[..at] }, ..link }, fault)),
-        None if fault.is_some() => Err(malformed("the file ends within its first pages")),
-        None => Err(AudioReason::Codec(format!("Ogg with {other}")).into()),
+
+    /// Checks the end of a stream. `fault` is what is wrong with the end of the file, if anything is.
+    fn end_link(&mut self, sink: &Sink, fault: Option<String>) -> Result<(), Failure> {
+        let found = sink.n_decoded;
+        match (&self.link, fault) {
+            (None, Some(_)) => Err(malformed("the file ends within its first pages")),
+            (None, None) => Err(AudioReason::Codec(format!("Ogg with {}", self.other)).into()),
+            (Some(_), Some(detail)) => Err(AudioReason::EndsEarly { found, detail }.into()),
+            (Some(link), None) if !link.is_ended => {
+                let detail = format!("page {} is not marked as the last, and no other follows", link.number);
+                Err(AudioReason::EndsEarly { found, detail }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Demux for Ogg {
+    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure> {
+        let place = self.pages.place();
+        let bad = match self.pages.next()? {
+            None => return self.end_link(sink, None).map(|()| false),
+            Some(Ok(page)) if page.is_first => return self.begin(&page, sink).map(|()| true),
+            Some(Ok(page)) => return self.go_on(&page, sink).map(|()| true),
+            Some(Err(bad)) => bad,
+        };
+        let detail = match bad {
+            Bad::Short => {
+                let detail = format!("the file ends within the page at byte {place}");
+                return self.end_link(sink, Some(detail)).map(|()| false);
+            }
+            Bad::Magic => format!("there is no Ogg page at byte {place}"),
+            Bad::Checksum => format!("the page at byte {place} has a wrong checksum"),
+        };
+        if !sink.skip_damage {
+            return Err(malformed(detail));
+        }
+        self.damaged(sink, 1, detail);
+        self.pages.step();
+        Ok(true)
+    }
+
+    fn declared(&self) -> Option<u64> {
+        let start = self.link.as_ref().and_then(|link| link.start).unwrap_or(0);
+        self.declared.map(|n| n.saturating_sub(start))
+    }
+}
+
+impl Link {
+    /// Takes the page with the first header.
+    fn new(page: &Page, sink: &mut Sink) -> Result<Self, Failure> {
+        let packet = page.first_packet();
+        let is_vorbis = packet.first() == Some(&1);
+        let damaged = || malformed("the headers of the audio stream are damaged");
+        let (setup, rate, n_channels) = if is_vorbis {
+            let rate = packet.get(12..).and_then(|rest| rest.first_chunk()).map(|&bytes| u32::from_le_bytes(bytes));
+            let n_channels = *packet.get(11).ok_or_else(damaged)?;
+            (packet, rate.ok_or_else(damaged)?, usize::from(n_channels))
+        } else {
+            // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in which
+            // 20 bits of rate and 3 of channels follow 10 bytes.
+            let info = packet.get(17..51).ok_or_else(damaged)?;
+            let rate = u32::from(info[10]) << 12 | u32::from(info[11]) << 4 | u32::from(info[12]) >> 4;
+            (info, rate, usize::from(info[12] >> 1 & 7) + 1)
+        };
+        sink.set_format(rate, n_channels)?;
+        Ok(Self {
+            serial: page.serial,
+            number: page.number,
+            is_ended: page.is_last,
+            is_vorbis,
+            setup: setup.to_vec(),
+            decoder: None,
+            partial: None,
+            start: None,
+            n: 0,
+            damage: None,
+        })
+    }
+
+    fn damaged(&mut self, sink: &Sink, n_packets: u64, detail: String) {
+        let (_, n, _) = self.damage.get_or_insert((sink.len(), 0, detail));
+        *n += n_packets;
+        // What follows does not overlap with what was before.
+        if let Some(decoder) = &mut self.decoder {
+            decoder.reset();
+        }
+    }
+
+    /// Takes the packets that end in a page, and counts what they become.
+    fn take(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
+        let (begins_at, n_before) = (sink.len(), sink.n_decoded);
+        let mut has_audio = false;
+        // A packet whose beginning is lost, and a beginning that does not go on.
+        let mut is_lost = page.is_continued && self.partial.is_none();
+        if !page.is_continued {
+            self.partial = None;
+        }
+        for (part, ends) in page.parts() {
+            let mut packet = self.partial.take().unwrap_or_default();
+            if packet.len() + part.len() > MAX_PACKET {
+                return Err(sink.damaged("a packet is longer than 16 MiB"));
+            }
+            packet.extend_from_slice(part);
+            if !ends {
+                self.partial = (!is_lost).then_some(packet);
+            } else if !std::mem::take(&mut is_lost) {
+                has_audio |= self.packet(packet, sink)?;
+            }
+        }
+        let produced = sink.n_decoded - n_before;
+        self.n += produced;
+        let Some(granule) = page.granule.filter(|_| has_audio || page.is_last) else { return Ok(()) };
+        self.count(page, granule, has_audio, begins_at, produced, sink)
+    }
+
+    /// Takes a packet; whether it is audio.
+    fn packet(&mut self, packet: Vec<u8>, sink: &mut Sink) -> Result<bool, Failure> {
+        let is_audio = match packet.first() {
+            Some(first) if self.is_vorbis => first & 1 == 0,
+            Some(first) => *first == 0xFF,
+            None => return Ok(false),
+        };
+        if !is_audio {
+            // The third header of Vorbis. The others say nothing that is of use here.
+            if self.is_vorbis && packet[0] == 5 && self.decoder.is_none() {
+                self.setup.extend_from_slice(&packet);
+                self.open_decoder()?;
+            }
+            return Ok(false);
+        }
+        if self.decoder.is_none() && !self.is_vorbis {
+            self.open_decoder()?;
+        }
+        let Some(decoder) = &mut self.decoder else {
+            return Err(malformed("the headers of the audio stream are damaged"));
+        };
+        let packet = Packet::new(0, Timestamp::ZERO, Duration::ZERO, packet);
+        // How many samples are missing is told by the page.
+        match sink.decode_or(decoder.as_mut(), &packet)? {
+            Some(detail) if sink.skip_damage => self.damaged(sink, 1, detail),
+            Some(detail) => return Err(sink.damaged(detail)),
+            None => {}
+        }
+        Ok(true)
+    }
+
+    fn open_decoder(&mut self) -> Result<(), Failure> {
+        let mut params = AudioCodecParameters::new();
+        params.for_codec(if self.is_vorbis { CODEC_ID_VORBIS } else { CODEC_ID_FLAC });
+        params.with_extra_data(self.setup.as_slice().into());
+        self.decoder = Some(decoder_for(&params)?);
+        Ok(())
+    }
+
+    /// Compares the count on a page with the `produced` samples that it became, which are ready from `begins_at` on.
+    fn count(
+        &mut self,
+        page: &Page,
+        granule: u64,
+        has_audio: bool,
+        begins_at: usize,
+        produced: u64,
+        sink: &mut Sink,
+    ) -> Result<(), Failure> {
+        let damage = self.damage.take();
+        let start = match self.start {
+            Some(start) => start,
+            // Before a gap at the beginning, and in a stream of one page, which ends in the encoder's padding.
+            None if damage.is_some() || page.is_last => 0,
+            // A stream may have been cut out of a longer one, or begin with the encoder's delay.
+            None => {
+                if let Some(n_delay) = produced.checked_sub(granule) {
+                    sink.drop_at(begins_at, n_delay as usize);
+                    self.n = granule;
+                    self.start = Some(0);
+                    return Ok(());
+                }
+                granule - produced
+            }
+        };
+        self.start = has_audio.then_some(start).or(self.start);
+        let declared = granule.saturating_sub(start);
+        let found = self.n;
+        if found < declared
+            && let Some((at, n_packets, detail)) = damage
+        {
+            sink.skip_over_at(at.min(sink.len()), declared - found, n_packets, detail)?;
+            self.n = declared;
+            return Ok(());
+        }
+        if let Some((at, n_packets, detail)) = damage {
+            sink.skip_over_at(at.min(sink.len()), 0, n_packets, detail)?;
+        }
+        if !page.is_last {
+            return Ok(());
+        }
+        if found < declared {
+            return Err(AudioReason::Truncated { declared, found }.into());
+        }
+        // The encoder's padding lies in the last page.
+        let n_padding = found - declared;
+        if n_padding > produced && !sink.skip_damage {
+            return Err(malformed(format!("the last page declares {declared} samples per channel, {found} are there")));
+        }
+        sink.drop_last(n_padding.min(produced) as usize);
+        self.n = declared;
+        Ok(())
     }
 }
 
@@ -147,65 +351,4 @@ fn codec(packet: &[u8]) -> (bool, &'static str) {
     ];
     let found = KNOWN.into_iter().find(|(magic, ..)| packet.starts_with(magic));
     found.map_or((false, "an unknown codec"), |(_, is_read, name)| (is_read, name))
-}
-
-struct Page<'a> {
-    is_first: bool,
-    is_last: bool,
-    granule: u64,
-    serial: u32,
-    number: u32,
-    body: &'a [u8],
-    n_bytes: usize,
-}
-
-enum Bad {
-    Short,
-    Magic,
-    Checksum,
-}
-
-impl<'a> Page<'a> {
-    /// The page that `bytes` begin with.
-    fn read(bytes: &'a [u8]) -> Result<Self, Bad> {
-        const HEADER: usize = 27;
-        let n = bytes.len().min(5);
-        if bytes[..n] != b"OggS\0"[..n] {
-            return Err(Bad::Magic);
-        }
-        let header = bytes.get(..HEADER).ok_or(Bad::Short)?;
-        let u32_at = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-        let lacing = bytes.get(HEADER..HEADER + usize::from(header[26])).ok_or(Bad::Short)?;
-        let body_at = HEADER + lacing.len();
-        let n_bytes = body_at + lacing.iter().map(|&n| usize::from(n)).sum::<usize>();
-        let page = bytes.get(..n_bytes).ok_or(Bad::Short)?;
-        // The checksum is that of the page with zeros in its place.
-        let sum = checksum(checksum(checksum(0, &page[..22]), &[0; 4]), &page[26..]);
-        if sum != u32_at(22) {
-            return Err(Bad::Checksum);
-        }
-        let granule = u64::from(u32_at(6)) | u64::from(u32_at(10)) << 32;
-        let (is_first, is_last) = (header[5] & 2 != 0, header[5] & 4 != 0);
-        Ok(Self { is_first, is_last, granule, serial: u32_at(14), number: u32_at(18), body: &page[body_at..], n_bytes })
-    }
-}
-
-/// Continues a CRC-32 with the polynomial 0x04C11DB7, highest bit first.
-fn checksum(sum: u32, bytes: &[u8]) -> u32 {
-    const TABLE: [u32; 256] = {
-        let mut table = [0; 256];
-        let mut i = 0;
-        while i < 256 {
-            let mut sum = (i as u32) << 24;
-            let mut bit = 0;
-            while bit < 8 {
-                sum = if sum >> 31 == 1 { sum << 1 ^ 0x04C1_1DB7 } else { sum << 1 };
-                bit += 1;
-            }
-            table[i] = sum;
-            i += 1;
-        }
-        table
-    };
-    bytes.iter().fold(sum, |sum, &byte| sum << 8 ^ TABLE[((sum >> 24) as u8 ^ byte) as usize])
 }

@@ -1,0 +1,178 @@
+//! The bytes of a file: where they come from, how many there are, and what went wrong with them.
+
+use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use symphonia::core::io::MediaSource;
+
+/// Where the bytes of a file come from.
+pub(in crate::audio) enum Input {
+    /// A file or bytes, at their beginning.
+    Seekable(Box<dyn Bytes>),
+    /// What can be read once, in order.
+    Stream(Box<dyn Read + Send>),
+}
+
+/// Bytes at any place.
+pub(in crate::audio) trait Bytes: Read + Seek + Send + Sync {}
+
+impl<T: Read + Seek + Send + Sync> Bytes for T {}
+
+impl Input {
+    /// The bytes in order.
+    pub(super) fn into_read(self, watch: &Watch) -> Box<dyn Read + Send> {
+        let watch = watch.clone();
+        match self {
+            Self::Seekable(inner) => Box::new(Watched { inner, watch, counts: false }),
+            Self::Stream(inner) => Box::new(Watched { inner, watch, counts: true }),
+        }
+    }
+
+    /// The bytes at any place, and how many there are. A stream is read into memory.
+    pub(super) fn into_seekable(self, watch: &Watch) -> io::Result<(Box<dyn Bytes>, u64)> {
+        let inner = match self {
+            Self::Seekable(inner) => inner,
+            Self::Stream(mut stream) => {
+                let mut bytes = Vec::new();
+                stream.read_to_end(&mut bytes)?;
+                watch.0.n_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+                Box::new(Cursor::new(bytes))
+            }
+        };
+        Ok((Box::new(Watched { inner, watch: watch.clone(), counts: false }), watch.n_bytes()))
+    }
+}
+
+/// How many bytes a file has, or had so far, and the error that ended it.
+///
+/// Decoders take an error of the system for the end of the file; here it is kept.
+#[derive(Clone)]
+pub(super) struct Watch(Arc<Watching>);
+
+struct Watching {
+    n_bytes: AtomicU64,
+    failure: Mutex<Option<io::Error>>,
+}
+
+impl Watch {
+    /// Knows the length where there is one. The bytes are at their beginning after it.
+    pub(super) fn new(input: &mut Input) -> io::Result<Self> {
+        let n_bytes = match input {
+            Input::Seekable(bytes) => {
+                let n_bytes = bytes.seek(SeekFrom::End(0))?;
+                bytes.seek(SeekFrom::Start(0))?;
+                n_bytes
+            }
+            Input::Stream(_) => 0,
+        };
+        Ok(Self(Arc::new(Watching { n_bytes: AtomicU64::new(n_bytes), failure: Mutex::new(None) })))
+    }
+
+    pub(super) fn n_bytes(&self) -> u64 {
+        self.0.n_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The error of the system, once.
+    pub(super) fn failure(&self) -> Option<io::Error> {
+        self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
+/// Bytes that are counted.
+struct Watched<R: ?Sized> {
+    watch: Watch,
+    counts: bool,
+    inner: Box<R>,
+}
+
+impl<R: Read + ?Sized> Read for Watched<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.inner.read(buffer) {
+            Ok(n) => {
+                if self.counts {
+                    self.watch.0.n_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                }
+                Ok(n)
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
+            Err(error) => {
+                *self.watch.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                Err(ErrorKind::UnexpectedEof.into())
+            }
+        }
+    }
+}
+
+impl<R: Seek + ?Sized> Seek for Watched<R> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+/// A stream in order, for `symphonia`, which wants to share what it reads from.
+pub(super) struct InOrder(pub(super) Mutex<Box<dyn Read + Send>>);
+
+impl Read for InOrder {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.get_mut().unwrap_or_else(PoisonError::into_inner).read(buffer)
+    }
+}
+
+impl Seek for InOrder {
+    fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
+        Err(ErrorKind::Unsupported.into())
+    }
+}
+
+impl MediaSource for InOrder {
+    fn is_seekable(&self) -> bool {
+        false
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A file at any place, for `symphonia`.
+pub(super) struct AtAnyPlace {
+    pub(super) bytes: Box<dyn Bytes>,
+    pub(super) n_bytes: u64,
+    /// Where the bytes are read.
+    pub(super) position: u64,
+    /// Four bytes here are read as zeros.
+    pub(super) zeros_at: Option<u64>,
+}
+
+impl Read for AtAnyPlace {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.bytes.read(buffer)?;
+        if let Some(at) = self.zeros_at {
+            for place in at..at + 4 {
+                if let Some(i) = place.checked_sub(self.position).filter(|&i| i < n as u64) {
+                    buffer[i as usize] = 0;
+                }
+            }
+        }
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for AtAnyPlace {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.position = self.bytes.seek(to)?;
+        Ok(self.position)
+    }
+}
+
+impl MediaSource for AtAnyPlace {
+    fn is_seekable(&self) -> bool {
+        true
+    }
+
+    fn byte_len(&self) -> Option<u64> {
+        Some(self.n_bytes)
+    }
+}
