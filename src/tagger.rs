@@ -72,14 +72,6 @@ impl Tagger {
             };
         }
         let weights = Weights::open(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.contains("DecisionLevelMax") || name.contains("DecisionLevelAvg") {
-            return Err(Error::UnknownModel(format!(
-                "{}: by its name a Cnn14_DecisionLevel model, which this version does not have. Its tensors have the names \
-                 of CNN14's but mean something else; name the model `cnn14` to load them as such all the same",
-                path.display()
-            )));
-        }
         let detected = detect(&weights)?;
         Self::from_config(&detected.config, &weights, device, detected.assumptions)
     }

@@ -46,6 +46,24 @@ pub enum Head {
     Sigmoid,
 }
 
+impl Head {
+    /// What values before the activation mean: those of a clip, `[batch, n_classes]`.
+    pub(super) fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
+        match self {
+            Self::Softmax => TaggingOutput::single_label(logits, embedding),
+            Self::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        }
+    }
+
+    /// The probabilities of logits whose last dimension is the classes.
+    pub(super) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
+            Self::Sigmoid => candle_nn::ops::sigmoid(logits),
+        }
+    }
+}
+
 /// The shape of an [`AudioRnnClassifier`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -189,12 +207,7 @@ impl AudioRnnClassifier {
     /// device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
-        let embedding = self.pool(&frames, lengths, &state)?; // [batch, outputs]
-        let logits = self.fc.forward(&embedding)?; // [batch, n_classes]
-        match self.config.head {
-            Head::Softmax => TaggingOutput::single_label(logits, embedding),
-            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
-        }
+        self.classify(&self.pool(&frames, lengths, &state)?)
     }
 
     fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
@@ -285,6 +298,14 @@ impl TaggingModel for AudioRnnClassifier {
             self.forward_features(&features, Some(&lengths))
         };
         forward_by_length(waveforms, &input, |_| 0, run)
+    }
+
+    fn single_label(&self) -> bool {
+        self.config.head == Head::Softmax
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.config.head.output(self.fc.forward(embedding)?, embedding.clone())
     }
 }
 
