@@ -11,7 +11,7 @@ mod riff;
 mod wav;
 mod waveform;
 
-pub use resample::resample;
+pub use resample::{Resampler, resample};
 pub use wav::{Channels, ReadOptions, SampleFormat};
 pub use waveform::{Waveform, WaveformBatch};
 

@@ -8,8 +8,8 @@
 //! resampler, made for such pairs, begins at a fraction of an output sample that cannot be set. So for those the same
 //! kind of filter is evaluated here, one output sample at a time.
 
-use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Indexing, Resampler as _, WindowFunction};
+mod fft;
+mod sinc;
 
 use crate::error::{Error, Result, check_finite};
 
@@ -29,13 +29,16 @@ const MAX_EXPANSION: u128 = 64;
 /// Four minutes at 32 kHz. A clip of a few kilobytes that claims to be at 1 Hz must not become hours of audio.
 const MAX_EXPANDED: u128 = 1 << 23;
 
+/// The furthest that the filter of a stream may reach to either side, in input samples: some 30 MB of working memory.
+const MAX_REACH: usize = 1 << 20;
+
 /// The samples of a clip at `from` Hz as they would be at `to` Hz.
 ///
 /// Band-limited: flat within 0.1 dB up to 0.9 of the lower Nyquist frequency, and below -80 dB from the lower Nyquist
 /// frequency on, be it aliases of what the input has there or images. No delay is added: output sample `j` is at the
 /// time of input sample `j · from / to`, exactly, and the length is `ceil(n · to / from)`. The clip counts as zero
 /// outside its ends. Equal rates give a copy. Memory is in proportion to input and output, with a constant of at most
-/// some 10 MB.
+/// some 10 MB. A [`Resampler`] gives the same samples piece by piece.
 ///
 /// ```
 /// let one_second = vec![0.0; 44_100];
@@ -47,142 +50,164 @@ const MAX_EXPANDED: u128 = 1 << 23;
 /// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Config`] if a rate is 0 or if the output would
 /// be over 64 times as long as the input and over 2^23 samples.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
-    for (field, rate) in [("from", from), ("to", to)] {
-        if rate == 0 {
-            return Err(Error::config(field, rate, "a rate is at least 1 Hz"));
-        }
-    }
-    check_finite(samples)?;
-    if from == to {
-        return Ok(samples.to_vec());
-    }
-    let n_out = (samples.len() as u128 * u128::from(to)).div_ceil(u128::from(from));
-    if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * samples.len() as u128 {
-        return Err(Error::config("to", to, format!("{} samples at {from} Hz would become {n_out}", samples.len())));
-    }
+    let mut resampler = Resampler::for_at_most(from, to, samples.len())?;
+    let n_out = resampler.checked(samples)?;
     let n_out = usize::try_from(n_out).map_err(|_| Error::config("to", to, "the output exceeds the address space"))?;
-    if samples.is_empty() {
-        return Ok(Vec::new());
+    let mut output = Vec::with_capacity(n_out);
+    resampler.push(samples, &mut output)?;
+    resampler.finish(&mut output)?;
+    Ok(output)
+}
+
+/// Resamples a stream that comes in pieces of any size.
+///
+/// All that it gives from the first [`push`](Self::push) to [`finish`](Self::finish) is, bit for bit, what
+/// [`resample`] makes of the whole, however it is cut. Memory does not grow with the length.
+///
+/// ```
+/// use clipwise::audio::{Resampler, resample};
+///
+/// let whole: Vec<f32> = (0..44_100).map(|i| (i as f32 * 0.1).sin()).collect();
+/// let (mut resampler, mut output) = (Resampler::new(44_100, 32_000)?, Vec::new());
+/// for block in whole.chunks(1_000) {
+///     resampler.push(block, &mut output)?;
+/// }
+/// resampler.finish(&mut output)?;
+/// assert_eq!(output, resample(&whole, 44_100, 32_000)?);
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+pub struct Resampler {
+    from: u32,
+    to: u32,
+    method: Method,
+    n_in: u64,
+    n_out: u64,
+}
+
+enum Method {
+    Copy,
+    Fft(Box<fft::Blocks>),
+    Sinc(Box<sinc::Sinc>),
+}
+
+impl Resampler {
+    /// Begins a stream at `from` Hz that is wanted at `to` Hz.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if a rate is 0, or if the filter would reach over more than 2^20 samples to either side, which
+    /// it does where the rates differ by more than a factor of 10 000 downwards.
+    pub fn new(from: u32, to: u32) -> Result<Self> {
+        Self::for_at_most(from, to, usize::MAX)
     }
 
-    let divisor = gcd(from, to);
-    let (step_in, step_out) = ((from / divisor) as usize, (to / divisor) as usize);
-    // Even, so that the filter's delay of half a block is a whole number of samples on both sides.
-    let n_steps = MIN_BLOCK.div_ceil(step_in.min(step_out)).next_power_of_two().max(2);
-    if n_steps.saturating_mul(step_in.min(step_out)) <= MAX_BLOCK
-        && n_steps.saturating_mul(step_in.max(step_out)) <= MAX_LONGER_BLOCK
-    {
-        by_fft(samples, n_steps * step_in, n_steps * step_out, n_out)
-    } else {
-        Ok(by_sinc(samples, from, to, n_out))
+    /// As [`new`](Self::new), for a stream of at most `n_samples`, which needs no longer filter.
+    fn for_at_most(from: u32, to: u32, n_samples: usize) -> Result<Self> {
+        for (field, rate) in [("from", from), ("to", to)] {
+            if rate == 0 {
+                return Err(Error::config(field, rate, "a rate is at least 1 Hz"));
+            }
+        }
+        let divisor = gcd(from, to);
+        let (step_in, step_out) = ((from / divisor) as usize, (to / divisor) as usize);
+        // Even, so that the filter's delay of half a block is a whole number of samples on both sides.
+        let n_steps = MIN_BLOCK.div_ceil(step_in.min(step_out)).next_power_of_two().max(2);
+        let is_short = n_steps.saturating_mul(step_in.min(step_out)) <= MAX_BLOCK
+            && n_steps.saturating_mul(step_in.max(step_out)) <= MAX_LONGER_BLOCK;
+        let method = if from == to {
+            Method::Copy
+        } else if is_short {
+            Method::Fft(Box::new(fft::Blocks::new(n_steps * step_in, n_steps * step_out)?))
+        } else if n_samples == usize::MAX && sinc::reach(from, to) > MAX_REACH as f64 {
+            let reason = format!("from {from} Hz the filter would be over {MAX_REACH} samples long");
+            return Err(Error::config("to", to, reason));
+        } else {
+            Method::Sinc(Box::new(sinc::Sinc::new(from, to, n_samples)))
+        };
+        Ok(Self { from, to, method, n_in: 0, n_out: 0 })
+    }
+
+    /// The rate of what is pushed, in Hz.
+    pub fn input_rate(&self) -> u32 {
+        self.from
+    }
+
+    /// The rate of what comes out, in Hz.
+    pub fn output_rate(&self) -> u32 {
+        self.to
+    }
+
+    /// Takes the next samples, and appends to `output` what can be told without those that follow.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with the position in the stream, if a sample is infinite or not a number, and
+    /// [`Error::Config`] if the output so far would be over 64 times as long as the input and over 2^23 samples. Of
+    /// such a piece nothing is taken.
+    pub fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
+        self.checked(samples)?;
+        let n_before = output.len();
+        match &mut self.method {
+            Method::Copy => output.extend_from_slice(samples),
+            Method::Fft(blocks) => blocks.push(samples, output)?,
+            Method::Sinc(sinc) => sinc.push(samples, output),
+        }
+        self.n_in += samples.len() as u64;
+        self.n_out += (output.len() - n_before) as u64;
+        Ok(())
+    }
+
+    /// Ends the stream: appends what is left, for `ceil(n · to / from)` samples in all, and begins a new one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the resampling breaks down, which nothing is known to cause.
+    pub fn finish(&mut self, output: &mut Vec<f32>) -> Result<()> {
+        // Not more than follow from one block or filter.
+        let n_left = (self.length(self.n_in) - u128::from(self.n_out)) as u64;
+        match &mut self.method {
+            Method::Copy => {}
+            Method::Fft(blocks) => blocks.finish(n_left as usize, output)?,
+            Method::Sinc(sinc) => sinc.finish(n_left, output),
+        }
+        self.reset();
+        Ok(())
+    }
+
+    /// Forgets what was pushed, and begins a new stream.
+    pub fn reset(&mut self) {
+        (self.n_in, self.n_out) = (0, 0);
+        match &mut self.method {
+            Method::Copy => {}
+            Method::Fft(blocks) => blocks.reset(),
+            Method::Sinc(sinc) => sinc.reset(),
+        }
+    }
+
+    /// The length that `n` samples become.
+    pub(super) fn length(&self, n: u64) -> u128 {
+        (u128::from(n) * u128::from(self.to)).div_ceil(u128::from(self.from))
+    }
+
+    /// Checks the next samples, and counts what the stream becomes with them.
+    fn checked(&self, samples: &[f32]) -> Result<u128> {
+        check_finite(samples).map_err(|error| match error {
+            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.n_in as usize, value },
+            error => error,
+        })?;
+        let n_in = self.n_in + samples.len() as u64;
+        let n_out = self.length(n_in);
+        if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * u128::from(n_in) && self.from != self.to {
+            let reason = format!("{n_in} samples at {} Hz would become {n_out}", self.from);
+            return Err(Error::config("to", self.to, reason));
+        }
+        Ok(n_out)
+    }
+}
+
+impl std::fmt::Debug for Resampler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Resampler({} Hz to {} Hz, {} samples in, {} out)", self.from, self.to, self.n_in, self.n_out)
     }
 }
 
 fn gcd(a: u32, b: u32) -> u32 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// Resamples by blocks of `block_in` samples, which become `block_out` samples each; both are even.
-fn by_fft(samples: &[f32], block_in: usize, block_out: usize, n_out: usize) -> Result<Vec<f32>> {
-    let failed = |e: &dyn std::fmt::Display| Error::config("block_in", block_in, e.to_string());
-    let window = WindowFunction::BlackmanHarris2;
-    let mut fft =
-        Fft::<f32>::new_custom(block_in, block_out, block_in, 1, 1, window, FixedSync::Both).map_err(|e| failed(&e))?;
-    let mut output = Vec::with_capacity(n_out);
-    let mut block = vec![0.0; block_out];
-    // The filter is centred on half a block: the first half block of output lies before the clip.
-    let mut skip = block_out / 2;
-    let mut start = 0;
-    while output.len() < n_out {
-        let input = &samples[start..(start + block_in).min(samples.len())];
-        let indexing = Indexing { partial_len: Some(input.len()), ..Indexing::default() };
-        let source = InterleavedSlice::new(input, 1, input.len()).map_err(|e| failed(&e))?;
-        let mut target = InterleavedSlice::new_mut(&mut block, 1, block_out).map_err(|e| failed(&e))?;
-        fft.process_into_buffer(&source, &mut target, Some(&indexing)).map_err(|e| failed(&e))?;
-        let n_wanted = (n_out - output.len()).min(block_out - skip);
-        output.extend_from_slice(&block[skip..skip + n_wanted]);
-        skip = 0;
-        start += input.len();
-    }
-    Ok(output)
-}
-
-/// Half length of the filter of [`by_sinc`], in samples of the lower rate.
-const HALF_LENGTH: f64 = 96.0;
-
-/// Its cut-off, relative to the lower Nyquist frequency. With the half width of the Blackman-Harris window's main lobe,
-/// 4 / 96 here, its edges are at 0.915 and 0.998.
-const CUTOFF: f64 = 0.9565;
-
-/// Its tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at most
-/// `π² / (8 · 1024²)`, -118 dB.
-const SHIFTS: f64 = 1024.0;
-
-/// Resamples one output sample at a time by a windowed sinc.
-fn by_sinc(samples: &[f32], from: u32, to: u32, n_out: usize) -> Vec<f32> {
-    // Samples of the lower rate in one input sample.
-    let scale = (f64::from(to) / f64::from(from)).min(1.0);
-    // The filter has `n_taps` input samples, `reach` of them before the one at or before the output's instant. More
-    // than the clip has are of no use, however long the filter is.
-    let reach = (HALF_LENGTH / scale).ceil().min(samples.len() as f64) as usize;
-    let n_taps = 2 * reach + 2;
-    let n_shifts = (SHIFTS * scale).ceil() as usize;
-    let filters: Vec<Vec<f32>> = (0..=n_shifts)
-        .map(|shift| shift as f64 / n_shifts as f64)
-        .map(|shift| (0..n_taps).map(|t| filter_at((t as f64 - reach as f64 - shift) * scale, scale)).collect())
-        .collect();
-
-    let (from, to) = (u64::from(from), u64::from(to));
-    // Output sample j is at input time j · from / to = whole + rest / to, kept exact.
-    let (mut whole, mut rest) = (0_u64, 0_u64);
-    let mut output = Vec::with_capacity(n_out);
-    for _ in 0..n_out {
-        // n_out is such that `whole` lies within the clip.
-        let whole_in = whole as usize;
-        let (first, end) = (whole_in.saturating_sub(reach), (whole_in + n_taps - reach).min(samples.len()));
-        let tap = first + reach - whole_in;
-        let taps = tap..tap + end - first;
-        let shift = rest as f64 / to as f64 * n_shifts as f64;
-        let below = shift as usize;
-        let (a, b) = (&filters[below][taps.clone()], &filters[(below + 1).min(n_shifts)][taps]);
-        let (a, b) = dot_both(&samples[first..end], a, b);
-        output.push(a + (b - a) * (shift - below as f64) as f32);
-        rest += from;
-        whole += rest / to;
-        rest %= to;
-    }
-    output
-}
-
-/// The filter at a distance in samples of the lower rate, with gain `scale`.
-fn filter_at(x: f64, scale: f64) -> f32 {
-    use std::f64::consts::PI;
-    if x.abs() >= HALF_LENGTH {
-        return 0.0;
-    }
-    let phase = PI * x / HALF_LENGTH;
-    let window = 0.35875 + 0.48829 * phase.cos() + 0.14128 * (2.0 * phase).cos() + 0.01168 * (3.0 * phase).cos();
-    let angle = PI * CUTOFF * x;
-    let sinc = if angle == 0.0 { 1.0 } else { angle.sin() / angle };
-    (scale * CUTOFF * sinc * window) as f32
-}
-
-/// The products of `x` with `a` and with `b`, all of one length, in eight running sums each.
-fn dot_both(x: &[f32], a: &[f32], b: &[f32]) -> (f32, f32) {
-    let (mut sum_a, mut sum_b) = ([0.0; 8], [0.0; 8]);
-    let (mut rest_a, mut rest_b) = (0.0, 0.0);
-    let (xs, x_rest) = x.as_chunks::<8>();
-    let (as_, a_rest) = a.as_chunks::<8>();
-    let (bs, b_rest) = b.as_chunks::<8>();
-    for ((x, a), b) in xs.iter().zip(as_).zip(bs) {
-        for i in 0..8 {
-            sum_a[i] += x[i] * a[i];
-            sum_b[i] += x[i] * b[i];
-        }
-    }
-    for ((x, a), b) in x_rest.iter().zip(a_rest).zip(b_rest) {
-        rest_a += x * a;
-        rest_b += x * b;
-    }
-    (sum_a.iter().sum::<f32>() + rest_a, sum_b.iter().sum::<f32>() + rest_b)
 }

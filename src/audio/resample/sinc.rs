@@ -1,0 +1,132 @@
+//! Resampling one output sample at a time by a windowed sinc, for ratios that have no small terms.
+
+/// Half length of the filter, in samples of the lower rate.
+const HALF_LENGTH: f64 = 96.0;
+
+/// Its cut-off, relative to the lower Nyquist frequency. With the half width of the Blackman-Harris window's main lobe,
+/// 4 / 96 here, its edges are at 0.915 and 0.998.
+const CUTOFF: f64 = 0.9565;
+
+/// Its tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at most
+/// `π² / (8 · 1024²)`, -118 dB.
+const SHIFTS: f64 = 1024.0;
+
+/// The filter's taps at all shifts, the next output's instant, and the input that outputs to come still need.
+pub(super) struct Sinc {
+    from: u64,
+    to: u64,
+    /// Input samples of the filter before the one at or before the output's instant. After it there is one more.
+    reach: usize,
+    /// `filters[s]` is the filter for an instant `s / n_shifts` after an input sample.
+    filters: Vec<Vec<f32>>,
+    /// The next output sample lies at input time `whole + rest / to`, kept exact.
+    whole: u64,
+    rest: u64,
+    /// The newest samples, of which the first stands at position `start` of the input.
+    recent: Vec<f32>,
+    start: u64,
+}
+
+/// How many input samples the filter reaches to either side.
+pub(super) fn reach(from: u32, to: u32) -> f64 {
+    (HALF_LENGTH / scale(from, to)).ceil()
+}
+
+/// Samples of the lower rate in one input sample.
+fn scale(from: u32, to: u32) -> f64 {
+    (f64::from(to) / f64::from(from)).min(1.0)
+}
+
+impl Sinc {
+    /// The filter reaches no further than `at_most` samples, which changes nothing for an input of that length.
+    pub(super) fn new(from: u32, to: u32, at_most: usize) -> Self {
+        let scale = scale(from, to);
+        let reach = reach(from, to).min(at_most as f64) as usize;
+        let n_taps = 2 * reach + 2;
+        let n_shifts = (SHIFTS * scale).ceil() as usize;
+        let filters = (0..=n_shifts)
+            .map(|shift| shift as f64 / n_shifts as f64)
+            .map(|shift| (0..n_taps).map(|t| filter_at((t as f64 - reach as f64 - shift) * scale, scale)).collect())
+            .collect();
+        let (from, to) = (u64::from(from), u64::from(to));
+        Self { from, to, reach, filters, whole: 0, rest: 0, recent: Vec::new(), start: 0 }
+    }
+
+    pub(super) fn reset(&mut self) {
+        (self.whole, self.rest, self.start) = (0, 0, 0);
+        self.recent.clear();
+    }
+
+    /// Appends the output that needs no later input.
+    pub(super) fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) {
+        self.recent.extend_from_slice(samples);
+        let n_in = self.start + self.recent.len() as u64;
+        let n_after = self.reach as u64 + 2;
+        while self.whole + n_after <= n_in {
+            output.push(self.next());
+        }
+        // Moved only when most of it is done with, so that a sample is moved once on average.
+        let n_done = (self.whole.saturating_sub(self.reach as u64) - self.start).min(self.recent.len() as u64) as usize;
+        if n_done > self.recent.len() / 2 {
+            self.recent.drain(..n_done);
+            self.start += n_done as u64;
+        }
+    }
+
+    /// Appends the last `n` samples, for which the input goes on with zeros.
+    pub(super) fn finish(&mut self, n: u64, output: &mut Vec<f32>) {
+        output.extend((0..n).map(|_| self.next()));
+    }
+
+    /// The output sample at the instant that it is for.
+    fn next(&mut self) -> f32 {
+        let n_shifts = self.filters.len() - 1;
+        // The instant lies within the input, and what the filter reaches of that is among the recent samples.
+        let begin = self.whole.saturating_sub(self.reach as u64);
+        let end = (self.whole + self.reach as u64 + 2).min(self.start + self.recent.len() as u64);
+        let tap = (begin + self.reach as u64 - self.whole) as usize;
+        let input = &self.recent[(begin - self.start) as usize..(end - self.start) as usize];
+        let taps = tap..tap + input.len();
+        let shift = self.rest as f64 / self.to as f64 * n_shifts as f64;
+        let below = shift as usize;
+        let (a, b) = (&self.filters[below][taps.clone()], &self.filters[(below + 1).min(n_shifts)][taps]);
+        let (a, b) = dot_both(input, a, b);
+        self.rest += self.from;
+        self.whole += self.rest / self.to;
+        self.rest %= self.to;
+        a + (b - a) * (shift - below as f64) as f32
+    }
+}
+
+/// The filter at a distance in samples of the lower rate, with gain `scale`.
+fn filter_at(x: f64, scale: f64) -> f32 {
+    use std::f64::consts::PI;
+    if x.abs() >= HALF_LENGTH {
+        return 0.0;
+    }
+    let phase = PI * x / HALF_LENGTH;
+    let window = 0.35875 + 0.48829 * phase.cos() + 0.14128 * (2.0 * phase).cos() + 0.01168 * (3.0 * phase).cos();
+    let angle = PI * CUTOFF * x;
+    let sinc = if angle == 0.0 { 1.0 } else { angle.sin() / angle };
+    (scale * CUTOFF * sinc * window) as f32
+}
+
+/// The products of `x` with `a` and with `b`, all of one length, in eight running sums each.
+fn dot_both(x: &[f32], a: &[f32], b: &[f32]) -> (f32, f32) {
+    let (mut sum_a, mut sum_b) = ([0.0; 8], [0.0; 8]);
+    let (mut rest_a, mut rest_b) = (0.0, 0.0);
+    let (xs, x_rest) = x.as_chunks::<8>();
+    let (as_, a_rest) = a.as_chunks::<8>();
+    let (bs, b_rest) = b.as_chunks::<8>();
+    for ((x, a), b) in xs.iter().zip(as_).zip(bs) {
+        for i in 0..8 {
+            sum_a[i] += x[i] * a[i];
+            sum_b[i] += x[i] * b[i];
+        }
+    }
+    for ((x, a), b) in x_rest.iter().zip(a_rest).zip(b_rest) {
+        rest_a += x * a;
+        rest_b += x * b;
+    }
+    (sum_a.iter().sum::<f32>() + rest_a, sum_b.iter().sum::<f32>() + rest_b)
+}
