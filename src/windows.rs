@@ -94,7 +94,11 @@ pub struct Windows<'t, I> {
 }
 
 impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
-    pub(crate) fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
+    /// Over blocks of samples of any size, at the model's rate.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for windows that cannot be, and for frames of a model that has none.
+    pub fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
         let runner = Runner::new(tagger, config)?;
         let (block, ready) = ((Vec::new(), 0), VecDeque::new());
         Ok(Self { tagger, runner, blocks, block, ended: false, error: None, ready })

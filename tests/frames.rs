@@ -21,7 +21,7 @@ fn narrow(preset: cnn14::Config) -> cnn14::Cnn14 {
             block.tensor(&format!("att_block.{layer}.bias"), &[11], Kind::Conv);
         }
         block.norm("att_block.bn_att", 11);
-        let all = tensors.chain(block.tensors()).collect();
+        let all = tensors.chain(block.tensors()).collect::<Vec<_>>();
         return cnn14::Cnn14::load(&config, &clipwise::Weights::from_tensors(all).unwrap(), &Device::Cpu).unwrap();
     }
     cnn14::Cnn14::load(&config, &hashed.weights(), &Device::Cpu).unwrap()

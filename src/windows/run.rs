@@ -10,7 +10,7 @@ use super::schedule::{Schedule, WindowConfig};
 use super::{Frames, WindowTagging};
 use crate::error::Context;
 use crate::frontend::LogMel;
-use crate::models::{FrameGrid, TaggingModel};
+use crate::models::FrameGrid;
 use crate::{Error, Result, Tagger, TaggingOutput, WaveformBatch};
 
 /// Samples that are taken at a time: bounds memory where much is pushed at once.
@@ -136,7 +136,14 @@ impl Runner {
     }
 
     /// The frames of a window that are farther from its ends than from those of its neighbours.
-    fn own_frames(&mut self, frames: &Tensor, row: usize, window: &Window, grid: FrameGrid, rate: f64) -> Result<Frames> {
+    fn own_frames(
+        &mut self,
+        frames: &Tensor,
+        row: usize,
+        window: &Window,
+        grid: FrameGrid,
+        rate: f64,
+    ) -> Result<Frames> {
         let step = grid.step as u64;
         let n_frames = frames.dim(1).context("the shape of the frames")? as u64;
         let first = window.range.start / step; // in the recording

@@ -77,8 +77,7 @@ impl Schedule {
                 return Err(Error::config("hop", hop, format!("at most the length, {length} s, if frames are wanted")));
             }
         }
-        let schedule =
-            Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
+        let schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
         if schedule.length == 0 || schedule.hop < 1.0 - 1e-9 {
             let reason = format!("windows start at multiples of {} s: at least that", align as f64 / rate);
             return Err(Error::config("hop", hop, reason));

@@ -27,6 +27,11 @@ impl Blocks {
         Ok(Self { fft, block_in, block_out, partial, output: vec![0.0; block_out], skip: block_out / 2 })
     }
 
+    /// A block that is not complete, and half of one on which the filter is centred.
+    pub(super) fn lookahead(&self) -> usize {
+        self.block_in + self.block_in / 2
+    }
+
     pub(super) fn reset(&mut self) {
         self.fft.reset();
         self.partial.clear();
@@ -73,7 +78,8 @@ impl Blocks {
     fn process(&mut self, block: &[f32], output: &mut Vec<f32>) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| failed(self.block_in, error);
         let source = InterleavedSlice::new(block, 1, self.block_in).map_err(|error| failed(&error))?;
-        let mut target = InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
+        let mut target =
+            InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
         self.fft.process_into_buffer(&source, &mut target, None).map_err(|error| failed(&error))?;
         output.extend_from_slice(&self.output[self.skip..]);
         self.skip = 0;
