@@ -288,7 +288,7 @@ fn what_is_written_is_read_back() {
 
 #[test]
 fn other_files_are_told_apart() {
-    let not_wav: [(&[u8], &str); 14] = [
+    let not_wav: [(&[u8], &str); 13] = [
         (b"OggS\0\x02\0\0\0\0\0\0\0\0", "Ogg"),
         (b"fLaC\0\0\0\x22\x10\0\x10\0", "FLAC"),
         (b"ID3\x04\0\0\0\0\0\0TIT2", "MP3"),
@@ -296,7 +296,6 @@ fn other_files_are_told_apart() {
         (b"\xFF\xF1\x50\x80\0\0\0\0\0\0\0\0", "AAC"),
         (b"\0\0\0\x20ftypM4A \0\0\0\0", "MPEG-4"),
         (b"FORM\0\0\0\0AIFFCOMM", "AIFF"),
-        (b"RF64\xFF\xFF\xFF\xFFWAVEds64", "RF64"),
         (b"RIFF\0\0\0\0AVI LIST", "AVI"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
         (b"<!DOCTYPE html><html>", "web page"),
@@ -413,7 +412,7 @@ fn a_stream_may_have_a_placeholder_for_its_length() {
         assert!(Waveform::read(&file[..]).is_err());
         assert_eq!(Waveform::read_with(&file[..], &accept).unwrap(), whole);
         let odd = Waveform::read_with(&file[..file.len() - 1], &accept).unwrap_err();
-        assert!(matches!(odd, Error::Audio { reason: AudioReason::Malformed(_), .. }));
+        assert!(matches!(odd, Error::Audio { reason: AudioReason::EndsEarly { found: 7, .. }, .. }), "{odd}");
         let none = Waveform::read_with(&file[..44], &accept).unwrap_err();
         assert!(matches!(none, Error::Audio { reason: AudioReason::NoSamples, .. }));
     }
@@ -499,7 +498,7 @@ fn no_bytes_make_it_panic() {
             }
         }
         let channels = if i % 2 == 0 { Channels::Mean } else { Channels::One(random.below(4)) };
-        let options = ReadOptions { channels, accept_placeholder_length: i % 3 == 0 };
+        let options = ReadOptions { channels, accept_placeholder_length: i % 3 == 0, ..ReadOptions::default() };
         match Waveform::read_with(&file[..], &options) {
             Ok(waveform) => {
                 n_read += 1;

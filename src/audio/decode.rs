@@ -20,7 +20,7 @@ use symphonia::core::formats::{FormatOptions, FormatReader, Track};
 use symphonia::core::io::{MediaSourceStream, MediaSourceStreamOptions};
 use symphonia::core::meta::MetadataOptions;
 
-use super::wav::Failure;
+use super::source::Failure;
 use super::{AudioReason, Channels, MAX_CHANNELS, MAX_SAMPLE_RATE, Waveform};
 
 /// Samples per channel that a byte of a file may become, where they are more than [`MAX_EXPANDED`]. Digital silence in
@@ -54,6 +54,32 @@ impl Container {
             _ => None,
         }
     }
+}
+
+/// Where the bytes of a file come from.
+pub(super) enum Input {
+    /// A file or bytes.
+    Seekable(Box<dyn Bytes>),
+    /// What can be read once, in order.
+    Stream(Box<dyn std::io::Read + Send>),
+}
+
+/// Bytes at any place.
+pub(super) trait Bytes: std::io::Read + std::io::Seek + Send + Sync {}
+
+impl<T: std::io::Read + std::io::Seek + Send + Sync> Bytes for T {}
+
+pub(super) fn open(
+    input: Input,
+    container: Container,
+    options: &super::ReadOptions,
+) -> Result<Box<dyn super::source::Blocks + Send>, Failure> {
+    let mut bytes = Vec::new();
+    match input {
+        Input::Seekable(mut file) => file.read_to_end(&mut bytes)?,
+        Input::Stream(mut stream) => stream.read_to_end(&mut bytes)?,
+    };
+    Ok(Box::new(super::reader::Memory { waveform: decode(&bytes, container, options.channels)?, at: 0 }))
 }
 
 /// Decodes a whole file.

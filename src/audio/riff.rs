@@ -2,7 +2,7 @@
 
 use std::io::{self, Read};
 
-use super::wav::Failure;
+use super::source::{Failure, read_up_to};
 use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 
 /// How one sample is stored.
@@ -33,7 +33,9 @@ pub(super) struct Header {
     pub(super) n_channels: u16,
     pub(super) sample_rate: u32,
     /// The data chunk's length as declared.
-    pub(super) data_bytes: u32,
+    pub(super) data_bytes: u64,
+    /// Whether that length is one that stands for an unknown one.
+    pub(super) is_placeholder: bool,
 }
 
 impl Header {
@@ -50,7 +52,8 @@ impl Header {
         if n_start == 0 {
             return Err(AudioReason::Empty.into());
         }
-        let begins_right = b"RIFF".starts_with(&start[..n_start.min(4)]);
+        let is_long = matches!(&start[..4], b"RF64" | b"BW64");
+        let begins_right = is_long || b"RIFF".starts_with(&start[..n_start.min(4)]);
         if !begins_right || n_start == 12 && &start[8..12] != b"WAVE" {
             let n = if n_start < 12 { n_start } else { 12 + read_up_to(reader, &mut start[12..])? };
             return Err(AudioReason::NotWav(what_it_is(&start[..n])).into());
@@ -59,6 +62,8 @@ impl Header {
             return Err(malformed(format!("the file ends after {n_start} of the first 12 bytes")));
         }
 
+        // The long form has the lengths that do not fit in 32 bits in a chunk of their own (EBU Tech 3306).
+        let mut long_bytes = None;
         let mut format = None;
         loop {
             let mut chunk = [0; 8];
@@ -74,7 +79,18 @@ impl Header {
                 b"data" => {
                     let (format, n_channels, sample_rate) =
                         format.ok_or_else(|| malformed("there is no fmt chunk before the data chunk".into()))?;
-                    return Ok(Self { format, n_channels, sample_rate, data_bytes: n_bytes });
+                    let data_bytes = long_bytes.filter(|_| n_bytes == u32::MAX).unwrap_or(n_bytes.into());
+                    let is_placeholder = long_bytes.is_none() && matches!(n_bytes, 0 | u32::MAX);
+                    return Ok(Self { format, n_channels, sample_rate, data_bytes, is_placeholder });
+                }
+                b"ds64" if is_long => {
+                    // The lengths of the file and of the data chunk, before some that are of no use here.
+                    let mut lengths = [0; 16];
+                    if n_bytes < 16 || read_up_to(reader, &mut lengths)? < 16 {
+                        return Err(malformed("the ds64 chunk is cut short".into()));
+                    }
+                    skip(reader, name, n_bytes, 16)?;
+                    long_bytes = lengths.last_chunk().map(|&bytes| u64::from_le_bytes(bytes));
                 }
                 _ => skip(reader, name, n_bytes, 0)?,
             }
@@ -151,20 +167,6 @@ fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Resul
     Ok(())
 }
 
-/// Fills `buffer`, or as much of it as there is.
-pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match reader.read(&mut buffer[n..]) {
-            Ok(0) => break,
-            Ok(more) => n += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(n)
-}
-
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
     u16::from_le_bytes([bytes[at], bytes[at + 1]])
 }
@@ -208,15 +210,13 @@ pub(super) fn with_feature(what: &str) -> &'static str {
 
 /// What a file is by its first bytes, as the end of "not a WAV file but …".
 fn what_it_is(start: &[u8]) -> &'static str {
-    const KNOWN: [(usize, &[u8], &str); 27] = [
+    const KNOWN: [(usize, &[u8], &str); 25] = [
         (0, b"OggS", WITH_FEATURE[0]),
         (0, b"fLaC", WITH_FEATURE[1]),
         (0, b"ID3", WITH_FEATURE[2]),
         (4, b"ftyp", WITH_FEATURE[3]),
         (8, b"AIFF", "AIFF"),
         (8, b"AIFC", "AIFF-C"),
-        (0, b"RF64", "RF64, the long form of WAV"),
-        (0, b"BW64", "BW64, the long form of WAV"),
         (0, b"RIFX", "RIFX, the big-endian form of WAV"),
         (0, b"riff", "Wave64"),
         (8, b"AVI ", "AVI"),

@@ -1,9 +1,10 @@
 //! One clip, and several clips together.
 
-use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use super::AudioReader;
+use super::source;
 use super::wav::{self, ReadOptions, SampleFormat};
 use crate::error::{Error, Result};
 
@@ -43,8 +44,8 @@ impl Waveform {
     /// be decoded is an error, as is one that is missing: checksums, page numbers and the declared length are checked.
     /// What is not seen: whole frames that are missing at the end of an MP3 file without a Xing, LAME or VBRI header
     /// or of a FLAC stream of unknown length, damage within MP3 and AAC packets that still decode, since they have no
-    /// checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. The file is
-    /// read into memory; the samples are at most 1024 a byte, or 2^26.
+    /// checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. The samples
+    /// are at most 1024 a byte, or 2^26. Recordings that do not fit in memory are read by an [`AudioReader`].
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the file and the reason, if it is
@@ -67,9 +68,7 @@ impl Waveform {
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Audio`] if the file lacks the channel.
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
-        let path = path.as_ref();
-        let file = File::open(path).map_err(|source| Error::Io { action: "open", path: path.into(), source })?;
-        wav::read(file, path, options)
+        AudioReader::open_with(path, options)?.into_waveform()
     }
 
     /// Reads an audio file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a file.
@@ -87,7 +86,7 @@ impl Waveform {
     /// # Errors
     /// As [`open_with`](Self::open_with); the file is called `<stream>`.
     pub fn read_with(reader: impl Read, options: &ReadOptions) -> Result<Self> {
-        wav::read(reader, Path::new("<stream>"), options)
+        source::read_waveform(reader, options).map_err(|failure| failure.about(Path::new(source::STREAM)))
     }
 
     /// Writes a WAV file of one channel with 32-bit float samples, which [`open`](Self::open) reads back unchanged.

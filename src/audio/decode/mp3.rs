@@ -11,7 +11,7 @@ use symphonia::core::units::{Duration, Timestamp};
 
 use super::{Sink, decoder_for, malformed};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::Failure;
 
 /// Samples by which every decoder is late.
 const DECODER_DELAY: u64 = 529;

@@ -5,7 +5,7 @@
 
 use super::{Sink, decoder, is_end, malformed, probe};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::Failure;
 
 pub(super) fn decode(bytes: &[u8], sink: &mut Sink) -> Result<(), Failure> {
     let (boxes, cut) = boxes(bytes);

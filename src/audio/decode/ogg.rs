@@ -6,7 +6,7 @@
 
 use super::{Sink, decoder, is_end, malformed, probe};
 use crate::audio::AudioReason;
-use crate::audio::wav::Failure;
+use crate::audio::source::Failure;
 
 /// A run of bytes with one stream that can be decoded.
 struct Link<'a> {
