@@ -155,8 +155,9 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
             + f64::from(after) / f64::from(self.resampler.output_rate())
     }
 
-    /// Seconds from a sound to the first result that has heard it in a whole window: the length of a window and
-    /// [`lookahead`](Self::lookahead). To it comes the time that the model takes.
+    /// Seconds from the beginning of a window to its result, at most: the length of a window and
+    /// [`lookahead`](Self::lookahead). To it comes the time that the model takes. (A window ends every
+    /// [`hop`](WindowConfig::hop) seconds, so a sound first counts no later than a hop and the lookahead after it.)
     pub fn latency(&self) -> f64 {
         self.runner.length() as f64 / f64::from(self.resampler.output_rate()) + self.lookahead()
     }

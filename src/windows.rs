@@ -94,7 +94,7 @@ pub struct Windows<'t, I> {
 }
 
 impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
-    /// Over blocks of samples of any size, at the model's rate.
+    /// Over blocks of samples of any size, at the model's rate. Samples at another rate: [`Tagger::windows`].
     ///
     /// # Errors
     /// [`Error::Config`] for windows that cannot be, and for frames of a model that has none.

@@ -100,6 +100,8 @@ fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
         let config = WindowConfig { length: 0.8, hop: 0.3, pad_last, framewise, ..WindowConfig::default() };
         let resampled = waveform.resample(8_000).unwrap();
         let wanted = windows(&tagger, &resampled.samples, 777, &config);
+        let of_recording: Result<Vec<_>> = tagger.windows(waveform.clone(), &config).unwrap().collect();
+        assert_eq!(of_recording.unwrap(), wanted);
         assert_eq!(wanted.len(), 9);
         let mut stream = TaggerStream::new(tagger.clone(), 11_025, &config).unwrap();
         for &size in sizes {
