@@ -9,7 +9,7 @@ use crate::error::Context;
 use crate::folder;
 use crate::models::{ModelConfig, TaggingModel, detect};
 use crate::windows::Windows;
-use crate::{Error, LabelSet, Result, Tagging, TaggerStream, Waveform, WaveformBatch, Weights, WindowConfig};
+use crate::{Error, LabelSet, Result, TaggerStream, Tagging, Waveform, WaveformBatch, Weights, WindowConfig};
 
 const NO_LABELS: &str = "no labels are known";
 
@@ -157,7 +157,11 @@ impl Tagger {
     /// # Errors
     /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or
     /// whose rate is too far from the model's. Errors of reading and tagging come as items.
-    pub fn windows(&self, recording: impl Into<AudioReader>, config: &WindowConfig) -> Result<Windows<'_, AudioReader>> {
+    pub fn windows(
+        &self,
+        recording: impl Into<AudioReader>,
+        config: &WindowConfig,
+    ) -> Result<Windows<'_, AudioReader>> {
         Windows::new(self, recording.into().resampled(self.model.sample_rate())?, config)
     }
 
