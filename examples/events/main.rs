@@ -133,7 +133,7 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         }
     }
     if let Some(writer) = of_all {
-        writer.finish()?;
+        drop(writer.finish()?);
     }
     Ok(())
 }

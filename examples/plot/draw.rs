@@ -161,7 +161,7 @@ impl Picture {
             let colour = Palette99::pick(row);
             for event in self.events.iter().filter(|event| event.label == *label) {
                 let bar = [(event.onset, bottom), (event.offset.min(self.seconds), top)];
-                chart.draw_series([Rectangle::new(bar, colour.mix(0.25 + 0.75 * f64::from(event.peak)).filled())])?;
+                panel.draw(&Rectangle::new(bar, colour.mix(0.25 + 0.75 * f64::from(event.peak)).filled()))?;
             }
             let (x, y) = panel.map_coordinate(&(0.0, row_of(rows, row) + 0.5));
             let base = area.get_base_pixel();
