@@ -21,6 +21,15 @@ pub struct Label {
     pub id: Option<String>,
     /// Display name, such as `Speech`.
     pub name: String,
+    /// Names of the classes above it in an ontology, the nearest first, where the label file has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
+}
+
+impl Label {
+    fn named(name: String) -> Self {
+        Self { id: None, name, parents: Vec::new() }
+    }
 }
 
 /// The classes of a model in the order of its outputs. Cheap to clone.
@@ -55,9 +64,10 @@ impl LabelSet {
     }
 
     /// Reads a label file, by its content:
-    /// - JSON: `["Speech", …]`, `{"0": "Speech", …}`, `{"id2label": {…}}`, or objects `{"id": …, "name": …}` in an array;
+    /// - JSON: `["Speech", …]`, `{"0": "Speech", …}`, `{"id2label": {…}}`, or objects `{"id": …, "name": …, "parents": […]}` in an
+    ///   array;
     /// - CSV with a header: the name is in a column `display_name`, `name` or `label`, the machine id in `mid` or `id`,
-    ///   the place in `index` (else the order of the rows counts);
+    ///   the place in `index` (else the order of the rows counts), names of parents in `parents`, with `;` between them;
     /// - text: one name a line, empty lines at the end ignored.
     ///
     /// # Errors
@@ -122,7 +132,7 @@ impl<'a> FromIterator<&'a str> for LabelSet {
 
 impl FromIterator<String> for LabelSet {
     fn from_iter<I: IntoIterator<Item = String>>(names: I) -> Self {
-        names.into_iter().map(|name| Label { id: None, name }).collect()
+        names.into_iter().map(Label::named).collect()
     }
 }
 
@@ -158,7 +168,7 @@ fn parse_csv(text: &str) -> Parsed {
     let place = |name: &&str| header.iter().position(|field| field.eq_ignore_ascii_case(name));
     let column = |names: &[&str]| names.iter().find_map(place);
     let name = column(&NAME_COLUMNS).ok_or_else(|| format!("no column is called one of {NAME_COLUMNS:?}"))?;
-    let (id, index) = (column(&ID_COLUMNS), column(&["index"]));
+    let (id, index, parents) = (column(&ID_COLUMNS), column(&["index"]), column(&["parents"]));
     let mut labels = BTreeMap::new();
     for (row, record) in reader.records().enumerate() {
         let record = record.map_err(|error| error.to_string())?;
@@ -167,7 +177,10 @@ fn parse_csv(text: &str) -> Parsed {
             Some(index) => field(index).parse().map_err(|_| format!("index {:?} is not a number", field(index)))?,
             None => row,
         };
-        insert(&mut labels, place, Label { id: id.map(field).filter(|id| !id.is_empty()), name: field(name) })?;
+        let parents = parents.map(field).unwrap_or_default();
+        let parents = parents.split(';').map(str::trim).filter(|name| !name.is_empty()).map(str::to_string).collect();
+        let id = id.map(field).filter(|id| !id.is_empty());
+        insert(&mut labels, place, Label { id, name: field(name), parents })?;
     }
     in_order(labels)
 }
@@ -175,11 +188,16 @@ fn parse_csv(text: &str) -> Parsed {
 fn parse_json(text: &str) -> Parsed {
     use serde_json::Value;
     let label = |value: &Value| match value {
-        Value::String(name) => Ok(Label { id: None, name: name.clone() }),
+        Value::String(name) => Ok(Label::named(name.clone())),
         Value::Object(fields) => {
             let text = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str().map(str::to_string));
             let name = text(&NAME_COLUMNS).ok_or_else(|| format!("an object has none of {NAME_COLUMNS:?}"))?;
-            Ok(Label { id: text(&ID_COLUMNS), name })
+            let parents = match fields.get("parents") {
+                Some(parents) => serde_json::from_value(parents.clone())
+                    .map_err(|_| format!("the parents of {name:?} are not an array of names"))?,
+                None => Vec::new(),
+            };
+            Ok(Label { id: text(&ID_COLUMNS), name, parents })
         }
         other => Err(format!("{other} is not a label")),
     };
@@ -248,6 +266,14 @@ mod tests {
         }
         let with_ids = LabelSet::parse(r#"[{"mid": "/m/1", "display_name": "Dog"}]"#).unwrap();
         assert_eq!(with_ids[0].id.as_deref(), Some("/m/1"));
+        for text in [
+            r#"[{"name": "Dog", "parents": ["Domestic animals, pets", "Animal"]}, "Rain"]"#,
+            "name,parents\nDog,\"Domestic animals, pets; Animal\"\nRain,\n",
+        ] {
+            let labels = LabelSet::parse(text).unwrap();
+            assert_eq!(labels[0].parents, ["Domestic animals, pets", "Animal"], "{text:?}");
+            assert!(labels[1].parents.is_empty());
+        }
     }
 
     #[test]
@@ -262,6 +288,7 @@ mod tests {
             ("index,name\nx,Dog\n", "not a number"),
             ("Dog\n\nCat\n", "line 2 is empty"),
             ("{\"0\": ", "EOF"),
+            (r#"[{"name": "Dog", "parents": "Animal"}]"#, "not an array"),
             ("index,name\n", "no labels"),
             ("0,/m/09x0r,\"Speech\"\n1,/m/05zppz,\"Male speech\"\n", "without a header"),
         ] {

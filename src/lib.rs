@@ -17,6 +17,8 @@
 //!
 //! # From top to bottom
 //! - [`Tagger`]: a model with its labels and resampling; [`Tagging`] is its plain-data result.
+//! - [`windows`]: long recordings window by window; [`TaggerStream`]: live audio, with the same results; [`events`]: from
+//!   scores over time to sounds with onset and offset.
 //! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
 //!   [`models::detect`] finds the model of a checkpoint.
 //! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
@@ -48,6 +50,7 @@ pub mod ctc;
 pub mod device;
 pub mod encoders;
 pub mod error;
+pub mod events;
 mod folder;
 pub mod frontend;
 pub mod fusion;
@@ -57,17 +60,22 @@ pub mod models;
 pub mod nn;
 pub mod output;
 mod simd;
+pub mod stream;
 pub mod tagger;
 pub mod weights;
+pub mod windows;
 
 pub use audio::{Waveform, WaveformBatch};
 pub use device::Device;
 pub use error::{Error, Result};
+pub use events::{Event, EventConfig, EventDetector};
 pub use labels::{Label, LabelSet};
 pub use models::{ModelConfig, TaggingModel};
 pub use output::{Embedding, Tag, Tagging, TaggingOutput};
+pub use stream::TaggerStream;
 pub use tagger::Tagger;
 pub use weights::Weights;
+pub use windows::{Aggregation, WindowConfig, WindowTagging, Windows};
 
 pub use candle_core;
 pub use ndarray;

@@ -62,6 +62,15 @@ impl TaggingOutput {
     }
 }
 
+/// `ln(p / (1 − p))` of probabilities, finite for 0 and 1 too.
+pub(crate) fn logits_of(probabilities: &Tensor) -> Result<Tensor> {
+    let logits = || {
+        let p = probabilities.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0)?;
+        p.log()? - p.affine(-1.0, 1.0)?.log()?
+    };
+    logits().context("the logits of probabilities")
+}
+
 /// The tags of one clip, on the host.
 ///
 /// All fields are plain data; [`top_k`](Tagging::top_k) and its siblings make the short lists that programs show.

@@ -4,10 +4,12 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use crate::audio::AudioReader;
 use crate::error::Context;
 use crate::folder;
 use crate::models::{ModelConfig, TaggingModel, detect};
-use crate::{Error, LabelSet, Result, Tagging, Waveform, WaveformBatch, Weights};
+use crate::windows::Windows;
+use crate::{Error, LabelSet, Result, TaggerStream, Tagging, Waveform, WaveformBatch, Weights, WindowConfig};
 
 const NO_LABELS: &str = "no labels are known";
 
@@ -72,14 +74,6 @@ impl Tagger {
             };
         }
         let weights = Weights::open(path)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.contains("DecisionLevelMax") || name.contains("DecisionLevelAvg") {
-            return Err(Error::UnknownModel(format!(
-                "{}: by its name a Cnn14_DecisionLevel model, which this version does not have. Its tensors have the names \
-                 of CNN14's but mean something else; name the model `cnn14` to load them as such all the same",
-                path.display()
-            )));
-        }
         let detected = detect(&weights)?;
         Self::from_config(&detected.config, &weights, device, detected.assumptions)
     }
@@ -155,6 +149,28 @@ impl Tagger {
         let row = |waveform: &Waveform| Ok(waveform.resample(rate)?.samples);
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
         self.model.forward(&WaveformBatch::new(rows, rate)?)?.to_taggings(&self.labels)
+    }
+
+    /// Tags a recording of any length window by window: an iterator over the results, which reads as it goes. Give a
+    /// [`Waveform`] or an [`AudioReader`], of any rate. See [`windows`](crate::windows).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or
+    /// whose rate is too far from the model's. Errors of reading and tagging come as items.
+    pub fn windows(
+        &self,
+        recording: impl Into<AudioReader>,
+        config: &WindowConfig,
+    ) -> Result<Windows<'_, AudioReader>> {
+        Windows::new(self, recording.into().resampled(self.model.sample_rate())?, config)
+    }
+
+    /// Begins a stream of live audio at `sample_rate` Hz. See [`TaggerStream`].
+    ///
+    /// # Errors
+    /// As [`TaggerStream::new`].
+    pub fn stream(&self, sample_rate: u32, config: &WindowConfig) -> Result<TaggerStream<&Self>> {
+        TaggerStream::new(self, sample_rate, config)
     }
 
     /// The model.

@@ -377,3 +377,82 @@ fn a_published_phoneme_net_equals_pytorch() {
     // Logits up to 13, whose last digit in f32 is 1e-6.
     assert_close("logits", &values(&logits), &wanted.to_vec("logits").unwrap(), 1e-5, 1e-6);
 }
+
+#[test]
+fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
+    use clipwise::frontend::{FbankConfig, MfccConfig, Normalize};
+    use clipwise::models::rnn::RnnStream;
+    let log_mel = LogMelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K };
+    let data_set = Normalize::DataSet { mean: vec![-30.0], std: vec![12.0] };
+    let features =
+        |spectrum: Spectrum, normalize: Option<Normalize>| FeaturesConfig { spectrum, deltas: None, normalize };
+    let uncentred = LogMelConfig { center: false, ..log_mel.clone() };
+    let kaldi = FbankConfig { n_mels: 12, ..FbankConfig::KALDI_16K };
+    let mel = clipwise::frontend::MelFeatures::LogMel(log_mel.clone());
+    for (what, front_end) in [
+        ("log-mel", features(Spectrum::LogMel(log_mel.clone()), Some(data_set))),
+        ("uncentred", features(Spectrum::LogMel(uncentred), None)),
+        ("kaldi", features(Spectrum::Fbank(kaldi.clone()), None)),
+        ("kaldi, edges", features(Spectrum::Fbank(FbankConfig { snip_edges: false, ..kaldi }), None)),
+        ("mfcc", features(Spectrum::Mfcc(MfccConfig { mel, n_mfcc: 12, ..MfccConfig::SPEECH_16K }), None)),
+    ] {
+        for (cell, pooling) in [(Cell::Gru, TimePooling::Last), (Cell::Lstm, TimePooling::Mean)] {
+            let config = Config {
+                features: front_end.clone(),
+                cell,
+                hidden: 9,
+                n_layers: 2,
+                bidirectional: false,
+                pooling,
+                n_classes: 4,
+                head: Head::Softmax,
+            };
+            let net = config.rnn(true);
+            let mut tensors = Vec::new();
+            Rnn::new(net, |name, shape| {
+                tensors.push((format!("rnn.{name}"), parameter(net, name, shape)));
+                Ok(parameter(net, name, shape))
+            })
+            .unwrap();
+            tensors.push(("fc.weight".to_string(), tensor("fc", &[4, 9], 1.0)));
+            tensors.push(("fc.bias".to_string(), tensor("fc_bias", &[4], 1.0)));
+            let model =
+                AudioRnnClassifier::load(&config, &Weights::from_tensors(tensors).unwrap(), &Device::Cpu).unwrap();
+            for n_samples in [300, 16_123] {
+                let clip = Waveform::new(signal(n_samples, 16_000, 7), 16_000);
+                let whole = model.forward_framewise(&WaveformBatch::from(&clip)).unwrap();
+                let wanted = values(whole.framewise_output.as_ref().unwrap());
+                if pooling == TimePooling::Last {
+                    assert_eq!(
+                        wanted[wanted.len() - 4..],
+                        values(&whole.clipwise_output)[..],
+                        "{what}: the last frame"
+                    );
+                }
+                let mut stream = RnnStream::new(&model, 16_000).unwrap();
+                for size in [1, 160, 1009, 20_000] {
+                    if size == 1 && cell == Cell::Lstm {
+                        continue;
+                    }
+                    let (mut got, mut end) = (Vec::new(), 0.0);
+                    for (i, block) in clip.samples.chunks(size).enumerate() {
+                        let frames = stream.push(block).unwrap();
+                        assert!((frames.start - end).abs() < 1e-9, "{what}: frames follow each other");
+                        end = frames.end;
+                        let late = ((i + 1) * size) as f64 / 16_000.0 - end;
+                        assert!(size == 20_000 || late <= stream.latency() + size as f64 / 16_000.0, "{what} {late}");
+                        got.extend(frames.scores);
+                    }
+                    got.extend(stream.finish().unwrap().scores);
+                    assert_eq!(got, wanted, "{what} {cell:?} {n_samples} samples in blocks of {size}");
+                }
+            }
+        }
+    }
+    // What depends on the end of the clip cannot be told before.
+    for config in [Config::BIGRU, Config::SPEECH_COMMANDS, Config { bidirectional: false, ..Config::BIGRU }] {
+        let trainable = clipwise::weights::Trainable::new(&Device::Cpu, 1);
+        let model = AudioRnnClassifier::build(&config, &trainable.loader()).unwrap();
+        assert!(matches!(RnnStream::new(&model, 16_000), Err(Error::Config { .. })));
+    }
+}

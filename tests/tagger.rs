@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use clipwise::frontend::LogMelConfig;
 use clipwise::models::{Detected, cnn14, detect, leenet};
 use clipwise::{Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
-use common::{Hashed, Kind, assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
+use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
 
@@ -80,7 +80,7 @@ fn a_cnn14_without_its_front_end_is_taken_as_32_khz_and_says_so() {
 #[test]
 fn what_no_model_has_is_named_with_a_guess() {
     for (tensor, guess) in [
-        ("att_block.att.weight", "Cnn14_DecisionLevelAtt"),
+        ("pre_conv0.weight", "Wavegram"),
         ("resnet.layer1.0.conv1.weight", "ResNet"),
         ("something.else", "no model of this version"),
     ] {
@@ -248,14 +248,31 @@ fn the_published_leenet11_tags_a_real_recording() {
 }
 
 #[test]
-fn a_decision_level_checkpoint_is_not_taken_for_cnn14() {
+fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
     let folder = std::env::temp_dir().join(format!("clipwise-decision-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
-    let path = folder.join("Cnn14_DecisionLevelMax_mAP=0.385.safetensors");
-    let mut hashed = Hashed::new(1);
-    hashed.tensor("fc1.weight", &[2, 2], Kind::Linear);
-    candle_core::safetensors::save(&hashed.tensors().into_iter().collect(), &path).unwrap();
-    let error = Tagger::open(&path, &Device::Cpu).unwrap_err();
+    let clip = Waveform::new(signal(40_000, 32_000, 1), 32_000);
+    let scores = |tagger: &Tagger| tagger.tag(&clip).unwrap().scores;
+    let tensors: std::collections::HashMap<_, _> = cnn14_tensors(CHANNELS, 8, 50, 3).tensors().into_iter().collect();
+    let mut seen = Vec::new();
+    for (file, name) in [
+        ("Cnn14_mAP=0.431.safetensors", "cnn14"),
+        ("Cnn14_DecisionLevelMax_mAP=0.385.safetensors", "cnn14-decision-max"),
+        ("Cnn14_DecisionLevelAvg_mAP=0.425.safetensors", "cnn14-decision-avg"),
+    ] {
+        let path = folder.join(file);
+        candle_core::safetensors::save(&tensors, &path).unwrap();
+        let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
+        assert_eq!(tagger.model().name(), name);
+        assert_eq!(name != "cnn14", tagger.assumptions().iter().any(|line| line.contains("DecisionLevel")));
+        // The name that is asked for counts more than the file's.
+        for asked in ["cnn14", name] {
+            let config = ModelConfig::by_name(asked, &clipwise::Weights::open(&path).unwrap()).unwrap();
+            let ModelConfig::Cnn14(config) = config else { panic!("{config:?}") };
+            assert_eq!(config.decision == cnn14::Decision::Clip, asked == "cnn14");
+        }
+        seen.push(scores(&tagger));
+    }
     std::fs::remove_dir_all(&folder).unwrap();
-    assert!(error.to_string().contains("DecisionLevel"), "{error}");
+    assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
 }

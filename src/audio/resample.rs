@@ -136,6 +136,15 @@ impl Resampler {
         self.to
     }
 
+    /// How far ahead of an output sample's instant the input must have come for it to be given out, in input samples at most.
+    pub fn lookahead(&self) -> usize {
+        match &self.method {
+            Method::Copy => 0,
+            Method::Fft(blocks) => blocks.lookahead(),
+            Method::Sinc(sinc) => sinc.lookahead(),
+        }
+    }
+
     /// Takes the next samples, and appends to `output` what can be told without those that follow.
     ///
     /// # Errors

@@ -195,6 +195,7 @@ impl Stft {
         let n_frames = self.framing.check(samples)?;
         array(n_frames, self.n_bins(), |out| {
             self.for_each_frame(
+                (&self.framing, 0),
                 samples,
                 out,
                 self.n_bins(),
@@ -209,12 +210,19 @@ impl Stft {
         &self.framing
     }
 
-    /// Calls `job(bins, work, row)` for each frame, where `row` is the `width` values of `out` that belong to the frame and
+    /// Calls `job(bins, work, row)` for the frames of a framing from its frame `from` on, where `row` is the `width` values of `out` that belong to the frame and
     /// `work` what `scratch` made for the task, as the frame before left it. The samples must have passed the framing's
     /// check. `job` is compiled for the best vector instructions, as far as it is inlined.
     /// No frame sees another one, so the result does not depend on the number of threads.
-    pub(super) fn for_each_frame<T, W, S, F>(&self, samples: &[f32], out: &mut [T], width: usize, scratch: S, job: F)
-    where
+    pub(super) fn for_each_frame<T, W, S, F>(
+        &self,
+        (framing, from): (&Framing, usize),
+        samples: &[f32],
+        out: &mut [T],
+        width: usize,
+        scratch: S,
+        job: F,
+    ) where
         T: Send,
         S: Fn() -> W + Sync,
         F: Fn(Bins, &mut W, &mut [T]) + Sync,
@@ -224,7 +232,7 @@ impl Stft {
             for (index, row) in rows.chunks_exact_mut(width).enumerate() {
                 dispatch(
                     #[inline(always)]
-                    || self.framing.windowed(first + index, samples, &self.window, &mut buffers.frame),
+                    || framing.windowed(from + first + index, samples, &self.window, &mut buffers.frame),
                 );
                 let bins = self.fft.transform(buffers);
                 dispatch(

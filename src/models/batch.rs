@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::error::{Context, check_finite};
+use crate::frontend::LogMel;
 use crate::{Error, Result, TaggingOutput, WaveformBatch};
 
 /// What a model asks of its input.
@@ -48,6 +49,16 @@ pub fn forward_by_length(
         Ok([output]) => merge(&[output], &order),
         Err(outputs) => merge(&outputs, &order),
     }
+}
+
+/// Log-mel of clips with the same number of frames, `[batch, n_frames, n_mels]`.
+pub fn features(log_mel: &LogMel, clips: &[Cow<[f32]>], device: &Device) -> Result<Tensor> {
+    let (n_frames, n_mels) = (log_mel.n_frames(clips[0].len()), log_mel.config().n_mels);
+    let mut values = vec![0.0; clips.len() * n_frames * n_mels];
+    for (clip, values) in clips.iter().zip(values.chunks_mut(n_frames * n_mels)) {
+        log_mel.compute_into(clip, values)?;
+    }
+    Tensor::from_vec(values, (clips.len(), n_frames, n_mels), device).context("moving the log-mel to the device")
 }
 
 /// Refuses a clip without samples or with NaN or infinite ones.

@@ -20,11 +20,12 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::TaggingModel;
-use super::batch::{Input, forward_by_length};
+use super::batch::{Input, features, forward_by_length};
+use super::{TaggingModel, no_frames};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::output::logits_of;
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
 
@@ -196,8 +197,7 @@ impl Ced {
         let x = self.add_positions(&x).context("adding positions")?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
         let embedding = self.norm.forward(&x)?.mean(1).context("pooling over tokens")?; // [batch, width]
-        let logits = self.output.forward(&self.output_norm.forward(&embedding)?)?; // [batch, n_classes]
-        TaggingOutput::multi_label(logits, embedding)
+        self.classify(&embedding)
     }
 
     /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
@@ -227,21 +227,6 @@ impl Ced {
         };
         (0..n_frames).step_by(target_length).map(window).collect()
     }
-
-    fn forward_clips(&self, clips: &[Cow<[f32]>]) -> Result<TaggingOutput> {
-        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
-        let features = clips.iter().map(|clip| self.log_mel.compute(clip)).collect::<Result<Vec<_>>>()?;
-        let windows = self.windows(n_frames);
-        let mut outputs = Vec::with_capacity(windows.len());
-        for &(start, length, weight) in &windows {
-            let rows = |clip: &Array2<f32>| clip.as_slice().map(|x| x[start * n_mels..][..length * n_mels].to_vec());
-            let values: Vec<f32> = features.iter().filter_map(rows).flatten().collect();
-            let window = Tensor::from_vec(values, (clips.len(), length, n_mels), &self.device);
-            let window = window.context("moving the log-mel to the device")?;
-            outputs.push((self.forward_features(&window)?, weight));
-        }
-        average(outputs)
-    }
 }
 
 /// The mean over windows, weighted.
@@ -258,9 +243,7 @@ fn average(mut outputs: Vec<(TaggingOutput, usize)>) -> Result<TaggingOutput> {
     let context = "averaging windows";
     let clipwise_output = mean(|output| &output.clipwise_output).context(context)?;
     let embedding = mean(|output| &output.embedding).context(context)?;
-    let logits = clipwise_output.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0);
-    let logits = logits.and_then(|p| p.log()? - p.affine(-1.0, 1.0)?.log()?).context(context)?;
-    Ok(TaggingOutput { logits, clipwise_output, framewise_output: None, embedding })
+    Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
 }
 
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
@@ -320,7 +303,31 @@ impl TaggingModel for Ced {
 
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
         let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_clips(clips);
+        let run = |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, false);
         forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        let logits = self.output.forward(&self.output_norm.forward(embedding)?)?; // [batch, n_classes]
+        TaggingOutput::multi_label(logits, embedding.clone())
+    }
+
+    fn front_end(&self) -> Option<&LogMel> {
+        Some(&self.log_mel)
+    }
+
+    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        if framewise {
+            return Err(no_frames(self));
+        }
+        let n_frames = log_mel.dim(1).context("the shape of the log-mel")?;
+        if n_frames < PATCH {
+            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        }
+        let window = |&(start, length, weight): &(usize, usize, usize)| {
+            let window = log_mel.narrow(1, start, length).and_then(|window| window.contiguous());
+            Ok((self.forward_features(&window.context("a window of the log-mel")?)?, weight))
+        };
+        average(self.windows(n_frames).iter().map(window).collect::<Result<_>>()?)
     }
 }

@@ -12,13 +12,20 @@
 //! at its end to that length.
 //!
 //! The classifier of a fine-tuned `Transfer_Cnn14` (`fc_transfer`, softmax) loads as well: [`Head::Transfer`].
+//!
+//! `Cnn14_DecisionLevelMax`, `…Avg` and `…Att` decide in every segment of 32 frames and then pool over time: see
+//! [`Decision`]. Their `framewise_output` is a segment's value for each of its frames, and that of the last segment for the frames
+//! that are left. CNN14 itself gives it on request ([`TaggingModel::forward_framewise`]): its head applied to each segment.
+
+mod head;
 
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Input, forward_by_length};
+use super::batch::{Input, features, forward_by_length};
+use super::frames::{Edge, FrameGrid, around, stretch};
 use super::{TaggingModel, panns};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
@@ -27,8 +34,9 @@ use crate::nn::{
 };
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use head::Classifier;
 
-/// Frames that five halvings leave one of.
+/// Frames that five halvings leave one of: a segment.
 const MIN_FRAMES: usize = 32;
 
 /// Which layer is the last, and what its values mean.
@@ -39,6 +47,23 @@ pub enum Head {
     Audioset,
     /// `fc_transfer` of `Transfer_Cnn14`, probabilities that sum to 1 (softmax).
     Transfer,
+}
+
+/// Where the classes are decided. With `s` a step of the last map, averaged over mel, a segment is `max + mean` of the steps
+/// `s − 1` to `s + 1`, with zeros beyond the ends of the clip in the mean; then come `fc1`, ReLU and the last layer.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Decision {
+    /// Once, from the steps pooled over the clip: CNN14.
+    #[default]
+    Clip,
+    /// In each segment; the clip's probability is the largest: `Cnn14_DecisionLevelMax`. Its tensors are CNN14's.
+    Max,
+    /// In each segment; the clip's probability is the mean: `Cnn14_DecisionLevelAvg`. Its tensors are CNN14's.
+    Avg,
+    /// In each segment; the clip's probability is a mean whose weights are a softmax over time of a second layer, cut to
+    /// -10..=10, for each class: `Cnn14_DecisionLevelAtt`, with `att_block` for `fc_audioset`.
+    Att,
 }
 
 /// The shape of a CNN14. Presets are named after the published checkpoints.
@@ -57,6 +82,9 @@ pub struct Config {
     pub n_classes: usize,
     /// The last layer.
     pub head: Head,
+    /// Where the classes are decided. Default when read from a file: for the clip.
+    #[serde(default)]
+    pub decision: Decision,
 }
 
 impl Config {
@@ -68,6 +96,7 @@ impl Config {
         embedding_dim: 2048,
         n_classes: 527,
         head: Head::Audioset,
+        decision: Decision::Clip,
     };
     /// `Cnn14_16k_mAP=0.438.pth`: 16 kHz, 527 classes.
     pub const AUDIOSET_16K: Self = Self { log_mel: LogMelConfig::PANNS_16K, ..Self::AUDIOSET_32K };
@@ -76,12 +105,20 @@ impl Config {
     /// 48 kHz with 2048-point frames every 320 samples; no weights are published.
     pub const AUDIOSET_48K: Self = Self { log_mel: LogMelConfig::PANNS_48K, ..Self::AUDIOSET_32K };
 
+    /// `Cnn14_DecisionLevelMax_mAP=0.385.pth`: 32 kHz, 527 classes.
+    pub const DECISION_MAX: Self = Self { decision: Decision::Max, ..Self::AUDIOSET_32K };
+    /// `Cnn14_DecisionLevelAvg`: 32 kHz, 527 classes.
+    pub const DECISION_AVG: Self = Self { decision: Decision::Avg, ..Self::AUDIOSET_32K };
+    /// `Cnn14_DecisionLevelAtt_mAP=0.425.pth`: 32 kHz, 527 classes.
+    pub const DECISION_ATT: Self = Self { decision: Decision::Att, ..Self::AUDIOSET_32K };
+
     /// Takes the head, its classes and the embedding's length from a checkpoint, where it has them.
     pub(super) fn fit_head(&mut self, weights: &Weights) {
         if weights.contains("fc_transfer.weight") {
             self.head = Head::Transfer;
         }
-        if let Some(&[n_classes, embedding_dim]) = weights.shape(self.head.weight_name()) {
+        let weight = if self.decision == Decision::Att { "att_block.cla.weight" } else { self.head.weight_name() };
+        if let Some(&[n_classes, embedding_dim, ..]) = weights.shape(weight) {
             (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
         }
     }
@@ -98,6 +135,13 @@ impl Config {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
+        }
+        if self.decision != Decision::Clip && self.head != Head::Audioset {
+            return Err(Error::config(
+                "head",
+                format!("{:?}", self.head),
+                "segments are decided by the head `audioset`",
+            ));
         }
         Ok(())
     }
@@ -123,7 +167,7 @@ pub struct Cnn14 {
     block_dropout: Dropout,
     pooled_dropout: Dropout,
     fc1: Linear,
-    head: Linear,
+    head: Classifier,
     workspace: Workspace,
 }
 
@@ -166,14 +210,7 @@ impl Cnn14 {
         let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
         let fc1 = Linear::load(&root.at("fc1"), pooled, embedding_dim, Activation::Relu)?;
-        let head = match config.head {
-            Head::Audioset => root.at("fc_audioset"),
-            Head::Transfer => {
-                root.ignore("fc_audioset.*");
-                root.at("fc_transfer")
-            }
-        };
-        let head = Linear::load(&head, embedding_dim, config.n_classes, Activation::Identity)?;
+        let head = Classifier::load(config, root)?;
         Ok(Self {
             config: config.clone(),
             device: root.device().clone(),
@@ -205,11 +242,15 @@ impl Cnn14 {
     /// [`Error::TooShort`] (counted in frames) below 32 frames, [`Error::Tensor`] if the shape or the device does not
     /// fit.
     pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        self.run(log_mel, false)
+    }
+
+    fn run(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
         let (_, _, n_frames, _) = log_mel.dims4().context("the shape of the log-mel")?;
         if n_frames < MIN_FRAMES {
             return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
         }
-        self.forward_normalized(&self.normalize(log_mel)?)
+        self.run_normalized(&self.normalize(log_mel)?, framewise)
     }
 
     /// The batch norm per mel bin, the first layer: `[batch, 1, n_frames, n_mels]` in dB to the same. Augmentation of features
@@ -226,6 +267,11 @@ impl Cnn14 {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
+        self.run_normalized(x, false)
+    }
+
+    fn run_normalized(&self, x: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        let n_frames = x.dim(2).context("the shape of the log-mel")?;
         let x = FeatureMap::new(x, &self.workspace)?; // [batch, 1, n_frames, n_mels]
         let x = self.blocks.iter().try_fold(x, |x, block| {
             let x = block.forward(x)?;
@@ -234,13 +280,26 @@ impl Cnn14 {
             }
             FeatureMap::new(&self.block_dropout.forward(&x.to_tensor()?)?, &self.workspace)
         })?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let pooled = self.pooled_dropout.forward(&global_pool(&x.to_tensor()?)?)?; // [batch, 2048]
-        let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
-        let logits = self.head.forward(&embedding)?; // [batch, n_classes]
-        match self.config.head {
-            Head::Audioset => TaggingOutput::multi_label(logits, embedding),
-            Head::Transfer => TaggingOutput::single_label(logits, embedding),
+        let steps = mean_over_mel(&x.to_tensor()?)?; // [batch, 2048, n_frames / 32]
+        let mut output = if self.config.decision == Decision::Clip {
+            let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
+            let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
+            let mut output = self.classify(&embedding)?;
+            if framewise {
+                let segments = self.fc1.forward(&around(&steps, Edge::Cut)?)?; // [batch, n_frames / 32, embedding_dim]
+                output.framewise_output = Some(self.head.probabilities(&segments)?);
+            }
+            output
+        } else {
+            let pooled = self.pooled_dropout.forward(&around(&steps, Edge::Zeros)?)?; // [batch, n_frames / 32, 2048]
+            let segments = self.pooled_dropout.forward(&self.fc1.forward(&pooled)?)?;
+            self.head.decide(&segments)?
+        };
+        if let Some(segments) = output.framewise_output.take() {
+            let frames = stretch(&segments, MIN_FRAMES, n_frames);
+            output.framewise_output = Some(frames.context("from segments to frames")?); // [batch, n_frames, n_classes]
         }
+        Ok(output)
     }
 
     /// The value after each stage, for comparison with a reference: `bn0`, `block1` to `block6`, `pooled`.
@@ -254,20 +313,16 @@ impl Cnn14 {
             x = block.forward(x)?;
             stages.push((format!("block{}", i + 1), x.to_tensor()?));
         }
-        let pooled = global_pool(&stages[6].1)?;
+        let pooled = pool_over_time(&mean_over_mel(&stages[6].1)?)?;
         stages.push(("pooled".to_string(), pooled));
         Ok(stages)
     }
 
-    /// Log-mel of clips with the same number of frames, `[batch, 1, n_frames, n_mels]` in dB.
-    fn features(&self, clips: &[Cow<[f32]>]) -> Result<Tensor> {
-        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
-        let mut log_mel = vec![0.0; clips.len() * n_frames * n_mels];
-        for (clip, log_mel) in clips.iter().zip(log_mel.chunks_mut(n_frames * n_mels)) {
-            self.log_mel.compute_into(clip, log_mel)?;
-        }
-        let shape = (clips.len(), 1, n_frames, n_mels);
-        Tensor::from_vec(log_mel, shape, &self.device).context("moving the log-mel to the device")
+    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run =
+            |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, framewise);
+        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 }
 
@@ -296,21 +351,46 @@ impl TaggingModel for Cnn14 {
         &self.device
     }
 
+    fn single_label(&self) -> bool {
+        self.config.head == Head::Transfer
+    }
+
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_features(&self.features(clips)?);
-        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+        self.forward_with(waveforms, false)
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        Some(FrameGrid { first: 0, step: self.config.log_mel.hop_length })
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        self.forward_with(waveforms, true)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.head.classify(embedding)
+    }
+
+    fn front_end(&self) -> Option<&LogMel> {
+        Some(&self.log_mel)
+    }
+
+    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        self.run(&log_mel.unsqueeze(1).context("the shape of the log-mel")?, framewise)
     }
 }
 
 impl Config {
     /// The name in [`MODELS`](super::MODELS) of the preset with this sample rate.
     fn name(&self) -> &'static str {
-        match self.log_mel.sample_rate {
-            16_000 => "cnn14-16k",
-            8_000 => "cnn14-8k",
-            48_000 => "cnn14-48k",
-            _ => "cnn14",
+        match (self.decision, self.log_mel.sample_rate) {
+            (Decision::Max, _) => "cnn14-decision-max",
+            (Decision::Avg, _) => "cnn14-decision-avg",
+            (Decision::Att, _) => "cnn14-decision-att",
+            (Decision::Clip, 16_000) => "cnn14-16k",
+            (Decision::Clip, 8_000) => "cnn14-8k",
+            (Decision::Clip, 48_000) => "cnn14-48k",
+            (Decision::Clip, _) => "cnn14",
         }
     }
 }
@@ -343,11 +423,12 @@ impl ConvBlock {
     }
 }
 
-/// Mean over mel, then max + mean over time: `[batch, channels, n_frames, n_mels]` to `[batch, channels]`.
-fn global_pool(x: &Tensor) -> Result<Tensor> {
-    let pool = || {
-        let x = x.mean(3)?; // [batch, channels, n_frames]
-        x.max(2)? + x.mean(2)?
-    };
-    pool().context("pooling over mel and time")
+/// `[batch, channels, n_frames, n_mels]` to `[batch, channels, n_frames]`.
+fn mean_over_mel(x: &Tensor) -> Result<Tensor> {
+    x.mean(3).context("pooling over mel")
+}
+
+/// Max + mean: `[batch, channels, n_frames]` to `[batch, channels]`.
+fn pool_over_time(x: &Tensor) -> Result<Tensor> {
+    x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")
 }

@@ -17,7 +17,8 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
-use super::batch::{Input, forward_by_length};
+use super::batch::{Input, features, forward_by_length};
+use super::frames::FrameGrid;
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
@@ -204,16 +205,6 @@ impl Crnn {
         let logits = self.output.forward(frames)?;
         candle_nn::ops::sigmoid(&logits).and_then(|p| p.clamp(LOWEST, 1.0)).context("the sigmoid of the frames")
     }
-
-    fn features(&self, clips: &[Cow<[f32]>]) -> Result<Tensor> {
-        let (n_frames, n_mels) = (self.log_mel.n_frames(clips[0].len()), self.config.log_mel.n_mels);
-        let mut log_mel = vec![0.0; clips.len() * n_frames * n_mels];
-        for (clip, log_mel) in clips.iter().zip(log_mel.chunks_mut(n_frames * n_mels)) {
-            self.log_mel.compute_into(clip, log_mel)?;
-        }
-        let shape = (clips.len(), 1, n_frames, n_mels);
-        Tensor::from_vec(log_mel, shape, &self.device).context("moving the log-mel to the device")
-    }
 }
 
 impl TaggingModel for Crnn {
@@ -247,8 +238,24 @@ impl TaggingModel for Crnn {
 
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
         let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_features(&self.features(clips)?);
+        let run = |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, true);
         forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        Some(FrameGrid { first: 0, step: self.config.log_mel.hop_length })
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        self.forward(waveforms)
+    }
+
+    fn front_end(&self) -> Option<&LogMel> {
+        Some(&self.log_mel)
+    }
+
+    fn forward_log_mel(&self, log_mel: &Tensor, _framewise: bool) -> Result<TaggingOutput> {
+        self.forward_features(&log_mel.unsqueeze(1).context("the shape of the log-mel")?)
     }
 }
 

@@ -17,8 +17,8 @@ pub struct Detected {
 ///
 /// Whether all tensors fit is seen at [`ModelConfig::load`].
 ///
-/// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else; nothing in the
-/// tensors tells them apart.
+/// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else: they are told apart by
+/// these words in the published file name.
 ///
 /// # Errors
 /// [`Error::UnknownModel`] if no model of this crate has such tensors, with a guess at what it is.
@@ -126,9 +126,26 @@ fn detect_cnn14(weights: &Weights) -> Result<Detected> {
         log_mel.n_mels = n_mels;
     }
     let mut config = cnn14::Config { log_mel, ..cnn14::Config::AUDIOSET_32K };
+    config.decision = detect_decision(weights, &mut assumptions);
     config.channels = channels(weights, config.channels);
     config.fit_head(weights);
     Ok(Detected { config: ModelConfig::Cnn14(config), assumptions })
+}
+
+/// Where a CNN14 decides: by its tensors, else by the file's name.
+fn detect_decision(weights: &Weights, assumptions: &mut Vec<String>) -> cnn14::Decision {
+    if weights.contains("att_block.cla.weight") {
+        return cnn14::Decision::Att;
+    }
+    let name = weights.path().and_then(|path| path.file_name()).unwrap_or_default().to_string_lossy();
+    let named = [("DecisionLevelMax", cnn14::Decision::Max), ("DecisionLevelAvg", cnn14::Decision::Avg)];
+    let Some((word, decision)) = named.into_iter().find(|(word, _)| name.contains(word)) else {
+        return cnn14::Decision::Clip;
+    };
+    assumptions.push(format!(
+        "by its name this file is a Cnn14_{word}; its tensors would fit a CNN14 too, which the model name `cnn14` asks for"
+    ));
+    decision
 }
 
 fn detect_leenet(weights: &Weights) -> Detected {
@@ -150,7 +167,6 @@ fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
-        ("att_block.", "Cnn14_DecisionLevelAtt"),
         ("pre_conv0.", "a Wavegram model"),
         ("resnet.", "a ResNet or Res1dNet of PANNs"),
         ("features.", "a MobileNet"),

@@ -109,6 +109,14 @@ pub struct Features {
     min_samples: usize,
 }
 
+/// What a frame sees of the samples, and the distance between frames.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    pub hop: usize,
+    pub before: usize,
+    pub after: usize,
+}
+
 #[derive(Debug, Clone)]
 enum Planned {
     LogMel(LogMel),
@@ -185,6 +193,41 @@ impl Features {
             normalize.apply(&mut features)?;
         }
         Ok(features)
+    }
+
+    /// How far a frame sees, where it sees no more than samples near it: frame `t` those from `t · hop − before` up to
+    /// `t · hop + after`, and the ends of a clip only if they are within.
+    pub(super) fn reach(&self) -> Result<Reach> {
+        let whole = |field: &'static str, value: String| {
+            Err(Error::config(field, value, "such features depend on more of the clip than a stream has"))
+        };
+        if let Some(Deltas { orders, .. }) = &self.config.deltas {
+            return whole("deltas", format!("of order {orders}"));
+        }
+        match &self.config.normalize {
+            None | Some(Normalize::DataSet { .. }) => {}
+            Some(normalize) => return whole("normalize", format!("{normalize:?}")),
+        }
+        let of_log_mel = |config: &LogMelConfig| match config.top_db {
+            Some(top_db) => whole("top_db", top_db.to_string()),
+            None => {
+                let before = if config.center { config.n_fft / 2 } else { 0 };
+                Ok(Reach { hop: config.hop_length, before, after: config.n_fft - before })
+            }
+        };
+        // A frame of Kaldi's lies around its place or after it.
+        let of_fbank = |config: &FbankConfig| {
+            let before = if config.snip_edges { 0 } else { config.win_length };
+            Ok(Reach { hop: config.hop_length, before, after: config.win_length.max(config.n_fft) + before })
+        };
+        match &self.config.spectrum {
+            Spectrum::LogMel(config) => of_log_mel(config),
+            Spectrum::Fbank(config) => of_fbank(config),
+            Spectrum::Mfcc(config) => match &config.mel {
+                MelFeatures::LogMel(config) => of_log_mel(config),
+                MelFeatures::Fbank(config) => of_fbank(config),
+            },
+        }
     }
 
     /// The fewest samples with at least `needed` frames.

@@ -7,6 +7,9 @@
 //! waveform `[batch, 1, n_samples]` → 9 blocks of 1-D convolutions with kernel 3 (the first with stride 3, the others
 //! followed by a maximum over 3) → max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
 //! Every step divides the length by 3, rounding up, so any clip of at least one sample works as it is.
+//!
+//! Frames, on request, are the steps of the last map, 19,683 samples each (LeeNet24: 6,561): `max + mean` of a step and its two
+//! neighbours goes through `fc1` and `fc_audioset`.
 
 use std::borrow::Cow;
 
@@ -15,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
+use super::frames::{Edge, FrameGrid, around};
 use crate::error::Context;
 use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
 use crate::weights::Loader;
@@ -148,13 +152,28 @@ impl LeeNet {
     }
 
     /// `x` `[batch, 1, n_samples]`.
-    fn forward_samples(&self, x: Tensor) -> Result<TaggingOutput> {
+    fn forward_samples(&self, x: Tensor, framewise: bool) -> Result<TaggingOutput> {
         let x = FeatureMap::new(&x, &self.workspace)?;
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?.to_sequence()?; // [batch, 256, n_frames]
-        let x = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
-        let embedding = self.fc1.forward(&x)?; // [batch, embedding_dim]
-        let logits = self.fc_audioset.forward(&embedding)?; // [batch, n_classes]
-        TaggingOutput::multi_label(logits, embedding)
+        let pooled = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
+        let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
+        let mut output = self.classify(&embedding)?;
+        if framewise {
+            let frames = self.fc1.forward(&around(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
+            let frames = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?);
+            output.framewise_output = Some(frames.context("the sigmoid of the frames")?);
+        }
+        Ok(output)
+    }
+
+    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| {
+            let shape = (clips.len(), 1, clips[0].len());
+            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
+            self.forward_samples(x, framewise)
+        };
+        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
     }
 }
 
@@ -184,13 +203,20 @@ impl TaggingModel for LeeNet {
     }
 
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| {
-            let shape = (clips.len(), 1, clips[0].len());
-            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
-            self.forward_samples(x)
-        };
-        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
+        self.forward_with(waveforms, false)
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        let divisions = if self.config.pool_last { 9 } else { 8 };
+        Some(FrameGrid { first: 0, step: THREE.pow(divisions) })
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        self.forward_with(waveforms, true)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
     }
 }
 

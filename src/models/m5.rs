@@ -14,6 +14,9 @@
 //!
 //! Shortest clip: what leaves one frame, see [`TaggingModel::min_samples`]: 6,848 samples for [`Config::M5`]. Anything
 //! shorter, down to one sample, is padded with zeros at its end to that length.
+//!
+//! Frames, on request, are the steps of the last map through `fc1`, 4,096 samples each for [`Config::M5`]; the clip's logits are
+//! their mean before the softmax.
 
 mod config;
 
@@ -23,6 +26,7 @@ use candle_core::{Device, Tensor};
 
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
+use super::frames::FrameGrid;
 pub use super::rnn::Head;
 use crate::error::Context;
 use crate::nn::{Activation, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
@@ -114,13 +118,30 @@ impl M5 {
     /// [`Error::TooShort`] for fewer samples than [`min_samples`](TaggingModel::min_samples), [`Error::Tensor`] if the shape or
     /// the device does not fit.
     pub fn forward_samples(&self, x: &Tensor) -> Result<TaggingOutput> {
+        self.run(x, false)
+    }
+
+    fn run(&self, x: &Tensor, framewise: bool) -> Result<TaggingOutput> {
         let x = self.layers.iter().try_fold(self.first(x)?, |x, layer| layer.forward(x, &self.workspace))?;
-        let embedding = x.to_sequence()?.mean(2).context("pooling over time")?; // [batch, channels]
-        let logits = self.fc1.forward(&embedding)?; // [batch, n_classes]
-        match self.config.head {
-            Head::Softmax => TaggingOutput::single_label(logits, embedding),
-            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        let x = x.to_sequence()?; // [batch, channels, n_frames]
+        let mut output = self.classify(&x.mean(2).context("pooling over time")?)?;
+        if framewise {
+            let context = "the frames";
+            let frames = x.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
+            let logits = self.fc1.forward(&frames)?; // [batch, n_frames, n_classes]
+            output.framewise_output = Some(self.config.head.probabilities(&logits).context(context)?);
         }
+        Ok(output)
+    }
+
+    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| {
+            let shape = (clips.len(), 1, clips[0].len());
+            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
+            self.run(&x, framewise)
+        };
+        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
     }
 
     /// The value after each layer and the pooling that follows it, for comparison with a reference: `layer1`, `layer2` …
@@ -173,13 +194,23 @@ impl TaggingModel for M5 {
     }
 
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| {
-            let shape = (clips.len(), 1, clips[0].len());
-            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
-            self.forward_samples(&x)
-        };
-        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
+        self.forward_with(waveforms, false)
+    }
+
+    fn single_label(&self) -> bool {
+        self.config.head == Head::Softmax
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        Some(self.config.frames())
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        self.forward_with(waveforms, true)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.config.head.output(self.fc1.forward(embedding)?, embedding.clone())
     }
 }
 

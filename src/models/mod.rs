@@ -6,6 +6,7 @@
 //! | `cnn14-16k` | the same | 16 kHz | `Cnn14_16k_mAP=0.438.pth` |
 //! | `cnn14-8k` | the same | 8 kHz | `Cnn14_8k_mAP=0.416.pth` |
 //! | `cnn14-48k` | the same | 48 kHz | none published |
+//! | `cnn14-decision-max`, `-avg`, `-att` | the same, deciding in segments | 32 kHz | `Cnn14_DecisionLevelMax_mAP=0.385.pth` and its siblings |
 //! | `ced-tiny`, `ced-mini`, `ced-small`, `ced-base` | [`ced`] | 16 kHz | RicherMans/CED and its Hugging Face conversions |
 //! | `crnn` | [`crnn`] of Datadriven-GPVAD | 22.05 kHz | `teacher1.pth` |
 //! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
@@ -27,20 +28,23 @@ pub mod rnn;
 
 mod batch;
 mod detect;
+mod frames;
 mod panns;
 
 pub use ced::Ced;
 pub use cnn14::Cnn14;
 pub use crnn::Crnn;
 pub use detect::{Detected, detect};
+pub use frames::FrameGrid;
 pub use leenet::LeeNet;
 pub use m5::M5;
 pub use probe::LinearProbe;
 pub use rnn::AudioRnnClassifier;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::frontend::LogMel;
 use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
 
 /// A model that says which sounds are in a clip.
@@ -74,6 +78,54 @@ pub trait TaggingModel: Send + Sync {
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
     /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Tensor`] if the device refuses.
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput>;
+
+    /// Whether the classes exclude each other: probabilities sum to 1 (softmax). Else they are independent (sigmoid).
+    fn single_label(&self) -> bool {
+        false
+    }
+
+    /// Where the frames of [`framewise_output`](TaggingOutput::framewise_output) lie; `None` for a model without frames.
+    fn frames(&self) -> Option<FrameGrid> {
+        None
+    }
+
+    /// As [`forward`](Self::forward), with [`framewise_output`](TaggingOutput::framewise_output), which costs a model extra that
+    /// decides for the clip.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and [`Error::Config`] for a model without [`frames`](Self::frames).
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let _ = waveforms;
+        Err(no_frames(self))
+    }
+
+    /// The last layer alone: embeddings `[batch, embedding_dim]`, on the model's device, to what the model says of such clips.
+    /// For embeddings that are made of others, such as the mean over a recording.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that does not decide by its embedding, [`Error::Tensor`] if the shape or the device does
+    /// not fit.
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        let _ = embedding;
+        Err(Error::config("embedding", self.name(), "this model does not decide by its embedding"))
+    }
+
+    /// The front end, where it is a log-mel spectrogram and nothing else, which clips that overlap can share.
+    fn front_end(&self) -> Option<&LogMel> {
+        None
+    }
+
+    /// Everything after the [`front_end`](Self::front_end): `log_mel` `[batch, n_frames, n_mels]`, f32, on the model's device, of
+    /// clips with at least [`min_samples`](Self::min_samples) samples. With `framewise` as
+    /// [`forward_framewise`](Self::forward_framewise).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model without such a front end, [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the
+    /// shape or the device does not fit.
+    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        let _ = (log_mel, framewise);
+        Err(Error::config("log_mel", self.name(), "the front end of this model is not a log-mel spectrogram"))
+    }
 }
 
 impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
@@ -108,6 +160,35 @@ impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
         (**self).forward(waveforms)
     }
+
+    fn single_label(&self) -> bool {
+        (**self).single_label()
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        (**self).frames()
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        (**self).forward_framewise(waveforms)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        (**self).classify(embedding)
+    }
+
+    fn front_end(&self) -> Option<&LogMel> {
+        (**self).front_end()
+    }
+
+    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        (**self).forward_log_mel(log_mel, framewise)
+    }
+}
+
+/// What a model without frames says when it is asked for them.
+fn no_frames<M: TaggingModel + ?Sized>(model: &M) -> Error {
+    Error::config("framewise", model.name(), "this model gives no output for frames")
 }
 
 /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
@@ -161,6 +242,21 @@ pub const MODELS: &[Preset] = &[
         name: "cnn14-48k",
         description: "CNN14, 48 kHz log-mel with 2048-point frames, no published weights",
         config: ModelConfig::Cnn14(cnn14::Config::AUDIOSET_48K),
+    },
+    Preset {
+        name: "cnn14-decision-max",
+        description: "PANNs CNN14 deciding in segments, the largest counts, 32 kHz log-mel, AudioSet mAP 0.385",
+        config: ModelConfig::Cnn14(cnn14::Config::DECISION_MAX),
+    },
+    Preset {
+        name: "cnn14-decision-avg",
+        description: "PANNs CNN14 deciding in segments, their mean counts, 32 kHz log-mel",
+        config: ModelConfig::Cnn14(cnn14::Config::DECISION_AVG),
+    },
+    Preset {
+        name: "cnn14-decision-att",
+        description: "PANNs CNN14 deciding in segments, with attention over time, 32 kHz log-mel, AudioSet mAP 0.425",
+        config: ModelConfig::Cnn14(cnn14::Config::DECISION_ATT),
     },
     Preset {
         name: "ced-tiny",

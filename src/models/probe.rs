@@ -4,9 +4,10 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-use super::TaggingModel;
 pub use super::rnn::Head;
+use super::{TaggingModel, no_frames};
 use crate::error::Context;
+use crate::frontend::LogMel;
 use crate::nn::{Activation, Linear};
 use crate::weights::Trainable;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
@@ -80,12 +81,26 @@ impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
     }
 
     fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let embedding = self.base.forward(waveforms)?.embedding;
-        let logits = self.fc.forward(&embedding)?;
-        match self.head {
-            Head::Softmax => TaggingOutput::single_label(logits, embedding),
-            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        self.classify(&self.base.forward(waveforms)?.embedding)
+    }
+
+    fn single_label(&self) -> bool {
+        self.head == Head::Softmax
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.head.output(self.fc.forward(embedding)?, embedding.clone())
+    }
+
+    fn front_end(&self) -> Option<&LogMel> {
+        self.base.front_end()
+    }
+
+    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+        if framewise {
+            return Err(no_frames(self));
         }
+        self.classify(&self.base.forward_log_mel(log_mel, false)?.embedding)
     }
 }
 

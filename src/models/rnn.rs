@@ -6,8 +6,13 @@
 //! Checkpoint keys are those of a PyTorch module with the members `rnn` (or `gru`, `lstm`) and `fc`, and, for attention,
 //! `attention = Sequential(Linear(outputs, width), Tanh(), Linear(width, 1))`.
 //!
+//! Frames, on request, are `fc` on each frame of the recurrent layers instead of their pooling: in a net that is not bidirectional
+//! and takes the last state, what it would say of the clip up to there. [`RnnStream`] gives them of a stream.
+//!
 //! Shortest clip: what the front end needs for its frames and deltas; shorter ones, down to one sample, are padded with
 //! zeros at their end to that length.
+
+mod stream;
 
 use std::borrow::Cow;
 
@@ -17,10 +22,12 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 use super::features::{Features, FeaturesConfig};
+use super::frames::FrameGrid;
 use crate::error::Context;
 use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
 use crate::weights::Loader;
 use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+pub use stream::RnnStream;
 
 /// How the frames of a clip become one vector. Frames beyond a clip's length never count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +51,24 @@ pub enum Head {
     Softmax,
     /// Any number of classes a clip: independent probabilities.
     Sigmoid,
+}
+
+impl Head {
+    /// What values before the activation mean: those of a clip, `[batch, n_classes]`.
+    pub(super) fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
+        match self {
+            Self::Softmax => TaggingOutput::single_label(logits, embedding),
+            Self::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        }
+    }
+
+    /// The probabilities of logits whose last dimension is the classes.
+    pub(super) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
+            Self::Sigmoid => candle_nn::ops::sigmoid(logits),
+        }
+    }
 }
 
 /// The shape of an [`AudioRnnClassifier`].
@@ -189,12 +214,12 @@ impl AudioRnnClassifier {
     /// device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
-        let embedding = self.pool(&frames, lengths, &state)?; // [batch, outputs]
-        let logits = self.fc.forward(&embedding)?; // [batch, n_classes]
-        match self.config.head {
-            Head::Softmax => TaggingOutput::single_label(logits, embedding),
-            Head::Sigmoid => TaggingOutput::multi_label(logits, embedding),
-        }
+        self.classify(&self.pool(&frames, lengths, &state)?)
+    }
+
+    /// `frames` `[batch, n_frames, outputs]` to `[batch, n_frames, n_classes]`.
+    fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
+        self.config.head.probabilities(&self.fc.forward(frames)?).context("the probabilities of frames")
     }
 
     fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
@@ -285,6 +310,31 @@ impl TaggingModel for AudioRnnClassifier {
             self.forward_features(&features, Some(&lengths))
         };
         forward_by_length(waveforms, &input, |_| 0, run)
+    }
+
+    fn frames(&self) -> Option<FrameGrid> {
+        Some(FrameGrid { first: 0, step: self.config.features.hop_length() })
+    }
+
+    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+        let run = |clips: &[Cow<[f32]>]| {
+            let (features, lengths) = self.batch(clips)?;
+            let (frames, state) = self.rnn.forward(&features, Some(&lengths), None)?;
+            let mut output = self.classify(&self.pool(&frames, Some(&lengths), &state)?)?;
+            output.framewise_output = Some(self.frame_probabilities(&frames)?);
+            Ok(output)
+        };
+        // Clips of one length at a time: what follows the frames of a shorter one would not be zeros.
+        forward_by_length(waveforms, &input, |n_samples| self.features.n_frames(n_samples), run)
+    }
+
+    fn single_label(&self) -> bool {
+        self.config.head == Head::Softmax
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.config.head.output(self.fc.forward(embedding)?, embedding.clone())
     }
 }
 

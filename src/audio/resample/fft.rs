@@ -27,6 +27,11 @@ impl Blocks {
         Ok(Self { fft, block_in, block_out, partial, output: vec![0.0; block_out], skip: block_out / 2 })
     }
 
+    /// A block that is not complete, and half of one on which the filter is centred.
+    pub(super) fn lookahead(&self) -> usize {
+        self.block_in + self.block_in / 2
+    }
+
     pub(super) fn reset(&mut self) {
         self.fft.reset();
         self.partial.clear();

@@ -52,6 +52,10 @@ impl Sinc {
         Self { from, to, reach, filters, whole: 0, rest: 0, recent: Vec::new(), start: 0 }
     }
 
+    pub(super) fn lookahead(&self) -> usize {
+        self.reach + 2
+    }
+
     pub(super) fn reset(&mut self) {
         (self.whole, self.rest, self.start) = (0, 0, 0);
         self.recent.clear();

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::Head;
+use super::{FrameGrid, Head};
 use crate::{Error, Result, Weights};
 
 /// Kernel of all convolutions but the first.
@@ -145,6 +145,14 @@ impl Config {
         frames = frames.checked_mul(self.pool)?;
         let samples = (frames - 1).checked_mul(self.stride)?.checked_add(self.kernel)?;
         Some(samples.saturating_sub(2 * self.first_padding()).max(1)).filter(|&samples| samples <= i32::MAX as usize)
+    }
+
+    /// Where the steps of the last map lie. A frame sees [`min_samples`](Self::min_samples) and lies in their middle.
+    pub(super) fn frames(&self) -> FrameGrid {
+        let n_pools = 1 + self.stages.len() - usize::from(!self.pool_last && !self.stages.is_empty());
+        let step = (0..n_pools).fold(self.stride, |step, _| step.saturating_mul(self.pool));
+        let seen = self.min_samples().unwrap_or(step);
+        FrameGrid { first: if self.padded { 0 } else { seen.saturating_sub(step) / 2 }, step }
     }
 
     /// The name in [`MODELS`](crate::models::MODELS) of the preset with so many layers.

@@ -1,0 +1,175 @@
+//! Tags live audio from a pipe or a microphone: `arecord -f S16_LE -r 16000 -c 1 | cargo run --release --example live`.
+
+#[path = "../command_line/mod.rs"]
+#[allow(dead_code)] // shared with other examples
+mod command_line;
+#[cfg(feature = "microphone")]
+mod microphone;
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use clap::{Parser, ValueEnum};
+use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
+use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging};
+use command_line::{Failure, ModelArgs, after_help};
+
+/// Tags live audio from standard input, or from a microphone, and prints the tags as they change.
+///
+/// Standard input is a WAV stream, or raw samples with --raw. The microphone needs the cargo feature `microphone`.
+#[derive(Parser)]
+#[command(version, after_help = after_help(EXAMPLES))]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Standard input has no header: 16-bit integers or 32-bit floats, little-endian
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    raw: Option<Raw>,
+    /// Samples per second of raw samples
+    #[arg(long, value_name = "HZ", default_value_t = 16_000)]
+    rate: u32,
+    /// Channels of raw samples
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    channels: u16,
+    /// Listen to the microphone
+    #[arg(long, conflicts_with = "raw")]
+    microphone: bool,
+    /// Length of a window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    window: f64,
+    /// From window to window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    hop: f64,
+    /// Show classes with a score above this
+    #[arg(long, value_name = "T", default_value_t = 0.2)]
+    threshold: f32,
+    /// Show at most this many classes
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    top_k: usize,
+}
+
+const EXAMPLES: &str = "  arecord -f S16_LE -r 16000 -c 1 | live
+  arecord -t raw -f S16_LE -r 44100 -c 2 | live --raw s16le --rate 44100 --channels 2
+  ffmpeg -loglevel error -i radio.m3u8 -f f32le -ac 1 -ar 32000 - | live --raw f32le --rate 32000 > log.txt
+  live --microphone";
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Raw {
+    S16le,
+    F32le,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.model.run(|_| listen(&args))
+}
+
+fn listen(args: &Args) -> Result<(), Failure> {
+    let tagger = args.model.open()?;
+    let config = WindowConfig { length: args.window, hop: args.hop, ..WindowConfig::default() };
+    if args.microphone {
+        return from_microphone(args, &tagger, &config);
+    }
+    let reader = match args.raw {
+        None => AudioReader::read(io::stdin())?,
+        Some(raw) => {
+            let sample_format = match raw {
+                Raw::S16le => SampleFormat::Int16,
+                Raw::F32le => SampleFormat::Float32,
+            };
+            let format = RawFormat { sample_format, sample_rate: args.rate, n_channels: args.channels };
+            AudioReader::raw(io::stdin(), &format, &ReadOptions::default())?
+        }
+    };
+    let mut display = Display::new(args, tagger.stream(reader.sample_rate(), &config)?);
+    for block in reader {
+        match block {
+            Ok(block) => display.push(&block)?,
+            Err(error) => {
+                display.finish()?; // what was heard until then
+                return Err(error.into());
+            }
+        }
+    }
+    Ok(display.finish()?)
+}
+
+#[cfg(feature = "microphone")]
+fn from_microphone(args: &Args, tagger: &Tagger, config: &WindowConfig) -> Result<(), Failure> {
+    let microphone = microphone::Microphone::open()?;
+    let mut display = Display::new(args, tagger.stream(microphone.sample_rate(), config)?);
+    while let Some(block) = microphone.next()? {
+        display.push(&block)?;
+    }
+    Ok(display.finish()?)
+}
+
+#[cfg(not(feature = "microphone"))]
+fn from_microphone(_: &Args, _: &Tagger, _: &WindowConfig) -> Result<(), Failure> {
+    Err("this build cannot listen: build with `--features microphone` (on Linux, libasound2-dev must be installed)"
+        .into())
+}
+
+/// The tags of now: in place on a terminal, else a line whenever they change.
+struct Display<'t> {
+    stream: TaggerStream<&'t Tagger>,
+    threshold: f32,
+    top_k: usize,
+    in_place: bool,
+    shown: Vec<usize>,
+    /// Time that the model took.
+    busy: Duration,
+}
+
+impl<'t> Display<'t> {
+    fn new(args: &Args, stream: TaggerStream<&'t Tagger>) -> Self {
+        let in_place = io::stdout().is_terminal();
+        eprintln!(
+            "{} at {} Hz: a result every {} s, {:.2} s after its window at most, and what the model takes",
+            stream.tagger().model().name(),
+            stream.sample_rate(),
+            args.hop,
+            stream.lookahead(),
+        );
+        let (threshold, top_k) = (args.threshold, args.top_k);
+        Self { stream, threshold, top_k, in_place, shown: Vec::new(), busy: Duration::ZERO }
+    }
+
+    fn push(&mut self, block: &[f32]) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let windows = self.stream.push(block)?;
+        self.busy += begun.elapsed();
+        Ok(windows.iter().try_for_each(|window| self.show(window))?)
+    }
+
+    fn show(&mut self, window: &WindowTagging) -> io::Result<()> {
+        let mut tags = window.tagging.top_k(self.top_k);
+        tags.retain(|tag| tag.score > self.threshold);
+        let indices: Vec<usize> = tags.iter().map(|tag| tag.index).collect();
+        let text: Vec<String> = tags.iter().map(|tag| format!("{} {:.2}", tag.label, tag.score)).collect();
+        let line =
+            format!("{:9.2} s  {}", window.end, if text.is_empty() { "-".to_string() } else { text.join("   ") });
+        let mut out = io::stdout().lock();
+        if self.in_place {
+            write!(out, "\r\x1b[K{line}")?;
+        } else if indices != self.shown {
+            writeln!(out, "{line}")?;
+        }
+        self.shown = indices;
+        out.flush()
+    }
+
+    fn finish(mut self) -> Result<(), Failure> {
+        let (begun, heard) = (Instant::now(), self.stream.position());
+        let windows = self.stream.finish()?;
+        self.busy += begun.elapsed();
+        windows.iter().try_for_each(|window| self.show(window))?;
+        if self.in_place {
+            println!();
+        }
+        let busy = self.busy.as_secs_f64();
+        eprintln!("{heard:.1} s heard, {busy:.1} s of work: {:.0} % of real time", 100.0 * busy / heard.max(1e-9));
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Draws what a model hears in an audio file: `cargo run --release --example plot -- dog.wav`.
+
+#[path = "../command_line/mod.rs"]
+#[allow(dead_code)] // shared with other examples
+mod command_line;
+mod draw;
+#[path = "../events/rules.rs"]
+mod rules;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use clipwise::frontend::{LogMel, LogMelConfig};
+use clipwise::{Event, EventDetector, Tagger, Waveform, WindowConfig};
+use command_line::{Failure, ModelArgs, after_help};
+use draw::{Curve, Picture};
+use rules::Rules;
+
+/// Draws an audio file as a PNG: its log-mel spectrogram, the scores of the classes that score highest, and events.
+#[derive(Parser)]
+#[command(version, after_help = after_help(EXAMPLES))]
+struct Args {
+    #[command(flatten)]
+    model: ModelArgs,
+    /// The picture [default: FILE with .png]
+    #[arg(long, short, value_name = "PNG")]
+    out: Option<PathBuf>,
+    /// Length of a window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0)]
+    window: f64,
+    /// From window to window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
+    hop: f64,
+    /// Use the model's results per frame
+    #[arg(long)]
+    frames: bool,
+    /// Draw the scores of this many classes
+    #[arg(long, value_name = "N", default_value_t = 6)]
+    top_k: usize,
+    #[command(flatten)]
+    rules: Rules,
+    /// Audio file
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+}
+
+const EXAMPLES: &str = "  plot dog.wav
+  plot --weights Cnn14_DecisionLevelMax_mAP=0.385.pth --frames --out dog-frames.png dog.wav";
+
+/// Rows of events that fit into a picture.
+const MAX_ROWS: usize = 12;
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    args.model.run(|_| plot(&args))
+}
+
+fn plot(args: &Args) -> Result<(), Failure> {
+    let tagger = args.model.open()?;
+    let waveform = Waveform::open(&args.file)?;
+    let seconds = waveform.duration();
+    let (curves, events) = hear(args, &tagger, &waveform)?;
+    let waveform = waveform.resample(tagger.model().sample_rate())?;
+    let front_end = match tagger.model().front_end() {
+        Some(front_end) => front_end.clone(),
+        None => LogMel::new(&LogMelConfig {
+            sample_rate: waveform.sample_rate,
+            n_fft: 1024,
+            win_length: 1024,
+            hop_length: 256,
+            fmax: None,
+            ..LogMelConfig::PANNS_32K
+        })?,
+    };
+    let mut samples = waveform.samples;
+    samples.resize(samples.len().max(front_end.min_samples()), 0.0);
+    let picture = Picture {
+        title: format!("{}    {}", args.file.file_name().unwrap_or_default().to_string_lossy(), tagger.model().name()),
+        seconds,
+        log_mel: front_end.compute(&samples)?,
+        mel_hz: mel_hz(&front_end),
+        curves,
+        threshold: args.rules.on,
+        events,
+    };
+    let out = args.out.clone().unwrap_or_else(|| args.file.with_extension("png"));
+    picture.draw(&out)?;
+    println!("{}", out.display());
+    Ok(())
+}
+
+/// The scores of the highest classes over time, and the events.
+fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<(Vec<Curve>, Vec<Event>), Failure> {
+    let config = WindowConfig { length: args.window, hop: args.hop, framewise: args.frames, ..WindowConfig::default() };
+    let mut detector = EventDetector::new(&args.rules.config()?, tagger.labels())?;
+    let (mut times, mut scores, mut events) = (Vec::new(), Vec::new(), Vec::new());
+    for window in tagger.windows(waveform.clone(), &config)? {
+        let window = window?;
+        events.extend(detector.push(&window)?);
+        match window.frames {
+            Some(frames) => {
+                for (i, row) in frames.scores.rows().into_iter().enumerate() {
+                    let (start, end) = frames.span(i);
+                    times.push(0.5 * (start + end));
+                    scores.push(row.to_vec());
+                }
+            }
+            None => {
+                times.push(0.5 * (window.start + window.end));
+                scores.push(window.tagging.scores);
+            }
+        }
+    }
+    events.extend(detector.finish());
+    let peak = |class: usize| scores.iter().fold(0.0f32, |peak, row| peak.max(row[class]));
+    let mut order: Vec<(f32, usize)> = (0..tagger.labels().len()).map(|class| (peak(class), class)).collect();
+    order.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let curve = |&(_, class): &(f32, usize)| Curve {
+        label: tagger.labels()[class].name.clone(),
+        points: times.iter().zip(&scores).map(|(&time, row)| (time, row[class])).collect(),
+    };
+    let curves = order.iter().take(args.top_k).map(curve).collect();
+    // The classes with the highest events, in the order of the curves.
+    let place = |event: &Event| order.iter().position(|&(_, class)| class == event.index);
+    let mut shown: Vec<usize> = events.iter().filter_map(place).collect();
+    shown.sort_unstable();
+    shown.dedup();
+    shown.truncate(MAX_ROWS);
+    events.retain(|event| place(event).is_some_and(|place| shown.contains(&place)));
+    events.sort_by_key(|event| place(event));
+    Ok((curves, events))
+}
+
+/// The frequency at which each filter is highest.
+fn mel_hz(front_end: &LogMel) -> Vec<f64> {
+    let config = front_end.config();
+    let highest = |row: clipwise::ndarray::ArrayView1<f32>| {
+        let bin = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(bin, _)| bin);
+        bin as f64 * f64::from(config.sample_rate) / config.n_fft as f64
+    };
+    front_end.mel().to_array().rows().into_iter().map(highest).collect()
+}

@@ -1,0 +1,66 @@
+//! Events: from scores over time to sounds with onset and offset.
+//!
+//! ```no_run
+//! use clipwise::{EventConfig, EventDetector, Tagger, Waveform, WindowConfig};
+//!
+//! # fn main() -> clipwise::Result<()> {
+//! let tagger = Tagger::open("Cnn14_DecisionLevelMax_mAP=0.385.pth", &clipwise::device::cpu())?;
+//! let mut detector = EventDetector::new(&EventConfig::default(), tagger.labels())?;
+//! let windows = WindowConfig { framewise: true, ..WindowConfig::default() };
+//! for window in tagger.windows(Waveform::open("forest.wav")?, &windows)? {
+//!     for event in detector.push(&window?)? {
+//!         println!("{:6.2} {:6.2}  {}", event.onset, event.offset, event.label);
+//!     }
+//! }
+//! let rest = detector.finish();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The scores of each class are smoothed; then
+//! 1. a **run** is a stretch without a score below `threshold_off`, with at least one of `threshold_on` or more in it (double
+//!    threshold, as in Dinkel et al. 2021, arXiv 2105.04065);
+//! 2. runs no more than `min_gap` apart become one event;
+//! 3. events shorter than `min_duration` are left out.
+//!
+//! It works as scores come, and keeps no more than a smoothing window and a few numbers a class.
+
+mod config;
+mod detector;
+mod smooth;
+mod write;
+
+use serde::{Deserialize, Serialize};
+
+pub use config::{ClassThresholds, EventConfig, Smoothing};
+pub use detector::EventDetector;
+pub use write::{EventFormat, EventWriter};
+
+/// A sound with its times, in seconds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its beginning.
+    pub onset: f64,
+    /// Its end.
+    pub offset: f64,
+    /// Display name of the class.
+    pub label: String,
+    /// Machine id of the class, such as AudioSet's `/m/09x0r`, where the label set has one.
+    pub id: Option<String>,
+    /// The class's place in the label set.
+    pub index: usize,
+    /// The largest score, smoothed.
+    pub peak: f32,
+    /// The mean of the scores over time, smoothed, gaps that were closed included.
+    pub mean: f32,
+    /// Classes above it in the ontology, where they were asked for and the label set has them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parents: Vec<String>,
+}
+
+impl Event {
+    /// Length in seconds.
+    pub fn duration(&self) -> f64 {
+        self.offset - self.onset
+    }
+}

@@ -1,0 +1,149 @@
+//! Events as text, for people and for other programs.
+
+use std::io::{self, Write};
+
+use serde::{Deserialize, Serialize};
+
+use super::Event;
+
+/// How events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EventFormat {
+    /// Columns for people: onset, offset, peak, label.
+    Table,
+    /// One JSON object a line: the fields of [`Event`], and `file` where there is one.
+    JsonLines,
+    /// `file,onset,offset,label,id,peak,mean`, with a header.
+    Csv,
+    /// Audacity's label track: onset, offset and label between tabs. Of one file.
+    Audacity,
+    /// Captions for a video or audio player (WebVTT), sorted by onset, as the format wants it: written at the end. Of one file.
+    WebVtt,
+}
+
+impl EventFormat {
+    /// Whether it says which file an event is in; else one output is for one file.
+    pub fn names_files(self) -> bool {
+        matches!(self, Self::Table | Self::JsonLines | Self::Csv)
+    }
+}
+
+/// Writes events one by one.
+///
+/// ```
+/// use clipwise::events::{EventFormat, EventWriter};
+///
+/// let mut text = Vec::new();
+/// let mut writer = EventWriter::new(&mut text, EventFormat::Audacity);
+/// # let dog = clipwise::Event { onset: 1.5, offset: 2.0, label: "Dog".into(), id: None, index: 0, peak: 0.9, mean: 0.8, parents: vec![] };
+/// writer.write(&dog, None)?;
+/// writer.finish()?;
+/// assert_eq!(text, b"1.500000\t2.000000\tDog\n");
+/// # Ok::<(), std::io::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct EventWriter<W: Write> {
+    to: W,
+    format: EventFormat,
+    /// Nothing was written yet.
+    fresh: bool,
+    /// Of captions, which must be sorted.
+    held: Vec<Event>,
+}
+
+/// What stands on a line of JSON.
+#[derive(Serialize)]
+struct Line<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<&'a str>,
+    #[serde(flatten)]
+    event: &'a Event,
+}
+
+impl<W: Write> EventWriter<W> {
+    /// A writer to a file or a buffer; it need not be buffered itself.
+    pub fn new(to: W, format: EventFormat) -> Self {
+        Self { to, format, fresh: true, held: Vec::new() }
+    }
+
+    /// Writes an event, of a file where that is of interest.
+    ///
+    /// # Errors
+    /// Those of the underlying writer.
+    pub fn write(&mut self, event: &Event, file: Option<&str>) -> io::Result<()> {
+        self.begin()?;
+        let Event { onset, offset, label, peak, .. } = event;
+        let line = match self.format {
+            EventFormat::Table => {
+                let file = file.map(|file| format!("  {file}")).unwrap_or_default();
+                format!("{onset:>10.2} {offset:>10.2} {peak:>6.3}  {label}{file}\n")
+            }
+            EventFormat::JsonLines => serde_json::to_string(&Line { file, event })? + "\n",
+            EventFormat::Csv => csv_row(event, file)?,
+            EventFormat::Audacity => format!("{onset:.6}\t{offset:.6}\t{}\n", in_one_line(label)),
+            EventFormat::WebVtt => {
+                self.held.push(event.clone());
+                return Ok(());
+            }
+        };
+        self.to.write_all(line.as_bytes())
+    }
+
+    /// Writes what is left, such as the header of an output without events, and returns the underlying writer.
+    ///
+    /// # Errors
+    /// Those of the underlying writer.
+    pub fn finish(mut self) -> io::Result<W> {
+        self.begin()?;
+        self.held.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
+        for event in &self.held {
+            let (onset, offset) = (clock(event.onset), clock(event.offset));
+            let text = in_one_line(&event.label).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+            write!(self.to, "\n{onset} --> {offset}\n{text} ({:.2})\n", event.peak)?;
+        }
+        self.to.flush()?;
+        Ok(self.to)
+    }
+
+    fn begin(&mut self) -> io::Result<()> {
+        if !std::mem::take(&mut self.fresh) {
+            return Ok(());
+        }
+        let header = match self.format {
+            EventFormat::Table => format!("{:>10} {:>10} {:>6}  label\n", "onset", "offset", "peak"),
+            EventFormat::Csv => "file,onset,offset,label,id,peak,mean\n".to_string(),
+            EventFormat::WebVtt => "WEBVTT\n".to_string(),
+            EventFormat::JsonLines | EventFormat::Audacity => return Ok(()),
+        };
+        self.to.write_all(header.as_bytes())
+    }
+}
+
+fn csv_row(event: &Event, file: Option<&str>) -> io::Result<String> {
+    let mut row = csv::Writer::from_writer(Vec::new());
+    let time = |seconds: f64| format!("{seconds:.3}");
+    row.write_record([
+        file.unwrap_or_default(),
+        &time(event.onset),
+        &time(event.offset),
+        &event.label,
+        event.id.as_deref().unwrap_or_default(),
+        &format!("{:.4}", event.peak),
+        &format!("{:.4}", event.mean),
+    ])?;
+    let bytes = row.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    String::from_utf8(bytes).map_err(io::Error::other)
+}
+
+/// Tabs and line breaks would end the label.
+fn in_one_line(label: &str) -> String {
+    label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// `hh:mm:ss.mmm`.
+fn clock(seconds: f64) -> String {
+    let milliseconds = (seconds.max(0.0) * 1000.0).round() as u64;
+    let (rest, ms) = (milliseconds / 1000, milliseconds % 1000);
+    format!("{:02}:{:02}:{:02}.{ms:03}", rest / 3600, rest / 60 % 60, rest % 60)
+}

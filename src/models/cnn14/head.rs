@@ -1,0 +1,99 @@
+//! The last layer, and how segments become a clip.
+
+use candle_core::Tensor;
+
+use super::{Config, Decision, Head};
+use crate::error::Context;
+use crate::nn::{Activation, Linear};
+use crate::output::logits_of;
+use crate::weights::Loader;
+use crate::{Result, TaggingOutput};
+
+/// The attention's scores are cut to `±` this.
+const MAX_SCORE: f64 = 10.0;
+
+/// The last layer.
+#[derive(Debug)]
+pub(super) struct Classifier {
+    head: Head,
+    decision: Decision,
+    /// `fc_audioset`, `fc_transfer` or `att_block.cla`.
+    classes: Linear,
+    /// `att_block.att`.
+    attention: Option<Linear>,
+}
+
+impl Classifier {
+    pub fn load(config: &Config, root: &Loader) -> Result<Self> {
+        let (inputs, outputs) = (config.embedding_dim, config.n_classes);
+        let linear = |place: &Loader| Linear::load(place, inputs, outputs, Activation::Identity);
+        let (classes, attention) = match (config.decision, config.head) {
+            (Decision::Att, _) => {
+                let block = root.at("att_block");
+                block.ignore("bn_att.*"); // part of the published class, never used by it
+                let of_kernel_one = |place: &Loader| {
+                    let weight = place.get_vec("weight", &[outputs, inputs, 1])?;
+                    Linear::new(weight, place.get_vec("bias", &[outputs])?, Activation::Identity, place.device())
+                };
+                (of_kernel_one(&block.at("cla"))?, Some(of_kernel_one(&block.at("att"))?))
+            }
+            (_, Head::Audioset) => (linear(&root.at("fc_audioset"))?, None),
+            (_, Head::Transfer) => {
+                root.ignore("fc_audioset.*");
+                (linear(&root.at("fc_transfer"))?, None)
+            }
+        };
+        Ok(Self { head: config.head, decision: config.decision, classes, attention })
+    }
+
+    /// `[batch, embedding_dim]` to the output of a clip.
+    pub fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        let logits = self.classes.forward(embedding)?; // [batch, n_classes]
+        match self.head {
+            Head::Audioset => TaggingOutput::multi_label(logits, embedding.clone()),
+            Head::Transfer => TaggingOutput::single_label(logits, embedding.clone()),
+        }
+    }
+
+    /// `[batch, n_segments, embedding_dim]` to `[batch, n_segments, n_classes]`.
+    pub fn probabilities(&self, segments: &Tensor) -> Result<Tensor> {
+        let logits = self.classes.forward(segments)?;
+        match self.head {
+            Head::Audioset => candle_nn::ops::sigmoid(&logits),
+            Head::Transfer => candle_nn::ops::softmax_last_dim(&logits),
+        }
+        .context("the probabilities of segments")
+    }
+
+    /// `[batch, n_segments, embedding_dim]` to the output of a clip; the frames are the segments, the embedding is their mean.
+    pub fn decide(&self, segments: &Tensor) -> Result<TaggingOutput> {
+        let context = "from segments to a clip";
+        let logits = self.classes.forward(segments)?; // [batch, n_segments, n_classes]
+        let probabilities = candle_nn::ops::sigmoid(&logits).context(context)?;
+        let embedding = segments.mean(1).context(context)?;
+        let mut output = match self.decision {
+            // The sigmoid rises, so the largest logit has the largest probability.
+            Decision::Max => TaggingOutput::multi_label(logits.max(1).context(context)?, embedding)?,
+            _ => {
+                let clipwise_output = match &self.attention {
+                    None => probabilities.mean(1),
+                    Some(attention) => {
+                        let scores = attention.forward(segments)?;
+                        weighted(&scores, &probabilities)
+                    }
+                };
+                let clipwise_output = clipwise_output.context(context)?; // [batch, n_classes]
+                let logits = logits_of(&clipwise_output)?;
+                TaggingOutput { logits, clipwise_output, framewise_output: None, embedding }
+            }
+        };
+        output.framewise_output = Some(probabilities);
+        Ok(output)
+    }
+}
+
+/// The mean over segments of `values`, weighted by the softmax of `scores`, both `[batch, n_segments, n_classes]`.
+fn weighted(scores: &Tensor, values: &Tensor) -> candle_core::Result<Tensor> {
+    let weights = candle_nn::ops::softmax(&scores.clamp(-MAX_SCORE, MAX_SCORE)?, 1)?;
+    (weights * values)?.sum(1)
+}

@@ -1,0 +1,164 @@
+//! Live audio: samples in, results as they are ready.
+
+use std::ops::Deref;
+
+use crate::audio::Resampler;
+use crate::error::check_finite;
+use crate::windows::Runner;
+use crate::{Error, Result, Tagger, WindowConfig, WindowTagging};
+
+/// Samples that are resampled at a time.
+const CHUNK: usize = 1 << 16;
+
+/// Tags a stream of samples at any rate, window by window.
+///
+/// For the same samples the results are, bit for bit, those of [`Tagger::windows`], in blocks of whatever size they come. Times are
+/// counted in whole samples and never drift; memory does not grow.
+///
+/// ```no_run
+/// use clipwise::{Tagger, TaggerStream, WindowConfig};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// # let microphone: Vec<Vec<f32>> = Vec::new();
+/// let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &clipwise::device::cpu())?;
+/// let config = WindowConfig { length: 2.0, hop: 0.5, ..WindowConfig::default() };
+/// let mut stream = TaggerStream::new(&tagger, 44_100, &config)?;
+/// for block in microphone {
+///     for window in stream.push(&block)? {
+///         println!("{:6.1} s  {:?}", window.end, window.tagging.above(0.3));
+///     }
+/// }
+/// let last = stream.finish()?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// The tagger may be borrowed, or shared by an `Arc`, by any number of streams on any number of threads.
+#[derive(Debug)]
+pub struct TaggerStream<T> {
+    tagger: T,
+    resampler: Resampler,
+    runner: Runner,
+    resampled: Vec<f32>,
+    received: u64,
+}
+
+impl<T: Deref<Target = Tagger>> TaggerStream<T> {
+    /// Begins a stream at `sample_rate` Hz.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a rate of 0 Hz or one too far
+    /// from the model's.
+    pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
+        let resampler = Resampler::new(sample_rate, tagger.model().sample_rate())?;
+        let runner = Runner::new(&tagger, config)?;
+        Ok(Self { tagger, resampler, runner, resampled: Vec::new(), received: 0 })
+    }
+
+    /// Takes the next samples, any number, and returns the windows that are now complete.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then nothing of `samples` was taken and
+    /// the stream can go on. [`Error::Tensor`] if the device refuses: windows are lost.
+    pub fn push(&mut self, samples: &[f32]) -> Result<Vec<WindowTagging>> {
+        check_finite(samples).map_err(|error| match error {
+            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.received as usize, value },
+            other => other,
+        })?;
+        let mut results = Vec::new();
+        for chunk in samples.chunks(CHUNK) {
+            self.resampler.push(chunk, &mut self.resampled)?;
+            self.received += chunk.len() as u64;
+            self.run(&mut results)?;
+        }
+        Ok(results)
+    }
+
+    /// Ends the stream: returns the windows that are left, of which the last may be shorter, as in a recording, and begins a new
+    /// stream.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the device refuses.
+    pub fn finish(&mut self) -> Result<Vec<WindowTagging>> {
+        let mut results = Vec::new();
+        let finished = self.flush(&mut results);
+        self.reset();
+        finished.map(|()| results)
+    }
+
+    fn flush(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
+        self.resampler.finish(&mut self.resampled)?;
+        self.run(results)?;
+        self.runner.finish(&self.tagger);
+        self.tag(results)
+    }
+
+    /// Forgets what was pushed, and begins a new stream at time 0.
+    pub fn reset(&mut self) {
+        self.resampler.reset();
+        self.runner.reset();
+        self.resampled.clear();
+        self.received = 0;
+    }
+
+    /// Gives the resampled samples to the model.
+    fn run(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
+        let mut samples = std::mem::take(&mut self.resampled);
+        let mut taken = 0;
+        let mut result = Ok(());
+        while taken < samples.len() && result.is_ok() {
+            result = self.runner.push(&self.tagger, &samples[taken..]).and_then(|count| {
+                taken += count;
+                self.tag(results)
+            });
+        }
+        samples.clear();
+        self.resampled = samples;
+        result
+    }
+
+    fn tag(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
+        loop {
+            let windows = self.runner.tag(&self.tagger)?;
+            if windows.is_empty() {
+                return Ok(());
+            }
+            results.extend(windows);
+        }
+    }
+
+    /// The tagger.
+    pub fn tagger(&self) -> &Tagger {
+        &self.tagger
+    }
+
+    /// The windows.
+    pub fn config(&self) -> &WindowConfig {
+        self.runner.config()
+    }
+
+    /// Rate of the samples that are pushed, in Hz.
+    pub fn sample_rate(&self) -> u32 {
+        self.resampler.input_rate()
+    }
+
+    /// Seconds of audio pushed so far.
+    pub fn position(&self) -> f64 {
+        self.received as f64 / f64::from(self.sample_rate())
+    }
+
+    /// Seconds of audio that must follow the end of a window before its result can be there, at most: what the resampling looks
+    /// ahead, and one sample if frames are wanted. The front end of a window looks no further than its end.
+    pub fn lookahead(&self) -> f64 {
+        let after = u32::from(self.runner.config().framewise);
+        self.resampler.lookahead() as f64 / f64::from(self.sample_rate())
+            + f64::from(after) / f64::from(self.resampler.output_rate())
+    }
+
+    /// Seconds from the beginning of a window to its result, at most: the length of a window and
+    /// [`lookahead`](Self::lookahead). To it comes the time that the model takes. (A window ends every
+    /// [`hop`](WindowConfig::hop) seconds, so a sound first counts no later than a hop and the lookahead after it.)
+    pub fn latency(&self) -> f64 {
+        self.runner.length() as f64 / f64::from(self.resampler.output_rate()) + self.lookahead()
+    }
+}

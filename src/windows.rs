@@ -1,0 +1,175 @@
+//! Long recordings: one result for each window, one for all.
+//!
+//! ```no_run
+//! use clipwise::{Tagger, Waveform, WindowConfig};
+//!
+//! # fn main() -> clipwise::Result<()> {
+//! let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &clipwise::device::cpu())?;
+//! let config = WindowConfig { length: 10.0, hop: 5.0, ..WindowConfig::default() };
+//! for window in tagger.windows(Waveform::open("forest.wav")?, &config)? {
+//!     let window = window?;
+//!     println!("{:6.1} {:6.1}  {}", window.start, window.end, window.tagging.top_k(1)[0].label);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! **A window's result is that of the cut clip alone**, bit for bit: [`Tagger::tag`] of the samples from `start` to `end`. Still the
+//! log-mel spectrogram of a recording is computed once, however much windows overlap: only frames that touch the ends of a
+//! window, where a clip is padded, are the window's own. What concerns a clip as a whole, such as a floor below its maximum, is
+//! done for each window.
+//!
+//! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
+//! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.
+//!
+//! **Frames.** With [`framewise`](WindowConfig::framewise) every frame of the recording comes once, from the window in which it is
+//! farthest from an end: a window has those of its own in [`WindowTagging::frames`]. Windows that overlap by half or more leave
+//! no frame near an end, but for those of the recording.
+//!
+//! Memory does not grow with the recording.
+
+mod aggregate;
+mod engine;
+mod run;
+mod schedule;
+
+use std::collections::VecDeque;
+
+use ndarray::Array2;
+use serde::{Deserialize, Serialize};
+
+pub use aggregate::{Aggregation, Aggregator};
+pub(crate) use run::Runner;
+pub use schedule::WindowConfig;
+
+use crate::{Error, Result, Tagger, Tagging};
+
+/// The result for a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowTagging {
+    /// Its first sample, in seconds from the beginning of the recording.
+    pub start: f64,
+    /// Its end in seconds, without zeros that were added.
+    pub end: f64,
+    /// Its tags.
+    pub tagging: Tagging,
+    /// Its share of the recording's frames, where they were asked for.
+    pub frames: Option<Frames>,
+}
+
+/// Results for frames that follow each other. Times in seconds from the beginning of the recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frames {
+    /// Start of the first frame.
+    pub start: f64,
+    /// From frame to frame.
+    pub step: f64,
+    /// End of the last frame.
+    pub end: f64,
+    /// Probabilities, `[n_frames, n_classes]`.
+    pub scores: Array2<f32>,
+}
+
+impl Frames {
+    /// Start and end of a frame.
+    pub fn span(&self, frame: usize) -> (f64, f64) {
+        let time = |frame: usize| (self.start + frame as f64 * self.step).min(self.end);
+        (time(frame), if frame + 1 < self.scores.nrows() { time(frame + 1) } else { self.end })
+    }
+}
+
+/// The results for the windows of a recording, in their order: see [`Tagger::windows`].
+///
+/// After an error of the source come the windows of what was read until then, then the error, then nothing.
+pub struct Windows<'t, I> {
+    tagger: &'t Tagger,
+    runner: Runner,
+    blocks: I,
+    /// The block that is being read, and how much of it was.
+    block: (Vec<f32>, usize),
+    /// The source has ended, perhaps with an error.
+    ended: bool,
+    error: Option<Error>,
+    ready: VecDeque<WindowTagging>,
+}
+
+impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
+    /// Over blocks of samples of any size, at the model's rate. Samples at another rate: [`Tagger::windows`].
+    ///
+    /// # Errors
+    /// [`Error::Config`] for windows that cannot be, and for frames of a model that has none.
+    pub fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
+        let runner = Runner::new(tagger, config)?;
+        let (block, ready) = ((Vec::new(), 0), VecDeque::new());
+        Ok(Self { tagger, runner, blocks, block, ended: false, error: None, ready })
+    }
+
+    /// The source of samples: how far it is, for example.
+    pub fn source(&self) -> &I {
+        &self.blocks
+    }
+
+    /// Seconds of audio that were read so far.
+    pub fn position(&self) -> f64 {
+        self.runner.received() as f64 / f64::from(self.tagger.model().sample_rate())
+    }
+
+    /// One result for all windows that are left.
+    ///
+    /// # Errors
+    /// The first error of a window, [`Error::TooShort`] if there is none, and as [`Aggregator::finish`].
+    pub fn aggregate(self, aggregation: Aggregation) -> Result<Tagging> {
+        let tagger = self.tagger;
+        let mut aggregator = Aggregator::new(aggregation);
+        for window in self {
+            aggregator.push(&window?);
+        }
+        aggregator.finish(tagger)
+    }
+
+    /// Reads until the model has enough to do.
+    fn fill(&mut self) {
+        while !self.ended && !self.runner.is_full() {
+            let result = if self.block.1 < self.block.0.len() {
+                self.runner.push(self.tagger, &self.block.0[self.block.1..]).map(|taken| self.block.1 += taken)
+            } else {
+                match self.blocks.next() {
+                    Some(Ok(block)) => {
+                        self.block = (block, 0);
+                        continue;
+                    }
+                    Some(Err(error)) => Err(error),
+                    None => {
+                        self.ended = true;
+                        Ok(())
+                    }
+                }
+            };
+            if let Err(error) = result {
+                (self.ended, self.error) = (true, Some(error));
+            }
+            if self.ended {
+                self.runner.finish(self.tagger);
+            }
+        }
+    }
+}
+
+impl<I: Iterator<Item = Result<Vec<f32>>>> Iterator for Windows<'_, I> {
+    type Item = Result<WindowTagging>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ready.is_empty() {
+            self.fill();
+            match self.runner.tag(self.tagger) {
+                Ok(windows) => self.ready.extend(windows),
+                Err(error) => {
+                    (self.ended, self.error) = (true, None);
+                    self.runner.reset();
+                    return Some(Err(error));
+                }
+            }
+        }
+        self.ready.pop_front().map(Ok).or_else(|| self.error.take().map(Err))
+    }
+}

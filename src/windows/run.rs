@@ -1,0 +1,174 @@
+//! From samples to the results of windows.
+
+use std::collections::VecDeque;
+
+use candle_core::Tensor;
+use ndarray::Array2;
+
+use super::engine::{Content, Engine, Window};
+use super::schedule::{Schedule, WindowConfig};
+use super::{Frames, WindowTagging};
+use crate::error::Context;
+use crate::frontend::LogMel;
+use crate::models::FrameGrid;
+use crate::{Error, Result, Tagger, TaggingOutput, WaveformBatch};
+
+/// Samples that are taken at a time: bounds memory where much is pushed at once.
+const CHUNK: usize = 1 << 16;
+/// Windows that a model sees at once hold at most so many seconds, as the clips of a batch.
+const MAX_SECONDS: f64 = 40.0;
+
+/// Runs a model over windows. The tagger is given to every call and must be the same.
+#[derive(Debug)]
+pub(crate) struct Runner {
+    config: WindowConfig,
+    schedule: Schedule,
+    engine: Engine,
+    /// Complete, and not yet seen by the model.
+    waiting: VecDeque<Window>,
+    /// Frames of the recording before this one were given out.
+    frames_end: u64,
+}
+
+impl Runner {
+    pub fn new(tagger: &Tagger, config: &WindowConfig) -> Result<Self> {
+        let schedule = Schedule::new(config, tagger.model())?;
+        let engine = Engine::new(schedule.clone(), config.pad_last, config.framewise);
+        Ok(Self { config: config.clone(), schedule, engine, waiting: VecDeque::new(), frames_end: 0 })
+    }
+
+    pub fn config(&self) -> &WindowConfig {
+        &self.config
+    }
+
+    /// Length of a window in samples.
+    pub fn length(&self) -> usize {
+        self.schedule.length
+    }
+
+    /// Forgets all samples.
+    pub fn reset(&mut self) {
+        self.engine = Engine::new(self.schedule.clone(), self.config.pad_last, self.config.framewise);
+        self.waiting.clear();
+        self.frames_end = 0;
+    }
+
+    /// Takes some of the samples, at the model's rate, and tells how many. Not to be called again before
+    /// [`tag`](Self::tag) has nothing more to say.
+    pub fn push(&mut self, tagger: &Tagger, samples: &[f32]) -> Result<usize> {
+        let taken = samples.len().min(CHUNK);
+        self.engine.push(&samples[..taken])?;
+        while let Some(window) = self.engine.take(front_end(tagger, self.schedule.length)) {
+            self.waiting.push_back(window);
+        }
+        Ok(taken)
+    }
+
+    /// No more samples come.
+    pub fn finish(&mut self, tagger: &Tagger) {
+        while let Some(window) = self.engine.take_last(front_end(tagger, self.schedule.length)) {
+            self.waiting.push_back(window);
+        }
+    }
+
+    /// Samples so far, at the model's rate.
+    pub fn received(&self) -> u64 {
+        self.engine.received()
+    }
+
+    /// Whether there are as many windows as the model sees at once.
+    pub fn is_full(&self) -> bool {
+        self.waiting.len() >= self.batch()
+    }
+
+    /// Tags windows that wait, as many as the model sees at once; none if none wait. After an error these windows are gone.
+    pub fn tag(&mut self, tagger: &Tagger) -> Result<Vec<WindowTagging>> {
+        // Windows of one kind and length, in their order.
+        let kind = |window: &Window| match &window.content {
+            Content::Samples(samples) => (false, samples.len()),
+            Content::LogMel(_) => (true, self.schedule.length),
+        };
+        let Some(first) = self.waiting.front().map(kind) else { return Ok(Vec::new()) };
+        let count = self.waiting.iter().take(self.batch()).take_while(|window| kind(window) == first).count();
+        let mut windows: Vec<Window> = self.waiting.drain(..count).collect();
+        let output = self.forward(tagger, &mut windows)?;
+        let taggings = output.to_taggings(tagger.labels())?;
+        let rate = f64::from(tagger.model().sample_rate());
+        let mut results = Vec::with_capacity(count);
+        for (row, (window, tagging)) in windows.iter().zip(taggings).enumerate() {
+            let frames = match (&output.framewise_output, tagger.model().frames()) {
+                (Some(frames), Some(grid)) if self.config.framewise => {
+                    Some(self.own_frames(frames, row, window, grid, rate)?)
+                }
+                _ => None,
+            };
+            let (start, end) = (window.range.start as f64 / rate, window.range.end as f64 / rate);
+            results.push(WindowTagging { start, end, tagging, frames });
+        }
+        Ok(results)
+    }
+
+    fn batch(&self) -> usize {
+        let fitting = (MAX_SECONDS / self.config.length).max(1.0) as usize;
+        self.config.batch.min(fitting)
+    }
+
+    fn forward(&self, tagger: &Tagger, windows: &mut [Window]) -> Result<TaggingOutput> {
+        let model = tagger.model();
+        let (mut rows, mut log_mel) = (Vec::new(), Vec::new());
+        for window in windows.iter_mut() {
+            match &mut window.content {
+                Content::Samples(samples) => rows.push(std::mem::take(samples)),
+                Content::LogMel(values) => log_mel.append(values),
+            }
+        }
+        match front_end(tagger, self.schedule.length) {
+            Some(front_end) if rows.is_empty() => {
+                let shape = (windows.len(), front_end.n_frames(self.schedule.length), front_end.config().n_mels);
+                let log_mel = Tensor::from_vec(log_mel, shape, model.device());
+                model.forward_log_mel(&log_mel.context("moving the log-mel to the device")?, self.config.framewise)
+            }
+            _ => {
+                let batch = WaveformBatch::new(rows, model.sample_rate())?;
+                if self.config.framewise { model.forward_framewise(&batch) } else { model.forward(&batch) }
+            }
+        }
+    }
+
+    /// The frames of a window that are farther from its ends than from those of its neighbours.
+    fn own_frames(
+        &mut self,
+        frames: &Tensor,
+        row: usize,
+        window: &Window,
+        grid: FrameGrid,
+        rate: f64,
+    ) -> Result<Frames> {
+        let step = grid.step as u64;
+        let n_frames = frames.dim(1).context("the shape of the frames")? as u64;
+        let first = window.range.start / step; // in the recording
+        // What was padded or rounded up beyond the end of the recording is left out.
+        let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step).max(1);
+        let end = first + n_frames.min(inside);
+        let middle = |next: u64| (next / step + end).div_ceil(2).min(end);
+        let to = window.next.map_or(end, middle);
+        let from = self.frames_end.clamp(first, to);
+        self.frames_end = to;
+        let own = frames.get(row).and_then(|frames| frames.narrow(0, (from - first) as usize, (to - from) as usize));
+        let scores = own.and_then(|own| own.flatten_all()?.to_vec1::<f32>()).context("bringing frames to the host")?;
+        let shape = ((to - from) as usize, frames.dim(2).context("the shape of the frames")?);
+        let scores = Array2::from_shape_vec(shape, scores);
+        let time = |frame: u64| (frame * step + grid.first as u64) as f64 / rate;
+        Ok(Frames {
+            start: time(from),
+            step: grid.step as f64 / rate,
+            end: if window.next.is_none() { time(to).min(window.range.end as f64 / rate) } else { time(to) },
+            scores: scores.map_err(|error| Error::config("frames", format!("{shape:?}"), error.to_string()))?,
+        })
+    }
+}
+
+/// The front end that windows of this length share: that of a model which takes them as they are.
+fn front_end(tagger: &Tagger, length: usize) -> Option<&LogMel> {
+    tagger.model().front_end().filter(|_| length >= tagger.model().min_samples())
+}

@@ -1,0 +1,98 @@
+//! Where windows lie.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
+use crate::models::TaggingModel;
+use crate::{Error, Result};
+
+/// The longest window in samples.
+const MAX_LENGTH: f64 = (1u64 << 31) as f64;
+/// The most windows that a model sees at once.
+const MAX_BATCH: usize = 4096;
+
+/// Windows over a recording or a stream. Times in seconds.
+///
+/// ```
+/// use clipwise::WindowConfig;
+///
+/// let config = WindowConfig { length: 2.0, hop: 1.0, ..WindowConfig::default() };
+/// ```
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WindowConfig {
+    /// Length of a window. Default: 10.
+    pub length: f64,
+    /// From the start of a window to that of the next. Default: 5.
+    ///
+    /// Window `k` starts at the multiple of the front end's hop that is nearest to `k · hop`, for a model with a log-mel front
+    /// end (10 ms at most, for those of this crate); at the nearest sample for another. With `framewise`, at the nearest multiple
+    /// of a frame. Starts thus never drift from what was asked for.
+    pub hop: f64,
+    /// Whether zeros fill the last window up to `length`. Otherwise (the default) it is as long as what is left of the recording,
+    /// and what is too short for the model is padded as in a clip.
+    pub pad_last: bool,
+    /// Windows that the model sees at once, which does not change what it says. More keep more cores busy and take more memory.
+    /// Default: 4. A stream does not wait for so many.
+    pub batch: usize,
+    /// Whether the model's output for frames is wanted too. Default: no.
+    pub framewise: bool,
+}
+
+impl Default for WindowConfig {
+    fn default() -> Self {
+        Self { length: 10.0, hop: 5.0, pad_last: false, batch: 4, framewise: false }
+    }
+}
+
+/// Windows in samples of the model's rate.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Schedule {
+    /// Length of a window.
+    pub length: usize,
+    /// From start to start, in multiples of `align`, not rounded.
+    hop: f64,
+    /// Starts are multiples of it.
+    align: usize,
+}
+
+impl Schedule {
+    pub fn new(config: &WindowConfig, model: &dyn TaggingModel) -> Result<Self> {
+        let WindowConfig { length, hop, batch, framewise, .. } = *config;
+        let rate = f64::from(model.sample_rate());
+        for (field, seconds) in [("length", length), ("hop", hop)] {
+            if !(seconds > 0.0 && seconds * rate < MAX_LENGTH) {
+                return Err(Error::config(field, seconds, format!("above 0 s and below {} s", MAX_LENGTH / rate)));
+            }
+        }
+        if !(1..=MAX_BATCH).contains(&batch) {
+            return Err(Error::config("batch", batch, format!("1 to {MAX_BATCH}")));
+        }
+        let mut align = model.front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+        if framewise {
+            let no_frames = || Error::config("framewise", true, format!("{} has no output for frames", model.name()));
+            align = model.frames().ok_or_else(no_frames)?.step;
+            if hop > length {
+                return Err(Error::config("hop", hop, format!("at most the length, {length} s, if frames are wanted")));
+            }
+        }
+        let schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
+        if schedule.length == 0 || schedule.hop < 1.0 - 1e-9 {
+            let reason = format!("windows start at multiples of {} s: at least that", align as f64 / rate);
+            return Err(Error::config("hop", hop, reason));
+        }
+        Ok(schedule)
+    }
+
+    /// First sample of a window. Later windows start later.
+    pub fn start(&self, index: u64) -> u64 {
+        (index as f64 * self.hop).round() as u64 * self.align as u64
+    }
+
+    /// The samples of a window of a recording that is long enough.
+    pub fn window(&self, index: u64) -> Range<u64> {
+        let start = self.start(index);
+        start..start + self.length as u64
+    }
+}

@@ -1,0 +1,362 @@
+//! Windows of recordings and streams: each is the cut clip, bit for bit.
+
+mod common;
+
+use std::sync::Arc;
+
+use candle_core::{Device, Tensor};
+use clipwise::frontend::LogMelConfig;
+use clipwise::models::{cnn14, leenet, m5};
+use clipwise::windows::Aggregator;
+use clipwise::{
+    Aggregation, Error, LabelSet, Result, Tagger, TaggerStream, TaggingModel, TaggingOutput, Waveform, WaveformBatch,
+    WindowConfig, WindowTagging, Windows, ndarray,
+};
+use common::{cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
+
+/// A narrow CNN14 at 8 kHz whose front end has a floor, which depends on the clip as a whole.
+fn narrow() -> Tagger {
+    let log_mel = LogMelConfig { top_db: Some(30.0), ..LogMelConfig::PANNS_8K };
+    let config = cnn14::Config {
+        log_mel,
+        channels: [4, 8, 8, 12, 16, 24],
+        embedding_dim: 20,
+        n_classes: 11,
+        ..cnn14::Config::AUDIOSET_8K
+    };
+    let weights = cnn14_tensors(config.channels, 20, 11, 20).weights();
+    let model = cnn14::Cnn14::load(&config, &weights, &Device::Cpu).unwrap();
+    Tagger::new(model, LabelSet::numbered(11)).unwrap()
+}
+
+fn leenet() -> Tagger {
+    let config = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET24 };
+    let model = leenet::LeeNet::load(&config, &leenet_tensors(&config, 1).weights(), &Device::Cpu).unwrap();
+    Tagger::new(model, LabelSet::numbered(5)).unwrap()
+}
+
+fn m5() -> Tagger {
+    let config = m5::Config { n_classes: 7, ..m5::Config::M5 };
+    let model = m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
+    Tagger::new(model, LabelSet::numbered(7)).unwrap()
+}
+
+/// The windows of samples at the model's rate, which come in blocks of some size.
+fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig) -> Vec<WindowTagging> {
+    let blocks = samples.chunks(block).map(|block| Ok(block.to_vec()));
+    Windows::new(tagger, blocks, config).unwrap().collect::<Result<_>>().unwrap()
+}
+
+#[test]
+fn a_window_is_the_cut_clip_bit_for_bit() {
+    let default = WindowConfig::default;
+    for tagger in [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()] {
+        let rate = tagger.model().sample_rate();
+        let samples = signal(rate as usize * 5 / 2 + 77, rate, 5);
+        for config in [
+            WindowConfig { length: 1.0, hop: 0.5, batch: 3, ..default() },
+            WindowConfig { length: 0.7, hop: 0.333, pad_last: true, ..default() }, // a hop between frames
+            WindowConfig { length: 0.4321, hop: 0.4321, batch: 1, ..default() },
+            WindowConfig { length: 0.5, hop: 1.1, pad_last: true, ..default() }, // holes
+            WindowConfig { length: 0.04, hop: 0.71, ..default() },               // shorter than a model takes
+            WindowConfig { length: 9.0, hop: 1.0, ..default() },                 // longer than the recording
+        ] {
+            let what = format!("{} {config:?}", tagger.model().name());
+            let got = windows(&tagger, &samples, 1000, &config);
+            let align = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+            let length = (config.length * f64::from(rate)).round() as usize;
+            let mut covered = 0;
+            for (k, window) in got.iter().enumerate() {
+                let start = (window.start * f64::from(rate)).round() as usize;
+                let wanted = k as f64 * config.hop * f64::from(rate);
+                assert!(start % align == 0 && (start as f64 - wanted).abs() <= 0.5 * align as f64 + 1e-6, "{what}");
+                let end = (start + length).min(samples.len());
+                assert_eq!(window.end, end as f64 / f64::from(rate), "{what}");
+                assert!(covered < samples.len(), "{what}: the last window reaches the end");
+                covered = end;
+                let mut clip = samples[start..end].to_vec();
+                if config.pad_last {
+                    clip.resize(length, 0.0);
+                }
+                let alone = tagger.tag(&Waveform::new(clip, rate)).unwrap();
+                assert_eq!(window.tagging, alone, "{what} window {k}");
+            }
+            assert!(covered == samples.len() || (config.hop > config.length && got.len() >= 3), "{what}");
+            if config.length == 1.0 {
+                assert_eq!(got.len(), 5, "{what}: starts at 0, 0.5, 1, 1.5, 2");
+                assert_eq!(got, windows(&tagger, &samples, samples.len(), &WindowConfig { batch: 100, ..config }));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
+    let tagger = Arc::new(narrow());
+    let waveform = Waveform::new(signal(11_025 * 3 + 5, 11_025, 2), 11_025);
+    for (framewise, pad_last, sizes) in
+        [(false, false, &[1usize, 997, 40_000][..]), (true, false, &[61, 12_289, 40_000]), (false, true, &[4099])]
+    {
+        let config = WindowConfig { length: 0.8, hop: 0.3, pad_last, framewise, ..WindowConfig::default() };
+        let resampled = waveform.resample(8_000).unwrap();
+        let wanted = windows(&tagger, &resampled.samples, 777, &config);
+        let of_recording: Result<Vec<_>> = tagger.windows(waveform.clone(), &config).unwrap().collect();
+        assert_eq!(of_recording.unwrap(), wanted);
+        assert_eq!(wanted.len(), 9);
+        let mut stream = TaggerStream::new(tagger.clone(), 11_025, &config).unwrap();
+        for &size in sizes {
+            for round in 0..2 {
+                let mut got = Vec::new();
+                for block in waveform.samples.chunks(size) {
+                    for window in stream.push(block).unwrap() {
+                        let late = stream.position() - window.end;
+                        let longest = stream.lookahead() + size as f64 / 11_025.0 + 1e-9;
+                        assert!(late <= longest, "{late} s after its end, at most {longest} were said");
+                        got.push(window);
+                    }
+                }
+                got.extend(stream.finish().unwrap());
+                assert_eq!(got, wanted, "blocks of {size}, round {round}, {config:?}");
+            }
+        }
+        // What is not taken leaves no trace.
+        let (first, rest) = waveform.samples.split_at(10_000);
+        let mut got = stream.push(first).unwrap();
+        match stream.push(&[0.0, f32::NAN]).unwrap_err() {
+            Error::NonFinite { index: 10_001, .. } => {}
+            other => panic!("{other}"),
+        }
+        got.extend(stream.push(rest).unwrap());
+        got.extend(stream.finish().unwrap());
+        assert_eq!(got, wanted);
+        stream.push(first).unwrap();
+        stream.reset();
+        assert_eq!((stream.position(), stream.finish().unwrap().len()), (0.0, 0));
+        assert!(stream.latency() > 0.8 && stream.latency() < 1.1, "{}", stream.latency());
+    }
+}
+
+#[test]
+fn two_streams_on_two_threads_are_as_one_after_the_other() {
+    let tagger = narrow();
+    let config = WindowConfig { length: 1.0, hop: 0.25, ..WindowConfig::default() };
+    let run = |seed: u64| {
+        let mut stream = TaggerStream::new(&tagger, 16_000, &config).unwrap();
+        let mut got = Vec::new();
+        for block in signal(60_000, 16_000, seed).chunks(1234) {
+            got.extend(stream.push(block).unwrap());
+        }
+        got.extend(stream.finish().unwrap());
+        got
+    };
+    let wanted = [run(1), run(2)];
+    let run = &run;
+    let got = std::thread::scope(|scope| [1, 2].map(|seed| scope.spawn(move || run(seed))).map(|t| t.join().unwrap()));
+    assert_eq!(got, wanted);
+    assert_ne!(got[0], got[1]);
+}
+
+#[test]
+fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() {
+    for (tagger, n_samples) in [(narrow(), 30_500), (leenet(), 120_000), (m5(), 60_000)] {
+        let rate = f64::from(tagger.model().sample_rate());
+        let grid = tagger.model().frames().unwrap();
+        let step = grid.step as f64 / rate;
+        let samples = signal(n_samples, tagger.model().sample_rate(), 9);
+        for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step)] {
+            let (length, hop) = if grid.step == 80 { (5.0 * length, 5.0 * hop) } else { (length / 4.0, hop / 4.0) };
+            let config = WindowConfig { length, hop, framewise: true, ..WindowConfig::default() };
+            let got = windows(&tagger, &samples, 999, &config);
+            let n_samples_of =
+                |window: &WindowTagging| ((window.start * rate).round() as usize, (window.end * rate).round() as usize);
+            let mut next = 0.0;
+            for (k, window) in got.iter().enumerate() {
+                let what = format!("{} {config:?} window {k}", tagger.model().name());
+                let frames = window.frames.as_ref().unwrap();
+                let (start, end) = n_samples_of(window);
+                assert_eq!(start % grid.step, 0, "{what}");
+                let batch = WaveformBatch::new(vec![samples[start..end].to_vec()], rate as u32).unwrap();
+                let whole = tagger.model().forward_framewise(&batch).unwrap().framewise_output.unwrap();
+                let first = ((frames.start * rate).round() as usize - grid.first - start) / grid.step;
+                let own = whole.get(0).unwrap().narrow(0, first, frames.scores.nrows()).unwrap();
+                assert_eq!(values(&own), frames.scores.iter().copied().collect::<Vec<_>>(), "{what}");
+                if k == 0 || hop < length {
+                    assert!(frames.start == next || k == 0, "{what}: {} follows {next}", frames.start);
+                } else {
+                    assert!(frames.start >= next, "{what}");
+                }
+                next = frames.end;
+                let middle = 0.5 * (window.end + got.get(k + 1).map_or(f64::NAN, |next| next.start));
+                if k + 1 < got.len() && grid.first == 0 {
+                    assert!((frames.end - middle).abs() <= step, "{what}: {} {middle}", frames.end);
+                }
+                assert_eq!(
+                    window.tagging,
+                    tagger.tag(&Waveform::new(samples[start..end].to_vec(), rate as u32)).unwrap()
+                );
+            }
+            let end = n_samples as f64 / rate;
+            assert!(got.len() >= 2 && next <= end && next > end - 2.0 * step - grid.first as f64 / rate);
+        }
+    }
+}
+
+/// A model that only tells which samples it was given: `[n, first sample, last sample]`.
+struct Echo;
+
+impl TaggingModel for Echo {
+    fn name(&self) -> &'static str {
+        "echo"
+    }
+    fn sample_rate(&self) -> u32 {
+        1_000
+    }
+    fn n_classes(&self) -> usize {
+        3
+    }
+    fn embedding_dim(&self) -> usize {
+        1
+    }
+    fn min_samples(&self) -> usize {
+        1
+    }
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+        let row = |row: &Vec<f32>| [row.len() as f32, row[0], row[row.len() - 1]];
+        let rows: Vec<f32> = waveforms.rows().iter().flat_map(row).collect();
+        let logits = Tensor::from_vec(rows, (waveforms.len(), 3), &Device::Cpu).unwrap();
+        let embedding = Tensor::zeros((waveforms.len(), 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+        Ok(TaggingOutput { clipwise_output: logits.clone(), logits, framewise_output: None, embedding })
+    }
+}
+
+#[test]
+fn a_stream_of_a_day_neither_drifts_nor_grows() {
+    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    // 1/3 s is no whole number of samples.
+    let config = WindowConfig { length: 1.0, hop: 10.0 / 3.0, ..WindowConfig::default() };
+    let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
+    let day = 24 * 3600 * 1_000u64;
+    let sample = |i: u64| (i % 9_973) as f32;
+    let (mut pushed, mut k, mut after_an_hour) = (0, 0u64, None);
+    let mut block = Vec::new();
+    while pushed < day {
+        block.clear();
+        block.extend((pushed..day.min(pushed + 16_001)).map(sample));
+        pushed += block.len() as u64;
+        for window in stream.push(&block).unwrap() {
+            let start = (k as f64 * 10_000.0 / 3.0).round() as u64;
+            assert_eq!((window.start, window.end), (start as f64 / 1_000.0, (start + 1_000) as f64 / 1_000.0));
+            assert_eq!(window.tagging.scores, [1_000.0, sample(start), sample(start + 999)]);
+            k += 1;
+        }
+        if pushed > day / 24 && after_an_hour.is_none() {
+            after_an_hour = Some(resident());
+        }
+    }
+    assert_eq!(stream.position(), 86_400.0);
+    assert_eq!(k, 25_920);
+    if let (Some(Some(before)), Some(after)) = (after_an_hour, resident()) {
+        // The samples of a day are 346 MB; the other tests of this process take some 50 at the same time.
+        assert!(after < before + (150 << 20), "{before} bytes after an hour, {after} after a day");
+    }
+}
+
+/// Bytes of memory that this process has, where the system tells.
+fn resident() -> Option<u64> {
+    let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
+    Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4096)
+}
+
+#[test]
+fn an_error_of_the_source_comes_after_what_was_read() {
+    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let config = WindowConfig { length: 1.0, hop: 1.0, ..WindowConfig::default() };
+    let lost = || Error::Io { action: "read", path: "tape.wav".into(), source: std::io::Error::other("gone") };
+    let blocks = [Ok(vec![0.1; 2_300]), Err(lost()), Ok(vec![0.1; 9_000])];
+    let mut windows = Windows::new(&tagger, blocks.into_iter(), &config).unwrap();
+    let ends: Vec<f64> = windows.by_ref().take(3).map(|window| window.unwrap().end).collect();
+    assert_eq!(ends, [1.0, 2.0, 2.3]);
+    assert!(matches!(windows.next(), Some(Err(Error::Io { .. }))));
+    assert!(windows.next().is_none() && windows.next().is_none());
+    assert_eq!(windows.position(), 2.3);
+
+    let blocks = [Ok(vec![0.1; 1_500]), Ok(vec![f32::INFINITY])];
+    let results: Vec<_> = Windows::new(&tagger, blocks.into_iter(), &config).unwrap().collect();
+    assert!(results.len() == 3 && matches!(results[2], Err(Error::NonFinite { index: 1_500, .. })), "{results:?}");
+    for empty in [vec![], vec![Ok(Vec::new())]] {
+        assert_eq!(Windows::new(&tagger, empty.into_iter(), &config).unwrap().count(), 0);
+    }
+}
+
+#[test]
+fn windows_that_cannot_be_are_refused() {
+    let (tagger, echo) = (narrow(), Tagger::new(Echo, LabelSet::numbered(3)).unwrap());
+    let default = WindowConfig::default;
+    for (field, config) in [
+        ("length", WindowConfig { length: 0.0, ..default() }),
+        ("length", WindowConfig { length: f64::NAN, ..default() }),
+        ("length", WindowConfig { length: 1e9, ..default() }),
+        ("hop", WindowConfig { hop: -1.0, ..default() }),
+        ("hop", WindowConfig { hop: 0.004, ..default() }), // less than a frame
+        ("hop", WindowConfig { hop: f64::INFINITY, ..default() }),
+        ("batch", WindowConfig { batch: 0, ..default() }),
+        ("hop", WindowConfig { hop: 11.0, framewise: true, ..default() }),
+    ] {
+        match TaggerStream::new(&tagger, 8_000, &config).unwrap_err() {
+            Error::Config { field: got, .. } => assert_eq!(got, field, "{config:?}"),
+            other => panic!("{other}"),
+        }
+    }
+    let framewise = WindowConfig { framewise: true, ..default() };
+    assert!(matches!(TaggerStream::new(&echo, 8_000, &framewise), Err(Error::Config { field: "framewise", .. })));
+    assert!(matches!(TaggerStream::new(&echo, 0, &default()), Err(Error::Config { .. })));
+}
+
+#[test]
+fn windows_become_one_result_by_mean_maximum_or_embedding() {
+    for tagger in [narrow(), m5()] {
+        let rate = tagger.model().sample_rate();
+        let samples = signal(3 * rate as usize - 999, rate, 4);
+        let config = WindowConfig { length: 1.2, hop: 0.9, ..WindowConfig::default() };
+        let windows = windows(&tagger, &samples, 5000, &config);
+        assert!(windows.len() > 2 && windows.last().unwrap().end - windows.last().unwrap().start < 1.19);
+        let aggregate = |aggregation: Aggregation| {
+            let mut aggregator = Aggregator::new(aggregation);
+            windows.iter().for_each(|window| aggregator.push(window));
+            let at_once = Windows::new(&tagger, std::iter::once(Ok(samples.clone())), &config).unwrap();
+            let tagging = aggregator.finish(&tagger).unwrap();
+            assert_eq!(tagging, at_once.aggregate(aggregation).unwrap());
+            tagging
+        };
+        let column = |pick: &dyn Fn(&WindowTagging) -> Vec<f32>| {
+            let rows: Vec<Vec<f32>> = windows.iter().map(pick).collect();
+            ndarray::Array2::from_shape_fn((rows.len(), rows[0].len()), |(i, j)| f64::from(rows[i][j]))
+        };
+        let (scores, embeddings) = (column(&|w| w.tagging.scores.clone()), column(&|w| w.tagging.embedding.to_vec()));
+        let seconds: ndarray::Array1<f64> = windows.iter().map(|w| w.end - w.start).collect();
+        let mean = |values: &ndarray::Array2<f64>| (seconds.dot(values) / seconds.sum()).mapv(|x| x as f32).to_vec();
+        let max = |values: &ndarray::Array2<f64>| {
+            values.map_axis(ndarray::Axis(0), |column| column.fold(f64::MIN, |a, &b| a.max(b)) as f32).to_vec()
+        };
+        let close = |a: &[f32], b: &[f32]| common::assert_close("aggregated", a, b, 1e-6, 1e-6);
+
+        let by_mean = aggregate(Aggregation::Mean);
+        close(&by_mean.scores, &mean(&scores));
+        close(&by_mean.embedding, &mean(&embeddings));
+        let by_max = aggregate(Aggregation::Max);
+        assert_eq!((&by_max.scores, by_max.embedding.to_vec()), (&max(&scores), max(&embeddings)));
+        let by_embedding = aggregate(Aggregation::Embedding);
+        close(&by_embedding.embedding, &mean(&embeddings));
+        for tagging in [&by_mean, &by_embedding] {
+            let exps: Vec<f32> = tagging.logits.iter().map(|x| x.exp()).collect();
+            let activated =
+                |x: &f32| if tagger.model().single_label() { x / exps.iter().sum::<f32>() } else { x / (1.0 + x) };
+            close(&exps.iter().map(activated).collect::<Vec<_>>(), &tagging.scores);
+        }
+    }
+    let none = Aggregator::new(Aggregation::Mean).finish(&narrow()).unwrap_err();
+    assert!(matches!(none, Error::TooShort { .. }));
+}
