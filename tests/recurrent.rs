@@ -83,7 +83,10 @@ fn a_row_of_a_batch_is_the_clip_alone() {
     CtcModel::build(&config, &parameters.loader()).unwrap();
     let model = CtcModel::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap();
     let encoder = model.encoder();
-    assert_eq!((encoder.name(), encoder.dim(), encoder.n_layers(), encoder.sample_rate()), ("recurrent", 12, 3, 16_000));
+    assert_eq!(
+        (encoder.name(), encoder.dim(), encoder.n_layers(), encoder.sample_rate()),
+        ("recurrent", 12, 3, 16_000)
+    );
     assert_eq!(encoder.frame_seconds(), 0.03);
 
     let batch = WaveformBatch::new(clips(), 16_000).unwrap();

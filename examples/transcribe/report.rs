@@ -102,34 +102,34 @@ impl Report {
                     file = line.file,
                     duration = line.duration
                 )?;
-                self.table(&line, transcribed.words.is_some() || words.len() > 1)?;
+                table(&mut self.out, self.colour, &line, transcribed.words.is_some() || words.len() > 1)?;
             }
             Format::Json => writeln!(self.out, "{}", serde_json::to_string(&line)?)?,
         }
         self.n_written += 1;
         self.out.flush()
     }
+}
 
-    /// The text, others that were found, then tokens with times, each word above its own.
-    fn table(&mut self, line: &Line, with_words: bool) -> io::Result<()> {
-        let (dim, bold, plain) = if self.colour { ("\x1b[36m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
-        match line.text {
-            "" => writeln!(self.out, "  no speech was heard")?,
-            text => writeln!(self.out, "  {bold}{text}{plain}")?,
-        }
-        for other in &line.others {
-            writeln!(self.out, "  {}  ({:+.2})", other.text, other.score - line.score)?;
-        }
-        let mut words = line.words.iter().peekable();
-        for token in &line.tokens {
-            if let Some(word) = words.next_if(|word| with_words && word.onset <= token.onset) {
-                let Part { text, onset, offset, confidence } = word;
-                writeln!(self.out, "  {bold}{onset:8.2} {offset:8.2}  {confidence:.2}  {text}{plain}")?;
-            }
-            let Part { text, onset, offset, confidence } = token;
-            let bar = "▪".repeat((confidence * 10.0).round() as usize);
-            writeln!(self.out, "  {onset:8.2} {offset:8.2}  {confidence:.2}  {dim}{bar:<10}{plain}  {text}")?;
-        }
-        Ok(())
+/// The text, others that were found, then tokens with times, each word above its own.
+fn table(out: &mut impl Write, colour: bool, line: &Line, with_words: bool) -> io::Result<()> {
+    let (dim, bold, plain) = if colour { ("\x1b[36m", "\x1b[1m", "\x1b[0m") } else { ("", "", "") };
+    match line.text {
+        "" => writeln!(out, "  no speech was heard")?,
+        text => writeln!(out, "  {bold}{text}{plain}")?,
     }
+    for other in &line.others {
+        writeln!(out, "  {}  ({:+.2})", other.text, other.score - line.score)?;
+    }
+    let mut words = line.words.iter().peekable();
+    for token in &line.tokens {
+        if let Some(word) = words.next_if(|word| with_words && word.onset <= token.onset) {
+            let Part { text, onset, offset, confidence } = word;
+            writeln!(out, "  {bold}{onset:8.2} {offset:8.2}  {confidence:.2}  {text}{plain}")?;
+        }
+        let Part { text, onset, offset, confidence } = token;
+        let bar = "▪".repeat((confidence * 10.0).round() as usize);
+        writeln!(out, "  {onset:8.2} {offset:8.2}  {confidence:.2}  {dim}{bar:<10}{plain}  {text}")?;
+    }
+    Ok(())
 }

@@ -24,6 +24,8 @@
 //! 2. the dictionary with the most tensors, then the outermost;
 //! 3. the outermost module.
 //!
+//! [`Weights::open_part`] takes another one by its key.
+//!
 //! # Quantised tensors
 //! A tensor `x` of signed bytes beside a tensor `x.scale` of one f32 reads as `x · scale`, the product rounded to f32 (ONNX's
 //! `DequantizeLinear` without zero point); the scale is not listed by itself.
@@ -123,7 +125,16 @@ impl Weights {
     /// [`Error::Io`] if a file cannot be opened, [`Error::Checkpoint`] if it is not a checkpoint, is damaged, or is of a
     /// kind that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with_access(path.as_ref(), Access::Map)
+        Self::with_access(path.as_ref(), None, Access::Map)
+    }
+
+    /// As [`open`](Self::open), of a `.pth` that holds several models: the dictionary of tensors or the module that stands under
+    /// `key`, such as `Featurizer` in checkpoints of s3prl.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and if there is nothing of that kind under `key`.
+    pub fn open_part(path: impl AsRef<Path>, key: &str) -> Result<Self> {
+        Self::with_access(path.as_ref(), Some(key), Access::Map)
     }
 
     /// As [`open`](Self::open), with the whole file read into memory.
@@ -131,7 +142,7 @@ impl Weights {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with_access(path.as_ref(), Access::Read)
+        Self::with_access(path.as_ref(), None, Access::Read)
     }
 
     /// A checkpoint that is in memory already, such as from `include_bytes!`.
@@ -140,7 +151,7 @@ impl Weights {
     /// [`Error::Checkpoint`], as [`open`](Self::open); also for the index of a sharded checkpoint.
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let bytes = Bytes::Held(bytes.into());
-        let parsed = parse(&bytes).map_err(|reason| unusable(None, reason))?;
+        let parsed = parse(&bytes, None).map_err(|reason| unusable(None, reason))?;
         Ok(Self::assemble(None, vec![bytes], parsed))
     }
 
@@ -163,12 +174,12 @@ impl Weights {
         Ok(Self::assemble(None, vec![bytes.into()], parsed))
     }
 
-    fn with_access(path: &Path, access: Access) -> Result<Self> {
+    fn with_access(path: &Path, part: Option<&str>, access: Access) -> Result<Self> {
         let bytes = Bytes::open(path, access)?;
-        if Index::recognise(&bytes) && !safetensors::recognise(&bytes) {
+        if part.is_none() && Index::recognise(&bytes) && !safetensors::recognise(&bytes) {
             return Self::sharded(path, &bytes, access);
         }
-        let parsed = parse(&bytes).map_err(|reason| unusable(Some(path), reason))?;
+        let parsed = parse(&bytes, part).map_err(|reason| unusable(Some(path), reason))?;
         Ok(Self::assemble(Some(path), vec![bytes], parsed))
     }
 
@@ -323,12 +334,14 @@ fn unusable(path: Option<&Path>, reason: String) -> Error {
     Error::Checkpoint { path: path.unwrap_or(Path::new("<bytes>")).to_owned(), reason }
 }
 
-/// Lists the tensors of one file.
-fn parse(file: &[u8]) -> Result<Parsed, String> {
+/// Lists the tensors of one file, or of one part of it.
+fn parse(file: &[u8], part: Option<&str>) -> Result<Parsed, String> {
     let (format, (entries, metadata)) = if zip::recognise(file) {
-        (Format::PthZip, (pth::parse_zip(file)?, BTreeMap::new()))
+        (Format::PthZip, (pth::parse_zip(file, part)?, BTreeMap::new()))
     } else if pth::recognise_legacy(file) {
-        (Format::PthLegacy, (pth::parse_legacy(file)?, BTreeMap::new()))
+        (Format::PthLegacy, (pth::parse_legacy(file, part)?, BTreeMap::new()))
+    } else if let Some(part) = part {
+        return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`"));
     } else if safetensors::recognise(file) {
         (Format::Safetensors, safetensors::parse(file)?)
     } else {

@@ -17,8 +17,8 @@ const LEGACY_VERSION: i64 = 1001;
 /// Length field before each legacy storage.
 const COUNT_FIELD: usize = 8;
 
-/// The tensors of a zip checkpoint.
-pub(super) fn parse_zip(file: &[u8]) -> Result<Entries, String> {
+/// The tensors of a zip checkpoint, or of the part of it that is named.
+pub(super) fn parse_zip(file: &[u8], part: Option<&str>) -> Result<Entries, String> {
     let archive = Archive::open(file)?;
     let root = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     // All members lie in one folder, named as the file once was.
@@ -35,7 +35,7 @@ pub(super) fn parse_zip(file: &[u8]) -> Result<Entries, String> {
     }
     let pickle = archive.read(&member("data.pkl")).ok_or("data.pkl is gone")??;
     let (machine, value, _) = Machine::run(pickle)?;
-    let tensors = state_dict::find(&machine, value)?;
+    let tensors = state_dict::find(&machine, value, part)?;
     entries(file, tensors, |storage| {
         let name = member(&format!("data/{}", String::from_utf8_lossy(storage.key)));
         let range = archive.find(&name).ok_or_else(|| format!("there is no storage {name}"))??;
@@ -51,7 +51,7 @@ pub(super) fn recognise_legacy(file: &[u8]) -> bool {
 
 /// The tensors of a legacy checkpoint: pickles of magic number, version, system, the object and the storages' keys,
 /// then each storage as its element count and its elements.
-pub(super) fn parse_legacy(file: &[u8]) -> Result<Entries, String> {
+pub(super) fn parse_legacy(file: &[u8], part: Option<&str>) -> Result<Entries, String> {
     let (_, _, rest) = Machine::run(file)?;
     let (_, version, rest) = Machine::run(rest)?;
     if !matches!(version, Value::Int(LEGACY_VERSION)) {
@@ -66,7 +66,7 @@ pub(super) fn parse_legacy(file: &[u8]) -> Result<Entries, String> {
     let (keys, list, rest) = Machine::run(rest)?;
     let keys = keys.sequence(list).ok_or("the list of storages is not a list")?;
     let places = legacy_storages(&machine, keys, rest, file.len() - rest.len())?;
-    let tensors = state_dict::find(&machine, value)?;
+    let tensors = state_dict::find(&machine, value, part)?;
     entries(file, tensors, |storage| {
         let place = places.get(storage.key).copied();
         place.ok_or_else(|| format!("there is no storage {}", String::from_utf8_lossy(storage.key)))

@@ -38,14 +38,27 @@ struct Candidate<'a> {
 }
 
 /// The tensors of the state dict that `root` is or contains, by the rule that [`super::Weights`]' module documents.
-pub(super) fn find<'a, 'm>(machine: &'m Machine<'a>, root: Value<'a>) -> Result<Tensors<'a, 'm>, String> {
+/// With `part`, that which stands under this key, the least deep one.
+pub(super) fn find<'a, 'm>(
+    machine: &'m Machine<'a>,
+    root: Value<'a>,
+    part: Option<&str>,
+) -> Result<Tensors<'a, 'm>, String> {
     let usual = |key: &[u8]| USUAL_KEYS.iter().position(|usual| *usual == key);
-    let found = candidates(machine, root).into_iter().min_by_key(|candidate| {
+    let mut candidates = candidates(machine, root);
+    if let Some(part) = part {
+        candidates.retain(|candidate| candidate.key == part.as_bytes());
+        candidates.truncate(1);
+    }
+    let found = candidates.into_iter().min_by_key(|candidate| {
         let Candidate { key, depth, n_tensors, .. } = *candidate;
         // The first found of equals.
         (usual(key).map_or((usize::MAX, 0), |rank| (depth, rank)), Reverse(n_tensors))
     });
-    let found = found.ok_or("there is no state dict: no dictionary of named tensors")?;
+    let found = found.ok_or_else(|| match part {
+        Some(part) => format!("there is no dictionary of named tensors under the key `{part}`"),
+        None => "there is no state dict: no dictionary of named tensors".to_string(),
+    })?;
     if is_module(machine, found.map) {
         return module_tensors(machine, found.map);
     }

@@ -206,7 +206,7 @@ fn attention_equals_its_naive_form() {
 #[test]
 fn softmax_equals_its_naive_form() {
     for level in Level::available() {
-        for n_keys in [1, 3, 16, 100, 161] {
+        for n_keys in [1usize, 3, 16, 100, 161] {
             let keys = n_keys.next_multiple_of(16);
             let mut scores: Vec<f32> = values(2 * keys).iter().map(|x| x * 60.0).collect();
             scores[0] = -1e30;
