@@ -39,6 +39,7 @@
 //! - `bundled`: a trained tagger inside the binary, 5.6 MB: [`Tagger`]`::bundled`.
 //! - `symphonia`: read Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC, ALAC) files beside WAV. Pure Rust; the
 //!   decoder is under the MPL 2.0.
+//! - `microphone`: the microphone in the example `live`; the library itself does not change.
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: as `cuda`, with convolutions by cuDNN.
 //!

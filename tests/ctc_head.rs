@@ -178,6 +178,19 @@ fn weighted_sums_equal_s3prl() {
         assert!(vars.iter().all(|var| gradients.get(var.as_tensor()).is_some()));
     }
     let config = WeightedSumConfig::default();
+    // A part of what s3prl saves.
+    let file = common::golden_path("ctc_s3prl.pth");
+    let featurizer = Weights::open_part(&file, "Featurizer").unwrap();
+    assert_eq!(featurizer.names().collect::<Vec<_>>(), ["weights"]);
+    let sum = WeightedSum::load(&featurizer.loader(&CPU), 25, &config).unwrap();
+    assert_close("s3prl", &values(&sum.forward(&states).unwrap()), &golden.to_vec("sum").unwrap(), 2e-6, 1e-6);
+    let downstream = Weights::open_part(&file, "Downstream").unwrap();
+    assert!(downstream.contains("lm_head.weight") && !downstream.contains("weights"));
+    for (path, key) in [(file.clone(), "Step"), (file, "Upstream"), (common::golden_path("ctc_head.safetensors"), "x")]
+    {
+        let error = Weights::open_part(path, key).unwrap_err().to_string();
+        assert!(error.contains(&format!("`{key}`")), "{error}");
+    }
     let uniform = WeightedSum::uniform(4, &config, &CPU).unwrap();
     assert_eq!(uniform.weights().unwrap(), [0.25; 4]);
     for alpha in [&[][..], &[0.0, f32::NAN]] {

@@ -2,9 +2,11 @@
 
 mod common;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
+use clipwise::ctc::{CtcModel, greedy};
+use clipwise::metrics::EditCounts;
 use clipwise::models::m5;
 use clipwise::models::probe::{Head, LinearProbe, ProbeHead};
 use clipwise::{Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights};
@@ -40,6 +42,48 @@ fn the_environmental_one_opens_and_tags() {
     assert_eq!((tagger.labels().len(), tagger.model().sample_rate()), (10, 16_000));
     let tagging = tagger.tag(&Waveform { samples: signal(50_000, 22_050, 1), sample_rate: 22_050 }).unwrap();
     assert!((tagging.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", tagging.scores);
+}
+
+fn phonemes(model: &CtcModel, file: &Path) -> Vec<String> {
+    let speech = Waveform::open(file).unwrap().resample(model.sample_rate()).unwrap();
+    let output = model.forward(&(&speech).into()).unwrap();
+    let vocabulary = model.vocabulary().unwrap();
+    let transcript = greedy(output.clip(0).unwrap().view(), vocabulary, output.frame_seconds).unwrap();
+    assert!(transcript.tokens.iter().all(|token| token.offset <= speech.duration() + output.frame_seconds));
+    transcript.tokens.into_iter().map(|token| token.name).collect()
+}
+
+fn errors(heard: &[String], said: &str) -> EditCounts {
+    EditCounts::of(&said.split(' ').map(str::to_string).collect::<Vec<_>>(), heard)
+}
+
+#[test]
+fn phonemes_are_heard() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/gru-ctc-phonemes");
+    assert!(std::fs::metadata(folder.join("model.safetensors")).unwrap().len() <= 5_000_000);
+    let model = CtcModel::open(folder, &Device::Cpu).unwrap();
+    assert_eq!((model.n_tokens(), model.sample_rate()), (42, 16_000));
+    assert_eq!(model.vocabulary().unwrap().blank(), 0);
+    let mut counts = EditCounts::default();
+    for (file, said) in [
+        ("phonemes_espeak.wav", "m ʌ s t ɚ z p l æ n ɚ z"),
+        ("phonemes_flite.wav", "k l ɔ θ s k l ɪ p t b ə l i v ə b ə l"),
+    ] {
+        let heard = phonemes(&model, &common::golden_path(file));
+        println!("{file}: {}", heard.join(" "));
+        counts += errors(&heard, said);
+    }
+    assert!(counts.rate().unwrap() < 0.2, "{counts:?}");
+
+    // Read speech of a person, which is far from all that it was trained on.
+    let Some(speech) = real("audio/jfk.wav") else { return };
+    let heard = phonemes(&model, &speech);
+    println!("{}", heard.join(" "));
+    let said = "æ n d s oʊ m aɪ f ɛ l oʊ ə m ɛ ɹ ɪ k ə n z æ s k n ɑ t w ʌ t j ʊ ɹ k ʌ n t ɹ i k æ n d u f ɔ ɹ j u \
+                æ s k w ʌ t j u k æ n d u f ɔ ɹ j ʊ ɹ k ʌ n t ɹ i";
+    let counts = errors(&heard, said);
+    println!("PER {:.3}", counts.rate().unwrap());
+    assert!(counts.rate().unwrap() < 0.6, "{counts:?}");
 }
 
 /// Fold 5, of which the model's README gives the accuracy.

@@ -13,9 +13,10 @@ mod voices;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use clipwise::metrics::EditCounts;
 use clipwise::weights::Trainable;
 use clipwise::{Device, Waveform, Weights, device};
-use net::{Net, best_paths, distance};
+use net::{Net, best_paths};
 use training::{Failure, Settings, fit};
 
 /// Of all sound here, in Hz.
@@ -110,13 +111,11 @@ fn test(folder: &Path, data: &Path) -> Result<(), Failure> {
         let phrases = data::read(data, part)?;
         let (_, heard) = net.measure(&phrases)?;
         for kind in ["", "espeak", "flite"] {
-            let (mut wrong, mut n) = (0, 0);
-            for (phrase, heard) in phrases.iter().zip(&heard).filter(|(phrase, _)| phrase.voice.starts_with(kind)) {
-                wrong += distance(heard, &phrase.phonemes);
-                n += phrase.phonemes.len();
-            }
+            let of_kind = phrases.iter().zip(&heard).filter(|(phrase, _)| phrase.voice.starts_with(kind));
+            let edits: EditCounts = of_kind.map(|(phrase, heard)| EditCounts::of(&phrase.phonemes, heard)).sum();
             let name = if kind.is_empty() { "all" } else { kind };
-            println!("{part}, {name}: {wrong} errors in {n} phonemes, PER {:.4}", wrong as f64 / n as f64);
+            let (wrong, n) = (edits.n_errors(), edits.n_reference());
+            println!("{part}, {name}: {wrong} errors in {n} phonemes, PER {:.4}", edits.rate().unwrap_or(0.0));
         }
         if let (Some(phrase), Some(heard)) = (phrases.first(), heard.first()) {
             println!(

@@ -6,6 +6,7 @@ use clipwise::augment::Random;
 use clipwise::candle_core::Tensor;
 use clipwise::ctc::{Head, HeadConfig, LossConfig, Reduction, collapse, ctc_loss};
 use clipwise::encoders::{Layers, RecurrentEncoder, SpeechEncoder, recurrent};
+use clipwise::metrics::EditCounts;
 use clipwise::ndarray::Array2;
 use clipwise::weights::Loader;
 use clipwise::{Waveform, WaveformBatch};
@@ -73,24 +74,24 @@ impl Net {
         let n: usize = targets.iter().map(|target| target.len()).sum();
         let loss = (ctc_loss(&logits, &encoded.lengths, &targets, &LOSS)? / n as f64)?;
         let heard = best_paths(&logits, &encoded.lengths)?;
-        let wrong: usize = heard.iter().zip(&targets).map(|(heard, target)| distance(heard, target)).sum();
-        Ok(Step { loss, n, right: n as f64 - wrong as f64 })
+        let edits: EditCounts = heard.iter().zip(&targets).map(|(heard, target)| EditCounts::of(target, heard)).sum();
+        Ok(Step { loss, n, right: n as f64 - edits.n_errors() as f64 })
     }
 
     /// The loss per phoneme and one less the phoneme error rate, over all phrases together; and what was heard.
     pub fn measure(&self, phrases: &[Phrase]) -> Result<(Measure, Vec<Vec<u32>>), Failure> {
-        let (mut loss, mut wrong, mut n, mut all) = (0.0, 0, 0, Vec::new());
+        let (mut loss, mut edits, mut all) = (0.0, EditCounts::default(), Vec::new());
         for phrases in phrases.chunks(32) {
             let clips = phrases.iter().map(Phrase::open).collect::<Result<Vec<Waveform>, Failure>>()?;
             let (logits, lengths) = self.forward(clips)?;
             let targets: Vec<&[u32]> = phrases.iter().map(|phrase| phrase.phonemes.as_slice()).collect();
             loss += f64::from(ctc_loss(&logits, &lengths, &targets, &LOSS)?.to_scalar::<f32>()?);
             let heard = best_paths(&logits, &lengths)?;
-            wrong += heard.iter().zip(&targets).map(|(heard, target)| distance(heard, target)).sum::<usize>();
-            n += targets.iter().map(|target| target.len()).sum::<usize>();
+            edits += heard.iter().zip(&targets).map(|(heard, target)| EditCounts::of(target, heard)).sum();
             all.extend(heard);
         }
-        Ok((Measure { loss: loss / n as f64, accuracy: 1.0 - wrong as f64 / n as f64 }, all))
+        let (n, wrong) = (edits.n_reference() as f64, edits.n_errors() as f64);
+        Ok((Measure { loss: loss / n, accuracy: 1.0 - wrong / n }, all))
     }
 
     /// Logits and their lengths.
@@ -109,17 +110,4 @@ pub fn best_paths(logits: &Tensor, lengths: &[usize]) -> Result<Vec<Vec<u32>>, F
         collapse(&ids, 0).into_iter().map(|id| id as u32).collect()
     };
     Ok(ids.iter().zip(lengths).map(tokens).collect())
-}
-
-/// The fewest substitutions, insertions and deletions between two sequences.
-pub fn distance(a: &[u32], b: &[u32]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = std::mem::replace(&mut row[0], i + 1);
-        for (j, y) in b.iter().enumerate() {
-            let best = (diagonal + usize::from(x != y)).min(row[j] + 1).min(row[j + 1] + 1);
-            diagonal = std::mem::replace(&mut row[j + 1], best);
-        }
-    }
-    row[b.len()]
 }

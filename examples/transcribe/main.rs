@@ -19,6 +19,9 @@ use command_line::{Failure, about, for_each_file};
 use report::{Format, Report, Transcribed};
 use words::Spoken;
 
+/// The model of this project.
+const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/gru-ctc-phonemes");
+
 /// Says which phonemes are spoken in audio files, and when; or when a known text is spoken.
 ///
 /// Takes audio files of any sample rate and any number of channels (mixed to mono). Without --weights the model of this
@@ -26,8 +29,8 @@ use words::Spoken;
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Folder of a CTC model: config.json, model.safetensors and vocab.json
-    #[arg(long, value_name = "DIR", default_value = "weights/gru-ctc-phonemes")]
+    /// Folder of a CTC model: config.json, model.safetensors and vocab.json [default: the one of this project]
+    #[arg(long, value_name = "DIR", default_value = WEIGHTS, hide_default_value = true)]
     weights: PathBuf,
     /// Search this many hypotheses at once, over all their paths, instead of taking the best path
     #[arg(long, value_name = "WIDTH")]

@@ -61,6 +61,12 @@ pub fn features(log_mel: &LogMel, clips: &[Cow<[f32]>], device: &Device) -> Resu
     Tensor::from_vec(values, (clips.len(), n_frames, n_mels), device).context("moving the log-mel to the device")
 }
 
+/// Samples of clips of one length, `[batch, 1, n_samples]`.
+pub fn samples(clips: &[Cow<[f32]>], device: &Device) -> Result<Tensor> {
+    let shape = (clips.len(), 1, clips[0].len());
+    Tensor::from_vec(clips.concat(), shape, device).context("moving samples to the device")
+}
+
 /// Refuses a clip without samples or with NaN or infinite ones.
 fn check_samples(clip: &[f32]) -> Result<()> {
     if clip.is_empty() {

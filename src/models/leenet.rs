@@ -17,7 +17,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
-use super::batch::{Input, forward_by_length};
+use super::batch::{Input, forward_by_length, samples};
 use super::frames::{Edge, FrameGrid, around};
 use crate::error::Context;
 use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
@@ -168,11 +168,7 @@ impl LeeNet {
 
     fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
         let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| {
-            let shape = (clips.len(), 1, clips[0].len());
-            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
-            self.forward_samples(x, framewise)
-        };
+        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, framewise);
         forward_by_length(waveforms, &input, |n_samples| n_samples, run)
     }
 }

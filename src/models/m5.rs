@@ -25,7 +25,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 
 use super::TaggingModel;
-use super::batch::{Input, forward_by_length};
+use super::batch::{Input, forward_by_length, samples};
 use super::frames::FrameGrid;
 pub use super::rnn::Head;
 use crate::error::Context;
@@ -136,11 +136,7 @@ impl M5 {
 
     fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
         let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| {
-            let shape = (clips.len(), 1, clips[0].len());
-            let x = Tensor::from_vec(clips.concat(), shape, &self.device).context("moving samples to the device")?;
-            self.run(&x, framewise)
-        };
+        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, framewise);
         forward_by_length(waveforms, &input, |n_samples| n_samples, run)
     }
 

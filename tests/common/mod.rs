@@ -9,7 +9,11 @@ use clipwise::Weights;
 
 /// A file of `tests/golden`.
 pub fn golden(name: &str) -> Weights {
-    Weights::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)).unwrap()
+    Weights::open(golden_path(name)).unwrap()
+}
+
+pub fn golden_path(name: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
 /// A path below the folder that `CLIPWISE_REAL` names, which holds real checkpoints and audio; `None`, with a printed

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Golden data of CTC heads, the token transformer and the weighted sum of layers, by PyTorch.
 
-    python ctc_head.py        writes ctc_head.safetensors beside this file
+    python ctc_head.py        writes ctc_head.safetensors and ctc_s3prl.pth beside this file
 
 Weights and inputs are hashed. NAME.logits are those of the heads at their published sizes for two clips of 3 frames. The token transformer
 sees two clips of 7 and 4 tokens, of which the second is masked behind its end (its 3 last rows are left out). `sum` and `sum.normalized`
 are sums of 25 layers as s3prl's `Featurizer` makes them; `….alpha` the gradients of `Σ c · sum` for hashed c. `mlp.NAME` are the gradients
-of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer.
+of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer. ctc_s3prl.pth is laid out as s3prl saves what it
+trained: several models by their keys, `Featurizer` with the weights of the sum.
 """
+import argparse
 import os
 
 import numpy as np
@@ -96,6 +98,17 @@ def main():
     for name, parameter in model.named_parameters():
         tensors[f"tokens.{name}"] = parameter.grad.float().numpy()
     rc.save(os.path.join(HERE, "ctc_head.safetensors"), tensors, seed=SEED, versions=rc.versions("torch", "numpy"))
+
+    optimizer = torch.optim.Adam(model.parameters())
+    parts = {
+        "Optimizer": optimizer.state_dict(),
+        "Args": argparse.Namespace(upstream="wav2vec2", layer_drop="original"),
+        "Config": {"runner": {"total_steps": 3}},
+        "Step": 3,
+        "Downstream": model.float().state_dict(),
+        "Featurizer": {"weights": hashed("alpha", 25, bound=2.0)},
+    }
+    torch.save(parts, os.path.join(HERE, "ctc_s3prl.pth"))
 
 
 if __name__ == "__main__":

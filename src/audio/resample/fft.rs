@@ -1,4 +1,4 @@
-//! Resampling block by block with `rubato`'s synchronous FFT resampler.
+//! Resampling block by block with `rubato`'s synchronous FFT resampler, in f64 as all Fourier transforms here.
 
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
@@ -7,12 +7,12 @@ use crate::error::{Error, Result};
 
 /// A filter as long as a block, over blocks of `block_in` samples that become `block_out` samples each.
 pub(super) struct Blocks {
-    fft: Fft<f32>,
+    fft: Fft<f64>,
     block_in: usize,
     block_out: usize,
     /// Input that does not make a block yet.
-    partial: Vec<f32>,
-    output: Vec<f32>,
+    partial: Vec<f64>,
+    output: Vec<f64>,
     /// Samples of output that lie before the clip: half a block, on which the filter is centred.
     skip: usize,
 }
@@ -21,7 +21,7 @@ impl Blocks {
     /// Both sizes are even.
     pub(super) fn new(block_in: usize, block_out: usize) -> Result<Self> {
         let window = WindowFunction::BlackmanHarris2;
-        let fft = Fft::<f32>::new_custom(block_in, block_out, block_in, 1, 1, window, FixedSync::Both)
+        let fft = Fft::<f64>::new_custom(block_in, block_out, block_in, 1, 1, window, FixedSync::Both)
             .map_err(|error| failed(block_in, &error))?;
         let partial = Vec::with_capacity(block_in);
         Ok(Self { fft, block_in, block_out, partial, output: vec![0.0; block_out], skip: block_out / 2 })
@@ -40,19 +40,14 @@ impl Blocks {
 
     /// Appends the output of the blocks that `samples` complete.
     pub(super) fn push(&mut self, mut samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
-        while self.partial.len() + samples.len() >= self.block_in {
-            if self.partial.is_empty() {
-                let (block, rest) = samples.split_at(self.block_in);
-                self.process(block, output)?;
-                samples = rest;
-            } else {
-                let (missing, rest) = samples.split_at(self.block_in - self.partial.len());
-                self.partial.extend_from_slice(missing);
-                self.process_partial(output)?;
-                samples = rest;
+        while !samples.is_empty() {
+            let (taken, rest) = samples.split_at((self.block_in - self.partial.len()).min(samples.len()));
+            self.partial.extend(taken.iter().map(|&x| f64::from(x)));
+            if self.partial.len() == self.block_in {
+                self.process(output)?;
             }
+            samples = rest;
         }
-        self.partial.extend_from_slice(samples);
         Ok(())
     }
 
@@ -61,28 +56,21 @@ impl Blocks {
         let n_whole = output.len() + n;
         while output.len() < n_whole {
             self.partial.resize(self.block_in, 0.0);
-            self.process_partial(output)?;
+            self.process(output)?;
         }
         output.truncate(n_whole);
         Ok(())
     }
 
-    fn process_partial(&mut self, output: &mut Vec<f32>) -> Result<()> {
-        let block = std::mem::take(&mut self.partial);
-        let result = self.process(&block, output);
-        self.partial = block;
-        self.partial.clear();
-        result
-    }
-
-    fn process(&mut self, block: &[f32], output: &mut Vec<f32>) -> Result<()> {
+    fn process(&mut self, output: &mut Vec<f32>) -> Result<()> {
         let failed = |error: &dyn std::fmt::Display| failed(self.block_in, error);
-        let source = InterleavedSlice::new(block, 1, self.block_in).map_err(|error| failed(&error))?;
+        let source = InterleavedSlice::new(&self.partial, 1, self.block_in).map_err(|error| failed(&error))?;
         let mut target =
             InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
         self.fft.process_into_buffer(&source, &mut target, None).map_err(|error| failed(&error))?;
-        output.extend_from_slice(&self.output[self.skip..]);
+        output.extend(self.output[self.skip..].iter().map(|&x| x as f32));
         self.skip = 0;
+        self.partial.clear();
         Ok(())
     }
 }

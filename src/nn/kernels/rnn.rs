@@ -172,7 +172,7 @@ impl Group<'_> {
         for (row, track) in tracks[..count].iter_mut().enumerate() {
             let (x, s) = (&products[row * distance..][..stride], &sums[row * stride..][..stride]);
             match gates {
-                Gates::Gru => gru(x, s, width, &mut track.h),
+                Gates::Gru => gru((x, width), (s, width), &mut track.h),
                 Gates::Lstm => lstm(x, s, width, &mut track.h, &mut track.c),
             }
             let frame = if self.direction == 0 { step } else { track.length - 1 - step };
@@ -181,12 +181,11 @@ impl Group<'_> {
     }
 }
 
-/// See [`Gates::Gru`]. `x` and `s` are `[3, width]`.
-fn gru(x: &[f32], s: &[f32], width: usize, h: &mut [f32]) {
+/// See [`Gates::Gru`]. `x` and `s` are `[3, width]`, each of its own width.
+pub(super) fn gru((x, x_width): (&[f32], usize), (s, s_width): (&[f32], usize), h: &mut [f32]) {
     let n = h.len();
-    let gate = |values, gate: usize| -> &[f32] { part(values, gate, width, n) };
-    let (x0, x1, x2) = (gate(x, 0), gate(x, 1), gate(x, 2));
-    let (s0, s1, s2) = (gate(s, 0), gate(s, 1), gate(s, 2));
+    let (x0, x1, x2) = (part(x, 0, x_width, n), part(x, 1, x_width, n), part(x, 2, x_width, n));
+    let (s0, s1, s2) = (part(s, 0, s_width, n), part(s, 1, s_width, n), part(s, 2, s_width, n));
     dispatch(
         #[inline(always)]
         || {

@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use super::gemm::{Matrix, product as matrix_product};
 use super::math::{sigmoid, tanh};
 use super::panels::{Panels, Rows, product};
+use super::rnn::gru;
 use crate::simd::dispatch;
 
 /// Sequences of one task, whatever the number of threads.
@@ -58,7 +59,7 @@ impl Scan {
                     let frame = row * self.n_frames + self.frame(step, length);
                     let h = &mut states[row * hidden..][..hidden];
                     let s = &sums[row * panels.stride()..][..panels.stride()];
-                    forward(&x[frame * 3 * hidden..][..3 * hidden], (s, panels.width()), h);
+                    gru((&x[frame * 3 * hidden..][..3 * hidden], hidden), (s, panels.width()), h);
                     y[frame * hidden..][..hidden].copy_from_slice(h);
                 }
             }
@@ -163,23 +164,6 @@ impl Scan {
         }
         Panels::new(&transposed, None, (PARTS, part, 3 * hidden))
     }
-}
-
-/// `h` one step on. `x` is `[3, hidden]`, `s` `[3, width]`.
-fn forward(x: &[f32], (s, width): (&[f32], usize), h: &mut [f32]) {
-    let n = h.len();
-    let (x0, x1, x2) = (&x[..n], &x[n..][..n], &x[2 * n..][..n]);
-    let (s0, s1, s2) = (&s[..n], &s[width..][..n], &s[2 * width..][..n]);
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let new = tanh(x2[u] + reset * s2[u]);
-                h[u] = (h[u] - new) * keep + new;
-            }
-        },
-    );
 }
 
 /// What a step went by, and the gradient of its output.
