@@ -1,7 +1,7 @@
 //! What an earlier run has done already.
 
 use std::collections::HashSet;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::hash::{DefaultHasher, Hasher};
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
@@ -31,11 +31,13 @@ impl Done {
     pub fn open(path: &Path) -> Result<(Self, File), Failure> {
         let about = |error: &dyn std::fmt::Display| Failure::from(format!("{}: {error}", path.display()));
         let unusable = |n: usize| about(&format!("line {n} is none of those that this program writes"));
-        let mut file = OpenOptions::new().read(true).append(true).create(true).open(path);
-        let file = file.as_mut().map_err(|error| about(error))?;
-        file.try_lock().map_err(|_| about(&"another program is writing it"))?;
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
+        let mut file = file.map_err(|error| about(&error))?;
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(about(&"another program is writing it"));
+        }
         let mut done = Self::default();
-        let mut lines = BufReader::new(&mut *file);
+        let mut lines = BufReader::new(&file);
         let (mut line, mut n, mut end) = (Vec::new(), 0, 0);
         while lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(|error| about(&error))? > 0 {
             n += 1;
@@ -56,11 +58,10 @@ impl Done {
             line.clear();
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| about(&error))?;
-        Ok((done, file.try_clone().map_err(|error| about(&error))?))
-    }
-
-    pub fn len(&self) -> usize {
-        self.0.len()
+        if !done.0.is_empty() {
+            eprintln!("note: {}: {} files are done already", path.display(), done.0.len());
+        }
+        Ok((done, file))
     }
 
     /// The files that are not done, each once.
