@@ -46,13 +46,13 @@ impl Read for Again {
 
 /// Reads to the end and tells the seconds.
 fn read(reader: clipwise::Result<AudioReader>) -> f64 {
-    let mut reader = reader.unwrap().resampled(32_000).unwrap();
+    let mut reader = reader.unwrap().resampled(16_000).unwrap();
     for block in &mut reader {
         block.unwrap();
     }
     assert!(reader.skipped().is_empty(), "{:?}", &reader.skipped()[..1]);
     let seconds = reader.seconds_read();
-    assert_eq!(reader.samples_read(), (seconds * 32_000.0).ceil() as u64);
+    assert_eq!(reader.samples_read(), (seconds * 16_000.0).ceil() as u64);
     seconds
 }
 
@@ -73,9 +73,9 @@ fn memory_does_not_grow_with_the_recording() {
     let short = mp3(20);
     let before = peak();
     wav(10 * 3600);
-    let long = mp3(4_000);
+    let long = mp3(1_000);
     std::fs::remove_file(&path).unwrap();
-    assert!(long >= 190.0 * short, "{short} and {long} seconds");
+    assert!(long >= 45.0 * short, "{short} and {long} seconds");
     let (Some(before), Some(after)) = (before, peak()) else {
         return eprintln!("skipped: this system does not tell the peak of memory");
     };

@@ -6,11 +6,15 @@ use std::iter;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
+use glob::{MatchOptions, glob_with};
 use walkdir::WalkDir;
 
 /// How files of a folder that are taken end. Some can never be read; to say so is better than to leave them out unseen.
 const AUDIO: [&str; 14] =
     ["aac", "aif", "aiff", "bwf", "flac", "m4a", "m4b", "mp3", "oga", "ogg", "opus", "rf64", "wav", "wave"];
+/// No pattern crosses a `/` or begins hidden names.
+const AS_SHELLS: MatchOptions =
+    MatchOptions { case_sensitive: true, require_literal_separator: true, require_literal_leading_dot: true };
 /// The longest line of a list, in bytes.
 const MAX_LINE: u64 = 1 << 16;
 
@@ -71,7 +75,7 @@ type Items = Box<dyn Iterator<Item = Item> + Send>;
 /// What an argument stands for. A file that has the name is taken before a pattern.
 fn expand(path: PathBuf) -> Items {
     let pattern = path.to_str().filter(|text| text.contains(['*', '?', '[']) && !path.exists());
-    match pattern.map(|text| (text, glob::glob(text))) {
+    match pattern.map(|text| (text, glob_with(text, AS_SHELLS))) {
         Some((text, Ok(paths))) => {
             let files = paths.filter(|path| path.as_ref().map_or(true, |path| !path.is_dir()));
             Box::new(or_error(files.map(|path| path.map_err(|error| error.to_string())), format!("no file is {text}")))
@@ -131,8 +135,8 @@ fn read_list(list: &Path) -> Items {
             Ok(0) => return None,
             Ok(n) if n as u64 == MAX_LINE => "too long for the name of a file".to_string(),
             Ok(_) => {
-                line.truncate(line.trim_ascii_end().len());
-                match String::from_utf8(line) {
+                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                match str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)) {
                     Ok(line) => return Some(Ok(PathBuf::from(line))),
                     Err(_) => return Some(Err(format!("{name}, line {number}: not UTF-8"))),
                 }

@@ -1,5 +1,5 @@
 //! What the examples for whole collections of recordings share: which files, several at once, where they left off.
-#![allow(dead_code)] // each example uses a part
+#![allow(dead_code, unused_imports)] // each example uses a part
 
 mod clip;
 mod done;
