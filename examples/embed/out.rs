@@ -31,7 +31,7 @@ impl Kind {
 }
 
 pub enum Out {
-    Parquet(Parquet),
+    Parquet(Box<Parquet>),
     Npy(Npy),
     JsonLines(Box<dyn Write>),
     /// Names and vectors of all files, to be compared in the end.
@@ -50,7 +50,7 @@ struct Line<'a> {
 impl Out {
     pub fn create(path: &Path, kind: Kind, model: &dyn TaggingModel) -> Result<Self, Failure> {
         let out = match kind {
-            Kind::Parquet => Parquet::create(path, model.name()).map(Self::Parquet),
+            Kind::Parquet => Parquet::create(path, model.name()).map(|table| Self::Parquet(Box::new(table))),
             Kind::Npy => Npy::create(path, model.embedding_dim()).map(Self::Npy).map_err(Failure::from),
             Kind::JsonLines => File::create(path).map(Self::append).map_err(Failure::from),
         };
