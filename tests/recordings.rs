@@ -147,6 +147,7 @@ fn the_blocks_of_a_reader_are_the_file() {
             assert_eq!(reader.declared_length(), Some(whole.n_samples() as u64));
             let (samples, failure) = drain(&mut reader);
             assert!(failure.is_none() && bits(&samples) == bits(&whole.samples));
+            assert_eq!(reader.seconds_read(), whole.duration());
             let mut reader = AudioReader::read(Pipe::new(&file, at_most)).unwrap().resampled(32_000).unwrap();
             assert_eq!((reader.sample_rate(), reader.source_rate()), (32_000, 44_100));
             assert_eq!(reader.declared_length(), Some(resampled.n_samples() as u64));
@@ -198,6 +199,7 @@ fn what_ends_early_is_an_error_after_what_was_there() {
         let (samples, failure) = drain(&mut reader);
         let expected = resample(&whole.samples[..60_000], 8_000, rate).unwrap();
         assert!(bits(&samples) == bits(&expected));
+        assert_eq!(reader.seconds_read(), 60_000.0 / 8_000.0);
         let message = failure.unwrap().to_string();
         assert_eq!(message, "<stream>: cut short: the header declares 100000 samples per channel, 60000 are there");
     }

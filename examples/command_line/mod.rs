@@ -29,7 +29,7 @@ pub struct ModelArgs {
     device: String,
     /// CPU threads [default: one a core]
     #[arg(long, value_name = "N")]
-    threads: Option<usize>,
+    pub threads: Option<usize>,
 }
 
 impl ModelArgs {

@@ -1,7 +1,6 @@
 //! Finds sounds with their times in recordings of any length: `cargo run --release --example events -- --help`.
 
 #[path = "../command_line/mod.rs"]
-#[allow(dead_code)] // shared with other examples
 mod command_line;
 mod progress;
 mod rules;
@@ -168,7 +167,7 @@ fn find(
     let rate = f64::from(tagger.model().sample_rate());
     let mut progress = Progress::new(file, results.source().declared_length().map(|n| n as f64 / rate));
     let mut failed = Ok(());
-    while let Some(result) = results.next() {
+    for result in results.by_ref() {
         match result.and_then(|window| Ok((window.end, detector.push(&window)?))) {
             Ok((end, events)) => {
                 if !events.is_empty() {

@@ -1,7 +1,6 @@
 //! Draws what a model hears in an audio file: `cargo run --release --example plot -- dog.wav`.
 
 #[path = "../command_line/mod.rs"]
-#[allow(dead_code)] // shared with other examples
 mod command_line;
 mod draw;
 #[path = "../events/rules.rs"]

@@ -1,16 +1,19 @@
 //! Tags audio files from the command line: `cargo run --release --example tag -- --help`.
 
+#[path = "../collection/mod.rs"]
+mod collection;
 #[path = "../command_line/mod.rs"]
 mod command_line;
 mod report;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use clipwise::Waveform;
-use command_line::{Failure, ModelArgs, about, after_help, for_each_file};
+use collection::{ClipArgs, Done, FileArgs, JobArgs, Jobs};
+use command_line::{Failure, ModelArgs, about, after_help};
 use report::{Format, Report, Selection};
 
 /// Says which sounds are in audio files.
@@ -29,19 +32,27 @@ struct Args {
     #[arg(long, value_name = "T", value_parser = score)]
     threshold: Option<f32>,
     /// What to print: a table for people, JSON lines (one object a file) or CSV (one row a tag) for programs
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+    #[arg(long, value_enum, default_value_t = Format::Table, default_value_if("skip_done", clap::builder::ArgPredicate::IsPresent, "json"))]
     format: Format,
     /// Add every score (clipwise_output) and the embedding to JSON
     #[arg(long)]
     full: bool,
-    /// Audio files
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    /// Append JSON lines to this file, leaving out files that it has already: goes on where an earlier run was ended
+    #[arg(long, value_name = "OUT.jsonl")]
+    skip_done: Option<PathBuf>,
+    #[command(flatten)]
+    clip: ClipArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    files: FileArgs,
 }
 
 const EXAMPLES: &str = "  tag dog.wav
   tag --weights Cnn14_mAP=0.431.pth dog.wav
-  tag --format json --threshold 0.1 *.wav > tags.jsonl
+  tag --format json --threshold 0.1 recordings/ > tags.jsonl
+  tag --jobs 8 --window 10 --aggregate max --skip-done tags.jsonl recordings/ 'more/**/*.flac'
+  tag --shard 3/20 --skip-done tags-3.jsonl --files-from list.txt
   tag --weights mine.safetensors --model cnn14-16k --labels mine.txt --threads 1 dog.wav";
 
 fn score(text: &str) -> Result<f32, String> {
@@ -53,30 +64,35 @@ fn score(text: &str) -> Result<f32, String> {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    args.model.run(|good| tag_files(&args, good))
+    collection::exit_code(args.model.run(|good| tag_files(&args, good)))
 }
 
 /// Tags every file; `good` becomes false for one that cannot be tagged.
 fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    if args.full && !matches!(args.format, Format::Json) {
+    let is_json = matches!(args.format, Format::Json);
+    if args.full && !is_json {
         return Err("--full needs --format json".into());
     }
-    let tagger = args.model.open()?;
-    let mut report =
-        Report::new(args.format, Selection { top_k: args.top_k, threshold: args.threshold, full: args.full });
-    let tag = |file: &PathBuf| Waveform::open(file).and_then(|waveform| Ok((tagger.tag(&waveform)?, waveform)));
-    for_each_file(
-        &args.files,
-        |file| file,
-        tag,
-        |file, tagged| match tagged {
-            Ok((tagging, waveform)) => report.write(file, &waveform, &tagger, &tagging),
-            Err(error) => {
-                good.store(false, Ordering::Relaxed);
-                eprintln!("error: {}", about(file, &error));
-                Ok(())
-            }
-        },
-    )?;
+    if args.skip_done.is_some() && !is_json {
+        return Err("--skip-done needs --format json".into());
+    }
+    let (done, out) = match &args.skip_done {
+        Some(path) => Done::open(path).map(|(done, file)| (done, Some(file)))?,
+        None => (Done::default(), None),
+    };
+    let tagger = Arc::new(args.model.open()?);
+    collection::on_interrupt()?;
+    let selection = Selection { top_k: args.top_k, threshold: args.threshold, full: args.full };
+    let mut report = Report::new(args.format, selection, out);
+    let jobs = Jobs::new(&args.jobs, args.model.threads).with_progress(&args.files);
+    let (model, clip) = (Arc::clone(&tagger), args.clip.clone());
+    let tag = move |file: &_| clip.tag(&model, file).map_err(|error| about(file, &error));
+    let write = |file: &_, tagged| Ok(report.write(file, &tagged, &tagger)?);
+    let files = args.files.list();
+    let count = match args.skip_done {
+        Some(_) => jobs.run(done.skip(files), tag, write)?,
+        None => jobs.run(files, tag, write)?,
+    };
+    good.store(count.failed == 0, Ordering::Relaxed);
     Ok(report.finish()?)
 }

@@ -1,11 +1,14 @@
 //! Tags as a table, as JSON lines, as CSV.
 
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use clipwise::{Tag, Tagger, Tagging, Waveform, device};
+use clipwise::{Tag, Tagger, Tagging, device};
 use serde::Serialize;
+
+use crate::collection::Tagged;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -32,7 +35,7 @@ impl Selection {
 pub struct Report {
     format: Format,
     selection: Selection,
-    out: io::StdoutLock<'static>,
+    out: Box<dyn Write>,
     colour: bool,
     n_written: usize,
 }
@@ -56,17 +59,22 @@ struct Line<'a> {
 const BAR: usize = 30;
 
 impl Report {
-    pub fn new(format: Format, selection: Selection) -> Self {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { format, selection, out: io::stdout().lock(), colour, n_written: 0 }
+    /// To a file, or to standard output.
+    pub fn new(format: Format, selection: Selection, file: Option<File>) -> Self {
+        let colour = file.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        let out: Box<dyn Write> = match file {
+            Some(file) => Box::new(BufWriter::new(file)),
+            None => Box::new(io::stdout().lock()),
+        };
+        Self { format, selection, out, colour, n_written: 0 }
     }
 
-    pub fn write(&mut self, file: &Path, waveform: &Waveform, tagger: &Tagger, tagging: &Tagging) -> io::Result<()> {
-        let model = tagger.model();
+    pub fn write(&mut self, file: &Path, tagged: &Tagged, tagger: &Tagger) -> io::Result<()> {
+        let (model, tagging) = (tagger.model(), &tagged.tagging);
         let line = Line {
             file: file.display().to_string(),
-            sample_rate: waveform.sample_rate,
-            duration: waveform.duration(),
+            sample_rate: tagged.sample_rate,
+            duration: tagged.duration,
             model: model.name(),
             device: device::name(model.device()),
             tags: self.selection.tags(tagging),

@@ -40,6 +40,8 @@ pub struct AudioReader {
     block: Vec<f32>,
     /// Samples given out, at the rate that is given out.
     n_read: u64,
+    /// Samples that the source gave, at its own rate.
+    n_source: u64,
     state: State,
 }
 
@@ -120,7 +122,7 @@ impl AudioReader {
     fn of(source: Result<Box<dyn Blocks + Send>, Failure>, path: &Path) -> Result<Self> {
         let source = source.map_err(|failure| failure.about(path))?;
         let (block, state) = (Vec::new(), State::Reading);
-        Ok(Self { path: path.into(), source, resampler: None, block, n_read: 0, state })
+        Ok(Self { path: path.into(), source, resampler: None, block, n_read: 0, n_source: 0, state })
     }
 
     /// Changes the rate of the blocks to come, in Hz. Before the first block only.
@@ -154,6 +156,11 @@ impl AudioReader {
     /// Samples in the blocks so far, at [`sample_rate`](Self::sample_rate).
     pub fn samples_read(&self) -> u64 {
         self.n_read
+    }
+
+    /// Seconds of the file that were read so far, with what the resampler holds back; at the end, its length.
+    pub fn seconds_read(&self) -> f64 {
+        self.n_source as f64 / f64::from(self.source_rate().max(1))
     }
 
     /// Samples in all blocks if the file keeps what it declares, at [`sample_rate`](Self::sample_rate); `None` if it
@@ -198,11 +205,15 @@ impl AudioReader {
             failure => failure.about(path),
         };
         let Some(resampler) = &mut self.resampler else {
-            return self.source.next(output).map(drop).map_err(|failure| failed(failure, &self.path, self.n_read));
+            let result = self.source.next(output).map(drop);
+            self.n_source += output.len() as u64;
+            return result.map_err(|failure| failed(failure, &self.path, self.n_read));
         };
         while output.is_empty() {
             self.block.clear();
-            match self.source.next(&mut self.block) {
+            let result = self.source.next(&mut self.block);
+            self.n_source += self.block.len() as u64;
+            match result {
                 Ok(true) => resampler.push(&self.block, output)?,
                 Ok(false) => {
                     self.state = State::Ended;
@@ -252,7 +263,7 @@ impl From<Waveform> for AudioReader {
     fn from(waveform: Waveform) -> Self {
         let source = Box::new(Memory { waveform, at: 0 });
         let (block, state) = (Vec::new(), State::Reading);
-        Self { path: STREAM.into(), source, resampler: None, block, n_read: 0, state }
+        Self { path: STREAM.into(), source, resampler: None, block, n_read: 0, n_source: 0, state }
     }
 }
 

@@ -239,8 +239,11 @@ impl Demux for Mp3 {
     }
 }
 
-/// Steps over ID3v2 tags. Their length, the first bytes after them, and all that is after them.
-pub(super) fn after_id3(mut bytes: Box<dyn Read + Send>) -> io::Result<(usize, (Vec<u8>, Box<dyn Read + Send>))> {
+/// The first bytes of a stream, and all of it.
+type Started = (Vec<u8>, Box<dyn Read + Send>);
+
+/// Steps over ID3v2 tags. Their length, and what is after them.
+pub(super) fn after_id3(mut bytes: Box<dyn Read + Send>) -> io::Result<(usize, Started)> {
     let mut n_tags = 0;
     loop {
         let mut start = vec![0; 10];

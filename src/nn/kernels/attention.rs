@@ -192,7 +192,7 @@ impl Work for Softmax<'_> {
 #[inline(always)]
 fn exp2<L: Lanes>(t: L) -> L {
     const COEFFICIENTS: [f32; 6] =
-        [0.000_153_533_62, 0.001_339_887_5, 0.009_618_437, 0.055_503_324, 0.240_226_48, 0.693_147_2];
+        [0.000_153_533_62, 0.001_339_887_5, 0.009_618_437, 0.055_503_324, 0.240_226_48, std::f32::consts::LN_2];
     // Adding this puts the nearest integer into the low bits of the sum.
     let to_integer = L::splat(12_582_912.0); // 1.5 · 2^23
     let t = t.max(L::splat(-126.0));
