@@ -21,6 +21,8 @@ const RIGHT: u32 = 90;
 /// Room under a panel for its times, and for the axis's name under the last.
 const TIMES: u32 = 28;
 const NAME: u32 = 22;
+/// Rows of events for which there is always room.
+const MIN_ROWS: usize = 4;
 /// Room in [`LEFT`] for the numbers of an axis.
 const NUMBERS: i32 = 40;
 /// The spectrogram shows so many dB below its maximum.
@@ -82,7 +84,7 @@ impl Picture {
     fn panels(&self, path: &Path) -> Drawn {
         let root = BitMapBackend::new(path, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
-        let panels = root.titled(&self.title, (FONT, 22))?;
+        let panels = root.margin(10, 0, 0, 0).titled(&self.title, (FONT, 22))?;
         let height = panels.dim_in_pixel().1;
         let (spectrogram, rest) = panels.split_vertically(height * 38 / 100);
         let (scores, events) = rest.split_vertically(height * 32 / 100);
@@ -96,7 +98,13 @@ impl Picture {
     fn spectrogram(&self, area: &Area) -> Drawn {
         let (n_frames, n_mels) = self.log_mel.dim();
         let mut chart = panel(area, TIMES).build_cartesian_2d(0.0..self.seconds, 0.0..n_mels as f64)?;
-        chart.configure_mesh().disable_mesh().y_labels(0).label_style((FONT, TEXT)).draw()?;
+        let mesh = &mut chart.configure_mesh();
+        mesh.disable_mesh()
+            .y_labels(0)
+            .y_desc("frequency")
+            .axis_desc_style((FONT, TEXT))
+            .label_style((FONT, TEXT))
+            .draw()?;
         let loudest = self.log_mel.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let pixels = chart.plotting_area().strip_coord_spec();
         let (width, height) = pixels.dim_in_pixel();
@@ -127,7 +135,7 @@ impl Picture {
             area.draw(&Rectangle::new([(right + 14, top + y), (right + 28, top + y + 1)], level.filled()))?;
         }
         for share in 0..=4 {
-            let (y, level) = (top + share * height / 4, -RANGE * share as f32 / 4.0);
+            let (y, level) = (top + share * height / 4, RANGE * share as f32 / -4.0 + 0.0);
             let unit = if share == 0 { " dB" } else { "" };
             area.draw(&PathElement::new([(right + 28, y), (right + 32, y)], BLACK))?;
             area.draw_text(&format!("{level:.0}{unit}"), &style(area, HPos::Left), (right + 36, y))?;
@@ -138,7 +146,8 @@ impl Picture {
     fn scores(&self, area: &Area) -> Drawn {
         let mut chart = panel(area, TIMES).build_cartesian_2d(0.0..self.seconds, 0.0f32..1.0)?;
         let mesh = &mut chart.configure_mesh();
-        mesh.light_line_style(TRANSPARENT).y_labels(6).label_style((FONT, TEXT)).draw()?;
+        mesh.light_line_style(TRANSPARENT).y_labels(6).y_desc("score");
+        mesh.axis_desc_style((FONT, TEXT)).label_style((FONT, TEXT)).draw()?;
         let level = [(0.0, self.threshold), (self.seconds, self.threshold)];
         chart.draw_series(DashedLineSeries::new(level, 4, 4, BLACK.mix(0.6).into()))?;
         let (left, top) = corner(area, &chart.plotting_area().strip_coord_spec());
@@ -164,20 +173,24 @@ impl Picture {
 
     fn events(&self, area: &Area) -> Drawn {
         let rows: Vec<_> = self.classes.iter().enumerate().filter(|(_, class)| !class.events.is_empty()).collect();
-        let n_rows = rows.len().max(1);
+        let n_rows = rows.len().max(MIN_ROWS);
         let mut chart = panel(area, TIMES + NAME).build_cartesian_2d(0.0..self.seconds, 0.0..n_rows as f64)?;
         let mesh = &mut chart.configure_mesh();
         mesh.disable_y_mesh().light_line_style(TRANSPARENT).y_labels(0);
-        mesh.x_desc("time in seconds").axis_desc_style((FONT, TEXT)).label_style((FONT, TEXT)).draw()?;
+        mesh.x_desc("time in seconds")
+            .y_desc("events")
+            .axis_desc_style((FONT, TEXT))
+            .label_style((FONT, TEXT))
+            .draw()?;
         let events = chart.plotting_area();
         let (left, top) = corner(area, &events.strip_coord_spec());
         let height = events.dim_in_pixel().1 as i32;
-        let mut name = |row: usize, text: &str| {
+        let name = |row: usize, text: &str| {
             let y = top + height * (2 * row as i32 + 1) / (2 * n_rows as i32);
             area.draw_text(text, &style(area, HPos::Right), (left - 10, y))
         };
         if rows.is_empty() {
-            name(0, "no events")?;
+            name(0, "none")?;
         }
         for (row, (i, class)) in rows.into_iter().enumerate() {
             let bottom = (n_rows - 1 - row) as f64;
