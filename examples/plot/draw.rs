@@ -16,13 +16,16 @@ const SIZE: (u32, u32) = (1400, 1000);
 const FONT: &str = "sans-serif";
 const TEXT: i32 = 16;
 /// Room beside all panels: for names at the left, for the scale of levels at the right.
-const LEFT: u32 = 270;
+const LEFT: u32 = 260;
+/// Left of everything.
+const MARGIN: u32 = 12;
 const RIGHT: u32 = 90;
 /// Room under a panel for its times, and for the axis's name under the last.
 const TIMES: u32 = 28;
 const NAME: u32 = 22;
-/// Rows of events for which there is always room.
-const MIN_ROWS: usize = 4;
+/// Height of a row of events; there is always room for some.
+const ROW: usize = 34;
+const MIN_ROWS: usize = 2;
 /// Room in [`LEFT`] for the numbers of an axis.
 const NUMBERS: i32 = 40;
 /// The spectrogram shows so many dB below its maximum.
@@ -85,9 +88,10 @@ impl Picture {
         let root = BitMapBackend::new(path, SIZE).into_drawing_area();
         root.fill(&WHITE)?;
         let panels = root.margin(10, 0, 0, 0).titled(&self.title, (FONT, 22))?;
-        let height = panels.dim_in_pixel().1;
-        let (spectrogram, rest) = panels.split_vertically(height * 38 / 100);
-        let (scores, events) = rest.split_vertically(height * 32 / 100);
+        let n_rows = self.classes.iter().filter(|class| !class.events.is_empty()).count().max(MIN_ROWS);
+        let height = panels.dim_in_pixel().1 - (n_rows * ROW) as u32 - TIMES - NAME;
+        let (upper, events) = panels.split_vertically(height);
+        let (spectrogram, scores) = upper.split_vertically(height * 55 / 100);
         self.spectrogram(&spectrogram)?;
         self.scores(&scores)?;
         self.events(&events)?;
@@ -207,7 +211,7 @@ impl Picture {
 
 fn panel<'a, 'b>(area: &'a Area<'b>, below: u32) -> ChartBuilder<'a, 'b, BitMapBackend<'b>> {
     let mut panel = ChartBuilder::on(area);
-    panel.margin_right(RIGHT).margin_top(12).x_label_area_size(below).y_label_area_size(LEFT);
+    panel.margin_left(MARGIN).margin_right(RIGHT).margin_top(12).x_label_area_size(below).y_label_area_size(LEFT);
     panel
 }
 
