@@ -1,7 +1,6 @@
 //! A classifier of one's own sounds on the embeddings of any tagger: `cargo run --release --example linear_probe -- --help`.
 
 #[path = "command_line/mod.rs"]
-#[allow(dead_code)]
 mod command_line;
 
 use std::path::{Path, PathBuf};

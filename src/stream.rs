@@ -34,8 +34,10 @@ const CHUNK: usize = 1 << 16;
 /// # }
 /// ```
 ///
-/// **Latency** is [`latency`](Self::latency) and what the model takes for a window. The **real-time factor**, work per time of audio,
-/// is `length / hop` times that of the model alone, and must be below 1: [`real_time_factor`](Self::real_time_factor) measures it.
+/// **Latency** is [`latency`](Self::latency) and what the model takes for a window. The **real-time factor**, work per time of
+/// audio, is about `length / hop` times that of the model alone and must stay below 1:
+/// [`real_time_factor`](Self::real_time_factor) measures it. CED-tiny has 0.03 on one core of a server with windows of 2 s every
+/// 0.5 s, and 0.3 with one every 0.1 s.
 ///
 /// The tagger may be borrowed, or shared by an `Arc`, by any number of streams on any number of threads. A recurrent model that
 /// carries its state on, without windows: [`RnnStream`](crate::models::rnn::RnnStream).

@@ -5,6 +5,7 @@ mod common;
 use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
+use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
 use clipwise::frontend::LogMelConfig;
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::windows::Aggregator;
@@ -234,15 +235,9 @@ impl TaggingModel for Echo {
     }
 }
 
-const DAY: &str = "a_stream_of_a_day_neither_drifts_nor_grows";
-
 #[test]
 fn a_stream_of_a_day_neither_drifts_nor_grows() {
-    // In a process of its own, so that no other test's memory is measured.
-    if std::env::var_os("CLIPWISE_TEST_ALONE").is_none() {
-        let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
-        let output = alone.args([DAY, "--exact", "--nocapture"]).env("CLIPWISE_TEST_ALONE", "1").output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    if !alone("a_stream_of_a_day_neither_drifts_nor_grows") {
         return;
     }
     let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
@@ -273,6 +268,38 @@ fn a_stream_of_a_day_neither_drifts_nor_grows() {
         // The samples of a day are 346 MB.
         assert!(after < before + (2 << 20), "{before} bytes after an hour, {after} after a day");
     }
+}
+
+#[test]
+fn a_recording_of_ten_hours_takes_the_memory_of_minutes() {
+    if !alone("a_recording_of_ten_hours_takes_the_memory_of_minutes") {
+        return;
+    }
+    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let seconds = 10 * 3600;
+    let zeros = std::io::Read::take(std::io::repeat(0), 2 * 1_000 * seconds);
+    let format = RawFormat { sample_format: SampleFormat::Int16, sample_rate: 1_000, n_channels: 1 };
+    let recording = AudioReader::raw(zeros, &format, &ReadOptions::default()).unwrap();
+    let mut windows = tagger.windows(recording, &WindowConfig::default()).unwrap();
+    let n_windows = windows.by_ref().take(200).map(Result::unwrap).count();
+    let before = resident();
+    assert_eq!(n_windows + windows.by_ref().map(Result::unwrap).count(), (seconds / 5 - 1) as usize);
+    assert_eq!(windows.position(), seconds as f64);
+    if let (Some(before), Some(after)) = (before, resident()) {
+        // All samples are 144 MB.
+        assert!(after < before + (2 << 20), "{before} bytes after 200 windows, {after} at the end");
+    }
+}
+
+/// Runs a test in a process of its own, so that no other test's memory is measured with its own. True in that process.
+fn alone(test: &str) -> bool {
+    if std::env::var_os("CLIPWISE_TEST_ALONE").is_some() {
+        return true;
+    }
+    let mut alone = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = alone.args([test, "--exact", "--nocapture"]).env("CLIPWISE_TEST_ALONE", "1").output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    false
 }
 
 /// Bytes of memory that this process has, where the system tells.

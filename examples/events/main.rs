@@ -1,7 +1,6 @@
 //! Finds sounds with their times in recordings of any length: `cargo run --release --example events -- --help`.
 
 #[path = "../command_line/mod.rs"]
-#[allow(dead_code)] // shared with other examples
 mod command_line;
 mod progress;
 mod rules;

@@ -1,7 +1,6 @@
 //! Tags live audio from a pipe or a microphone: `arecord -f S16_LE -r 16000 -c 1 | cargo run --release --example live`.
 
 #[path = "../command_line/mod.rs"]
-#[allow(dead_code)] // shared with other examples
 mod command_line;
 #[cfg(feature = "microphone")]
 mod microphone;

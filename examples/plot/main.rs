@@ -1,7 +1,6 @@
 //! Draws what a model hears in an audio file: `cargo run --release --example plot -- dog.wav`.
 
 #[path = "../command_line/mod.rs"]
-#[allow(dead_code)] // shared with other examples
 mod command_line;
 mod draw;
 #[path = "../events/rules.rs"]
@@ -36,9 +35,9 @@ struct Args {
     /// Use the model's results per frame
     #[arg(long)]
     frames: bool,
-    /// Draw the scores of this many classes
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    top_k: usize,
+    /// Draw the scores of this many classes, at most 9
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=9))]
+    top_k: u8,
     #[command(flatten)]
     rules: Rules,
     /// Audio file
@@ -50,7 +49,7 @@ const EXAMPLES: &str = "  plot dog.wav
   plot --weights Cnn14_DecisionLevelMax_mAP=0.385.pth --frames --out dog-frames.png dog.wav";
 
 /// Rows of events that fit into a picture.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 10;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -120,7 +119,7 @@ fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<Vec<Class>,
     let mut n_rows = 0;
     let class = |(place, &(_, class)): (usize, &(f32, usize))| {
         let points = times.iter().zip(&scores).map(|(&time, row)| (time, row[class]));
-        let scores = if place < args.top_k { points.collect() } else { Vec::new() };
+        let scores = if place < usize::from(args.top_k) { points.collect() } else { Vec::new() };
         let mut events: Vec<Event> = events.iter().filter(|event| event.index == class).cloned().collect();
         n_rows += usize::from(!events.is_empty());
         if n_rows > MAX_ROWS {

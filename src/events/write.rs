@@ -29,7 +29,7 @@ impl EventFormat {
     }
 }
 
-/// Writes events one by one.
+/// Writes events one by one, in the order in which they come: that in which they end, if they come from a detector.
 ///
 /// ```
 /// use clipwise::events::{EventFormat, EventWriter};
