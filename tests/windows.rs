@@ -70,7 +70,10 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             for (k, window) in got.iter().enumerate() {
                 let start = (window.start * f64::from(rate)).round() as usize;
                 let wanted = k as f64 * config.hop * f64::from(rate);
-                assert!(start % align == 0 && (start as f64 - wanted).abs() <= 0.5 * align as f64 + 1e-6, "{what}");
+                assert!(
+                    start.is_multiple_of(align) && (start as f64 - wanted).abs() <= 0.5 * align as f64 + 1e-6,
+                    "{what}"
+                );
                 let end = (start + length).min(samples.len());
                 assert_eq!(window.end, end as f64 / f64::from(rate), "{what}");
                 assert!(covered < samples.len(), "{what}: the last window reaches the end");

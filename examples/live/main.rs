@@ -90,7 +90,7 @@ fn listen(args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    Ok(display.finish()?)
+    display.finish()
 }
 
 #[cfg(feature = "microphone")]
@@ -100,7 +100,7 @@ fn from_microphone(args: &Args, tagger: &Tagger, config: &WindowConfig) -> Resul
     while let Some(block) = microphone.next()? {
         display.push(&block)?;
     }
-    Ok(display.finish()?)
+    display.finish()
 }
 
 #[cfg(not(feature = "microphone"))]
