@@ -170,7 +170,7 @@ fn find(
     let rate = f64::from(tagger.model().sample_rate());
     let mut progress = Progress::new(file, results.source().declared_length().map(|n| n as f64 / rate));
     let mut failed = Ok(());
-    while let Some(result) = results.next() {
+    for result in results.by_ref() {
         match result.and_then(|window| Ok((window.end, detector.push(&window)?))) {
             Ok((end, events)) => {
                 if !events.is_empty() {
