@@ -14,10 +14,10 @@
 //! # }
 //! ```
 //!
-//! **A window's result is that of the cut clip alone**, bit for bit: [`Tagger::tag`] of the samples from `start` to `end`. Still the
-//! log-mel spectrogram of a recording is computed once, however much windows overlap: only frames that touch the ends of a
-//! window, where a clip is padded, are the window's own. What concerns a clip as a whole, such as a floor below its maximum, is
-//! done for each window.
+//! **A window's result is that of the cut clip alone**, bit for bit: [`Tagger::tag`] of the recording's samples from `start` to
+//! `end`, at the model's rate. Still the log-mel spectrogram of a recording is computed once, however much windows overlap: only
+//! frames that touch the ends of a window, where a clip is padded, are the window's own. What concerns a clip as a whole, such as
+//! a floor below its maximum, is done for each window.
 //!
 //! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
 //! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.

@@ -250,7 +250,7 @@ fn what_cannot_be_is_refused() {
 
 #[test]
 fn events_in_every_format() {
-    let event = |onset: f64, offset: f64, label: &str, id: Option<&str>| Event {
+    let event = |onset: f64, offset: f64, label: &str, id: Option<&str>, parents: &[&str]| Event {
         onset,
         offset,
         label: label.into(),
@@ -258,11 +258,11 @@ fn events_in_every_format() {
         index: 7,
         peak: 0.75,
         mean: 0.5,
-        parents: Vec::new(),
+        parents: parents.iter().map(|parent| parent.to_string()).collect(),
     };
     let events = [
-        event(3661.5, 3662.25, "Rain, heavy", Some("/m/1")),
-        event(0.0, 0.01, "\"Dog\" <b>&\tco", None), // later in the file than its onset says
+        event(3661.5, 3662.25, "Rain, heavy", Some("/m/1"), &["Weather", "Water"]),
+        event(0.0, 0.01, "\"Dog\" <b>&\tco", None, &[]), // later in the file than its onset says
     ];
     let text = |format: EventFormat, events: &[Event], file: Option<&str>| {
         let mut writer = EventWriter::new(Vec::new(), format);
@@ -280,8 +280,9 @@ fn events_in_every_format() {
     );
     assert_eq!(
         text(EventFormat::Csv, &events, Some("a,b.wav")),
-        "file,onset,offset,label,id,peak,mean\n\"a,b.wav\",3661.500,3662.250,\"Rain, heavy\",/m/1,0.7500,0.5000\n\
-         \"a,b.wav\",0.000,0.010,\"\"\"Dog\"\" <b>&\tco\",,0.7500,0.5000\n"
+        "file,onset,offset,label,id,peak,mean,parents\n\
+         \"a,b.wav\",3661.500,3662.250,\"Rain, heavy\",/m/1,0.7500,0.5000,Weather;Water\n\
+         \"a,b.wav\",0.000,0.010,\"\"\"Dog\"\" <b>&\tco\",,0.7500,0.5000,\n"
     );
     let json = text(EventFormat::JsonLines, &events, Some("a.wav"));
     for (line, event) in json.lines().zip(&events) {
@@ -289,7 +290,7 @@ fn events_in_every_format() {
         assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["file"], "a.wav");
     }
     let table = text(EventFormat::Table, &events[..1], Some("a.wav"));
-    assert!(table.lines().nth(1).unwrap().ends_with("3662.25  0.750  Rain, heavy  a.wav"), "{table}");
+    assert!(table.lines().nth(1).unwrap().ends_with("3662.25  0.750  Rain, heavy (Weather, Water)  a.wav"), "{table}");
     let empty = |format| text(format, &[], None);
     assert_eq!((empty(EventFormat::WebVtt).as_str(), empty(EventFormat::Audacity).as_str()), ("WEBVTT\n", ""));
     assert!(empty(EventFormat::Csv).starts_with("file,onset"));

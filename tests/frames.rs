@@ -149,4 +149,7 @@ fn the_last_layer_alone_gives_what_the_model_says() {
         let again = model.classify(&output.embedding).unwrap();
         assert_close(model.name(), &values(&again.logits), &values(&output.logits), 1e-6, 0.0);
     }
+    let of_segments = narrow(cnn14::Config::DECISION_MAX);
+    let embedding = of_segments.forward(&clip(LENGTHS[0])).unwrap().embedding;
+    assert!(matches!(of_segments.classify(&embedding), Err(Error::Config { field: "embedding", .. })));
 }

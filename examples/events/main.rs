@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::{Parser, ValueEnum};
 use clipwise::audio::AudioReader;
 use clipwise::events::{EventFormat, EventWriter};
-use clipwise::{EventConfig, EventDetector, Tagger, WindowConfig};
+use clipwise::{EventConfig, EventDetector, Tagger, WindowConfig, Windows};
 use command_line::{Failure, ModelArgs, about, after_help};
 use progress::Progress;
 use rules::Rules;
@@ -107,6 +107,9 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         framewise: args.frames,
         ..WindowConfig::default()
     };
+    // What no file could change is said once.
+    Windows::new(&tagger, std::iter::empty(), &windows)?;
+    EventDetector::new(&config, tagger.labels())?;
     let mut of_all = format.names_files().then(|| EventWriter::new(io::stdout().lock(), format));
     for file in &args.files {
         let name = (args.files.len() > 1 || args.format != Format::Table).then(|| file.display().to_string());

@@ -40,7 +40,7 @@ impl Progress {
             }
             None => format!("{}  {speed:.1} x real time", clock(position)),
         };
-        eprint!("\r\x1b[K{}  {line}", self.name);
+        eprint!("\r\x1b[K\x1b[?7l{}  {line}\x1b[?7h", self.name); // cut at the edge of the terminal
         let _ = io::stderr().flush();
     }
 

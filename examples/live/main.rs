@@ -7,7 +7,6 @@ mod microphone;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
@@ -101,7 +100,7 @@ fn from_microphone(args: &Args, tagger: &Tagger, config: &WindowConfig) -> Resul
     while let Some(block) = microphone.next()? {
         display.push(&block)?;
     }
-    Ok(display.finish()?)
+    display.finish()
 }
 
 #[cfg(not(feature = "microphone"))]
@@ -117,8 +116,6 @@ struct Display<'t> {
     top_k: usize,
     in_place: bool,
     shown: Vec<usize>,
-    /// Time that the model took.
-    busy: Duration,
 }
 
 impl<'t> Display<'t> {
@@ -132,13 +129,11 @@ impl<'t> Display<'t> {
             stream.lookahead(),
         );
         let (threshold, top_k) = (args.threshold, args.top_k);
-        Self { stream, threshold, top_k, in_place, shown: Vec::new(), busy: Duration::ZERO }
+        Self { stream, threshold, top_k, in_place, shown: Vec::new() }
     }
 
     fn push(&mut self, block: &[f32]) -> Result<(), Failure> {
-        let begun = Instant::now();
         let windows = self.stream.push(block)?;
-        self.busy += begun.elapsed();
         Ok(windows.iter().try_for_each(|window| self.show(window))?)
     }
 
@@ -151,7 +146,7 @@ impl<'t> Display<'t> {
             format!("{:9.2} s  {}", window.end, if text.is_empty() { "-".to_string() } else { text.join("   ") });
         let mut out = io::stdout().lock();
         if self.in_place {
-            write!(out, "\r\x1b[K{line}")?;
+            write!(out, "\r\x1b[K\x1b[?7l{line}\x1b[?7h")?; // cut at the edge of the terminal
         } else if indices != self.shown {
             writeln!(out, "{line}")?;
         }
@@ -160,15 +155,13 @@ impl<'t> Display<'t> {
     }
 
     fn finish(mut self) -> Result<(), Failure> {
-        let (begun, heard) = (Instant::now(), self.stream.position());
+        let (heard, factor) = (self.stream.position(), self.stream.real_time_factor());
         let windows = self.stream.finish()?;
-        self.busy += begun.elapsed();
         windows.iter().try_for_each(|window| self.show(window))?;
         if self.in_place {
-            println!();
+            writeln!(io::stdout())?;
         }
-        let busy = self.busy.as_secs_f64();
-        eprintln!("{heard:.1} s heard, {busy:.1} s of work: {:.0} % of real time", 100.0 * busy / heard.max(1e-9));
+        eprintln!("{heard:.1} s heard; real-time factor {factor:.3}");
         Ok(())
     }
 }

@@ -1,5 +1,7 @@
 //! The default microphone, through cpal.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
@@ -15,6 +17,8 @@ type Block = Result<Vec<f32>, String>;
 pub struct Microphone {
     blocks: Receiver<Block>,
     sample_rate: u32,
+    /// Blocks that found no place.
+    lost: Arc<AtomicUsize>,
     _stream: Stream, // listens as long as it lives
 }
 
@@ -23,15 +27,17 @@ impl Microphone {
         let device = cpal::default_host().default_input_device().ok_or("there is no microphone")?;
         let config = device.default_input_config()?;
         let (sender, blocks) = sync_channel(MAX_WAITING);
+        let lost = Arc::new(AtomicUsize::new(0));
+        let to = (sender, lost.clone());
         let stream = match config.sample_format() {
-            SampleFormat::F32 => build::<f32>(&device, &config, sender),
-            SampleFormat::I16 => build::<i16>(&device, &config, sender),
-            SampleFormat::U16 => build::<u16>(&device, &config, sender),
-            SampleFormat::I32 => build::<i32>(&device, &config, sender),
+            SampleFormat::F32 => build::<f32>(&device, &config, to),
+            SampleFormat::I16 => build::<i16>(&device, &config, to),
+            SampleFormat::U16 => build::<u16>(&device, &config, to),
+            SampleFormat::I32 => build::<i32>(&device, &config, to),
             other => return Err(format!("samples of the form {other} are not read").into()),
         }?;
         stream.play()?;
-        Ok(Self { blocks, sample_rate: config.sample_rate(), _stream: stream })
+        Ok(Self { blocks, sample_rate: config.sample_rate(), lost, _stream: stream })
     }
 
     pub fn sample_rate(&self) -> u32 {
@@ -40,6 +46,10 @@ impl Microphone {
 
     /// What was heard since the last call, mixed to one channel; waits for it. `None` when the device is gone.
     pub fn next(&self) -> Result<Option<Vec<f32>>, Failure> {
+        match self.lost.swap(0, Ordering::Relaxed) {
+            0 => {}
+            n => eprintln!("note: the model is too slow: {n} blocks of the microphone were lost"),
+        }
         match self.blocks.recv() {
             Ok(Ok(block)) => Ok(Some(block)),
             Ok(Err(error)) => Err(error.into()),
@@ -51,7 +61,7 @@ impl Microphone {
 fn build<T>(
     device: &cpal::Device,
     config: &SupportedStreamConfig,
-    sender: SyncSender<Block>,
+    (sender, lost): (SyncSender<Block>, Arc<AtomicUsize>),
 ) -> Result<Stream, cpal::Error>
 where
     T: SizedSample,
@@ -61,7 +71,9 @@ where
     let errors = sender.clone();
     let heard = move |samples: &[T], _: &cpal::InputCallbackInfo| {
         let mix = |frame: &[T]| frame.iter().map(|&x| f32::from_sample(x)).sum::<f32>() / n_channels as f32;
-        let _ = sender.try_send(Ok(samples.chunks_exact(n_channels).map(mix).collect()));
+        if sender.try_send(Ok(samples.chunks_exact(n_channels).map(mix).collect())).is_err() {
+            lost.fetch_add(1, Ordering::Relaxed);
+        }
     };
     let failed = move |error: cpal::Error| match error.kind() {
         cpal::ErrorKind::Xrun | cpal::ErrorKind::RealtimeDenied | cpal::ErrorKind::DeviceChanged => {

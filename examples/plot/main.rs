@@ -6,14 +6,15 @@ mod draw;
 #[path = "../events/rules.rs"]
 mod rules;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clipwise::frontend::{LogMel, LogMelConfig};
+use clipwise::frontend::{LogMel, LogMelConfig, LogScale};
 use clipwise::{Event, EventDetector, Tagger, Waveform, WindowConfig};
 use command_line::{Failure, ModelArgs, after_help};
-use draw::{Curve, Picture};
+use draw::{Class, Picture};
 use rules::Rules;
 
 /// Draws an audio file as a PNG: its log-mel spectrogram, the scores of the classes that score highest, and events.
@@ -34,9 +35,9 @@ struct Args {
     /// Use the model's results per frame
     #[arg(long)]
     frames: bool,
-    /// Draw the scores of this many classes
-    #[arg(long, value_name = "N", default_value_t = 6)]
-    top_k: usize,
+    /// Draw the scores of this many classes, at most 9
+    #[arg(long, value_name = "N", default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=9))]
+    top_k: u8,
     #[command(flatten)]
     rules: Rules,
     /// Audio file
@@ -48,7 +49,7 @@ const EXAMPLES: &str = "  plot dog.wav
   plot --weights Cnn14_DecisionLevelMax_mAP=0.385.pth --frames --out dog-frames.png dog.wav";
 
 /// Rows of events that fit into a picture.
-const MAX_ROWS: usize = 12;
+const MAX_ROWS: usize = 10;
 
 fn main() -> ExitCode {
     let args = Args::parse();
@@ -59,19 +60,21 @@ fn plot(args: &Args) -> Result<(), Failure> {
     let tagger = args.model.open()?;
     let waveform = Waveform::open(&args.file)?;
     let seconds = waveform.duration();
-    let (curves, events) = hear(args, &tagger, &waveform)?;
+    let classes = hear(args, &tagger, &waveform)?;
     let waveform = waveform.resample(tagger.model().sample_rate())?;
-    let front_end = match tagger.model().front_end() {
-        Some(front_end) => front_end.clone(),
-        None => LogMel::new(&LogMelConfig {
+    // What the model sees, in decibels.
+    let seen = match tagger.model().front_end() {
+        Some(front_end) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..front_end.config().clone() },
+        None => LogMelConfig {
             sample_rate: waveform.sample_rate,
             n_fft: 1024,
             win_length: 1024,
             hop_length: 256,
             fmax: None,
             ..LogMelConfig::PANNS_32K
-        })?,
+        },
     };
+    let front_end = LogMel::new(&seen)?;
     let mut samples = waveform.samples;
     samples.resize(samples.len().max(front_end.min_samples()), 0.0);
     let picture = Picture {
@@ -79,18 +82,16 @@ fn plot(args: &Args) -> Result<(), Failure> {
         seconds,
         log_mel: front_end.compute(&samples)?,
         mel_hz: mel_hz(&front_end),
-        curves,
         threshold: args.rules.on,
-        events,
+        classes,
     };
     let out = args.out.clone().unwrap_or_else(|| args.file.with_extension("png"));
     picture.draw(&out)?;
-    println!("{}", out.display());
-    Ok(())
+    Ok(writeln!(io::stdout(), "{}", out.display())?)
 }
 
 /// The scores of the highest classes over time, and the events.
-fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<(Vec<Curve>, Vec<Event>), Failure> {
+fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<Vec<Class>, Failure> {
     let config = WindowConfig { length: args.window, hop: args.hop, framewise: args.frames, ..WindowConfig::default() };
     let mut detector = EventDetector::new(&args.rules.config()?, tagger.labels())?;
     let (mut times, mut scores, mut events) = (Vec::new(), Vec::new(), Vec::new());
@@ -115,20 +116,23 @@ fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<(Vec<Curve>
     let peak = |class: usize| scores.iter().fold(0.0f32, |peak, row| peak.max(row[class]));
     let mut order: Vec<(f32, usize)> = (0..tagger.labels().len()).map(|class| (peak(class), class)).collect();
     order.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let curve = |&(_, class): &(f32, usize)| Curve {
-        label: tagger.labels()[class].name.clone(),
-        points: times.iter().zip(&scores).map(|(&time, row)| (time, row[class])).collect(),
+    let mut n_rows = 0;
+    let class = |(place, &(_, class)): (usize, &(f32, usize))| {
+        let points = times.iter().zip(&scores).map(|(&time, row)| (time, row[class]));
+        let scores = if place < usize::from(args.top_k) { points.collect() } else { Vec::new() };
+        let mut events: Vec<Event> = events.iter().filter(|event| event.index == class).cloned().collect();
+        n_rows += usize::from(!events.is_empty());
+        if n_rows > MAX_ROWS {
+            events.clear();
+        }
+        let label = tagger.labels()[class].name.clone();
+        (!scores.is_empty() || !events.is_empty()).then_some(Class { label, scores, events })
     };
-    let curves = order.iter().take(args.top_k).map(curve).collect();
-    // The classes with the highest events, in the order of the curves.
-    let place = |event: &Event| order.iter().position(|&(_, class)| class == event.index);
-    let mut shown: Vec<usize> = events.iter().filter_map(place).collect();
-    shown.sort_unstable();
-    shown.dedup();
-    shown.truncate(MAX_ROWS);
-    events.retain(|event| place(event).is_some_and(|place| shown.contains(&place)));
-    events.sort_by_key(|event| place(event));
-    Ok((curves, events))
+    let classes = order.iter().enumerate().filter_map(class).collect();
+    if n_rows > MAX_ROWS {
+        eprintln!("note: {n_rows} classes have events: the {MAX_ROWS} that score highest are drawn");
+    }
+    Ok(classes)
 }
 
 /// The frequency at which each filter is highest.

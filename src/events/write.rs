@@ -10,11 +10,11 @@ use super::Event;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventFormat {
-    /// Columns for people: onset, offset, peak, label.
+    /// Columns for people: onset, offset, peak, label, with the classes above it where they were asked for.
     Table,
     /// One JSON object a line: the fields of [`Event`], and `file` where there is one.
     JsonLines,
-    /// `file,onset,offset,label,id,peak,mean`, with a header.
+    /// `file,onset,offset,label,id,peak,mean,parents`, with a header; parents are divided by `;`.
     Csv,
     /// Audacity's label track: onset, offset and label between tabs. Of one file.
     Audacity,
@@ -29,7 +29,7 @@ impl EventFormat {
     }
 }
 
-/// Writes events one by one.
+/// Writes events one by one, in the order in which they come: that in which they end, if they come from a detector.
 ///
 /// ```
 /// use clipwise::events::{EventFormat, EventWriter};
@@ -73,11 +73,12 @@ impl<W: Write> EventWriter<W> {
     /// Those of the underlying writer.
     pub fn write(&mut self, event: &Event, file: Option<&str>) -> io::Result<()> {
         self.begin()?;
-        let Event { onset, offset, label, peak, .. } = event;
+        let Event { onset, offset, label, peak, parents, .. } = event;
         let line = match self.format {
             EventFormat::Table => {
                 let file = file.map(|file| format!("  {file}")).unwrap_or_default();
-                format!("{onset:>10.2} {offset:>10.2} {peak:>6.3}  {label}{file}\n")
+                let parents = if parents.is_empty() { String::new() } else { format!(" ({})", parents.join(", ")) };
+                format!("{onset:>10.2} {offset:>10.2} {peak:>6.3}  {label}{parents}{file}\n")
             }
             EventFormat::JsonLines => serde_json::to_string(&Line { file, event })? + "\n",
             EventFormat::Csv => csv_row(event, file)?,
@@ -112,7 +113,7 @@ impl<W: Write> EventWriter<W> {
         }
         let header = match self.format {
             EventFormat::Table => format!("{:>10} {:>10} {:>6}  label\n", "onset", "offset", "peak"),
-            EventFormat::Csv => "file,onset,offset,label,id,peak,mean\n".to_string(),
+            EventFormat::Csv => "file,onset,offset,label,id,peak,mean,parents\n".to_string(),
             EventFormat::WebVtt => "WEBVTT\n".to_string(),
             EventFormat::JsonLines | EventFormat::Audacity => return Ok(()),
         };
@@ -131,6 +132,7 @@ fn csv_row(event: &Event, file: Option<&str>) -> io::Result<String> {
         event.id.as_deref().unwrap_or_default(),
         &format!("{:.4}", event.peak),
         &format!("{:.4}", event.mean),
+        &event.parents.join(";"),
     ])?;
     let bytes = row.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
     String::from_utf8(bytes).map_err(io::Error::other)

@@ -368,6 +368,9 @@ impl TaggingModel for Cnn14 {
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        if self.config.decision != Decision::Clip {
+            return Err(Error::config("embedding", self.name(), "this model decides in segments"));
+        }
         self.head.classify(embedding)
     }
 
