@@ -14,6 +14,8 @@ const SEGMENTS_AT_ONCE: usize = 24;
 /// How far ahead weights are asked for, in values. They are read once, in order, often from memory, and the hardware does
 /// not look beyond a page: late layers of CNN14 gain 15 to 30 %.
 const AHEAD: usize = 256;
+/// Inputs of a row that the loop takes at a time: with AVX2 its own instructions cost a tenth otherwise.
+const UNROLLED: usize = 4;
 
 /// The inputs of a row.
 #[derive(Clone, Copy)]
@@ -180,24 +182,17 @@ impl Block<'_> {
             let y = |m: usize, n: usize| {
                 self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; LANES]>()
             };
+            let whole = run - run % UNROLLED;
             let mut weights = self.weights;
             for &segment in self.segments {
                 let x = self.x.add(segment);
-                for k in 0..run {
-                    let mut w = [L::splat(0.0); N];
-                    for n in 0..N {
-                        let at = weights.add(n / L::PARTS * self.panel + k * LANES);
-                        w[n] = L::load(&*at.cast::<[f32; LANES]>(), n % L::PARTS);
-                        if n % L::PARTS == 0 {
-                            L::prefetch(at.wrapping_add(AHEAD));
-                        }
+                for k in (0..whole).step_by(UNROLLED) {
+                    for k in k..k + UNROLLED {
+                        self.step(&mut sums, x.add(k), row_stride, weights.add(k * LANES));
                     }
-                    for m in 0..M {
-                        let x = L::splat(*x.add(m * row_stride + k));
-                        for n in 0..N {
-                            sums[m][n] = x.mul_add(w[n], sums[m][n]);
-                        }
-                    }
+                }
+                for k in whole..run {
+                    self.step(&mut sums, x.add(k), row_stride, weights.add(k * LANES));
                 }
                 weights = weights.add(run * LANES);
             }
@@ -206,6 +201,37 @@ impl Block<'_> {
                     // Sums of a few hundred products, added up: the error grows with the square root of either number.
                     let sum = if self.add { L::load(&*y(m, n), n % L::PARTS).add(sums[m][n]) } else { sums[m][n] };
                     sum.store(&mut *y(m, n), n % L::PARTS);
+                }
+            }
+        }
+    }
+
+    /// Adds the products of one input of each row, `row_stride` apart, with its weights.
+    ///
+    /// # Safety
+    /// As [`Block::sum_of`], with `x` in the inputs of the first row and `weights` in the first panel.
+    #[inline(always)]
+    unsafe fn step<L: Lanes, const M: usize, const N: usize>(
+        &self,
+        sums: &mut [[L; N]; M],
+        x: *const f32,
+        row_stride: usize,
+        weights: *const f32,
+    ) {
+        // SAFETY: rows and panels as the caller promises.
+        unsafe {
+            let mut w = [L::splat(0.0); N];
+            for n in 0..N {
+                let at = weights.add(n / L::PARTS * self.panel);
+                w[n] = L::load(&*at.cast::<[f32; LANES]>(), n % L::PARTS);
+                if n % L::PARTS == 0 {
+                    L::prefetch(at.wrapping_add(AHEAD));
+                }
+            }
+            for m in 0..M {
+                let x = L::splat(*x.add(m * row_stride));
+                for n in 0..N {
+                    sums[m][n] = x.mul_add(w[n], sums[m][n]);
                 }
             }
         }
