@@ -253,7 +253,8 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
     for name in FILES {
         let (whole, mut bytes) = (read(&file(name)).unwrap(), file(name));
         // Long enough for every decoder to notice, short enough to leave most of the file.
-        let at = bytes.len() / 2;
+        // Padding fills almost half of a FLAC file.
+        let at = if name.ends_with("flac") { bytes.len() * 2 / 3 } else { bytes.len() / 2 };
         let is_mpeg = name.ends_with("mp3") || name.ends_with("m4a");
         let n_damaged = if name.ends_with("flac") || name.ends_with("oga") { 8 } else { 60 };
         let alac = name.starts_with("alac");
@@ -271,13 +272,18 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
         let [skipped] = reader.skipped() else { panic!("{name}: {:?}", reader.skipped()) };
         println!("{name}: {skipped:?}");
         let (index, end) = (skipped.index as usize, (skipped.index + skipped.n_samples) as usize);
-        assert!(index > whole.n_samples() / 5 && end < whole.n_samples() * 9 / 10 && skipped.n_packets > 0);
+        assert!(index > whole.n_samples() / 20 && end < whole.n_samples() * 9 / 10 && skipped.n_packets > 0);
         assert_eq!(skipped.seconds, index as f64 / f64::from(whole.sample_rate));
         assert_eq!(samples[..index], whole.samples[..index], "{name}");
         assert!(samples[index..end].iter().all(|&x| x == 0.0), "{name}");
         // A frame of MP3 leans on the two before it.
         let sound = if is_mpeg { end + 3 * 1152 } else { end };
-        assert!(sound < samples.len() && samples[sound..] == whole.samples[sound..], "{name}");
+        assert!(sound < samples.len(), "{name}");
+        // Where bands are stored as noise, a decoder's noise is another one after a gap.
+        let tolerance = if name.ends_with("m4a") && !alac { 0.2 } else { 0.0 };
+        let difference = |(a, b): (&f32, &f32)| (a - b).abs();
+        let after = samples[sound..].iter().zip(&whole.samples[sound..]).map(difference).fold(0.0, f32::max);
+        assert!(after <= tolerance, "{name}: {after}");
         // As an option of `Waveform`.
         let options = ReadOptions { skip_damage: true, ..ReadOptions::default() };
         assert_eq!(Waveform::read_with(&bytes[..], &options).unwrap().samples, samples);

@@ -24,7 +24,7 @@ const NO_UNKNOWN: f32 = -100.0;
 /// use clipwise::ctc::LanguageModel;
 ///
 /// # fn main() -> clipwise::Result<()> {
-/// let arpa = "\\data\\\nngram 1=3\n\n\\1-grams:\n-0.5\t<unk>\n-1.0\ta\n-99\t<s>\t-0.25\n\n\\end\\\n";
+/// let arpa = "\\data\\\nngram 1=3\nngram 2=1\n\n\\1-grams:\n-0.5\t<unk>\n-1.0\ta\n-99\t<s>\t-0.25\n\n\\2-grams:\n-0.3\ta a\n\n\\end\\\n";
 /// let model = LanguageModel::read(arpa.as_bytes())?;
 /// let (ln_probability, _) = model.score(&model.start(), "a");
 /// assert!((ln_probability - -1.25 * std::f64::consts::LN_10).abs() < 1e-6); // -1.0, and -0.25 for backing off from <s>

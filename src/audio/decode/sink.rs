@@ -105,7 +105,10 @@ impl Sink {
     ) -> Result<Option<String>, Failure> {
         match decoder.decode(packet) {
             Ok(buffer) => self.take(&buffer).map(|()| None),
-            Err(Symphonia::Unsupported(what)) => Err(AudioReason::Codec(what.into()).into()),
+            // After packets that were understood it is damage.
+            Err(Symphonia::Unsupported(what)) if self.n_decoded == 0 || !self.skip_damage => {
+                Err(AudioReason::Codec(what.into()).into())
+            }
             Err(error) => Ok(Some(detail(&error))),
         }
     }
