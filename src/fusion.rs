@@ -73,7 +73,8 @@ pub struct Member<'a> {
 ///
 /// # Errors
 /// [`Error::Config`] without members, for weights that are negative, not finite or all 0, members more than
-/// `max_frame_gap` frames apart, vocabularies or durations of a frame that differ, and logits that are NaN or +∞;
+/// `max_frame_gap` frames apart, vocabularies or durations of a frame that differ, logits that are NaN or +∞, and frames in which
+/// every token is ruled out by some member;
 /// [`Error::LabelCount`] for logits that are not the vocabulary's.
 pub fn frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
     let shares = shares(members.iter().map(|member| member.weight))?;
@@ -154,7 +155,8 @@ pub enum Activation {
 ///
 /// # Errors
 /// [`Error::Config`] without members, for weights that are negative, not finite or all 0, labels that differ, numbers of
-/// scores or logits that are not those of the labels, and values that are NaN or infinite with both signs.
+/// scores or logits that are not those of the labels, values that are NaN or infinite with both signs, and results that would be
+/// NaN: logits of which all are −∞ or one is +∞ with [`Activation::Softmax`], probabilities outside 0..=1.
 pub fn taggings(members: &[(&Tagging, f64)], mode: Mode, activation: Activation) -> Result<Tagging> {
     let shares = shares(members.iter().map(|member| member.1))?;
     let (first, _) = members[0]; // there is one: shares are not empty
@@ -201,6 +203,9 @@ pub fn taggings(members: &[(&Tagging, f64)], mode: Mode, activation: Activation)
         }
         (Mode::Probabilities, Activation::Sigmoid) => logits = scores.iter().map(|p| p.ln() - (-p).ln_1p()).collect(),
         (Mode::Probabilities, Activation::Softmax) => logits = scores.iter().map(|p| p.ln()).collect(),
+    }
+    if scores.iter().chain(&logits).any(|x| x.is_nan()) {
+        return Err(Error::config("members", "NaN", "their scores or logits have no probabilities"));
     }
     let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
     let labels = first.labels.clone();

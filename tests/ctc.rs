@@ -206,7 +206,7 @@ fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
         assert!(scored.is_sorted_by(|a, b| a.score >= b.score));
     }
     let search = BeamSearch::new(&words, beam::Config::default()).unwrap();
-    for phrases in [[("xyz", 1.0)], [("", 1.0)], [("ab", f64::NAN)]] {
+    for phrases in [[("xyz", 1.0)], [("", 1.0)], [("ab", f64::NAN)], [("ab", f64::MAX)]] {
         let error = search.clone().with_hot_words(&phrases).unwrap_err();
         assert!(matches!(error, Error::Config { .. }), "{error}");
     }

@@ -123,6 +123,9 @@ fn what_cannot_be_is_an_error_and_the_rest_does_not_depend_on_it() {
     let x = Tensor::zeros((2, 0, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert_eq!(values(&ctc_loss(&x, &[0, 0], &[vec![], vec![1]], &config).unwrap()), [0.0, f32::INFINITY]);
     assert!(forward_score(Array2::<f32>::zeros((3, 0)).view(), &[], 0).is_err());
+    // Far more tokens than frames cost nothing.
+    let score = forward_score(Array2::<f32>::zeros((10_000, 5)).view(), &vec![1; 1_000_000], 0);
+    assert_eq!(score.unwrap(), f64::NEG_INFINITY);
 }
 
 #[test]

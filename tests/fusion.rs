@@ -127,6 +127,14 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
             let error = taggings(&[(&a, 1.0), (&wrong, 1.0)], Mode::Logits, activation).unwrap_err();
             assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         }
+        // Nothing that has no probabilities.
+        let mut certain = b.clone();
+        certain.scores[0] = 1.5;
+        let error = taggings(&[(&certain, 1.0)], Mode::Probabilities, Activation::Sigmoid).unwrap_err();
+        assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
+        certain.logits[0] = f32::INFINITY;
+        let error = taggings(&[(&certain, 1.0)], Mode::Logits, Activation::Softmax).unwrap_err();
+        assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         assert!(matches!(taggings(&[], Mode::Logits, activation), Err(Error::Config { field: "weight", .. })));
     }
 }

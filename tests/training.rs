@@ -254,6 +254,9 @@ fn what_does_not_fit_is_a_typed_error() {
     let other = Weights::from_tensors([("weight".to_string(), other)]).unwrap();
     assert!(matches!(parameters.restore(&other), Err(Error::Config { field: "weights", .. })));
     assert_eq!(Trainable::new(&Device::Cpu, 1).restore(&other).unwrap(), 0);
+    for size in [1 << 62, 1 << 40] {
+        assert!(matches!(parameters.loader().get("large", (size, 3)), Err(Error::Config { field: "shape", .. })));
+    }
     let nowhere = std::env::temp_dir().join("clipwise-no-such-folder/model.safetensors");
     assert!(matches!(parameters.save(nowhere), Err(Error::Tensor { .. })));
 }

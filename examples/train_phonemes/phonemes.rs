@@ -30,7 +30,6 @@ pub fn of_espeak(line: &str) -> Result<Vec<&'static str>, String> {
             "ʉ" => &["u"],
             "e" if symbol.contains(['ː', 'ʲ']) => &["eɪ"],
             "e" => &["i"],
-            "o" if symbol.contains('ː') && !symbol.contains('ɹ') => &["oʊ"],
             "o" => &["oʊ"],
             "əɪ" => &["ɜ"],
             "ɜɹ" | "əɹ" => &["ɚ"],

@@ -2,7 +2,7 @@
 
 use clipwise::augment::Random;
 
-/// espeak-ng's accents, the first as often as all others together. The last is kept for the test with unseen voices.
+/// espeak-ng's accents, the first five times as often as each other one. The last is kept for the test with unseen voices.
 const ACCENTS: [&str; 5] = ["en-us", "en-gb", "en-gb-x-rp", "en-us-nyc", "en-gb-scotland"];
 
 /// espeak-ng's voices to train on: those that do not whisper, croak or play a robot. Without a name, the accent's own.

@@ -52,15 +52,21 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
     if parts.iter().all(|part| *part == "|" || token(part).is_some()) {
         let words = parts.split(|part| *part == "|").filter(|word| !word.is_empty());
         let word = |word: &[&str]| (word.concat(), word.iter().filter_map(token).collect());
-        return Ok(Spoken(words.map(word).collect()));
+        let words: Vec<_> = words.map(word).collect();
+        return if words.is_empty() { Err("the text to look for is empty".into()) } else { Ok(Spoken(words)) };
     }
 
     let lexicon = lexicon.map(read_lexicon).transpose()?.unwrap_or_default();
     let words: Vec<&str> = parts.iter().map(|part| part.trim_matches(|c: char| !c.is_alphanumeric())).collect();
     let words: Vec<&str> = words.into_iter().filter(|word| !word.is_empty()).collect();
     let known = |word: &str| lexicon.get(&word.to_lowercase()).cloned();
-    // Words are said otherwise in a phrase than alone, but espeak-ng may join some: only as many as there are can be used.
-    let in_phrase = match words.iter().all(|word| known(word).is_some()) {
+    // Words are said otherwise in a phrase than alone, but espeak-ng joins some and splits others ("25"): where each one alone
+    // is one group and there are as many groups as words, none was joined.
+    let alone: Vec<Vec<Vec<String>>> = match words.iter().all(|word| known(word).is_some()) {
+        true => Vec::new(),
+        false => words.iter().map(|word| espeak(word, voice)).collect::<Result<_, _>>()?,
+    };
+    let in_phrase = match alone.is_empty() || alone.iter().any(|groups| groups.len() != 1) {
         true => Vec::new(),
         false => espeak(&words.join(" "), voice)?,
     };
@@ -69,7 +75,7 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
         let said = match known(word) {
             Some(said) => said,
             None if in_phrase.len() == words.len() => in_phrase[at].clone(),
-            None => espeak(word, voice)?.concat(),
+            None => alone[at].concat(),
         };
         let ids = said.iter().map(|phoneme| vocabulary.index_of(phoneme)).collect::<Option<Vec<usize>>>();
         let ids = ids.filter(|ids| !ids.is_empty()).ok_or_else(|| {

@@ -163,7 +163,8 @@ impl BeamSearch {
         lengths: &[usize],
         frame_seconds: f64,
     ) -> Result<Vec<Vec<Transcript>>> {
-        clips(log_probs, lengths)?.into_par_iter().map(|clip| self.decode(clip, frame_seconds)).collect()
+        let decoded = clips(log_probs, lengths)?.into_par_iter().map(|clip| self.decode(clip, frame_seconds));
+        decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
     }
 
     /// A decoder that takes frames as they come.

@@ -57,7 +57,8 @@ pub fn greedy_batch(
     vocabulary: &Vocabulary,
     frame_seconds: f64,
 ) -> Result<Vec<Transcript>> {
-    clips(log_probs, lengths)?.into_par_iter().map(|clip| greedy(clip, vocabulary, frame_seconds)).collect()
+    let decoded = clips(log_probs, lengths)?.into_par_iter().map(|clip| greedy(clip, vocabulary, frame_seconds));
+    decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
 }
 
 /// [`greedy`] on frames as they come, with the same result however they are cut into pieces.

@@ -26,16 +26,20 @@ struct Node {
     credit: f64,
 }
 
+/// What bonuses and weights must be, so that no sum of them overflows.
+pub(super) const WITHIN: &str = "a number from -1e6 to 1e6";
+
+/// Whether a bonus or a weight is [`WITHIN`] its bounds.
+pub(super) fn within(value: f64) -> bool {
+    value.abs() <= 1e6
+}
+
 impl HotWords {
     pub(super) fn new(phrases: &[(String, f64)], vocabulary: &Vocabulary) -> Result<Self> {
         let mut words = Self { nodes: vec![Node::default()], delimiter: vocabulary.word_delimiter() };
         for (phrase, bonus) in phrases {
-            if !bonus.is_finite() {
-                return Err(Error::config(
-                    "hot_words",
-                    bonus,
-                    format!("the bonus of {phrase:?} must be a finite number"),
-                ));
+            if !within(*bonus) {
+                return Err(Error::config("hot_words", bonus, format!("the bonus of {phrase:?} must be {WITHIN}")));
             }
             let tokens = vocabulary.encode(phrase)?;
             if tokens.is_empty() {

@@ -137,7 +137,6 @@ struct Lattice<'a> {
     n_tokens: usize,
     labels: &'a [usize],
     log_probs: Vec<f64>, // [n_frames, n_tokens]
-    alphas: Vec<f64>,    // [n_frames, labels]
 }
 
 impl<'a> Lattice<'a> {
@@ -150,36 +149,64 @@ impl<'a> Lattice<'a> {
             let norm = largest + sum.ln();
             log_probs.extend(row.iter().map(|&x| f64::from(x) - norm));
         }
-        let n = labels.len();
-        let mut alphas = vec![f64::NEG_INFINITY; log_probs.len() / n_tokens * n];
-        for (frame, row) in log_probs.chunks(n_tokens).enumerate() {
-            let (before, now) = alphas.split_at_mut(frame * n);
-            let before = &before[before.len().saturating_sub(n)..];
-            for s in 0..n {
-                let sum = match frame {
-                    0 if s < 2 => 0.0,
-                    0 => f64::NEG_INFINITY,
-                    _ => log_sum(before[s], at(before, s, 1), if skips(labels, s) { before[s - 2] } else { NONE }),
-                };
-                now[s] = sum + row[labels[s]];
-            }
+        Self { n_tokens, labels, log_probs }
+    }
+
+    /// Whether there are frames for every token, and for a blank between equal ones.
+    fn fits(&self) -> bool {
+        let repeats = (3..self.labels.len()).step_by(2).filter(|&s| self.labels[s] == self.labels[s - 2]).count();
+        self.labels.len() / 2 + repeats <= self.log_probs.len() / self.n_tokens
+    }
+
+    /// The forward variables of a frame, from its log-probabilities and those of the frame before, if there is one.
+    fn forward(&self, row: &[f64], before: Option<&[f64]>, now: &mut [f64]) {
+        for (s, now) in now.iter_mut().enumerate() {
+            let sum = match before {
+                None if s < 2 => 0.0,
+                None => NONE,
+                Some(before) => {
+                    let skipped = if skips(self.labels, s) { before[s - 2] } else { NONE };
+                    log_sum(before[s], at(before, s, 1), skipped)
+                }
+            };
+            *now = sum + row[self.labels[s]];
         }
-        Self { n_tokens, labels, log_probs, alphas }
     }
 
     /// The logarithm of the probability of all alignments.
     fn score(&self) -> f64 {
-        let n = self.labels.len();
-        if self.alphas.is_empty() {
-            return if n == 1 { 0.0 } else { NONE }; // no frames: only the empty target fits
+        if !self.fits() {
+            return NONE;
         }
-        let last = &self.alphas[self.alphas.len() - n..];
-        log_sum(last[n - 1], at(last, n - 1, 1), NONE)
+        let (mut now, mut before) = (vec![NONE; self.labels.len()], Vec::new());
+        for row in self.log_probs.chunks(self.n_tokens) {
+            let last = (!before.is_empty()).then_some(before.as_slice());
+            self.forward(row, last, &mut now);
+            before.clone_from(&now);
+        }
+        self.total(&before)
+    }
+
+    /// The same from the forward variables of the last frame; without frames only the empty target fits.
+    fn total(&self, last: &[f64]) -> f64 {
+        match last.len() {
+            0 => 0.0,
+            n => log_sum(last[n - 1], at(last, n - 1, 1), NONE),
+        }
     }
 
     /// The gradient of the loss, times `factor`, with respect to the scores.
     fn gradient(&self, factor: f64, gradient: &mut [f32]) {
-        let (n, score) = (self.labels.len(), self.score());
+        let n = self.labels.len();
+        if !self.fits() || self.log_probs.is_empty() {
+            return;
+        }
+        let mut alphas = vec![NONE; self.log_probs.len() / self.n_tokens * n];
+        for (frame, row) in self.log_probs.chunks(self.n_tokens).enumerate() {
+            let (before, now) = alphas.split_at_mut(frame * n);
+            self.forward(row, before.len().checked_sub(n).map(|start| &before[start..]), &mut now[..n]);
+        }
+        let score = self.total(&alphas[alphas.len() - n..]);
         if score == NONE {
             return;
         }
@@ -190,7 +217,7 @@ impl<'a> Lattice<'a> {
         for frame in (0..self.log_probs.len() / self.n_tokens).rev() {
             occupied.fill(0.0);
             for s in 0..n {
-                occupied[self.labels[s]] += (self.alphas[frame * n + s] + betas[s] - score).exp();
+                occupied[self.labels[s]] += (alphas[frame * n + s] + betas[s] - score).exp();
             }
             let row = &self.log_probs[frame * self.n_tokens..][..self.n_tokens];
             let places = &mut gradient[frame * self.n_tokens..][..self.n_tokens];

@@ -44,6 +44,9 @@ pub struct TokenTransformerConfig {
     pub frame_seconds: f64,
 }
 
+/// A transformer of more is a mistake in a configuration.
+const MOST_BLOCKS: usize = 1024;
+
 impl TokenTransformerConfig {
     /// On the first codebook of SpeechTokenizer, 50 codes a second, for 43 phonemes: 2,377,003 parameters.
     pub const SPEECH_TOKENIZER: Self = Self {
@@ -71,6 +74,9 @@ impl TokenTransformerConfig {
             if value == 0 {
                 return Err(Error::config(field, value, "at least 1"));
             }
+        }
+        if n_blocks > MOST_BLOCKS {
+            return Err(Error::config("n_blocks", n_blocks, format!("at most {MOST_BLOCKS}")));
         }
         if n_heads == 0 || !width.is_multiple_of(n_heads) {
             return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));

@@ -315,7 +315,10 @@ impl Vocabulary {
 
     pub(crate) fn between_words(&self) -> String {
         match (self.0.spaced, self.word_delimiter()) {
-            (true, Some(id)) if !self.tokens()[id].trim().is_empty() => format!(" {} ", self.tokens()[id]),
+            (true, Some(id)) => match self.tokens()[id].trim() {
+                "" => " | ".to_string(),
+                name => format!(" {name} "),
+            },
             _ => " ".to_string(),
         }
     }
@@ -370,9 +373,9 @@ impl Vocabulary {
     /// token gives become that, as few as can be.
     fn cut(&self, part: &str, unknown: Option<usize>) -> Option<Vec<usize>> {
         /// More than any number of tokens: one unknown character weighs more than any cut without.
-        const UNKNOWN: u64 = 1 << 40;
+        const UNKNOWN: u128 = 1 << 64;
         // best[i]: cost of the rest from byte i, the first token's id, and where it ends.
-        let mut best: Vec<Option<(u64, usize, usize)>> = vec![None; part.len() + 1];
+        let mut best: Vec<Option<(u128, usize, usize)>> = vec![None; part.len() + 1];
         best[part.len()] = Some((0, 0, part.len()));
         for (start, character) in part.char_indices().rev() {
             let first = start + character.len_utf8();
@@ -448,6 +451,12 @@ mod tests {
         assert_eq!(ipa.text(&[1, 3, 8, 7, 5, 4, 0]).unwrap(), "tʃ iː | d̪ i t");
         assert_eq!(ipa.words(&[1, 3, 7, 5, 4, 0]).unwrap(), ["tʃ iː", "d̪ i t"]);
         assert!(matches!(ipa.text(&[9]), Err(Error::Config { field: "ids", .. })));
+        // A delimiter without a name, and more unknown characters than costs of 64 bits would have room for.
+        let spaced = Vocabulary::new(["<pad>", " ", "tʃ", "iː"]).unwrap();
+        let ids = spaced.encode(&spaced.text(&[2, 1, 3]).unwrap()).unwrap();
+        assert_eq!(ids, [2, 1, 3]);
+        let unknown = Vocabulary::new(["<pad>", "<unk>", "a"]).unwrap();
+        assert_eq!(unknown.encode_lossy(&"x".repeat(1 << 20)).unwrap().len(), 1 << 20);
     }
 
     #[test]

@@ -35,6 +35,8 @@ const EPS: f32 = 1e-5;
 const HEAD_DIM: usize = 64;
 /// Where the encoder's tensors may stand in a checkpoint.
 const PLACES: [&str; 5] = ["encoder", "model.encoder", "whisper.encoder", "encoder.encoder", "audio_encoder"];
+/// What else stands in a checkpoint of the whole model.
+const DECODERS: [&str; 4] = ["decoder.*", "model.decoder.*", "whisper.decoder.*", "proj_out.*"];
 
 /// The shape of a Whisper encoder. Presets are the published ones; English-only models have the same shapes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -191,9 +193,6 @@ impl WhisperEncoder {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
-        for rest in ["decoder.*", "model.decoder.*", "proj_out.*"] {
-            root.ignore(rest);
-        }
         root.finish("whisper")?;
         Ok(encoder)
     }
@@ -223,6 +222,9 @@ impl WhisperEncoder {
             true => place.get(names.positions, (n_positions, dim))?,
             false => sinusoids(n_positions, dim, root.device()).context("a table of positions")?,
         };
+        for rest in DECODERS {
+            root.ignore(rest);
+        }
         let block = |index: usize| load_block(&place.at(names.blocks).at(index), config, &names);
         Ok(Self {
             config: config.clone(),

@@ -76,9 +76,12 @@ impl Init {
 
     /// By the shape of a tensor of weights, `[out, in, …]`.
     pub(super) fn of_shape(shape: &[usize]) -> Self {
-        Self::of_fan_in(shape.iter().skip(1).product())
+        Self::of_fan_in(shape.iter().skip(1).fold(1, |n, &size| n.saturating_mul(size)))
     }
 }
+
+/// A parameter of more is a mistake in a configuration.
+const MOST_VALUES: usize = 1 << 31;
 
 impl Trainable {
     /// Nothing yet; tensors will be made on `device`.
@@ -162,7 +165,11 @@ impl Trainable {
             }
             return Ok(var.clone());
         }
-        let n = shape.elem_count();
+        let n = shape.dims().iter().try_fold(1usize, |n, &size| n.checked_mul(size));
+        let Some(n) = n.filter(|&n| n <= MOST_VALUES) else {
+            let reason = format!("{name} would have more than {MOST_VALUES} values");
+            return Err(Error::config("shape", format!("{shape:?}"), reason));
+        };
         let values = match init {
             Init::Constant(value) => vec![value; n],
             Init::Uniform(bound) => {

@@ -2,7 +2,7 @@
 
 use super::{LanguageModelConfig, Unit};
 use crate::ctc::Vocabulary;
-use crate::ctc::hot_words::HotWords;
+use crate::ctc::hot_words::{HotWords, WITHIN, within};
 use crate::ctc::language_model::{Context, LanguageModel};
 use crate::ctc::vocabulary::Piece;
 use crate::{Error, Result};
@@ -34,8 +34,8 @@ impl Scorer {
 
     pub(super) fn set_language_model(&mut self, model: &LanguageModel, config: LanguageModelConfig) -> Result<()> {
         for (field, value) in [("weight", config.weight), ("bonus", config.bonus), ("unknown", config.unknown)] {
-            if !value.is_finite() {
-                return Err(Error::config(field, value, "it must be a finite number"));
+            if !within(value) {
+                return Err(Error::config(field, value, WITHIN));
             }
         }
         let has_words = self.vocabulary.has_words();

@@ -40,7 +40,7 @@ fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
     let path = folder.join(name);
     let (mut tokens, mut config) = parse(&read(&path)?, config).map_err(|reason| unusable(&path, reason))?;
     for name in
-        ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"].iter().filter(|name| found(name))
+        ["added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"].iter().filter(|name| found(name))
     {
         let beside = folder.join(name);
         let value: Value =
@@ -88,7 +88,7 @@ fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
         }
         _ => {
             let lines = lines(text)?;
-            match numbered(&lines) {
+            match numbered(&lines)? {
                 None => lines,
                 Some(Numbered::Indices(tokens)) => tokens,
                 Some(Numbered::Counts(own)) => {
@@ -118,20 +118,24 @@ enum Numbered {
 }
 
 /// Lines that all are a token, a blank and a number.
-fn numbered(lines: &[String]) -> Option<Numbered> {
+fn numbered(lines: &[String]) -> Parsed<Option<Numbered>> {
     let split = |line: &String| -> Option<(u64, String)> {
         let line = line.trim_end();
         let (token, number) = line.rsplit_once([' ', '\t'])?;
         Some((number.parse().ok()?, token.to_string()))
     };
-    let rows: Vec<(u64, String)> = lines.iter().map(split).collect::<Option<_>>()?;
+    let Some(rows) = lines.iter().map(split).collect::<Option<Vec<(u64, String)>>>() else { return Ok(None) };
     let mut sorted = rows.clone();
     sorted.sort();
     let indices = sorted.iter().enumerate().all(|(wanted, (number, _))| *number == wanted as u64);
-    Some(match indices {
+    Ok(Some(match indices {
         true => Numbered::Indices(sorted.into_iter().map(|(_, token)| token).collect()),
+        // Lists of counts leave the blank to the model.
+        false if rows.iter().any(|(_, token)| super::BLANKS.contains(&token.as_str())) => {
+            return Err("its indices do not run from 0 without a gap".to_string());
+        }
         false => Numbered::Counts(rows.into_iter().map(|(_, token)| token).collect()),
-    })
+    }))
 }
 
 fn json(text: &str) -> Parsed<Vec<String>> {
@@ -243,6 +247,7 @@ mod tests {
             ("<pad>\na\na\n", "token 1 and token 2"),
             ("<pad>\na\n\nb\n", "line 3 is empty"),
             ("a\nb\n", "none of the 2 tokens"),
+            ("<blk> 0\na 1\nb 3\n", "without a gap"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.contains(reason), "{text:?}: {error}");
@@ -265,6 +270,12 @@ mod tests {
         let vocabulary = Vocabulary::open(&folder).unwrap();
         assert_eq!((vocabulary.blank(), vocabulary.word_delimiter(), vocabulary.unknown()), (0, Some(1), Some(3)));
         assert_eq!(vocabulary.tokens()[4..], ["<s>", "</s>"]);
+        // A special token that is an added one.
+        write("vocab.json", r#"{"<pad>": 0, "a": 1}"#);
+        write("added_tokens.json", r##"{"#": 2}"##);
+        write("tokenizer_config.json", r##"{"pad_token": "#"}"##);
+        assert_eq!(Vocabulary::open(&folder).unwrap().blank(), 2);
+        write("vocab.json", r#"{"*": 1, "_": 0, "a": 2, "?": 3}"#);
         write("added_tokens.json", r#"{"<s>": 7}"#);
         assert!(Vocabulary::open(&folder).unwrap_err().to_string().contains("index 4 is missing"));
 
