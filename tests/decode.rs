@@ -316,6 +316,17 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
     let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
     assert_eq!(samples.len(), whole.n_samples());
     assert!(reader.skipped()[0].index == 5 * 1152 && reader.skipped()[0].n_samples >= 2 * 1152);
+    // A header that says another version or another number of channels, alone.
+    for (byte, flip) in [(1, 8), (3, 0xC0)] {
+        let mut odd = mp3.clone();
+        odd[216 * 6 + byte] ^= flip;
+        assert!(read(&odd).is_err());
+        let mut reader = stream(&odd).unwrap();
+        let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
+        assert_eq!(samples.len(), whole.n_samples());
+        let [skipped] = reader.skipped() else { panic!("{:?}", reader.skipped()) };
+        assert_eq!((skipped.index, skipped.n_samples, skipped.n_packets), (6 * 1152, 1152, 1));
+    }
 }
 
 #[test]

@@ -5,6 +5,10 @@ use std::io::{self, Read};
 use super::source::{Failure, read_up_to};
 use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 
+/// What programs that write to a pipe state for a length that they do not know: ffmpeg all ones, others 0, arecord 2^31, SoX
+/// 4 KiB less.
+const PLACEHOLDERS: [u32; 4] = [0, 0x7FFF_F000, 0x8000_0000, u32::MAX];
+
 /// How one sample is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
@@ -80,7 +84,7 @@ impl Header {
                     let (format, n_channels, sample_rate) =
                         format.ok_or_else(|| malformed("there is no fmt chunk before the data chunk".into()))?;
                     let data_bytes = long_bytes.filter(|_| n_bytes == u32::MAX).unwrap_or(n_bytes.into());
-                    let is_placeholder = long_bytes.is_none() && matches!(n_bytes, 0 | u32::MAX);
+                    let is_placeholder = long_bytes.is_none() && PLACEHOLDERS.contains(&n_bytes);
                     return Ok(Self { format, n_channels, sample_rate, data_bytes, is_placeholder });
                 }
                 b"ds64" if is_long => {

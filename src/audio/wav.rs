@@ -26,8 +26,8 @@ pub enum Channels {
 pub struct ReadOptions {
     /// Which channels become the waveform. Default: the mean of all.
     pub channels: Channels,
-    /// For WAV files: what a data length of 0 or 0xFFFF_FFFF means. Programs that write to a pipe (`ffmpeg -f wav -`) put such a
-    /// placeholder because they cannot go back to fill in the length. True: the samples go on to the end of the
+    /// For WAV files: what a data length of 0, 0x7FFF_F000, 0x8000_0000 or 0xFFFF_FFFF means. Programs that write to a pipe (`ffmpeg -f
+    /// wav -`, arecord, SoX) put such a placeholder because they cannot go back to fill in the length. True: the samples go on to the end of the
     /// stream; a file cut short is then not noticed. False: it is an error like any other wrong length. Default:
     /// false.
     pub accept_placeholder_length: bool,

@@ -134,11 +134,7 @@ impl Mp3 {
             self.read_on(LOOKAHEAD)?;
             let rest = &self.window[self.at..];
             let alike = |at: usize| match rest.get(at..).and_then(Frame::read) {
-                Some(Ok(frame)) => {
-                    let is_alike =
-                        (frame.sample_rate, frame.n_channels) == (self.first.sample_rate, self.first.n_channels);
-                    is_alike.then_some(at + frame.n_bytes)
-                }
+                Some(Ok(frame)) if frame.is_like(&self.first) => Some(at + frame.n_bytes),
                 _ => None,
             };
             let is_frame = |at: usize| alike(at).is_some_and(|next| next == rest.len() || alike(next).is_some());
@@ -197,6 +193,11 @@ impl Demux for Mp3 {
         }
         let frame = match Frame::read(rest) {
             Some(Err(_)) if sink.skip_damage && self.n_frames > 0 => None,
+            // A header that alone says something else is damaged.
+            Some(Ok(frame)) if sink.skip_damage && self.n_frames > 0 && !frame.is_like(&self.first) => {
+                let next = rest.get(frame.n_bytes..).and_then(Frame::read);
+                matches!(next, Some(Ok(next)) if next.is_like(&frame)).then_some(frame)
+            }
             Some(frame) => Some(frame?),
             None if rest.len() < 4 => return self.end(sink, Some(place)),
             None => None,
@@ -315,6 +316,11 @@ struct Frame {
 }
 
 impl Frame {
+    /// Whether two frames have the same rate and channels.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.sample_rate, self.n_channels) == (other.sample_rate, other.n_channels)
+    }
+
     /// The frame that `bytes` begin with, `None` if they begin with something else.
     fn read(bytes: &[u8]) -> Option<Result<Self, Failure>> {
         // kbit/s of layer III, in MPEG 1 and in MPEG 2 and 2.5.
