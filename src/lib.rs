@@ -81,3 +81,8 @@ pub use windows::{Aggregation, WindowConfig, WindowTagging, Windows};
 pub use candle_core;
 pub use ndarray;
 pub use rustfft::num_complex;
+
+/// The programs in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
