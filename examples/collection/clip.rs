@@ -7,6 +7,8 @@ use clipwise::audio::{AudioReader, ReadOptions, Skipped};
 use clipwise::windows::Aggregator;
 use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig};
 
+use crate::command_line::say;
+
 /// How a file is taken.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ClipArgs {
@@ -71,7 +73,7 @@ impl ClipArgs {
 impl Tagged {
     fn new(tagging: Tagging, reader: &AudioReader) -> Self {
         for Skipped { seconds, detail, .. } in reader.skipped() {
-            eprintln!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display());
+            say(format_args!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display()));
         }
         Self { tagging, sample_rate: reader.source_rate(), duration: reader.seconds_read() }
     }

@@ -15,7 +15,7 @@ use clap::{Parser, ValueEnum};
 use clipwise::audio::AudioReader;
 use clipwise::events::{EventFormat, EventWriter};
 use clipwise::{EventConfig, EventDetector, Tagger, WindowConfig, Windows};
-use command_line::{Failure, ModelArgs, about, after_help};
+use command_line::{Failure, ModelArgs, about, after_help, say};
 use progress::Progress;
 use rules::Rules;
 
@@ -130,7 +130,7 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
             Ok(()) => {}
             Err(error) => {
                 good.store(false, Ordering::Relaxed);
-                eprintln!("error: {}", about(file, &error));
+                say(format_args!("error: {}", about(file, &error)));
             }
         }
     }
@@ -185,7 +185,12 @@ fn find(
     progress.clear();
     detector.finish().iter().try_for_each(&mut write)?;
     for skipped in results.source().skipped() {
-        eprintln!("note: {}: damaged at {:.1} s and skipped: {}", file.display(), skipped.seconds, skipped.detail);
+        say(format_args!(
+            "note: {}: damaged at {:.1} s and skipped: {}",
+            file.display(),
+            skipped.seconds,
+            skipped.detail
+        ));
     }
     Ok(failed)
 }
