@@ -70,7 +70,11 @@ fn listen(args: &Args) -> Result<(), Failure> {
         return from_microphone(args, &tagger, &config);
     }
     let reader = match args.raw {
-        None => AudioReader::read(io::stdin())?,
+        None => {
+            // A program that writes to a pipe does not know the length.
+            let options = ReadOptions { accept_placeholder_length: true, ..ReadOptions::SKIP_DAMAGE };
+            AudioReader::read_with(io::stdin(), &options)?
+        }
         Some(raw) => {
             let sample_format = match raw {
                 Raw::S16le => SampleFormat::Int16,
