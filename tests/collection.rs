@@ -11,6 +11,7 @@ mod parquet;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -74,6 +75,14 @@ fn files_are_listed_in_order_and_shards_share_them() {
     assert!(found.len() == 1 && found[0].contains("line 1: too long"), "{found:?}");
     let found = names(&folder, &["--files-from", &at("gone")]);
     assert!(found.len() == 1 && found[0].contains("cannot open"), "{found:?}");
+
+    // Only a regular file is listed twice.
+    let is_repeatable = |list: &str| parse::<FileArgs>(&["--files-from", list]).unwrap().is_repeatable();
+    let pipe = at("pipe");
+    let has_pipe = Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success());
+    assert!(is_repeatable(&list) && parse::<FileArgs>(&[&list]).unwrap().is_repeatable());
+    assert!(!is_repeatable("-") && !is_repeatable("/dev/stdin") && !is_repeatable(&at("gone")));
+    assert!(!has_pipe || !is_repeatable(&pipe));
 
     fs::write(&list, (0..1_000).map(|i| format!("{i}.wav\n")).collect::<String>()).unwrap();
     let shards: Vec<Vec<String>> =
@@ -197,4 +206,13 @@ fn a_table_has_a_row_a_file_and_its_name_once_it_is_complete() {
             assert_eq!(found.get_list(3).unwrap().elements(), values);
         }
     }
+    // One that is not complete leaves it alone, and can be read.
+    let whole = fs::read(&path).unwrap();
+    let mut table = parquet::Parquet::create(&path, "some-model").unwrap();
+    table.write("x.wav", 16_000, 1.0, &row(0)).unwrap();
+    let partial = table.finish_partial().unwrap();
+    assert_eq!(partial, path.with_extension("parquet.partial"));
+    let reader = SerializedFileReader::try_from(partial.as_path()).unwrap();
+    assert_eq!(reader.metadata().file_metadata().num_rows(), 1);
+    assert!(fs::read(&path).unwrap() == whole);
 }

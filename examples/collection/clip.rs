@@ -5,7 +5,9 @@ use std::path::Path;
 use clap::ValueEnum;
 use clipwise::audio::{AudioReader, ReadOptions, Skipped};
 use clipwise::windows::Aggregator;
-use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig};
+use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig, Windows};
+
+use crate::command_line::say;
 
 /// How a file is taken.
 #[derive(clap::Args, Clone, Debug)]
@@ -41,12 +43,21 @@ pub struct Tagged {
 }
 
 impl ClipArgs {
+    /// An error that every file would have.
+    pub fn check(&self, tagger: &Tagger) -> Result<()> {
+        self.config().map_or(Ok(()), |config| Windows::new(tagger, std::iter::empty(), &config).map(drop))
+    }
+
+    fn config(&self) -> Option<WindowConfig> {
+        self.window.map(|seconds| WindowConfig { length: seconds, hop: seconds, ..WindowConfig::default() })
+    }
+
     /// Tags a file. Samples are resampled as they are read, so no more than the clip at the model's rate is in memory.
     pub fn tag(&self, tagger: &Tagger, file: &Path) -> Result<Tagged> {
         let options = if self.skip_damage { ReadOptions::SKIP_DAMAGE } else { ReadOptions::default() };
         let rate = tagger.model().sample_rate();
         let mut reader = AudioReader::open_with(file, &options)?.resampled(rate)?;
-        let Some(seconds) = self.window else {
+        let Some(config) = self.config() else {
             let mut samples = Vec::new();
             for block in &mut reader {
                 samples.append(&mut block?);
@@ -54,7 +65,6 @@ impl ClipArgs {
             let tagging = tagger.tag(&Waveform::new(samples, rate))?;
             return Ok(Tagged::new(tagging, &reader));
         };
-        let config = WindowConfig { length: seconds, hop: seconds, ..WindowConfig::default() };
         let mut windows = tagger.windows(reader, &config)?;
         let mut aggregator = Aggregator::new(match self.aggregate {
             How::Mean => Aggregation::Mean,
@@ -71,7 +81,7 @@ impl ClipArgs {
 impl Tagged {
     fn new(tagging: Tagging, reader: &AudioReader) -> Self {
         for Skipped { seconds, detail, .. } in reader.skipped() {
-            eprintln!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display());
+            say(format_args!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display()));
         }
         Self { tagging, sample_rate: reader.source_rate(), duration: reader.seconds_read() }
     }

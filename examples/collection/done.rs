@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::files::Item;
-use crate::command_line::Failure;
+use crate::command_line::{Failure, say};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 26;
@@ -59,7 +59,7 @@ impl Done {
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| about(&error))?;
         if !done.0.is_empty() {
-            eprintln!("note: {}: {} files are done already", path.display(), done.0.len());
+            say(format_args!("note: {}: {} files are done already", path.display(), done.0.len()));
         }
         Ok((done, file))
     }

@@ -44,9 +44,10 @@ impl FileArgs {
         named.chain(listed).skip(i - 1).step_by(n)
     }
 
-    /// Whether the files can be listed more than once.
+    /// Whether the files can be listed more than once. What a pipe has given is gone, also under a name such as
+    /// `/dev/stdin`, which on some systems shares its place even with a regular file.
     pub fn is_repeatable(&self) -> bool {
-        self.files_from.as_deref() != Some(Path::new("-"))
+        self.files_from.as_deref().is_none_or(|list| list.is_file() && !list.starts_with("/dev"))
     }
 }
 

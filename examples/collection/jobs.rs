@@ -13,7 +13,7 @@ use clipwise::device::Threads;
 
 use super::files::{FileArgs, Item};
 use super::interrupt::interrupted;
-use crate::command_line::Failure;
+use crate::command_line::{Failure, say, show};
 
 /// How many files at once.
 #[derive(clap::Args, Clone, Debug)]
@@ -118,7 +118,7 @@ impl Jobs {
                     count.done += 1;
                 }
                 (_, Err(error)) | (Err(error), _) => {
-                    eprintln!("error: {error}");
+                    say(format_args!("error: {error}"));
                     count.failed += 1;
                 }
             }
@@ -139,13 +139,13 @@ impl Jobs {
         if self.progress {
             let total = self.total.load(Ordering::Relaxed);
             let of = if total > 0 { format!("/{total}") } else { String::new() };
-            eprint!("[{}{of}] {}\r", count.done + count.failed + 1, file.display());
+            show(format_args!("[{}{of}] {}\r", count.done + count.failed + 1, file.display()));
         }
     }
 
     fn clear(&self) {
         if self.progress {
-            eprint!("\x1b[K");
+            show(format_args!("\x1b[K"));
         }
     }
 }

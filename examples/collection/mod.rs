@@ -10,5 +10,5 @@ mod jobs;
 pub use clip::{ClipArgs, Tagged};
 pub use done::Done;
 pub use files::FileArgs;
-pub use interrupt::{exit_code, on_interrupt};
+pub use interrupt::{exit_code, interrupted, on_interrupt};
 pub use jobs::{JobArgs, Jobs};

@@ -1,6 +1,7 @@
 //! What the command lines of the larger examples share: which model, where to run, what to say when something fails.
 #![allow(dead_code)] // each example uses a part
 
+use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -37,7 +38,7 @@ impl ModelArgs {
     pub fn open(&self) -> Result<Tagger, Failure> {
         let device = device::parse(&self.device)?;
         if self.device == "auto" && cfg!(feature = "cuda") {
-            eprintln!("note: {}", device.reason);
+            say(format_args!("note: {}", device.reason));
         }
         let mut tagger = match (&self.weights, &self.model) {
             (None, _) => Tagger::bundled(&device)?,
@@ -48,7 +49,7 @@ impl ModelArgs {
             tagger = tagger.with_labels(LabelSet::open(labels)?).map_err(|error| about(labels, &error))?;
         }
         for assumption in tagger.assumptions() {
-            eprintln!("note: {assumption}");
+            say(format_args!("note: {assumption}"));
         }
         Ok(tagger)
     }
@@ -70,7 +71,7 @@ pub fn run(threads: Option<usize>, program: impl Fn(&AtomicBool) -> Result<(), F
     match result {
         // Whoever read our output has seen enough.
         Err(error) if !is_broken_pipe(&*error) => {
-            eprintln!("error: {}", with_causes(&*error));
+            say(format_args!("error: {}", with_causes(&*error)));
             ExitCode::FAILURE
         }
         _ if good.load(Ordering::Relaxed) => ExitCode::SUCCESS,
@@ -98,16 +99,28 @@ pub fn for_each_file<T, R>(
     let progress = items.len() > 1 && io::stderr().is_terminal();
     for (i, item) in items.iter().enumerate() {
         if progress {
-            eprint!("[{}/{}] {}\r", i + 1, items.len(), file(item).display());
-            io::stderr().flush()?;
+            show(format_args!("[{}/{}] {}\r", i + 1, items.len(), file(item).display()));
         }
         let result = work(item);
         if progress {
-            eprint!("\x1b[K");
+            show(format_args!("\x1b[K"));
         }
         report(item, result)?;
     }
     Ok(())
+}
+
+/// Prints a line on stderr. That nobody reads it is no reason to stop.
+pub fn say(line: fmt::Arguments) {
+    show(format_args!("{line}\n"));
+}
+
+/// As [`say`], without the end of a line.
+pub fn show(text: fmt::Arguments) {
+    if cfg!(test) {
+        return eprint!("{text}"); // tests keep it to themselves
+    }
+    let _ = io::stderr().write_all(text.to_string().as_bytes());
 }
 
 /// An error with the file that it belongs to, named once.

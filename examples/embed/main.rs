@@ -31,8 +31,8 @@ struct Args {
     /// Print JSON lines (one object a file) with the vectors instead
     #[arg(long)]
     json: bool,
-    /// Write the vectors to this file instead: .parquet; .npy, with the names of the files, one a line, in OUT.npy.txt; or
-    /// .jsonl
+    /// Write the vectors to this file instead: .parquet, called OUT.parquet.partial until the run is over, and for good if it
+    /// is interrupted; .npy, with the names of the files, one a line, in OUT.npy.txt; or .jsonl
     #[arg(long, value_name = "OUT", conflicts_with = "json")]
     out: Option<PathBuf>,
     /// Append JSON lines to this file, leaving out files that it has already: goes on where an earlier run was ended
@@ -65,6 +65,7 @@ fn embed_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     let kind = args.out.as_deref().map(out::Kind::of).transpose()?;
     let names_are_lines = matches!(kind, Some(out::Kind::Npy));
     let tagger = Arc::new(args.model.open()?);
+    args.clip.check(&tagger)?;
     collection::on_interrupt()?;
     let mut out = match (&args.out, kind, file) {
         (Some(path), Some(kind), _) => Out::create(path, kind, tagger.model())?,
@@ -86,7 +87,8 @@ fn embed_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         None => jobs.run(files, embed, |file, tagged| out.write(file, tagged)),
     };
     // What was found until something went wrong is kept.
-    out.finish()?;
+    let failed = count.as_ref().map_or(true, |count| count.done == 0 && count.failed > 0);
+    let finished = out.finish(!failed && !collection::interrupted());
     good.store(count?.failed == 0, Ordering::Relaxed);
-    Ok(())
+    finished
 }

@@ -8,7 +8,7 @@ use clipwise::{Embedding, TaggingModel};
 use serde::Serialize;
 
 use crate::collection::Tagged;
-use crate::command_line::Failure;
+use crate::command_line::{Failure, say};
 use crate::npy::Npy;
 use crate::parquet::Parquet;
 
@@ -88,10 +88,15 @@ impl Out {
         }
     }
 
-    /// Writes what is left to be written.
-    pub fn finish(self) -> Result<(), Failure> {
+    /// Writes what is left to be written. A table takes the place of an older one only if it `is_complete`.
+    pub fn finish(self, is_complete: bool) -> Result<(), Failure> {
         match self {
-            Self::Parquet(parquet) => parquet.finish(),
+            Self::Parquet(parquet) if is_complete => parquet.finish(),
+            Self::Parquet(parquet) => {
+                let partial = parquet.finish_partial()?;
+                say(format_args!("note: the run was not completed: what was done is in {}", partial.display()));
+                Ok(())
+            }
             Self::Npy(_) => Ok(()),
             Self::JsonLines(mut out) => Ok(out.flush()?),
             Self::Similarity(all) => {

@@ -83,10 +83,16 @@ impl Parquet {
     }
 
     /// Writes the index and gives the file its name.
-    pub fn finish(mut self) -> Result<(), Failure> {
+    pub fn finish(self) -> Result<(), Failure> {
+        let path = self.path.clone();
+        Ok(std::fs::rename(self.finish_partial()?, path)?)
+    }
+
+    /// Writes the index and leaves the file the name that it has until it is complete, which is returned.
+    pub fn finish_partial(mut self) -> Result<PathBuf, Failure> {
         self.write_group()?;
         self.writer.close()?;
-        Ok(std::fs::rename(&self.partial, &self.path)?)
+        Ok(self.partial)
     }
 }
 

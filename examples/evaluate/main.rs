@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use classes::{LabelMap, Targets};
 use clipwise::{Tagger, Waveform};
-use command_line::{Failure, ModelArgs, about, after_help, for_each_file};
+use command_line::{Failure, ModelArgs, about, after_help, for_each_file, say};
 use dataset::{Clip, Dataset};
 use report::{Evaluation, Format, Prediction};
 
@@ -66,7 +66,7 @@ fn evaluate(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     let tagger = args.model.open()?;
     let targets = Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?;
     for name in &targets.unused {
-        eprintln!("note: {name:?} of the map is no class of the data");
+        say(format_args!("note: {name:?} of the map is no class of the data"));
     }
 
     let (mut predictions, mut failed) = (Vec::new(), Vec::new());
@@ -80,7 +80,7 @@ fn evaluate(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
                 Ok(prediction) => predictions.push(prediction),
                 Err(error) => {
                     let text = about(&clip.file, &error);
-                    eprintln!("error: {text}");
+                    say(format_args!("error: {text}"));
                     failed.push(text);
                 }
             }

@@ -5,6 +5,7 @@ mod command_line;
 mod progress;
 mod rules;
 
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -12,10 +13,10 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Parser, ValueEnum};
-use clipwise::audio::AudioReader;
+use clipwise::audio::{AudioReader, ReadOptions};
 use clipwise::events::{EventFormat, EventWriter};
-use clipwise::{EventConfig, EventDetector, Tagger, WindowConfig, Windows};
-use command_line::{Failure, ModelArgs, about, after_help};
+use clipwise::{Event, EventConfig, EventDetector, Tagger, WindowConfig, Windows};
+use command_line::{Failure, ModelArgs, about, after_help, say};
 use progress::Progress;
 use rules::Rules;
 
@@ -31,7 +32,7 @@ struct Args {
     /// What to print: a table for people, JSON lines or CSV for programs, labels for Audacity, captions for players
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Write DIR/NAME.txt (audacity) or DIR/NAME.vtt (webvtt) for each file
+    /// Write DIR/NAME.txt (audacity) or DIR/NAME.vtt (webvtt) for each file NAME.*; no two files may have one NAME
     #[arg(long, value_name = "DIR")]
     out_dir: Option<PathBuf>,
     /// Length of a window in seconds
@@ -98,6 +99,7 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     if format.names_files() && args.out_dir.is_some() {
         return Err("--out-dir is for --format audacity and webvtt".into());
     }
+    let outputs = args.out_dir.as_deref().map(|folder| outputs(folder, args)).transpose()?;
     let tagger = args.model.open()?;
     let config = args.rules.config()?;
     let windows = WindowConfig {
@@ -111,27 +113,23 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     Windows::new(&tagger, std::iter::empty(), &windows)?;
     EventDetector::new(&config, tagger.labels())?;
     let mut of_all = format.names_files().then(|| EventWriter::new(io::stdout().lock(), format));
-    for file in &args.files {
+    for (i, file) in args.files.iter().enumerate() {
         let name = (args.files.len() > 1 || args.format != Format::Table).then(|| file.display().to_string());
-        let found = match (&mut of_all, &args.out_dir) {
-            (Some(writer), _) => find(&tagger, file, &windows, &config, |event| writer.write(event, name.as_deref())),
-            (None, Some(folder)) => {
-                std::fs::create_dir_all(folder)?;
-                let path = folder.join(file.file_stem().unwrap_or_default()).with_extension(args.format.extension());
-                let to = File::create(&path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-                of_one(&tagger, file, &windows, &config, EventWriter::new(BufWriter::new(to), format))
-            }
-            (None, None) => {
-                let writer = EventWriter::new(io::stdout().lock(), format);
-                of_one(&tagger, file, &windows, &config, writer)
-            }
+        // Before its output is made: that may hold an earlier result.
+        let found = match Search::open(&tagger, file, &windows, &config) {
+            Err(error) => Err(error),
+            Ok(search) => match (&mut of_all, outputs.as_ref().and_then(|outputs| outputs.get(i))) {
+                (Some(writer), _) => search.find(|event| writer.write(event, name.as_deref()))?,
+                (None, Some(path)) => {
+                    let to = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+                    search.write(EventWriter::new(BufWriter::new(to), format))?
+                }
+                (None, None) => search.write(EventWriter::new(io::stdout().lock(), format))?,
+            },
         };
-        match found? {
-            Ok(()) => {}
-            Err(error) => {
-                good.store(false, Ordering::Relaxed);
-                eprintln!("error: {}", about(file, &error));
-            }
+        if let Err(error) = found {
+            good.store(false, Ordering::Relaxed);
+            say(format_args!("error: {}", about(file, &error)));
         }
     }
     if let Some(writer) = of_all {
@@ -140,52 +138,83 @@ fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn of_one<W: Write>(
-    tagger: &Tagger,
-    file: &Path,
-    windows: &WindowConfig,
-    config: &EventConfig,
-    mut writer: EventWriter<W>,
-) -> io::Result<clipwise::Result<()>> {
-    let found = find(tagger, file, windows, config, |event| writer.write(event, None))?;
-    writer.finish()?;
-    Ok(found)
+/// For each file the one to write, in `folder`, which is made.
+fn outputs(folder: &Path, args: &Args) -> Result<Vec<PathBuf>, Failure> {
+    let mut inputs = HashMap::new();
+    let mut paths = Vec::new();
+    for file in &args.files {
+        let mut name = file.file_stem().unwrap_or_default().to_owned();
+        name.push(".");
+        name.push(args.format.extension());
+        let path = folder.join(name);
+        if let Some(other) = inputs.insert(path.clone(), file) {
+            let (other, file, path) = (other.display(), file.display(), path.display());
+            return Err(format!("{other} and {file} would both be written to {path}").into());
+        }
+        paths.push(path);
+    }
+    std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    Ok(paths)
 }
 
-/// Hands the events of a file to `write` as they are over. Outer errors are those of writing.
-fn find(
-    tagger: &Tagger,
-    file: &Path,
-    windows: &WindowConfig,
-    config: &EventConfig,
-    mut write: impl FnMut(&clipwise::Event) -> io::Result<()>,
-) -> io::Result<clipwise::Result<()>> {
-    let reader = if file == Path::new("-") { AudioReader::read(io::stdin()) } else { AudioReader::open(file) };
-    let started =
-        reader.and_then(|reader| Ok((tagger.windows(reader, windows)?, EventDetector::new(config, tagger.labels())?)));
-    let (mut results, mut detector) = match started {
-        Ok(started) => started,
-        Err(error) => return Ok(Err(error)),
-    };
-    let rate = f64::from(tagger.model().sample_rate());
-    let mut progress = Progress::new(file, results.source().declared_length().map(|n| n as f64 / rate));
-    let mut failed = Ok(());
-    for result in results.by_ref() {
-        match result.and_then(|window| Ok((window.end, detector.push(&window)?))) {
-            Ok((end, events)) => {
-                if !events.is_empty() {
-                    progress.clear();
+/// A file that is open.
+struct Search<'a> {
+    file: &'a Path,
+    windows: Windows<'a, AudioReader>,
+    detector: EventDetector,
+    /// The model's rate in Hz.
+    rate: u32,
+}
+
+impl<'a> Search<'a> {
+    fn open(
+        tagger: &'a Tagger,
+        file: &'a Path,
+        windows: &WindowConfig,
+        config: &EventConfig,
+    ) -> clipwise::Result<Self> {
+        let reader = if file == Path::new("-") {
+            // A program that writes to a pipe does not know the length.
+            let options = ReadOptions { accept_placeholder_length: true, ..ReadOptions::SKIP_DAMAGE };
+            AudioReader::read_with(io::stdin(), &options)?
+        } else {
+            AudioReader::open(file)?
+        };
+        let windows = tagger.windows(reader, windows)?;
+        let detector = EventDetector::new(config, tagger.labels())?;
+        Ok(Self { file, windows, detector, rate: tagger.model().sample_rate() })
+    }
+
+    fn write<W: Write>(self, mut writer: EventWriter<W>) -> io::Result<clipwise::Result<()>> {
+        let found = self.find(|event| writer.write(event, None))?;
+        writer.finish()?;
+        Ok(found)
+    }
+
+    /// Hands the events of the file to `write` as they are over. Outer errors are those of writing.
+    fn find(self, mut write: impl FnMut(&Event) -> io::Result<()>) -> io::Result<clipwise::Result<()>> {
+        let Self { file, mut windows, mut detector, rate } = self;
+        let length = windows.source().declared_length();
+        let mut progress = Progress::new(file, length.map(|n| n as f64 / f64::from(rate)));
+        let mut failed = Ok(());
+        for result in windows.by_ref() {
+            match result.and_then(|window| Ok((window.end, detector.push(&window)?))) {
+                Ok((end, events)) => {
+                    if !events.is_empty() {
+                        progress.clear();
+                    }
+                    events.iter().try_for_each(&mut write)?;
+                    progress.show(end);
                 }
-                events.iter().try_for_each(&mut write)?;
-                progress.show(end);
+                Err(error) => failed = Err(error),
             }
-            Err(error) => failed = Err(error),
         }
+        progress.clear();
+        detector.finish().iter().try_for_each(&mut write)?;
+        for skipped in windows.source().skipped() {
+            let (file, detail) = (file.display(), &skipped.detail);
+            say(format_args!("note: {file}: damaged at {:.1} s and skipped: {detail}", skipped.seconds));
+        }
+        Ok(failed)
     }
-    progress.clear();
-    detector.finish().iter().try_for_each(&mut write)?;
-    for skipped in results.source().skipped() {
-        eprintln!("note: {}: damaged at {:.1} s and skipped: {}", file.display(), skipped.seconds, skipped.detail);
-    }
-    Ok(failed)
 }

@@ -1,8 +1,10 @@
 //! How far a long file is.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
+
+use crate::command_line::show;
 
 const WIDTH: usize = 24;
 
@@ -40,14 +42,13 @@ impl Progress {
             }
             None => format!("{}  {speed:.1} x real time", clock(position)),
         };
-        eprint!("\r\x1b[K\x1b[?7l{}  {line}\x1b[?7h", self.name); // cut at the edge of the terminal
-        let _ = io::stderr().flush();
+        show(format_args!("\r\x1b[K\x1b[?7l{}  {line}\x1b[?7h", self.name)); // cut at the edge of the terminal
     }
 
     /// Takes the line away, before other text.
     pub fn clear(&mut self) {
         if self.on && self.shown.take().is_some() {
-            eprint!("\r\x1b[K");
+            show(format_args!("\r\x1b[K"));
         }
     }
 }

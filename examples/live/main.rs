@@ -11,7 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, ValueEnum};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
 use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging};
-use command_line::{Failure, ModelArgs, after_help};
+use command_line::{Failure, ModelArgs, after_help, say};
 
 /// Tags live audio from standard input, or from a microphone, and prints the tags as they change.
 ///
@@ -70,7 +70,11 @@ fn listen(args: &Args) -> Result<(), Failure> {
         return from_microphone(args, &tagger, &config);
     }
     let reader = match args.raw {
-        None => AudioReader::read(io::stdin())?,
+        None => {
+            // A program that writes to a pipe does not know the length.
+            let options = ReadOptions { accept_placeholder_length: true, ..ReadOptions::SKIP_DAMAGE };
+            AudioReader::read_with(io::stdin(), &options)?
+        }
         Some(raw) => {
             let sample_format = match raw {
                 Raw::S16le => SampleFormat::Int16,
@@ -121,13 +125,13 @@ struct Display<'t> {
 impl<'t> Display<'t> {
     fn new(args: &Args, stream: TaggerStream<&'t Tagger>) -> Self {
         let in_place = io::stdout().is_terminal();
-        eprintln!(
+        say(format_args!(
             "{} at {} Hz: a result every {} s, {:.2} s after its window at most, and what the model takes",
             stream.tagger().model().name(),
             stream.sample_rate(),
             args.hop,
             stream.lookahead(),
-        );
+        ));
         let (threshold, top_k) = (args.threshold, args.top_k);
         Self { stream, threshold, top_k, in_place, shown: Vec::new() }
     }
@@ -161,7 +165,7 @@ impl<'t> Display<'t> {
         if self.in_place {
             writeln!(io::stdout())?;
         }
-        eprintln!("{heard:.1} s heard; real-time factor {factor:.3}");
+        say(format_args!("{heard:.1} s heard; real-time factor {factor:.3}"));
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{FromSample, Sample, SampleFormat, SizedSample, Stream, SupportedStreamConfig};
 
-use super::command_line::Failure;
+use super::command_line::{Failure, say};
 
 /// Blocks that may wait for the model; more are lost.
 const MAX_WAITING: usize = 1024;
@@ -48,7 +48,7 @@ impl Microphone {
     pub fn next(&self) -> Result<Option<Vec<f32>>, Failure> {
         match self.lost.swap(0, Ordering::Relaxed) {
             0 => {}
-            n => eprintln!("note: the model is too slow: {n} blocks of the microphone were lost"),
+            n => say(format_args!("note: the model is too slow: {n} blocks of the microphone were lost")),
         }
         match self.blocks.recv() {
             Ok(Ok(block)) => Ok(Some(block)),
@@ -77,7 +77,7 @@ where
     };
     let failed = move |error: cpal::Error| match error.kind() {
         cpal::ErrorKind::Xrun | cpal::ErrorKind::RealtimeDenied | cpal::ErrorKind::DeviceChanged => {
-            eprintln!("note: {error}")
+            say(format_args!("note: {error}"))
         }
         _ => drop(errors.try_send(Err(error.to_string()))),
     };

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clipwise::frontend::{LogMel, LogMelConfig, LogScale};
 use clipwise::{Event, EventDetector, Tagger, Waveform, WindowConfig};
-use command_line::{Failure, ModelArgs, after_help};
+use command_line::{Failure, ModelArgs, after_help, say};
 use draw::{Class, Picture};
 use rules::Rules;
 
@@ -130,7 +130,7 @@ fn hear(args: &Args, tagger: &Tagger, waveform: &Waveform) -> Result<Vec<Class>,
     };
     let classes = order.iter().enumerate().filter_map(class).collect();
     if n_rows > MAX_ROWS {
-        eprintln!("note: {n_rows} classes have events: the {MAX_ROWS} that score highest are drawn");
+        say(format_args!("note: {n_rows} classes have events: the {MAX_ROWS} that score highest are drawn"));
     }
     Ok(classes)
 }

@@ -81,6 +81,7 @@ fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         None => (Done::default(), None),
     };
     let tagger = Arc::new(args.model.open()?);
+    args.clip.check(&tagger)?;
     collection::on_interrupt()?;
     let selection = Selection { top_k: args.top_k, threshold: args.threshold, full: args.full };
     let mut report = Report::new(args.format, selection, out);

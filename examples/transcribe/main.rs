@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
 use clipwise::{Waveform, WaveformBatch, device};
-use command_line::{Failure, about, for_each_file};
+use command_line::{Failure, about, for_each_file, say};
 use report::{Format, Report, Transcribed};
 use words::Spoken;
 
@@ -102,7 +102,7 @@ enum Reader {
 fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     let device = device::parse(&args.device)?;
     if args.device == "auto" && cfg!(feature = "cuda") {
-        eprintln!("note: {}", device.reason);
+        say(format_args!("note: {}", device.reason));
     }
     let model = CtcModel::open(&args.weights, &device)?;
     let vocabulary = model
@@ -119,7 +119,7 @@ fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
             Ok(transcribed) => report.write(file, &transcribed),
             Err(error) => {
                 good.store(false, Ordering::Relaxed);
-                eprintln!("error: {}", about(file, &error));
+                say(format_args!("error: {}", about(file, &error)));
                 Ok(())
             }
         },
