@@ -48,6 +48,13 @@ fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig
     Windows::new(tagger, blocks, config).unwrap().collect::<Result<_>>().unwrap()
 }
 
+/// Samples of a window whose start is a multiple of `align`.
+fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
+    let length = (config.length * f64::from(rate)).round() as usize;
+    let farthest = (config.hop * f64::from(rate) / align as f64 - 1e-9).ceil() as usize * align;
+    if config.hop <= config.length { length.max(farthest) } else { length }
+}
+
 #[test]
 fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
@@ -65,7 +72,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             let what = format!("{} {config:?}", tagger.model().name());
             let got = windows(&tagger, &samples, 1000, &config);
             let align = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
-            let length = (config.length * f64::from(rate)).round() as usize;
+            let length = samples_of(&config, rate, align);
             let mut covered = 0;
             for (k, window) in got.iter().enumerate() {
                 let start = (window.start * f64::from(rate)).round() as usize;
@@ -89,6 +96,43 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             if config.length == 1.0 {
                 assert_eq!(got.len(), 5, "{what}: starts at 0, 0.5, 1, 1.5, 2");
                 assert_eq!(got, windows(&tagger, &samples, samples.len(), &WindowConfig { batch: 100, ..config }));
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_that_touch_cover_the_recording() {
+    for tagger in [narrow(), leenet(), m5()] {
+        let rate = tagger.model().sample_rate();
+        let hop_length = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+        let step = tagger.model().frames().unwrap().step;
+        let sample = |seconds: f64| (seconds * f64::from(rate)).round() as usize;
+        for (length, hop) in [(0.995, 0.995), (0.4321, 0.4321), (2.5001, 2.4999), (3.0, 3.0), (1.234, 1.0)] {
+            for (framewise, align) in [(false, hop_length), (true, step)] {
+                let longest = tagger.model().frames().unwrap().first == 0 && hop * f64::from(rate) >= step as f64;
+                if framewise && !longest {
+                    continue; // refused
+                }
+                let config = WindowConfig { length, hop, framewise, ..WindowConfig::default() };
+                let n_samples = 3 * samples_of(&config, rate, align);
+                for n_samples in [n_samples - 1, n_samples, n_samples + step + 1] {
+                    let what = format!("{} {config:?} {n_samples}", tagger.model().name());
+                    let got = windows(&tagger, &signal(n_samples, rate, 3), 20_000, &config);
+                    let mut covered = 0;
+                    for window in &got {
+                        assert!(covered < n_samples && sample(window.start) <= covered, "{what}");
+                        covered = sample(window.end);
+                    }
+                    assert_eq!(covered, n_samples, "{what}");
+                    let mut heard = 0.0;
+                    for frames in got.iter().filter_map(|window| window.frames.as_ref()) {
+                        assert_eq!(frames.start, heard, "{what}");
+                        heard = frames.end;
+                    }
+                    let missing = n_samples as f64 / f64::from(rate) - heard;
+                    assert!(!framewise || (0.0..2.0 * step as f64 / f64::from(rate)).contains(&missing), "{what}");
+                }
             }
         }
     }
@@ -339,6 +383,7 @@ fn windows_that_cannot_be_are_refused() {
     for (field, config) in [
         ("length", WindowConfig { length: 0.0, ..default() }),
         ("length", WindowConfig { length: f64::NAN, ..default() }),
+        ("length", WindowConfig { length: 1e-9, ..default() }), // no sample
         ("length", WindowConfig { length: 1e9, ..default() }),
         ("hop", WindowConfig { hop: -1.0, ..default() }),
         ("hop", WindowConfig { hop: 0.004, ..default() }), // less than a frame

@@ -23,6 +23,9 @@ const MAX_BATCH: usize = 4096;
 #[serde(default, deny_unknown_fields)]
 pub struct WindowConfig {
     /// Length of a window. Default: 10.
+    ///
+    /// Where `hop` is at most `length`, windows leave no hole: they are as long as the longest way from start to start, if `length`
+    /// is less than that, as starts are rounded.
     pub length: f64,
     /// From the start of a window to that of the next. Default: 5.
     ///
@@ -77,12 +80,23 @@ impl Schedule {
                 return Err(Error::config("hop", hop, format!("at most the length, {length} s, if frames are wanted")));
             }
         }
-        let schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
-        if schedule.length == 0 || schedule.hop < 1.0 - 1e-9 {
+        let mut schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
+        if schedule.length == 0 {
+            return Err(Error::config("length", length, "at least one sample"));
+        }
+        if schedule.hop < 1.0 - 1e-9 {
             let reason = format!("windows start at multiples of {} s: at least that", align as f64 / rate);
             return Err(Error::config("hop", hop, reason));
         }
+        if hop <= length {
+            schedule.length = schedule.length.max(schedule.farthest() * align);
+        }
         Ok(schedule)
+    }
+
+    /// The longest way from start to start, in multiples of `align`.
+    fn farthest(&self) -> usize {
+        (self.hop - 1e-9).ceil() as usize
     }
 
     /// First sample of a window. Later windows start later.
