@@ -10,8 +10,8 @@ use clipwise::frontend::LogMelConfig;
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::windows::Aggregator;
 use clipwise::{
-    Aggregation, Error, LabelSet, Result, Tagger, TaggerStream, TaggingModel, TaggingOutput, Waveform, WaveformBatch,
-    WindowConfig, WindowTagging, Windows, ndarray,
+    Aggregation, Error, EventConfig, EventDetector, LabelSet, Result, Tagger, TaggerStream, TaggingModel,
+    TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
 };
 use common::{cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
 
@@ -110,11 +110,10 @@ fn windows_that_touch_cover_the_recording() {
         let sample = |seconds: f64| (seconds * f64::from(rate)).round() as usize;
         for (length, hop) in [(0.995, 0.995), (0.4321, 0.4321), (2.5001, 2.4999), (3.0, 3.0), (1.234, 1.0)] {
             for (framewise, align) in [(false, hop_length), (true, step)] {
-                let longest = tagger.model().frames().unwrap().first == 0 && hop * f64::from(rate) >= step as f64;
-                if framewise && !longest {
-                    continue; // refused
-                }
                 let config = WindowConfig { length, hop, framewise, ..WindowConfig::default() };
+                if framewise && TaggerStream::new(&tagger, rate, &config).is_err() {
+                    continue; // a hop of less than a frame, or too long for M5
+                }
                 let n_samples = 3 * samples_of(&config, rate, align);
                 for n_samples in [n_samples - 1, n_samples, n_samples + step + 1] {
                     let what = format!("{} {config:?} {n_samples}", tagger.model().name());
@@ -213,9 +212,19 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
         let grid = tagger.model().frames().unwrap();
         let step = grid.step as f64 / rate;
         let samples = signal(n_samples, tagger.model().sample_rate(), 9);
-        for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step)] {
+        for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step), (40.0 * step, 36.0 * step)] {
             let (length, hop) = if grid.step == 80 { (5.0 * length, 5.0 * hop) } else { (length / 4.0, hop / 4.0) };
             let config = WindowConfig { length, hop, framewise: true, ..WindowConfig::default() };
+            if grid.first > 0 && hop == length {
+                // 10 frames of time: 9 of the model's.
+                match TaggerStream::new(&tagger, rate as u32, &config).unwrap_err() {
+                    Error::Config { field: "hop", reason, .. } => {
+                        assert!(reason.contains("at most 4.608 s"), "{reason}")
+                    }
+                    other => panic!("{other}"),
+                }
+                continue;
+            }
             let got = windows(&tagger, &samples, 999, &config);
             let n_samples_of =
                 |window: &WindowTagging| ((window.start * rate).round() as usize, (window.end * rate).round() as usize);
@@ -230,11 +239,7 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
                 let first = ((frames.start * rate).round() as usize - grid.first - start) / grid.step;
                 let own = whole.get(0).unwrap().narrow(0, first, frames.scores.nrows()).unwrap();
                 assert_eq!(values(&own), frames.scores.iter().copied().collect::<Vec<_>>(), "{what}");
-                if k == 0 || hop < length {
-                    assert!(frames.start == next || k == 0, "{what}: {} follows {next}", frames.start);
-                } else {
-                    assert!(frames.start >= next, "{what}");
-                }
+                assert!(frames.start == next || k == 0, "{what}: {} follows {next}", frames.start);
                 next = frames.end;
                 let middle = 0.5 * (window.end + got.get(k + 1).map_or(f64::NAN, |next| next.start));
                 if k + 1 < got.len() && grid.first == 0 {
@@ -249,6 +254,26 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
             assert!(got.len() >= 2 && next <= end && next > end - 2.0 * step - grid.first as f64 / rate);
         }
     }
+}
+
+#[test]
+fn a_recording_may_end_before_its_first_frame() {
+    let tagger = m5();
+    let first = tagger.model().frames().unwrap().first;
+    let config = WindowConfig { framewise: true, ..WindowConfig::default() };
+    for (n_samples, n_frames) in [(1, 0), (50, 0), (first, 0), (first + 1, 1), (6_848, 1), (10_943, 1), (10_944, 2)] {
+        let got = windows(&tagger, &signal(n_samples, 8_000, 1), 4_096, &config);
+        let frames = got[0].frames.as_ref().unwrap();
+        let end = n_samples as f64 / 8_000.0;
+        assert!(got.len() == 1 && frames.start <= frames.end && frames.end <= end, "{n_samples}: {frames:?}");
+        assert_eq!(frames.scores.nrows(), n_frames, "{n_samples}");
+        let events = EventConfig { threshold_on: 0.0, threshold_off: 0.0, ..EventConfig::default() };
+        let mut detector = EventDetector::new(&events, tagger.labels()).unwrap();
+        detector.push(&got[0]).unwrap();
+        assert_eq!(detector.finish().len(), if n_frames == 0 { 0 } else { 7 }, "{n_samples}");
+    }
+    let short = WindowConfig { length: 0.8, hop: 0.6, ..config };
+    assert!(matches!(TaggerStream::new(&tagger, 8_000, &short), Err(Error::Config { field: "length", .. })));
 }
 
 /// A model that only tells which samples it was given: `[n, first sample, last sample]`.

@@ -148,9 +148,10 @@ impl Runner {
         let n_frames = frames.dim(1).context("the shape of the frames")? as u64;
         let first = window.range.start / step; // in the recording
         // What was padded or rounded up beyond the end of the recording is left out.
-        let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step).max(1);
+        let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step);
         let end = first + n_frames.min(inside);
-        let middle = |next: u64| (next / step + end).div_ceil(2).min(end);
+        // Of two frames in the middle, or of one, the next window has the later: it may reach farther.
+        let middle = |next: u64| ((next / step + end) / 2).min(end);
         let to = window.next.map_or(end, middle);
         let from = self.frames_end.clamp(first, to);
         self.frames_end = to;
@@ -159,10 +160,14 @@ impl Runner {
         let shape = ((to - from) as usize, frames.dim(2).context("the shape of the frames")?);
         let scores = Array2::from_shape_vec(shape, scores);
         let time = |frame: u64| (frame * step + grid.first as u64) as f64 / rate;
+        let end = match window.next {
+            Some(next) => time(to.max(next / step)), // where the next window's frames begin, should there be too few
+            None => time(to).min(window.range.end as f64 / rate),
+        };
         Ok(Frames {
-            start: time(from),
+            start: time(from).min(end),
             step: grid.step as f64 / rate,
-            end: if window.next.is_none() { time(to).min(window.range.end as f64 / rate) } else { time(to) },
+            end,
             scores: scores.map_err(|error| Error::config("frames", format!("{shape:?}"), error.to_string()))?,
         })
     }
