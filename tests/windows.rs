@@ -363,6 +363,32 @@ fn a_recording_of_ten_hours_takes_the_memory_of_minutes() {
     }
 }
 
+#[test]
+fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
+    if !alone("windows_that_wait_take_no_more_memory_where_the_hop_is_small") {
+        return;
+    }
+    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    // 2,001 windows of 40 kB.
+    let config = WindowConfig { length: 10.0, hop: 0.001, ..WindowConfig::default() };
+    let samples = signal(12_000, 1_000, 6);
+    let before = most_resident();
+    let wanted = windows(&tagger, &samples, samples.len(), &config);
+    assert_eq!(wanted.len(), 2_001);
+    let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
+    for size in [12_000, 5_999] {
+        let mut got = Vec::new();
+        for block in samples.chunks(size) {
+            got.extend(stream.push(block).unwrap());
+        }
+        got.extend(stream.finish().unwrap());
+        assert_eq!(got, wanted, "blocks of {size}");
+    }
+    if let (Some(before), Some(after)) = (before, most_resident()) {
+        assert!(after < before + (24 << 20), "{before} bytes before, {after} at most");
+    }
+}
+
 /// Runs a test in a process of its own, so that no other test's memory is measured with its own. True in that process.
 fn alone(test: &str) -> bool {
     if std::env::var_os("CLIPWISE_TEST_ALONE").is_some() {
@@ -378,6 +404,13 @@ fn alone(test: &str) -> bool {
 fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4096)
+}
+
+/// The most that it ever had.
+fn most_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 #[test]
