@@ -21,10 +21,11 @@
 //!
 //! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
 //! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.
+//! Only with a hop longer than a window are there samples in no window, between windows and perhaps at the end.
 //!
 //! **Frames.** With [`framewise`](WindowConfig::framewise) every frame of the recording comes once, from the window in which it is
-//! farthest from an end: a window has those of its own in [`WindowTagging::frames`]. Windows that overlap by half or more leave
-//! no frame near an end, but for those of the recording.
+//! farthest from an end: a window has those of its own in [`WindowTagging::frames`], which begin where those of the window before
+//! end. Windows that overlap by half or more leave no frame near an end, but for those of the recording.
 //!
 //! Memory does not grow with the recording.
 

@@ -289,6 +289,12 @@ fn events_in_every_format() {
         assert_eq!(&serde_json::from_str::<Event>(line).unwrap(), event);
         assert_eq!(serde_json::from_str::<serde_json::Value>(line).unwrap()["file"], "a.wav");
     }
+    let short = [event(0.0, 0.0004, "a", None, &[]), event(0.0005, 0.0006, "b", None, &[])];
+    assert_eq!(
+        text(EventFormat::WebVtt, &short, None),
+        "WEBVTT\n\n00:00:00.000 --> 00:00:00.001\na (0.75)\n\n00:00:00.001 --> 00:00:00.002\nb (0.75)\n",
+        "captions end after they begin"
+    );
     let table = text(EventFormat::Table, &events[..1], Some("a.wav"));
     assert!(table.lines().nth(1).unwrap().ends_with("3662.25  0.750  Rain, heavy (Weather, Water)  a.wav"), "{table}");
     let empty = |format| text(format, &[], None);

@@ -10,8 +10,8 @@ use clipwise::frontend::LogMelConfig;
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::windows::Aggregator;
 use clipwise::{
-    Aggregation, Error, LabelSet, Result, Tagger, TaggerStream, TaggingModel, TaggingOutput, Waveform, WaveformBatch,
-    WindowConfig, WindowTagging, Windows, ndarray,
+    Aggregation, Error, EventConfig, EventDetector, LabelSet, Result, Tagger, TaggerStream, TaggingModel,
+    TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
 };
 use common::{cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
 
@@ -48,6 +48,13 @@ fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig
     Windows::new(tagger, blocks, config).unwrap().collect::<Result<_>>().unwrap()
 }
 
+/// Samples of a window whose start is a multiple of `align`.
+fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
+    let length = (config.length * f64::from(rate)).round() as usize;
+    let farthest = (config.hop * f64::from(rate) / align as f64 - 1e-9).ceil() as usize * align;
+    if config.hop <= config.length { length.max(farthest) } else { length }
+}
+
 #[test]
 fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
@@ -65,7 +72,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             let what = format!("{} {config:?}", tagger.model().name());
             let got = windows(&tagger, &samples, 1000, &config);
             let align = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
-            let length = (config.length * f64::from(rate)).round() as usize;
+            let length = samples_of(&config, rate, align);
             let mut covered = 0;
             for (k, window) in got.iter().enumerate() {
                 let start = (window.start * f64::from(rate)).round() as usize;
@@ -89,6 +96,42 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             if config.length == 1.0 {
                 assert_eq!(got.len(), 5, "{what}: starts at 0, 0.5, 1, 1.5, 2");
                 assert_eq!(got, windows(&tagger, &samples, samples.len(), &WindowConfig { batch: 100, ..config }));
+            }
+        }
+    }
+}
+
+#[test]
+fn windows_that_touch_cover_the_recording() {
+    for tagger in [narrow(), leenet(), m5()] {
+        let rate = tagger.model().sample_rate();
+        let hop_length = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+        let step = tagger.model().frames().unwrap().step;
+        let sample = |seconds: f64| (seconds * f64::from(rate)).round() as usize;
+        for (length, hop) in [(0.995, 0.995), (0.4321, 0.4321), (2.5001, 2.4999), (3.0, 3.0), (1.234, 1.0)] {
+            for (framewise, align) in [(false, hop_length), (true, step)] {
+                let config = WindowConfig { length, hop, framewise, ..WindowConfig::default() };
+                if framewise && TaggerStream::new(&tagger, rate, &config).is_err() {
+                    continue; // a hop of less than a frame, or too long for M5
+                }
+                let n_samples = 3 * samples_of(&config, rate, align);
+                for n_samples in [n_samples - 1, n_samples, n_samples + step + 1] {
+                    let what = format!("{} {config:?} {n_samples}", tagger.model().name());
+                    let got = windows(&tagger, &signal(n_samples, rate, 3), 20_000, &config);
+                    let mut covered = 0;
+                    for window in &got {
+                        assert!(covered < n_samples && sample(window.start) <= covered, "{what}");
+                        covered = sample(window.end);
+                    }
+                    assert_eq!(covered, n_samples, "{what}");
+                    let mut heard = 0.0;
+                    for frames in got.iter().filter_map(|window| window.frames.as_ref()) {
+                        assert_eq!(frames.start, heard, "{what}");
+                        heard = frames.end;
+                    }
+                    let missing = n_samples as f64 / f64::from(rate) - heard;
+                    assert!(!framewise || (0.0..2.0 * step as f64 / f64::from(rate)).contains(&missing), "{what}");
+                }
             }
         }
     }
@@ -169,9 +212,19 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
         let grid = tagger.model().frames().unwrap();
         let step = grid.step as f64 / rate;
         let samples = signal(n_samples, tagger.model().sample_rate(), 9);
-        for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step)] {
+        for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step), (40.0 * step, 36.0 * step)] {
             let (length, hop) = if grid.step == 80 { (5.0 * length, 5.0 * hop) } else { (length / 4.0, hop / 4.0) };
             let config = WindowConfig { length, hop, framewise: true, ..WindowConfig::default() };
+            if grid.first > 0 && hop == length {
+                // 10 frames of time: 9 of the model's.
+                match TaggerStream::new(&tagger, rate as u32, &config).unwrap_err() {
+                    Error::Config { field: "hop", reason, .. } => {
+                        assert!(reason.contains("at most 4.608 s"), "{reason}")
+                    }
+                    other => panic!("{other}"),
+                }
+                continue;
+            }
             let got = windows(&tagger, &samples, 999, &config);
             let n_samples_of =
                 |window: &WindowTagging| ((window.start * rate).round() as usize, (window.end * rate).round() as usize);
@@ -186,11 +239,7 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
                 let first = ((frames.start * rate).round() as usize - grid.first - start) / grid.step;
                 let own = whole.get(0).unwrap().narrow(0, first, frames.scores.nrows()).unwrap();
                 assert_eq!(values(&own), frames.scores.iter().copied().collect::<Vec<_>>(), "{what}");
-                if k == 0 || hop < length {
-                    assert!(frames.start == next || k == 0, "{what}: {} follows {next}", frames.start);
-                } else {
-                    assert!(frames.start >= next, "{what}");
-                }
+                assert!(frames.start == next || k == 0, "{what}: {} follows {next}", frames.start);
                 next = frames.end;
                 let middle = 0.5 * (window.end + got.get(k + 1).map_or(f64::NAN, |next| next.start));
                 if k + 1 < got.len() && grid.first == 0 {
@@ -205,6 +254,26 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
             assert!(got.len() >= 2 && next <= end && next > end - 2.0 * step - grid.first as f64 / rate);
         }
     }
+}
+
+#[test]
+fn a_recording_may_end_before_its_first_frame() {
+    let tagger = m5();
+    let first = tagger.model().frames().unwrap().first;
+    let config = WindowConfig { framewise: true, ..WindowConfig::default() };
+    for (n_samples, n_frames) in [(1, 0), (50, 0), (first, 0), (first + 1, 1), (6_848, 1), (10_943, 1), (10_944, 2)] {
+        let got = windows(&tagger, &signal(n_samples, 8_000, 1), 4_096, &config);
+        let frames = got[0].frames.as_ref().unwrap();
+        let end = n_samples as f64 / 8_000.0;
+        assert!(got.len() == 1 && frames.start <= frames.end && frames.end <= end, "{n_samples}: {frames:?}");
+        assert_eq!(frames.scores.nrows(), n_frames, "{n_samples}");
+        let events = EventConfig { threshold_on: 0.0, threshold_off: 0.0, ..EventConfig::default() };
+        let mut detector = EventDetector::new(&events, tagger.labels()).unwrap();
+        detector.push(&got[0]).unwrap();
+        assert_eq!(detector.finish().len(), if n_frames == 0 { 0 } else { 7 }, "{n_samples}");
+    }
+    let short = WindowConfig { length: 0.8, hop: 0.6, ..config };
+    assert!(matches!(TaggerStream::new(&tagger, 8_000, &short), Err(Error::Config { field: "length", .. })));
 }
 
 /// A model that only tells which samples it was given: `[n, first sample, last sample]`.
@@ -294,6 +363,32 @@ fn a_recording_of_ten_hours_takes_the_memory_of_minutes() {
     }
 }
 
+#[test]
+fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
+    if !alone("windows_that_wait_take_no_more_memory_where_the_hop_is_small") {
+        return;
+    }
+    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    // 2,001 windows of 40 kB.
+    let config = WindowConfig { length: 10.0, hop: 0.001, ..WindowConfig::default() };
+    let samples = signal(12_000, 1_000, 6);
+    let before = most_resident();
+    let wanted = windows(&tagger, &samples, samples.len(), &config);
+    assert_eq!(wanted.len(), 2_001);
+    let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
+    for size in [12_000, 5_999] {
+        let mut got = Vec::new();
+        for block in samples.chunks(size) {
+            got.extend(stream.push(block).unwrap());
+        }
+        got.extend(stream.finish().unwrap());
+        assert_eq!(got, wanted, "blocks of {size}");
+    }
+    if let (Some(before), Some(after)) = (before, most_resident()) {
+        assert!(after < before + (24 << 20), "{before} bytes before, {after} at most");
+    }
+}
+
 /// Runs a test in a process of its own, so that no other test's memory is measured with its own. True in that process.
 fn alone(test: &str) -> bool {
     if std::env::var_os("CLIPWISE_TEST_ALONE").is_some() {
@@ -309,6 +404,13 @@ fn alone(test: &str) -> bool {
 fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4096)
+}
+
+/// The most that it ever had.
+fn most_resident() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
 }
 
 #[test]
@@ -339,6 +441,7 @@ fn windows_that_cannot_be_are_refused() {
     for (field, config) in [
         ("length", WindowConfig { length: 0.0, ..default() }),
         ("length", WindowConfig { length: f64::NAN, ..default() }),
+        ("length", WindowConfig { length: 1e-9, ..default() }), // no sample
         ("length", WindowConfig { length: 1e9, ..default() }),
         ("hop", WindowConfig { hop: -1.0, ..default() }),
         ("hop", WindowConfig { hop: 0.004, ..default() }), // less than a frame

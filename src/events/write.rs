@@ -99,7 +99,9 @@ impl<W: Write> EventWriter<W> {
         self.begin()?;
         self.held.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
         for event in &self.held {
-            let (onset, offset) = (clock(event.onset), clock(event.offset));
+            // A caption must end after it begins.
+            let onset = milliseconds(event.onset);
+            let (onset, offset) = (clock(onset), clock(milliseconds(event.offset).max(onset + 1)));
             let text = in_one_line(&event.label).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             write!(self.to, "\n{onset} --> {offset}\n{text} ({:.2})\n", event.peak)?;
         }
@@ -143,9 +145,13 @@ fn in_one_line(label: &str) -> String {
     label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
+fn milliseconds(seconds: f64) -> u64 {
+    // So many that one more is no overflow.
+    (seconds.max(0.0) * 1000.0).round().min(1e18) as u64
+}
+
 /// `hh:mm:ss.mmm`.
-fn clock(seconds: f64) -> String {
-    let milliseconds = (seconds.max(0.0) * 1000.0).round() as u64;
+fn clock(milliseconds: u64) -> String {
     let (rest, ms) = (milliseconds / 1000, milliseconds % 1000);
     format!("{:02}:{:02}:{:02}.{ms:03}", rest / 3600, rest / 60 % 60, rest % 60)
 }

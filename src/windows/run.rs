@@ -24,8 +24,10 @@ pub(crate) struct Runner {
     config: WindowConfig,
     schedule: Schedule,
     engine: Engine,
-    /// Complete, and not yet seen by the model.
+    /// Complete, and not yet seen by the model: no more than it sees at once. The engine has others only if these are so many.
     waiting: VecDeque<Window>,
+    /// No more samples come.
+    ended: bool,
     /// Frames of the recording before this one were given out.
     frames_end: u64,
 }
@@ -34,7 +36,7 @@ impl Runner {
     pub fn new(tagger: &Tagger, config: &WindowConfig) -> Result<Self> {
         let schedule = Schedule::new(config, tagger.model())?;
         let engine = Engine::new(schedule.clone(), config.pad_last, config.framewise);
-        Ok(Self { config: config.clone(), schedule, engine, waiting: VecDeque::new(), frames_end: 0 })
+        Ok(Self { config: config.clone(), schedule, engine, waiting: VecDeque::new(), ended: false, frames_end: 0 })
     }
 
     pub fn config(&self) -> &WindowConfig {
@@ -50,24 +52,35 @@ impl Runner {
     pub fn reset(&mut self) {
         self.engine = Engine::new(self.schedule.clone(), self.config.pad_last, self.config.framewise);
         self.waiting.clear();
-        self.frames_end = 0;
+        (self.ended, self.frames_end) = (false, 0);
     }
 
-    /// Takes some of the samples, at the model's rate, and tells how many. Not to be called again before
-    /// [`tag`](Self::tag) has nothing more to say.
+    /// Takes some of the samples, at the model's rate, and tells how many: none while it [is full](Self::is_full).
     pub fn push(&mut self, tagger: &Tagger, samples: &[f32]) -> Result<usize> {
+        if self.is_full() {
+            return Ok(0);
+        }
         let taken = samples.len().min(CHUNK);
         self.engine.push(&samples[..taken])?;
-        while let Some(window) = self.engine.take(front_end(tagger, self.schedule.length)) {
-            self.waiting.push_back(window);
-        }
+        self.fill(tagger);
         Ok(taken)
     }
 
     /// No more samples come.
     pub fn finish(&mut self, tagger: &Tagger) {
-        while let Some(window) = self.engine.take_last(front_end(tagger, self.schedule.length)) {
-            self.waiting.push_back(window);
+        self.ended = true;
+        self.fill(tagger);
+    }
+
+    /// Cuts windows, as many as the model sees at once: each is a copy of its samples.
+    fn fill(&mut self, tagger: &Tagger) {
+        let log_mel = front_end(tagger, self.schedule.length);
+        while !self.is_full() {
+            let window = if self.ended { self.engine.take_last(log_mel) } else { self.engine.take(log_mel) };
+            match window {
+                Some(window) => self.waiting.push_back(window),
+                None => break,
+            }
         }
     }
 
@@ -81,8 +94,15 @@ impl Runner {
         self.waiting.len() >= self.batch()
     }
 
-    /// Tags windows that wait, as many as the model sees at once; none if none wait. After an error these windows are gone.
+    /// Tags windows that are complete, as many as the model sees at once; none if there are none. After an error these windows
+    /// are gone.
     pub fn tag(&mut self, tagger: &Tagger) -> Result<Vec<WindowTagging>> {
+        let results = self.tag_waiting(tagger);
+        self.fill(tagger);
+        results
+    }
+
+    fn tag_waiting(&mut self, tagger: &Tagger) -> Result<Vec<WindowTagging>> {
         // Windows of one kind and length, in their order.
         let kind = |window: &Window| match &window.content {
             Content::Samples(samples) => (false, samples.len()),
@@ -148,9 +168,10 @@ impl Runner {
         let n_frames = frames.dim(1).context("the shape of the frames")? as u64;
         let first = window.range.start / step; // in the recording
         // What was padded or rounded up beyond the end of the recording is left out.
-        let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step).max(1);
+        let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step);
         let end = first + n_frames.min(inside);
-        let middle = |next: u64| (next / step + end).div_ceil(2).min(end);
+        // Of two frames in the middle, or of one, the next window has the later: it may reach farther.
+        let middle = |next: u64| ((next / step + end) / 2).min(end);
         let to = window.next.map_or(end, middle);
         let from = self.frames_end.clamp(first, to);
         self.frames_end = to;
@@ -159,10 +180,14 @@ impl Runner {
         let shape = ((to - from) as usize, frames.dim(2).context("the shape of the frames")?);
         let scores = Array2::from_shape_vec(shape, scores);
         let time = |frame: u64| (frame * step + grid.first as u64) as f64 / rate;
+        let end = match window.next {
+            Some(next) => time(to.max(next / step)), // where the next window's frames begin, should there be too few
+            None => time(to).min(window.range.end as f64 / rate),
+        };
         Ok(Frames {
-            start: time(from),
+            start: time(from).min(end),
             step: grid.step as f64 / rate,
-            end: if window.next.is_none() { time(to).min(window.range.end as f64 / rate) } else { time(to) },
+            end,
             scores: scores.map_err(|error| Error::config("frames", format!("{shape:?}"), error.to_string()))?,
         })
     }

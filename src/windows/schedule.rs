@@ -23,6 +23,9 @@ const MAX_BATCH: usize = 4096;
 #[serde(default, deny_unknown_fields)]
 pub struct WindowConfig {
     /// Length of a window. Default: 10.
+    ///
+    /// Where `hop` is at most `length`, windows leave no hole: they are as long as the longest way from start to start, if `length`
+    /// is less than that, as starts are rounded.
     pub length: f64,
     /// From the start of a window to that of the next. Default: 5.
     ///
@@ -37,6 +40,9 @@ pub struct WindowConfig {
     /// Default: 4. A stream does not wait for so many.
     pub batch: usize,
     /// Whether the model's output for frames is wanted too. Default: no.
+    ///
+    /// `hop` is then at most `length`, and less for a model without frames near the ends of a clip, such as M5: frames of
+    /// windows that follow each other must touch.
     pub framewise: bool,
 }
 
@@ -77,12 +83,46 @@ impl Schedule {
                 return Err(Error::config("hop", hop, format!("at most the length, {length} s, if frames are wanted")));
             }
         }
-        let schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
-        if schedule.length == 0 || schedule.hop < 1.0 - 1e-9 {
+        let mut schedule = Self { length: (length * rate).round() as usize, hop: hop * rate / align as f64, align };
+        if schedule.length == 0 {
+            return Err(Error::config("length", length, "at least one sample"));
+        }
+        if schedule.hop < 1.0 - 1e-9 {
             let reason = format!("windows start at multiples of {} s: at least that", align as f64 / rate);
             return Err(Error::config("hop", hop, reason));
         }
+        if framewise {
+            schedule.check_frames(config, model)?;
+        }
+        if hop <= length {
+            schedule.length = schedule.length.max(schedule.farthest() * align);
+        }
         Ok(schedule)
+    }
+
+    /// Whether the frames of a window reach to those of the next, for a model that has none near the ends of a clip.
+    fn check_frames(&self, config: &WindowConfig, model: &dyn TaggingModel) -> Result<()> {
+        let Some(grid) = model.frames().filter(|grid| grid.first > 0) else { return Ok(()) };
+        let rate = f64::from(model.sample_rate());
+        // What the first frame sees, and as much as it lies from both ends.
+        let seen = model.min_samples().max(grid.first.saturating_mul(2).saturating_add(grid.step));
+        let Some(rest) = self.length.checked_sub(seen) else {
+            let reason = format!("at least {} s if frames of {} are wanted", seen as f64 / rate, model.name());
+            return Err(Error::config("length", config.length, reason));
+        };
+        let longest = rest / grid.step + 1;
+        if self.farthest() > longest {
+            let seconds = (longest * grid.step) as f64 / rate;
+            let reason =
+                format!("at most {seconds} s: the frames of {} are no nearer to a window's ends", model.name());
+            return Err(Error::config("hop", config.hop, reason));
+        }
+        Ok(())
+    }
+
+    /// The longest way from start to start, in multiples of `align`.
+    fn farthest(&self) -> usize {
+        (self.hop - 1e-9).ceil() as usize
     }
 
     /// First sample of a window. Later windows start later.
