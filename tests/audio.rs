@@ -1,5 +1,7 @@
 //! WAV files, waveforms, batches and resampling. WAV bytes are made by hand here, not by the writer under test.
 
+mod common;
+
 use std::f64::consts::PI;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -7,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use clipwise::audio::{AudioReason, Channels, ReadOptions, SampleFormat, Waveform, WaveformBatch, resample};
 use clipwise::{Error, Result};
+use common::Random;
 
 /// A fmt chunk's contents.
 fn fmt(tag: u16, channels: u16, rate: u32, bits: u16) -> Vec<u8> {
@@ -459,18 +462,6 @@ fn a_failing_reader_is_not_a_short_file() {
         }
     }
     assert!(Waveform::read(Failing(&file)).is_ok());
-}
-
-/// xorshift64*: the tests' own source of numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
-    }
 }
 
 #[test]

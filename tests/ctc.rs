@@ -11,21 +11,18 @@ use clipwise::ctc::vocabulary::{self, TokenRef};
 use clipwise::ctc::*;
 use clipwise::ndarray::{Array2, Array3, ArrayView2, Axis, array, s};
 use clipwise::{Error, metrics};
+use common::golden_path;
 use safetensors::SafeTensors;
 use serde_json::Value;
 
 const FRAME: f64 = 0.02;
 
-fn path(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
-}
-
 fn json(name: &str) -> Value {
-    serde_json::from_slice(&std::fs::read(path(name)).unwrap()).unwrap()
+    serde_json::from_slice(&std::fs::read(golden_path(name)).unwrap()).unwrap()
 }
 
 fn golden(file: &str, name: &str) -> Array2<f32> {
-    let bytes = std::fs::read(path(file)).unwrap();
+    let bytes = std::fs::read(golden_path(file)).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let view = file.tensor(name).unwrap();
     let values = view.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
@@ -74,7 +71,7 @@ fn a_search_that_drops_nothing_gives_the_sum_over_all_paths() {
         let mut search = BeamSearch::new(&vocabulary, everything(1 << 20)).unwrap();
         let settings = &case["language_model"];
         if !settings.is_null() {
-            let model = LanguageModel::open(path(settings["model"].as_str().unwrap())).unwrap();
+            let model = LanguageModel::open(golden_path(settings["model"].as_str().unwrap())).unwrap();
             let config: LanguageModelConfig = serde_json::from_value(settings.clone()).unwrap();
             search = search.with_language_model(&model, config).unwrap();
         }
@@ -98,7 +95,7 @@ fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
     let tokens = texts(&data["labels"]);
     let vocabulary = vocabulary(tokens, 0);
     assert!(vocabulary.word_delimiter() == Some(3) && !vocabulary.is_spaced());
-    let model = LanguageModel::open(path("ctc_words.arpa")).unwrap();
+    let model = LanguageModel::open(golden_path("ctc_words.arpa")).unwrap();
     let config = LanguageModelConfig {
         weight: data["alpha"].as_f64().unwrap(),
         bonus: data["beta"].as_f64().unwrap(),
@@ -120,8 +117,9 @@ fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
 
 #[test]
 fn language_models_give_the_scores_of_kenlm() {
-    let models: HashMap<&str, LanguageModel> =
-        ["ctc_words.arpa", "ctc_tokens.arpa"].map(|name| (name, LanguageModel::open(path(name)).unwrap())).into();
+    let models: HashMap<&str, LanguageModel> = ["ctc_words.arpa", "ctc_tokens.arpa"]
+        .map(|name| (name, LanguageModel::open(golden_path(name)).unwrap()))
+        .into();
     assert_eq!((models["ctc_words.arpa"].order(), models["ctc_tokens.arpa"].order()), (3, 4));
     for case in json("ctc.json")["language_model"].as_array().unwrap() {
         let (model, units) = (&models[case["model"].as_str().unwrap()], texts(&case["units"]));
@@ -217,7 +215,7 @@ fn frames_in_pieces_give_what_the_whole_gives() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|", "c"]).unwrap();
     let log_probs = noise(1500, 5, 9.0, 11);
     let config = beam::Config { width: 12, n_best: 5, ..Default::default() };
-    let model = LanguageModel::open(path("ctc_words.arpa")).unwrap();
+    let model = LanguageModel::open(golden_path("ctc_words.arpa")).unwrap();
     let search = BeamSearch::new(&vocabulary, config).unwrap();
     let search = search.with_language_model(&model, LanguageModelConfig::default()).unwrap();
     let search = search.with_hot_words(&[("ab", 2.0), ("ba ab", 1.0)]).unwrap();
@@ -414,7 +412,7 @@ fn hostile_frames_are_typed_errors() {
     ] {
         assert!(matches!(BeamSearch::new(&vocabulary, config), Err(Error::Config { .. })));
     }
-    let model = LanguageModel::open(path("ctc_tokens.arpa")).unwrap();
+    let model = LanguageModel::open(golden_path("ctc_tokens.arpa")).unwrap();
     for config in [
         LanguageModelConfig { unit: Some(Unit::Words), ..Default::default() },
         LanguageModelConfig { weight: f64::NAN, ..Default::default() },

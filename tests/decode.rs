@@ -1,11 +1,14 @@
 //! Ogg, FLAC, MP3 and MPEG-4 files: against libsndfile and ffmpeg, and against damage.
 #![cfg(feature = "symphonia")]
 
+mod common;
+
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use clipwise::audio::{AudioReader, AudioReason, Channels, ReadOptions, Waveform};
 use clipwise::{Error, Result};
+use common::Random;
 
 fn golden(name: &str) -> PathBuf {
     [env!("CARGO_MANIFEST_DIR"), "tests/golden", name].iter().collect()
@@ -429,18 +432,6 @@ fn silence(n_frames: u64) -> Vec<u8> {
         file.extend(frame);
     }
     file
-}
-
-/// xorshift64*: the tests' own source of numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
-    }
 }
 
 /// Writes the right checksums into the pages of an Ogg file, so that damage gets past them.

@@ -1,27 +1,14 @@
 //! Audio block by block: the resampler, the reader.
 
+mod common;
+
 use std::io::{self, Read};
 
 use clipwise::audio::{
     AudioReader, AudioReason, Channels, RawFormat, ReadOptions, Resampler, SampleFormat, Waveform, resample,
 };
 use clipwise::{Error, Result};
-
-/// xorshift64*: the tests' own source of numbers.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
-    }
-
-    fn samples(&mut self, n: usize) -> Vec<f32> {
-        (0..n).map(|_| self.below(1 << 16) as f32 / 32_768.0 - 1.0).collect()
-    }
-}
+use common::Random;
 
 fn bits(samples: &[f32]) -> Vec<u32> {
     samples.iter().map(|x| x.to_bits()).collect()

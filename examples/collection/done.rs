@@ -8,7 +8,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::files::Item;
+use super::files::{Item, Items};
 use crate::command_line::{Failure, say};
 
 /// The longest line that is read, in bytes.
@@ -17,7 +17,6 @@ const MAX_LINE: u64 = 1 << 26;
 const BEGINNING: &[u8] = b"{\"file\":\"";
 
 /// Names of files that are done: 16 bytes each, however long the names.
-#[derive(Default)]
 pub struct Done(HashSet<[u64; 2]>);
 
 #[derive(Deserialize)]
@@ -36,7 +35,7 @@ impl Done {
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
             return Err(about(&"another program is writing it"));
         }
-        let mut done = Self::default();
+        let mut done = Self(HashSet::new());
         let mut lines = BufReader::new(&file);
         let (mut line, mut n, mut end) = (Vec::new(), 0, 0);
         while lines.by_ref().take(MAX_LINE).read_until(b'\n', &mut line).map_err(|error| about(&error))? > 0 {
@@ -62,6 +61,14 @@ impl Done {
             say(format_args!("note: {}: {} files are done already", path.display(), done.0.len()));
         }
         Ok((done, file))
+    }
+
+    /// All files without an earlier run, else those that are not done, each once.
+    pub fn left(done: Option<Self>, files: impl Iterator<Item = Item> + Send + 'static) -> Items {
+        match done {
+            Some(done) => Box::new(done.skip(files)),
+            None => Box::new(files),
+        }
     }
 
     /// The files that are not done, each once.

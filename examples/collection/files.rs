@@ -71,7 +71,8 @@ impl FromStr for Shard {
     }
 }
 
-type Items = Box<dyn Iterator<Item = Item> + Send>;
+/// Files as they are listed.
+pub type Items = Box<dyn Iterator<Item = Item> + Send>;
 
 /// What an argument stands for. A file that has the name is taken before a pattern.
 fn expand(path: PathBuf) -> Items {

@@ -58,10 +58,7 @@ fn main() -> ExitCode {
 
 /// Embeds every file; `good` becomes false for one that cannot be embedded.
 fn embed_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let (done, file) = match &args.skip_done {
-        Some(path) => Done::open(path).map(|(done, file)| (done, Some(file)))?,
-        None => (Done::default(), None),
-    };
+    let (done, file) = args.skip_done.as_deref().map(Done::open).transpose()?.unzip();
     let kind = args.out.as_deref().map(out::Kind::of).transpose()?;
     let names_are_lines = matches!(kind, Some(out::Kind::Npy));
     let tagger = Arc::new(args.model.open()?);
@@ -81,11 +78,7 @@ fn embed_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         }
         clip.tag(&model, file).map_err(|error| about(file, &error))
     };
-    let files = args.files.list();
-    let count = match args.skip_done {
-        Some(_) => jobs.run(done.skip(files), embed, |file, tagged| out.write(file, tagged)),
-        None => jobs.run(files, embed, |file, tagged| out.write(file, tagged)),
-    };
+    let count = jobs.run(Done::left(done, args.files.list()), embed, |file, tagged| out.write(file, tagged));
     // What was found until something went wrong is kept.
     let failed = count.as_ref().map_or(true, |count| count.done == 0 && count.failed > 0);
     let finished = out.finish(!failed && !collection::interrupted());

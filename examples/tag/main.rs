@@ -76,10 +76,7 @@ fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     if args.skip_done.is_some() && !is_json {
         return Err("--skip-done needs --format json".into());
     }
-    let (done, out) = match &args.skip_done {
-        Some(path) => Done::open(path).map(|(done, file)| (done, Some(file)))?,
-        None => (Done::default(), None),
-    };
+    let (done, out) = args.skip_done.as_deref().map(Done::open).transpose()?.unzip();
     let tagger = Arc::new(args.model.open()?);
     args.clip.check(&tagger)?;
     collection::on_interrupt()?;
@@ -89,11 +86,7 @@ fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     let (model, clip) = (Arc::clone(&tagger), args.clip.clone());
     let tag = move |file: &_| clip.tag(&model, file).map_err(|error| about(file, &error));
     let write = |file: &_, tagged| Ok(report.write(file, &tagged, &tagger)?);
-    let files = args.files.list();
-    let count = match args.skip_done {
-        Some(_) => jobs.run(done.skip(files), tag, write)?,
-        None => jobs.run(files, tag, write)?,
-    };
+    let count = jobs.run(Done::left(done, args.files.list()), tag, write)?;
     good.store(count.failed == 0, Ordering::Relaxed);
     Ok(report.finish()?)
 }

@@ -7,6 +7,22 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use clipwise::Weights;
 
+/// xorshift64*: the tests' own source of numbers.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn below(&mut self, n: usize) -> usize {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 33) as usize % n
+    }
+
+    pub fn samples(&mut self, n: usize) -> Vec<f32> {
+        (0..n).map(|_| self.below(1 << 16) as f32 / 32_768.0 - 1.0).collect()
+    }
+}
+
 /// A file of `tests/golden`.
 pub fn golden(name: &str) -> Weights {
     Weights::open(golden_path(name)).unwrap()
