@@ -1,5 +1,6 @@
 //! The crate's one error type.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
 /// What can go wrong, with what, and what would have been right.
@@ -134,13 +135,27 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Refuses NaN and infinite samples.
 #[inline(always)]
 pub(crate) fn check_finite(samples: &[f32]) -> Result<()> {
+    check_finite_after(0, samples)
+}
+
+/// As [`check_finite`], for samples that follow `n_before` others: the place counts from the first of those.
+pub(crate) fn check_finite_after(n_before: u64, samples: &[f32]) -> Result<()> {
     // No early exit within a block, so that the loop can be vectorised.
     let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
     if samples.chunks(4096).all(finite) {
         return Ok(());
     }
     let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
-    Err(Error::NonFinite { index, value: samples[index] })
+    Err(Error::NonFinite { index: index + n_before as usize, value: samples[index] })
+}
+
+/// Refuses lengths that are not one a row of a batch, each in `range`.
+pub(crate) fn check_lengths(lengths: &[usize], batch: usize, range: RangeInclusive<usize>) -> Result<()> {
+    if lengths.len() == batch && lengths.iter().all(|length| range.contains(length)) {
+        return Ok(());
+    }
+    let reason = format!("{batch} numbers from {} to {} are due", range.start(), range.end());
+    Err(Error::config("lengths", format!("{lengths:?}"), reason))
 }
 
 /// Names what was being computed when the tensor library refused.

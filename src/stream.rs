@@ -4,9 +4,9 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use crate::audio::Resampler;
-use crate::error::check_finite;
+use crate::error::check_finite_after;
 use crate::windows::Runner;
-use crate::{Error, Result, Tagger, WindowConfig, WindowTagging};
+use crate::{Result, Tagger, WindowConfig, WindowTagging};
 
 /// Samples that are resampled at a time.
 const CHUNK: usize = 1 << 16;
@@ -56,8 +56,8 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a rate of 0 Hz or one too far
-    /// from the model's.
+    /// [`Error::Config`](crate::Error::Config) for windows that cannot be, for frames of a model that has none, and
+    /// for a rate of 0 Hz or one too far from the model's.
     pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
         let resampler = Resampler::new(sample_rate, tagger.model().sample_rate())?;
         let runner = Runner::new(&tagger, config)?;
@@ -67,13 +67,11 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Takes the next samples, any number, and returns the windows that are now complete.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then nothing of `samples` was taken and
-    /// the stream can go on. [`Error::Tensor`] if the device refuses: windows are lost.
+    /// [`Error::NonFinite`](crate::Error::NonFinite), with the position in the stream, for a NaN or infinite sample:
+    /// then nothing of `samples` was taken and the stream can go on. [`Error::Tensor`](crate::Error::Tensor) if the
+    /// device refuses: windows are lost.
     pub fn push(&mut self, samples: &[f32]) -> Result<Vec<WindowTagging>> {
-        check_finite(samples).map_err(|error| match error {
-            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.received as usize, value },
-            other => other,
-        })?;
+        check_finite_after(self.received, samples)?;
         let begun = Instant::now();
         let mut results = Vec::new();
         for chunk in samples.chunks(CHUNK) {
@@ -89,7 +87,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// stream.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
     pub fn finish(&mut self) -> Result<Vec<WindowTagging>> {
         let mut results = Vec::new();
         let finished = self.flush(&mut results);

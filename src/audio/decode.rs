@@ -174,9 +174,16 @@ fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn Format
     let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
     symphonia::default::get_probe().probe(&hint, stream, format, meta).map_err(|error| match error {
         error if is_end(&error) => malformed("the file ends within its header"),
-        Symphonia::Unsupported(what) => AudioReason::Codec(what.into()).into(),
-        error => malformed(detail(&error)),
+        error => refused(&error),
     })
+}
+
+/// The failure to open a container or a codec.
+fn refused(error: &Symphonia) -> Failure {
+    match error {
+        Symphonia::Unsupported(what) => AudioReason::Codec((*what).into()).into(),
+        error => malformed(detail(error)),
+    }
 }
 
 /// What `symphonia` says, without its own "malformed stream".
@@ -199,10 +206,7 @@ fn decoder(track: &Track) -> Result<Box<dyn AudioDecoder>, Failure> {
 fn decoder_for(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Failure> {
     check_format(params.sample_rate, params.channels.as_ref().map(|channels| channels.count()))?;
     let options = AudioDecoderOptions::default().verify(true);
-    symphonia::default::get_codecs().make_audio_decoder(params, &options).map_err(|error| match error {
-        Symphonia::Unsupported(what) => AudioReason::Codec(what.into()).into(),
-        error => malformed(detail(&error)),
-    })
+    symphonia::default::get_codecs().make_audio_decoder(params, &options).map_err(|error| refused(&error))
 }
 
 fn check_format(rate: Option<u32>, n_channels: Option<usize>) -> Result<(), Failure> {

@@ -11,7 +11,7 @@
 mod fft;
 mod sinc;
 
-use crate::error::{Error, Result, check_finite};
+use crate::error::{Error, Result, check_finite_after};
 
 /// Filter length of the FFT resampler, in samples of the lower rate, at least. It puts the filter's edges at 0.947 and
 /// 1.0 of the lower Nyquist frequency.
@@ -197,10 +197,7 @@ impl Resampler {
 
     /// Checks the next samples, and counts what the stream becomes with them.
     fn checked(&self, samples: &[f32]) -> Result<u128> {
-        check_finite(samples).map_err(|error| match error {
-            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.n_in as usize, value },
-            error => error,
-        })?;
+        check_finite_after(self.n_in, samples)?;
         let n_in = self.n_in + samples.len() as u64;
         let n_out = self.length(n_in);
         if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * u128::from(n_in) && self.from != self.to {

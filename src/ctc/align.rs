@@ -3,7 +3,7 @@
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use super::frames::{check_frame_seconds, check_log_probs, check_not_empty};
+use super::frames::{check_frame_seconds, check_log_probs, check_not_empty, frames_needed};
 use super::transcript::{Span, Transcript};
 use super::{TOO_LONG, Vocabulary};
 use crate::{Error, Result};
@@ -84,7 +84,7 @@ fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) ->
     if n_frames >= TOO_LONG {
         return Err(Error::config("n_frames", n_frames, format!("{TOO_LONG} frames are too many")));
     }
-    let needed = targets.len() + targets.windows(2).filter(|pair| pair[0] == pair[1]).count();
+    let needed = frames_needed(targets.iter());
     match n_frames < needed {
         true => Err(Error::TooFewFrames { needed, got: n_frames }),
         false => Ok(()),

@@ -31,7 +31,7 @@ fn check_tokens(n_tokens: usize) -> Result<()> {
 }
 
 /// The highest score of a frame, if it can be worked with.
-fn check_frame(name: &'static str, frame: usize, scores: impl Iterator<Item = f32>) -> Result<f32> {
+pub(super) fn check_frame(name: &'static str, frame: usize, scores: impl Iterator<Item = f32>) -> Result<f32> {
     let mut highest = f32::NEG_INFINITY;
     for (token, score) in scores.enumerate() {
         if score.is_nan() || score == f32::INFINITY {
@@ -73,6 +73,12 @@ pub(super) fn check_not_empty(log_probs: ArrayView2<f32>) -> Result<()> {
         0 => Err(Error::TooFewFrames { needed: 1, got: 0 }),
         _ => Ok(()),
     }
+}
+
+/// The fewest frames that can say these tokens: one each, and a blank between equal ones.
+pub(super) fn frames_needed<T: PartialEq>(tokens: impl Iterator<Item = T> + Clone) -> usize {
+    let repeats = tokens.clone().zip(tokens.clone().skip(1)).filter(|(token, next)| token == next).count();
+    tokens.count() + repeats
 }
 
 /// Refuses a duration of a frame that gives no times.

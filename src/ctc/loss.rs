@@ -8,11 +8,13 @@
 //! p = Σ_s α_T(s) β_T(s)       loss = −ln p       ∂ loss / ∂ logit_t(k) = y_t(k) − Σ_{s: l'_s = k} α_t(s) β_t(s) / p
 //! ```
 
-use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Shape, Tensor};
 use ndarray::ArrayView2;
 use rayon::prelude::*;
 
-use crate::error::Context;
+use super::frames::{check_frame, frames_needed};
+use crate::error::{Context, check_lengths};
+use crate::nn::host::{contiguous, with_values};
 use crate::{Error, Result};
 
 /// What becomes of the losses of a batch.
@@ -57,22 +59,20 @@ pub fn ctc_loss(
 ) -> Result<Tensor> {
     let context = "the CTC loss";
     let (batch, n_frames, n_tokens) = logits.dims3().context(context)?;
-    if lengths.len() != batch || lengths.iter().any(|&length| length > n_frames) {
-        let reason = format!("{batch} numbers up to {n_frames} are due");
-        return Err(Error::config("lengths", format!("{lengths:?}"), reason));
-    }
+    check_lengths(lengths, batch, 0..=n_frames)?;
     if targets.len() != batch {
         return Err(Error::config("targets.len()", targets.len(), format!("{batch} are due")));
     }
     let host = logits.to_device(&Device::Cpu).and_then(|logits| logits.to_dtype(DType::F32)?.contiguous());
     let host = host.context(context)?;
-    let values = host.flatten_all().and_then(|values| values.to_vec1::<f32>()).context(context)?;
-    let mut labels = Vec::with_capacity(batch);
-    for (clip, (target, &length)) in targets.iter().zip(lengths).enumerate() {
-        let scores = &values[clip * n_frames * n_tokens..][..length * n_tokens];
-        check_scores(scores, n_tokens)?;
-        labels.push(interleaved(target.as_ref(), n_tokens, config.blank)?);
-    }
+    let check = |values: &[&[f32]]| {
+        let of_clip = |(clip, (target, &length)): (usize, (_, &usize))| {
+            check_scores(&values[0][clip * n_frames * n_tokens..][..length * n_tokens], n_tokens)?;
+            interleaved(AsRef::<[u32]>::as_ref(target), n_tokens, config.blank)
+        };
+        targets.iter().zip(lengths).enumerate().map(of_clip).collect::<Result<Vec<_>>>()
+    };
+    let labels = with_values(&[&host], check).context(context)??;
     let op = LossOp { labels, lengths: lengths.to_vec(), n_frames, n_tokens, zero_infinity: config.zero_infinity };
     let reduced = || {
         let losses = host.apply_op1(op)?; // [batch]
@@ -121,15 +121,8 @@ fn interleaved(target: &[u32], n_tokens: usize, blank: usize) -> Result<Vec<usiz
 
 /// Refuses rows that have no softmax.
 fn check_scores(scores: &[f32], n_tokens: usize) -> Result<()> {
-    for (frame, row) in scores.chunks(n_tokens.max(1)).enumerate() {
-        let largest = row.iter().fold(f32::NEG_INFINITY, |largest, &x| if x.is_nan() { x } else { largest.max(x) });
-        let nan = row.iter().find(|x| x.is_nan()).copied();
-        if nan.is_some() || !largest.is_finite() {
-            let reason = format!("frame {frame} needs finite scores, of which some but not all may be -inf");
-            return Err(Error::config("logits", nan.unwrap_or(largest), reason));
-        }
-    }
-    Ok(())
+    let mut rows = scores.chunks(n_tokens.max(1)).enumerate();
+    rows.try_for_each(|(frame, row)| check_frame("logits", frame, row.iter().copied()).map(drop))
 }
 
 /// The alignments of a clip.
@@ -152,10 +145,9 @@ impl<'a> Lattice<'a> {
         Self { n_tokens, labels, log_probs }
     }
 
-    /// Whether there are frames for every token, and for a blank between equal ones.
+    /// Whether there are enough frames for the tokens.
     fn fits(&self) -> bool {
-        let repeats = (3..self.labels.len()).step_by(2).filter(|&s| self.labels[s] == self.labels[s - 2]).count();
-        self.labels.len() / 2 + repeats <= self.log_probs.len() / self.n_tokens
+        frames_needed(self.labels.iter().skip(1).step_by(2)) <= self.log_probs.len() / self.n_tokens
     }
 
     /// The forward variables of a frame, from its log-probabilities and those of the frame before, if there is one.
@@ -178,21 +170,15 @@ impl<'a> Lattice<'a> {
         if !self.fits() {
             return NONE;
         }
-        let (mut now, mut before) = (vec![NONE; self.labels.len()], Vec::new());
-        for row in self.log_probs.chunks(self.n_tokens) {
-            let last = (!before.is_empty()).then_some(before.as_slice());
-            self.forward(row, last, &mut now);
-            before.clone_from(&now);
+        let mut rows = self.log_probs.chunks(self.n_tokens);
+        let Some(first) = rows.next() else { return 0.0 }; // without frames only the empty target fits
+        let (mut now, mut next) = (vec![NONE; self.labels.len()], vec![NONE; self.labels.len()]);
+        self.forward(first, None, &mut now);
+        for row in rows {
+            self.forward(row, Some(&now), &mut next);
+            std::mem::swap(&mut now, &mut next);
         }
-        self.total(&before)
-    }
-
-    /// The same from the forward variables of the last frame; without frames only the empty target fits.
-    fn total(&self, last: &[f64]) -> f64 {
-        match last.len() {
-            0 => 0.0,
-            n => log_sum(last[n - 1], at(last, n - 1, 1), NONE),
-        }
+        total(&now)
     }
 
     /// The gradient of the loss, times `factor`, with respect to the scores.
@@ -206,7 +192,7 @@ impl<'a> Lattice<'a> {
             let (before, now) = alphas.split_at_mut(frame * n);
             self.forward(row, before.len().checked_sub(n).map(|start| &before[start..]), &mut now[..n]);
         }
-        let score = self.total(&alphas[alphas.len() - n..]);
+        let score = total(&alphas[alphas.len() - n..]);
         if score == NONE {
             return;
         }
@@ -236,6 +222,12 @@ impl<'a> Lattice<'a> {
 
 /// The logarithm of 0.
 const NONE: f64 = f64::NEG_INFINITY;
+
+/// The logarithm of the probability of all alignments, from the forward variables of the last frame.
+fn total(last: &[f64]) -> f64 {
+    let n = last.len();
+    log_sum(last[n - 1], at(last, n - 1, 1), NONE)
+}
 
 /// The value `back` places before `s`.
 fn at(values: &[f64], s: usize, back: usize) -> f64 {
@@ -294,25 +286,13 @@ impl CustomOp1 for LossOp {
         let mut gradient = vec![0.0; logits.elem_count()];
         let of_clip = self.n_frames * self.n_tokens;
         if of_clip > 0 {
-            let (storage, layout) = logits.storage_and_layout();
-            let Storage::Cpu(storage) = &*storage else { return Err(wrong()) };
-            let logits = contiguous(storage, layout)?;
-            let clips = gradient.par_chunks_mut(of_clip).zip(factors).enumerate();
-            clips.for_each(|(clip, (gradient, factor))| {
-                self.lattice(logits, clip).gradient(f64::from(factor), gradient);
-            });
+            with_values(&[logits], |logits| {
+                let clips = gradient.par_chunks_mut(of_clip).zip(factors).enumerate();
+                clips.for_each(|(clip, (gradient, factor))| {
+                    self.lattice(logits[0], clip).gradient(f64::from(factor), gradient);
+                });
+            })?;
         }
         Tensor::from_vec(gradient, logits.shape(), &Device::Cpu).map(Some)
     }
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => Err(wrong()),
-    }
-}
-
-fn wrong() -> candle_core::Error {
-    candle_core::Error::Msg("contiguous f32 values on the host are wanted".to_string())
 }

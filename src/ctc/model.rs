@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Head, HeadConfig, Vocabulary, vocabulary};
 use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
-use crate::error::Context;
+use crate::error::{Context, check_lengths};
 use crate::folder;
 use crate::weights::Loader;
 use crate::{Error, Result, WaveformBatch, Weights};
@@ -64,10 +64,7 @@ impl CtcOutput {
     pub fn new(logits: Tensor, lengths: Vec<usize>, frame_seconds: f64) -> Result<Self> {
         let context = "log-probabilities of tokens";
         let (batch, n_frames, _) = logits.dims3().context(context)?;
-        if lengths.len() != batch || lengths.iter().any(|&length| length > n_frames) {
-            let reason = format!("{batch} numbers up to {n_frames} are due");
-            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
-        }
+        check_lengths(&lengths, batch, 0..=n_frames)?;
         let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).context(context)?;
         Ok(Self { logits, log_probs, lengths, frame_seconds })
     }
@@ -164,9 +161,9 @@ impl CtcModel {
         let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
             .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
         let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
-        match ["vocab.json", "tokens.txt", "vocab.txt"].iter().any(|name| folder.join(name).is_file()) {
-            true => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
-            false => Ok(model),
+        match vocabulary::in_folder(folder) {
+            Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
+            None => Ok(model),
         }
     }
 

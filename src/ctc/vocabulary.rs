@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+pub(super) use files::in_folder;
+
 use crate::{Error, Result};
 
 /// Names under which the blank is looked for, best first. Hugging Face's padding token is its CTC blank.

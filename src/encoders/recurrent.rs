@@ -16,7 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Encoded, Layers, SpeechEncoder};
-use crate::error::{Context, check_finite};
+use crate::error::{Context, check_finite, check_lengths};
 use crate::models::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, Conv1d, Conv1dConfig, Dropout, Rnn, RnnConfig};
 use crate::weights::{Init, Loader};
@@ -160,10 +160,7 @@ impl RecurrentEncoder {
     /// not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
         let (batch, n, _) = features.dims3().context("a recurrent encoder")?;
-        if lengths.len() != batch || lengths.iter().any(|length| !(1..=n).contains(length)) {
-            let reason = format!("{batch} numbers from 1 to {n} are due");
-            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
-        }
+        check_lengths(lengths, batch, 1..=n)?;
         let x = self.convolve(features)?;
         let lengths: Vec<usize> = lengths.iter().map(|&length| self.n_frames(length)).collect();
         let n_frames = self.n_frames(n);

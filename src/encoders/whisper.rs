@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch;
 use super::{Encoded, Layers, SpeechEncoder};
-use crate::error::Context;
+use crate::error::{Context, check_lengths};
 use crate::frontend::{WhisperMel, WhisperMelConfig};
 use crate::nn::{
     Activation, Conv1d, Conv1dConfig, FeatureMap, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock,
@@ -262,11 +262,8 @@ impl WhisperEncoder {
         if !(1..=longest).contains(&n_frames) {
             return Err(Error::config("n_frames", n_frames, format!("1 to {longest} at once")));
         }
-        if let Some(lengths) = lengths
-            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_frames).contains(length)))
-        {
-            let reason = format!("{batch} numbers from 1 to {n_frames} are due");
-            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        if let Some(lengths) = lengths {
+            check_lengths(lengths, batch, 1..=n_frames)?;
         }
         // Clips that are all as long as the batch need no mask.
         let lengths = lengths.filter(|lengths| lengths.iter().any(|&length| length < n_frames));

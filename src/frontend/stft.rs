@@ -210,9 +210,9 @@ impl Stft {
         &self.framing
     }
 
-    /// Calls `job(bins, work, row)` for the frames of a framing from its frame `from` on, where `row` is the `width` values of `out` that belong to the frame and
-    /// `work` what `scratch` made for the task, as the frame before left it. The samples must have passed the framing's
-    /// check. `job` is compiled for the best vector instructions, as far as it is inlined.
+    /// Calls `job(bins, work, row)` for the frames of a framing from its frame `from` on, where `row` is the `width` values of
+    /// `out` that belong to the frame and `work` what `scratch` made for the task, as the frame before left it. The samples
+    /// must have passed the framing's check. `job` is compiled for the best vector instructions, as far as it is inlined.
     /// No frame sees another one, so the result does not depend on the number of threads.
     pub(super) fn for_each_frame<T, W, S, F>(
         &self,

@@ -8,7 +8,7 @@ use candle_core::{D, Tensor};
 use super::kernels::ops::AttentionOp;
 use super::kernels::workspace::Workspace;
 use super::{Linear, has_kernels};
-use crate::error::Context;
+use crate::error::{Context, check_lengths};
 use crate::{Error, Result};
 
 /// Self-attention of a sequence of tokens.
@@ -46,11 +46,8 @@ impl SelfAttention {
         let context = "attention";
         let qkv = self.qkv.forward(x)?; // [batch, n_tokens, 3 · width]
         let (batch, n_tokens, _) = qkv.dims3().context(context)?;
-        if let Some(lengths) = lengths
-            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_tokens).contains(length)))
-        {
-            let reason = format!("{batch} numbers from 1 to {n_tokens} are due");
-            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        if let Some(lengths) = lengths {
+            check_lengths(lengths, batch, 1..=n_tokens)?;
         }
         let y = if has_kernels(&qkv) {
             let (n_heads, lengths) = (self.n_heads, lengths.map(<[usize]>::to_vec));

@@ -1,8 +1,9 @@
 //! Feature maps on their way from layer to layer.
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::Tensor;
 
 use super::has_kernels;
+use super::host::with_values;
 use super::kernels::lanes::LANES;
 use super::kernels::map::{Map, Shape};
 use super::kernels::workspace::Workspace;
@@ -52,9 +53,9 @@ impl FeatureMap {
             return Self::new(&x.transpose(1, 2).context(context)?, workspace);
         }
         // With whole blocks of channels this is how a map lies.
-        let map = with_values(x, |x| {
+        let map = with_values(&[x], |x| {
             let mut map = Map::unwritten(shape, workspace);
-            map.values.copy_from_slice(x);
+            map.values.copy_from_slice(x[0]);
             map
         });
         Ok(Self::with(workspace.clone(), map.context(context)?))
@@ -121,15 +122,5 @@ impl FeatureMap {
 /// Runs `f` on the values of a contiguous f32 tensor `[batch, channels, height, width]` on the CPU.
 pub(super) fn with_planes<R>(x: &Tensor, f: impl FnOnce(&[f32], Shape) -> R) -> candle_core::Result<R> {
     let (batch, channels, height, width) = x.dims4()?;
-    with_values(x, |values| f(values, Shape { batch, channels, height, width }))
-}
-
-/// Runs `f` on the values of an f32 tensor on the CPU in row-major order.
-fn with_values<R>(x: &Tensor, f: impl FnOnce(&[f32]) -> R) -> candle_core::Result<R> {
-    let x = x.contiguous()?;
-    let (storage, layout) = x.storage_and_layout();
-    match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(values)), Some((start, end))) => Ok(f(&values[start..end])),
-        _ => Err(candle_core::Error::Msg("not an f32 tensor on the CPU".to_string())),
-    }
+    with_values(&[x], |values| f(values[0], Shape { batch, channels, height, width }))
 }

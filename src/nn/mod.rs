@@ -25,6 +25,7 @@
 
 mod attention;
 mod conv;
+pub(crate) mod host;
 mod kernels;
 mod linear;
 mod lp_pool;

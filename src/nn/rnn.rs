@@ -17,7 +17,7 @@ use super::has_kernels;
 use super::kernels::panels::Panels;
 use super::kernels::rnn::{self as kernel, Gates};
 use super::training;
-use crate::error::Context;
+use crate::error::{Context, check_lengths};
 use crate::weights::{Init, Loader};
 use crate::{Error, Result};
 
@@ -208,11 +208,8 @@ impl Rnn {
             let reason = format!("[batch, n_frames, {}] is wanted, not {:?}", self.config.inputs, x.dims());
             return Err(candle_core::Error::Msg(reason)).context(context);
         }
-        if let Some(lengths) = lengths
-            && (lengths.len() != batch || lengths.iter().any(|length| !(1..=n_frames).contains(length)))
-        {
-            let reason = format!("{batch} numbers from 1 to {n_frames} are due");
-            return Err(Error::config("lengths", format!("{lengths:?}"), reason));
+        if let Some(lengths) = lengths {
+            check_lengths(lengths, batch, 1..=n_frames)?;
         }
         let all = vec![n_frames; batch];
         let lengths = lengths.unwrap_or(&all);

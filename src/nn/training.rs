@@ -1,7 +1,8 @@
 //! What layers do only while they are trained: statistics of the batch, dropout, poolings with gradients.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Storage, Tensor, Var};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, Var};
 
+use super::host::{contiguous, with_values};
 use super::kernels::conv_gradient::Patches;
 use super::kernels::direct::Geometry;
 use super::kernels::map::Window;
@@ -201,13 +202,6 @@ impl CustomOp2 for ConvOp {
     }
 }
 
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
-    match (storage, layout.contiguous_offsets()) {
-        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => Err(candle_core::Error::Msg("contiguous f32 values are wanted".to_string())),
-    }
-}
-
 /// Pooling of `[batch, channels, height, width]` whose gradient goes to the places that win.
 pub(super) fn pool(x: &Tensor, pooling: Pooling, window: Window) -> candle_core::Result<Tensor> {
     if x.device().is_cpu() {
@@ -373,15 +367,4 @@ impl CustomOp3 for GruOp {
         let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
         Ok((tensor(gradients.x, x)?, tensor(gradients.weight, weight)?, tensor(gradients.bias, bias)?))
     }
-}
-
-/// Runs `f` on the values of f32 tensors on the CPU.
-fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R) -> candle_core::Result<R> {
-    let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
-    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
-    let values = storages.iter().map(|(storage, layout)| match &**storage {
-        Storage::Cpu(storage) => contiguous(storage, layout),
-        _ => Err(candle_core::Error::Msg("a tensor on the CPU is wanted".to_string())),
-    });
-    Ok(f(&values.collect::<candle_core::Result<Vec<_>>>()?))
 }

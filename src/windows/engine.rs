@@ -3,9 +3,9 @@
 use std::ops::Range;
 
 use super::schedule::Schedule;
-use crate::error::check_finite;
+use crate::Result;
+use crate::error::check_finite_after;
 use crate::frontend::LogMel;
-use crate::{Error, Result};
 
 /// A window that is complete.
 #[derive(Debug, PartialEq)]
@@ -57,10 +57,7 @@ impl Engine {
 
     /// Takes samples; none if one is not finite.
     pub fn push(&mut self, samples: &[f32]) -> Result<()> {
-        check_finite(samples).map_err(|error| match error {
-            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.received as usize, value },
-            other => other,
-        })?;
+        check_finite_after(self.received, samples)?;
         // Between windows that do not touch nothing is kept.
         let unused = self.base.saturating_sub(self.received).min(samples.len() as u64) as usize;
         self.samples.extend_from_slice(&samples[unused..]);

@@ -109,7 +109,7 @@ impl Runner {
             Content::LogMel(_) => (true, self.schedule.length),
         };
         let Some(first) = self.waiting.front().map(kind) else { return Ok(Vec::new()) };
-        let count = self.waiting.iter().take(self.batch()).take_while(|window| kind(window) == first).count();
+        let count = self.waiting.iter().take_while(|window| kind(window) == first).count();
         let mut windows: Vec<Window> = self.waiting.drain(..count).collect();
         let output = self.forward(tagger, &mut windows)?;
         let taggings = output.to_taggings(tagger.labels())?;

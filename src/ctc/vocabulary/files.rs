@@ -32,9 +32,14 @@ pub(super) fn open_s3prl(path: &Path) -> Result<Vocabulary> {
     build(path, tokens, &Config { blank: Some(TokenRef::Index(0)), ..Config::default() })
 }
 
+/// The file of a folder that holds the tokens, if there is one.
+pub(in crate::ctc) fn in_folder(folder: &Path) -> Option<&'static str> {
+    ["vocab.json", "tokens.txt", "vocab.txt"].into_iter().find(|name| folder.join(name).is_file())
+}
+
 fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
     let found = |name: &&str| folder.join(name).is_file();
-    let Some(name) = ["vocab.json", "tokens.txt", "vocab.txt"].into_iter().find(found) else {
+    let Some(name) = in_folder(folder) else {
         return Err(unusable(folder, "a folder without vocab.json, tokens.txt or vocab.txt".to_string()));
     };
     let path = folder.join(name);

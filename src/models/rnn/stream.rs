@@ -7,7 +7,7 @@ use ndarray::Array2;
 
 use super::AudioRnnClassifier;
 use crate::audio::Resampler;
-use crate::error::{Context, check_finite};
+use crate::error::{Context, check_finite_after};
 use crate::models::TaggingModel;
 use crate::models::features::Reach;
 use crate::nn::RnnState;
@@ -75,10 +75,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then nothing of `samples` was taken.
     /// [`Error::Tensor`] if the device refuses.
     pub fn push(&mut self, samples: &[f32]) -> Result<Frames> {
-        check_finite(samples).map_err(|error| match error {
-            Error::NonFinite { index, value } => Error::NonFinite { index: index + self.received as usize, value },
-            other => other,
-        })?;
+        check_finite_after(self.received, samples)?;
         let (first, mut scores) = (self.n_frames, Vec::new());
         for chunk in samples.chunks(CHUNK) {
             self.resampler.push(chunk, &mut self.samples)?;

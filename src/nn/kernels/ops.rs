@@ -7,6 +7,7 @@ use super::lanes::Level;
 use super::linear::Matrix;
 use super::workspace::Workspace;
 use super::{lp_pool, math, pointwise};
+use crate::nn::host::contiguous;
 use crate::nn::{Activation, BatchNorm, LpPool2d};
 use crate::simd::dispatch;
 
@@ -188,22 +189,6 @@ impl CustomOp1 for LpPoolOp {
         lp_pool::lp_pool(x, (height, width), &mut y, power, size);
         Ok((CpuStorage::F32(y), (batch, channels, rows, columns).into()))
     }
-}
-
-fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    let (start, end) = layout.contiguous_offsets().ok_or_else(not_contiguous)?;
-    match storage {
-        CpuStorage::F32(values) => Ok(&values[start..end]),
-        _ => Err(not_f32()),
-    }
-}
-
-fn not_contiguous() -> Error {
-    Error::Msg("the input of a kernel is not contiguous".to_string())
-}
-
-fn not_f32() -> Error {
-    Error::Msg("the input of a kernel is not f32".to_string())
 }
 
 fn wrong_shape(layout: &Layout) -> Error {

@@ -1,0 +1,22 @@
+//! The values of tensors on the CPU.
+
+use candle_core::{CpuStorage, Layout, Storage, Tensor};
+
+/// The values of a contiguous f32 tensor, as an operation is given them.
+pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
+    match (storage, layout.contiguous_offsets()) {
+        (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
+        _ => Err(candle_core::Error::Msg("contiguous f32 values are wanted".to_string())),
+    }
+}
+
+/// Runs `f` on the values of f32 tensors on the CPU, each in row-major order.
+pub(crate) fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R) -> candle_core::Result<R> {
+    let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
+    let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
+    let values = storages.iter().map(|(storage, layout)| match &**storage {
+        Storage::Cpu(storage) => contiguous(storage, layout),
+        _ => Err(candle_core::Error::Msg("a tensor on the CPU is wanted".to_string())),
+    });
+    Ok(f(&values.collect::<candle_core::Result<Vec<_>>>()?))
+}
