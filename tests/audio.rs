@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use clipwise::audio::{AudioReason, Channels, ReadOptions, SampleFormat, Waveform, WaveformBatch, resample};
+use clipwise::audio::{
+    AudioReader, AudioReason, Channels, Note, ReadOptions, SampleFormat, Waveform, WaveformBatch, resample,
+};
 use clipwise::{Error, Result};
 use common::Random;
 
@@ -307,7 +309,7 @@ fn other_files_are_told_apart() {
         (&[3, 1, 4, 1, 5, 9, 2, 6, 5, 3, 5, 8, 9, 7, 9, 200], "unknown"),
     ];
     for (bytes, name) in not_wav {
-        let is_read = ["Ogg", "FLAC", "MP3", "MPEG-4"].contains(&name);
+        let is_read = ["Ogg", "FLAC", "MP3", "MPEG-4", "AIFF"].contains(&name);
         if cfg!(feature = "symphonia") && is_read {
             continue;
         }
@@ -365,18 +367,15 @@ fn other_encodings_are_named() {
     let mut guid = extensible(1, 1, 8_000, (16, 16), 4);
     guid[30] ^= 0xFF;
     let cases = [
-        (fmt(6, 1, 8_000, 8), "A-law"),
-        (fmt(7, 1, 8_000, 8), "mu-law"),
-        (fmt(2, 1, 8_000, 4), "Microsoft ADPCM"),
-        (fmt(0x11, 1, 8_000, 4), "IMA ADPCM"),
+        (fmt(6, 1, 8_000, 16), "A-law of 16 bits"),
+        (extensible(2, 1, 8_000, (4, 4), 0), "Microsoft ADPCM"),
+        (extensible(0x11, 1, 8_000, (4, 4), 0), "IMA ADPCM"),
         (fmt(0x55, 1, 8_000, 0), "MP3"),
         (fmt(0x1234, 1, 8_000, 16), "0x1234"),
-        (fmt(3, 1, 8_000, 64), "64-bit float"),
         (fmt(3, 1, 8_000, 16), "16-bit float"),
         (fmt(1, 1, 8_000, 12), "12-bit integer"),
         (fmt(1, 1, 8_000, 64), "64-bit integer"),
         (fmt(1, 1, 8_000, 0), "0-bit integer"),
-        (extensible(6, 1, 8_000, (8, 8), 4), "A-law"),
         (guid, "extensible"),
     ];
     for (header, name) in cases {
@@ -392,8 +391,8 @@ fn cut_short_says_what_is_there() {
         let reason = refused(&file[..44 + n_bytes], "8 samples per channel");
         assert_eq!(reason, AudioReason::Truncated { declared: 8, found: n_bytes as u64 / 2 });
     }
-    // 28 stereo 16-bit samples, claiming 4 GB, in a file of 156 bytes; every length near the limit.
-    for declared in [u32::MAX, u32::MAX - 1, u32::MAX - 3, 0x8000_0000, 0x7FFF_FFFF] {
+    // 28 stereo 16-bit samples, claiming 4 GB, in a file of 156 bytes; lengths that are not the usual placeholders.
+    for declared in [u32::MAX - 1, u32::MAX - 7, 0x8000_0004, 0x7FFF_EFFC, 1 << 30] {
         let mut file = simple(&fmt(1, 2, 44_100, 16), &[1; 112]);
         file[40..44].copy_from_slice(&declared.to_le_bytes());
         let begun = Instant::now();
@@ -408,12 +407,20 @@ fn cut_short_says_what_is_there() {
 fn a_stream_may_have_a_placeholder_for_its_length() {
     let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
     let whole = read(&small()).unwrap();
-    for placeholder in [0, 0x7FFF_F000, 0x8000_0000, u32::MAX] {
+    for placeholder in [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX] {
         let mut file = small();
         file[4..8].fill(0xFF);
         file[40..44].copy_from_slice(&placeholder.to_le_bytes());
-        assert!(Waveform::read(&file[..]).is_err());
-        assert_eq!(Waveform::read_with(&file[..], &accept).unwrap(), whole);
+        let refused = Waveform::read(&file[..]).unwrap_err();
+        assert!(matches!(refused, Error::Audio { reason: AudioReason::UnknownLength { .. }, .. }), "{refused}");
+        assert!(refused.to_string().contains("accept_placeholder_length"), "{refused}");
+        let accepted = Waveform::read_with(&file[..], &accept).unwrap();
+        let note = Note::UnknownLength { declared_bytes: placeholder.into() };
+        assert_eq!((&accepted, accepted.notes()), (&whole, &[note.clone()][..]));
+        // In a file its length is known.
+        let on_disk = Temporary::holding("placeholder.wav", &file);
+        let accepted = Waveform::open(&on_disk.0).unwrap();
+        assert_eq!((&accepted, accepted.notes()), (&whole, &[note][..]));
         let odd = Waveform::read_with(&file[..file.len() - 1], &accept).unwrap_err();
         assert!(matches!(odd, Error::Audio { reason: AudioReason::EndsEarly { found: 7, .. }, .. }), "{odd}");
         let none = Waveform::read_with(&file[..44], &accept).unwrap_err();
@@ -450,6 +457,160 @@ impl std::io::Read for Failing<'_> {
         let n = buffer.len().min(1);
         std::io::Read::read(&mut self.0, &mut buffer[..n])
     }
+}
+
+/// Reads bytes as a file, as a stream and as bytes, which must all give the same.
+fn everywhere(bytes: &[u8], options: &ReadOptions) -> Waveform {
+    let file = Temporary::holding("everywhere.wav", bytes);
+    let from_file = Waveform::open_with(&file.0, options).unwrap();
+    let stream =
+        AudioReader::read_with(std::io::Cursor::new(bytes.to_vec()), options).unwrap().into_waveform().unwrap();
+    let from_bytes = Waveform::read_with(bytes, options).unwrap();
+    assert_eq!((&stream, &from_bytes), (&from_file, &from_file));
+    assert_eq!((stream.notes(), from_bytes.notes()), (from_file.notes(), from_file.notes()));
+    from_file
+}
+
+#[test]
+fn a_size_rounded_down_to_whole_frames_is_a_placeholder() {
+    // SoX's, for 24 bits: 0x7FFFF000 is no multiple of 3.
+    let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
+    for (n_channels, bits) in [(1, 24), (2, 24), (3, 16), (5, 32)] {
+        let frame_bytes = u32::from(n_channels * bits / 8);
+        let mut file = simple(&fmt(1, n_channels, 16_000, bits), &vec![0x11; 40 * frame_bytes as usize]);
+        let size = 0x7FFF_F000 / frame_bytes * frame_bytes;
+        file[40..44].copy_from_slice(&size.to_le_bytes());
+        let waveform = everywhere(&file, &accept);
+        assert_eq!(waveform.n_samples(), 40);
+        assert_eq!(waveform.notes(), [Note::UnknownLength { declared_bytes: size.into() }]);
+    }
+}
+
+#[test]
+fn samples_beyond_the_declared_are_read() {
+    let whole = read(&simple(&fmt(1, 1, 16_000, 16), &pcm16(&(1..=500).collect::<Vec<_>>()))).unwrap();
+    let with_size = |n_samples: u32, after: &[u8]| {
+        let mut file = simple(&fmt(1, 1, 16_000, 16), &pcm16(&(1..=500).collect::<Vec<_>>()));
+        file[40..44].copy_from_slice(&(2 * n_samples).to_le_bytes());
+        file.extend_from_slice(after);
+        file
+    };
+    let stale = everywhere(&with_size(125, &[]), &ReadOptions::default());
+    assert_eq!((&stale, stale.notes()), (&whole, &[Note::MoreThanDeclared { declared: 125 }][..]));
+    // A recorder that lost power: the size is still 0. A stream without a length must be accepted.
+    let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
+    let crashed = everywhere(&with_size(0, &[]), &accept);
+    assert_eq!((&crashed, crashed.notes()), (&whole, &[Note::UnknownLength { declared_bytes: 0 }][..]));
+    let crashed = Temporary::holding("crashed.wav", &with_size(0, &[]));
+    assert_eq!(Waveform::open(&crashed.0).unwrap(), whole);
+    // Chunks and tags after the samples are none.
+    let chunk = |name: &[u8; 4], n: u32| [&name[..], &n.to_le_bytes(), &vec![0x55; n as usize]].concat();
+    for after in [
+        chunk(b"LIST", 26),
+        chunk(b"bext", 602),
+        [chunk(b"cue ", 4), chunk(b"what", 3)].concat(),
+        chunk(b"LIST", 26)[..20].to_vec(),
+        [&b"TAG"[..], &[0; 125]].concat(),
+        chunk(b"ID3\x03", 90),
+    ] {
+        let waveform = everywhere(&with_size(500, &after), &ReadOptions::default());
+        assert!(waveform == whole && waveform.notes().is_empty(), "{after:?}");
+    }
+    // Odd sizes, with and without the byte that pads them.
+    for n_padding in [0, 1] {
+        let file = [&simple(&fmt(1, 1, 8_000, 8), &[7; 9])[..53], &vec![0; n_padding], &chunk(b"LIST", 4)].concat();
+        assert_eq!(everywhere(&file, &ReadOptions::default()).n_samples(), 9);
+    }
+}
+
+#[test]
+fn a_header_that_counts_itself_is_damage_that_can_be_skipped() {
+    let mut file = small();
+    file[40..44].copy_from_slice(&(16_u32 + 44).to_le_bytes());
+    assert!(matches!(refused(&file, "8 are there"), AudioReason::Truncated { declared: 30, found: 8 }));
+    let reason = AudioReason::Truncated { declared: 30, found: 8 };
+    for options in [ReadOptions::SKIP_DAMAGE, ReadOptions { accept_truncated: true, ..ReadOptions::default() }] {
+        let waveform = everywhere(&file, &options);
+        assert_eq!((&waveform, waveform.notes()), (&read(&small()).unwrap(), &[Note::CutShort(reason.clone())][..]));
+    }
+    // More is missing than that.
+    file[40..44].copy_from_slice(&(16_u32 + 46).to_le_bytes());
+    assert!(Waveform::read_with(&file[..], &ReadOptions::SKIP_DAMAGE).is_err());
+    let accept = ReadOptions { accept_truncated: true, ..ReadOptions::default() };
+    assert_eq!(everywhere(&file[..file.len() - 1], &accept).n_samples(), 7);
+    // But not nothing.
+    assert!(Waveform::read_with(&file[..44], &accept).is_err());
+}
+
+#[test]
+fn logarithmic_samples_and_double_precision() {
+    // ITU-T G.711: the largest, the smallest and the middle of both laws, in 16-bit units.
+    let a_law = [(0xD5, 8), (0x55, -8), (0xAA, 32_256), (0x2A, -32_256), (0x80, 5504), (0xC5, 264)];
+    let mu_law = [(0xFF, 0), (0x7F, 0), (0x80, 32_124), (0x00, -32_124), (0xDF, 396), (0xF0, 120)];
+    for (tag, codes) in [(6, a_law), (7, mu_law)] {
+        let data: Vec<u8> = codes.iter().map(|&(code, _)| code).collect();
+        for header in [fmt(tag, 1, 8_000, 8), extensible(tag, 1, 8_000, (8, 8), 4)] {
+            let waveform = read(&simple(&header, &data)).unwrap();
+            let expected: Vec<f32> = codes.iter().map(|&(_, value)| value as f32 / 32768.0).collect();
+            assert_eq!(waveform.samples, expected, "format {tag}");
+        }
+    }
+    let doubles = |values: &[f64]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let header = fmt(3, 2, 8_000, 64);
+    let waveform = read(&simple(&header, &doubles(&[0.5, 0.25, -1.5, 0.1]))).unwrap();
+    assert_eq!(waveform.samples, [0.375, -0.7]);
+    // Finite, but not in 32 bits.
+    let huge = refused(&simple(&header, &doubles(&[0.0, 0.0, 1e300, 0.0])), "sample 1 of channel 0");
+    assert!(matches!(huge, AudioReason::NonFinite { index: 1, channel: 0, .. }));
+    let nan = refused(&simple(&header, &doubles(&[0.0, f64::NAN])), "sample 0 of channel 1 is NaN");
+    assert!(matches!(nan, AudioReason::NonFinite { .. }));
+}
+
+#[test]
+fn tags_before_a_wav_file_are_stepped_over() {
+    let tag = |n: u8| [&b"ID3\x03\0\0\0\0\0"[..], &[n], &vec![1; n.into()]].concat();
+    let whole = read(&small()).unwrap();
+    for before in [tag(10), tag(0), [tag(100), tag(3)].concat()] {
+        assert_eq!(everywhere(&[&before[..], &small()].concat(), &ReadOptions::default()), whole);
+    }
+    refused(&[&tag(10)[..], &small()[..30]].concat(), "in the fmt chunk");
+}
+
+#[test]
+fn suspicious_levels_are_noted() {
+    let integers: Vec<u8> = [0.0_f32, 100.5, -29_490.0, 29_000.0].iter().flat_map(|x| x.to_le_bytes()).collect();
+    let waveform = everywhere(&simple(&fmt(3, 1, 16_000, 32), &integers), &ReadOptions::default());
+    assert_eq!(waveform.notes(), [Note::IntegerScale { peak: 29_490.0, full_scale: 32_768.0 }]);
+    assert!(waveform.notes()[0].to_string().contains("divide them by 32768"));
+    assert_eq!(waveform.resample(8_000).unwrap().notes(), waveform.notes());
+    let scaled = waveform.scaled(1.0 / 32_768.0);
+    assert!(scaled.notes().is_empty() && scaled.samples[2] == -29_490.0 / 32_768.0);
+    for (peak, full_scale) in [(40_000.0_f32, 8_388_608.0), (1e8, 2_147_483_648.0), (1e12, 2_147_483_648.0)] {
+        let waveform = read(&simple(&fmt(3, 1, 16_000, 32), &peak.to_le_bytes())).unwrap();
+        assert_eq!(waveform.notes(), [Note::IntegerScale { peak, full_scale }]);
+    }
+    // A file of floats may go beyond full scale by some dB.
+    assert!(read(&simple(&fmt(3, 1, 16_000, 32), &8.0_f32.to_le_bytes())).unwrap().notes().is_empty());
+
+    // One channel is the negative of the other, but for a little.
+    let stereo: Vec<i16> = (0..2_000).flat_map(|i| [(i * 37 % 20_000) as i16, -(i * 37 % 20_000) as i16 + 3]).collect();
+    let file = simple(&fmt(1, 2, 16_000, 16), &pcm16(&stereo));
+    let waveform = everywhere(&file, &ReadOptions::default());
+    assert!(
+        matches!(waveform.notes(), [Note::ChannelsCancel { decibels }] if *decibels > 60.0),
+        "{:?}",
+        waveform.notes()
+    );
+    let left = everywhere(&file, &ReadOptions { channels: Channels::One(0), ..ReadOptions::default() });
+    assert!(left.notes().is_empty());
+    // Unrelated channels lose power in their mean, but do not cancel; silence does not either.
+    let mut random = Random(7);
+    for n_channels in [2, 5, 64] {
+        let data: Vec<i16> =
+            (0..1_000 * usize::from(n_channels)).map(|_| random.below(1 << 16) as u16 as i16).collect();
+        assert!(read(&simple(&fmt(1, n_channels, 16_000, 16), &pcm16(&data))).unwrap().notes().is_empty());
+    }
+    assert!(read(&simple(&fmt(1, 2, 16_000, 16), &[0; 400])).unwrap().notes().is_empty());
 }
 
 #[test]

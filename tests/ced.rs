@@ -184,7 +184,7 @@ impl Drop for Scratch {
 
 #[test]
 fn a_folder_opens_as_it_is() {
-    let clip = Waveform { samples: signal(30_000, 16_000, 1), sample_rate: 16_000 };
+    let clip = Waveform::new(signal(30_000, 16_000, 1), 16_000);
     let bundled = Tagger::bundled(&Device::Cpu).unwrap();
     assert_eq!((bundled.model().name(), bundled.labels()), ("ced-tiny", &LabelSet::audioset()));
     let wanted = bundled.tag(&clip).unwrap();

@@ -6,7 +6,7 @@ mod common;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use clipwise::audio::{AudioReader, AudioReason, Channels, ReadOptions, Waveform};
+use clipwise::audio::{AudioReader, AudioReason, Channels, Note, ReadOptions, Waveform};
 use clipwise::{Error, Result};
 use common::Random;
 
@@ -49,12 +49,35 @@ const FILES: [&str; 12] = [
     "fragmented.m4a",
 ];
 
+/// Files of the other formats. What a part of them loses is told by their length alone.
+const MORE: [&str; 14] = [
+    "adpcm_ms.wav",
+    "adpcm_ima.wav",
+    "a_law.wav",
+    "mu_law.wav",
+    "64.wav",
+    "16.aiff",
+    "float.aiff",
+    "little_endian.aiff",
+    "24.caf",
+    "alac.caf",
+    "vorbis.webm",
+    "flac.mka",
+    "layer2.mp2",
+    "layer2_mpeg2.mp2",
+];
+
 #[test]
 fn agrees_with_libsndfile_and_ffmpeg() {
+    agrees(&FILES, "decode.safetensors");
+    agrees(&MORE, "decode_more.safetensors");
+}
+
+fn agrees(names: &[&str], tensors: &str) {
     const STEP: usize = 16;
-    let bytes = std::fs::read(golden("decode.safetensors")).unwrap();
+    let bytes = std::fs::read(golden(tensors)).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
-    for name in FILES {
+    for &name in names {
         let samples = tensors.tensor(&format!("{name}.samples")).unwrap();
         let n_channels = samples.shape()[1];
         let expected: Vec<f32> = samples.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
@@ -66,14 +89,17 @@ fn agrees_with_libsndfile_and_ffmpeg() {
         let mean = Waveform::open(&path).unwrap();
         assert_eq!(mean.sample_rate, rate, "{name}");
         // Without a header that tells the encoder's delay there is more than was encoded, in every decoder.
-        let n_expected = if name.contains("no_info") || name.contains("fragmented") { n_decoded } else { n_encoded };
+        let as_decoded = ["no_info", "fragmented", "adpcm", "layer2"].iter().any(|part| name.contains(part));
+        let n_expected = if as_decoded { n_decoded } else { n_encoded };
         assert_eq!(mean.n_samples(), n_expected as usize, "{name}");
 
         // Lossless: exact. Lossy: transforms in f32 by other algorithms; those of AAC are of the size of 16-bit samples,
         // of which one step is 3e-5.
         let tolerance = match name {
             "mono.m4a" | "stereo.m4a" | "fragmented.m4a" => 3e-5,
+            "layer2.mp2" | "layer2_mpeg2.mp2" => 3.2e-5, // libsndfile rounds to 16 bits
             _ if name.contains("flac") || name.contains("alac") => 0.0,
+            _ if name.ends_with("aiff") || name.ends_with("caf") || name.ends_with("wav") => 0.0,
             _ => 2e-6,
         };
         let mut worst = 0.0_f32;
@@ -103,16 +129,96 @@ fn agrees_with_libsndfile_and_ffmpeg() {
     }
 }
 
+#[cfg(not(feature = "opus"))]
+#[test]
+fn opus_is_refused_without_its_feature() {
+    for name in ["hybrid.ogg", "stereo.webm", "mono.mp4"] {
+        let bytes = std::fs::read(golden(&format!("opus_{name}"))).unwrap();
+        let reason = refused(&bytes, "Opus without the cargo feature `opus` is not decoded; Vorbis, FLAC");
+        assert!(matches!(reason, AudioReason::Codec(_)));
+    }
+}
+
+#[cfg(feature = "opus")]
+#[test]
+fn opus_agrees_with_libopus() {
+    const STEP: usize = 16;
+    let bytes = std::fs::read(golden("opus.safetensors")).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    for name in [
+        "silk.ogg",
+        "silk_stereo.ogg",
+        "hybrid.ogg",
+        "celt.ogg",
+        "mono_music.ogg",
+        "short_frames.ogg",
+        "long_packets.ogg",
+        "gaps.ogg",
+        "fec.ogg",
+        "stereo.webm",
+        "mono.mp4",
+    ] {
+        let samples = tensors.tensor(&format!("{name}.samples")).unwrap();
+        let n_channels = samples.shape()[1];
+        let expected: Vec<f32> = samples.data().as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect();
+        let n_frames = tensors.tensor(&format!("{name}.n_frames")).unwrap();
+        let n_frames = u32::from_le_bytes(n_frames.data().try_into().unwrap()) as usize;
+        let path = golden(&format!("opus_{name}"));
+        let mean = Waveform::open(&path).unwrap();
+        // The padding at the end: in WebM it is left in, in MPEG-4 ffmpeg leaves it in.
+        let n_expected = match name {
+            "stereo.webm" => n_frames + 648,
+            "mono.mp4" => n_frames - 648,
+            _ => n_frames,
+        };
+        assert_eq!((mean.sample_rate, mean.n_samples()), (48_000, n_expected), "{name}");
+        // Rounded to 16 bits where the reference is. What is concealed while nothing is sent is not specified to the bit.
+        let tolerance = if name == "gaps.ogg" { 0.02 } else { 1.6e-5 };
+        let mut worst = 0.0_f32;
+        for channel in 0..n_channels {
+            let options = ReadOptions { channels: Channels::One(channel), ..ReadOptions::default() };
+            let one = Waveform::open_with(&path, &options).unwrap();
+            for (x, frame) in one.samples.iter().step_by(STEP).zip(expected.chunks(n_channels)) {
+                worst = worst.max((x - frame[channel]).abs());
+            }
+        }
+        println!("{name}: {worst:e}");
+        assert!(worst <= tolerance, "{name}: {worst}");
+        assert_eq!(stream(&std::fs::read(&path).unwrap()).unwrap().into_waveform().unwrap(), mean, "{name}");
+    }
+    let surround = std::fs::read(golden("opus_surround.ogg")).unwrap();
+    refused(&surround, "Opus of more than one stream (surround sound) is not decoded");
+}
+
+#[cfg(feature = "opus")]
+#[test]
+fn opus_ends_and_damage_are_told() {
+    let ogg = std::fs::read(golden("opus_celt.ogg")).unwrap();
+    let whole = read(&ogg).unwrap();
+    let last = ogg.windows(4).rposition(|mark| mark == b"OggS").unwrap();
+    let mut unmarked = ogg.clone();
+    unmarked[last + 5] &= !4;
+    seal(&mut unmarked);
+    let waveform = read(&unmarked).unwrap();
+    assert_eq!((&waveform, waveform.notes()), (&whole, &[Note::NoEndMark][..]));
+    refused(&ogg[..ogg.len() - 1], "cut short");
+    // A second stream has a delay of its own.
+    let both = read(&[&ogg[..], &ogg].concat()).unwrap();
+    assert_eq!(both.samples, [&whole.samples[..], &whole.samples].concat());
+    let mut damaged = ogg.clone();
+    damaged[last + 200] ^= 1;
+    refused(&damaged, "wrong checksum");
+}
+
 #[test]
 fn codecs_that_are_not_decoded_are_named() {
-    assert!(matches!(refused(&file("opus.ogg"), "Ogg with Opus is not decoded"), AudioReason::Codec(_)));
-    // Layer II has another sync word than layer III; with a tag in front it is taken for MP3 at first.
-    refused(&file("layer2.mp3"), "not a WAV, Ogg, FLAC, MP3 or MPEG-4 file but MP3 or another MPEG audio");
-    let tagged = [b"ID3\x04\0\0\0\0\0\x05abcde", &file("layer2.mp3")[..]].concat();
-    assert!(matches!(refused(&tagged, "MPEG audio of layer II is not decoded"), AudioReason::Codec(_)));
+    // The next layer down from MP2.
+    let mut layer1 = file("layer2.mp2");
+    layer1[1] |= 2;
+    assert!(matches!(refused(&layer1, "MP1 (MPEG audio of layer I) is not decoded"), AudioReason::Codec(_)));
     let mut opus = file("mono.m4a");
-    replace(&mut opus, b"mp4a", b"Opus");
-    assert!(matches!(refused(&opus, "\"Opus\""), AudioReason::Codec(_)));
+    replace(&mut opus, b"mp4a", b"Mlp ");
+    assert!(matches!(refused(&opus, "\"Mlp \""), AudioReason::Codec(_)));
     let mut video = file("mono.m4a");
     replace(&mut video, b"soun", b"vide");
     refused(&video, "there is no audio track");
@@ -125,7 +231,7 @@ fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
 
 #[test]
 fn a_file_cut_short_says_how_much_is_there() {
-    for name in FILES {
+    for name in FILES.into_iter().chain(MORE) {
         let whole = file(name);
         let n_whole = read(&whole).unwrap().n_samples() as u64;
         for tenths in 1..10 {
@@ -141,7 +247,9 @@ fn a_file_cut_short_says_how_much_is_there() {
                 }
                 AudioReason::EndsEarly { found, .. } => assert!(found < n_whole, "{name}: {found} of {n_whole}"),
                 // Before the first sample, or before the index that most MPEG-4 files have at their end.
-                AudioReason::Malformed(_) => assert!(tenths < 7 || name.ends_with("m4a"), "{name} {tenths}: {error}"),
+                AudioReason::Malformed(_) => {
+                    assert!(tenths < 7 || name.ends_with("m4a") || name.ends_with("caf"), "{name} {tenths}: {error}")
+                }
                 other => panic!("{name}, {tenths}/10: {other:?}"),
             }
         }
@@ -214,13 +322,14 @@ fn stream(bytes: &[u8]) -> Result<AudioReader> {
 
 #[test]
 fn the_blocks_of_a_reader_are_the_file() {
-    for name in FILES {
+    for name in FILES.into_iter().chain(MORE) {
         let whole = Waveform::open(golden(&format!("decode_{name}"))).unwrap();
         let mut from_file = AudioReader::open(golden(&format!("decode_{name}"))).unwrap();
         // Of a stream the end is not seen beforehand, and some files do not tell their length.
         let n = whole.n_samples() as u64;
-        let unknown = name.contains("no_info") || name.contains("fragmented");
-        assert_eq!(from_file.declared_length(), (!unknown).then_some(n), "{name}");
+        let unknown = ["no_info", "fragmented", "webm", "mka", "mp2"].iter().any(|part| name.contains(part));
+        let n_declared = if name == "alac.caf" { 8192 } else { n };
+        assert_eq!(from_file.declared_length(), (!unknown).then_some(n_declared), "{name}");
         let mut largest = 0;
         let mut samples = Vec::new();
         for block in &mut from_file {
@@ -343,7 +452,7 @@ fn a_reader_that_fails_is_not_a_short_file() {
             }
         }
     }
-    for name in FILES {
+    for name in FILES.into_iter().chain(MORE) {
         for n in [3, 2] {
             let bytes = file(name);
             let part = Failing(std::io::Cursor::new(bytes[..bytes.len() * n / 4].to_vec()));
@@ -379,6 +488,91 @@ fn tags_around_mp3_are_stepped_over() {
 }
 
 #[test]
+fn joined_mp3_files_are_read_as_one() {
+    let alone = read(&file("mono.mp3")).unwrap();
+    let expected = [&alone.samples[..], &alone.samples].concat();
+    // The second has an ID3v2 tag before it, and both have a first frame with delay and padding.
+    let mp3 = file("mono.mp3");
+    let id3v1 = [&b"TAG"[..], &[b'x'; 125]].concat();
+    let ape = [&b"APETAGEX\xD0\x07\0\0\x2A\0\0\0\x01\0\0\0\0\0\0\xA0\0\0\0\0\0\0\0\0"[..], &[b'v'; 42]].concat();
+    for between in [vec![], id3v1.clone(), [&ape[..], &id3v1].concat()] {
+        let both = read(&[&mp3[..], &between, &mp3].concat()).unwrap();
+        assert_eq!(both.samples, expected, "{} bytes between", between.len());
+        assert!(both.notes().is_empty());
+    }
+    // An ID3v2 tag after the frames, longer than what is looked at in advance.
+    let n = 200_000_u32;
+    let size = [21, 14, 7, 0].map(|shift| (n >> shift & 0x7F) as u8);
+    let id3v2 = [&b"ID3\x04\0\0"[..], &size, &vec![0xFF; n as usize]].concat();
+    assert_eq!(read(&[&mp3[..], &id3v2].concat()).unwrap(), alone);
+    assert_eq!(read(&[&mp3[..], &id3v2, &mp3].concat()).unwrap().samples, expected);
+    // The first is cut short, between two frames.
+    let last = mp3.windows(2).rposition(|pair| pair == [0xFF, 0xFB]).unwrap();
+    let cut = [&mp3[..last], &mp3].concat();
+    refused(&cut, "cut short");
+}
+
+#[test]
+fn what_comes_before_mp3_frames_is_left_out() {
+    for name in ["no_info.mp3", "mono.mp3", "layer2.mp2"] {
+        let bare = file(name);
+        let bare = &bare[bare.windows(2).position(|pair| pair[0] == 0xFF && pair[1] >= 0xE0).unwrap()..];
+        let expected = read(bare).unwrap();
+        let junk: Vec<u8> = (0..5_000_u32).map(|i| (i * i >> 3) as u8).collect();
+        for (before, n_bytes) in [(vec![0; 3_000], None), (junk, Some(5_000)), (vec![0xFF; 777], Some(777))] {
+            let waveform = read(&[&before[..], bare].concat()).unwrap();
+            assert_eq!(waveform, expected, "{name}, {} bytes", before.len());
+            let notes: Vec<Note> = n_bytes.map(|n_bytes| Note::LeadingJunk { n_bytes }).into_iter().collect();
+            assert_eq!(waveform.notes(), notes);
+            assert_eq!(stream(&[&before[..], bare].concat()).unwrap().into_waveform().unwrap(), expected);
+        }
+        // Too far in, or not enough of them.
+        refused(&[&vec![0; 70_000][..], bare].concat(), "zeros");
+        refused(&[&[0; 100][..], &bare[..300]].concat(), "zeros");
+    }
+}
+
+#[test]
+fn headers_of_flac_may_be_wrong_about_blocks_and_length() {
+    for name in ["16.flac", "24.flac"] {
+        let flac = file(name);
+        let whole = read(&flac).unwrap();
+        let mut unknown = flac.clone();
+        unknown[8..10].fill(0);
+        assert_eq!(read(&unknown).unwrap(), whole);
+        assert_eq!(stream(&unknown).unwrap().into_waveform().unwrap(), whole);
+        // 36 bits from the low half of byte 21 on.
+        let mut fewer = flac.clone();
+        let n = whole.n_samples() as u32 - 1_000;
+        fewer[22..26].copy_from_slice(&n.to_be_bytes());
+        let waveform = read(&fewer).unwrap();
+        assert_eq!((&waveform, waveform.notes()), (&whole, &[Note::MoreThanDeclared { declared: n.into() }][..]));
+        let mut more = flac;
+        more[22..26].copy_from_slice(&(n + 2_000).to_be_bytes());
+        refused(&more, "cut short");
+        let accept = ReadOptions { accept_truncated: true, ..ReadOptions::default() };
+        let waveform = Waveform::read_with(&more[..], &accept).unwrap();
+        assert_eq!(waveform, whole);
+        assert!(matches!(waveform.notes(), [Note::CutShort(AudioReason::Truncated { .. })]));
+    }
+}
+
+#[test]
+fn ogg_without_a_mark_at_its_end_is_read() {
+    for name in ["vorbis_mono.ogg", "vorbis_stereo.ogg", "flac.oga"] {
+        let mut ogg = file(name);
+        let whole = read(&ogg).unwrap();
+        let last = (0..ogg.len() - 4).rev().find(|&at| &ogg[at..at + 4] == b"OggS").unwrap();
+        ogg[last + 5] &= !4;
+        seal(&mut ogg);
+        let waveform = read(&ogg).unwrap();
+        assert_eq!(waveform.notes(), [Note::NoEndMark]);
+        // The encoder's padding lies in the last page.
+        assert!(waveform == whole, "{name}: {} of {}", waveform.n_samples(), whole.n_samples());
+    }
+}
+
+#[test]
 fn chained_ogg_is_read_as_one() {
     let link = file("vorbis_mono.ogg");
     let alone = read(&link).unwrap();
@@ -391,7 +585,7 @@ fn chained_ogg_is_read_as_one() {
     }
     // Likewise in MP3.
     let other = [file("no_info.mp3"), file("stereo.mp3")].concat();
-    refused(&other, "no MPEG frame");
+    refused(&other, "from 32000 Hz, 1 channels to 16000 Hz, 2 channels");
 }
 
 #[test]
@@ -463,8 +657,12 @@ fn no_bytes_make_it_panic() {
     let mut random = Random(0x5EED);
     let begun = Instant::now();
     let mut slowest = Duration::ZERO;
-    for name in FILES {
-        let whole = file(name);
+    let opus = std::fs::read_dir(golden("")).unwrap().map(|entry| entry.unwrap().path());
+    let opus = opus.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("opus_"));
+    let opus = opus.filter(|_| cfg!(feature = "opus")).map(|path| (path.clone(), std::fs::read(path).unwrap()));
+    let files = FILES.into_iter().chain(MORE).map(|name| (golden(name), file(name)));
+    for (name, whole) in files.chain(opus) {
+        let name = name.display();
         let (mut n_read, mut n_refused) = (0, 0);
         for i in 0..n_rounds {
             let mut bytes = whole.clone();
@@ -510,7 +708,7 @@ fn no_bytes_make_it_panic() {
             slowest = slowest.max(one.elapsed());
         }
         println!("{name}: {n_read} read, {n_refused} refused");
-        assert!(n_refused > n_rounds / 4, "{name}: {n_read} read, {n_refused} refused");
+        assert!(n_refused > n_rounds / 10, "{name}: {n_read} read, {n_refused} refused");
     }
     println!("slowest {slowest:?}, all {:?}", begun.elapsed());
     assert!(slowest < Duration::from_secs(10), "{slowest:?}");

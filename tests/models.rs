@@ -70,7 +70,7 @@ fn leenets_equal_the_reference() {
         let weights = leenet_tensors(&config, 11).weights();
         let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
         for n in [1, 2187, 16001] {
-            let waveform = Waveform { samples: signal(n, 32_000, 3), sample_rate: 32_000 };
+            let waveform = Waveform::new(signal(n, 32_000, 3), 32_000);
             let output = model.forward(&WaveformBatch::from(&waveform)).unwrap();
             assert_output(&format!("{name} {n} samples"), &output, &wanted, &format!("{name}.{n}."));
         }

@@ -3,11 +3,11 @@
 use std::path::Path;
 
 use clap::ValueEnum;
-use clipwise::audio::{AudioReader, ReadOptions, Skipped};
+use clipwise::audio::{AudioReader, ReadOptions};
 use clipwise::windows::Aggregator;
 use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig, Windows};
 
-use crate::command_line::say;
+use crate::command_line::say_about;
 
 /// How a file is taken.
 #[derive(clap::Args, Clone, Debug)]
@@ -80,9 +80,7 @@ impl ClipArgs {
 
 impl Tagged {
     fn new(tagging: Tagging, reader: &AudioReader) -> Self {
-        for Skipped { seconds, detail, .. } in reader.skipped() {
-            say(format_args!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display()));
-        }
+        say_about(reader);
         Self { tagging, sample_rate: reader.source_rate(), duration: reader.seconds_read() }
     }
 }

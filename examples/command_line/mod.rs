@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use clipwise::audio::{AudioReader, Note, Skipped};
 use clipwise::device::{self, Threads};
 use clipwise::{LabelSet, Tagger, models};
 
@@ -113,6 +114,23 @@ pub fn for_each_file<T, R>(
 /// Prints a line on stderr. That nobody reads it is no reason to stop.
 pub fn say(line: fmt::Arguments) {
     show(format_args!("{line}\n"));
+}
+
+/// Says what was worked around in a file that was read.
+pub fn say_notes(file: &Path, notes: &[Note]) {
+    // Whoever pipes a stream knows that it has no length.
+    let is_known = |note: &Note| matches!(note, Note::UnknownLength { .. }) && file == Path::new("<stream>");
+    for note in notes.iter().filter(|note| !is_known(note)) {
+        say(format_args!("note: {}: {note}", file.display()));
+    }
+}
+
+/// Says what was worked around in a recording that was read, and the damage that was skipped.
+pub fn say_about(reader: &AudioReader) {
+    for Skipped { seconds, detail, .. } in reader.skipped() {
+        say(format_args!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display()));
+    }
+    say_notes(reader.path(), &reader.notes());
 }
 
 /// As [`say`], without the end of a line.

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use classes::{LabelMap, Targets};
 use clipwise::{Tagger, Waveform};
-use command_line::{Failure, ModelArgs, about, after_help, for_each_file, say};
+use command_line::{Failure, ModelArgs, about, after_help, for_each_file, say, say_notes};
 use dataset::{Clip, Dataset};
 use report::{Evaluation, Format, Prediction};
 
@@ -96,7 +96,9 @@ fn evaluate(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
 }
 
 fn predict(tagger: &Tagger, targets: &Targets, clip: &Clip) -> clipwise::Result<Prediction> {
-    let tagging = tagger.tag(&Waveform::open(&clip.file)?)?;
+    let waveform = Waveform::open(&clip.file)?;
+    say_notes(&clip.file, waveform.notes());
+    let tagging = tagger.tag(&waveform)?;
     let scores = targets.scores(&tagging);
     // The last of equals, as in `top_k_accuracy`.
     let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);

@@ -16,7 +16,7 @@ use clap::{Parser, ValueEnum};
 use clipwise::audio::{AudioReader, ReadOptions};
 use clipwise::events::{EventFormat, EventWriter};
 use clipwise::{Event, EventConfig, EventDetector, Tagger, WindowConfig, Windows};
-use command_line::{Failure, ModelArgs, about, after_help, say};
+use command_line::{Failure, ModelArgs, about, after_help, say, say_about};
 use progress::Progress;
 use rules::Rules;
 
@@ -211,10 +211,7 @@ impl<'a> Search<'a> {
         }
         progress.clear();
         detector.finish().iter().try_for_each(&mut write)?;
-        for skipped in windows.source().skipped() {
-            let (file, detail) = (file.display(), &skipped.detail);
-            say(format_args!("note: {file}: damaged at {:.1} s and skipped: {detail}", skipped.seconds));
-        }
+        say_about(windows.source());
         Ok(failed)
     }
 }

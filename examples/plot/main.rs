@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use clipwise::frontend::{LogMel, LogMelConfig, LogScale};
 use clipwise::{Event, EventDetector, Tagger, Waveform, WindowConfig};
-use command_line::{Failure, ModelArgs, after_help, say};
+use command_line::{Failure, ModelArgs, after_help, say, say_notes};
 use draw::{Class, Picture};
 use rules::Rules;
 
@@ -59,6 +59,7 @@ fn main() -> ExitCode {
 fn plot(args: &Args) -> Result<(), Failure> {
     let tagger = args.model.open()?;
     let waveform = Waveform::open(&args.file)?;
+    say_notes(&args.file, waveform.notes());
     let seconds = waveform.duration();
     let classes = hear(args, &tagger, &waveform)?;
     let waveform = waveform.resample(tagger.model().sample_rate())?;

@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use clap::Parser;
 use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
 use clipwise::{Waveform, WaveformBatch, device};
-use command_line::{Failure, about, for_each_file, say};
+use command_line::{Failure, about, for_each_file, say, say_notes};
 use report::{Format, Report, Transcribed};
 use words::Spoken;
 
@@ -157,6 +157,7 @@ fn transcribe(
     reader: &Reader,
 ) -> clipwise::Result<Transcribed> {
     let waveform = Waveform::open(file)?;
+    say_notes(file, waveform.notes());
     let samples = waveform.resample(model.sample_rate())?.samples;
     let output = model.forward(&WaveformBatch::new(vec![samples], model.sample_rate())?)?;
     let (log_probs, frame_seconds) = (output.clip(0)?, output.frame_seconds);

@@ -1,22 +1,25 @@
-//! Ogg, FLAC, MP3 and MPEG-4 audio, decoded by `symphonia`.
+//! Compressed audio, decoded by `symphonia`.
 //!
 //! `symphonia` is made for players, which rather skip than stop: a page with a wrong checksum, a lost frame or a file
-//! that ends early are only logged, the encoder's delay in MPEG-4 files is left in, and the length of an MP3 file
-//! without a header is guessed. So the structure around the packets is checked here, one file a format: pages of Ogg
-//! and frames of MP3 are taken apart here, those of FLAC and MPEG-4 by `symphonia`. Packets are decoded one by one into a
-//! [`Sink`], which counts, and skips damage where that is wanted. Memory does not grow with the length, but for the
-//! tables of MPEG-4; what a file may decode to is bounded by its size ([`MAX_EXPANSION`]).
+//! that ends early are only logged, and the encoder's delay in MPEG-4 files is left in. So what it does not tell is
+//! checked here: pages of Ogg and frames of MP3 are taken apart in [`ogg`] and [`mp3`], the edit list of MPEG-4 is read in
+//! [`mp4`], and packets of the other formats are compared with their timestamps in [`demuxed`]. Packets are decoded one by
+//! one into a [`Sink`], which counts, and skips damage where that is wanted. Memory does not grow with the length, but for
+//! the tables of MPEG-4; what a file may decode to is bounded by its size.
 
+mod demuxed;
 mod flac;
 mod input;
 mod mp3;
 mod mp4;
 mod ogg;
+mod opus;
 mod sink;
 
 use std::io::ErrorKind;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Symphonia;
 use symphonia::core::formats::probe::Hint;
@@ -25,35 +28,47 @@ use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptio
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
-use super::source::{Blocks, Failure};
-use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, ReadOptions, Skipped};
-pub(super) use input::Input;
+use super::format::{Container, container};
+use super::source::{Blocks, Failure, Input, is_wav};
+use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, Note, ReadOptions, Skipped};
 use input::Watch;
 use sink::Sink;
 
-/// A format by its first bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Container {
-    Ogg,
-    Flac,
-    /// Bytes that begin an ID3 tag: MP3, or FLAC with a tag before it.
-    Tagged,
-    Mp3,
-    Mp4,
+/// How far into a file the first frame of MPEG audio may be, after its tags.
+const MAX_JUNK: usize = 1 << 16;
+
+/// What a file is, and where it begins.
+pub(super) struct Found {
+    container: Container,
+    /// Bytes of the file before it.
+    place: u64,
+    /// How many of these are unknown.
+    n_junk: usize,
 }
 
-impl Container {
-    /// The format of a file that begins with these bytes, if it is one of these.
-    pub(super) fn of(start: &[u8]) -> Option<Self> {
-        match start {
-            [b'O', b'g', b'g', b'S', ..] => Some(Self::Ogg),
-            [b'f', b'L', b'a', b'C', ..] => Some(Self::Flac),
-            [b'I', b'D', b'3', ..] => Some(Self::Tagged),
-            [_, _, _, _, b'f', b't', b'y', b'p', ..] => Some(Self::Mp4),
-            // Eleven set bits and layer III.
-            [0xFF, second, ..] if second & 0xE6 == 0xE2 => Some(Self::Mp3),
-            _ => None,
-        }
+/// Finds a format that is decoded here, and steps to its first byte. The file goes on with `start`, after `n_tags` bytes of
+/// tags.
+pub(super) fn find(input: &mut Input, start: &[u8], n_tags: u64) -> Result<Option<Found>, Failure> {
+    let after_tags = [Container::Flac, Container::Mpeg, Container::Ogg];
+    if let Some(container) = container(start)
+        && (n_tags == 0 || after_tags.contains(&container))
+        && (container != Container::Mpeg || mp3::is_frame(start))
+    {
+        return Ok(Some(Found { container, place: n_tags, n_junk: 0 }));
+    }
+    if is_wav(start) && !(start.is_empty() && n_tags > 0) {
+        return Ok(None);
+    }
+    let start = input.peek(MAX_JUNK)?;
+    if let Some(at) = mp3::first_frame(&start) {
+        input.skip(at as u64)?;
+        let n_junk = if start[..at].iter().all(|&byte| byte == 0) { 0 } else { at };
+        return Ok(Some(Found { container: Container::Mpeg, place: n_tags + at as u64, n_junk }));
+    }
+    match (n_tags, start.is_empty()) {
+        (0, _) => Ok(None),
+        (_, true) => Err(malformed("the file ends within or after its ID3 tag")),
+        _ => Err(malformed(format!("there is no MPEG frame at byte {n_tags}, after an ID3 tag"))),
     }
 }
 
@@ -73,41 +88,39 @@ struct Decoded {
     sample_rate: u32,
     watch: Watch,
     is_ended: bool,
+    accept_truncated: bool,
 }
 
 /// Opens a file and decodes its first samples.
-pub(super) fn open(
-    mut input: Input,
-    container: Container,
-    options: &ReadOptions,
-) -> Result<Box<dyn Blocks + Send>, Failure> {
+pub(super) fn open(mut input: Input, found: Found, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
     let watch = Watch::new(&mut input)?;
     let mut sink = Sink::new(options, watch.clone());
-    let demux = guarded(&watch, || demux(input, container, &watch, &mut sink))?;
-    let mut decoded = Decoded { demux, sink, sample_rate: 0, watch, is_ended: false };
+    if found.n_junk > 0 {
+        sink.note(Note::LeadingJunk { n_bytes: found.n_junk as u64 });
+    }
+    let demux = guarded(&watch, || demux(input, &found, &watch, &mut sink))?;
+    let accept_truncated = options.accept_truncated;
+    let mut decoded = Decoded { demux, sink, sample_rate: 0, watch, is_ended: false, accept_truncated };
     while decoded.sink.n_ready() == 0 && !decoded.is_ended {
         decoded.advance()?;
     }
-    match decoded.sink.format {
+    match decoded.sink.format() {
         Some((sample_rate, _)) if decoded.sink.n_ready() > 0 => decoded.sample_rate = sample_rate,
         _ => return Err(AudioReason::NoSamples.into()),
     }
     Ok(Box::new(decoded))
 }
 
-fn demux(input: Input, container: Container, watch: &Watch, sink: &mut Sink) -> Result<Box<dyn Demux>, Failure> {
-    Ok(match container {
+fn demux(input: Input, found: &Found, watch: &Watch, sink: &mut Sink) -> Result<Box<dyn Demux>, Failure> {
+    Ok(match found.container {
         Container::Ogg => Box::new(ogg::Ogg::open(input, watch)?),
-        Container::Flac => Box::new(flac::Flac::open(input.into_read(watch), sink)?),
-        Container::Mp3 => Box::new(mp3::Mp3::open(input.into_read(watch), 0, sink)?),
+        Container::Mpeg => Box::new(mp3::Mp3::open(input::into_read(input, watch), found.place, sink)?),
         Container::Mp4 => Box::new(mp4::Mp4::open(input, watch, sink)?),
-        Container::Tagged => {
-            let (n_tag, audio) = mp3::after_id3(input.into_read(watch))?;
-            match audio {
-                (start, audio) if start.starts_with(b"fLaC") => Box::new(flac::Flac::open(audio, sink)?),
-                (_, audio) => Box::new(mp3::Mp3::open(audio, n_tag, sink)?),
-            }
-        }
+        Container::Flac => Box::new(demuxed::Demuxed::flac(input::into_read(input, watch), sink)?),
+        Container::Aiff => Box::new(demuxed::Demuxed::open(input, watch, "aiff", sink)?),
+        Container::Caf => Box::new(demuxed::Demuxed::open(input, watch, "caf", sink)?),
+        Container::Matroska => Box::new(demuxed::Demuxed::open(input, watch, "mkv", sink)?),
+        Container::Wav => Box::new(demuxed::Demuxed::open(input, watch, "wav", sink)?),
     })
 }
 
@@ -129,7 +142,15 @@ impl Decoded {
         if self.is_ended {
             self.sink.release();
         }
-        result.map(drop)
+        match result {
+            Err(Failure::Audio(reason @ (AudioReason::Truncated { .. } | AudioReason::EndsEarly { .. })))
+                if self.accept_truncated =>
+            {
+                self.sink.note(Note::CutShort(reason));
+                Ok(())
+            }
+            result => result.map(drop),
+        }
     }
 }
 
@@ -154,6 +175,10 @@ impl Blocks for Decoded {
 
     fn skipped(&self) -> &[Skipped] {
         self.sink.skipped()
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.sink.notes()
     }
 }
 
@@ -181,7 +206,8 @@ fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn Format
 /// The failure to open a container or a codec.
 fn refused(error: &Symphonia) -> Failure {
     match error {
-        Symphonia::Unsupported(what) => AudioReason::Codec((*what).into()).into(),
+        // It says so of parts that are not there, too.
+        Symphonia::Unsupported(what) if !what.contains("missing") => AudioReason::Codec((*what).into()).into(),
         error => malformed(detail(error)),
     }
 }
@@ -205,8 +231,21 @@ fn decoder(track: &Track) -> Result<Box<dyn AudioDecoder>, Failure> {
 
 fn decoder_for(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Failure> {
     check_format(params.sample_rate, params.channels.as_ref().map(|channels| channels.count()))?;
+    if params.codec == CODEC_ID_OPUS {
+        return opus_decoder(params);
+    }
     let options = AudioDecoderOptions::default().verify(true);
     symphonia::default::get_codecs().make_audio_decoder(params, &options).map_err(|error| refused(&error))
+}
+
+#[cfg(feature = "opus")]
+fn opus_decoder(params: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Failure> {
+    opus::Opus::new(params).map(|decoder| Box::new(decoder) as _).map_err(|error| refused(&error))
+}
+
+#[cfg(not(feature = "opus"))]
+fn opus_decoder(_: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Failure> {
+    Err(AudioReason::Codec("Opus without the cargo feature `opus`".into()).into())
 }
 
 fn check_format(rate: Option<u32>, n_channels: Option<usize>) -> Result<(), Failure> {

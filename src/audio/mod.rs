@@ -7,6 +7,10 @@
 
 #[cfg(feature = "symphonia")]
 mod decode;
+mod format;
+mod id3;
+mod mixer;
+mod note;
 mod pcm;
 mod reader;
 mod resample;
@@ -16,6 +20,7 @@ mod source;
 mod wav;
 mod waveform;
 
+pub use note::Note;
 pub use reader::{AudioReader, RawFormat};
 pub use resample::{Resampler, resample};
 pub use skipped::Skipped;
@@ -30,9 +35,6 @@ pub const MAX_CHANNELS: u16 = 64;
 /// A hundred times what the fastest audio converters do; a header above it is damaged.
 pub const MAX_SAMPLE_RATE: u32 = 100_000_000;
 
-/// The formats that are read.
-const READ: &str = if cfg!(feature = "symphonia") { "WAV, Ogg, FLAC, MP3 or MPEG-4" } else { "WAV" };
-
 /// Why a file is not usable as audio.
 ///
 /// Counts of samples are per channel.
@@ -43,7 +45,7 @@ pub enum AudioReason {
     #[error("the file is empty")]
     Empty,
     /// The file is in none of the formats that are read. Named is what it is, and the cargo feature if one would read it.
-    #[error("not a {READ} file but {what}{}", riff::with_feature(.0), what = .0)]
+    #[error("not a {read} file but {0}{feature}", read = format::READ, feature = format::with_feature(.0))]
     NotWav(&'static str),
     /// The file begins as a file that is read, but its structure is damaged.
     #[error("damaged file: {0}")]
@@ -57,7 +59,7 @@ pub enum AudioReason {
         detail: String,
     },
     /// The format is read, the codec in it is not.
-    #[error("{0} is not decoded; Vorbis, FLAC, MP3, AAC-LC and ALAC are")]
+    #[error("{0} is not decoded; {codecs} are", codecs = format::CODECS)]
     Codec(String),
     /// Rate or number of channels change within the file.
     #[error("the format changes after sample {index}, from {before} to {after}")]
@@ -86,7 +88,7 @@ pub enum AudioReason {
         limit: u64,
     },
     /// The samples are stored in a way that is not read.
-    #[error("{0} is not read; 8, 16, 24 and 32-bit integers and 32-bit floats are")]
+    #[error("{0} is not read; 8, 16, 24 and 32-bit integers, 32 and 64-bit floats, A-law and µ-law are")]
     Encoding(String),
     /// The header states no channels, or more than [`MAX_CHANNELS`].
     #[error("the header states {0} channels; 1 to {MAX_CHANNELS} can be read")]
@@ -108,6 +110,18 @@ pub enum AudioReason {
         /// What the header declares.
         declared: u64,
         /// What is there in full.
+        found: u64,
+    },
+    /// The header of a WAV stream states a data size that stands for an unknown length, and so many samples came.
+    /// [`ReadOptions::accept_placeholder_length`] reads such a stream to its end.
+    #[error(
+        "the header gives no length (a data size of {declared_bytes} bytes, {found} samples per channel came); \
+         `accept_placeholder_length` reads such a stream to its end"
+    )]
+    UnknownLength {
+        /// The data size in the header.
+        declared_bytes: u64,
+        /// Samples per channel that are there.
         found: u64,
     },
     /// The file holds no samples, or a waveform to be written is.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::pcm::Pcm;
 use super::source::{self, Blocks, Failure, STREAM};
-use super::{AudioReason, ReadOptions, Resampler, SampleFormat, Skipped, Waveform};
+use super::{AudioReason, Note, ReadOptions, Resampler, SampleFormat, Skipped, Waveform};
 use crate::error::{Error, Result};
 
 /// Reads audio of any length in blocks: an iterator over pieces of one channel, each a `Vec<f32>`.
@@ -175,6 +175,11 @@ impl AudioReader {
         self.source.skipped()
     }
 
+    /// What was worked around so far, and what makes the samples so far suspect; complete after the last block.
+    pub fn notes(&self) -> Vec<Note> {
+        self.source.notes()
+    }
+
     /// The file as it was named when it was opened; `<stream>` where there is none.
     pub fn path(&self) -> &Path {
         &self.path
@@ -193,7 +198,7 @@ impl AudioReader {
                 samples.extend(block?);
             }
         }
-        Ok(Waveform::new(samples, self.sample_rate()))
+        Ok(Waveform::new(samples, self.sample_rate()).with_notes(self.notes()))
     }
 
     /// The next samples at the rate wanted, empty at the end. What was read before an error is kept in `output`.
@@ -299,5 +304,9 @@ impl Blocks for Memory {
         output.extend_from_slice(block);
         self.at += block.len();
         Ok(!block.is_empty())
+    }
+
+    fn notes(&self) -> Vec<Note> {
+        self.waveform.notes().to_vec()
     }
 }

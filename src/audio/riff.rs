@@ -3,11 +3,11 @@
 use std::io::{self, Read};
 
 use super::source::{Failure, read_up_to};
-use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
+use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, format};
 
-/// What programs that write to a pipe state for a length that they do not know: ffmpeg all ones, others 0, arecord 2^31, SoX
-/// 4 KiB less.
-const PLACEHOLDERS: [u32; 4] = [0, 0x7FFF_F000, 0x8000_0000, u32::MAX];
+/// What programs state for a length that they don't know yet, also rounded down to whole frames: ffmpeg all ones, others 0
+/// or the largest signed number, arecord 2^31, SoX 2^31 less 4 KiB.
+const PLACEHOLDERS: [u32; 5] = [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
 
 /// How one sample is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,15 +17,21 @@ pub(super) enum Format {
     Int24,
     Int32,
     Float32,
+    Float64,
+    /// 8 bits with a logarithmic scale (ITU-T G.711).
+    ALaw,
+    /// The same, in the form of North America and Japan.
+    MuLaw,
 }
 
 impl Format {
     pub(super) fn bytes(self) -> u16 {
         match self {
-            Self::Int8 => 1,
+            Self::Int8 | Self::ALaw | Self::MuLaw => 1,
             Self::Int16 => 2,
             Self::Int24 => 3,
             Self::Int32 | Self::Float32 => 4,
+            Self::Float64 => 8,
         }
     }
 }
@@ -40,6 +46,8 @@ pub(super) struct Header {
     pub(super) data_bytes: u64,
     /// Whether that length is one that stands for an unknown one.
     pub(super) is_placeholder: bool,
+    /// Bytes before the samples.
+    pub(super) n_bytes: u64,
 }
 
 impl Header {
@@ -50,7 +58,8 @@ impl Header {
 
     /// Reads up to the first byte of the data chunk, in constant memory.
     pub(super) fn read(reader: &mut impl Read) -> Result<Self, Failure> {
-        let mut start = [0; 64];
+        let reader = &mut Counted { reader, n_bytes: 0 };
+        let mut start = [0; format::START];
         // Two reads: the second is only for telling what a file is that is no WAV file.
         let n_start = read_up_to(reader, &mut start[..12])?;
         if n_start == 0 {
@@ -60,7 +69,7 @@ impl Header {
         let begins_right = is_long || b"RIFF".starts_with(&start[..n_start.min(4)]);
         if !begins_right || n_start == 12 && &start[8..12] != b"WAVE" {
             let n = if n_start < 12 { n_start } else { 12 + read_up_to(reader, &mut start[12..])? };
-            return Err(AudioReason::NotWav(what_it_is(&start[..n])).into());
+            return Err(AudioReason::NotWav(format::name(&start[..n])).into());
         }
         if n_start < 12 {
             return Err(malformed(format!("the file ends after {n_start} of the first 12 bytes")));
@@ -84,8 +93,11 @@ impl Header {
                     let (format, n_channels, sample_rate) =
                         format.ok_or_else(|| malformed("there is no fmt chunk before the data chunk".into()))?;
                     let data_bytes = long_bytes.filter(|_| n_bytes == u32::MAX).unwrap_or(n_bytes.into());
-                    let is_placeholder = long_bytes.is_none() && PLACEHOLDERS.contains(&n_bytes);
-                    return Ok(Self { format, n_channels, sample_rate, data_bytes, is_placeholder });
+                    let frame_bytes = u32::from(n_channels) * u32::from(format.bytes());
+                    let stands_for = |&length: &u32| n_bytes == length || n_bytes == length - length % frame_bytes;
+                    let is_placeholder = long_bytes.is_none() && PLACEHOLDERS.iter().any(stands_for);
+                    let n_bytes = reader.n_bytes;
+                    return Ok(Self { format, n_channels, sample_rate, data_bytes, is_placeholder, n_bytes });
                 }
                 b"ds64" if is_long => {
                     // The lengths of the file and of the data chunk, before some that are of no use here.
@@ -129,7 +141,7 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
         }
         tag = u16_at(&fmt, 24);
     }
-    if !matches!(tag, 1 | 3) {
+    if !matches!(tag, 1 | 3 | 6 | 7) {
         return Err(AudioReason::Encoding(encoding_name(tag)).into());
     }
     if n_channels == 0 || n_channels > MAX_CHANNELS {
@@ -144,8 +156,12 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
         (1, 24) => Format::Int24,
         (1, 32) => Format::Int32,
         (3, 32) => Format::Float32,
+        (3, 64) => Format::Float64,
+        (6, 8) => Format::ALaw,
+        (7, 8) => Format::MuLaw,
         (1, _) => return Err(AudioReason::Encoding(format!("a {bits}-bit integer")).into()),
-        _ => return Err(AudioReason::Encoding(format!("a {bits}-bit float")).into()),
+        (3, _) => return Err(AudioReason::Encoding(format!("a {bits}-bit float")).into()),
+        _ => return Err(AudioReason::Encoding(format!("{} of {bits} bits", encoding_name(tag))).into()),
     };
     // In an extensible header `bits` is the size that a sample takes, and those of its bits that count are its high
     // ones, so they need not be known. The bytes per second say nothing new and are often wrong.
@@ -169,6 +185,36 @@ fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Resul
         io::copy(&mut reader.take(1), &mut io::sink())?;
     }
     Ok(())
+}
+
+/// Counts the bytes that are read.
+struct Counted<'a, R> {
+    reader: &'a mut R,
+    n_bytes: u64,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.reader.read(buffer)?;
+        self.n_bytes += n as u64;
+        Ok(n)
+    }
+}
+
+/// Whether `bytes` begin a chunk, and the length of its contents; fewer than 8 bytes begin none.
+pub(super) fn chunk(bytes: &[u8]) -> Option<u32> {
+    let (name, size) = bytes.first_chunk::<8>()?.split_at(4);
+    let is_name = name[0] != b' ' && name.iter().all(|byte| matches!(byte, b' '..=b'~'));
+    is_name.then(|| u32_at(size, 0))
+}
+
+/// Whether `bytes` begin with the name of a chunk that is often found after samples.
+pub(super) fn is_known_chunk(bytes: &[u8]) -> bool {
+    const KNOWN: [&[u8; 4]; 14] = [
+        b"LIST", b"id3 ", b"ID3 ", b"fact", b"cue ", b"smpl", b"inst", b"PEAK", b"bext", b"iXML", b"cart", b"JUNK",
+        b"PAD ", b"_PMX",
+    ];
+    KNOWN.iter().any(|name| bytes.starts_with(*name))
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> u16 {
@@ -200,58 +246,4 @@ fn encoding_name(tag: u16) -> String {
         _ => return format!("format tag {tag:#06x}"),
     };
     name.into()
-}
-
-/// What a file is that the `symphonia` feature reads.
-const WITH_FEATURE: [&str; 5] =
-    ["Ogg (Vorbis or Opus)", "FLAC", "MP3, by its ID3 tag", "MPEG-4 (M4A or MP4)", "MP3 or another MPEG audio"];
-
-/// The end of a message that says that a file is `what`, if only a cargo feature is missing.
-pub(super) fn with_feature(what: &str) -> &'static str {
-    let is_missing = !cfg!(feature = "symphonia") && WITH_FEATURE.contains(&what);
-    if is_missing { ", which the cargo feature `symphonia` reads" } else { "" }
-}
-
-/// What a file is by its first bytes, as the end of "not a WAV file but …".
-fn what_it_is(start: &[u8]) -> &'static str {
-    const KNOWN: [(usize, &[u8], &str); 25] = [
-        (0, b"OggS", WITH_FEATURE[0]),
-        (0, b"fLaC", WITH_FEATURE[1]),
-        (0, b"ID3", WITH_FEATURE[2]),
-        (4, b"ftyp", WITH_FEATURE[3]),
-        (8, b"AIFF", "AIFF"),
-        (8, b"AIFC", "AIFF-C"),
-        (0, b"RIFX", "RIFX, the big-endian form of WAV"),
-        (0, b"riff", "Wave64"),
-        (8, b"AVI ", "AVI"),
-        (8, b"WEBP", "a WebP image"),
-        (0, b"RIFF", "another kind of RIFF file"),
-        (0, b".snd", "Sun audio"),
-        (0, b"caff", "Core Audio (CAF)"),
-        (0, b"\x1A\x45\xDF\xA3", "Matroska or WebM"),
-        (0, b"wvpk", "WavPack"),
-        (0, b"MAC ", "Monkey's Audio"),
-        (0, b"\x30\x26\xB2\x75", "Windows Media (ASF)"),
-        (0, b"#!AMR", "AMR"),
-        (0, b"NIST_1A", "NIST SPHERE"),
-        (0, b"PK\x03\x04", "a ZIP archive"),
-        (0, b"\x1F\x8B", "gzip data"),
-        (0, b"%PDF", "a PDF document"),
-        (0, b"\x89PNG", "a PNG image"),
-        (0, b"version https://git-lfs", "a Git LFS pointer, in place of the file itself"),
-        (0, b"<", "text, perhaps a web page"),
-    ];
-    for (at, magic, name) in KNOWN {
-        if start.get(at..at + magic.len()) == Some(magic) {
-            return name;
-        }
-    }
-    match start {
-        // An MPEG frame begins with 11 set bits; layer 0 is AAC's.
-        [0xFF, second, ..] if second & 0xF6 == 0xF0 => "AAC",
-        [0xFF, second, ..] if second & 0xE0 == 0xE0 => WITH_FEATURE[4],
-        _ if start.iter().all(|&byte| byte == 0) => "zeros",
-        _ if start.iter().all(|&byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace()) => "text",
-        _ => "unknown data",
-    }
 }

@@ -1,15 +1,14 @@
 //! What all formats have in common: a source of blocks, found by the first bytes of a file.
 
 use std::fs::File;
-#[cfg(feature = "symphonia")]
-use std::io::Cursor;
-use std::io::{self, Read};
+use std::io::{self, Cursor, Read, Seek};
 use std::path::Path;
 
 #[cfg(feature = "symphonia")]
-use super::decode::{self, Container, Input};
+use super::decode;
+use super::format::{self, START};
 use super::pcm::Pcm;
-use super::{AudioReason, ReadOptions, Skipped, Waveform};
+use super::{AudioReason, Note, ReadOptions, Skipped, Waveform, id3};
 use crate::error::{Error, Result};
 
 /// The name of what has none.
@@ -30,6 +29,11 @@ pub(super) trait Blocks {
     fn skipped(&self) -> &[Skipped] {
         &[]
     }
+
+    /// What was worked around so far.
+    fn notes(&self) -> Vec<Note> {
+        Vec::new()
+    }
 }
 
 /// Appends all blocks.
@@ -39,6 +43,7 @@ pub(super) fn read_all(source: &mut (impl Blocks + ?Sized), output: &mut Vec<f32
 }
 
 /// What stops a reader that does not know the file's name.
+#[derive(Debug)]
 pub(super) enum Failure {
     Io(io::Error),
     Audio(AudioReason),
@@ -66,21 +71,81 @@ impl From<AudioReason> for Failure {
     }
 }
 
-/// A file, whose format is told by its first bytes.
-#[cfg_attr(not(feature = "symphonia"), allow(unused_mut))]
-pub(super) fn open(mut file: File, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
-    #[cfg(feature = "symphonia")]
-    if file.metadata()?.is_file() {
-        use std::io::{Seek, SeekFrom};
-        let mut start = [0; 12];
-        let n = read_up_to(&mut file, &mut start)?;
-        file.seek(SeekFrom::Start(0))?;
-        return match Container::of(&start[..n]) {
-            Some(container) => decode::open(Input::Seekable(Box::new(file)), container, options),
-            None => Ok(Box::new(Pcm::wav(file, options)?)),
-        };
+/// Where the bytes of a file come from.
+pub(super) enum Input {
+    /// A file or bytes in memory.
+    Seekable(Box<dyn Bytes>),
+    /// What can be read once, in order.
+    Stream(Box<dyn Read + Send>),
+}
+
+/// Bytes at any place.
+pub(super) trait Bytes: Read + Seek + Send + Sync {}
+
+impl<T: Read + Seek + Send + Sync> Bytes for T {}
+
+impl Input {
+    /// The next bytes, at most `n`, which stay to be read.
+    pub(super) fn peek(&mut self, n: usize) -> io::Result<Vec<u8>> {
+        let mut start = vec![0; n];
+        match self {
+            Self::Seekable(bytes) => {
+                let n_read = read_up_to(bytes, &mut start)?;
+                start.truncate(n_read);
+                bytes.seek_relative(-(n_read as i64))?;
+            }
+            Self::Stream(stream) => {
+                let n_read = read_up_to(stream, &mut start)?;
+                start.truncate(n_read);
+                let rest = std::mem::replace(stream, Box::new(io::empty()));
+                *stream = Box::new(Cursor::new(start.clone()).chain(rest));
+            }
+        }
+        Ok(start)
     }
-    read(file, options)
+
+    /// Steps over `n` bytes, or to the end.
+    pub(super) fn skip(&mut self, n: u64) -> io::Result<()> {
+        match self {
+            Self::Seekable(bytes) => bytes.seek_relative(i64::try_from(n).unwrap_or(i64::MAX)),
+            Self::Stream(stream) => io::copy(&mut stream.take(n), &mut io::sink()).map(drop),
+        }
+    }
+
+    /// The samples, in the format that the first bytes tell.
+    fn open(mut self, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
+        let first = self.peek(START)?;
+        let (mut start, mut n_tags) = (first.clone(), 0);
+        while let n @ 1.. = id3::n_bytes(&start) {
+            self.skip(n)?;
+            n_tags += n;
+            start = self.peek(START)?;
+        }
+        #[cfg(feature = "symphonia")]
+        if let Some(found) = decode::find(&mut self, &start, n_tags)? {
+            return decode::open(self, found, options);
+        }
+        if !is_wav(&start) {
+            // An error is about the file as it begins.
+            return Err(AudioReason::NotWav(format::name(if n_tags > 0 { &first } else { &start })).into());
+        }
+        Ok(match self {
+            Self::Seekable(bytes) => Box::new(Pcm::wav_file(bytes, options)?),
+            Self::Stream(stream) => Box::new(Pcm::wav(stream, options)?),
+        })
+    }
+}
+
+/// Whether these bytes begin a WAV file, or may do so as far as they go.
+pub(super) fn is_wav(start: &[u8]) -> bool {
+    let n = start.len().min(4);
+    [b"RIFF", b"RF64", b"BW64"].iter().any(|magic| magic[..n] == start[..n])
+        && start.get(8..12).is_none_or(|form| form == b"WAVE")
+}
+
+/// A file, whose format is told by its first bytes.
+pub(super) fn open(file: File, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
+    if file.metadata()?.is_file() { Input::Seekable(Box::new(file)).open(options) } else { read(file, options) }
 }
 
 /// A stream, whose format is told by its first bytes.
@@ -88,49 +153,29 @@ pub(super) fn read(
     reader: impl Read + Send + 'static,
     options: &ReadOptions,
 ) -> Result<Box<dyn Blocks + Send>, Failure> {
-    #[cfg(feature = "symphonia")]
-    let reader = {
-        let (container, whole) = told(reader)?;
-        match container {
-            Some(container) => return decode::open(Input::Stream(Box::new(whole)), container, options),
-            None => whole,
-        }
-    };
-    Ok(Box::new(Pcm::wav(reader, options)?))
+    Input::Stream(Box::new(reader)).open(options)
 }
 
 /// Reads a stream to its end, which need not be fit for a thread of its own.
-pub(super) fn read_waveform(reader: impl Read, options: &ReadOptions) -> Result<Waveform, Failure> {
-    #[cfg(feature = "symphonia")]
-    let reader = {
-        let (container, mut whole) = told(reader)?;
-        match container {
-            Some(container) => {
-                let mut bytes = Vec::new();
-                whole.read_to_end(&mut bytes)?;
-                let mut source = decode::open(Input::Seekable(Box::new(Cursor::new(bytes))), container, options)?;
-                return waveform(&mut *source);
-            }
-            None => whole,
-        }
-    };
-    waveform(&mut Pcm::wav(reader, options)?)
+pub(super) fn read_waveform(mut reader: impl Read, options: &ReadOptions) -> Result<Waveform, Failure> {
+    let mut start = vec![0; START];
+    let n = read_up_to(&mut reader, &mut start)?;
+    start.truncate(n);
+    let is_pcm = is_wav(&start) && !format::is_adpcm(&start);
+    let mut whole = Cursor::new(start).chain(reader);
+    if is_pcm {
+        return waveform(&mut Pcm::wav(whole, options)?);
+    }
+    let mut bytes = Vec::new();
+    whole.read_to_end(&mut bytes)?;
+    waveform(&mut *Input::Seekable(Box::new(Cursor::new(bytes))).open(options)?)
 }
 
 fn waveform(source: &mut (impl Blocks + ?Sized)) -> Result<Waveform, Failure> {
     let mut samples = Vec::new();
     read_all(source, &mut samples)?;
-    Ok(Waveform::new(samples, source.sample_rate()))
+    Ok(Waveform::new(samples, source.sample_rate()).with_notes(source.notes()))
 }
-
-/// A stream with the format that its first bytes tell.
-#[cfg(feature = "symphonia")]
-fn told<R: Read>(mut reader: R) -> io::Result<(Option<Container>, impl Read + use<R>)> {
-    let mut start = [0; 12];
-    let n = read_up_to(&mut reader, &mut start)?;
-    Ok((Container::of(&start[..n]), Cursor::new(start).take(n as u64).chain(reader)))
-}
-
 /// Fills `buffer`, or as much of it as there is.
 pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;

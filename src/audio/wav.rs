@@ -26,22 +26,27 @@ pub enum Channels {
 pub struct ReadOptions {
     /// Which channels become the waveform. Default: the mean of all.
     pub channels: Channels,
-    /// For WAV files: what a data length of 0, 0x7FFF_F000, 0x8000_0000 or 0xFFFF_FFFF means. Programs that write to a pipe (`ffmpeg -f
-    /// wav -`, arecord, SoX) put such a placeholder because they cannot go back to fill in the length. True: the samples go on to the end of the
-    /// stream; a file cut short is then not noticed. False: it is an error like any other wrong length. Default:
-    /// false.
+    /// For WAV streams: whether a data size that stands for an unknown length is accepted. Programs that write to a pipe
+    /// put one (`ffmpeg -f wav -`, arecord and SoX: 0, 2^32 - 1 or some 2^31), because they can't go back to fill in the
+    /// length. True: the samples go on to the end of the stream, and [`Note::UnknownLength`](super::Note::UnknownLength)
+    /// says so. False: an error, for a stream that is cut short looks the same. Default: false. Files with such a header
+    /// are always read to their end, with the same note.
     pub accept_placeholder_length: bool,
+    /// Whether a file may end before the length that its header declares, or within its last packet. True: the samples
+    /// that are there are read, with [`Note::CutShort`](super::Note::CutShort). False: an error. Default: false.
+    pub accept_truncated: bool,
     /// For formats other than WAV: go on after a packet that is damaged or lost. Silence as long as what is missing takes
     /// its place where the file tells that length, so that times stay right; [`AudioReader::skipped`](super::AudioReader::skipped)
-    /// lists the places. A file that is cut short is an error even so. Default: false; [`AudioReader::open`](super::AudioReader::open)
-    /// and [`read`](super::AudioReader::read) set it.
+    /// lists the places. A file that is cut short is an error even so, except a WAV file that lacks no more bytes than its
+    /// header has, since some programs count the header as samples. Default: false;
+    /// [`AudioReader::open`](super::AudioReader::open) and [`read`](super::AudioReader::read) set it.
     pub skip_damage: bool,
 }
 
 impl ReadOptions {
     /// The mean of all channels; damage is skipped.
     pub const SKIP_DAMAGE: Self =
-        Self { channels: Channels::Mean, accept_placeholder_length: false, skip_damage: true };
+        Self { channels: Channels::Mean, accept_placeholder_length: false, accept_truncated: false, skip_damage: true };
 }
 
 /// How samples are stored.
@@ -67,7 +72,7 @@ pub(super) fn write(waveform: &Waveform, path: &Path, format: SampleFormat) -> R
         SampleFormat::Int16 => (16_u16, hound::SampleFormat::Int),
         SampleFormat::Float32 => (32_u16, hound::SampleFormat::Float),
     };
-    let Waveform { samples, sample_rate } = waveform;
+    let Waveform { samples, sample_rate, .. } = waveform;
     if !(1..=MAX_SAMPLE_RATE).contains(sample_rate) {
         return Err(refused(AudioReason::SampleRate(*sample_rate)));
     }

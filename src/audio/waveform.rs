@@ -3,9 +3,9 @@
 use std::io::Read;
 use std::path::Path;
 
-use super::AudioReader;
 use super::source;
 use super::wav::{self, ReadOptions, SampleFormat};
+use super::{AudioReader, Note};
 use crate::error::{Error, Result};
 
 /// One channel of samples at one rate.
@@ -19,18 +19,54 @@ use crate::error::{Error, Result};
 /// at_32k.write("dog_32k.wav")?;
 /// # Ok::<(), clipwise::Error>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Waveform {
     /// Samples, full scale at -1 and 1. What is read from a file is finite; a float file may exceed full scale.
     pub samples: Vec<f32>,
     /// Samples per second, in Hz.
     pub sample_rate: u32,
+    notes: Vec<Note>,
+}
+
+impl PartialEq for Waveform {
+    /// Whether samples and rate are the same; notes don't count.
+    fn eq(&self, other: &Self) -> bool {
+        (&self.samples, self.sample_rate) == (&other.samples, other.sample_rate)
+    }
 }
 
 impl Waveform {
     /// Takes samples as they are; nothing is checked.
     pub fn new(samples: Vec<f32>, sample_rate: u32) -> Self {
-        Self { samples, sample_rate }
+        Self { samples, sample_rate, notes: Vec::new() }
+    }
+
+    pub(super) fn with_notes(mut self, notes: Vec<Note>) -> Self {
+        self.notes = notes;
+        self
+    }
+
+    /// What was worked around when the file was read, and what makes its samples suspect; worth showing to whoever runs the
+    /// program. Empty for most files, and for a waveform that does not come from a file.
+    pub fn notes(&self) -> &[Note] {
+        &self.notes
+    }
+
+    /// Multiplies every sample by `factor`, as where [`Note::IntegerScale`] says that a file of floats holds integers.
+    ///
+    /// ```no_run
+    /// use clipwise::audio::{Note, Waveform};
+    ///
+    /// let mut waveform = Waveform::open("integers_as_floats.wav")?;
+    /// if let Some(&Note::IntegerScale { full_scale, .. }) = waveform.notes().first() {
+    ///     waveform = waveform.scaled(1.0 / full_scale);
+    /// }
+    /// # Ok::<(), clipwise::Error>(())
+    /// ```
+    pub fn scaled(mut self, factor: f32) -> Self {
+        self.samples.iter_mut().for_each(|x| *x *= factor);
+        self.notes.retain(|note| !matches!(note, Note::IntegerScale { .. }));
+        self
     }
 
     /// Opens an audio file and mixes its channels to one by their mean.
@@ -113,7 +149,8 @@ impl Waveform {
     /// # Errors
     /// As [`resample`](crate::audio::resample).
     pub fn resample(&self, sample_rate: u32) -> Result<Self> {
-        Ok(Self::new(super::resample(&self.samples, self.sample_rate, sample_rate)?, sample_rate))
+        let samples = super::resample(&self.samples, self.sample_rate, sample_rate)?;
+        Ok(Self::new(samples, sample_rate).with_notes(self.notes.clone()))
     }
 
     /// How many samples there are.

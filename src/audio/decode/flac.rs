@@ -1,66 +1,52 @@
-//! FLAC: frames with checksums and numbers, taken apart by `symphonia`.
+//! Bytes of FLAC files, made fit for `symphonia`.
 
-use std::io::{self, Read};
-use std::sync::Mutex;
+use std::io::{self, Cursor, Read};
 
-use super::input::InOrder;
-use super::{Demux, Next, Packets, Sink, decoder, malformed, mp3, probe};
-use crate::audio::AudioReason;
-use crate::audio::source::Failure;
+use super::mp3::tags;
+use crate::audio::source::read_up_to;
 
-pub(super) struct Flac {
-    packets: Packets,
-    declared: Option<u64>,
+/// The longest headers that are kept to look behind them.
+const MAX_HEADERS: usize = 1 << 26;
+
+/// A stream without the ID3v1 tag that may follow it, and with a smallest block size that is possible.
+pub(super) fn mended(bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+    let bytes = with_block_size(bytes)?;
+    Ok(Box::new(WithoutTag { bytes, pending: Vec::new(), at: 0, is_ended: false }))
 }
 
-impl Flac {
-    /// Opens a stream, which may be followed by an ID3v1 tag.
-    pub(super) fn open(bytes: Box<dyn Read + Send>, sink: &mut Sink) -> Result<Self, Failure> {
-        let bytes = Box::new(WithoutTag { bytes, pending: Vec::new(), at: 0, is_ended: false });
-        let reader = probe(Box::new(InOrder(Mutex::new(bytes))), "flac")?;
-        let track = reader.tracks().first().cloned().ok_or_else(|| malformed("there is no audio track"))?;
-        let decoder = decoder(&track)?;
-        let params = track.codec_params.as_ref().and_then(|params| params.audio());
-        if let Some((rate, channels)) = params.and_then(|p| Some((p.sample_rate?, p.channels.as_ref()?.count()))) {
-            sink.set_format(rate, channels)?;
+/// Fills in the smallest block size where STREAMINFO has one below 16, which encoders that don't know it write. In a stream of
+/// fixed block size, as the first frame tells, it is the largest.
+fn with_block_size(mut bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
+    // The mark, the header of the block, and its first field.
+    let mut headers = vec![0; 12];
+    let n = read_up_to(&mut bytes, &mut headers)?;
+    headers.truncate(n);
+    let is_known = headers.get(8..10).is_none_or(|size| u16::from_be_bytes([size[0], size[1]]) >= 16);
+    let mut at = 4;
+    while !is_known && at < MAX_HEADERS {
+        let n_before = headers.len();
+        headers.resize(n_before.max(at + 4), 0);
+        if read_up_to(&mut bytes, &mut headers[n_before..])? < headers.len() - n_before {
+            break;
         }
-        Ok(Self { packets: Packets { reader, decoder, track_id: track.id }, declared: track.num_frames })
+        let [kind, a, b, c] = [headers[at], headers[at + 1], headers[at + 2], headers[at + 3]];
+        at += 4 + u32::from_be_bytes([0, a, b, c]) as usize;
+        let n_before = headers.len();
+        headers.resize(n_before.max(at + if kind & 0x80 != 0 { 2 } else { 0 }), 0);
+        let n_read = read_up_to(&mut bytes, &mut headers[n_before..])?;
+        headers.truncate(n_before + n_read);
+        if kind & 0x80 != 0 {
+            // The last bit of the 15 that begin a frame: whether its number counts samples, in blocks of any size.
+            let is_variable = headers.get(at..at + 2).is_some_and(|sync| sync == [0xFF, 0xF9]);
+            let smallest = if is_variable { [0, 16] } else { [headers[10], headers[11]] };
+            headers[8..10].copy_from_slice(&smallest);
+            break;
+        }
+        if n_read < headers.len() - n_before {
+            break;
+        }
     }
-}
-
-impl Demux for Flac {
-    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure> {
-        if let Next::Packet(packet) = self.packets.next(sink, |_| Ok(()))? {
-            // The reader steps over what it cannot make out.
-            let begins = u64::try_from(packet.pts.get()).unwrap_or(0);
-            if begins != sink.n_decoded {
-                let detail = format!("the next whole frame begins at sample {begins}");
-                sink.skip_over(begins.saturating_sub(sink.n_decoded), 1, detail)?;
-            }
-            if begins == sink.n_decoded {
-                self.packets.decode(&packet, packet.dur.get(), sink)?;
-            }
-            return Ok(true);
-        }
-        let found = sink.n_decoded;
-        match self.declared {
-            Some(declared) if found < declared => return Err(AudioReason::Truncated { declared, found }.into()),
-            Some(declared) if found > declared => {
-                return Err(malformed(format!(
-                    "the header declares {declared} samples per channel, {found} are there"
-                )));
-            }
-            _ => {}
-        }
-        if self.packets.decoder.finalize().verify_ok == Some(false) && sink.skipped().is_empty() {
-            return Err(malformed("the samples do not have the MD5 sum that the header states"));
-        }
-        Ok(false)
-    }
-
-    fn declared(&self) -> Option<u64> {
-        self.declared
-    }
+    Ok(Box::new(Cursor::new(headers).chain(bytes)))
 }
 
 /// Leaves out an ID3v1 tag at the end.
@@ -85,7 +71,7 @@ impl Read for WithoutTag {
             self.pending.truncate(n_before + n.as_ref().map_or(0, |&n| n));
             if n? == 0 {
                 self.is_ended = true;
-                self.pending.truncate(n_before - mp3::id3v1_bytes(&self.pending));
+                self.pending.truncate(n_before - tags::id3v1_bytes(&self.pending));
             }
         }
         let held = if self.is_ended { 0 } else { HELD };

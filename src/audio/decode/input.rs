@@ -6,42 +6,29 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use symphonia::core::io::MediaSource;
 
-/// Where the bytes of a file come from.
-pub(in crate::audio) enum Input {
-    /// A file or bytes, at their beginning.
-    Seekable(Box<dyn Bytes>),
-    /// What can be read once, in order.
-    Stream(Box<dyn Read + Send>),
+use crate::audio::source::{Bytes, Input};
+
+/// The bytes in order.
+pub(super) fn into_read(input: Input, watch: &Watch) -> Box<dyn Read + Send> {
+    let watch = watch.clone();
+    match input {
+        Input::Seekable(inner) => Box::new(Watched { inner, watch, counts: false }),
+        Input::Stream(inner) => Box::new(Watched { inner, watch, counts: true }),
+    }
 }
 
-/// Bytes at any place.
-pub(in crate::audio) trait Bytes: Read + Seek + Send + Sync {}
-
-impl<T: Read + Seek + Send + Sync> Bytes for T {}
-
-impl Input {
-    /// The bytes in order.
-    pub(super) fn into_read(self, watch: &Watch) -> Box<dyn Read + Send> {
-        let watch = watch.clone();
-        match self {
-            Self::Seekable(inner) => Box::new(Watched { inner, watch, counts: false }),
-            Self::Stream(inner) => Box::new(Watched { inner, watch, counts: true }),
+/// The bytes at any place, and how many there are. A stream is read into memory.
+pub(super) fn into_seekable(input: Input, watch: &Watch) -> io::Result<(Box<dyn Bytes>, u64)> {
+    let inner = match input {
+        Input::Seekable(inner) => inner,
+        Input::Stream(mut stream) => {
+            let mut bytes = Vec::new();
+            stream.read_to_end(&mut bytes)?;
+            watch.0.n_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+            Box::new(Cursor::new(bytes))
         }
-    }
-
-    /// The bytes at any place, and how many there are. A stream is read into memory.
-    pub(super) fn into_seekable(self, watch: &Watch) -> io::Result<(Box<dyn Bytes>, u64)> {
-        let inner = match self {
-            Self::Seekable(inner) => inner,
-            Self::Stream(mut stream) => {
-                let mut bytes = Vec::new();
-                stream.read_to_end(&mut bytes)?;
-                watch.0.n_bytes.store(bytes.len() as u64, Ordering::Relaxed);
-                Box::new(Cursor::new(bytes))
-            }
-        };
-        Ok((Box::new(Watched { inner, watch: watch.clone(), counts: false }), watch.n_bytes()))
-    }
+    };
+    Ok((Box::new(Watched { inner, watch: watch.clone(), counts: false }), watch.n_bytes()))
 }
 
 /// How many bytes a file has, or had so far, and the error that ended it.
@@ -56,12 +43,13 @@ struct Watching {
 }
 
 impl Watch {
-    /// Knows the length where there is one. The bytes are at their beginning after it.
+    /// Knows the length where there is one. The bytes stay at their place.
     pub(super) fn new(input: &mut Input) -> io::Result<Self> {
         let n_bytes = match input {
             Input::Seekable(bytes) => {
+                let at = bytes.stream_position()?;
                 let n_bytes = bytes.seek(SeekFrom::End(0))?;
-                bytes.seek(SeekFrom::Start(0))?;
+                bytes.seek(SeekFrom::Start(at))?;
                 n_bytes
             }
             Input::Stream(_) => 0,

@@ -5,10 +5,14 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::input::{AtAnyPlace, Bytes, Input, Watch};
-use super::{Demux, Next, Packets, Sink, decoder, malformed, probe};
+use super::input::{AtAnyPlace, into_seekable};
+use super::opus::Head;
+use super::{Demux, Next, Packets, Sink, Watch, decoder_for, malformed, probe};
 use crate::audio::AudioReason;
-use crate::audio::source::{Failure, read_up_to};
+use crate::audio::source::{Bytes, Failure, Input, read_up_to};
+
+/// What the codec "mp4a" is if it is not decoded.
+const HE_AAC: &str = "MPEG-4 audio other than AAC-LC in one or two channels, such as HE-AAC,";
 
 pub(super) struct Mp4 {
     packets: Packets,
@@ -23,7 +27,7 @@ pub(super) struct Mp4 {
 
 impl Mp4 {
     pub(super) fn open(input: Input, watch: &Watch, sink: &mut Sink) -> Result<Self, Failure> {
-        let (mut bytes, n_bytes) = input.into_seekable(watch)?;
+        let (mut bytes, n_bytes) = into_seekable(input, watch)?;
         let (boxes, cut) = top_level(&mut *bytes, n_bytes)?;
         let Some(movie) = boxes.iter().find(|found| &found.name == b"moov") else {
             let no_movie = cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail));
@@ -40,29 +44,43 @@ impl Mp4 {
             return Err(malformed("its fragments claim more packets than the file has bytes"));
         }
         let sound = Sound::read(&movie.read(&mut *bytes)?)?;
-        if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC") {
+        if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC" | b"Opus") {
             return Err(AudioReason::Codec(sound.codec_name()).into());
         }
         bytes.seek(SeekFrom::Start(0))?;
         // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
         let zeros_at = cut.as_ref().map(|cut| cut.at);
         let reader = probe(Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at }), "m4a")?;
-        let track = reader.tracks().iter().find(|track| track.id == sound.track_id).cloned();
-        let track = track.ok_or_else(|| malformed("the audio track is damaged"))?;
-        let decoder = decoder(&track).map_err(|failure| match failure {
-            Failure::Audio(AudioReason::Codec(_)) => AudioReason::Codec(sound.codec_name()).into(),
+        let track = reader.tracks().iter().find(|track| track.id == sound.track_id);
+        let params = track.and_then(|track| track.codec_params.as_ref()).and_then(|params| params.audio());
+        let mut params = params.ok_or_else(|| malformed("the audio track is damaged"))?.clone();
+        if let Some(config) = params.extra_data.as_deref().filter(|_| &sound.codec == b"mp4a").and_then(AacConfig::read)
+        {
+            if config.is_he {
+                return Err(AudioReason::Codec(HE_AAC.into()).into());
+            }
+            // The field in the track has 16 bits for it.
+            params.with_sample_rate(config.sample_rate);
+        }
+        let decoder = decoder_for(&params).map_err(|failure| match failure {
+            Failure::Audio(AudioReason::Codec(_)) if &sound.codec != b"Opus" => {
+                AudioReason::Codec(sound.codec_name()).into()
+            }
             failure => failure,
         })?;
-        let rate = track.codec_params.as_ref().and_then(|params| params.audio()).and_then(|params| params.sample_rate);
+        let rate = params.sample_rate;
         let mut mp4 = Self {
-            packets: Packets { reader, decoder, track_id: track.id },
+            packets: Packets { reader, decoder, track_id: sound.track_id },
             declared: None,
             cut: cut.map(|cut| cut.detail),
             n_bytes_left: n_bytes,
             rate: rate.unwrap_or(0),
             timescale: sound.timescale,
         };
-        sink.skip = mp4.in_samples(sound.start);
+        sink.skip = match Head::of(&params) {
+            Some(head) if !sound.is_edited => head.pre_skip.into(),
+            _ => mp4.in_samples(sound.start),
+        };
         if !is_fragmented {
             mp4.declared = Some(mp4.in_samples(sound.end).saturating_sub(sink.skip));
         }
@@ -202,6 +220,8 @@ struct Sound {
     /// Where the audio begins and ends.
     start: u64,
     end: u64,
+    /// Whether an edit list says so.
+    is_edited: bool,
 }
 
 impl Sound {
@@ -224,13 +244,13 @@ impl Sound {
         let codec = *descend(table, &[b"stsd"])?.get(12..)?.first_chunk()?;
         let length = duration(descend(table, &[b"stts"])?)?;
 
-        let mut sound = Self { track_id, codec, timescale, start: 0, end: length };
+        let mut sound = Self { track_id, codec, timescale, start: 0, end: length, is_edited: false };
         if let Some(edits) = descend(track, &[b"edts", b"elst"]) {
             let edits: Vec<(u64, u64)> = edits_of(edits)?;
             match edits[..] {
                 [] => {}
                 [(start, duration)] => {
-                    sound.start = start.min(length);
+                    (sound.start, sound.is_edited) = (start.min(length), true);
                     // The edit's duration is in the movie's coarser units, and 0 for all that there is.
                     let movie_scale = u128::from(movie_timescale(movie)?);
                     let scale = u128::from(timescale);
@@ -248,10 +268,48 @@ impl Sound {
 
     fn codec_name(&self) -> String {
         match &self.codec {
-            b"mp4a" => "MPEG-4 audio other than AAC-LC in one or two channels".into(),
+            b"mp4a" => HE_AAC.into(),
             b"enca" => "encrypted audio".into(),
             codec => format!("MPEG-4 with the codec \"{}\"", codec.escape_ascii()),
         }
+    }
+}
+
+/// What an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1) says of AAC.
+struct AacConfig {
+    sample_rate: u32,
+    /// Whether a low-rate core is extended (SBR), in either way to signal it.
+    is_he: bool,
+}
+
+impl AacConfig {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        const RATES: [u32; 13] =
+            [96_000, 88_200, 64_000, 48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000, 7_350];
+        let mut at = 0;
+        let mut bits = |n: usize| {
+            let bit = |i: usize| Some(u32::from(bytes.get(i / 8)? >> (7 - i % 8) & 1));
+            at += n;
+            (at - n..at).try_fold(0, |value, i| Some(value << 1 | bit(i)?))
+        };
+        let object_type = bits(5)?;
+        let sample_rate = match bits(4)? {
+            15 => bits(24)?,
+            index => *RATES.get(index as usize)?,
+        };
+        let n_channels = bits(4)?;
+        if matches!(object_type, 5 | 29) {
+            return Some(Self { sample_rate, is_he: true });
+        }
+        // Frame length; whether a core coder comes first, and its delay; an extension. Then what old decoders don't see.
+        let (_, has_core) = (bits(1)?, bits(1)?);
+        if has_core == 1 {
+            bits(14)?;
+        }
+        bits(1)?;
+        // Without a number of channels, their layout stands here.
+        let is_he = n_channels > 0 && bits(11) == Some(0x2B7) && bits(5) == Some(5) && bits(1) == Some(1);
+        Some(Self { sample_rate, is_he })
     }
 }
 

@@ -8,16 +8,16 @@ mod page;
 
 use std::io::{Read, Seek, SeekFrom};
 
-use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_VORBIS};
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_FLAC, CODEC_ID_OPUS, CODEC_ID_VORBIS};
 use symphonia::core::codecs::audio::{AudioCodecParameters, AudioDecoder};
 use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use self::page::{Bad, Page, Pages};
-use super::input::{Input, Watch};
-use super::{Demux, Sink, decoder_for, malformed};
-use crate::audio::AudioReason;
-use crate::audio::source::Failure;
+use super::input::{Watch, into_read};
+use super::{Demux, Sink, decoder_for, malformed, opus};
+use crate::audio::source::{Failure, Input};
+use crate::audio::{AudioReason, Note};
 
 /// The longest packet. Those with pictures among the headers can be long; they are not kept.
 const MAX_PACKET: usize = 1 << 24;
@@ -40,7 +40,10 @@ struct Link {
     /// Number of its last page so far, and whether that is marked as the last of all.
     number: u32,
     is_ended: bool,
-    is_vorbis: bool,
+    codec: Codec,
+    /// Samples before the audio that are still to come, and how many there are in all.
+    n_early: u64,
+    pre_skip: u64,
     /// What the decoder has to know, from the headers.
     setup: Vec<u8>,
     decoder: Option<Box<dyn AudioDecoder>>,
@@ -58,13 +61,13 @@ impl Ogg {
     pub(super) fn open(mut input: Input, watch: &Watch) -> Result<Self, Failure> {
         let mut last = None;
         if let Input::Seekable(bytes) = &mut input {
-            let mut tail = Vec::new();
-            bytes.seek(SeekFrom::Start(watch.n_bytes().saturating_sub(1 << 16)))?;
+            let (mut tail, at) = (Vec::new(), bytes.stream_position()?);
+            bytes.seek(SeekFrom::Start(watch.n_bytes().saturating_sub(1 << 16).max(at)))?;
             bytes.take(1 << 16).read_to_end(&mut tail)?;
-            bytes.seek(SeekFrom::Start(0))?;
+            bytes.seek(SeekFrom::Start(at))?;
             last = page::last_page(&tail).and_then(|page| Some((page.serial, page.granule?)));
         }
-        let pages = Pages::new(input.into_read(watch));
+        let pages = Pages::new(into_read(input, watch));
         Ok(Self { pages, in_headers: true, other: "no audio", link: None, last, declared: None })
     }
 
@@ -85,14 +88,14 @@ impl Ogg {
             }
             (self.link, self.in_headers, self.other) = (None, true, "no audio");
         }
-        match codec(page.first_packet()) {
-            (true, _) if self.link.is_none() => {
-                let link = Link::new(page, sink)?;
+        match Codec::of(page.first_packet()) {
+            Ok(codec) if self.link.is_none() => {
+                let link = Link::new(codec, page, sink)?;
                 self.declared = self.last.filter(|(serial, _)| *serial == link.serial).map(|(_, n)| n);
                 self.link = Some(link);
             }
-            (true, _) => {}
-            (false, name) => self.other = name,
+            Ok(_) => {}
+            Err(name) => self.other = name,
         }
         Ok(())
     }
@@ -128,17 +131,19 @@ impl Ogg {
     }
 
     /// Checks the end of a stream. `fault` is what is wrong with the end of the file, if anything is.
-    fn end_link(&mut self, sink: &Sink, fault: Option<String>) -> Result<(), Failure> {
+    fn end_link(&mut self, sink: &mut Sink, fault: Option<String>) -> Result<(), Failure> {
         let found = sink.n_decoded;
         match (&self.link, fault) {
             (None, Some(_)) => Err(malformed("the file ends within its first pages")),
             (None, None) => Err(AudioReason::Codec(format!("Ogg with {}", self.other)).into()),
             (Some(_), Some(detail)) => Err(AudioReason::EndsEarly { found, detail }.into()),
-            (Some(link), None) if !link.is_ended => {
-                let detail = format!("page {} is not marked as the last, and no other follows", link.number);
-                Err(AudioReason::EndsEarly { found, detail }.into())
+            (Some(link), None) => {
+                if !link.is_ended {
+                    sink.note(Note::NoEndMark);
+                    sink.drop_last(sink.hold);
+                }
+                Ok(())
             }
-            _ => Ok(()),
         }
     }
 }
@@ -169,34 +174,44 @@ impl Demux for Ogg {
     }
 
     fn declared(&self) -> Option<u64> {
-        let start = self.link.as_ref().and_then(|link| link.start).unwrap_or(0);
+        let start = self.link.as_ref().map_or(0, |link| link.start.unwrap_or(link.pre_skip));
         self.declared.map(|n| n.saturating_sub(start))
     }
 }
 
 impl Link {
     /// Takes the page with the first header.
-    fn new(page: &Page, sink: &mut Sink) -> Result<Self, Failure> {
+    fn new(codec: Codec, page: &Page, sink: &mut Sink) -> Result<Self, Failure> {
         let packet = page.first_packet();
-        let is_vorbis = packet.first() == Some(&1);
         let damaged = || malformed("the headers of the audio stream are damaged");
-        let (setup, rate, n_channels) = if is_vorbis {
-            let rate = packet.get(12..).and_then(|rest| rest.first_chunk()).map(|&bytes| u32::from_le_bytes(bytes));
-            let n_channels = *packet.get(11).ok_or_else(damaged)?;
-            (packet, rate.ok_or_else(damaged)?, usize::from(n_channels))
-        } else {
-            // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in which
-            // 20 bits of rate and 3 of channels follow 10 bytes.
-            let info = packet.get(17..51).ok_or_else(damaged)?;
-            let rate = u32::from(info[10]) << 12 | u32::from(info[11]) << 4 | u32::from(info[12]) >> 4;
-            (info, rate, usize::from(info[12] >> 1 & 7) + 1)
+        let mut pre_skip = 0;
+        let (setup, rate, n_channels) = match codec {
+            Codec::Vorbis => {
+                let rate = packet.get(12..).and_then(|rest| rest.first_chunk()).map(|&bytes| u32::from_le_bytes(bytes));
+                let n_channels = *packet.get(11).ok_or_else(damaged)?;
+                (packet, rate.ok_or_else(damaged)?, usize::from(n_channels))
+            }
+            Codec::Flac => {
+                // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in which
+                // 20 bits of rate and 3 of channels follow 10 bytes.
+                let info = packet.get(17..51).ok_or_else(damaged)?;
+                let rate = u32::from(info[10]) << 12 | u32::from(info[11]) << 4 | u32::from(info[12]) >> 4;
+                (info, rate, usize::from(info[12] >> 1 & 7) + 1)
+            }
+            Codec::Opus => {
+                let head = opus::Head::read(packet).ok_or_else(damaged)?;
+                pre_skip = head.pre_skip.into();
+                (packet, opus::SAMPLE_RATE, head.n_channels)
+            }
         };
         sink.set_format(rate, n_channels)?;
         Ok(Self {
             serial: page.serial,
             number: page.number,
             is_ended: page.is_last,
-            is_vorbis,
+            codec,
+            n_early: pre_skip,
+            pre_skip,
             setup: setup.to_vec(),
             decoder: None,
             partial: None,
@@ -236,6 +251,9 @@ impl Link {
                 has_audio |= self.packet(packet, sink)?;
             }
         }
+        let n_early = self.n_early.min(sink.n_decoded - n_before);
+        sink.drop_at(begins_at, n_early as usize);
+        self.n_early -= n_early;
         let produced = sink.n_decoded - n_before;
         self.n += produced;
         let Some(granule) = page.granule.filter(|_| has_audio || page.is_last) else { return Ok(()) };
@@ -244,20 +262,21 @@ impl Link {
 
     /// Takes a packet; whether it is audio.
     fn packet(&mut self, packet: Vec<u8>, sink: &mut Sink) -> Result<bool, Failure> {
-        let is_audio = match packet.first() {
-            Some(first) if self.is_vorbis => first & 1 == 0,
-            Some(first) => *first == 0xFF,
-            None => return Ok(false),
+        let is_audio = match (self.codec, packet.first()) {
+            (_, None) => return Ok(false),
+            (Codec::Vorbis, Some(first)) => first & 1 == 0,
+            (Codec::Flac, Some(first)) => *first == 0xFF,
+            (Codec::Opus, Some(_)) => !packet.starts_with(b"OpusTags"),
         };
         if !is_audio {
             // The third header of Vorbis. The others say nothing that is of use here.
-            if self.is_vorbis && packet[0] == 5 && self.decoder.is_none() {
+            if self.codec == Codec::Vorbis && packet[0] == 5 && self.decoder.is_none() {
                 self.setup.extend_from_slice(&packet);
                 self.open_decoder()?;
             }
             return Ok(false);
         }
-        if self.decoder.is_none() && !self.is_vorbis {
+        if self.decoder.is_none() && self.codec != Codec::Vorbis {
             self.open_decoder()?;
         }
         let Some(decoder) = &mut self.decoder else {
@@ -275,7 +294,11 @@ impl Link {
 
     fn open_decoder(&mut self) -> Result<(), Failure> {
         let mut params = AudioCodecParameters::new();
-        params.for_codec(if self.is_vorbis { CODEC_ID_VORBIS } else { CODEC_ID_FLAC });
+        params.for_codec(match self.codec {
+            Codec::Vorbis => CODEC_ID_VORBIS,
+            Codec::Flac => CODEC_ID_FLAC,
+            Codec::Opus => CODEC_ID_OPUS,
+        });
         params.with_extra_data(self.setup.as_slice().into());
         self.decoder = Some(decoder_for(&params)?);
         Ok(())
@@ -295,7 +318,9 @@ impl Link {
         let start = match self.start {
             Some(start) => start,
             // Before a gap at the beginning, and in a stream of one page, which ends in the encoder's padding.
-            None if damage.is_some() || page.is_last => 0,
+            None if damage.is_some() || page.is_last => self.pre_skip,
+            // The granule position of Opus counts the samples before the audio.
+            None if self.codec == Codec::Opus => granule.saturating_sub(self.n).max(self.pre_skip),
             // A stream may have been cut out of a longer one, or begin with the encoder's delay.
             None => {
                 if let Some(n_delay) = produced.checked_sub(granule) {
@@ -310,6 +335,8 @@ impl Link {
         self.start = has_audio.then_some(start).or(self.start);
         let declared = granule.saturating_sub(start);
         let found = self.n;
+        // Padding, if this turns out to be the last page.
+        sink.hold = usize::try_from(found.saturating_sub(declared)).unwrap_or(usize::MAX);
         if found < declared
             && let Some((at, n_packets, detail)) = damage
         {
@@ -326,6 +353,7 @@ impl Link {
         if found < declared {
             return Err(AudioReason::Truncated { declared, found }.into());
         }
+        sink.hold = 0;
         // The encoder's padding lies in the last page.
         let n_padding = found - declared;
         if n_padding > produced && !sink.skip_damage {
@@ -337,18 +365,32 @@ impl Link {
     }
 }
 
-/// Whether a stream that begins with this packet can be decoded, and its name.
-fn codec(packet: &[u8]) -> (bool, &'static str) {
-    const KNOWN: [(&[u8], bool, &str); 8] = [
-        (b"\x01vorbis", true, "Vorbis"),
-        (b"\x7FFLAC", true, "FLAC"),
-        (b"OpusHead", false, "Opus"),
-        (b"Speex   ", false, "Speex"),
-        (b"\x80theora", false, "Theora video"),
-        (b"BBCD", false, "Dirac video"),
-        (b"PCM     ", false, "PCM"),
-        (b"fishead", false, "no audio"),
-    ];
-    let found = KNOWN.into_iter().find(|(magic, ..)| packet.starts_with(magic));
-    found.map_or((false, "an unknown codec"), |(_, is_read, name)| (is_read, name))
+/// What is decoded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Codec {
+    Vorbis,
+    Flac,
+    Opus,
+}
+
+impl Codec {
+    /// The codec of a stream that begins with this packet, or the name of what is not decoded.
+    fn of(packet: &[u8]) -> Result<Self, &'static str> {
+        const OTHER: [(&[u8], &str); 5] = [
+            (b"Speex   ", "Speex"),
+            (b"\x80theora", "Theora video"),
+            (b"BBCD", "Dirac video"),
+            (b"PCM     ", "PCM"),
+            (b"fishead", "no audio"),
+        ];
+        match packet {
+            [1, b'v', b'o', b'r', b'b', b'i', b's', ..] => Ok(Self::Vorbis),
+            [0x7F, b'F', b'L', b'A', b'C', ..] => Ok(Self::Flac),
+            _ if packet.starts_with(b"OpusHead") => Ok(Self::Opus),
+            _ => {
+                let other = OTHER.into_iter().find(|(magic, _)| packet.starts_with(magic));
+                Err(other.map_or("an unknown codec", |(_, name)| name))
+            }
+        }
+    }
 }

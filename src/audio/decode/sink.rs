@@ -7,8 +7,9 @@ use symphonia::core::packet::Packet;
 
 use super::input::Watch;
 use super::{check_format, detail};
+use crate::audio::mixer::Mixer;
 use crate::audio::source::Failure;
-use crate::audio::{AudioReason, Channels, ReadOptions, Skipped};
+use crate::audio::{AudioReason, Channels, Note, ReadOptions, Skipped};
 
 /// Samples per channel that a byte of a file may become, where they are more than [`MAX_EXPANDED`]. Digital silence in
 /// FLAC makes some 400; a crafted file could make 10000 a byte.
@@ -37,11 +38,12 @@ pub(super) struct Sink {
     pub(super) limit: Option<u64>,
     /// Samples decoded, those in `skip` and beyond `limit` among them.
     pub(super) n_decoded: u64,
-    /// Rate and number of channels.
-    pub(super) format: Option<(u32, usize)>,
+    /// The rate, once it is known, and what mixes the channels.
+    mixer: Option<(u32, Mixer)>,
     watch: Watch,
     interleaved: Vec<f32>,
     skipped: Vec<Skipped>,
+    notes: Vec<Note>,
 }
 
 impl Sink {
@@ -54,11 +56,29 @@ impl Sink {
             skip: 0,
             limit: None,
             n_decoded: 0,
-            format: None,
+            mixer: None,
             watch,
             interleaved: Vec::new(),
             skipped: Vec::new(),
+            notes: Vec::new(),
         }
+    }
+
+    /// Rate and number of channels, once they are known.
+    pub(super) fn format(&self) -> Option<(u32, usize)> {
+        self.mixer.as_ref().map(|(rate, mixer)| (*rate, mixer.n_channels()))
+    }
+
+    /// Adds a note.
+    pub(super) fn note(&mut self, note: Note) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    pub(super) fn notes(&self) -> Vec<Note> {
+        let levels = self.mixer.as_ref().map(|(_, mixer)| mixer.notes());
+        self.notes.iter().cloned().chain(levels.into_iter().flatten()).collect()
     }
 
     /// How many samples can be given out.
@@ -150,7 +170,7 @@ impl Sink {
             last.n_samples += n as u64;
             last.n_packets += n_packets;
         } else if n_places < MAX_SKIPPED {
-            let seconds = self.format.map_or(0.0, |(rate, _)| index as f64 / f64::from(rate));
+            let seconds = self.format().map_or(0.0, |(rate, _)| index as f64 / f64::from(rate));
             self.skipped.push(Skipped { index, seconds, n_samples: n as u64, n_packets, detail });
         }
         Ok(())
@@ -163,7 +183,7 @@ impl Sink {
 
     /// States rate and channels, which must stay as they are.
     pub(super) fn set_format(&mut self, rate: u32, n_channels: usize) -> Result<(), Failure> {
-        match self.format {
+        match self.format() {
             Some(format) if format == (rate, n_channels) => return Ok(()),
             Some(before) => {
                 let name = |(rate, n_channels)| format!("{rate} Hz, {n_channels} channels");
@@ -173,12 +193,7 @@ impl Sink {
             None => {}
         }
         check_format(Some(rate), Some(n_channels))?;
-        if let Channels::One(channel) = self.channels
-            && channel >= n_channels
-        {
-            return Err(AudioReason::NoSuchChannel { channel, count: n_channels as u16 }.into());
-        }
-        self.format = Some((rate, n_channels));
+        self.mixer = Some((rate, Mixer::new(self.channels, n_channels)?));
         Ok(())
     }
 
@@ -191,24 +206,9 @@ impl Sink {
         buffer.copy_to_vec_interleaved(&mut self.interleaved);
         let index = self.n_kept();
         let kept = self.account(buffer.frames())?;
-
-        let (first, end) = match self.channels {
-            Channels::Mean => (0, n_channels),
-            Channels::One(channel) => (channel, channel + 1),
-        };
-        let scale = 1.0 / (end - first) as f64;
-        self.ready.reserve(kept.len());
-        for (i, frame) in self.interleaved.chunks_exact(n_channels).skip(kept.start).take(kept.len()).enumerate() {
-            // In f64 the sum of finite floats is finite.
-            let sum: f64 = frame[first..end].iter().map(|&sample| f64::from(sample)).sum();
-            if !sum.is_finite() {
-                let at = frame[first..end].iter().position(|sample| !sample.is_finite()).unwrap_or(0);
-                let (index, channel) = (index + i as u64, first + at);
-                return Err(AudioReason::NonFinite { index, channel, value: frame[channel] }.into());
-            }
-            self.ready.push((sum * scale) as f32);
-        }
-        Ok(())
+        let Some((_, mixer)) = &mut self.mixer else { return Ok(()) }; // never: the format is set
+        let samples = &self.interleaved[kept.start * n_channels..kept.end * n_channels];
+        Ok(mixer.mix(index, samples, 1.0, f64::from, &mut self.ready)?)
     }
 
     /// Counts `n` samples more; which of them are audio.

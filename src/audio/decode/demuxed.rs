@@ -1,0 +1,132 @@
+//! Formats that `symphonia` takes apart: FLAC, AIFF, CAF, Matroska, WAV with ADPCM.
+//!
+//! The reader steps over what it can't make out, and a file that ends early just ends. Both show in the packets'
+//! timestamps, and in the length that the header declares.
+
+use std::io::Read;
+use std::sync::Mutex;
+
+use symphonia::core::codecs::audio::well_known::CODEC_ID_ALAC;
+use symphonia::core::formats::Track;
+use symphonia::core::io::MediaSource;
+use symphonia::core::packet::Packet;
+
+use super::input::{AtAnyPlace, InOrder, into_read, into_seekable};
+use super::opus::Head;
+use super::{Demux, Next, Packets, Sink, Watch, decoder, flac, malformed, probe};
+use crate::audio::source::{Failure, Input};
+use crate::audio::{AudioReason, Note};
+
+pub(super) struct Demuxed {
+    packets: Packets,
+    /// The next packet, where it was read already.
+    packet: Option<Packet>,
+    declared: Option<u64>,
+    /// Whether timestamps count samples.
+    in_samples: bool,
+    is_alac: bool,
+    /// Where the last packet ends, by its timestamp.
+    end: u64,
+}
+
+impl Demuxed {
+    pub(super) fn open(input: Input, watch: &Watch, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
+        let source: Box<dyn MediaSource> = match extension {
+            // Of a file that is cut short, `symphonia` looks for the chunks at the end if it can.
+            "aiff" | "wav" => Box::new(InOrder(Mutex::new(into_read(input, watch)))),
+            // Tables of CAF may stand at its end, and Matroska ends where its outermost element says.
+            _ => {
+                let (bytes, n_bytes) = into_seekable(input, watch)?;
+                Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at: None })
+            }
+        };
+        Self::new(source, extension, sink)
+    }
+
+    /// Opens a FLAC stream, which may be followed by an ID3v1 tag.
+    pub(super) fn flac(bytes: Box<dyn Read + Send>, sink: &mut Sink) -> Result<Self, Failure> {
+        Self::new(Box::new(InOrder(Mutex::new(flac::mended(bytes)?))), "flac", sink)
+    }
+
+    fn new(source: Box<dyn MediaSource>, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
+        let reader = probe(source, extension)?;
+        let is_audio = |track: &&Track| track.codec_params.as_ref().is_some_and(|params| params.audio().is_some());
+        let track = reader.tracks().iter().find(is_audio).or(reader.tracks().first()).cloned();
+        let track = track.ok_or_else(|| malformed("there is no audio track"))?;
+        let decoder = decoder(&track)?;
+        let params = track.codec_params.as_ref().and_then(|params| params.audio());
+        let rate = params.and_then(|params| params.sample_rate);
+        let opus = params.and_then(Head::of);
+        let format = params.and_then(|params| Some((params.sample_rate?, params.channels.as_ref()?.count())));
+        if let Some((rate, channels)) = format.filter(|_| opus.is_none()) {
+            sink.set_format(rate, channels)?;
+        }
+        // Those of Matroska are in milliseconds.
+        let in_samples = track.time_base.is_some_and(|base| (base.numer.get(), Some(base.denom.get())) == (1, rate));
+        let delay = track.delay.or(opus.map(|head| head.pre_skip.into()));
+        sink.skip = delay.unwrap_or(0).into();
+        let declared = track.num_frames.filter(|_| in_samples);
+        let is_alac = params.is_some_and(|params| params.codec == CODEC_ID_ALAC);
+        let packets = Packets { reader, decoder, track_id: track.id };
+        Ok(Self { packets, packet: None, declared, in_samples, is_alac, end: 0 })
+    }
+
+    /// What the end of the file means.
+    fn end(&mut self, sink: &mut Sink, is_cut: bool) -> Result<bool, Failure> {
+        let found = sink.n_kept();
+        match self.declared {
+            // ffmpeg declares the last packet of ALAC to be as long as the others.
+            Some(declared) if self.is_alac && self.end == declared => {}
+            Some(declared) if found < declared => return Err(AudioReason::Truncated { declared, found }.into()),
+            Some(declared) if found > declared => sink.note(Note::MoreThanDeclared { declared }),
+            None if is_cut => {
+                let detail = "the file ends within a packet".into();
+                return Err(AudioReason::EndsEarly { found, detail }.into());
+            }
+            _ => {}
+        }
+        if self.packets.decoder.finalize().verify_ok == Some(false) && sink.skipped().is_empty() {
+            return Err(malformed("the samples do not have the MD5 sum that the header states"));
+        }
+        Ok(false)
+    }
+}
+
+impl Demux for Demuxed {
+    fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure> {
+        let next = match self.packet.take() {
+            Some(packet) => Next::Packet(packet),
+            None => self.packets.next(sink, |_| Ok(()))?,
+        };
+        let packet = match next {
+            Next::Packet(packet) => packet,
+            Next::End => return self.end(sink, false),
+            Next::Cut => return self.end(sink, true),
+        };
+        // The reader steps over what it can't make out.
+        let begins = u64::try_from(packet.pts.get()).unwrap_or(0);
+        if self.in_samples && begins != sink.n_decoded {
+            let detail = format!("the next whole packet begins at sample {begins}");
+            sink.skip_over(begins.saturating_sub(sink.n_decoded), 1, detail)?;
+        }
+        if self.in_samples && begins != sink.n_decoded {
+            return Ok(true);
+        }
+        self.end = begins.saturating_add(packet.dur.get());
+        if let Some(detail) = sink.decode_or(self.packets.decoder.as_mut(), &packet)? {
+            self.packets.decoder.reset();
+            // A packet that is cut short is the last.
+            match self.packets.next(sink, |_| Ok(()))? {
+                Next::Packet(next) => self.packet = Some(next),
+                Next::End | Next::Cut => return self.end(sink, true),
+            }
+            let n_samples = if self.in_samples { packet.dur.get() } else { 0 };
+            sink.skip_over(n_samples, 1, detail)?;
+        }
+        Ok(true)
+    }
+
+    fn declared(&self) -> Option<u64> {
+        self.declared
+    }
+}
