@@ -202,7 +202,7 @@ fn labels_must_fit_the_head() {
 #[test]
 fn tag_batch_is_tag_for_each_clip_at_any_rate() {
     let tagger = narrow_tagger(3).unwrap();
-    let clip = |n, sample_rate| Waveform { samples: signal(n, sample_rate, 4), sample_rate };
+    let clip = |n, sample_rate| Waveform::new(signal(n, sample_rate, 4), sample_rate);
     let clips = [clip(32_000, 32_000), clip(8_000, 8_000), clip(44_100, 44_100), clip(1, 16_000)];
     let together = tagger.tag_batch(&clips).unwrap();
     assert_eq!(together.len(), clips.len());
@@ -218,7 +218,7 @@ fn tag_batch_is_tag_for_each_clip_at_any_rate() {
 #[test]
 fn clips_that_cannot_be_tagged_are_typed_errors() {
     let tagger = narrow_tagger(3).unwrap();
-    let tag = |samples: Vec<f32>, sample_rate| tagger.tag(&Waveform { samples, sample_rate });
+    let tag = |samples: Vec<f32>, sample_rate| tagger.tag(&Waveform::new(samples, sample_rate));
     for rate in [32_000, 44_100] {
         assert!(matches!(tag(vec![], rate), Err(Error::TooShort { needed: 1, got: 0 })));
         let error = tag(vec![0.0, 0.5, f32::INFINITY], rate).unwrap_err();

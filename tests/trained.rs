@@ -29,7 +29,7 @@ fn they_open_and_tag() {
         assert_eq!(tagger.labels().iter().map(|label| label.name.as_str()).collect::<Vec<_>>(), DIGITS);
         // Any rate and length.
         for (n, rate) in [(1, 8_000), (30_000, 44_100), (8_000, 8_000)] {
-            let tagging = tagger.tag(&Waveform { samples: signal(n, rate, 1), sample_rate: rate }).unwrap();
+            let tagging = tagger.tag(&Waveform::new(signal(n, rate, 1), rate)).unwrap();
             assert!((tagging.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{name}: {:?}", tagging.scores);
         }
     }
@@ -40,7 +40,7 @@ fn the_environmental_one_opens_and_tags() {
     let tagger = open("cnn14-esc10");
     assert!(tagger.assumptions().is_empty(), "{:?}", tagger.assumptions());
     assert_eq!((tagger.labels().len(), tagger.model().sample_rate()), (10, 16_000));
-    let tagging = tagger.tag(&Waveform { samples: signal(50_000, 22_050, 1), sample_rate: 22_050 }).unwrap();
+    let tagging = tagger.tag(&Waveform::new(signal(50_000, 22_050, 1), 22_050)).unwrap();
     assert!((tagging.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", tagging.scores);
 }
 
@@ -157,7 +157,7 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     .unwrap();
     let logits = head.forward(&embeddings).unwrap().to_vec2::<f32>().unwrap();
     for (i, expected) in logits.iter().enumerate() {
-        let tagging = tagger.tag(&Waveform { samples: clip(i), sample_rate: 8_000 }).unwrap();
+        let tagging = tagger.tag(&Waveform::new(clip(i), 8_000)).unwrap();
         // The normalisation is inside the weights now: rounding of 64 products.
         assert_close("logits", &tagging.logits, expected, 1e-3, 1e-3);
         assert_eq!(tagging.top_k(1)[0].label, ["soft", "loud", "middle"][i % 3]);
