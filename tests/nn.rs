@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::nn::{
-    Activation, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, FeatureMap, LayerNorm, Linear, NormPlace, Pool1d, Pool2d,
-    Pooling, SelfAttention, TransformerBlock, Workspace,
+    Activation, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, FeatureMap, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d,
+    Pool2d, Pooling, SelfAttention, TransformerBlock, Workspace,
 };
 use clipwise::weights::{Loader, Trainable};
 use clipwise::{Error, Weights};
@@ -275,6 +275,19 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
         ] {
             let pooled = Pool2d { pooling, size }.forward(&zeros(&shape));
             assert!(matches!(pooled, Err(Error::Tensor { .. })), "{pooling:?} {size:?} of {shape:?}");
+        }
+    }
+    // As they are and with gradients.
+    let variable = |shape: &[usize]| candle_core::Var::from_tensor(&zeros(shape)).unwrap().as_tensor().clone();
+    for (shape, size) in
+        [([1, 1, 4, 4], (0, 1)), ([1, 1, 4, 4], (1, 0)), ([1, 1, 4, 4], (5, 1)), ([1, 1, 0, 4], (1, 1))]
+    {
+        for x in [zeros(&shape), variable(&shape)] {
+            let pooled = LpPool2d { power: 4, size }.forward(&x);
+            assert!(matches!(pooled, Err(Error::Tensor { .. })), "{size:?} of {shape:?}");
+            for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+                assert!(matches!(Pool2d { pooling, size }.forward(&x), Err(Error::Tensor { .. })), "{size:?}");
+            }
         }
     }
     for (length, size, padding) in [(0, 2, 1), (4, 0, 0), (4, 2, 2), (4, usize::MAX, usize::MAX / 2)] {

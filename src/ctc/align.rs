@@ -49,8 +49,7 @@ pub fn align(
     vocabulary: &Vocabulary,
     times: impl Into<FrameTimes>,
 ) -> Result<Alignment> {
-    let times = times.into();
-    times.check()?;
+    let times = times.into().checked()?;
     check_log_probs(log_probs, vocabulary.len())?;
     check_not_empty(log_probs)?;
     check_targets(targets, vocabulary, log_probs.nrows())?;

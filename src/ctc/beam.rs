@@ -174,8 +174,7 @@ impl BeamSearch {
     /// # Errors
     /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
     pub fn decoder(&self, times: impl Into<FrameTimes>) -> Result<BeamDecoder<'_>> {
-        let times = times.into();
-        times.check()?;
+        let times = times.into().checked()?;
         Ok(BeamDecoder { search: self, state: Search::new(&self.scorer), times })
     }
 }
@@ -196,9 +195,7 @@ impl BeamDecoder<'_> {
     /// # Errors
     /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
-        let times = self.times.until(end);
-        times.check()?;
-        self.times = times;
+        self.times = self.times.until(end).checked()?;
         Ok(())
     }
 

@@ -81,8 +81,7 @@ impl GreedyDecoder {
     /// # Errors
     /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
     pub fn new(vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Self> {
-        let times = times.into();
-        times.check()?;
+        let times = times.into().checked()?;
         let (vocabulary, tokens) = (vocabulary.clone(), Vec::new());
         Ok(Self { vocabulary, times, n_frames: 0, open: None, tokens, score: 0.0 })
     }
@@ -92,9 +91,7 @@ impl GreedyDecoder {
     /// # Errors
     /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
-        let times = self.times.until(end);
-        times.check()?;
-        self.times = times;
+        self.times = self.times.until(end).checked()?;
         Ok(())
     }
 

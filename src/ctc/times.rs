@@ -61,8 +61,8 @@ impl FrameTimes {
         }
     }
 
-    /// Refuses what gives no times.
-    pub(super) fn check(self) -> Result<()> {
+    /// Itself, unless it gives no times.
+    pub(super) fn checked(self) -> Result<Self> {
         if !(self.frame_seconds.is_finite() && self.frame_seconds > 0.0) {
             let reason = "the duration of a frame must be a positive number of seconds";
             return Err(Error::config("frame_seconds", self.frame_seconds, reason));
@@ -71,7 +71,7 @@ impl FrameTimes {
             Some(end) if !(end.is_finite() && end >= 0.0) => {
                 Err(Error::config("end", end, "the end of a clip must be 0 seconds or more"))
             }
-            _ => Ok(()),
+            _ => Ok(self),
         }
     }
 }

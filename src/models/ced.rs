@@ -23,8 +23,8 @@
 //!
 //! - Windows of one length have as many tokens each, so the embedding is the same by the first two rules.
 //! - `logits` are `ln(p / (1 − p))` of the mean where scores are averaged.
-//! - The zeros are values of the normalised spectrogram, about its mean, and the model hears something in them. A clip of 10.2 s
-//!   has two windows of which the second is almost all zeros, and it counts as much as the first.
+//! - The zeros stand in the normalised spectrogram, where 0 is about the mean of the training data, and the model hears something
+//!   in them. A clip of 10.2 s has two windows of which the second is almost all zeros, and it counts as much as the first.
 //! - Both references leave the last window out where a clip's frames divide into whole windows (20.23 s of audio), which is
 //!   their mistake: a frame less, or one more, and all of the clip counts. Here it counts.
 //! - The Hugging Face class mixes the tokens of neighbours where a batch has several long clips. Here a row is the clip alone.
@@ -280,23 +280,22 @@ impl Ced {
         (0..n_frames).step_by(target_length).map(window).collect()
     }
 
-    /// A clip that is longer than what is seen at once: its normalised spectrogram, `[batch, n_frames, n_mels]`.
+    /// A clip that is longer than what is seen at once, from its normalised spectrogram, `[batch, n_frames, n_mels]`.
     fn forward_windows(&self, x: &Tensor, n_frames: usize) -> Result<TaggingOutput> {
         let windows = self.windows(n_frames);
-        let total: usize = windows.iter().map(|window| window.weight).sum();
-        let (mut scores, mut embedding) = (None, None);
-        for window in &windows {
-            let share = window.weight as f64 / total as f64;
+        let embed = |window: &Window| {
             let cut = x.narrow(1, window.start, window.length);
             let padded = cut.and_then(|cut| cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous());
-            let of_window = self.embed(&padded.context("a window of the log-mel")?)?;
-            if self.config.window_mean != WindowMean::Tokens {
-                add(&mut scores, &self.classify(&of_window)?.clipwise_output, share)?;
-            }
-            add(&mut embedding, &of_window, share)?;
+            self.embed(&padded.context("a window of the log-mel")?)
+        };
+        let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
+        let context = "averaging windows";
+        let embedding = mean(&embeddings, &windows).context(context)?;
+        if self.config.window_mean == WindowMean::Tokens {
+            return self.classify(&embedding);
         }
-        let embedding = embedding.ok_or(Error::TooShort { needed: PATCH, got: n_frames })?;
-        let Some(clipwise_output) = scores else { return self.classify(&embedding) };
+        let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
+        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows).context(context)?;
         Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
     }
 }
@@ -310,15 +309,12 @@ struct Window {
     weight: usize,
 }
 
-/// Adds `x · share` to a sum.
-fn add(sum: &mut Option<Tensor>, x: &Tensor, share: f64) -> Result<()> {
-    let part = x * share;
-    let new = match sum {
-        Some(sum) => part.and_then(|part| &*sum + part),
-        None => part,
-    };
-    *sum = Some(new.context("averaging windows")?);
-    Ok(())
+/// The weighted mean of what windows gave, each `[batch, n]`.
+fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
+    let total: usize = windows.iter().map(|window| window.weight).sum();
+    let shares: Vec<f32> = windows.iter().map(|window| (window.weight as f64 / total as f64) as f32).collect();
+    let parts = Tensor::stack(parts, 0)?; // [n_windows, batch, n]
+    parts.broadcast_mul(&Tensor::from_vec(shares, (windows.len(), 1, 1), parts.device())?)?.sum(0)
 }
 
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
