@@ -329,7 +329,14 @@ fn narrow_maps_equal_their_naive_form() {
         for (padding, width) in pairs(0, 3).flat_map(|padding| (1..=4).map(move |width| (padding, width))) {
             // Planar and in blocks, one channel and more than a block of them.
             let in_channels = [1, 3, 5, 17][random.below(4)];
-            let geometry = Geometry { in_channels, out_channels: [1, 4, 18][random.below(3)], kernel, stride, padding };
+            let out_channels = [1, 4, 18][random.below(3)];
+            // Some steps are longer than map and padding, so that all that is read may be padding.
+            let longer = random.below(5);
+            let stride = match stride {
+                (3, 3) => (3 + longer, 3 + longer),
+                stride => stride,
+            };
+            let geometry = Geometry { in_channels, out_channels, kernel, stride, padding };
             let (batch, height) = (1 + random.below(2), 1 + random.below(6));
             let Some(output) = geometry.output(height, width) else { continue };
             let mut case = Case::new(geometry, (batch, height, width), &mut random);
@@ -351,7 +358,7 @@ fn narrow_maps_equal_their_naive_form() {
 #[test]
 fn short_sequences_equal_their_naive_form() {
     let mut random = Random(10);
-    for (kernel, stride) in (1..=5).flat_map(|kernel| (1..=4).map(move |stride| (kernel, stride))) {
+    for (kernel, stride) in (1..=5).flat_map(|kernel| [1, 2, 3, 4, 9].map(|stride| (kernel, stride))) {
         // The last paddings are longer than a part of the line that a task takes.
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
@@ -399,7 +406,7 @@ fn sizes_that_no_memory_holds_are_refused() {
     for shape in [
         Shape { batch: huge, channels: 1, height: 2, width: 2 },
         Shape { batch: 1, channels: usize::MAX, height: 1, width: 1 },
-        Shape { batch: 1, channels: 1, height: 1 << 32, width: 1 << 32 },
+        Shape { batch: 1, channels: 1, height: 1 << (usize::BITS / 2), width: 1 << (usize::BITS / 2) },
     ] {
         assert!(shape.values().is_none() && Map::unwritten(shape, &Workspace::default()).is_none(), "{shape:?}");
     }
