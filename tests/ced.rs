@@ -4,10 +4,11 @@ mod common;
 
 use std::path::PathBuf;
 
-use candle_core::Device;
+use candle_core::{Device, Tensor};
+use clipwise::models::ced::WindowMean;
 use clipwise::models::{Ced, ced, detect};
 use clipwise::{Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
-use common::{assert_close, golden, max_difference, real, signal, values};
+use common::{assert_close, ced_tensors, golden, max_difference, real, signal, values};
 
 fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights/ced-tiny")
@@ -84,9 +85,146 @@ fn real_recordings_have_the_scores_of_onnxruntime() {
     }
 }
 
+/// The small CED of `golden/ced_windows.py`.
+fn small_config(window_mean: WindowMean) -> ced::Config {
+    ced::Config { width: 16, n_heads: 2, depth: 2, n_classes: 11, window_mean, ..ced::Config::TINY }
+}
+
+/// All tensors of the bundled model, named as in RicherMans/CED.
+fn tiny_tensors() -> Vec<(String, Tensor)> {
+    let weights = Weights::open(folder().join("model.safetensors")).unwrap();
+    let tensor = |name: &str| (name.replace("init_bn.", "init_bn.1."), weights.tensor(name, &Device::Cpu).unwrap());
+    weights.names().map(tensor).collect()
+}
+
+/// The same as the Hugging Face conversions name them.
+fn converted(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
+    let own = tensors.into_iter().filter(|(name, _)| !name.starts_with("front_end"));
+    let renamed = own.map(|(name, tensor)| match name.starts_with("outputlayer") {
+        true => (name, tensor),
+        false => (format!("encoder.{}", name.replace("init_bn.1", "init_bn")), tensor),
+    });
+    renamed.collect()
+}
+
 #[test]
-fn a_long_clip_is_the_mean_over_its_windows() {
-    let model = tiny();
+fn long_clips_equal_both_references() {
+    let wanted = golden("ced_windows.safetensors");
+    let small = ced_tensors(&small_config(WindowMean::Scores), 61);
+    for (name, tensors) in [("small", small), ("tiny", tiny_tensors())] {
+        for (layout, window_mean) in [("ced", WindowMean::Scores), ("hf", WindowMean::Tokens)] {
+            let tensors = if layout == "hf" { converted(tensors.clone()) } else { tensors.clone() };
+            let weights = Weights::from_tensors(tensors).unwrap();
+            let config = match name {
+                "small" => small_config(window_mean),
+                _ => match detect(&weights).unwrap().config {
+                    ModelConfig::Ced(config) => config,
+                    other => panic!("{other:?}"),
+                },
+            };
+            assert_eq!(config.window_mean, window_mean, "{name} {layout}");
+            let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
+            for n in [161_920, 176_000, 192_000, 240_000, 323_840, 336_000] {
+                let what = format!("{name}.{layout}.{n}");
+                let output = model.forward(&batch(vec![signal(n, 16_000, 11)])).unwrap();
+                let wanted = |part: &str| wanted.to_vec(&format!("{what}.{part}")).unwrap();
+                assert_close(&what, &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
+                let largest = wanted("embedding").iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                assert_close(&what, &values(&output.embedding), &wanted("embedding"), 1e-4 * largest, 0.0);
+                let sigmoid: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
+                assert_close("logits", &sigmoid, &values(&output.clipwise_output), 1e-6, 0.0);
+                let classified = values(&model.classify(&output.embedding).unwrap().clipwise_output);
+                let same = classified == values(&output.clipwise_output);
+                assert_eq!(same, window_mean == WindowMean::Tokens, "{what}: the head of the mean embedding");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_last_window_that_divides_exactly_counts() {
+    let (wanted, n) = (golden("ced_windows.safetensors"), (2 * 1012 - 1) * 160);
+    let of = |part: &str| wanted.to_vec(&format!("small.ced.{n}.{part}")).unwrap();
+    // The reference drops it.
+    assert_close("the reference", &of("scores"), &of("window0"), 1e-6, 0.0);
+    let mean: Vec<f32> = of("window0").iter().zip(of("window1")).map(|(a, b)| (a + b) / 2.0).collect();
+    assert!(max_difference(&mean, &of("scores")) > 1e-3);
+    for window_mean in [WindowMean::Scores, WindowMean::ScoresByLength, WindowMean::Tokens] {
+        let config = small_config(window_mean);
+        let weights = Weights::from_tensors(ced_tensors(&config, 61)).unwrap();
+        let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
+        let clip = signal(n, 16_000, 11);
+        let scores = values(&model.forward(&batch(vec![clip.clone()])).unwrap().clipwise_output);
+        if window_mean != WindowMean::Tokens {
+            assert_close(&format!("{window_mean:?}"), &scores, &mean, 1e-5, 0.0);
+            continue;
+        }
+        let log_mel = model.log_mel().compute(&clip).unwrap();
+        let embedding = |start: usize| {
+            let rows: Vec<f32> = log_mel.slice(ndarray::s![start..start + 1012, ..]).iter().copied().collect();
+            let rows = Tensor::from_vec(rows, (1, 1012, 64), &Device::Cpu).unwrap();
+            model.forward_features(&rows).unwrap().embedding
+        };
+        let embedding = ((embedding(0) + embedding(1012)).unwrap() / 2.0).unwrap();
+        let wanted = values(&model.classify(&embedding).unwrap().clipwise_output);
+        assert_close("both windows' tokens", &scores, &wanted, 1e-6, 0.0);
+    }
+}
+
+#[test]
+fn a_long_clip_in_a_batch_equals_the_clip_alone() {
+    for window_mean in [WindowMean::Scores, WindowMean::ScoresByLength, WindowMean::Tokens] {
+        let config = small_config(window_mean);
+        let weights = Weights::from_tensors(ced_tensors(&config, 61)).unwrap();
+        let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
+        let lengths = [170_000, 20_000, 170_050, 336_000, 170_000];
+        let clips: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, 16_000, seed)).collect();
+        let together = model.forward(&batch(clips.clone())).unwrap();
+        for (i, clip) in clips.into_iter().enumerate() {
+            let alone = model.forward(&batch(vec![clip])).unwrap();
+            for (row, alone) in [
+                (together.clipwise_output.get(i), alone.clipwise_output),
+                (together.embedding.get(i), alone.embedding),
+                (together.logits.get(i), alone.logits),
+            ] {
+                assert_close(&format!("{window_mean:?} {i}"), &values(&row.unwrap()), &values(&alone), 1e-6, 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rule_for_long_clips_is_in_the_config_and_has_a_default() {
+    let stored = std::fs::read_to_string(folder().join("config.json")).unwrap();
+    let read = |json: &str| match serde_json::from_str(json) {
+        Ok(ModelConfig::Ced(config)) => Ok(config.window_mean),
+        Ok(other) => panic!("{other:?}"),
+        Err(error) => Err(error),
+    };
+    let with = |name: &str| stored.replace("\"window_mean\": \"scores\"", &format!("\"window_mean\": \"{name}\""));
+    assert_eq!(read(&stored).unwrap(), WindowMean::Scores);
+    let older = stored.replace("  \"window_mean\": \"scores\",\n", "");
+    assert!(!older.contains("window_mean"));
+    assert_eq!(read(&older).unwrap(), WindowMean::Scores);
+    for (name, window_mean) in [("tokens", WindowMean::Tokens), ("scores_by_length", WindowMean::ScoresByLength)] {
+        assert_eq!(read(&with(name)).unwrap(), window_mean);
+        assert_eq!(serde_json::to_value(window_mean).unwrap(), name);
+    }
+    assert!(read(&with("median")).unwrap_err().to_string().contains("median"));
+
+    let named = |tensors| match ModelConfig::by_name("ced-tiny", &Weights::from_tensors(tensors).unwrap()) {
+        Ok(ModelConfig::Ced(config)) => config.window_mean,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(named(tiny_tensors()), WindowMean::Scores);
+    assert_eq!(named(converted(tiny_tensors())), WindowMean::Tokens);
+}
+
+#[test]
+fn windows_can_count_by_their_length() {
+    let config = ced::Config { window_mean: WindowMean::ScoresByLength, ..tiny().config().clone() };
+    let weights = Weights::open(folder().join("model.safetensors")).unwrap();
+    let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
     let scores = |clip: &[f32]| values(&model.forward(&batch(vec![clip.to_vec()])).unwrap().clipwise_output);
     let window = |log_mel: &ndarray::Array2<f32>, start: usize, end: usize| {
         let rows: Vec<f32> = log_mel.slice(ndarray::s![start..end, ..]).iter().copied().collect();

@@ -295,15 +295,79 @@ fn clips_of_a_batch_are_decoded_as_alone() {
         if frame < lengths[clip] { noise(30, 4, 6.0, clip as u64)[[frame, token]] } else { f32::NAN }
     });
     let search = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
-    let greedily = greedy_batch(batch.view(), &lengths, &vocabulary, FRAME).unwrap();
-    let widely = search.decode_batch(batch.view(), &lengths, FRAME).unwrap();
+    let times = [FrameTimes::new(FRAME), FrameTimes::new(FRAME).until(0.015), FrameTimes::new(FRAME).until(0.33)];
+    let greedily = greedy_batch(batch.view(), &lengths, &vocabulary, &times).unwrap();
+    let widely = search.decode_batch(batch.view(), &lengths, &times).unwrap();
     for (clip, &length) in lengths.iter().enumerate() {
         let alone = noise(30, 4, 6.0, clip as u64).slice_move(s![..length, ..]);
-        assert_eq!(greedily[clip], greedy(alone.view(), &vocabulary, FRAME).unwrap());
-        assert_eq!(widely[clip], search.decode(alone.view(), FRAME).unwrap());
+        assert_eq!(greedily[clip], greedy(alone.view(), &vocabulary, times[clip]).unwrap());
+        assert_eq!(widely[clip], search.decode(alone.view(), times[clip]).unwrap());
     }
     for lengths in [&[30, 1][..], &[30, 1, 31]] {
-        assert!(matches!(greedy_batch(batch.view(), lengths, &vocabulary, FRAME), Err(Error::Config { .. })));
+        let error = greedy_batch(batch.view(), lengths, &vocabulary, &times[..lengths.len()]).unwrap_err();
+        assert!(matches!(error, Error::Config { field: "lengths", .. }), "{error}");
+    }
+    let error = search.decode_batch(batch.view(), &lengths, &times[1..]).unwrap_err();
+    assert!(matches!(error, Error::Config { field: "times", .. }), "{error}");
+}
+
+#[test]
+fn no_time_is_later_than_the_end_of_the_clip() {
+    let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|"]).unwrap();
+    let path = [0, 1, 1, 0, 3, 2, 2];
+    let certain = Array2::from_shape_fn((7, 4), |(t, id)| if path[t] == id { 0.0 } else { f32::NEG_INFINITY });
+    let search = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
+    // Onset and offset of a, | and b, by where the clip ends; frames begin at 0, 0.02, … and end at 0.14.
+    for (end, wanted) in [
+        (None, [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
+        (Some(0.2), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
+        (Some(0.131), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.131)]),
+        (Some(0.1), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.1)]),
+        (Some(0.05), [(0.02, 0.05), (0.05, 0.05), (0.05, 0.05)]),
+        (Some(0.0), [(0.0, 0.0); 3]),
+    ] {
+        let times = end.map_or(FRAME.into(), |end| FrameTimes::new(FRAME).until(end));
+        let mut transcripts = search.decode(certain.view(), times).unwrap();
+        transcripts.push(greedy(certain.view(), &vocabulary, times).unwrap());
+        transcripts.push(align(certain.view(), &[1, 3, 2], &vocabulary, times).unwrap().transcript);
+        // Decoders that are told late.
+        let (mut pieces, mut wide) = (GreedyDecoder::new(&vocabulary, FRAME).unwrap(), search.decoder(FRAME).unwrap());
+        for frames in certain.axis_chunks_iter(Axis(0), 3) {
+            pieces.push(frames).unwrap();
+            wide.push(frames).unwrap();
+        }
+        if let Some(end) = end {
+            pieces.end_at(end).unwrap();
+            wide.end_at(end).unwrap();
+        }
+        transcripts.push(pieces.transcript().unwrap());
+        transcripts.extend(wide.transcripts().unwrap());
+        assert_eq!(transcripts.len(), 5);
+        for transcript in transcripts {
+            assert_eq!(transcript.ids(), [1, 3, 2]);
+            assert_eq!(transcript.tokens.iter().map(|token| token.frames.len()).collect::<Vec<_>>(), [2, 1, 2]);
+            for (token, (onset, offset)) in transcript.tokens.iter().zip(wanted) {
+                assert_near("onset", token.onset, onset, 1e-12);
+                assert_near("offset", token.offset, offset, 1e-12);
+                assert!(end.is_none_or(|end| token.onset <= token.offset && token.offset <= end));
+            }
+            for (word, (onset, offset)) in transcript.words.iter().zip([wanted[0], wanted[2]]) {
+                assert_near("onset of a word", word.onset, onset, 1e-12);
+                assert_near("offset of a word", word.offset, offset, 1e-12);
+            }
+        }
+    }
+    for end in [-0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let times = FrameTimes::new(FRAME).until(end);
+        let is_refused = |error| matches!(error, Error::Config { field: "end", .. });
+        assert!(is_refused(greedy(certain.view(), &vocabulary, times).unwrap_err()));
+        assert!(is_refused(search.decode(certain.view(), times).unwrap_err()));
+        assert!(is_refused(align(certain.view(), &[1], &vocabulary, times).unwrap_err()));
+        let mut decoder = GreedyDecoder::new(&vocabulary, FrameTimes::new(FRAME).until(0.03)).unwrap();
+        decoder.push(certain.view()).unwrap();
+        assert!(is_refused(decoder.end_at(end).unwrap_err()));
+        assert!(is_refused(search.decoder(FRAME).unwrap().end_at(end).unwrap_err()));
+        assert_eq!(decoder.transcript().unwrap().tokens[0].offset, 0.03);
     }
 }
 

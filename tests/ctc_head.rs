@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::ctc::{
-    CtcConfig, CtcModel, CtcOutput, Head, HeadConfig, TokenTransformer, TokenTransformerConfig, Vocabulary,
+    CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, TokenTransformer, TokenTransformerConfig, Vocabulary,
 };
 use clipwise::encoders::{Encoded, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
 use clipwise::weights::Trainable;
@@ -360,6 +360,8 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
         let output = model.forward(&clips).unwrap();
         assert_eq!((output.logits.dims(), output.frame_seconds), (&[2, 2, 3][..], 0.0125));
         assert_eq!(output.lengths, [2, 1]);
+        let ends = [250.0 / 8000.0, 100.0 / 8000.0];
+        assert_eq!(output.times, ends.map(|end| FrameTimes::new(0.0125).until(end)));
         for (row, x) in [(0, 0.5 + offset), (1, -0.25 + offset)] {
             let logits: [f32; 3] = [x, 1.0 - x, x];
             let norm = logits.iter().map(|x| x.exp()).sum::<f32>().ln();

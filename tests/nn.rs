@@ -3,9 +3,13 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use clipwise::nn::{Activation, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use clipwise::nn::{
+    Activation, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, FeatureMap, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d,
+    Pool2d, Pooling, SelfAttention, TransformerBlock, Workspace,
+};
+use clipwise::weights::{Loader, Trainable};
 use clipwise::{Error, Weights};
-use common::{assert_close, golden, hashed, values};
+use common::{Random, assert_close, golden, hashed, values};
 
 const WIDTH: usize = 24;
 const N_TOKENS: usize = 70;
@@ -79,4 +83,215 @@ fn layers_refuse_what_does_not_fit() {
     };
     assert!(linear(7, 2).is_err() && linear(0, 1).is_err() && linear(1, 0).is_err());
     assert!(SelfAttention::new(linear(24, 6).unwrap(), linear(4, 2).unwrap(), 3).is_err());
+}
+
+/// A convolution, its norm and its input, with weights as a checkpoint has them.
+struct Convolution {
+    /// Channels in and out.
+    channels: (usize, usize),
+    kernel: Vec<usize>,
+    stride: usize,
+    padding: usize,
+    /// `[batch, in, …]`.
+    shape: Vec<usize>,
+}
+
+impl Convolution {
+    fn weights(&self) -> Vec<(String, Tensor)> {
+        let (inputs, outputs) = self.channels;
+        let shape = [&[outputs, inputs], &self.kernel[..]].concat();
+        let tensor = |name: &str, shape: &[usize], low: f64| {
+            let values = hashed(name, shape.iter().product(), low, 1.0, 9);
+            (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+        };
+        let norm = ["weight", "bias", "running_mean", "running_var"].map(|leaf| format!("bn.{leaf}"));
+        let norm = norm.iter().map(|name| tensor(name, &[outputs], if name.ends_with("var") { 0.5 } else { -1.0 }));
+        [tensor("conv.weight", &shape, -1.0), tensor("conv.bias", &[outputs], -1.0)].into_iter().chain(norm).collect()
+    }
+
+    fn input(&self) -> Tensor {
+        let n = self.shape.iter().product();
+        Tensor::from_vec(hashed("x", n, -1.0, 1.0, 10), self.shape.as_slice(), &Device::Cpu).unwrap()
+    }
+
+    /// By the definition, in f64; `None` where the padded map is smaller than the kernel.
+    fn naive(&self) -> Option<Vec<f32>> {
+        let values: Vec<Vec<f32>> = self.weights().iter().map(|(_, tensor)| values(tensor)).collect();
+        let [filters, bias, scale, shift, mean, variance] = &values[..] else { unreachable!() };
+        let (x, (inputs, outputs)) = (common::values(&self.input()), self.channels);
+        // A sequence is a map of one column.
+        let is_1d = self.kernel.len() == 1;
+        let (kernel, padding) =
+            if is_1d { ([self.kernel[0], 1], [self.padding, 0]) } else { ([self.kernel[0]; 2], [self.padding; 2]) };
+        let (height, width) = (self.shape[2], if is_1d { 1 } else { self.shape[3] });
+        let axis = |i: usize, n: usize| Some((n + 2 * padding[i]).checked_sub(kernel[i])? / self.stride + 1);
+        let (rows, columns) = (axis(0, height)?, if is_1d { 1 } else { axis(1, width)? });
+        let mut y = Vec::new();
+        for place in 0..self.shape[0] * outputs * rows * columns {
+            let (item, output) = (place / (outputs * rows * columns), place / (rows * columns) % outputs);
+            let (row, column) = (place / columns % rows * self.stride, place % columns * self.stride);
+            let mut sum = f64::from(bias[output]);
+            for (input, i, j) in (0..inputs)
+                .flat_map(|input| (0..kernel[0]).flat_map(move |i| (0..kernel[1]).map(move |j| (input, i, j))))
+            {
+                let (i_in, j_in) = ((row + i).wrapping_sub(padding[0]), (column + j).wrapping_sub(padding[1]));
+                if i_in < height && j_in < width {
+                    let filter = filters[((output * inputs + input) * kernel[0] + i) * kernel[1] + j];
+                    sum += f64::from(filter) * f64::from(x[((item * inputs + input) * height + i_in) * width + j_in]);
+                }
+            }
+            let scale = f64::from(scale[output]) / (f64::from(variance[output]) + 1e-5).sqrt();
+            y.push(((sum - f64::from(mean[output])) * scale + f64::from(shift[output])) as f32);
+        }
+        Some(y)
+    }
+
+    /// The layer packed for the kernels, with the width of its maps known or not, and as it is trained.
+    fn check(&self) {
+        let (what, wanted, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
+        let what = format!("{:?} {what} stride {} padding {}", self.channels, self.stride, self.padding);
+        let packed = Weights::from_tensors(self.weights()).unwrap();
+        let trained = Trainable::new(&Device::Cpu, 1);
+        let made = self.forward(&trained.loader(), None, &x);
+        assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (wanted.is_some(), 6), "{what}");
+        for (mode, loader, width) in [
+            ("packed", packed.loader(&Device::Cpu), None),
+            ("packed for its width", packed.loader(&Device::Cpu), Some(*self.shape.last().unwrap())),
+            ("trained", trained.loader(), None),
+        ] {
+            let y = self.forward(&loader, width, &x);
+            match &wanted {
+                Some(wanted) => {
+                    let tolerance = 1e-4; // of sums of up to 300 products of values up to 1
+                    assert_close(&format!("{mode} {what}"), &values(&y.unwrap()), wanted, tolerance, 1e-5);
+                }
+                None => assert!(matches!(y, Err(Error::Tensor { .. })), "{mode} {what}"),
+            }
+        }
+    }
+
+    fn forward(&self, loader: &Loader, width: Option<usize>, x: &Tensor) -> clipwise::Result<Tensor> {
+        let ((in_channels, out_channels), kernel) = (self.channels, self.kernel[0]);
+        let Self { stride, padding, .. } = *self;
+        let (conv, norm, none) = (loader.at("conv"), loader.at("bn"), Activation::Identity);
+        if self.kernel.len() == 1 {
+            let config = Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias: true, pool: None };
+            return Conv1d::load(&conv, &norm, config, none)?.forward(x);
+        }
+        let config = Conv2dConfig { in_channels, out_channels, kernel, stride, padding, bias: true, width, pool: None };
+        Conv2d::load(&conv, &norm, config, none)?.forward(x)
+    }
+}
+
+#[test]
+fn convolutions_of_narrow_maps_equal_their_definition() {
+    let mut random = Random(3);
+    for (kernel, stride, padding) in
+        (1..=5).flat_map(|kernel| (1..=3).flat_map(move |stride| (0..=3).map(move |padding| (kernel, stride, padding))))
+    {
+        for width in 1..=4 {
+            let channels = ([1, 3, 6, 18][random.below(4)], [1, 5, 20][random.below(3)]);
+            let (batch, height) = (1 + random.below(2), 1 + random.below(7));
+            let shape = vec![batch, channels.0, height, width];
+            Convolution { channels, kernel: vec![kernel; 2], stride, padding, shape }.check();
+            let shape = vec![batch, channels.0, width];
+            Convolution { channels, kernel: vec![kernel], stride, padding, shape }.check();
+        }
+    }
+}
+
+#[test]
+fn a_padded_convolution_of_one_value_equals_pytorch() {
+    let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
+    let weights = [
+        ("conv.weight", tensor(&[2.0], &[1, 1, 1, 1])),
+        ("bn.weight", tensor(&[(1.0f32 + 1e-5).sqrt()], &[1])),
+        ("bn.bias", tensor(&[0.5], &[1])),
+        ("bn.running_mean", tensor(&[0.0], &[1])),
+        ("bn.running_var", tensor(&[1.0], &[1])),
+    ];
+    let weights = Weights::from_tensors(weights.map(|(name, tensor)| (name.to_string(), tensor))).unwrap();
+    let loader = weights.loader(&Device::Cpu);
+    let (stride, padding, bias, pool) = (1, 1, false, None);
+    for width in [None, Some(1)] {
+        let config = Conv2dConfig { in_channels: 1, out_channels: 1, kernel: 1, stride, padding, bias, width, pool };
+        let conv = Conv2d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity).unwrap();
+        let y = conv.forward(&tensor(&[3.0], &[1, 1, 1, 1])).unwrap();
+        assert_eq!(y.dims(), [1, 1, 3, 3]);
+        // torch.nn.functional.conv2d(x, 2, padding=1) + 0.5
+        assert_close("3 x 3", &values(&y), &[0.5, 0.5, 0.5, 0.5, 6.5, 0.5, 0.5, 0.5, 0.5], 1e-6, 0.0);
+    }
+}
+
+#[test]
+fn convolutions_and_poolings_refuse_what_does_not_fit() {
+    let convolution = Convolution { channels: (2, 3), kernel: vec![3], stride: 1, padding: 1, shape: vec![1, 2, 4] };
+    let weights = Weights::from_tensors(convolution.weights()).unwrap();
+    let loader = weights.loader(&Device::Cpu);
+    let good =
+        Conv1dConfig { in_channels: 2, out_channels: 3, kernel: 3, stride: 1, padding: 1, bias: true, pool: None };
+    let load = |config| Conv1d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity);
+    for (field, config) in [
+        ("in_channels", Conv1dConfig { in_channels: 0, ..good }),
+        ("out_channels", Conv1dConfig { out_channels: 0, ..good }),
+        ("kernel", Conv1dConfig { kernel: 0, ..good }),
+        ("stride", Conv1dConfig { stride: 0, ..good }),
+    ] {
+        let error = load(config).unwrap_err();
+        assert!(matches!(error, Error::Config { field: named, .. } if named == field), "{error}");
+    }
+    let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let conv = load(good).unwrap();
+    for padding in [usize::MAX, usize::MAX / 2, usize::MAX / 4] {
+        let error = load(Conv1dConfig { padding, ..good }).unwrap().forward(&zeros(&[1, 2, 4])).unwrap_err();
+        assert!(matches!(error, Error::Tensor { .. }), "{error}");
+    }
+    for shape in [[0, 2, 4], [1, 0, 4], [1, 2, 0], [1, 3, 4]] {
+        assert!(matches!(conv.forward(&zeros(&shape)), Err(Error::Tensor { .. })), "{shape:?}");
+    }
+    // A sequence has one column; what has more is none, whatever kernel would serve it.
+    let wide = FeatureMap::new(&zeros(&[1, 2, 4, 2]), &Workspace::default()).unwrap();
+    assert!(matches!(wide.to_sequence(), Err(Error::Tensor { .. })));
+    let wide = wide.into_blocks().unwrap();
+    assert!(matches!(wide.to_sequence(), Err(Error::Tensor { .. })));
+    for kernel in [3, 1] {
+        let convolution = Convolution { kernel: vec![kernel], shape: vec![1, 2, 4], ..convolution };
+        let weights = Weights::from_tensors(convolution.weights()).unwrap();
+        let (loader, config) = (weights.loader(&Device::Cpu), Conv1dConfig { kernel, ..good });
+        let conv = Conv1d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity).unwrap();
+        let wide = FeatureMap::new(&zeros(&[1, 2, 4, 2]), &Workspace::default()).unwrap();
+        assert!(matches!(conv.forward_map(wide), Err(Error::Tensor { .. })), "kernel {kernel}");
+    }
+    for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+        for (shape, size) in [
+            ([1, 0, 4, 4], (2, 2)),
+            ([0, 1, 4, 4], (2, 2)),
+            ([1, 1, 0, 4], (1, 1)),
+            ([1, 1, 4, 0], (1, 1)),
+            ([1, 1, 4, 4], (0, 1)),
+            ([1, 1, 4, 4], (1, 0)),
+            ([1, 1, 4, 4], (5, 1)),
+            ([1, 1, 4, 4], (1, usize::MAX)),
+        ] {
+            let pooled = Pool2d { pooling, size }.forward(&zeros(&shape));
+            assert!(matches!(pooled, Err(Error::Tensor { .. })), "{pooling:?} {size:?} of {shape:?}");
+        }
+    }
+    // As they are and with gradients.
+    let variable = |shape: &[usize]| candle_core::Var::from_tensor(&zeros(shape)).unwrap().as_tensor().clone();
+    for (shape, size) in
+        [([1, 1, 4, 4], (0, 1)), ([1, 1, 4, 4], (1, 0)), ([1, 1, 4, 4], (5, 1)), ([1, 1, 0, 4], (1, 1))]
+    {
+        for x in [zeros(&shape), variable(&shape)] {
+            let pooled = LpPool2d { power: 4, size }.forward(&x);
+            assert!(matches!(pooled, Err(Error::Tensor { .. })), "{size:?} of {shape:?}");
+            for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+                assert!(matches!(Pool2d { pooling, size }.forward(&x), Err(Error::Tensor { .. })), "{size:?}");
+            }
+        }
+    }
+    for (length, size, padding) in [(0, 2, 1), (4, 0, 0), (4, 2, 2), (4, usize::MAX, usize::MAX / 2)] {
+        let pooled = Pool1d { size, padding }.forward(&zeros(&[1, 2, length]));
+        assert!(matches!(pooled, Err(Error::Tensor { .. })), "{size} {padding} of {length}");
+    }
 }

@@ -5,7 +5,7 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use candle_core::{Device, Tensor};
-use clipwise::ctc::{CtcModel, greedy};
+use clipwise::ctc::{CtcModel, FrameTimes, greedy};
 use clipwise::metrics::EditCounts;
 use clipwise::models::m5;
 use clipwise::models::probe::{Head, LinearProbe, ProbeHead};
@@ -48,13 +48,34 @@ fn phonemes(model: &CtcModel, file: &Path) -> Vec<String> {
     let speech = Waveform::open(file).unwrap().resample(model.sample_rate()).unwrap();
     let output = model.forward(&(&speech).into()).unwrap();
     let vocabulary = model.vocabulary().unwrap();
-    let transcript = greedy(output.clip(0).unwrap().view(), vocabulary, output.frame_seconds).unwrap();
-    assert!(transcript.tokens.iter().all(|token| token.offset <= speech.duration() + output.frame_seconds));
+    let transcript = greedy(output.clip(0).unwrap().view(), vocabulary, output.times[0]).unwrap();
+    assert!(transcript.tokens.iter().all(|token| token.offset <= speech.duration()));
     transcript.tokens.into_iter().map(|token| token.name).collect()
 }
 
 fn errors(heard: &[String], said: &str) -> EditCounts {
     EditCounts::of(&said.split(' ').map(str::to_string).collect::<Vec<_>>(), heard)
+}
+
+#[test]
+fn phonemes_end_where_the_clip_does() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/gru-ctc-phonemes");
+    let model = CtcModel::open(folder, &Device::Cpu).unwrap();
+    let speech = Waveform::open(common::golden_path("phonemes_flite.wav")).unwrap();
+    let speech = speech.resample(model.sample_rate()).unwrap().samples;
+    // Cut in the middle of words, so that the last frames say something, at lengths that are no whole frames.
+    let clips: Vec<Vec<f32>> = (0..60).map(|i| speech[4000..6000 + 263 * i].to_vec()).collect();
+    let output = model.forward(&WaveformBatch::new(clips.clone(), 16_000).unwrap()).unwrap();
+    let (mut beyond, mut at_the_end) = (0, 0);
+    for (clip, samples) in clips.iter().enumerate() {
+        let (log_probs, duration) = (output.clip(clip).unwrap(), samples.len() as f64 / 16_000.0);
+        let decode = |times: FrameTimes| greedy(log_probs.view(), model.vocabulary().unwrap(), times).unwrap().tokens;
+        let tokens = decode(output.times[clip]);
+        assert!(tokens.iter().all(|token| token.onset <= token.offset && token.offset <= duration));
+        beyond += usize::from(decode(output.frame_seconds.into()).iter().any(|token| token.offset > duration));
+        at_the_end += usize::from(tokens.last().is_some_and(|token| token.offset == duration));
+    }
+    assert!(beyond >= 10 && at_the_end >= beyond, "{beyond} {at_the_end}");
 }
 
 #[test]

@@ -7,13 +7,14 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::{cnn14, leenet, m5};
+use clipwise::models::ced::WindowMean;
+use clipwise::models::{Ced, ced, cnn14, leenet, m5};
 use clipwise::windows::Aggregator;
 use clipwise::{
     Aggregation, Error, EventConfig, EventDetector, LabelSet, Result, Tagger, TaggerStream, TaggingModel,
     TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
 };
-use common::{cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
+use common::{ced_tensors, cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
 
 /// A narrow CNN14 at 8 kHz whose front end has a floor, which depends on the clip as a whole.
 fn narrow() -> Tagger {
@@ -42,6 +43,14 @@ fn m5() -> Tagger {
     Tagger::new(model, LabelSet::numbered(7)).unwrap()
 }
 
+/// A small CED that sees 0.64 s at once.
+fn ced(window_mean: WindowMean) -> Tagger {
+    let small = ced::Config { width: 16, n_heads: 2, depth: 1, n_classes: 9, ..ced::Config::TINY };
+    let config = ced::Config { target_length: 64, window_mean, ..small };
+    let weights = clipwise::Weights::from_tensors(ced_tensors(&config, 2)).unwrap();
+    Tagger::new(Ced::load(&config, &weights, &Device::Cpu).unwrap(), LabelSet::numbered(9)).unwrap()
+}
+
 /// The windows of samples at the model's rate, which come in blocks of some size.
 fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig) -> Vec<WindowTagging> {
     let blocks = samples.chunks(block).map(|block| Ok(block.to_vec()));
@@ -58,7 +67,8 @@ fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
 #[test]
 fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
-    for tagger in [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()] {
+    let ceds = [WindowMean::Scores, WindowMean::Tokens, WindowMean::ScoresByLength].map(ced);
+    for tagger in [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()].into_iter().chain(ceds) {
         let rate = tagger.model().sample_rate();
         let samples = signal(rate as usize * 5 / 2 + 77, rate, 5);
         for config in [

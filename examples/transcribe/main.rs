@@ -160,12 +160,13 @@ fn transcribe(
     say_notes(file, waveform.notes());
     let samples = waveform.resample(model.sample_rate())?.samples;
     let output = model.forward(&WaveformBatch::new(vec![samples], model.sample_rate())?)?;
-    let (log_probs, frame_seconds) = (output.clip(0)?, output.frame_seconds);
+    // Resampling may have moved the end by a part of a sample.
+    let (log_probs, times) = (output.clip(0)?, output.times[0].until(waveform.duration()));
     let (transcripts, words) = match reader {
-        Reader::Greedy => (vec![greedy(log_probs.view(), vocabulary, frame_seconds)?], None),
-        Reader::Beam(search) => (search.decode(log_probs.view(), frame_seconds)?, None),
+        Reader::Greedy => (vec![greedy(log_probs.view(), vocabulary, times)?], None),
+        Reader::Beam(search) => (search.decode(log_probs.view(), times)?, None),
         Reader::Align(spoken) => {
-            let aligned = align(log_probs.view(), &spoken.targets(vocabulary), vocabulary, frame_seconds)?;
+            let aligned = align(log_probs.view(), &spoken.targets(vocabulary), vocabulary, times)?;
             let words = spoken.words(&aligned.transcript, vocabulary);
             (vec![aligned.transcript], Some(words))
         }

@@ -3,9 +3,9 @@
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use super::frames::{check_frame_seconds, check_log_probs, check_not_empty, frames_needed};
+use super::frames::{check_log_probs, check_not_empty, frames_needed};
 use super::transcript::{Span, Transcript};
-use super::{TOO_LONG, Vocabulary};
+use super::{FrameTimes, TOO_LONG, Vocabulary};
 use crate::{Error, Result};
 
 /// The best path of a token sequence.
@@ -20,8 +20,8 @@ pub struct Alignment {
 }
 
 /// Aligns `targets` (ids without blanks, as [`Vocabulary::encode`] gives them) with a clip: of all paths that stand for
-/// them the most probable one, found by the Viterbi algorithm. `log_probs` is `[n_frames, n_tokens]`, a frame lasts
-/// `frame_seconds`.
+/// them the most probable one, found by the Viterbi algorithm. `log_probs` is `[n_frames, n_tokens]`, `times` are the clip's
+/// [`FrameTimes`] or the seconds per frame.
 ///
 /// Path and spans are those of `torchaudio.functional.forced_align` and `merge_tokens`. Memory is that of
 /// `2 · targets.len() · √n_frames` numbers.
@@ -47,9 +47,9 @@ pub fn align(
     log_probs: ArrayView2<f32>,
     targets: &[usize],
     vocabulary: &Vocabulary,
-    frame_seconds: f64,
+    times: impl Into<FrameTimes>,
 ) -> Result<Alignment> {
-    check_frame_seconds(frame_seconds)?;
+    let times = times.into().checked()?;
     check_log_probs(log_probs, vocabulary.len())?;
     check_not_empty(log_probs)?;
     check_targets(targets, vocabulary, log_probs.nrows())?;
@@ -69,7 +69,7 @@ pub fn align(
         }
         last = state;
     }
-    let tokens = spans.into_iter().map(|span| span.to_token(vocabulary, frame_seconds)).collect();
+    let tokens = spans.into_iter().map(|span| span.to_token(vocabulary, times)).collect();
     let score = frame_scores.iter().map(|&score| f64::from(score)).sum();
     Ok(Alignment { transcript: Transcript::new(tokens, vocabulary, score, score, 0.0)?, path, frame_scores })
 }

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use self::scorer::Scorer;
 use self::search::Search;
-use super::frames::{check_frame_seconds, check_log_probs, check_not_empty, clips};
+use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::hot_words::HotWords;
 use super::transcript::Transcript;
-use super::{LanguageModel, TOO_LONG, Vocabulary};
+use super::{FrameTimes, LanguageModel, TOO_LONG, Vocabulary};
 use crate::{Error, Result};
 
 /// How wide a search is.
@@ -139,41 +139,43 @@ impl BeamSearch {
         Ok(self)
     }
 
-    /// The best transcripts of a clip, at most `n_best`, best first. `log_probs` is `[n_frames, n_tokens]`, a frame lasts
-    /// `frame_seconds`.
+    /// The best transcripts of a clip, at most `n_best`, best first. `log_probs` is `[n_frames, n_tokens]`, `times` are its
+    /// [`FrameTimes`] or the seconds per frame.
     ///
     /// # Errors
     /// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-    /// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, and a `frame_seconds` that is not positive.
-    pub fn decode(&self, log_probs: ArrayView2<f32>, frame_seconds: f64) -> Result<Vec<Transcript>> {
+    /// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and
+    /// an end that is negative or not finite.
+    pub fn decode(&self, log_probs: ArrayView2<f32>, times: impl Into<FrameTimes>) -> Result<Vec<Transcript>> {
         check_not_empty(log_probs)?;
-        let mut decoder = self.decoder(frame_seconds)?;
+        let mut decoder = self.decoder(times)?;
         decoder.push(log_probs)?;
         decoder.transcripts()
     }
 
-    /// [`BeamSearch::decode`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames; clips are
-    /// spread over the threads.
+    /// [`BeamSearch::decode`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames, with its
+    /// times; clips are spread over the threads.
     ///
     /// # Errors
-    /// Those of [`BeamSearch::decode`], and [`Error::Config`] for lengths that do not fit the batch.
+    /// Those of [`BeamSearch::decode`], and [`Error::Config`] for lengths or times that do not fit the batch.
     pub fn decode_batch(
         &self,
         log_probs: ArrayView3<f32>,
         lengths: &[usize],
-        frame_seconds: f64,
+        times: &[FrameTimes],
     ) -> Result<Vec<Vec<Transcript>>> {
-        let decoded = clips(log_probs, lengths)?.into_par_iter().map(|clip| self.decode(clip, frame_seconds));
+        let clips = timed_clips(log_probs, lengths, times)?;
+        let decoded = clips.into_par_iter().map(|(clip, times)| self.decode(clip, times));
         decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
     }
 
     /// A decoder that takes frames as they come.
     ///
     /// # Errors
-    /// [`Error::Config`] for a `frame_seconds` that is not positive.
-    pub fn decoder(&self, frame_seconds: f64) -> Result<BeamDecoder<'_>> {
-        check_frame_seconds(frame_seconds)?;
-        Ok(BeamDecoder { search: self, state: Search::new(&self.scorer), frame_seconds })
+    /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    pub fn decoder(&self, times: impl Into<FrameTimes>) -> Result<BeamDecoder<'_>> {
+        let times = times.into().checked()?;
+        Ok(BeamDecoder { search: self, state: Search::new(&self.scorer), times })
     }
 }
 
@@ -184,10 +186,19 @@ impl BeamSearch {
 pub struct BeamDecoder<'a> {
     search: &'a BeamSearch,
     state: Search,
-    frame_seconds: f64,
+    times: FrameTimes,
 }
 
 impl BeamDecoder<'_> {
+    /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcripts`](Self::transcripts) is later.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
+    pub fn end_at(&mut self, end: f64) -> Result<()> {
+        self.times = self.times.until(end).checked()?;
+        Ok(())
+    }
+
     /// Takes further frames `[n_frames, n_tokens]`, any number of them.
     ///
     /// # Errors
@@ -211,7 +222,7 @@ impl BeamDecoder<'_> {
         let (search, scorer) = (self.search, &self.search.scorer);
         let found = self.state.ranked(scorer, search.config.n_best);
         let transcript = |found: search::Found| {
-            let token = |span: &super::transcript::Span| span.to_token(&search.vocabulary, self.frame_seconds);
+            let token = |span: &super::transcript::Span| span.to_token(&search.vocabulary, self.times);
             let tokens = found.spans.iter().map(token).collect();
             Transcript::new(tokens, &search.vocabulary, found.score, found.ctc_score, found.lm_score)
         };

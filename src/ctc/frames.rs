@@ -2,6 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis, s};
 
+use super::FrameTimes;
 use crate::{Error, Result};
 
 /// How far above 0 a log-probability may be by rounding.
@@ -81,12 +82,18 @@ pub(super) fn frames_needed<T: PartialEq>(tokens: impl Iterator<Item = T> + Clon
     tokens.count() + repeats
 }
 
-/// Refuses a duration of a frame that gives no times.
-pub(super) fn check_frame_seconds(frame_seconds: f64) -> Result<()> {
-    if frame_seconds.is_finite() && frame_seconds > 0.0 {
-        return Ok(());
+/// The clips of a batch, each with its times.
+pub(super) fn timed_clips<'a>(
+    log_probs: ArrayView3<'a, f32>,
+    lengths: &[usize],
+    times: &[FrameTimes],
+) -> Result<Vec<(ArrayView2<'a, f32>, FrameTimes)>> {
+    let clips = clips(log_probs, lengths)?;
+    if times.len() != clips.len() {
+        let expected = format!("one per clip, of which there are {}", clips.len());
+        return Err(Error::config("times", format!("{} values", times.len()), expected));
     }
-    Err(Error::config("frame_seconds", frame_seconds, "the duration of a frame must be a positive number of seconds"))
+    Ok(clips.into_iter().zip(times.iter().copied()).collect())
 }
 
 /// The clips of a batch `[batch, n_frames, n_tokens]`, each cut to its length in frames.

@@ -3,9 +3,9 @@
 use ndarray::{ArrayView2, ArrayView3};
 use rayon::prelude::*;
 
-use super::frames::{check_frame_seconds, check_log_probs, check_not_empty, clips};
+use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::transcript::{Span, Token, Transcript};
-use super::{TOO_LONG, Vocabulary};
+use super::{FrameTimes, TOO_LONG, Vocabulary};
 use crate::{Error, Result};
 
 /// The tokens that frames stand for: runs of the same id merged, then blanks dropped.
@@ -20,8 +20,8 @@ pub fn collapse(frame_ids: &[usize], blank: usize) -> Vec<usize> {
     ids
 }
 
-/// Decodes a clip by its best path; `log_probs` is `[n_frames, n_tokens]`, a frame lasts `frame_seconds`. Of equal scores in
-/// a frame the lowest id counts.
+/// Decodes a clip by its best path; `log_probs` is `[n_frames, n_tokens]`, `times` are its [`FrameTimes`] or the seconds per
+/// frame. Of equal scores in a frame the lowest id counts.
 ///
 /// ```
 /// use clipwise::ctc::{Vocabulary, greedy, log_softmax};
@@ -39,25 +39,27 @@ pub fn collapse(frame_ids: &[usize], blank: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-/// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, and a `frame_seconds` that is not positive.
-pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, frame_seconds: f64) -> Result<Transcript> {
+/// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and an
+/// end that is negative or not finite.
+pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Transcript> {
     check_not_empty(log_probs)?;
-    let mut decoder = GreedyDecoder::new(vocabulary, frame_seconds)?;
+    let mut decoder = GreedyDecoder::new(vocabulary, times)?;
     decoder.push(log_probs)?;
     decoder.transcript()
 }
 
-/// [`greedy`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames.
+/// [`greedy`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames, with its times.
 ///
 /// # Errors
-/// Those of [`greedy`], and [`Error::Config`] for lengths that do not fit the batch.
+/// Those of [`greedy`], and [`Error::Config`] for lengths or times that do not fit the batch.
 pub fn greedy_batch(
     log_probs: ArrayView3<f32>,
     lengths: &[usize],
     vocabulary: &Vocabulary,
-    frame_seconds: f64,
+    times: &[FrameTimes],
 ) -> Result<Vec<Transcript>> {
-    let decoded = clips(log_probs, lengths)?.into_par_iter().map(|clip| greedy(clip, vocabulary, frame_seconds));
+    let clips = timed_clips(log_probs, lengths, times)?;
+    let decoded = clips.into_par_iter().map(|(clip, times)| greedy(clip, vocabulary, times));
     decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
 }
 
@@ -65,7 +67,7 @@ pub fn greedy_batch(
 #[derive(Debug, Clone)]
 pub struct GreedyDecoder {
     vocabulary: Vocabulary,
-    frame_seconds: f64,
+    times: FrameTimes,
     n_frames: usize,
     /// The token that the last frame said, if it was not the blank: it may go on.
     open: Option<Span>,
@@ -77,11 +79,20 @@ impl GreedyDecoder {
     /// A decoder that has seen no frame.
     ///
     /// # Errors
-    /// [`Error::Config`] for a `frame_seconds` that is not positive.
-    pub fn new(vocabulary: &Vocabulary, frame_seconds: f64) -> Result<Self> {
-        check_frame_seconds(frame_seconds)?;
+    /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    pub fn new(vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Self> {
+        let times = times.into().checked()?;
         let (vocabulary, tokens) = (vocabulary.clone(), Vec::new());
-        Ok(Self { vocabulary, frame_seconds, n_frames: 0, open: None, tokens, score: 0.0 })
+        Ok(Self { vocabulary, times, n_frames: 0, open: None, tokens, score: 0.0 })
+    }
+
+    /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcript`](Self::transcript) is later.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
+    pub fn end_at(&mut self, end: f64) -> Result<()> {
+        self.times = self.times.until(end).checked()?;
+        Ok(())
     }
 
     /// Takes further frames `[n_frames, n_tokens]`, any number of them, and gives the tokens that they ended.
@@ -104,7 +115,7 @@ impl GreedyDecoder {
             self.open = match self.open.take() {
                 Some(span) if span.token == token => Some(span.extended(log_prob)),
                 ended => {
-                    self.tokens.extend(ended.map(|span| span.to_token(&self.vocabulary, self.frame_seconds)));
+                    self.tokens.extend(ended.map(|span| span.to_token(&self.vocabulary, self.times)));
                     (token != self.vocabulary.blank()).then(|| Span::begin(token, self.n_frames, log_prob))
                 }
             };
@@ -119,7 +130,8 @@ impl GreedyDecoder {
     /// None with tokens of a vocabulary.
     pub fn transcript(&self) -> Result<Transcript> {
         let mut tokens = self.tokens.clone();
-        tokens.extend(self.open.map(|span| span.to_token(&self.vocabulary, self.frame_seconds)));
+        tokens.extend(self.open.map(|span| span.to_token(&self.vocabulary, self.times)));
+        self.times.cut(&mut tokens); // those that ended before the end was known
         Transcript::new(tokens, &self.vocabulary, self.score, self.score, 0.0)
     }
 

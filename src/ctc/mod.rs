@@ -12,7 +12,7 @@
 //! - [`ctc_loss`]: what a model is trained with.
 //!
 //! Decoders work on the host, on log-probabilities `[n_frames, n_tokens]` ([`log_softmax`] makes them from logits), and
-//! give a [`Transcript`]: tokens and words with times.
+//! give a [`Transcript`]: tokens and words with times, by the [`FrameTimes`] of the clip.
 
 mod align;
 pub mod beam;
@@ -23,6 +23,7 @@ mod hot_words;
 pub mod language_model;
 pub mod loss;
 mod model;
+mod times;
 mod token_transformer;
 mod transcript;
 pub mod vocabulary;
@@ -35,6 +36,7 @@ pub use head::{Head, HeadConfig};
 pub use language_model::LanguageModel;
 pub use loss::{LossConfig, Reduction, ctc_loss};
 pub use model::{CtcConfig, CtcModel, CtcOutput};
+pub use times::FrameTimes;
 pub use token_transformer::{TokenTransformer, TokenTransformerConfig};
 pub use transcript::{Token, Transcript, Word};
 pub use vocabulary::Vocabulary;

@@ -6,7 +6,7 @@ use candle_core::{D, Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{Head, HeadConfig, Vocabulary, vocabulary};
+use super::{FrameTimes, Head, HeadConfig, Vocabulary, vocabulary};
 use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
 use crate::error::{Context, check_lengths};
 use crate::folder;
@@ -54,10 +54,12 @@ pub struct CtcOutput {
     pub lengths: Vec<usize>,
     /// The time from a frame to the next, in seconds.
     pub frame_seconds: f64,
+    /// When the frames of each clip are, as decoders take it; with its end where this is the output of a [`CtcModel`].
+    pub times: Vec<FrameTimes>,
 }
 
 impl CtcOutput {
-    /// From the logits, of which the first `lengths[b]` frames of clip `b` count.
+    /// From the logits, of which the first `lengths[b]` frames of clip `b` count. Where the clips end is not known.
     ///
     /// # Errors
     /// [`Error::Config`] unless there is one length up to `n_frames` a clip, [`Error::Tensor`] if the shape does not fit.
@@ -66,7 +68,8 @@ impl CtcOutput {
         let (batch, n_frames, _) = logits.dims3().context(context)?;
         check_lengths(&lengths, batch, 0..=n_frames)?;
         let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).context(context)?;
-        Ok(Self { logits, log_probs, lengths, frame_seconds })
+        let times = vec![FrameTimes::new(frame_seconds); lengths.len()];
+        Ok(Self { logits, log_probs, lengths, frame_seconds, times })
     }
 
     /// The log-probabilities of one clip, its own frames only: `[n_frames, n_tokens]`, on the host.
@@ -225,7 +228,12 @@ impl CtcModel {
                 last.ok_or_else(|| Error::config("layers.len()", 0, "an encoder gives at least one layer"))?
             }
         };
-        CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.frame_seconds())
+        let mut output = CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.frame_seconds())?;
+        let rate = f64::from(waveforms.sample_rate());
+        for (times, samples) in output.times.iter_mut().zip(waveforms.rows()) {
+            *times = times.until(samples.len() as f64 / rate);
+        }
+        Ok(output)
     }
 }
 

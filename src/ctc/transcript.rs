@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::Vocabulary;
 use super::vocabulary::Piece;
+use super::{FrameTimes, Vocabulary};
 use crate::Result;
 
 /// A token with its place in time.
@@ -17,9 +17,9 @@ pub struct Token {
     pub name: String,
     /// The frames that say it on the best path; blanks around them are not part of it.
     pub frames: Range<usize>,
-    /// Start of the first of these frames, in seconds.
+    /// Start of the first of these frames, in seconds; not after the clip's end, where that is [known](FrameTimes::end).
     pub onset: f64,
-    /// End of the last, in seconds.
+    /// End of the last, in seconds; likewise.
     pub offset: f64,
     /// Mean probability of the token in these frames, 0..=1.
     pub confidence: f32,
@@ -76,13 +76,13 @@ impl Span {
         Self { end: self.end + 1, probability: self.probability + f64::from(log_prob).exp(), ..self }
     }
 
-    pub(super) fn to_token(self, vocabulary: &Vocabulary, frame_seconds: f64) -> Token {
+    pub(super) fn to_token(self, vocabulary: &Vocabulary, times: FrameTimes) -> Token {
         Token {
             id: self.token,
             name: vocabulary.token(self.token).unwrap_or_default().to_string(),
             frames: self.start..self.end,
-            onset: self.start as f64 * frame_seconds,
-            offset: self.end as f64 * frame_seconds,
+            onset: times.start_of(self.start),
+            offset: times.start_of(self.end),
             confidence: ((self.probability / (self.end - self.start) as f64) as f32).min(1.0),
         }
     }

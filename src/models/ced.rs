@@ -9,10 +9,25 @@
 //! (norm first) → norm → mean over all tokens (the embedding) → norm, linear, sigmoid.
 //!
 //! The table of time positions has 63 entries, so 1012 frames (10.1 s) are seen at once. A shorter clip uses the beginning of
-//! the table; frames that fill no patch at its end are left out. A longer one is cut into windows of 1012 frames, the last one
-//! as long as what is left (at least 16 frames, the clip's last), and `clipwise_output` and `embedding` are the means over
-//! the windows, weighted by their number of patches; `logits` then are `ln(p / (1 − p))` of the mean. (The reference leaves a
-//! short last window out.) Clips below 2,400 samples are padded with zeros at their end to that length.
+//! the table; frames that fill no patch at its end are left out. Clips below 2,400 samples are padded with zeros at their end to
+//! that length.
+//!
+//! # Long clips
+//! A clip of more frames is cut into windows of 1012 frames. [`Config::window_mean`] says what is averaged over them:
+//!
+//! | [`WindowMean`] | last window | `clipwise_output` | `embedding` |
+//! |---|---|---|---|
+//! | `Scores`: RicherMans/CED | zeros behind it, put there after the batch norm | mean of the windows' | mean of the windows' |
+//! | `Tokens`: Hugging Face | the same | head of the embedding | mean over the tokens of all windows |
+//! | `ScoresByLength` | as long as what is left | weighted mean of the windows' | weighted mean of the windows' |
+//!
+//! - Windows of one length have as many tokens each, so the embedding is the same by the first two rules.
+//! - `logits` are `ln(p / (1 − p))` of the mean where scores are averaged.
+//! - The zeros stand in the normalised spectrogram, where 0 is about the mean of the training data, and the model hears something
+//!   in them. A clip of 10.2 s has two windows of which the second is almost all zeros, and it counts as much as the first.
+//! - Both references leave the last window out where a clip's frames divide into whole windows (20.23 s of audio), which is
+//!   their mistake: a frame less, or one more, and all of the clip counts. Here it counts.
+//! - The Hugging Face class mixes the tokens of neighbours where a batch has several long clips. Here a row is the clip alone.
 
 use std::borrow::Cow;
 
@@ -52,14 +67,42 @@ pub struct Config {
     pub depth: usize,
     /// Frames that are seen at once.
     pub target_length: usize,
+    /// What is averaged over the windows of a clip that has more frames. Default when read from a file: `Scores`.
+    #[serde(default)]
+    pub window_mean: WindowMean,
     /// Outputs of the last layer.
     pub n_classes: usize,
 }
 
+/// How the windows of a clip that is longer than [`Config::target_length`] become one result: see [Long clips](self#long-clips).
+///
+/// [`detect`](super::detect) and a model's name choose `Tokens` for a checkpoint with the tensor names of the Hugging Face
+/// conversions (`encoder.time_pos_embed`), so that it gives what their class gives, and `Scores` for all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum WindowMean {
+    /// Scores of windows of one length, as in RicherMans/CED (`eval_avg="mean"`, `pad_last=True`, its defaults). The default.
+    #[default]
+    Scores,
+    /// Tokens of windows of one length, before the head, as in the class for Hugging Face's transformers (`pad_last=True`).
+    Tokens,
+    /// Scores, weighted by the patches that a window has in time. The last window is not padded: it is as long as what is left
+    /// of the clip, and at least 16 frames, the clip's last. No reference computes this; no zeros are heard.
+    ScoresByLength,
+}
+
 impl Config {
     /// CED-tiny: 5.5 M parameters.
-    pub const TINY: Self =
-        Self { log_mel: LogMelConfig::CED_16K, width: 192, n_heads: 3, depth: 12, target_length: 1012, n_classes: 527 };
+    pub const TINY: Self = Self {
+        log_mel: LogMelConfig::CED_16K,
+        width: 192,
+        n_heads: 3,
+        depth: 12,
+        target_length: 1012,
+        window_mean: WindowMean::Scores,
+        n_classes: 527,
+    };
     /// CED-mini: 9.6 M parameters.
     pub const MINI: Self = Self { width: 256, n_heads: 4, ..Self::TINY };
     /// CED-small: 22 M parameters.
@@ -67,10 +110,13 @@ impl Config {
     /// CED-base: 86 M parameters.
     pub const BASE: Self = Self { width: 768, n_heads: 12, ..Self::TINY };
 
-    /// Takes the number of classes from a checkpoint, where it has it.
-    pub(super) fn fit_head(&mut self, weights: &Weights) {
+    /// Takes from a checkpoint the number of classes, and the rule for long clips of those who named its tensors.
+    pub(super) fn fit(&mut self, weights: &Weights) {
         if let Some(&[n_classes, _]) = weights.shape("outputlayer.1.weight") {
             self.n_classes = n_classes;
+        }
+        if weights.contains("encoder.time_pos_embed") {
+            self.window_mean = WindowMean::Tokens;
         }
     }
 
@@ -192,12 +238,15 @@ impl Ced {
         if n_frames > target_length {
             return Err(Error::config("n_frames", n_frames, format!("at most {target_length} at once")));
         }
-        let x = self.init_bn.forward(log_mel)?; // [batch, n_frames, n_mels]
-        let x = self.patch_embed.forward(&self.patches(&x).context("cutting patches")?)?;
+        self.classify(&self.embed(&self.init_bn.forward(log_mel)?)?)
+    }
+
+    /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
+    fn embed(&self, x: &Tensor) -> Result<Tensor> {
+        let x = self.patch_embed.forward(&self.patches(x).context("cutting patches")?)?;
         let x = self.add_positions(&x).context("adding positions")?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
-        let embedding = self.norm.forward(&x)?.mean(1).context("pooling over tokens")?; // [batch, width]
-        self.classify(&embedding)
+        self.norm.forward(&x)?.mean(1).context("pooling over tokens")
     }
 
     /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
@@ -216,34 +265,56 @@ impl Ced {
         x.broadcast_add(&positions.reshape((1, n_tokens, width))?)?.reshape((batch, n_tokens, width))
     }
 
-    /// Windows of a clip in frames: first frame, number of frames, and patches in time that count.
-    fn windows(&self, n_frames: usize) -> Vec<(usize, usize, usize)> {
+    /// Windows of a clip.
+    fn windows(&self, n_frames: usize) -> Vec<Window> {
         let target_length = self.config.target_length;
         let window = |start: usize| {
             let length = target_length.min(n_frames - start);
+            if self.config.window_mean != WindowMean::ScoresByLength {
+                return Window { start, length, padded: target_length, weight: 1 };
+            }
             let start = if length < PATCH { n_frames - PATCH } else { start };
             let length = length.max(PATCH);
-            (start, length, length / PATCH)
+            Window { start, length, padded: length, weight: length / PATCH }
         };
         (0..n_frames).step_by(target_length).map(window).collect()
     }
+
+    /// A clip that is longer than what is seen at once, from its normalised spectrogram, `[batch, n_frames, n_mels]`.
+    fn forward_windows(&self, x: &Tensor, n_frames: usize) -> Result<TaggingOutput> {
+        let windows = self.windows(n_frames);
+        let embed = |window: &Window| {
+            let cut = x.narrow(1, window.start, window.length);
+            let padded = cut.and_then(|cut| cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous());
+            self.embed(&padded.context("a window of the log-mel")?)
+        };
+        let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
+        let context = "averaging windows";
+        let embedding = mean(&embeddings, &windows).context(context)?;
+        if self.config.window_mean == WindowMean::Tokens {
+            return self.classify(&embedding);
+        }
+        let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
+        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows).context(context)?;
+        Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
+    }
 }
 
-/// The mean over windows, weighted.
-fn average(mut outputs: Vec<(TaggingOutput, usize)>) -> Result<TaggingOutput> {
-    if outputs.len() == 1 {
-        return Ok(outputs.swap_remove(0).0);
-    }
-    let total: usize = outputs.iter().map(|(_, weight)| weight).sum();
-    let mean = |part: fn(&TaggingOutput) -> &Tensor| {
-        let weighted = outputs.iter().map(|(output, weight)| part(output) * (*weight as f64 / total as f64));
-        let sum = weighted.reduce(|sum, next| sum? + next?);
-        sum.unwrap_or_else(|| Err(candle_core::Error::Msg("no windows".to_string())))
-    };
-    let context = "averaging windows";
-    let clipwise_output = mean(|output| &output.clipwise_output).context(context)?;
-    let embedding = mean(|output| &output.embedding).context(context)?;
-    Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
+/// A window of a clip, in frames.
+struct Window {
+    start: usize,
+    length: usize,
+    /// Its length with the zeros behind it.
+    padded: usize,
+    weight: usize,
+}
+
+/// The weighted mean of what windows gave, each `[batch, n]`.
+fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
+    let total: usize = windows.iter().map(|window| window.weight).sum();
+    let shares: Vec<f32> = windows.iter().map(|window| (window.weight as f64 / total as f64) as f32).collect();
+    let parts = Tensor::stack(parts, 0)?; // [n_windows, batch, n]
+    parts.broadcast_mul(&Tensor::from_vec(shares, (windows.len(), 1, 1), parts.device())?)?.sum(0)
 }
 
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
@@ -321,13 +392,9 @@ impl TaggingModel for Ced {
             return Err(no_frames(self));
         }
         let n_frames = log_mel.dim(1).context("the shape of the log-mel")?;
-        if n_frames < PATCH {
-            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        if n_frames <= self.config.target_length {
+            return self.forward_features(log_mel);
         }
-        let window = |&(start, length, weight): &(usize, usize, usize)| {
-            let window = log_mel.narrow(1, start, length).and_then(|window| window.contiguous());
-            Ok((self.forward_features(&window.context("a window of the log-mel")?)?, weight))
-        };
-        average(self.windows(n_frames).iter().map(window).collect::<Result<_>>()?)
+        self.forward_windows(&self.init_bn.forward(log_mel)?, n_frames)
     }
 }

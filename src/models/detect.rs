@@ -104,7 +104,7 @@ fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
     {
         config.target_length = columns * 16;
     }
-    config.fit_head(weights);
+    config.fit(weights);
     Ok(Detected { config: ModelConfig::Ced(config), assumptions: Vec::new() })
 }
 

@@ -341,7 +341,8 @@ pub const MODELS: &[Preset] = &[
 ];
 
 impl ModelConfig {
-    /// The preset of this name with the number of classes, the embedding's length and the head that the checkpoint has.
+    /// The preset of this name with the number of classes, the embedding's length and the head that the checkpoint has, and for
+    /// a CED with the [rule for long clips](ced::WindowMean) of its layout.
     ///
     /// # Errors
     /// [`Error::UnknownModel`] with the known names.
@@ -355,7 +356,7 @@ impl ModelConfig {
             Self::Cnn14(config) => config.fit_head(weights),
             Self::LeeNet(config) => config.fit_head(weights),
             Self::M5(config) => config.fit(weights),
-            Self::Ced(config) => config.fit_head(weights),
+            Self::Ced(config) => config.fit(weights),
             Self::Crnn(config) => config.fit(weights),
             Self::Rnn(config) => config.fit(weights),
         }

@@ -31,11 +31,19 @@ pub struct Conv2dConfig {
     pub padding: usize,
     /// Whether it has a bias of its own before the norm.
     pub bias: bool,
-    /// Columns of the maps that it will see, where they are known: a layer for 1 or 2 of them needs fewer products, and
-    /// refuses maps of another width.
+    /// Columns of the maps that it will see, where they are known: a layer for 1 or 2 of them may need fewer products, and
+    /// then refuses maps of another width.
     pub width: Option<usize>,
     /// Pooling after the activation.
     pub pool: Option<Pool2d>,
+}
+
+impl Conv2dConfig {
+    fn geometry(&self) -> Result<Geometry> {
+        let Self { in_channels, out_channels, kernel, stride, padding, .. } = *self;
+        let (kernel, stride, padding) = ((kernel, kernel), (stride, stride), (padding, padding));
+        checked(Geometry { in_channels, out_channels, kernel, stride, padding })
+    }
 }
 
 /// A 2-D convolution without groups, `[batch, in, height, width]` to `[batch, out, height', width']`.
@@ -49,17 +57,11 @@ impl Conv2d {
     /// Reads `weight` `[out, in, kernel, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a number of channels, a kernel or a stride of 0, else as [`Loader::get`]; tensors that do not fit are
+    /// reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
-        let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, bias, .. } = config;
-        check_geometry(kernel, stride)?;
-        let geometry = Geometry {
-            in_channels,
-            out_channels,
-            kernel: (kernel, kernel),
-            stride: (stride, stride),
-            padding: (padding, padding),
-        };
+        let Conv2dConfig { in_channels, out_channels, kernel, width, bias, .. } = config;
+        let geometry = config.geometry()?;
         let layer = Layer::load(
             conv,
             &[out_channels, in_channels, kernel, kernel],
@@ -85,11 +87,8 @@ impl Conv2d {
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
-        let Conv2dConfig { kernel, stride, padding, pool, .. } = self.config;
-        self.layer.forward(x, pool.map(Pool::from), |x, weight| {
-            check_input(&x.dims()[x.rank().min(2)..], kernel, padding)?;
-            x.conv2d(weight, padding, stride, 1, 1)
-        })
+        let Conv2dConfig { stride, padding, pool, .. } = self.config;
+        self.layer.forward(x, pool.map(Pool::from), |x, weight| x.conv2d(weight, padding, stride, 1, 1))
     }
 }
 
@@ -112,6 +111,15 @@ pub struct Conv1dConfig {
     pub pool: Option<Pool1d>,
 }
 
+impl Conv1dConfig {
+    /// The length is the height of a map, whose width is 1.
+    fn geometry(&self) -> Result<Geometry> {
+        let Self { in_channels, out_channels, kernel, stride, padding, .. } = *self;
+        let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
+        checked(Geometry { in_channels, out_channels, kernel, stride, padding })
+    }
+}
+
 /// A 1-D convolution without groups, `[batch, in, length]` to `[batch, out, length']`.
 #[derive(Debug)]
 pub struct Conv1d {
@@ -123,7 +131,8 @@ impl Conv1d {
     /// Reads `weight` `[out, in, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a number of channels, a kernel or a stride of 0, else as [`Loader::get`]; tensors that do not fit are
+    /// reported by [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
         Self::load_with(conv, Some(norm), config, activation)
     }
@@ -137,10 +146,8 @@ impl Conv1d {
     }
 
     fn load_with(conv: &Loader, norm: Option<&Loader>, config: Conv1dConfig, activation: Activation) -> Result<Self> {
-        let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias, .. } = config;
-        check_geometry(kernel, stride)?;
-        let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-        let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
+        let Conv1dConfig { in_channels, out_channels, kernel, bias, .. } = config;
+        let geometry = config.geometry()?;
         let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), bias, norm, activation)?;
         Ok(Self { config, layer })
     }
@@ -159,30 +166,24 @@ impl Conv1d {
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit.
     pub fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
-        let Conv1dConfig { kernel, stride, padding, pool, .. } = self.config;
+        let Conv1dConfig { stride, padding, pool, .. } = self.config;
+        x.check_is_sequence().context("a convolution")?;
         self.layer.forward(x, pool.map(Pool::from), |x, weight| {
-            let x = x.squeeze(3)?;
-            check_input(&x.dims()[x.rank().min(2)..], kernel, padding)?;
-            x.conv1d(weight, padding, stride, 1, 1)?.unsqueeze(3)
+            x.squeeze(3)?.conv1d(weight, padding, stride, 1, 1)?.unsqueeze(3)
         })
     }
 }
 
-fn check_geometry(kernel: usize, stride: usize) -> Result<()> {
-    for (field, value) in [("kernel", kernel), ("stride", stride)] {
+/// A geometry that can work.
+fn checked(geometry: Geometry) -> Result<Geometry> {
+    let Geometry { in_channels, out_channels, kernel, stride, .. } = geometry;
+    let channels = [("in_channels", in_channels), ("out_channels", out_channels)];
+    for (field, value) in channels.into_iter().chain([("kernel", kernel.0), ("stride", stride.0)]) {
         if value == 0 {
             return Err(Error::config(field, value, "at least 1"));
         }
     }
-    Ok(())
-}
-
-/// Refuses an input, given by its axes after the channels, that is shorter than the kernel.
-fn check_input(axes: &[usize], kernel: usize, padding: usize) -> candle_core::Result<()> {
-    match axes.iter().find(|&&length| length == 0 || length + 2 * padding < kernel) {
-        Some(length) => Err(candle_core::Error::Msg(format!("length {length} is too short for a kernel of {kernel}"))),
-        None => Ok(()),
-    }
+    Ok(geometry)
 }
 
 /// Filters where they are used.
@@ -192,6 +193,7 @@ enum Layer {
     Cpu(Conv),
     /// As tensors on another device.
     Device {
+        geometry: Geometry,
         weight: Tensor, // [out, in, …]
         bias: Tensor,   // [1, out, 1, 1]
         activation: Activation,
@@ -238,7 +240,7 @@ impl Layer {
         let filters = conv.get("weight", shape)?;
         let (weight, bias) = norm.fold_into(&filters).context("folding a batch norm")?;
         let bias = Tensor::from_vec(bias, (1, geometry.out_channels, 1, 1), filters.device());
-        Ok(Self::Device { weight, bias: bias.context("moving a bias to the device")?, activation })
+        Ok(Self::Device { geometry, weight, bias: bias.context("moving a bias to the device")?, activation })
     }
 
     fn forward(
@@ -259,15 +261,17 @@ impl Layer {
                             .context(context)?
                     }
                 };
-                let map = map.ok_or_else(|| match &x.values {
-                    Values::Blocks(map) => format!("{:?}", map.shape),
-                    Values::Tensor(x) => format!("{:?}", x.shape()),
-                });
-                let refuse = |shape| candle_core::Error::Msg(format!("a layer cannot take maps of shape {shape}"));
-                Ok(FeatureMap::with(workspace, map.map_err(refuse).context(context)?))
+                let refused = || match &x.values {
+                    Values::Blocks(map) => refuse(&map.shape),
+                    Values::Tensor(x) => refuse(x.shape()),
+                };
+                Ok(FeatureMap::with(workspace, map.ok_or_else(refused).context(context)?))
             }
-            Self::Device { weight, bias, activation } => {
-                let y = conv(x.to_tensor()?, weight).and_then(|y| y.broadcast_add(bias));
+            Self::Device { geometry, weight, bias, activation } => {
+                let maps = x.to_tensor()?;
+                let (_, _, height, width) = maps.dims4().context(context)?;
+                geometry.output(height, width).ok_or_else(|| refuse(maps.shape())).context(context)?;
+                let y = conv(maps, weight).and_then(|y| y.broadcast_add(bias));
                 let y = y.and_then(|y| activation.forward(y)).context(context)?;
                 pooled(&y, pool, &x.workspace)
             }
@@ -287,6 +291,10 @@ impl Layer {
             }
         }
     }
+}
+
+fn refuse(shape: &dyn std::fmt::Debug) -> candle_core::Error {
+    candle_core::Error::Msg(format!("a layer cannot take maps of shape {shape:?}"))
 }
 
 fn pooled(y: &Tensor, pool: Option<Pool>, workspace: &Workspace) -> Result<FeatureMap> {

@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::has_kernels;
+use super::kernels::map::Window;
 use super::kernels::ops::LpPoolOp;
 use crate::Result;
 use crate::error::Context;
@@ -28,6 +29,11 @@ impl LpPool2d {
             return Err(crate::Error::config("power", self.power, "an even number above 0"));
         }
         let context = "pooling";
+        let (_, _, height, width) = x.dims4().context(context)?;
+        if (Window { size: self.size, padding: 0 }).output(height, width).is_none() {
+            let reason = format!("expected maps of at least {:?}, got {:?}", self.size, (height, width));
+            return Err(candle_core::Error::Msg(reason)).context(context);
+        }
         if has_kernels(x) && !x.track_op() {
             return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&LpPoolOp(*self))).context(context);
         }

@@ -49,16 +49,19 @@ impl FeatureMap {
         let context = "a feature map";
         let (batch, height, channels) = x.dims3().context(context)?;
         let shape = Shape { batch, channels, height, width: 1 };
-        if !has_kernels(x) || !channels.is_multiple_of(LANES) || shape.values() == 0 {
+        if !has_kernels(x) || !channels.is_multiple_of(LANES) || x.elem_count() == 0 {
             return Self::new(&x.transpose(1, 2).context(context)?, workspace);
         }
         // With whole blocks of channels this is how a map lies.
         let map = with_values(&[x], |x| {
-            let mut map = Map::unwritten(shape, workspace);
+            let mut map = Map::unwritten(shape, workspace)?;
             map.values.copy_from_slice(x[0]);
-            map
+            Some(map)
         });
-        Ok(Self::with(workspace.clone(), map.context(context)?))
+        match map.context(context)? {
+            Some(map) => Ok(Self::with(workspace.clone(), map)),
+            None => Self::new(&x.transpose(1, 2).context(context)?, workspace),
+        }
     }
 
     /// `[batch, length, channels]` of a sequence.
@@ -96,9 +99,21 @@ impl FeatureMap {
     /// # Errors
     /// As [`FeatureMap::to_tensor`], and if the width is not 1.
     pub fn to_sequence(&self) -> Result<Tensor> {
-        let x = self.to_tensor()?;
-        let (batch, channels, length, width) = x.dims4().context("a feature map")?;
-        x.reshape((batch, channels, length * width)).context("a feature map")
+        let context = "a sequence";
+        self.check_is_sequence().context(context)?;
+        self.to_tensor()?.squeeze(3).context(context)
+    }
+
+    /// Refuses maps of another width than 1.
+    pub(super) fn check_is_sequence(&self) -> candle_core::Result<()> {
+        let width = match &self.values {
+            Values::Tensor(x) => x.dim(3)?,
+            Values::Blocks(map) => map.shape.width,
+        };
+        match width {
+            1 => Ok(()),
+            _ => Err(candle_core::Error::Msg(format!("expected maps of width 1, got width {width}"))),
+        }
     }
 
     /// The same values in the form of the CPU kernels, where they serve it, which else the first layer makes.
@@ -111,7 +126,10 @@ impl FeatureMap {
             return Ok(self);
         }
         let map = with_planes(x, |x, shape| Map::from_planes(x, shape, &self.workspace)).context("a feature map")?;
-        Ok(Self::with(self.workspace, map))
+        Ok(match map {
+            Some(map) => Self::with(self.workspace, map),
+            None => self, // nothing to lay out
+        })
     }
 
     pub(super) fn with(workspace: Workspace, map: Map) -> Self {

@@ -88,13 +88,18 @@ impl Pool {
         let context = "pooling";
         let Self { pooling, window } = self;
         let x = x.into_blocks()?;
+        let refuse = |shape: &[usize]| candle_core::Error::Msg(format!("{window:?} does not fit maps of {shape:?}"));
         if let Values::Blocks(map) = &x.values {
             let pooled = map.pool(pooling, window, Level::best(), &x.workspace);
-            let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit the map"));
+            let refuse = || refuse(&[map.shape.height, map.shape.width]);
             return Ok(FeatureMap::with(x.workspace.clone(), pooled.ok_or_else(refuse).context(context)?));
         }
-        // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
         let tensor = x.to_tensor()?;
+        let (_, _, height, width) = tensor.dims4().context(context)?;
+        if tensor.elem_count() == 0 || window.output(height, width).is_none() {
+            return Err(refuse(&[height, width])).context(context);
+        }
+        // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
         if tensor.track_op() {
             return FeatureMap::new(&training::pool(&tensor, pooling, window).context(context)?, &x.workspace);
         }

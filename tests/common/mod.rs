@@ -216,6 +216,45 @@ pub fn m5_tensors(config: &clipwise::models::m5::Config, seed: u64) -> Hashed {
     hashed
 }
 
+/// The tensors of a CED without front end, named as in RicherMans/CED, with the values of `golden/ced_windows.py`.
+pub fn ced_tensors(config: &clipwise::models::ced::Config, seed: u64) -> Vec<(String, Tensor)> {
+    let (width, n_mels, mut tensors) = (config.width, config.log_mel.n_mels, Vec::new());
+    let mut tensor = |name: &str, shape: &[usize]| {
+        let (low, high) = match name.rsplit('.').next().unwrap() {
+            "running_mean" => (-30.0, -10.0),
+            "running_var" => (300.0, 600.0),
+            "weight" if name.starts_with("init_bn") => (0.8, 1.2),
+            "weight" if shape.len() == 1 => (0.5, 1.5),
+            "bias" => (-0.1, 0.1),
+            _ => (-0.5, 0.5),
+        };
+        let values = hashed(name, shape.iter().product(), low, high, seed);
+        tensors.push((name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap()));
+    };
+    for leaf in ["weight", "bias", "running_mean", "running_var"] {
+        tensor(&format!("init_bn.1.{leaf}"), &[n_mels]);
+    }
+    tensor("time_pos_embed", &[1, width, 1, config.target_length / 16]);
+    tensor("freq_pos_embed", &[1, width, n_mels / 16, 1]);
+    let mut layer = |name: &str, shape: &[usize]| {
+        tensor(&format!("{name}.weight"), shape);
+        tensor(&format!("{name}.bias"), &shape[..1]);
+    };
+    layer("patch_embed.proj", &[width, 1, 16, 16]);
+    for block in (0..config.depth).map(|i| format!("blocks.{i}")) {
+        layer(&format!("{block}.norm1"), &[width]);
+        layer(&format!("{block}.attn.qkv"), &[3 * width, width]);
+        layer(&format!("{block}.attn.proj"), &[width, width]);
+        layer(&format!("{block}.norm2"), &[width]);
+        layer(&format!("{block}.mlp.fc1"), &[4 * width, width]);
+        layer(&format!("{block}.mlp.fc2"), &[width, 4 * width]);
+    }
+    layer("norm", &[width]);
+    layer("outputlayer.0", &[width]);
+    layer("outputlayer.1", &[config.n_classes, width]);
+    tensors
+}
+
 /// The test signal of `golden/refcommon.py` as f32: triangle tones, noise bursts, near-silence, a click.
 pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
     let (rate, noise) = (f64::from(sample_rate), state("noise", seed));

@@ -15,8 +15,9 @@ pub fn run<W: Work>(work: W) -> W::Output {
     fn inside<W: Work>(work: W) -> W::Output {
         work.run::<Register>()
     }
-    debug_assert!(is_x86_feature_detected!("avx512f"));
-    // SAFETY: `Level` holds this kind only where avx512f was detected, and every processor with it has AVX2 and FMA.
+    debug_assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2"));
+    debug_assert!(is_x86_feature_detected!("fma"));
+    // SAFETY: `Level` holds this kind only where all three were detected.
     unsafe { inside(work) }
 }
 

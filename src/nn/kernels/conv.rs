@@ -82,7 +82,7 @@ impl Conv {
             Input::Planes(_, shape) => *shape,
             Input::Map(map) => map.shape,
         };
-        if shape.channels != self.geometry.in_channels || shape.values() == 0 {
+        if shape.channels != self.geometry.in_channels {
             return None;
         }
         let (blocked, planes);
@@ -93,7 +93,7 @@ impl Conv {
                 Source::Planes(&planes)
             }
             Input::Planes(x, _) => {
-                blocked = Map::from_planes(x, shape, workspace);
+                blocked = Map::from_planes(x, shape, workspace)?;
                 Source::Map(&blocked)
             }
             Input::Map(map) => Source::Map(map),

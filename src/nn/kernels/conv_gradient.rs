@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::direct::Geometry;
 use super::gemm::{Matrix, product};
 use super::map::Shape;
+use super::workspace::count;
 
 /// Gradients of filters are summed by so many groups of clips, whatever the number of threads.
 const GROUPS: usize = 8;
@@ -21,9 +22,11 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// `None` if the input does not fit.
+    /// `None` if the input does not fit, or output or patches are too large for any memory.
     pub fn new(geometry: Geometry, x: Shape) -> Option<Self> {
         let (rows, columns) = geometry.output(x.height, x.width).filter(|_| x.channels == geometry.in_channels)?;
+        count(&[x.batch, geometry.out_channels, rows, columns])?;
+        count(&[geometry.in_channels, geometry.kernel.0, geometry.kernel.1, rows, columns])?;
         let patches = Self { geometry, x, y: (rows, columns) };
         // One column is in memory what one row is, and rows are what the loops are made for.
         let lies = x.width == 1 && geometry.kernel.1 == 1 && geometry.padding.1 == 0;
@@ -186,7 +189,16 @@ mod tests {
     fn a_convolution_and_its_gradients_agree_with_the_definition() {
         let geometry = |kernel, stride, padding| Geometry { in_channels: 3, out_channels: 2, kernel, stride, padding };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
-        for (geometry, shape) in [
+        let narrow = (0..400usize).map(|i| {
+            // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
+            let pick = |of: usize, n: usize| i / of % n;
+            let kernel = (1 + pick(1, 3), 1 + pick(3, 3));
+            let padding = (pick(5, 3), pick(7, 4));
+            let stride = (1 + pick(11, 3), 1 + pick(2, 3));
+            (geometry(kernel, stride, padding), shape(1 + pick(13, 4), 1 + pick(9, 4)))
+        });
+        let fits = |(geometry, shape): &(Geometry, Shape)| geometry.output(shape.height, shape.width).is_some();
+        for (geometry, shape) in narrow.filter(fits).chain([
             (geometry((3, 3), (1, 1), (1, 1)), shape(5, 4)),
             (geometry((3, 3), (2, 2), (1, 1)), shape(6, 7)),
             (geometry((3, 1), (1, 1), (1, 0)), shape(9, 1)),
@@ -194,7 +206,7 @@ mod tests {
             (geometry((8, 1), (4, 1), (0, 0)), shape(8, 1)),
             (geometry((1, 1), (1, 1), (0, 0)), shape(1, 1)),
             (geometry((5, 5), (1, 1), (2, 2)), shape(2, 1)),
-        ] {
+        ]) {
             let patches = Patches::new(geometry, shape).unwrap();
             let x = values(shape.batch * patches.clip(), 1);
             let filters = values(2 * patches.taps(), 2);
@@ -222,5 +234,9 @@ mod tests {
             }
         }
         assert!(Patches::new(geometry((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());
+        for padding in [usize::MAX, usize::MAX / 2, usize::MAX / 4, usize::MAX / 16] {
+            assert!(Patches::new(geometry((1, 1), (1, 1), (padding, 0)), shape(7, 1)).is_none(), "{padding}");
+            assert!(Patches::new(geometry((1, 1), (1, 1), (0, padding)), shape(7, 1)).is_none(), "{padding}");
+        }
     }
 }

@@ -61,7 +61,7 @@ impl Case {
 
     fn run(&self, conv: &Conv, level: Level, workspace: &Workspace) -> Vec<f32> {
         let planes = conv.forward(Input::Planes(&self.x, self.shape), self.pool, level, workspace).unwrap();
-        let map = Map::from_planes(&self.x, self.shape, workspace);
+        let map = Map::from_planes(&self.x, self.shape, workspace).unwrap();
         let blocks = conv.forward(Input::Map(&map), self.pool, level, workspace).unwrap();
         let (y, again) = (planes.to_planes(), blocks.to_planes());
         assert!(y.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()) && planes.shape == blocks.shape);
@@ -232,7 +232,7 @@ fn pooling_equals_its_naive_form() {
             let shape = Shape { batch, channels, height, width };
             let x = random.values(batch * channels * height * width);
             let workspace = Workspace::default();
-            let map = Map::from_planes(&x, shape, &workspace);
+            let map = Map::from_planes(&x, shape, &workspace).unwrap();
             assert_eq!(map.to_planes(), x);
             for size in [(1, 1), (2, 2), (1, 2), (2, 1), (3, 1), (3, 3)] {
                 for padding in 0..=size.0 / 2 {
@@ -302,9 +302,112 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     assert!(refused(&pair.conv(), Shape { width: 3, ..pair.shape }) && !refused(&pair.conv(), pair.shape));
     let long = Geometry { kernel: (7, 1), padding: (0, 0), ..three_by_three(16, 16) };
     assert!(refused(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
-    let wide =
-        Map::from_planes(&[0.0; 32], Shape { batch: 1, channels: 2, height: 4, width: 4 }, &Workspace::default());
-    assert!(
-        wide.pool(Pooling::Max, Window { size: (5, 1), padding: 0 }, Level::best(), &Workspace::default()).is_none()
-    );
+    let shape = Shape { batch: 1, channels: 2, height: 4, width: 4 };
+    let wide = Map::from_planes(&[0.0; 32], shape, &Workspace::default()).unwrap();
+    for window in [
+        Window { size: (5, 1), padding: 0 },
+        Window { size: (0, 1), padding: 0 },
+        Window { size: (1, 0), padding: 0 },
+        Window { size: (2, 1), padding: 2 },
+        Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height is more than a number can be
+    ] {
+        let pooled = wide.pool(Pooling::Max, window, Level::best(), &Workspace::default());
+        assert!(pooled.is_none(), "{window:?}");
+    }
+    for empty in [Shape { batch: 0, ..shape }, Shape { channels: 0, ..shape }, Shape { height: 0, ..shape }] {
+        assert!(Map::from_planes(&[], empty, &Workspace::default()).is_none(), "{empty:?}");
+    }
+}
+
+/// Kernels, steps and paddings by narrow maps: where an axis is one place long, or all padding, is where shortcuts go wrong.
+#[test]
+fn narrow_maps_equal_their_naive_form() {
+    let mut random = Random(9);
+    let pairs = |low: usize, high: usize| (low..=high).flat_map(move |a| (low..=high).map(move |b| (a, b)));
+    let mut cases = 0;
+    for (kernel, stride) in pairs(1, 4).flat_map(|kernel| pairs(1, 3).map(move |stride| (kernel, stride))) {
+        for (padding, width) in pairs(0, 3).flat_map(|padding| (1..=4).map(move |width| (padding, width))) {
+            // Planar and in blocks, one channel and more than a block of them.
+            let in_channels = [1, 3, 5, 17][random.below(4)];
+            let out_channels = [1, 4, 18][random.below(3)];
+            // Some steps are longer than map and padding, so that all that is read may be padding.
+            let longer = random.below(5);
+            let stride = match stride {
+                (3, 3) => (3 + longer, 3 + longer),
+                stride => stride,
+            };
+            let geometry = Geometry { in_channels, out_channels, kernel, stride, padding };
+            let (batch, height) = (1 + random.below(2), 1 + random.below(6));
+            let Some(output) = geometry.output(height, width) else { continue };
+            let mut case = Case::new(geometry, (batch, height, width), &mut random);
+            case.width = case.width.filter(|_| random.below(2) == 0);
+            case.activation = [Activation::Identity, Activation::Relu][random.below(2)];
+            case.check();
+            let window = Window { size: (1 + random.below(2), 1 + random.below(2)), padding: 0 };
+            if window.output(output.0, output.1).is_some() {
+                case.pool = Some(([Pooling::Avg, Pooling::Max, Pooling::AvgMax][random.below(3)], window));
+                case.check();
+            }
+            cases += 1;
+        }
+    }
+    assert!(cases > 7000, "{cases}");
+}
+
+/// 1-D convolutions: of a map's height, of short and of padded ones.
+#[test]
+fn short_sequences_equal_their_naive_form() {
+    let mut random = Random(10);
+    for (kernel, stride) in (1..=5).flat_map(|kernel| [1, 2, 3, 4, 9].map(|stride| (kernel, stride))) {
+        // The last paddings are longer than a part of the line that a task takes.
+        for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
+            for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
+                let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
+                let geometry = Geometry { in_channels, out_channels, kernel, stride, padding };
+                if geometry.output(length, 1).is_none() {
+                    continue;
+                }
+                let mut case = Case::new(geometry, (1 + random.below(2), length, 1), &mut random);
+                case.check();
+                let window = Window { size: (2, 1), padding: random.below(2) };
+                if window.output(geometry.output(length, 1).unwrap().0, 1).is_some() {
+                    case.pool = Some((Pooling::Max, window));
+                    case.check();
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn sizes_that_no_memory_holds_are_refused() {
+    let huge = usize::MAX / 2;
+    let refused = |geometry: Geometry, shape: Shape, x: &[f32]| {
+        let values = vec![1.0; geometry.in_channels * geometry.out_channels * geometry.kernel.0 * geometry.kernel.1];
+        let ones = vec![1.0; geometry.out_channels];
+        let filters = Filters { values: &values, scale: &ones, bias: &ones, activation: Activation::Identity };
+        let conv = Conv::pack(geometry, None, filters);
+        Level::available()
+            .into_iter()
+            .all(|level| conv.forward(Input::Planes(x, shape), None, level, &Workspace::default()).is_none())
+    };
+    let shape = Shape { batch: 1, channels: 1, height: 3, width: 2 };
+    let geometry = three_by_three(1, 1);
+    for (kernel, padding) in [(1, huge), (1, huge / 2), (3, huge + 1), (3, usize::MAX)] {
+        let geometry = Geometry { kernel: (kernel, 1), padding: (padding, 0), ..geometry };
+        assert!(refused(geometry, shape, &[0.0; 6]), "{geometry:?}");
+        assert!(refused(Geometry { padding: (0, padding), ..geometry }, shape, &[0.0; 6]), "{geometry:?}");
+    }
+    // Rows of the output that are few, but lie on a patch of the padded map that is not.
+    let few = Geometry { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..geometry };
+    assert_eq!(few.output(3, 2), Some((2, 2)));
+    assert!(refused(few, shape, &[0.0; 6]));
+    assert!(refused(Geometry { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));
+    for shape in [
+        Shape { batch: huge, channels: 1, height: 2, width: 2 },
+        Shape { batch: 1, channels: usize::MAX, height: 1, width: 1 },
+        Shape { batch: 1, channels: 1, height: 1 << (usize::BITS / 2), width: 1 << (usize::BITS / 2) },
+    ] {
+        assert!(shape.values().is_none() && Map::unwritten(shape, &Workspace::default()).is_none(), "{shape:?}");
+    }
 }

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::lanes::{LANES, Lanes, Level, Work};
 use super::map::{Map, Shape};
 use super::tile::{Inputs, Outputs, Span, product};
-use super::workspace::Workspace;
+use super::workspace::{Workspace, count};
 use crate::nn::Activation;
 
 /// Inputs and outputs of a task, in values: half of a second-level cache.
@@ -29,7 +29,8 @@ impl Geometry {
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
         let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
             (length > 0).then_some(())?;
-            Some((length + 2 * padding).checked_sub(kernel)? / stride + 1)
+            let padded = length.checked_add(padding.checked_mul(2)?)?;
+            padded.checked_sub(kernel)?.checked_div(stride)?.checked_add(1)
         };
         let (kernel, stride, padding) = (self.kernel, self.stride, self.padding);
         Some((axis(height, kernel.0, stride.0, padding.0)?, axis(width, kernel.1, stride.1, padding.1)?))
@@ -96,25 +97,32 @@ impl Direct {
         Self { geometry, weights, bias, activation }
     }
 
-    /// `x`, of `shape`, to a map; `None` if it is shorter than the kernel.
+    /// `x`, of `shape`, to a map; `None` if it is shorter than the kernel or the map too large for any memory.
     pub fn forward(&self, x: Source, shape: Shape, level: Level, workspace: &Workspace) -> Option<Map> {
         let (height, width) = self.geometry.output(shape.height, shape.width)?;
         let channels = self.geometry.out_channels;
-        let mut map = Map::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace);
-        // Rows of the product run along the longer axis of a 1-D convolution.
-        let is_1d = shape.width == 1 && self.geometry.kernel.1 == 1;
+        let mut map = Map::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
+        // Rows of the product run along the longer axis of a 1-D convolution: one whose output has one column too.
+        let is_1d = shape.width == 1 && self.geometry.kernel.1 == 1 && self.geometry.padding.1 == 0;
         let out = map.shape;
         let (geometry, lines, columns) =
             if is_1d { (self.geometry.lying(), 1, height) } else { (self.geometry, height, width) };
         let unit = if geometry.is_planar() { 1 } else { LANES };
         let planes = if geometry.is_planar() { shape.channels } else { shape.blocks() };
-        let place = planes * unit * geometry.stride.1 + out.blocks() * LANES;
+        let place = (planes * unit).saturating_mul(geometry.stride.1).saturating_add(out.blocks() * LANES);
         // A task is some whole lines, or a part of the one line.
         let (task_lines, task_columns) = if is_1d {
-            (1, (TASK / place).clamp(LANES, columns.max(LANES)))
+            (1, (TASK / place).clamp(LANES, columns.max(LANES)).min(columns))
         } else {
-            ((TASK / (place * columns)).clamp(1, lines), columns)
+            ((TASK / place.saturating_mul(columns)).clamp(1, lines), columns)
         };
+        let patch_size = |lines: usize, columns: usize| {
+            let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // inside the padded input
+            let (kernel, stride) = (geometry.kernel, geometry.stride);
+            (axis(lines, stride.0, kernel.0), axis(columns, stride.1, kernel.1))
+        };
+        let largest = patch_size(task_lines, task_columns);
+        count(&[planes, largest.0, largest.1, unit])?;
         let task_values = if is_1d { task_columns * out.row() } else { task_lines * out.row() };
         let items = map.values.chunks_mut(out.height * out.row());
         let tasks: Vec<_> = items
@@ -127,10 +135,7 @@ impl Direct {
                 if is_1d { (0, 1, task * task_columns, done) } else { (task * task_lines, done, 0, columns) };
             let patch = Patch {
                 first: (first_line * geometry.stride.0, first_column * geometry.stride.1),
-                size: (
-                    (lines - 1) * geometry.stride.0 + geometry.kernel.0,
-                    (columns - 1) * geometry.stride.1 + geometry.kernel.1,
-                ),
+                size: patch_size(lines, columns),
                 padding: geometry.padding,
                 is_1d,
             };
@@ -188,10 +193,12 @@ impl Patch {
             }
             y[..start * unit].fill(0.0);
             y[end * unit..].fill(0.0);
+            if start == end {
+                continue; // all of it is padding
+            }
             let (row, column) = (row - self.padding.0, self.first.1 + start - self.padding.1);
             let y = &mut y[start * unit..end * unit];
             match x {
-                _ if y.is_empty() => {}
                 Source::Planes(x) => {
                     let x = &x[((item * shape.channels + plane) * height + row) * width + column..];
                     y.copy_from_slice(&x[..end - start]);

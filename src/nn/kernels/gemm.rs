@@ -1,6 +1,8 @@
 //! A safe face of the `gemm` crate: products of strided views of slices.
 #![allow(unsafe_code)] // the one raw call; that every element lies in its slice is asserted just above it
 
+use super::workspace::is_inside;
+
 /// A matrix in a slice: element `(i, j)` is at `i · row_stride + j · column_stride`.
 #[derive(Clone, Copy)]
 pub struct Matrix<'a> {
@@ -23,9 +25,14 @@ impl<'a> Matrix<'a> {
     }
 
     fn is_inside(&self) -> bool {
-        self.rows == 0
-            || self.columns == 0
-            || (self.rows - 1) * self.row_stride + (self.columns - 1) * self.column_stride < self.values.len()
+        let fits = |stride: usize| isize::try_from(stride).is_ok();
+        let empty = self.rows == 0 || self.columns == 0;
+        fits(self.row_stride)
+            && fits(self.column_stride)
+            && (empty || {
+                let last = [(self.rows - 1, self.row_stride), (self.columns - 1, self.column_stride)];
+                is_inside(&last, self.values.len())
+            })
     }
 }
 
@@ -36,8 +43,8 @@ pub fn product(a: Matrix, b: Matrix, y: &mut [f32], row_stride: usize) {
     assert!(a.columns == b.rows && row_stride >= b.columns, "a product of matrices that do not fit");
     assert!(a.is_inside() && b.is_inside() && y_inside, "a matrix reaches outside its slice");
     // SAFETY: the asserts above put every element of the three matrices inside their slices (rows of `y` do not overlap,
-    // `row_stride` being at least their length), `y` is borrowed mutably and so overlaps neither `a` nor `b`, and all
-    // strides fit isize as they are offsets inside a slice or belong to a dimension of at most one.
+    // `row_stride` being at least their length) and all strides into isize; `y` is borrowed mutably and so overlaps neither
+    // `a` nor `b`.
     unsafe {
         gemm::gemm(
             a.rows,
@@ -60,5 +67,39 @@ pub fn product(a: Matrix, b: Matrix, y: &mut [f32], row_stride: usize) {
             false,
             gemm::Parallelism::None,
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn matrices_that_reach_outside_or_wrap_around_are_refused() {
+        let values = [1.0f32; 6];
+        let good = Matrix::rows(&values, 3, 2, 2);
+        let refused = |a: Matrix, b: Matrix, row_stride: usize| {
+            let mut y = [f32::NAN; 9];
+            let refused = catch_unwind(AssertUnwindSafe(|| product(a, b, &mut y, row_stride))).is_err();
+            assert!(refused || y.iter().all(|&y| y == 2.0), "{y:?}");
+            refused
+        };
+        assert!(!refused(good, good.transposed(), 3));
+        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        for bad in [
+            Matrix { row_stride: 3, ..good },
+            Matrix { row_stride: wraps, ..good },
+            Matrix { column_stride: 2, ..good },
+            Matrix { column_stride: usize::MAX, ..good },
+            Matrix { values: &values[..5], ..good },
+        ] {
+            assert!(refused(bad, good.transposed(), 3) && refused(good, bad.transposed(), 3));
+        }
+        for row_stride in [2, 4, wraps, usize::MAX] {
+            assert!(refused(good, good.transposed(), row_stride), "{row_stride}");
+        }
+        assert!(refused(good, good, 3), "two columns by three rows");
     }
 }

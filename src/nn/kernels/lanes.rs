@@ -68,10 +68,12 @@ impl Level {
         let mut levels = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            if is_x86_feature_detected!("avx512f") {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
+            // A hypervisor may show the one without the others.
+            if avx2 && is_x86_feature_detected!("avx512f") {
                 levels.push(Self(Kind::Avx512));
             }
-            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            if avx2 {
                 levels.push(Self(Kind::Avx2));
             }
         }

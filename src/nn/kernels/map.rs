@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::lanes::{LANES, Lanes, Level, Work};
-use super::workspace::{Buffer, Workspace};
+use super::workspace::{Buffer, Workspace, count};
 use crate::nn::Pooling;
 
 /// Values per task, about.
@@ -33,9 +33,10 @@ impl Shape {
         self.blocks() * self.width * LANES
     }
 
-    /// Values in a map, all clips.
-    pub fn values(&self) -> usize {
-        self.batch * self.height * self.row()
+    /// Values in a map, all clips; `None` if no memory could hold them.
+    pub fn values(&self) -> Option<usize> {
+        let channels = self.channels.checked_next_multiple_of(LANES)?;
+        count(&[self.batch, self.height, self.width, channels])
     }
 }
 
@@ -47,16 +48,17 @@ pub struct Map {
 }
 
 impl Map {
-    /// A map whose values are yet to be written.
-    pub fn unwritten(shape: Shape, workspace: &Workspace) -> Self {
-        Self { shape, values: workspace.take(shape.values()) }
+    /// A map whose values are yet to be written. `None` if it is empty or no memory could hold it.
+    pub fn unwritten(shape: Shape, workspace: &Workspace) -> Option<Self> {
+        let len = shape.values().filter(|&len| len > 0)?;
+        Some(Self { shape, values: workspace.take(len) })
     }
 
-    /// From `[batch, channels, height, width]`.
-    pub fn from_planes(x: &[f32], shape: Shape, workspace: &Workspace) -> Self {
-        let mut map = Self::unwritten(shape, workspace);
+    /// From `[batch, channels, height, width]`; `None` if that is empty.
+    pub fn from_planes(x: &[f32], shape: Shape, workspace: &Workspace) -> Option<Self> {
+        let mut map = Self::unwritten(shape, workspace)?;
         let Shape { channels, height, width, .. } = shape;
-        let rows = (TASK / shape.row().max(1)).max(1);
+        let rows = (TASK / shape.row()).max(1);
         map.values.par_chunks_mut(rows * shape.row()).enumerate().for_each(|(task, y)| {
             for (i, y) in y.chunks_mut(shape.row()).enumerate() {
                 let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
@@ -70,7 +72,7 @@ impl Map {
                 }
             }
         });
-        map
+        Some(map)
     }
 
     /// To `[batch, channels, height, width]`.
@@ -93,9 +95,9 @@ impl Map {
     /// win a maximum (for [`Pooling::Max`] only). `None` if a window is empty, larger than the map or mostly padding.
     pub fn pool(&self, pooling: Pooling, window: Window, level: Level, workspace: &Workspace) -> Option<Self> {
         let (height, width) = window.output(self.shape.height, self.shape.width)?;
-        let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace);
+        let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace)?;
         let row = pooled.shape.row();
-        let rows = (TASK / row.max(1)).max(1);
+        let rows = (TASK / row).max(1);
         pooled.values.par_chunks_mut(rows * row).enumerate().for_each(|(task, y)| {
             for (i, y) in y.chunks_mut(row).enumerate() {
                 let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
@@ -116,13 +118,19 @@ pub struct Window {
 }
 
 impl Window {
-    /// Rows and columns of what is left of a map.
+    /// Rows and columns of what is left of a map; `None` where a window does not fit it or is mostly padding.
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
-        if self.size.0 == 0 || self.size.1 == 0 || self.padding > self.size.0 / 2 {
+        if height == 0 || self.padding > self.size.0 / 2 {
             return None;
         }
-        let rows = (height + 2 * self.padding).checked_sub(self.size.0)? / self.size.0 + 1;
-        Some((rows, width.checked_sub(self.size.1)? / self.size.1 + 1))
+        let rows = height.checked_add(2 * self.padding)?.checked_div(self.size.0)?;
+        let columns = width.checked_div(self.size.1)?;
+        (rows > 0 && columns > 0).then_some((rows, columns))
+    }
+
+    /// Places of a window, those in the padding too.
+    pub fn places(&self) -> f32 {
+        self.size.0 as f32 * self.size.1 as f32
     }
 }
 
@@ -141,11 +149,12 @@ impl Work for PoolRow<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { x, pooling, window: Window { size, padding }, item, row, width, y } = self;
+        let Self { x, pooling, window, item, row, width, y } = self;
+        let Window { size, padding } = window;
         let shape = x.shape;
         let top = (row * size.0).saturating_sub(padding);
         let bottom = (row * size.0 + size.0 - padding).min(shape.height);
-        let scale = L::splat(1.0 / (size.0 * size.1) as f32);
+        let scale = L::splat(1.0 / window.places());
         let (y, _) = y.as_chunks_mut::<LANES>();
         let places = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
         for (block, column) in places {

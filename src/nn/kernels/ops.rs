@@ -5,7 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Error, Layout, Result, Shape
 use super::attention::{self, Heads};
 use super::lanes::Level;
 use super::linear::Matrix;
-use super::workspace::Workspace;
+use super::workspace::{Workspace, count};
 use super::{lp_pool, math, pointwise};
 use crate::nn::host::contiguous;
 use crate::nn::{Activation, BatchNorm, LpPool2d};
@@ -88,7 +88,8 @@ impl LinearOp {
         if x.is_empty() || layout.dims().last() != Some(&inputs) {
             return Err(wrong_shape(layout));
         }
-        let mut y = vec![0.0; x.len() / inputs * outputs];
+        let len = count(&[x.len() / inputs, outputs]).ok_or_else(|| wrong_shape(layout))?;
+        let mut y = vec![0.0; len];
         self.matrix.multiply(x, &mut y, Level::best(), &self.workspace, |sums, y, row, first| {
             let bias = &self.bias[first..first + y.len()];
             let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);

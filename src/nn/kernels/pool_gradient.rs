@@ -41,7 +41,7 @@ impl Planes {
     /// The gradient of `x`. Where several values are the largest, as in silence, the first one gets it, as in PyTorch.
     pub fn gradient(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
         let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
-        let share = 1.0 / (self.window.size.0 * self.window.size.1) as f32;
+        let share = 1.0 / self.window.places();
         let mut gradient = vec![0.0; x.len()];
         let planes = gradient.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(of_output.par_chunks(pooled));
         planes.for_each(|((gradient, x), of_output)| {
@@ -74,7 +74,7 @@ impl Planes {
                 }
             }
         }
-        (first, max, sum / (self.window.size.0 * self.window.size.1) as f32)
+        (first, max, sum / self.window.places())
     }
 
     /// The rows and columns of a window that lie on the plane: at least one of each.
@@ -83,5 +83,61 @@ impl Planes {
         let (row, column) = (place / self.pooled.1, place % self.pooled.1);
         let rows = (row * size.0).saturating_sub(padding)..(row * size.0 + size.0 - padding).min(self.size.0);
         (rows, column * size.1..(column + 1) * size.1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pooling_of_narrow_planes_and_its_gradient_equal_their_definition() {
+        for (height, width, rows, columns, padding) in
+            (0..6 * 4 * 4 * 4 * 3).map(|i: usize| (1 + i % 6, 1 + i / 6 % 4, 1 + i / 24 % 4, 1 + i / 96 % 4, i / 384))
+        {
+            let window = Window { size: (rows, columns), padding };
+            let n = 2 * height * width;
+            let x: Vec<f32> = (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect();
+            for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+                let Some(planes) = Planes::new((height, width), pooling, window) else {
+                    let padded = height + 2 * padding;
+                    assert!(padded < rows || width < columns || 2 * padding > rows, "{height} x {width} {window:?}");
+                    continue;
+                };
+                let pooled = ((height + 2 * padding) / rows, width / columns);
+                let places = pooled.0 * pooled.1;
+                let of_output: Vec<f32> = (0..2 * places).map(|i| 1.0 + i as f32 / 8.0).collect();
+                let (mut y, mut gradient) = (Vec::new(), vec![0.0f32; n]);
+                for place in 0..2 * places {
+                    let (plane, row, column) =
+                        (place / places, place / pooled.1 % pooled.0 * rows, place % pooled.1 * columns);
+                    let inside = (row..row + rows).filter(|row| (padding..height + padding).contains(row));
+                    let at = |row: usize, column: usize| (plane * height + row - padding) * width + column;
+                    let window: Vec<usize> =
+                        inside.flat_map(|row| (column..column + columns).map(move |column| at(row, column))).collect();
+                    let mean = window.iter().map(|&at| x[at]).sum::<f32>() / (rows * columns) as f32;
+                    let first = window.iter().copied().reduce(|a, b| if x[b] > x[a] { b } else { a }).unwrap();
+                    y.push(match pooling {
+                        Pooling::Avg => mean,
+                        Pooling::Max => x[first],
+                        Pooling::AvgMax => x[first] + mean,
+                    });
+                    if pooling != Pooling::Avg {
+                        gradient[first] += of_output[place];
+                    }
+                    if pooling != Pooling::Max {
+                        let share = of_output[place] / (rows * columns) as f32;
+                        window.iter().for_each(|&at| gradient[at] += share);
+                    }
+                }
+                let close =
+                    |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+                assert!(close(&planes.forward(&x), &y), "{pooling:?} {window:?} of {height} x {width}");
+                assert!(
+                    close(&planes.gradient(&x, &of_output), &gradient),
+                    "{pooling:?} {window:?} of {height} x {width}"
+                );
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
 use super::lanes::{LANES, Lanes, Level, Work};
+use super::workspace::{count, is_inside};
 
 /// Segments that are summed over all rows before the next ones: their weights (2 panels x 24 segments x 16 values, 48 KiB)
 /// then come from the first-level cache or the one below for all rows but the first.
@@ -70,18 +71,19 @@ impl Work for Product<'_> {
 #[inline(always)]
 fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs: Outputs) {
     let Inputs { x, row_stride, segments, run } = inputs;
-    let panel = segments.len() * run * LANES;
-    if panel == 0 || spans.iter().all(|span| span.rows == 0) {
+    if segments.is_empty() || run == 0 || weights.is_empty() || spans.iter().all(|span| span.rows == 0) {
         return;
     }
-    assert!(weights.len().is_multiple_of(panel), "weights that are not whole panels");
+    let panel = count(&[segments.len(), run, LANES]).filter(|&panel| weights.len().is_multiple_of(panel));
+    let Some(panel) = panel else { panic!("weights that are not whole panels") };
     let panels = weights.len() / panel;
-    let furthest = segments.iter().max().map_or(0, |start| start + run);
+    let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(run - 1));
     for span in spans.iter().filter(|span| span.rows > 0) {
         let last = span.rows - 1;
-        assert!(span.x + last * row_stride + furthest <= x.len(), "inputs outside their slice");
-        let end = span.y + last * outputs.row_stride + (panels - 1) * outputs.panel_stride + LANES;
-        assert!(end <= outputs.y.len(), "outputs outside their slice");
+        let inputs = [(span.x, 1), (last, row_stride), (furthest, 1)];
+        assert!(is_inside(&inputs, x.len()), "inputs outside their slice");
+        let strides = [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (LANES - 1, 1)];
+        assert!(is_inside(&strides, outputs.y.len()), "outputs outside their slice");
     }
     let mut first_panel = 0;
     while first_panel < panels {
@@ -91,9 +93,10 @@ fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs
             for span in spans.iter().filter(|span| span.rows > 0) {
                 // Blocks of nearly equal size rather than full ones and a small rest.
                 let blocks = span.rows.div_ceil(L::ROWS);
+                let (least, longer) = (span.rows / blocks, span.rows % blocks);
                 for block in 0..blocks {
-                    let start = span.rows * block / blocks;
-                    let rows = span.rows * (block + 1) / blocks - start;
+                    let start = block * least + block.min(longer);
+                    let rows = least + usize::from(block < longer);
                     let y = first_panel * outputs.panel_stride + span.y + start * outputs.row_stride;
                     let block = Block {
                         x: x[span.x + start * row_stride..].as_ptr(),
@@ -234,6 +237,74 @@ impl Block<'_> {
                     sums[m][n] = x.mul_add(w[n], sums[m][n]);
                 }
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    /// Three rows of four inputs, in two segments, by three panels, all close together.
+    struct Sizes {
+        row_stride: usize,
+        segments: Vec<usize>,
+        run: usize,
+        span: Span,
+        y_row_stride: usize,
+        y_panel_stride: usize,
+    }
+
+    impl Sizes {
+        fn new() -> Self {
+            let span = Span { x: 0, y: 0, rows: 3 };
+            Self { row_stride: 4, segments: vec![0, 2], run: 2, span, y_row_stride: LANES, y_panel_stride: 3 * LANES }
+        }
+
+        /// Whether the product is refused, at every level.
+        fn refused(&self) -> bool {
+            let refused = |level: Level| {
+                let (x, weights, mut y) = (vec![1.0; 12], vec![0.5; 3 * 4 * LANES], vec![f32::NAN; 9 * LANES]);
+                let inputs = Inputs { x: &x, row_stride: self.row_stride, segments: &self.segments, run: self.run };
+                let (row_stride, panel_stride) = (self.y_row_stride, self.y_panel_stride);
+                let outputs = Outputs { y: &mut y, row_stride, panel_stride };
+                let run = AssertUnwindSafe(|| product(level, inputs, &[self.span], &weights, outputs));
+                let refused = catch_unwind(run).is_err();
+                assert!(refused || y.iter().all(|&y| y == 2.0), "{level:?}: {y:?}");
+                refused
+            };
+            let refused: Vec<bool> = Level::available().into_iter().map(refused).collect();
+            assert!(refused.iter().all(|&one| one == refused[0]));
+            refused[0]
+        }
+    }
+
+    #[test]
+    fn sizes_that_reach_outside_or_wrap_around_are_refused() {
+        let span = Sizes::new().span;
+        assert!(!Sizes::new().refused());
+        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        for sizes in [
+            Sizes { row_stride: 5, ..Sizes::new() },
+            Sizes { row_stride: wraps, ..Sizes::new() },
+            Sizes { segments: vec![0, 3], ..Sizes::new() },
+            Sizes { segments: vec![usize::MAX, 2], ..Sizes::new() },
+            Sizes { segments: vec![0], run: wraps, ..Sizes::new() },
+            Sizes { segments: vec![0], run: usize::MAX / LANES + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
+            Sizes { span: Span { x: 1, ..span }, ..Sizes::new() },
+            Sizes { span: Span { x: usize::MAX - 3, ..span }, ..Sizes::new() },
+            Sizes { span: Span { y: 1, ..span }, ..Sizes::new() },
+            Sizes { span: Span { y: usize::MAX - 15, ..span }, ..Sizes::new() },
+            Sizes { span: Span { rows: 4, ..span }, ..Sizes::new() },
+            Sizes { span: Span { rows: usize::MAX, ..span }, ..Sizes::new() },
+            Sizes { y_row_stride: LANES + 1, ..Sizes::new() },
+            Sizes { y_row_stride: wraps, ..Sizes::new() },
+            Sizes { y_panel_stride: 3 * LANES + 1, ..Sizes::new() },
+            Sizes { y_panel_stride: wraps, ..Sizes::new() },
+        ] {
+            assert!(sizes.refused());
         }
     }
 }

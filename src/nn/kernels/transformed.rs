@@ -124,14 +124,14 @@ impl Transformed {
     }
 
     /// `x` to a map of the same size, or with `pooling` over windows of 2 x 2 to one of half its rows and columns. `None` if
-    /// the map's channels or width are not those of the filters, or it is empty.
+    /// the map's channels or width are not those of the filters, or nothing is left of it.
     pub fn forward(&self, x: &Map, pooling: Option<Pooling>, level: Level, workspace: &Workspace) -> Option<Map> {
         let fits = match self.mel {
             Form::Plain => x.shape.width == 1,
             Form::Pair => x.shape.width == 2,
             Form::Four => true,
         };
-        if !fits || x.shape.channels != self.in_channels || x.shape.values() == 0 {
+        if !fits || x.shape.channels != self.in_channels {
             return None;
         }
         match (self.time, self.mel) {
@@ -191,10 +191,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
         let Shape { batch, height, width, .. } = self.x.shape;
         let halve = |n: usize| if self.pooling.is_some() { n / 2 } else { n };
         let shape = Shape { batch, channels: self.layer.out_channels, height: halve(height), width: halve(width) };
-        if shape.values() == 0 {
-            return None;
-        }
-        let mut map = Map::unwritten(shape, self.workspace);
+        let mut map = Map::unwritten(shape, self.workspace)?;
         let (inputs, outputs) = (self.x.shape.blocks() * LANES, shape.blocks() * LANES);
         let by_rows = inputs + outputs <= ROWS_CHANNELS;
         let tiles = if by_rows {

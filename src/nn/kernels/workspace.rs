@@ -6,6 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Longer buffers, in values, go back to the system: one long recording must not hold gigabytes for as long as its model lives.
 const LONGEST_KEPT: usize = 1 << 25;
 
+/// The product of sizes, of an array of f32; `None` if no memory could hold so many.
+pub fn count(sizes: &[usize]) -> Option<usize> {
+    let product = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
+    product.filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
+}
+
+/// Whether the element at the sum of `index · stride` lies in a slice of `len`.
+pub fn is_inside(indices: &[(usize, usize)], len: usize) -> bool {
+    let add = |sum: usize, &(index, stride): &(usize, usize)| sum.checked_add(index.checked_mul(stride)?);
+    indices.iter().try_fold(0, add).is_some_and(|place| place < len)
+}
+
 /// Buffers that are not in use. Clones share them; they are freed with the last clone.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Arc<Mutex<Vec<Vec<f32>>>>);
