@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use super::normalize::check_features;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
+use crate::check;
 use crate::error::{Error, Result};
 use crate::simd::dispatch;
 
@@ -158,13 +159,8 @@ impl Mfcc {
         if n_mfcc == 0 || n_mfcc > n_mels {
             return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
         }
-        if n_mfcc.saturating_mul(n_mels) > 1 << 24 {
-            return Err(Error::config(
-                "n_mfcc",
-                n_mfcc,
-                format!("must be at most {} of {n_mels} mels", (1 << 24) / n_mels),
-            ));
-        }
+        // In f64 and with what fills up the lanes.
+        check::cells("n_mfcc", n_mfcc, 4 * n_mels)?;
         let weights = lifter(config.lifter, n_mfcc)?;
         let cosine = |n: usize, m: usize| {
             // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.

@@ -12,9 +12,13 @@ use super::map::{FeatureMap, Values, with_planes};
 use super::pool::Pool;
 use super::training;
 use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
+use crate::check::{self, MAX_WIDTH};
 use crate::error::Context;
 use crate::weights::{Init, Loader};
 use crate::{Error, Result};
+
+/// The most channels, those of a front end with deltas of all orders included.
+const MAX_CHANNELS: usize = 1 << 20;
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
 #[derive(Debug, Clone, Copy)]
@@ -49,10 +53,11 @@ impl Conv2d {
     /// Reads `weight` `[out, in, kernel, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
         let Conv2dConfig { in_channels, out_channels, kernel, stride, padding, width, bias, .. } = config;
-        check_geometry(kernel, stride)?;
+        check_geometry([in_channels, out_channels], kernel, stride, padding)?;
         let geometry = Geometry {
             in_channels,
             out_channels,
@@ -123,7 +128,8 @@ impl Conv1d {
     /// Reads `weight` `[out, in, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a kernel or stride of 0, else as [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
         Self::load_with(conv, Some(norm), config, activation)
     }
@@ -138,7 +144,7 @@ impl Conv1d {
 
     fn load_with(conv: &Loader, norm: Option<&Loader>, config: Conv1dConfig, activation: Activation) -> Result<Self> {
         let Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias, .. } = config;
-        check_geometry(kernel, stride)?;
+        check_geometry([in_channels, out_channels], kernel, stride, padding)?;
         let (kernel2, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
         let geometry = Geometry { in_channels, out_channels, kernel: kernel2, stride, padding };
         let layer = Layer::load(conv, &[out_channels, in_channels, kernel], geometry, Some(1), bias, norm, activation)?;
@@ -168,11 +174,15 @@ impl Conv1d {
     }
 }
 
-fn check_geometry(kernel: usize, stride: usize) -> Result<()> {
-    for (field, value) in [("kernel", kernel), ("stride", stride)] {
-        if value == 0 {
-            return Err(Error::config(field, value, "at least 1"));
-        }
+fn check_geometry(channels: [usize; 2], kernel: usize, stride: usize, padding: usize) -> Result<()> {
+    check::sizes([
+        ("in_channels", channels[0], MAX_CHANNELS),
+        ("out_channels", channels[1], MAX_CHANNELS),
+        ("kernel", kernel, MAX_WIDTH),
+        ("stride", stride, MAX_WIDTH),
+    ])?;
+    if padding > MAX_WIDTH {
+        return Err(Error::config("padding", padding, format!("expected 0 to {MAX_WIDTH}")));
     }
     Ok(())
 }
