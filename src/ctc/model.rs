@@ -177,7 +177,7 @@ impl CtcModel {
         let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
             .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
         let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
-        match vocabulary::in_folder(folder) {
+        match vocabulary::in_folder(folder)? {
             Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
             None => Ok(model),
         }
