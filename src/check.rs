@@ -46,11 +46,10 @@ pub(crate) fn cells(field: &'static str, rows: usize, columns: usize) -> Result<
     Err(Error::config(field, rows, format!("expected at most {most} of {columns} values each")))
 }
 
-/// Refuses a front end whose shortest clip is longer than [`MAX_MIN_SAMPLES`]: shorter clips are filled up to that.
+/// Refuses a model or front end whose shortest clip has more than [`MAX_MIN_SAMPLES`]: every shorter one is filled up to that.
 pub(crate) fn min_samples(field: &'static str, value: usize, samples: usize) -> Result<()> {
     if samples <= MAX_MIN_SAMPLES {
         return Ok(());
     }
-    let reason = format!("the shortest clip would have {samples} samples, expected at most {MAX_MIN_SAMPLES}");
-    Err(Error::config(field, value, reason))
+    Err(Error::config(field, value, format!("expected a shortest clip of at most {MAX_MIN_SAMPLES} samples")))
 }

@@ -107,7 +107,9 @@ impl BeamSearch {
     /// [`Error::Config`] for a width out of its range, no transcripts, and limits that are NaN or leave nothing.
     pub fn new(vocabulary: &Vocabulary, config: Config) -> Result<Self> {
         let Config { width, min_token_log_prob, max_score_gap, n_best } = config;
-        check::size("n_best", n_best, usize::MAX)?;
+        if n_best == 0 {
+            return Err(Error::config("n_best", n_best, "expected at least 1"));
+        }
         if min_token_log_prob.is_nan() {
             return Err(Error::config("min_token_log_prob", min_token_log_prob, "it must be a number or -inf"));
         }

@@ -18,9 +18,11 @@ use serde::{Deserialize, Serialize};
 use super::normalize::check_features;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
-use crate::check;
 use crate::error::{Error, Result};
 use crate::simd::dispatch;
+
+/// The largest table of cosines: 32 MiB in f64.
+const MAX_CELLS: usize = 1 << 22;
 
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 64;
@@ -159,8 +161,10 @@ impl Mfcc {
         if n_mfcc == 0 || n_mfcc > n_mels {
             return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
         }
-        // In f64 and with what fills up the lanes.
-        check::cells("n_mfcc", n_mfcc, 4 * n_mels)?;
+        let most = MAX_CELLS / n_mels;
+        if n_mfcc > most {
+            return Err(Error::config("n_mfcc", n_mfcc, format!("must be at most {most} of {n_mels} mels")));
+        }
         let weights = lifter(config.lifter, n_mfcc)?;
         let cosine = |n: usize, m: usize| {
             // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.
