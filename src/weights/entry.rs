@@ -4,6 +4,7 @@ use std::fmt;
 
 use half::{bf16, f16};
 use pulp::bytemuck::cast_slice_mut;
+use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};
 
@@ -95,6 +96,8 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
 
 /// Elements that are read from a file at a time: few enough that their bytes stay in the cache until they are converted.
 const PIECE: usize = 1 << 16;
+/// Bytes of f32 tensors that one task of the thread pool reads at a time.
+const PARALLEL: usize = 1 << 20;
 /// A strided tensor is read together with what lies between its elements where that is at most so many times as much.
 const DENSE: usize = 8;
 
@@ -142,7 +145,8 @@ impl Entry {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 if self.is_contiguous() && cfg!(target_endian = "little") => {
                 let mut values = vec![0.0; self.count()];
-                file.read_into(self.offset, cast_slice_mut(&mut values))?;
+                let pieces = cast_slice_mut::<f32, u8>(&mut values).par_chunks_mut(PARALLEL);
+                pieces.enumerate().try_for_each(|(i, piece)| file.read_into(self.offset + i * PARALLEL, piece))?;
                 Ok(values)
             }
             Dtype::F32 => self.elements(file, f32::from_le_bytes),
