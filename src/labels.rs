@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
 const AUDIOSET_CSV: &str = include_str!("audioset_labels.csv");
@@ -70,24 +70,19 @@ impl LabelSet {
     ///   the place in `index` (else the order of the rows counts), names of parents in `parents`, with `;` between them;
     /// - text: one name a line, empty lines at the end ignored.
     ///
+    /// All in UTF-8, with or without a byte-order mark, up to 64 MiB.
+    ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Labels`] if it holds no labels, indices that do not run from 0
-    /// without a gap, or broken JSON or CSV.
+    /// [`Error::Io`] if it cannot be read or is no regular file, [`Error::Labels`] if it holds no labels, indices that do not
+    /// run from 0 without a gap, or broken JSON or CSV, or is too long.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
-        let labels = |reason: String| Error::Labels { path: path.to_path_buf(), reason };
-        let length = std::fs::metadata(path).map_err(io)?.len();
-        if length > MAX_FILE_BYTES {
-            return Err(labels(format!("{length} bytes are too many for a label file")));
-        }
-        let bytes = std::fs::read(path).map_err(io)?;
-        let text = std::str::from_utf8(&bytes).map_err(|_| labels("not UTF-8 text".to_string()))?;
-        Self::parse(text).map_err(labels)
+        let unusable = |path, reason| Error::Labels { path, reason };
+        let text = files::read_text(path, MAX_FILE_BYTES, unusable)?;
+        Self::parse(&text).map_err(|reason| unusable(path.to_path_buf(), reason))
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
-        let text = text.trim_start_matches('\u{feff}');
         let parsed = match text.trim_start().chars().next() {
             None => Err("the file is empty".to_string()),
             Some('[' | '{') => parse_json(text),
@@ -254,7 +249,7 @@ mod tests {
         let plain: LabelSet = ["Dog", "Rain, heavy"].into_iter().collect();
         for text in [
             "Dog\nRain, heavy\n\n",
-            "\u{feff}Dog\r\nRain, heavy",
+            "Dog\r\nRain, heavy",
             r#"["Dog", "Rain, heavy"]"#,
             r#"{"1": "Rain, heavy", "0": "Dog"}"#,
             r#"{"id2label": {"0": "Dog", "1": "Rain, heavy"}, "other": 1}"#,

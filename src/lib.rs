@@ -47,11 +47,13 @@
 
 pub mod audio;
 pub mod augment;
+mod check;
 pub mod ctc;
 pub mod device;
 pub mod encoders;
 pub mod error;
 pub mod events;
+mod files;
 mod folder;
 pub mod frontend;
 pub mod fusion;

@@ -7,7 +7,7 @@ use candle_core::Device;
 use crate::audio::AudioReader;
 use crate::error::Context;
 use crate::folder;
-use crate::models::{ModelConfig, TaggingModel, detect};
+use crate::models::{ModelConfig, TaggingModel, detect, left_out};
 use crate::windows::Windows;
 use crate::{Error, LabelSet, Result, TaggerStream, Tagging, Waveform, WaveformBatch, Weights, WindowConfig};
 
@@ -54,7 +54,11 @@ impl Tagger {
     ///
     /// Which model a file is for is found from its tensors. In a folder, `config.json` says it where it has a key `model`
     /// (see [`ModelConfig`]), and names the classes where it has `id2label`; a file `labels.csv`, `.json` or `.txt` names
-    /// them too. A folder without a config, or with one that only another library understands, is opened as its file.
+    /// them too. A folder without a config, or with one that only another library understands, is opened as its file. A file
+    /// with one of these names that cannot be read, be it a link to nowhere, is an error.
+    ///
+    /// A model may stand below a prefix of its own in the checkpoint, beside other tensors, as Lightning saves it beside a loss:
+    /// see [`models::detect`](crate::models::detect).
     ///
     /// The labels are AudioSet's for 527 classes, else `class 0` and so on: see [`Tagger::with_labels`]. What had to be
     /// assumed stands in [`Tagger::assumptions`].
@@ -84,7 +88,9 @@ impl Tagger {
     /// As [`Tagger::open`].
     pub fn open_as(name: &str, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let weights = Weights::open(path)?;
-        Self::from_config(&ModelConfig::by_name(name, &weights)?, &weights, device, Vec::new())
+        let config = ModelConfig::by_name(name, &weights)?;
+        let assumptions = left_out(&weights, &config.place(&weights)?).into_iter().collect();
+        Self::from_config(&config, &weights, device, assumptions)
     }
 
     /// A tagger of a loaded model.

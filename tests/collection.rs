@@ -70,6 +70,12 @@ fn files_are_listed_in_order_and_shards_share_them() {
     let found = names(&folder, &["--files-from", &list, &at("c1.wav")]);
     assert_eq!(found[..5], ["c1.wav", "c[1].wav", "a/1.wav", "a/10.WAV", "a/b/x.flac"]);
     assert!(found[5].ends_with("list, line 4: not UTF-8") && found[6] == "last", "{found:?}");
+    // With a byte-order mark, and a line of blanks.
+    fs::write(&list, "\u{feff}b2.wav\n\n  \nw1.wav").unwrap();
+    let case = std::env::var("CLIPWISE_REAL").map(|folder| format!("{folder}/cases/list_bom.txt")); // the same
+    for list in [Ok(list.clone()), case].into_iter().flatten() {
+        assert_eq!(names(&folder, &["--files-from", &list]), ["b2.wav", "w1.wav"]);
+    }
     fs::write(&list, [b'x'; 200_000]).unwrap();
     let found = names(&folder, &["--files-from", &list]);
     assert!(found.len() == 1 && found[0].contains("line 1: too long"), "{found:?}");

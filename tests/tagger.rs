@@ -143,13 +143,18 @@ fn absurd_sizes_and_values_are_refused_in_bounded_memory() {
     // Shapes from which a model of terabytes would follow: what does not fit is reported, not allocated.
     let tensor =
         |name: &str, shape: &[usize]| (name.to_string(), Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
-    let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
-    tensors.retain(|(name, _)| name != "conv_block5.conv1.weight" && name != "conv_block6.conv1.weight");
-    tensors.push(tensor("conv_block5.conv1.weight", &[1_000_000, 1, 1, 1]));
-    tensors.push(tensor("conv_block6.conv1.weight", &[1_000_000, 1, 1, 1]));
-    let huge = weights(tensors);
-    let error = detect(&huge).unwrap().config.load(&huge, &Device::Cpu).err().unwrap();
-    assert!(matches!(error, Error::Weights(_)), "{error}");
+    let of_channels = |channels: usize| {
+        let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
+        tensors.retain(|(name, _)| name != "conv_block5.conv1.weight" && name != "conv_block6.conv1.weight");
+        tensors.push(tensor("conv_block5.conv1.weight", &[channels, 1, 1, 1]));
+        tensors.push(tensor("conv_block6.conv1.weight", &[channels, 1, 1, 1]));
+        let huge = weights(tensors);
+        detect(&huge).unwrap().config.load(&huge, &Device::Cpu).err().unwrap()
+    };
+    let error = of_channels(60_000);
+    assert!(matches!(&error, Error::Weights(report) if report.stopped), "{error}");
+    let error = of_channels(1_000_000);
+    assert!(matches!(error, Error::Config { field: "channels", .. }), "{error}");
 
     for (name, value, wanted) in [
         ("fc1.bias", f32::NAN, "fc1.bias"),

@@ -1,6 +1,14 @@
 //! Damaged and hostile checkpoints: errors, never a panic, in bounded time and memory.
 
-use std::{path::Path, time::Instant};
+use std::{
+    io::{Seek, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use clipwise::{Error, Weights, weights::Format};
 
@@ -185,6 +193,130 @@ fn zip(members: &[Member]) -> Vec<u8> {
 fn zip_checkpoint(object: &[u8], floats: &[f32]) -> Vec<u8> {
     let storage: Vec<u8> = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
     zip(&[member("a/data.pkl", object), member("a/data/0", &storage)])
+}
+
+/// A folder of a test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[test]
+fn files_that_shrink_while_they_are_open_are_errors() {
+    let path = folder("shrinking").join("checkpoint");
+    for name in GOLDEN.iter().filter(|name| !["weights_script.pt", "weights_torch_types.pth"].contains(name)) {
+        let whole = golden(name);
+        let expected = read_all(whole.clone()).unwrap();
+        for len in [0, whole.len() / 2, whole.len() - 1] {
+            std::fs::write(&path, &whole).unwrap();
+            let (open, read) = (Weights::open(&path).unwrap(), Weights::read(&path).unwrap());
+            std::fs::OpenOptions::new().write(true).open(&path).unwrap().set_len(len as u64).unwrap();
+            let mut n_gone = 0;
+            for (name, _, bits) in &expected {
+                match open.to_vec(name) {
+                    Ok(values) => assert_eq!(&values.into_iter().map(f32::to_bits).collect::<Vec<_>>(), bits),
+                    Err(Error::Checkpoint { reason, .. }) => {
+                        assert!(reason.contains(&format!("tensor `{name}`")) && reason.contains("shorter"), "{reason}");
+                        n_gone += 1;
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+                let values = read.to_vec(name).unwrap();
+                assert_eq!(&values.into_iter().map(f32::to_bits).collect::<Vec<_>>(), bits, "held in memory");
+            }
+            assert!(n_gone > 0 || len > 0, "{name} cut to {len}");
+        }
+    }
+}
+
+#[test]
+fn opening_beside_a_writer_gives_the_checkpoint_or_an_error() {
+    let path = folder("rewritten").join("checkpoint");
+    // Large enough that reading it takes longer than writing begins.
+    let floats: Vec<f32> = (0..1 << 20).map(|i| i as f32).collect();
+    let object = dict("w", &tensor(floats.len() as i64, 0, &[floats.len() as i64], &[1]));
+    let bytes: Vec<u8> = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
+    let header = format!(r#"{{"w":{{"dtype":"F32","shape":[{}],"data_offsets":[0,{}]}}}}"#, floats.len(), bytes.len());
+    let safetensors = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &bytes].concat();
+    for whole in [safetensors, legacy(&object, &floats), zip_checkpoint(&object, &floats)] {
+        std::fs::write(&path, &whole).unwrap();
+        let ended = Arc::new(AtomicBool::new(false));
+        let writer = std::thread::spawn({
+            let (ended, path, whole) = (ended.clone(), path.clone(), whole.clone());
+            move || {
+                let mut file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+                for round in 0.. {
+                    if ended.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    // Truncated, then written anew from the beginning, as `torch.save` does.
+                    file.set_len([0, 7, whole.len() as u64 / 2][round % 3]).unwrap();
+                    file.rewind().unwrap();
+                    file.write_all(&whole).unwrap();
+                }
+            }
+        });
+        let (mut n_whole, mut n_refused) = (0, 0);
+        for _ in 0..100 {
+            match Weights::open(&path).and_then(|weights| weights.to_vec("w")) {
+                // What was not there yet when it was read may be zeros.
+                Ok(values) => {
+                    assert_eq!(values.len(), floats.len());
+                    n_whole += usize::from(values == floats);
+                }
+                Err(Error::Checkpoint { .. }) => n_refused += 1,
+                Err(other) => panic!("{other}"),
+            }
+        }
+        ended.store(true, Ordering::Relaxed);
+        writer.join().unwrap();
+        eprintln!("{n_whole} read whole, {n_refused} refused");
+        assert_eq!(Weights::open(&path).unwrap().to_vec("w").unwrap(), floats);
+    }
+}
+
+#[test]
+fn strided_tensors_are_read_from_files_as_from_memory() {
+    let floats: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let path = folder("strided").join("checkpoint");
+    for (skip, shape, strides) in [
+        (0, &[1000][..], &[1][..]),
+        (999, &[], &[]),
+        (0, &[25, 40], &[1, 25]), // transposed
+        (3, &[4, 5, 6], &[100, 1, 7]),
+        (0, &[2, 3], &[0, 1]), // repeated
+        (1, &[3], &[499]),     // far apart: each element by itself
+        (0, &[2, 2, 2], &[900, 50, 49]),
+        (5, &[0, 3], &[1, 1]),
+        (0, &[1, 300], &[7, 3]),
+    ] {
+        let file = zip_checkpoint(&dict("w", &tensor(1000, skip, shape, strides)), &floats);
+        std::fs::write(&path, &file).unwrap();
+        let mut wanted = vec![skip];
+        for (&dim, &stride) in shape.iter().zip(strides) {
+            wanted = wanted.iter().flat_map(|first| (0..dim).map(move |i| first + i * stride)).collect();
+        }
+        let wanted: Vec<f32> = wanted.into_iter().map(|place| place as f32).collect();
+        for weights in [Weights::open(&path).unwrap(), Weights::from_bytes(file).unwrap()] {
+            assert_eq!(weights.to_vec("w").unwrap(), wanted, "{skip} {shape:?} {strides:?}");
+        }
+    }
+}
+
+/// Pickles that are longer than what is looked at first.
+#[test]
+fn long_pickles_of_legacy_files_are_read_whole() {
+    let w = tensor(4, 0, &[4], &[1]);
+    let path = folder("long").join("checkpoint");
+    for n in [1 << 10, 1 << 20, 3 << 20, 9 << 20] {
+        let object = [&b"\x80\x02}"[..], &text("x"), &text(&"n".repeat(n)), b"s", &text("w"), &w, b"s."].concat();
+        let file = legacy(&object, &[1., 2., 3., 4.]);
+        std::fs::write(&path, &file).unwrap();
+        assert_eq!(Weights::open(&path).unwrap().to_vec("w").unwrap(), [1., 2., 3., 4.], "{n}");
+        std::fs::write(&path, &file[..file.len() - 30]).unwrap();
+        assert!(matches!(Weights::open(&path), Err(Error::Checkpoint { .. })), "{n}");
+    }
 }
 
 #[test]

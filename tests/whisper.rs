@@ -229,8 +229,9 @@ fn what_cannot_work_is_an_error() {
     let error = load(&NARROW_80, fewer).unwrap_err().to_string();
     assert!(error.contains("encoder.blocks.1.attn.query.bias"), "{error}");
     assert!(matches!(load(&Config { n_blocks: 1, ..NARROW_80 }, tensors(&NARROW_80)), Err(Error::Weights(_))));
-    assert!(matches!(load(&Config { n_blocks: usize::MAX, ..NARROW_80 }, tensors(&NARROW_80)), Err(Error::Weights(_))));
+    assert!(matches!(load(&Config { n_blocks: 1000, ..NARROW_80 }, tensors(&NARROW_80)), Err(Error::Weights(_))));
     for config in [
+        Config { n_blocks: usize::MAX, ..NARROW_80 },
         Config { n_heads: 3, ..NARROW_80 },
         Config { n_blocks: 0, ..NARROW_80 },
         Config { n_positions: usize::MAX, ..NARROW_80 },

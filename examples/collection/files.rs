@@ -24,7 +24,7 @@ pub struct FileArgs {
     /// Audio files, folders (all audio files below them, by name), or patterns such as 'calls/**/*.wav'
     #[arg(value_name = "FILE", required_unless_present = "files_from")]
     pub files: Vec<PathBuf>,
-    /// Take the files, and the folders, that this list names too, one a line; `-` is standard input
+    /// Take the files, and the folders, that this list names too, one per line; blank lines are left out, `-` is standard input
     #[arg(long, value_name = "LIST")]
     pub files_from: Option<PathBuf>,
     /// Take every Nth file only, beginning with the Ith (1 to N): the share of one of N machines that have the same list
@@ -137,7 +137,10 @@ fn read_list(list: &Path) -> Items {
             Ok(0) => return None,
             Ok(n) if n as u64 == MAX_LINE => "too long for the name of a file".to_string(),
             Ok(_) => {
-                let line = line.strip_suffix(b"\n").unwrap_or(&line);
+                let mut line = line.strip_suffix(b"\n").unwrap_or(&line);
+                if number == 1 {
+                    line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line); // a byte-order mark
+                }
                 match str::from_utf8(line.strip_suffix(b"\r").unwrap_or(line)) {
                     Ok(line) => return Some(Ok(PathBuf::from(line))),
                     Err(_) => return Some(Err(format!("{name}, line {number}: not UTF-8"))),
@@ -148,7 +151,8 @@ fn read_list(list: &Path) -> Items {
         lines = None; // what follows cannot be told apart
         Some(Err(format!("{name}, line {number}: {reason}")))
     });
-    let named = lines.filter(|line| line.as_ref().map_or(true, |path| !path.as_os_str().is_empty()));
+    let is_blank = |path: &PathBuf| path.to_str().is_some_and(|line| line.trim().is_empty());
+    let named = lines.filter(move |line| !line.as_ref().is_ok_and(is_blank));
     Box::new(named.flat_map(|line| match line {
         Ok(path) => file_or_folder(path),
         error => Box::new(iter::once(error)),

@@ -34,7 +34,7 @@ pub fn read(data: &Path, part: &str) -> Result<Vec<Phrase>, Failure> {
         let phonemes = tokens(phonemes)?;
         Ok(Phrase { file: data.join(file), voice: voice.to_string(), phonemes, text: text.to_string() })
     };
-    text.lines().map(phrase).collect()
+    text.trim_start_matches('\u{feff}').lines().map(phrase).collect()
 }
 
 /// Phonemes by blanks, as tokens.

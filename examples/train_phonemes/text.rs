@@ -36,6 +36,7 @@ impl Words {
             |word: &&str| (2..=12).contains(&word.len()) && word.bytes().all(|letter| letter.is_ascii_lowercase());
         let hash = |word: &str| word.bytes().fold(7u32, |hash, byte| hash.wrapping_mul(16_777_619) ^ u32::from(byte));
         let chosen = |word: &&str| !frequent.contains(word) && hash(word).is_multiple_of(20) == held_out;
+        let text = text.trim_start_matches('\u{feff}');
         let others: Vec<String> = text.lines().filter(word).filter(chosen).map(str::to_string).collect();
         if others.len() < 100 {
             return Err(format!("{}: a list of words is wanted, one a line", list.display()).into());

@@ -105,6 +105,9 @@ fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         say(format_args!("note: {}", device.reason));
     }
     let model = CtcModel::open(&args.weights, &device)?;
+    for assumption in model.assumptions() {
+        say(format_args!("note: {assumption}"));
+    }
     let vocabulary = model
         .vocabulary()
         .ok_or_else(|| format!("{}: a model without vocab.json: its tokens have no names", args.weights.display()))?;

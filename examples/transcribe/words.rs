@@ -93,7 +93,9 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
 fn read_lexicon(path: &Path) -> Result<HashMap<String, Vec<String>>, Failure> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
     let mut lexicon = HashMap::new();
-    for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+    for (number, line) in
+        text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty())
+    {
         let (word, phonemes) = line
             .split_once('\t')
             .ok_or_else(|| format!("{}: line {}: a word, a tab and phonemes are wanted", path.display(), number + 1))?;

@@ -14,13 +14,17 @@ use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::hot_words::HotWords;
 use super::transcript::Transcript;
 use super::{FrameTimes, LanguageModel, TOO_LONG, Vocabulary};
-use crate::{Error, Result};
+use crate::{Error, Result, check};
+
+/// The widest search.
+const MAX_WIDTH: usize = 1 << 20;
 
 /// How wide a search is.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// The most hypotheses that are kept after each frame; 100 by default.
+    /// The most hypotheses that are kept after each frame, 1 to 2^20, and times the tokens that may be followed in a frame at most
+    /// 2^24; 100 by default.
     pub width: usize,
     /// In each frame only tokens with at least this log-probability, and the best one, are followed; −5 by default, −∞ for all.
     pub min_token_log_prob: f64,
@@ -100,13 +104,11 @@ impl BeamSearch {
     /// A search without language model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width or number of transcripts of 0, and limits that are NaN or leave nothing.
+    /// [`Error::Config`] for a width out of its range, no transcripts, and limits that are NaN or leave nothing.
     pub fn new(vocabulary: &Vocabulary, config: Config) -> Result<Self> {
         let Config { width, min_token_log_prob, max_score_gap, n_best } = config;
-        for (field, value) in [("width", width), ("n_best", n_best)] {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1 is wanted"));
-            }
+        if n_best == 0 {
+            return Err(Error::config("n_best", n_best, "expected at least 1"));
         }
         if min_token_log_prob.is_nan() {
             return Err(Error::config("min_token_log_prob", min_token_log_prob, "it must be a number or -inf"));
@@ -114,6 +116,10 @@ impl BeamSearch {
         if max_score_gap.is_nan() || max_score_gap < 0.0 {
             return Err(Error::config("max_score_gap", max_score_gap, "it must be at least 0"));
         }
+        check::size("width", width, MAX_WIDTH)?;
+        // Probabilities sum to 1, so few tokens can have a high one.
+        let n_followed = vocabulary.len().min((1.0 + (-min_token_log_prob).exp()) as usize);
+        check::cells("width", width, n_followed)?;
         Ok(Self { scorer: Scorer::new(vocabulary), vocabulary: vocabulary.clone(), config })
     }
 

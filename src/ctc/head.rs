@@ -12,9 +12,10 @@
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::nn::{Activation, Dropout, Linear};
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
+use crate::{Result, Weights};
 
 /// New weights and biases: no token begins ahead of the others, the blank least of all.
 pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
@@ -23,20 +24,39 @@ const NAMES: [&str; 2] = ["lm_head", "ctc_head"];
 /// The numbers that its last linear layer has in a `Sequential`, by what stands before.
 const LAST: [&str; 4] = ["3", "2", "1", "0"];
 
+/// The names that the weights of its last layer may have.
+const WEIGHTS: [&[&str]; 10] = [
+    &["lm_head.weight"],
+    &["lm_head.3.weight"],
+    &["lm_head.2.weight"],
+    &["lm_head.1.weight"],
+    &["lm_head.0.weight"],
+    &["ctc_head.weight"],
+    &["ctc_head.3.weight"],
+    &["ctc_head.2.weight"],
+    &["ctc_head.1.weight"],
+    &["ctc_head.0.weight"],
+];
+
+/// The places, for [`Weights::at`], below which a checkpoint has a head; the shortest first.
+pub(super) fn places(weights: &Weights) -> Vec<String> {
+    weights.places(&WEIGHTS)
+}
+
 /// The shape of a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
-    /// Length of a hidden state.
+    /// Length of a hidden state, 1 to 65,536.
     pub dim: usize,
-    /// Width of a layer with GELU before the last one. Default when read from a file: no such layer.
+    /// Width of a layer with GELU before the last one, 1 to 65,536. Default when read from a file: no such layer.
     #[serde(default)]
     pub hidden: Option<usize>,
     /// Share of the values before the last layer that are dropped in training, 0 or more and less than 1. Default when read
     /// from a file: 0.
     #[serde(default)]
     pub dropout: f64,
-    /// Tokens, the blank included.
+    /// Tokens, the blank included; 1 to 2^20.
     pub n_tokens: usize,
 }
 
@@ -58,12 +78,11 @@ impl HeadConfig {
     }
 
     fn validate(&self) -> Result<()> {
-        for (field, value) in [("dim", self.dim), ("hidden", self.hidden.unwrap_or(1)), ("n_tokens", self.n_tokens)] {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
-        Ok(())
+        check::sizes([
+            ("dim", self.dim, MAX_WIDTH),
+            ("hidden", self.hidden.unwrap_or(1), MAX_WIDTH),
+            ("n_tokens", self.n_tokens, MAX_CLASSES),
+        ])
     }
 }
 

@@ -11,7 +11,7 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Error, Result};
+use crate::{Result, files};
 
 /// The model's logarithms are to base 10, ours natural.
 const LN_10: f64 = std::f64::consts::LN_10;
@@ -63,19 +63,20 @@ impl Grams {
 }
 
 impl LanguageModel {
-    /// Reads an ARPA file. KenLM's binary format and compressed files are not read.
+    /// Reads an ARPA file, in UTF-8 with or without a byte-order mark. KenLM's binary format and compressed files are not
+    /// read; of a pipe, [`read`](Self::read).
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Labels`] with the number of the line if it is no ARPA file, or a damaged
-    /// one.
+    /// [`Error::Io`] if it cannot be read or is no regular file, [`Error::Labels`] with the number of the line if it is no
+    /// ARPA file, or a damaged one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
-        let file = std::fs::File::open(path).map_err(io)?;
+        let file = files::open(path, "read")?;
         Self::parse(std::io::BufReader::with_capacity(1 << 20, file), path)
     }
 
-    /// As [`LanguageModel::open`], from a reader.
+    /// As [`LanguageModel::open`], from a reader. What no ARPA file has ends it early: lines of more than 1 MiB, more than
+    /// 1 MiB before `\data\`, more than 1 MiB of empty lines after it, and more n-grams than are announced.
     ///
     /// # Errors
     /// Those of [`LanguageModel::open`].

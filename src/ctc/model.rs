@@ -6,10 +6,11 @@ use candle_core::{D, Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::{FrameTimes, Head, HeadConfig, Vocabulary, vocabulary};
+use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
 use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
 use crate::error::{Context, check_lengths};
 use crate::folder;
+use crate::models::{left_out, only};
 use crate::weights::Loader;
 use crate::{Error, Result, WaveformBatch, Weights};
 
@@ -107,7 +108,11 @@ pub struct CtcModel {
     sum: Option<WeightedSum>,
     head: Head,
     vocabulary: Option<Vocabulary>,
+    assumptions: Vec<String>,
 }
+
+/// Prefixes below which a model is looked for, at most.
+const MAX_PLACES: usize = 16;
 
 impl CtcModel {
     /// Puts the parts together. Without `sum`, the head sees the last layer.
@@ -128,7 +133,7 @@ impl CtcModel {
             let reason = format!("the encoder has {n_layers} layers of hidden states");
             return Err(Error::config("weighted_sum.n_layers", sum.n_layers(), reason));
         }
-        Ok(Self { encoder, sum, head, vocabulary: None })
+        Ok(Self { encoder, sum, head, vocabulary: None, assumptions: Vec::new() })
     }
 
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
@@ -141,15 +146,26 @@ impl CtcModel {
         Self::new(encoder, sum, Head::load(&config.head, root)?)
     }
 
-    /// Builds the model from a checkpoint.
+    /// Builds the model from a checkpoint. It may stand there below a prefix of its own, as in `net.lm_head.weight`; other
+    /// tensors beside it are left out, and named in [`assumptions`](Self::assumptions).
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit,
+    /// [`Error::UnknownModel`] if several such models stand below prefixes.
     pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
-        let root = weights.loader(device);
+        let has_encoder = |place: &String| config.encoder.is_in(&weights.at(place));
+        let places = head::places(weights).into_iter().take(MAX_PLACES).filter(has_encoder);
+        let place = only(weights, &places.collect::<Vec<_>>())?;
+        let at_place = weights.at(&place);
+        let root = at_place.loader(device);
         let model = Self::build(config, &root)?;
         root.finish("a CTC model")?;
-        Ok(model)
+        Ok(Self { assumptions: left_out(weights, &place).into_iter().collect(), ..model })
+    }
+
+    /// What the checkpoint did not say and was assumed, one line each; worth showing to whoever runs the program.
+    pub fn assumptions(&self) -> &[String] {
+        &self.assumptions
     }
 
     /// Opens a folder with `config.json` (a [`CtcConfig`]), `model.safetensors`, and a vocabulary as [`Vocabulary::open`] finds
@@ -164,7 +180,7 @@ impl CtcModel {
         let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
             .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
         let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
-        match vocabulary::in_folder(folder) {
+        match vocabulary::in_folder(folder)? {
             Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
             None => Ok(model),
         }

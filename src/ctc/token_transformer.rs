@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::CtcOutput;
 use super::head::INIT;
+use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::Context;
 use crate::nn::{Activation, Dropout, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::weights::{Init, Loader};
@@ -23,29 +24,26 @@ const EPS: f32 = 1e-5;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenTransformerConfig {
-    /// Different tokens that come in.
+    /// Different tokens that come in, 1 to 2^20.
     pub n_codes: usize,
-    /// Length of a hidden state.
+    /// Length of a hidden state, 1 to 65,536.
     pub width: usize,
-    /// Attention heads.
+    /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
-    /// Transformer blocks.
+    /// Transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer.
+    /// Width of a block's feed-forward layer, 1 to 65,536.
     pub ffn_dim: usize,
-    /// The longest sequence.
+    /// The longest sequence, 1 to 2^20.
     pub n_positions: usize,
     /// Share of the values that are dropped in training after attention and after each feed-forward layer (not of the
     /// attention weights), 0 or more and less than 1.
     pub dropout: f64,
-    /// Tokens that come out, the blank included.
+    /// Tokens that come out, the blank included; 1 to 2^20.
     pub n_tokens: usize,
     /// The time from a token to the next, in seconds.
     pub frame_seconds: f64,
 }
-
-/// A transformer of more is a mistake in a configuration.
-const MOST_BLOCKS: usize = 1024;
 
 impl TokenTransformerConfig {
     /// On the first codebook of SpeechTokenizer, 50 codes a second, for 43 phonemes: 2,377,003 parameters.
@@ -63,21 +61,14 @@ impl TokenTransformerConfig {
 
     fn validate(&self) -> Result<()> {
         let Self { n_codes, width, n_heads, n_blocks, ffn_dim, n_positions, n_tokens, frame_seconds, .. } = *self;
-        for (field, value) in [
-            ("n_codes", n_codes),
-            ("width", width),
-            ("n_blocks", n_blocks),
-            ("ffn_dim", ffn_dim),
-            ("n_positions", n_positions),
-            ("n_tokens", n_tokens),
-        ] {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
-        if n_blocks > MOST_BLOCKS {
-            return Err(Error::config("n_blocks", n_blocks, format!("at most {MOST_BLOCKS}")));
-        }
+        check::sizes([
+            ("n_codes", n_codes, MAX_CLASSES),
+            ("width", width, MAX_WIDTH),
+            ("n_blocks", n_blocks, MAX_LAYERS),
+            ("ffn_dim", ffn_dim, MAX_WIDTH),
+            ("n_positions", n_positions, MAX_CLASSES),
+            ("n_tokens", n_tokens, MAX_CLASSES),
+        ])?;
         if n_heads == 0 || !width.is_multiple_of(n_heads) {
             return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
         }

@@ -21,7 +21,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::weights::Loader;
-use crate::{Result, WaveformBatch};
+use crate::{Result, WaveformBatch, Weights};
 
 /// Which hidden states are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +97,14 @@ impl EncoderConfig {
             Self::Whisper(config) => Box::new(WhisperEncoder::build(config, weights)?),
             Self::Recurrent(config) => Box::new(RecurrentEncoder::build(config, &weights.at("encoder"))?),
         })
+    }
+
+    /// Whether a checkpoint has tensors where [`build`](Self::build) looks for them.
+    pub(crate) fn is_in(&self, weights: &Weights) -> bool {
+        match self {
+            Self::Whisper(_) => whisper::is_in(weights),
+            Self::Recurrent(_) => weights.contains("encoder.conv.weight"),
+        }
     }
 }
 

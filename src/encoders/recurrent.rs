@@ -16,6 +16,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Encoded, Layers, SpeechEncoder};
+use crate::check;
 use crate::error::{Context, check_finite, check_lengths};
 use crate::models::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, Conv1d, Conv1dConfig, Dropout, Rnn, RnnConfig};
@@ -28,15 +29,15 @@ use crate::{Error, Result, WaveformBatch, Weights};
 pub struct Config {
     /// The front end.
     pub features: FeaturesConfig,
-    /// Length of the convolution's kernel in frames of features; odd.
+    /// Length of the convolution's kernel in frames of features; odd, at most 1,023.
     pub kernel: usize,
     /// Frames of features per hidden state, at most `kernel`.
     pub stride: usize,
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of the state of one direction.
+    /// Length of the state of one direction, 1 to 16,384.
     pub hidden: usize,
-    /// Recurrent layers.
+    /// Recurrent layers, 1 to 64.
     pub n_layers: usize,
     /// Whether each layer goes both ways.
     pub bidirectional: bool,
@@ -77,12 +78,7 @@ impl Config {
         if !(1..=self.kernel).contains(&self.stride) {
             return Err(Error::config("stride", self.stride, format!("1 to the kernel's {}", self.kernel)));
         }
-        for (field, value, largest) in [("hidden", self.hidden, 1 << 14), ("n_layers", self.n_layers, 64)] {
-            if !(1..=largest).contains(&value) {
-                return Err(Error::config(field, value, format!("1 to {largest}")));
-            }
-        }
-        Ok(())
+        check::sizes([("hidden", self.hidden, 1 << 14), ("n_layers", self.n_layers, 64)])
     }
 }
 

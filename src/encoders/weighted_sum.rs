@@ -6,6 +6,7 @@
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::check::{self, MAX_LAYERS};
 use crate::error::Context;
 use crate::nn::normalized;
 use crate::weights::{Init, Loader};
@@ -51,8 +52,9 @@ impl WeightedSum {
     /// The mean of `n_layers` layers: the numbers before the softmax are 0, as training begins.
     ///
     /// # Errors
-    /// [`Error::Config`] for 0 layers.
+    /// [`Error::Config`] for 0 layers, or more than 1,025.
     pub fn uniform(n_layers: usize, config: &WeightedSumConfig, device: &Device) -> Result<Self> {
+        check::size("n_layers", n_layers, MAX_LAYERS + 1)?;
         Self::new(&vec![0.0; n_layers], config, device)
     }
 

@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch;
 use super::{Encoded, Layers, SpeechEncoder};
+use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, check_lengths};
 use crate::frontend::{WhisperMel, WhisperMelConfig};
 use crate::nn::{
@@ -29,6 +30,8 @@ use crate::{Error, Result, WaveformBatch, Weights};
 
 /// Log-mel frames to one of the encoder's.
 const STRIDE: usize = 2;
+/// The most frames that it may see: 11 minutes.
+const MAX_POSITIONS: usize = 1 << 15;
 /// ε of the layer norms.
 const EPS: f32 = 1e-5;
 /// The length of a head in every published size.
@@ -44,15 +47,15 @@ const DECODERS: [&str; 4] = ["decoder.*", "model.decoder.*", "whisper.decoder.*"
 pub struct Config {
     /// Mel filters of the front end.
     pub n_mels: usize,
-    /// Length of a hidden state.
+    /// Length of a hidden state, even, 2 to 65,536.
     pub dim: usize,
-    /// Attention heads.
+    /// Attention heads; a divisor of `dim`.
     pub n_heads: usize,
-    /// Transformer blocks.
+    /// Transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer.
+    /// Width of a block's feed-forward layer, 1 to 65,536.
     pub ffn_dim: usize,
-    /// The most frames that it can see, 50 a second.
+    /// The most frames that it can see, 50 per second; 1 to 32,768, and times `dim` at most 2^24.
     pub n_positions: usize,
     /// Whether clips are filled up with zeros to `n_positions` frames, as in the original. Default when read from a file: no.
     #[serde(default)]
@@ -106,12 +109,13 @@ impl Config {
 
     fn validate(&self) -> Result<()> {
         let Self { dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
-        for (field, value) in [("dim", dim), ("n_blocks", n_blocks), ("ffn_dim", ffn_dim), ("n_positions", n_positions)]
-        {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
+        check::sizes([
+            ("dim", dim, MAX_WIDTH),
+            ("n_blocks", n_blocks, MAX_LAYERS),
+            ("ffn_dim", ffn_dim, MAX_WIDTH),
+            ("n_positions", n_positions, MAX_POSITIONS),
+        ])?;
+        check::cells("n_positions", n_positions, dim)?;
         if !dim.is_multiple_of(2) || n_heads == 0 || !dim.is_multiple_of(n_heads) {
             return Err(Error::config("n_heads", n_heads, format!("must divide dim = {dim}, which must be even")));
         }
@@ -169,6 +173,11 @@ fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     let is_here = |place: &Loader| place.shape("conv1.weight").is_some() && place.shape("conv2.weight").is_some();
     let below = PLACES.into_iter().map(|name| root.at(name));
     below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
+}
+
+/// Whether a checkpoint holds an encoder where it is looked for.
+pub(super) fn is_in(weights: &Weights) -> bool {
+    place(&weights.loader(&Device::Cpu)).contains("conv1.weight")
 }
 
 /// A loaded encoder of Whisper.

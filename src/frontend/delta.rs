@@ -12,8 +12,8 @@ use super::normalize::check_features;
 use super::stft::array;
 use crate::error::{Error, Result};
 
-/// The widest window that is accepted.
-const MAX_WIDTH: usize = (1 << 16) + 1;
+/// The widest window that is accepted: ten seconds of frames. The work grows with its square.
+const MAX_WIDTH: usize = (1 << 10) + 1;
 
 /// The highest order that is accepted.
 const MAX_ORDER: usize = 8;
@@ -55,7 +55,7 @@ pub enum DeltaEdge {
 pub struct DeltaConfig {
     /// How slopes are taken.
     pub method: DeltaMethod,
-    /// Length of the window in frames, odd, 3 or more.
+    /// Length of the window in frames, odd, 3 to 1025.
     pub width: usize,
     /// What stands beyond the ends; [`DeltaEdge::Nearest`] for [`DeltaMethod::Kaldi`].
     pub edge: DeltaEdge,

@@ -16,6 +16,7 @@ use super::decibel::LogScale;
 use super::real_fft::{Bins, Buffers, RealFft};
 use super::stft::{array, check_n_fft};
 use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
+use crate::check;
 use crate::error::{Error, Result, check_finite};
 use crate::simd::dispatch;
 
@@ -122,9 +123,7 @@ impl FbankConfig {
     fn check(&self) -> Result<()> {
         let Self { sample_rate, n_fft, win_length, hop_length, n_mels, fmin, .. } = *self;
         check_n_fft(n_fft)?;
-        if sample_rate == 0 {
-            return Err(Error::config("sample_rate", sample_rate, "must be 1 Hz or more"));
-        }
+        check::sample_rate(sample_rate)?;
         if win_length < 2 || win_length > n_fft {
             return Err(Error::config("win_length", win_length, format!("must be 2 to n_fft = {n_fft}")));
         }

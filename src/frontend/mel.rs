@@ -7,10 +7,11 @@ use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use super::stft::{array, check_n_fft};
+use crate::check;
 use crate::error::{Error, Result};
 
 /// The largest number of cells, `n_mels * (n_fft / 2 + 1)`, that is accepted.
-pub const MAX_MEL_CELLS: usize = 1 << 27;
+pub const MAX_MEL_CELLS: usize = 1 << 24;
 
 /// The largest `n_mels` that is accepted.
 pub const MAX_N_MELS: usize = 1 << 16;
@@ -64,7 +65,7 @@ pub enum MelNorm {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelConfig {
-    /// In Hz, 1 or more.
+    /// In Hz, 1 to 100 MHz.
     pub sample_rate: u32,
     /// Length of the transform whose spectra are filtered.
     pub n_fft: usize,
@@ -119,12 +120,12 @@ impl MelFilterBank {
     /// Builds the triangles, in f64, each weight rounded once.
     ///
     /// # Errors
-    /// [`Error::Config`] for a sample rate of 0, an `n_fft` that [`Stft`](super::Stft) refuses, no filters, more than
+    /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` that [`Stft`](super::Stft) refuses, no filters, more than
     /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
     pub fn new(config: &MelConfig) -> Result<Self> {
         let MelConfig { sample_rate, n_fft, n_mels, fmin, fmax, scale, norm } = *config;
         let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
-        check(config, fmax)?;
+        check_config(config, fmax)?;
         let (low, high) = (scale.from_hz(fmin), scale.from_hz(fmax));
         let edge = |m: usize| scale.to_hz(low + (high - low) * m as f64 / (n_mels + 1) as f64);
         let hz_per_bin = f64::from(sample_rate) / n_fft as f64;
@@ -271,12 +272,10 @@ fn dot(values: &[f64], weights: &[f32]) -> f64 {
     (sums[0] + sums[2]) + (sums[1] + sums[3])
 }
 
-fn check(config: &MelConfig, fmax: f64) -> Result<()> {
+fn check_config(config: &MelConfig, fmax: f64) -> Result<()> {
     let MelConfig { sample_rate, n_fft, n_mels, fmin, .. } = *config;
     check_n_fft(n_fft)?;
-    if sample_rate == 0 {
-        return Err(Error::config("sample_rate", sample_rate, "must be 1 Hz or more"));
-    }
+    check::sample_rate(sample_rate)?;
     let most = (MAX_MEL_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
     if n_mels == 0 || n_mels > most {
         return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));

@@ -21,6 +21,9 @@ use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
 use crate::error::{Error, Result};
 use crate::simd::dispatch;
 
+/// The largest table of cosines: 32 MiB in f64.
+const MAX_CELLS: usize = 1 << 22;
+
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 64;
 
@@ -158,12 +161,9 @@ impl Mfcc {
         if n_mfcc == 0 || n_mfcc > n_mels {
             return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
         }
-        if n_mfcc.saturating_mul(n_mels) > 1 << 24 {
-            return Err(Error::config(
-                "n_mfcc",
-                n_mfcc,
-                format!("must be at most {} of {n_mels} mels", (1 << 24) / n_mels),
-            ));
+        let most = MAX_CELLS / n_mels;
+        if n_mfcc > most {
+            return Err(Error::config("n_mfcc", n_mfcc, format!("must be at most {most} of {n_mels} mels")));
         }
         let weights = lifter(config.lifter, n_mfcc)?;
         let cosine = |n: usize, m: usize| {

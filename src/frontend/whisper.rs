@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
 use super::{LogMel, LogMelConfig};
+use crate::check;
 use crate::error::{Error, Result};
 
 /// The most frames that settings may ask for: 11 minutes.
@@ -20,7 +21,7 @@ const RANGE: f32 = 80.0;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WhisperMelConfig {
-    /// Number of mel filters.
+    /// Number of mel filters; times `max_frames`, at most 2^24.
     pub n_mels: usize,
     /// Frames of the longest clip, 2 to 65,536. Default when read from a file: 3,000, which is 30 s.
     #[serde(default = "full_length")]
@@ -62,11 +63,12 @@ impl WhisperMel {
     /// Plans the front end.
     ///
     /// # Errors
-    /// [`Error::Config`] for `max_frames` outside its range, and as [`LogMel::new`].
+    /// [`Error::Config`] for `max_frames` or `n_mels` outside its range, and as [`LogMel::new`].
     pub fn new(config: &WhisperMelConfig) -> Result<Self> {
         if !(2..=MAX_FRAMES).contains(&config.max_frames) {
             return Err(Error::config("max_frames", config.max_frames, format!("must be 2 to {MAX_FRAMES}")));
         }
+        check::cells("n_mels", config.n_mels, config.max_frames)?;
         let settings = LogMelConfig {
             n_fft: 400,
             win_length: 400,

@@ -37,6 +37,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{Input, features, forward_by_length};
 use super::{TaggingModel, no_frames};
+use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
@@ -46,6 +47,8 @@ use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
 
 /// Mel bins and frames of a patch.
 const PATCH: usize = 16;
+/// The most frames that are seen at once: 11 minutes. The work grows with their square.
+const MAX_TARGET_LENGTH: usize = 1 << 16;
 /// ε of the layer norms of the blocks, and of the one before the last layer.
 const BLOCK_EPS: f32 = 1e-6;
 const HEAD_EPS: f32 = 1e-5;
@@ -59,18 +62,18 @@ const FILTERS: &str = "front_end.0.mel_scale.fb"; // [n_bins, n_mels]
 pub struct Config {
     /// The front end; a multiple of 16 mel bins.
     pub log_mel: LogMelConfig,
-    /// Length of a token.
+    /// Length of a token, 1 to 65,536.
     pub width: usize,
-    /// Attention heads.
+    /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
-    /// Transformer blocks.
+    /// Transformer blocks, 1 to 1,024.
     pub depth: usize,
-    /// Frames that are seen at once.
+    /// Frames that are seen at once, 16 to 65,536.
     pub target_length: usize,
     /// What is averaged over the windows of a clip that has more frames. Default when read from a file: `Scores`.
     #[serde(default)]
     pub window_mean: WindowMean,
-    /// Outputs of the last layer.
+    /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
 }
 
@@ -134,15 +137,15 @@ impl Config {
         if n_mels == 0 || !n_mels.is_multiple_of(PATCH) {
             return Err(Error::config("n_mels", n_mels, "a multiple of 16"));
         }
-        if self.target_length < PATCH {
-            return Err(Error::config("target_length", self.target_length, "at least 16 frames"));
+        if !(PATCH..=MAX_TARGET_LENGTH).contains(&self.target_length) {
+            let reason = format!("expected {PATCH} to {MAX_TARGET_LENGTH} frames");
+            return Err(Error::config("target_length", self.target_length, reason));
         }
-        let positive = [("width", self.width), ("depth", self.depth), ("n_classes", self.n_classes)];
-        for (field, value) in positive {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
+        check::sizes([
+            ("width", self.width, MAX_WIDTH),
+            ("depth", self.depth, MAX_LAYERS),
+            ("n_classes", self.n_classes, MAX_CLASSES),
+        ])?;
         if self.n_heads == 0 || !self.width.is_multiple_of(self.n_heads) {
             return Err(Error::config("n_heads", self.n_heads, format!("must divide the width {}", self.width)));
         }
@@ -176,6 +179,7 @@ impl Ced {
         let root = weights.loader(device);
         let encoder = if root.contains("encoder.patch_embed.proj.weight") { root.at("encoder") } else { root.clone() };
         let log_mel = load_front_end(config, &root)?;
+        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(PATCH))?;
         let init_bn = encoder.at("init_bn");
         let init_bn = if init_bn.contains("1.weight") { init_bn.at("1") } else { init_bn };
         let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.n_mels)?, device)?;

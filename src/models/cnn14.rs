@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Input, features, forward_by_length};
 use super::frames::{Edge, FrameGrid, around, stretch};
 use super::{TaggingModel, panns};
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{
@@ -72,13 +73,13 @@ pub enum Decision {
 pub struct Config {
     /// The front end. At least 32 mel bins.
     pub log_mel: LogMelConfig,
-    /// Channels of the six blocks.
+    /// Channels of the six blocks, 1 to 65,536.
     pub channels: [usize; 6],
     /// The pooling after blocks 1 to 5.
     pub pooling: Pooling,
-    /// Outputs of `fc1`.
+    /// Outputs of `fc1`, 1 to 65,536.
     pub embedding_dim: usize,
-    /// Outputs of the last layer.
+    /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
     /// The last layer.
     pub head: Head,
@@ -128,14 +129,9 @@ impl Config {
         if n_mels < MIN_FRAMES {
             return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
         }
-        if self.channels.contains(&0) {
-            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
-        }
-        for (field, value) in [("embedding_dim", self.embedding_dim), ("n_classes", self.n_classes)] {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
+        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
+        check::size("n_classes", self.n_classes, MAX_CLASSES)?;
         if self.decision != Decision::Clip && self.head != Head::Audioset {
             return Err(Error::config(
                 "head",
@@ -199,6 +195,7 @@ impl Cnn14 {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
+        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(MIN_FRAMES))?;
         let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.n_mels)?;
         let block = |i: usize| {
             let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };

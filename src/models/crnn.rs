@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, features, forward_by_length};
 use super::frames::FrameGrid;
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::Context;
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
@@ -38,13 +39,13 @@ const LOWEST: f32 = 1e-7;
 pub struct Config {
     /// The front end.
     pub log_mel: LogMelConfig,
-    /// Channels of the five blocks.
+    /// Channels of the five blocks, 1 to 65,536.
     pub channels: [usize; 5],
-    /// Frames and bands of a window of the three poolings.
+    /// Frames and bands of a window of the three poolings, 1 to 64.
     pub pooling: [(usize, usize); 3],
-    /// Length of the state of one direction.
+    /// Length of the state of one direction, 1 to 65,536.
     pub hidden: usize,
-    /// Outputs of the last layer.
+    /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
 }
 
@@ -88,16 +89,12 @@ impl Config {
         if self.pooling.iter().any(wrong) {
             return Err(Error::config("pooling", format!("{:?}", self.pooling), "1 to 64 frames and bands each"));
         }
-        if self.channels.contains(&0) {
-            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
-        }
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
         if self.n_bands() == 0 {
             return Err(Error::config("n_mels", self.log_mel.n_mels, "the poolings leave no band"));
         }
-        if self.n_classes == 0 {
-            return Err(Error::config("n_classes", 0, "at least 1"));
-        }
-        Ok(())
+        check::size("hidden", self.hidden, MAX_WIDTH)?;
+        check::size("n_classes", self.n_classes, MAX_CLASSES)
     }
 }
 
@@ -120,6 +117,7 @@ impl Crnn {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
+        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(config.stride()))?;
         let root = weights.loader(device);
         let inputs = [1].into_iter().chain(config.channels);
         let mut blocks = Vec::with_capacity(PLACES.len());
@@ -129,7 +127,7 @@ impl Crnn {
         }
         let gru = RnnConfig {
             cell: Cell::Gru,
-            inputs: config.channels[4] * config.n_bands(),
+            inputs: config.channels[4].saturating_mul(config.n_bands()),
             hidden: config.hidden,
             n_layers: 1,
             bidirectional: true,

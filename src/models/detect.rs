@@ -6,47 +6,135 @@ use crate::{Error, Result, Weights};
 
 /// The model of a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
 pub struct Detected {
     /// Its configuration, sizes taken from the checkpoint.
     pub config: ModelConfig,
+    /// Where its tensors stand in the checkpoint, as [`Weights::at`] takes it: `net` for `net.fc1.weight`; usually empty.
+    pub place: String,
     /// What the checkpoint does not say and was assumed, one line each for a person to read.
     pub assumptions: Vec<String>,
 }
 
+/// Prefixes below which a model is looked for, at most.
+const MAX_PLACES: usize = 16;
+
+/// Names of tensors that tell a family, for the places where a checkpoint may have it.
+type Signatures = &'static [&'static [&'static str]];
+
+const CNN14: Signatures = &[&["conv_block6.conv2.weight", "conv_block1.conv1.weight", "fc1.weight"]];
+const LEENET: Signatures = &[&["conv_block9.conv1.weight", "conv_block1.conv1.weight", "fc1.weight"]];
+const CED: Signatures =
+    &[&["outputlayer.1.weight", "time_pos_embed"], &["outputlayer.1.weight", "encoder.time_pos_embed"]];
+const CRNN: Signatures = &[&["gru.weight_hh_l0_reverse", "features.6.block.1.weight", "outputlayer.weight"]];
+const M5: Signatures = &[
+    &["fc1.weight", "conv1.weight", "bn1.weight"],
+    &["fc.weight", "model.4.weight"],
+    &["fc.weight", "model.5.weight"],
+];
+const RNN: Signatures =
+    &[&["rnn.weight_hh_l0", "fc.weight"], &["gru.weight_hh_l0", "fc.weight"], &["lstm.weight_hh_l0", "fc.weight"]];
+
 /// Finds the model for a checkpoint from the names and shapes of its tensors.
 ///
-/// Whether all tensors fit is seen at [`ModelConfig::load`].
+/// A model may stand below any prefix that its tensors share, beside other tensors: [`Detected::place`]. Tensors beside it are
+/// left out, and named in [`Detected::assumptions`]. Whether all tensors fit is seen at [`ModelConfig::load`].
 ///
 /// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else: they are told apart by
 /// these words in the published file name.
 ///
 /// # Errors
-/// [`Error::UnknownModel`] if no model of this crate has such tensors, with a guess at what it is.
+/// [`Error::UnknownModel`] if no model of this crate has such tensors, with a guess at what it is, or if there are several.
 pub fn detect(weights: &Weights) -> Result<Detected> {
+    if let Some(detected) = detect_here(weights)? {
+        return Ok(detected);
+    }
+    let mut found = Vec::new();
+    for place in weights.places(&[CNN14, LEENET, CED, CRNN, M5].concat()).into_iter().take(MAX_PLACES) {
+        if let Some(detected) = detect_here(&weights.at(&place))? {
+            found.push(Detected { place, ..detected });
+        }
+    }
+    let place = only(weights, &found.iter().map(|detected| detected.place.as_str()).collect::<Vec<_>>())?;
+    let mut detected = found.pop().ok_or_else(|| unknown(weights))?;
+    detected.assumptions.extend(left_out(weights, &place));
+    Ok(detected)
+}
+
+/// The model whose tensors are all of the checkpoint.
+fn detect_here(weights: &Weights) -> Result<Option<Detected>> {
     let first = weights.shape("conv_block1.conv1.weight").map(<[usize]>::len);
     let has = |name: &str| weights.contains(name);
     if first == Some(4) && has("conv_block6.conv2.weight") && has("fc1.weight") && !has("pre_conv0.weight") {
-        return detect_cnn14(weights);
+        return detect_cnn14(weights).map(Some);
     }
     if first == Some(3) && has("conv_block9.conv1.weight") && has("fc1.weight") && !has("conv0.weight") {
-        return Ok(detect_leenet(weights));
+        return Ok(Some(detect_leenet(weights)));
     }
     for encoder in ["", "encoder."] {
         if has(&format!("{encoder}time_pos_embed")) && has("outputlayer.1.weight") {
-            return detect_ced(weights, encoder);
+            return detect_ced(weights, encoder).map(Some);
         }
     }
     if has("features.6.block.1.weight") && has("gru.weight_hh_l0_reverse") && has("outputlayer.weight") {
-        return Ok(detect_crnn(weights));
+        return Ok(Some(detect_crnn(weights)));
     }
     let conv = m5::Names::of(has).conv(0);
     if weights.shape(&format!("{conv}.weight")).is_some_and(|shape| shape.len() == 3 && shape[1] == 1)
         && (has("fc1.weight") || has("fc.weight"))
-        && let Some(detected) = detect_m5(weights)
     {
-        return Ok(detected);
+        return Ok(detect_m5(weights));
     }
-    Err(unknown(weights))
+    Ok(None)
+}
+
+impl ModelConfig {
+    /// Where a checkpoint has the tensors of this model, as [`Weights::at`] takes it: empty unless they stand below a prefix, or
+    /// nowhere.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] if several models of the family stand below prefixes.
+    pub fn place(&self, weights: &Weights) -> Result<String> {
+        let signatures = match self {
+            Self::Cnn14(_) => CNN14,
+            Self::LeeNet(_) => LEENET,
+            Self::M5(_) => M5,
+            Self::Ced(_) => CED,
+            Self::Crnn(_) => CRNN,
+            Self::Rnn(_) => RNN,
+        };
+        only(weights, &weights.places(signatures))
+    }
+}
+
+/// The place of a model, given all places where there is one, the shortest first.
+///
+/// # Errors
+/// [`Error::UnknownModel`] for several, unless one of them is all of the checkpoint.
+pub(crate) fn only(weights: &Weights, places: &[impl AsRef<str>]) -> Result<String> {
+    match places {
+        [] => Ok(String::new()),
+        [place] => Ok(place.as_ref().to_string()),
+        [place, ..] if place.as_ref().is_empty() => Ok(String::new()),
+        [first, second, ..] => Err(Error::UnknownModel(format!(
+            "{}: expected one model, got {}, such as those below `{}.` and `{}.`: Weights::at gives the tensors of one",
+            weights.path().unwrap_or("<bytes>".as_ref()).display(),
+            places.len(),
+            first.as_ref(),
+            second.as_ref(),
+        ))),
+    }
+}
+
+/// What is to be said of the tensors that stand beside a model.
+pub(crate) fn left_out(weights: &Weights, place: &str) -> Option<String> {
+    let names: Vec<&str> = weights.outside(place).collect();
+    let listed = match names.len() {
+        0 => return None,
+        1..=3 => names.join(", "),
+        n => format!("{} and {} more", names[..3].join(", "), n - 3),
+    };
+    Some(format!("the model is taken to be what stands below `{place}.` in the checkpoint; left out: {listed}"))
 }
 
 /// The preset with the same number of layers; the paper's where its widths are those of the checkpoint.
@@ -79,7 +167,7 @@ fn detect_m5(weights: &Weights) -> Option<Detected> {
          assumed{of_other_width}",
         config.sample_rate, config.stride
     );
-    Some(Detected { config: ModelConfig::M5(config), assumptions: vec![assumption] })
+    Some(Detected { config: ModelConfig::M5(config), place: String::new(), assumptions: vec![assumption] })
 }
 
 fn detect_crnn(weights: &Weights) -> Detected {
@@ -89,7 +177,7 @@ fn detect_crnn(weights: &Weights) -> Detected {
     if config.n_classes == 527 {
         assumptions.push("this CRNN checkpoint has no labels: AudioSet's, sorted by name, are assumed".to_string());
     }
-    Detected { config: ModelConfig::Crnn(config), assumptions }
+    Detected { config: ModelConfig::Crnn(config), place: String::new(), assumptions }
 }
 
 fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
@@ -105,7 +193,7 @@ fn detect_ced(weights: &Weights, encoder: &str) -> Result<Detected> {
         config.target_length = columns * 16;
     }
     config.fit(weights);
-    Ok(Detected { config: ModelConfig::Ced(config), assumptions: Vec::new() })
+    Ok(Detected { config: ModelConfig::Ced(config), place: String::new(), assumptions: Vec::new() })
 }
 
 fn detect_cnn14(weights: &Weights) -> Result<Detected> {
@@ -129,7 +217,7 @@ fn detect_cnn14(weights: &Weights) -> Result<Detected> {
     config.decision = detect_decision(weights, &mut assumptions);
     config.channels = channels(weights, config.channels);
     config.fit_head(weights);
-    Ok(Detected { config: ModelConfig::Cnn14(config), assumptions })
+    Ok(Detected { config: ModelConfig::Cnn14(config), place: String::new(), assumptions })
 }
 
 /// Where a CNN14 decides: by its tensors, else by the file's name.
@@ -153,7 +241,7 @@ fn detect_leenet(weights: &Weights) -> Detected {
     let mut config = if two { leenet::Config::LEENET24 } else { leenet::Config::LEENET11 };
     config.channels = channels(weights, config.channels);
     config.fit_head(weights);
-    Detected { config: ModelConfig::LeeNet(config), assumptions: Vec::new() }
+    Detected { config: ModelConfig::LeeNet(config), place: String::new(), assumptions: Vec::new() }
 }
 
 /// Output channels of each block's first convolution; the default where the tensor is missing.

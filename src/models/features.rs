@@ -7,10 +7,7 @@ use crate::frontend::{
     DeltaConfig, DeltaEdge, Fbank, FbankConfig, LogMel, LogMelConfig, MelFeatures, Mfcc, MfccConfig, Normalize,
     with_deltas,
 };
-use crate::{Error, Result};
-
-/// No front end needs a longer clip for its first frames: 17 minutes at 16 kHz.
-const MAX_MIN_SAMPLES: usize = 1 << 24;
+use crate::{Error, Result, check};
 
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -93,10 +90,10 @@ impl FeaturesConfig {
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {
             Spectrum::LogMel(config) => config.n_mels,
-            Spectrum::Fbank(config) => config.n_mels + usize::from(config.use_energy),
+            Spectrum::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
             Spectrum::Mfcc(config) => config.n_mfcc,
         };
-        values * (self.deltas.as_ref().map_or(0, |deltas| deltas.orders.min(8)) + 1)
+        values.saturating_mul(self.deltas.as_ref().map_or(0, |deltas| deltas.orders.min(8)) + 1)
     }
 }
 
@@ -141,10 +138,7 @@ impl Features {
             _ => 1,
         };
         features.min_samples = features.samples_for(needed)?;
-        if features.min_samples > MAX_MIN_SAMPLES {
-            let reason = format!("the deltas need {needed} frames, more than {MAX_MIN_SAMPLES} samples");
-            return Err(Error::config("width", needed, reason));
-        }
+        check::min_samples("width", needed, features.min_samples)?;
         // Settings of the deltas and of the normalisation are checked where they are used: here, on silence.
         let n_features = features.compute(&vec![0.0; features.min_samples])?.ncols();
         if n_features != config.n_features() {

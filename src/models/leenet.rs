@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length, samples};
 use super::frames::{Edge, FrameGrid, around};
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::Context;
 use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
 use crate::weights::Loader;
@@ -31,17 +32,17 @@ const THREE: usize = 3;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Rate of the audio in Hz.
+    /// Rate of the audio in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
-    /// Channels of the nine blocks.
+    /// Channels of the nine blocks, 1 to 65,536.
     pub channels: [usize; 9],
     /// Convolutions in a block: 1 or 2.
     pub convs_per_block: usize,
     /// Whether the last block is pooled as blocks 2 to 8 are.
     pub pool_last: bool,
-    /// Outputs of `fc1`.
+    /// Outputs of `fc1`, 1 to 65,536.
     pub embedding_dim: usize,
-    /// Outputs of `fc_audioset`.
+    /// Outputs of `fc_audioset`, 1 to 2^20.
     pub n_classes: usize,
 }
 
@@ -80,18 +81,10 @@ impl Config {
         if !matches!(self.convs_per_block, 1 | 2) {
             return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
         }
-        if self.channels.contains(&0) {
-            return Err(Error::config("channels", format!("{:?}", self.channels), "at least 1 each"));
-        }
-        let rate = self.sample_rate as usize;
-        for (field, value) in
-            [("sample_rate", rate), ("embedding_dim", self.embedding_dim), ("n_classes", self.n_classes)]
-        {
-            if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
-            }
-        }
-        Ok(())
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
+        check::sample_rate(self.sample_rate)?;
+        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
+        check::size("n_classes", self.n_classes, MAX_CLASSES)
     }
 }
 

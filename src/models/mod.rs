@@ -35,6 +35,7 @@ pub use ced::Ced;
 pub use cnn14::Cnn14;
 pub use crnn::Crnn;
 pub use detect::{Detected, detect};
+pub(crate) use detect::{left_out, only};
 pub use frames::FrameGrid;
 pub use leenet::LeeNet;
 pub use m5::M5;
@@ -342,16 +343,17 @@ pub const MODELS: &[Preset] = &[
 
 impl ModelConfig {
     /// The preset of this name with the number of classes, the embedding's length and the head that the checkpoint has, and for
-    /// a CED with the [rule for long clips](ced::WindowMean) of its layout.
+    /// a CED with the [rule for long clips](ced::WindowMean) of its layout, at its [`place`](Self::place).
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] with the known names.
+    /// [`Error::UnknownModel`] with the known names, and as [`place`](Self::place).
     pub fn by_name(name: &str, weights: &Weights) -> Result<Self> {
         let preset = MODELS.iter().find(|preset| preset.name == name);
         let mut config = preset.map(|preset| preset.config.clone()).ok_or_else(|| {
             let known: Vec<&str> = MODELS.iter().map(|preset| preset.name).collect();
             Error::UnknownModel(format!("no model is called {name:?}; known are {}", known.join(", ")))
         })?;
+        let weights = &weights.at(&config.place(weights)?);
         match &mut config {
             Self::Cnn14(config) => config.fit_head(weights),
             Self::LeeNet(config) => config.fit_head(weights),
@@ -363,13 +365,14 @@ impl ModelConfig {
         Ok(config)
     }
 
-    /// Builds the model from a checkpoint.
+    /// Builds the model from a checkpoint, from the tensors at its [`place`](Self::place) there; others may stand beside it.
     ///
     /// # Errors
     /// [`Error::Weights`] with every tensor that is missing, superfluous or of another shape, [`Error::FrontEnd`] if the
     /// checkpoint's own front end differs from the configuration's, [`Error::Config`] for a configuration that cannot
-    /// work.
+    /// work, and as [`place`](Self::place).
     pub fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        let weights = &weights.at(&self.place(weights)?);
         Ok(match self {
             Self::Cnn14(config) => Box::new(cnn14::Cnn14::load(config, weights, device)?),
             Self::LeeNet(config) => Box::new(leenet::LeeNet::load(config, weights, device)?),

@@ -23,10 +23,11 @@ use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
 use super::features::{Features, FeaturesConfig};
 use super::frames::FrameGrid;
+use crate::check::{self, MAX_CLASSES};
 use crate::error::Context;
 use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
 use crate::weights::Loader;
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::{Result, TaggingOutput, WaveformBatch, Weights};
 pub use stream::RnnStream;
 
 /// How the frames of a clip become one vector. Frames beyond a clip's length never count.
@@ -79,15 +80,15 @@ pub struct Config {
     pub features: FeaturesConfig,
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of the state of one direction.
+    /// Length of the state of one direction, 1 to 65,536.
     pub hidden: usize,
-    /// Recurrent layers.
+    /// Recurrent layers, 1 to 64.
     pub n_layers: usize,
     /// Whether each layer goes both ways.
     pub bidirectional: bool,
     /// From frames to one vector.
     pub pooling: TimePooling,
-    /// Outputs of the last layer.
+    /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
     /// What they mean.
     pub head: Head,
@@ -179,9 +180,7 @@ impl AudioRnnClassifier {
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
-        if config.n_classes == 0 {
-            return Err(Error::config("n_classes", 0, "at least 1"));
-        }
+        check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
         let name = key(|name| root.contains(&format!("{name}.weight_hh_l0"))).unwrap_or("rnn");
         let rnn = root.at(name);

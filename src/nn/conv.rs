@@ -12,9 +12,13 @@ use super::map::{FeatureMap, Values, with_planes};
 use super::pool::Pool;
 use super::training;
 use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
+use crate::check::{self, MAX_WIDTH};
 use crate::error::Context;
 use crate::weights::{Init, Loader};
 use crate::{Error, Result};
+
+/// The most channels, those of a front end with deltas of all orders included.
+const MAX_CHANNELS: usize = 1 << 20;
 
 /// Geometry of a [`Conv2d`]: square kernels, the same stride and zero padding on both axes, no groups.
 #[derive(Debug, Clone, Copy)]
@@ -57,8 +61,8 @@ impl Conv2d {
     /// Reads `weight` `[out, in, kernel, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number of channels, a kernel or a stride of 0, else as [`Loader::get`]; tensors that do not fit are
-    /// reported by [`Loader::finish`].
+    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv2dConfig, activation: Activation) -> Result<Self> {
         let Conv2dConfig { in_channels, out_channels, kernel, width, bias, .. } = config;
         let geometry = config.geometry()?;
@@ -131,8 +135,8 @@ impl Conv1d {
     /// Reads `weight` `[out, in, kernel]` of a convolution, `bias` `[out]` if it has one, and the batch norm that follows it.
     ///
     /// # Errors
-    /// [`Error::Config`] for a number of channels, a kernel or a stride of 0, else as [`Loader::get`]; tensors that do not fit are
-    /// reported by [`Loader::finish`].
+    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Loader::finish`].
     pub fn load(conv: &Loader, norm: &Loader, config: Conv1dConfig, activation: Activation) -> Result<Self> {
         Self::load_with(conv, Some(norm), config, activation)
     }
@@ -176,12 +180,15 @@ impl Conv1d {
 
 /// A geometry that can work.
 fn checked(geometry: Geometry) -> Result<Geometry> {
-    let Geometry { in_channels, out_channels, kernel, stride, .. } = geometry;
-    let channels = [("in_channels", in_channels), ("out_channels", out_channels)];
-    for (field, value) in channels.into_iter().chain([("kernel", kernel.0), ("stride", stride.0)]) {
-        if value == 0 {
-            return Err(Error::config(field, value, "at least 1"));
-        }
+    let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
+    check::sizes([
+        ("in_channels", in_channels, MAX_CHANNELS),
+        ("out_channels", out_channels, MAX_CHANNELS),
+        ("kernel", kernel.0, MAX_WIDTH),
+        ("stride", stride.0, MAX_WIDTH),
+    ])?;
+    if padding.0 > MAX_WIDTH {
+        return Err(Error::config("padding", padding.0, format!("expected 0 to {MAX_WIDTH}")));
     }
     Ok(geometry)
 }

@@ -17,9 +17,10 @@ use super::has_kernels;
 use super::kernels::panels::Panels;
 use super::kernels::rnn::{self as kernel, Gates};
 use super::training;
+use crate::Result;
+use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, check_lengths};
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
 
 /// The recurrence of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,11 +51,11 @@ impl Cell {
 pub struct RnnConfig {
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of a frame.
+    /// Length of a frame, 1 to 65,536.
     pub inputs: usize,
-    /// Length of the state of one direction of a layer.
+    /// Length of the state of one direction of a layer, 1 to 65,536.
     pub hidden: usize,
-    /// Layers; each reads the frames that the one before gives.
+    /// Layers, 1 to 64; each reads the frames that the one before gives.
     pub n_layers: usize,
     /// Whether each layer also has a direction that goes from the last frame to the first.
     pub bidirectional: bool,
@@ -62,8 +63,7 @@ pub struct RnnConfig {
     pub bias: bool,
 }
 
-/// No size of a layer is larger, and there are no more layers than the second.
-const MAX_SIZE: usize = 1 << 16;
+/// The most recurrent layers.
 const MAX_LAYERS: usize = 64;
 
 impl RnnConfig {
@@ -74,21 +74,15 @@ impl RnnConfig {
 
     /// Length of an output frame: `hidden` of each direction.
     pub fn outputs(&self) -> usize {
-        self.hidden * self.n_directions()
+        self.hidden.saturating_mul(self.n_directions())
     }
 
     fn validate(&self) -> Result<()> {
-        let fields = [
-            ("inputs", self.inputs, MAX_SIZE),
-            ("hidden", self.hidden, MAX_SIZE),
+        check::sizes([
+            ("inputs", self.inputs, MAX_WIDTH),
+            ("hidden", self.hidden, MAX_WIDTH),
             ("n_layers", self.n_layers, MAX_LAYERS),
-        ];
-        for (field, value, largest) in fields {
-            if !(1..=largest).contains(&value) {
-                return Err(Error::config(field, value, format!("1 to {largest}")));
-            }
-        }
-        Ok(())
+        ])
     }
 }
 

@@ -1,71 +1,144 @@
-//! The bytes of one file: mapped, read, or given.
+//! The bytes of one file: read from disk piece by piece, or held in memory.
 
 use std::{
     borrow::Cow,
     fs::File,
     io,
-    ops::{Deref, Range},
-    path::Path,
+    ops::Range,
+    path::{Path, PathBuf},
 };
 
-use memmap2::Mmap;
-#[cfg(unix)]
-use memmap2::UncheckedAdvice;
+use crate::{Error, Result, files};
 
-use crate::{Error, Result};
-
-/// The content of one file.
+/// The content of one file. Its length is that of the moment when it was opened.
 pub(super) enum Bytes {
-    Mapped(Mmap),
+    OnDisk { file: Positioned, path: PathBuf, len: usize },
     Held(Cow<'static, [u8]>),
 }
 
-/// How a file's content gets into memory.
-#[derive(Clone, Copy)]
-pub(super) enum Access {
-    Map,
-    Read,
+/// Why a file's content can't be used.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// What is wrong with it.
+    Damaged(String),
+    /// It ends before what it announces: more bytes might help, where only the first were looked at.
+    CutShort(String),
+    /// The system did not read it.
+    Io(Error),
 }
 
-impl Bytes {
-    pub(super) fn open(path: &Path, access: Access) -> Result<Self> {
-        let open_error = |source| Error::Io { action: "open", path: path.to_owned(), source };
-        let metadata = std::fs::metadata(path).map_err(open_error)?;
-        if !metadata.is_file() {
-            // Checked before opening: opening a pipe would wait for its other end.
-            return Err(open_error(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")));
+impl From<String> for Fault {
+    fn from(reason: String) -> Self {
+        Self::Damaged(reason)
+    }
+}
+
+impl From<&str> for Fault {
+    fn from(reason: &str) -> Self {
+        Self::Damaged(reason.to_owned())
+    }
+}
+
+impl Fault {
+    /// The same with what `f` makes of its reason.
+    pub(super) fn map(self, f: impl FnOnce(String) -> String) -> Self {
+        match self {
+            Self::Damaged(reason) => Self::Damaged(f(reason)),
+            Self::CutShort(reason) => Self::CutShort(f(reason)),
+            Self::Io(error) => Self::Io(error),
         }
-        // An empty file cannot be mapped on every system.
-        if metadata.len() == 0 || matches!(access, Access::Read) {
-            let content = std::fs::read(path);
-            return content.map(Self::from).map_err(|source| Error::Io {
-                action: "read",
-                path: path.to_owned(),
-                source,
-            });
+    }
+
+    /// The error for the file at `path`.
+    pub(super) fn into_error(self, path: Option<&Path>) -> Error {
+        match self {
+            Self::Damaged(reason) | Self::CutShort(reason) => super::unusable(path, reason),
+            Self::Io(error) => error,
         }
-        let file = File::open(path).map_err(open_error)?;
-        // SAFETY: the mapping is private and read-only, and every access through it copies plain bytes out after a
-        // bounds check against the mapping's own length, so no value of another type is ever assumed to lie there. What
-        // remains is that another process changes the file meanwhile, which `Weights::open` documents.
-        #[allow(unsafe_code)]
-        let map = unsafe { Mmap::map(&file) };
-        map.map(Self::Mapped).map_err(|source| Error::Io { action: "map", path: path.to_owned(), source })
     }
 }
 
 impl Bytes {
-    /// Says that the bytes of `range` will hardly be read again. What is mapped leaves memory; a later read brings it back.
-    pub(super) fn release(&self, range: Range<usize>) {
-        #[cfg(unix)]
-        if let Self::Mapped(map) = self {
-            // SAFETY: the mapping is of a file, read-only and never written through, so pages that are dropped are read
-            // from the file again, with the same content. The range is checked against the mapping by the call.
-            #[allow(unsafe_code)]
-            let _ = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, range.start, range.len()) };
+    /// Opens a regular file, of which nothing is read yet.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = files::open(path, "open")?;
+        let error = |source| Error::Io { action: "open", path: path.to_owned(), source };
+        let len = usize::try_from(file.metadata().map_err(error)?.len());
+        let len = len.map_err(|_| error(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+        Ok(Self::OnDisk { file: Positioned::new(file), path: path.to_owned(), len })
+    }
+
+    /// Reads a regular file into memory: as much as its stated length.
+    pub(super) fn read(path: &Path) -> Result<Self> {
+        let file = Self::open(path)?;
+        let content = file.to_cow(0..file.len()).map_err(|fault| fault.into_error(Some(path)))?;
+        Ok(Self::from(content.into_owned()))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        match self {
+            Self::OnDisk { len, .. } => *len,
+            Self::Held(bytes) => bytes.len(),
         }
-        #[cfg(not(unix))]
-        let _ = range;
+    }
+
+    /// The bytes of `range`: where they are held already, or read into `buffer`, whose content is lost.
+    pub(super) fn get<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
+        if range.start > range.end || range.end > self.len() {
+            return Err(Fault::CutShort(format!("bytes {range:?} lie outside the file of {} bytes", self.len())));
+        }
+        if let Self::Held(bytes) = self {
+            return Ok(&bytes[range]);
+        }
+        let more = range.len().saturating_sub(buffer.len());
+        buffer.try_reserve(more).map_err(|_| format!("{} bytes do not fit into memory", range.len()))?;
+        buffer.resize(range.len(), 0); // writes nothing where it was as long
+        self.read_into(range.start, buffer)?;
+        Ok(buffer)
+    }
+
+    /// Fills `buffer` with the bytes from `start` on.
+    pub(super) fn read_into(&self, start: usize, buffer: &mut [u8]) -> Result<(), Fault> {
+        let (file, path) = match self {
+            Self::OnDisk { file, path, .. } => (file, path),
+            Self::Held(bytes) => {
+                let outside = || Fault::CutShort(format!("byte {start} lies too near to the end of the file"));
+                let end = start.checked_add(buffer.len());
+                buffer.copy_from_slice(end.and_then(|end| bytes.get(start..end)).ok_or_else(outside)?);
+                return Ok(());
+            }
+        };
+        match file.read_exact_at(buffer, start as u64) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(format!("the file had {} bytes when it was opened, and has become shorter", self.len()).into())
+            }
+            Err(source) => Err(Fault::Io(Error::Io { action: "read", path: path.clone(), source })),
+        }
+    }
+
+    /// The first bytes, `len` at most.
+    pub(super) fn head<'a>(&'a self, len: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
+        self.get(0..len.min(self.len()), buffer)
+    }
+
+    /// The bytes of `range`, copied where the file is on disk.
+    pub(super) fn to_cow(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, Fault> {
+        if let Self::Held(bytes) = self
+            && let Some(bytes) = bytes.get(range.clone())
+        {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let mut buffer = Vec::new();
+        self.get(range, &mut buffer)?;
+        Ok(Cow::Owned(buffer))
+    }
+
+    /// The `N` bytes from `start` on.
+    pub(super) fn array<const N: usize>(&self, start: usize) -> Result<[u8; N], Fault> {
+        let mut buffer = Vec::new();
+        let bytes = self.get(start..start.saturating_add(N), &mut buffer)?;
+        bytes.first_chunk().copied().ok_or_else(|| Fault::CutShort("it ends too early".to_owned()))
     }
 }
 
@@ -75,13 +148,46 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
-impl Deref for Bytes {
-    type Target = [u8];
+/// A file that any thread can read from any position.
+pub(super) struct Positioned(Inner);
 
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Held(bytes) => bytes,
+#[cfg(any(unix, windows))]
+type Inner = File;
+#[cfg(not(any(unix, windows)))]
+type Inner = std::sync::Mutex<File>;
+
+impl Positioned {
+    fn new(file: File) -> Self {
+        Self(Inner::from(file))
+    }
+
+    #[cfg(unix)]
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, buffer, position)
+    }
+
+    #[cfg(windows)]
+    fn read_exact_at(&self, mut buffer: &mut [u8], mut position: u64) -> io::Result<()> {
+        while !buffer.is_empty() {
+            match std::os::windows::fs::FileExt::seek_read(&self.0, buffer, position) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(n) => {
+                    buffer = &mut buffer[n..];
+                    position += n as u64;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
         }
+        Ok(())
+    }
+
+    #[cfg(not(any(unix, windows)))]
+    fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
+        use std::io::{Read, Seek, SeekFrom};
+        // The position is set before each read, so a panic in between leaves nothing half done.
+        let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        file.seek(SeekFrom::Start(position))?;
+        file.read_exact(buffer)
     }
 }

@@ -3,8 +3,10 @@
 use std::fmt;
 
 use half::{bf16, f16};
+use pulp::bytemuck::cast_slice_mut;
+use rayon::prelude::*;
 
-use super::bytes::Bytes;
+use super::bytes::{Bytes, Fault};
 
 /// The type of a stored tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,8 +94,12 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Elements after which a mapped file gives its pages back, so that a checkpoint is not in memory twice while it loads.
-const PIECE: usize = 1 << 20;
+/// Elements that are read from a file at a time: few enough that their bytes stay in the cache until they are converted.
+const PIECE: usize = 1 << 16;
+/// Bytes of f32 tensors that one task of the thread pool reads at a time.
+const PARALLEL: usize = 1 << 20;
+/// A strided tensor is read together with what lies between its elements where that is at most so many times as much.
+const DENSE: usize = 8;
 
 impl Entry {
     /// A view of `region` that starts `skip` elements in, with every element checked to lie inside.
@@ -133,10 +139,16 @@ impl Entry {
         element_count(&self.shape).unwrap_or(0)
     }
 
-    /// The elements in row-major order as `f32`; the reason where that cannot be.
-    pub(super) fn decode(&self, file: &Bytes) -> Result<Vec<f32>, String> {
+    /// The elements in row-major order as `f32`.
+    pub(super) fn decode(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
+            Dtype::F32 if self.is_contiguous() && cfg!(target_endian = "little") => {
+                let mut values = vec![0.0; self.count()];
+                let pieces = cast_slice_mut::<f32, u8>(&mut values).par_chunks_mut(PARALLEL);
+                pieces.enumerate().try_for_each(|(i, piece)| file.read_into(self.offset + i * PARALLEL, piece))?;
+                Ok(values)
+            }
             Dtype::F32 => self.elements(file, f32::from_le_bytes),
             Dtype::F16 => self.elements(file, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::BF16 => self.elements(file, |b| bf16::from_le_bytes(b).to_f32()),
@@ -152,34 +164,60 @@ impl Entry {
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),
             Dtype::U8 => self.elements(file, |[b]| b.into()),
             Dtype::Bool => self.elements(file, |[b]| f32::from(b != 0)),
-            Dtype::Other(name) => Err(format!("elements of type {name} cannot be read")),
+            Dtype::Other(name) => Err(format!("elements of type {name} cannot be read").into()),
         }
     }
 
-    fn elements<const N: usize>(&self, file: &Bytes, convert: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, String> {
-        let outside = || "lies outside the file".to_owned();
+    fn elements<const N: usize>(&self, file: &Bytes, convert: impl Fn([u8; N]) -> f32) -> Result<Vec<f32>, Fault> {
         let count = self.count();
-        let bytes = file.get(self.offset..).ok_or_else(outside)?;
-        let (items, _) = bytes.as_chunks::<N>();
-        if self.strides == row_major(&self.shape) || count <= 1 {
-            let items = items.get(..count).ok_or_else(outside)?;
-            let mut values = Vec::with_capacity(count);
-            for (piece, items) in items.chunks(PIECE).enumerate() {
+        let mut values = Vec::new();
+        values.try_reserve_exact(count).map_err(|_| format!("{count} values do not fit into memory"))?;
+        let mut buffer = Vec::new();
+        if self.is_contiguous() {
+            while values.len() < count {
+                let start = self.offset + values.len() * N; // inside the file, as the view was checked
+                let n = PIECE.min(count - values.len());
+                let items = file.get(start..start + n * N, &mut buffer)?.as_chunks::<N>().0;
                 values.extend(items.iter().map(|&item| convert(item)));
-                let start = self.offset + piece * PIECE * N;
-                file.release(start..start + items.len() * N);
             }
             return Ok(values);
         }
+        // From the first element to the last.
+        let extent = 1 + self.shape.iter().zip(&self.strides).map(|(dim, stride)| (dim - 1) * stride).sum::<usize>();
+        if extent / DENSE <= count {
+            let items = file.get(self.offset..self.offset + extent * N, &mut buffer)?.as_chunks::<N>().0;
+            self.for_each_place(|place| {
+                values.push(convert(items[place])); // every place is below the extent
+                Ok(())
+            })?;
+        } else {
+            self.for_each_place(|place| {
+                let start = self.offset + place * N;
+                values.extend(file.get(start..start + N, &mut buffer)?.first_chunk().map(|&item| convert(item)));
+                Ok(())
+            })?;
+        }
+        Ok(values)
+    }
+
+    fn is_contiguous(&self) -> bool {
+        self.strides == row_major(&self.shape) || self.count() <= 1
+    }
+
+    /// Calls `visit` with the place of every element of a tensor that has some, in row-major order, counted in elements from
+    /// the first.
+    fn for_each_place(&self, mut visit: impl FnMut(usize) -> Result<(), Fault>) -> Result<(), Fault> {
+        let (Some((&row_len, outer_shape)), Some((&row_stride, outer_strides))) =
+            (self.shape.split_last(), self.strides.split_last())
+        else {
+            return visit(0);
+        };
         // Walk the rows of the last dimension; `index` counts the outer dimensions like an odometer.
-        let (&row_len, outer_shape) = self.shape.split_last().ok_or_else(outside)?;
-        let (&row_stride, outer_strides) = self.strides.split_last().ok_or_else(outside)?;
-        let mut values = Vec::with_capacity(count);
         let mut index = vec![0; outer_shape.len()];
         let mut row_start = 0;
-        while values.len() < count {
+        for _ in 0..outer_shape.iter().product() {
             for i in 0..row_len {
-                values.push(convert(*items.get(row_start + i * row_stride).ok_or_else(outside)?));
+                visit(row_start + i * row_stride)?;
             }
             for dim in (0..outer_shape.len()).rev() {
                 index[dim] += 1;
@@ -191,6 +229,6 @@ impl Entry {
                 index[dim] = 0;
             }
         }
-        Ok(values)
+        Ok(())
     }
 }

@@ -11,10 +11,15 @@ const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
 const BASE: &str = "base.";
 
 /// Counters beside the model's own tensors: of batch norm in training, and of stochastic weight averaging.
-pub(super) const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
+const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
 
 /// Wrappers nest a few deep at most; more is a damaged file.
 const MAX_ROUNDS: usize = 16;
+
+/// Whether a tensor counts training steps, and is no part of a model.
+pub(super) fn is_counter(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| COUNTERS.contains(&last))
+}
 
 /// Renames all keys by the rule that `Weights` documents.
 pub(super) fn strip<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {

@@ -52,10 +52,30 @@ struct Record {
     wrong_shape: Vec<WrongShape>,
     /// Zeros given so far in place of tensors that do not fit.
     n_zeros: usize,
+    /// Values of tensors that were read.
+    n_values: usize,
 }
 
-/// So many zeros stand in for tensors at most, 512 MiB: shapes that a damaged checkpoint suggests may be of any size.
-const MAX_ZEROS: usize = 1 << 27;
+// What a model is given is in proportion to its checkpoint: a few digits in a configuration must not decide how much memory
+// is taken.
+
+/// The most tensors that may be missing before loading stops.
+fn max_missing(weights: &Weights) -> usize {
+    weights.len().saturating_mul(4).saturating_add(1000)
+}
+
+/// The most zeros that stand in for tensors: twice the values of a checkpoint in f32.
+fn max_zeros(weights: &Weights) -> usize {
+    (weights.n_bytes() / 2).saturating_add(1 << 20)
+}
+
+/// The most values that are read. A tensor may be used twice, but those of a `.pth` may all lie at the same place.
+fn max_values(weights: &Weights) -> usize {
+    weights.n_bytes().saturating_mul(2).saturating_add(1 << 20)
+}
+
+/// Missing tensors for which the nearest name is looked for and told.
+const MAX_NEAREST: usize = 1000;
 
 impl<'a> Loader<'a> {
     pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
@@ -126,9 +146,10 @@ impl<'a> Loader<'a> {
     /// Zeros of `shape` if the checkpoint lacks it or has it in another shape, which `finish` then reports.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if the elements are of a type that cannot be read, or one is infinite or not a number;
-    /// [`Error::Weights`] with what was found so far once more than 2^27 values are missing; [`Error::Tensor`] if the device
-    /// fails.
+    /// [`Error::Checkpoint`] as [`Weights::to_vec`], if an element is infinite or not a number, and if more values are read
+    /// than the file can hold; [`Error::Weights`] with what was found so far once far more is missing than the checkpoint
+    /// holds: 1,000 tensors and 4 for each of its own, or 2^20 values and one for every two of its bytes. [`Error::Tensor`] if
+    /// the device fails.
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let full = self.full(name);
@@ -170,6 +191,16 @@ impl<'a> Loader<'a> {
     /// The elements of a tensor that is there.
     fn finite(&self, full: &str) -> Result<Vec<f32>> {
         let Some(weights) = self.checkpoint() else { return Ok(Vec::new()) }; // never: only checkpoints are looked into
+        let n_values = count(weights.shape(full).unwrap_or_default()).unwrap_or(usize::MAX);
+        let so_far = {
+            let n_read = &mut self.record().n_values;
+            *n_read = n_read.saturating_add(n_values);
+            *n_read
+        };
+        if so_far > max_values(weights) {
+            let reason = format!("its {} bytes are used over and over, for {so_far} values", weights.n_bytes());
+            return Err(weights.unusable(reason));
+        }
         let values = weights.to_vec(full)?;
         match check_finite(&values) {
             Ok(()) => Ok(values),
@@ -179,14 +210,16 @@ impl<'a> Loader<'a> {
 
     /// Counts the zeros that stand in for a tensor of `shape`, and gives their number.
     fn count_zeros(&self, shape: &[usize]) -> Result<usize> {
-        let count = shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim));
+        let Some(weights) = self.checkpoint() else { return Ok(0) }; // never: what is to be trained is made
         let mut record = self.record();
-        let total = count.and_then(|count| record.n_zeros.checked_add(count)).filter(|&total| total <= MAX_ZEROS);
-        let (Some(count), Some(total)) = (count, total) else {
-            return Err(Error::Weights(Box::new(self.report(&record, "the model", Vec::new()))));
-        };
-        record.n_zeros = total;
-        Ok(count)
+        let n_zeros = count(shape).unwrap_or(usize::MAX);
+        let so_far = record.n_zeros.saturating_add(n_zeros);
+        if so_far > max_zeros(weights) || record.missing.len() > max_missing(weights) {
+            let report = LoadReport { stopped: true, ..self.report(&record, "the model") };
+            return Err(Error::Weights(Box::new(report)));
+        }
+        record.n_zeros = so_far;
+        Ok(n_zeros)
     }
 
     /// Names a tensor that the model knows and does not use, so that it is not unexpected. It need not exist.
@@ -205,26 +238,45 @@ impl<'a> Loader<'a> {
     /// # Errors
     /// [`Error::Weights`] if any tensor was missing, had the wrong shape, or was neither read nor ignored.
     pub fn finish(&self, model: &str) -> Result<()> {
-        let Some(weights) = self.checkpoint() else { return Ok(()) };
+        if self.checkpoint().is_none() {
+            return Ok(());
+        }
         let record = self.record();
-        let names = weights.names();
-        let unexpected = names.filter(|name| !record.accounts_for(name)).map(str::to_owned).collect();
-        let report = self.report(&record, model, unexpected);
+        let mut report = self.report(&record, model);
+        report.unexpected = self.unread(&record).map(str::to_owned).collect();
         if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
     }
 
-    fn report(&self, record: &Record, model: &str, unexpected: Vec<String>) -> LoadReport {
+    /// The tensors of the checkpoint that were neither read nor ignored so far.
+    fn unread<'r>(&self, record: &'r Record) -> impl Iterator<Item = &'r str>
+    where
+        'a: 'r,
+    {
+        let names = self.checkpoint().map(Weights::names).into_iter().flatten();
+        names.filter(|name| !record.accounts_for(name))
+    }
+
+    /// What does not fit so far, unexpected tensors aside.
+    fn report(&self, record: &Record, model: &str) -> LoadReport {
         let weights = self.checkpoint();
-        let shape = |name: &String| weights.and_then(|weights| weights.shape(name)).unwrap_or_default();
-        let mut nearest = Nearest::new(unexpected.iter().map(|name| (name.as_str(), shape(name))));
-        let missing = record.missing.iter().map(|(name, shape)| MissingTensor {
+        let shape = |name: &str| weights.and_then(|weights| weights.shape(name)).unwrap_or_default();
+        let mut nearest = Nearest::new(self.unread(record).map(|name| (name, shape(name))));
+        let missing = record.missing.iter().enumerate().map(|(i, (name, shape))| MissingTensor {
             name: name.clone(),
             shape: shape.clone(),
-            nearest: nearest.to(name, shape),
+            nearest: if i < MAX_NEAREST { nearest.to(name, shape) } else { None },
         });
-        let missing = missing.collect();
-        let (model, path) = (model.to_owned(), weights.and_then(Weights::path).map(Into::into));
-        LoadReport { model, path, missing, unexpected, wrong_shape: record.wrong_shape.clone() }
+        LoadReport {
+            model: model.to_owned(),
+            path: weights.and_then(Weights::path).map(Into::into),
+            place: weights.map(Weights::place).unwrap_or_default().to_owned(),
+            missing: missing.collect(),
+            unexpected: Vec::new(),
+            wrong_shape: record.wrong_shape.clone(),
+            found_below: weights
+                .and_then(|weights| weights.place_of(&record.missing[..record.missing.len().min(MAX_NEAREST)])),
+            stopped: false,
+        }
     }
 
     fn full(&self, name: &str) -> String {
@@ -253,14 +305,17 @@ impl<'a> Loader<'a> {
     }
 }
 
+/// The number of values of a shape, unless that is too large for a number.
+fn count(shape: &[usize]) -> Option<usize> {
+    shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))
+}
+
 impl Record {
     fn accounts_for(&self, name: &str) -> bool {
         let ignored = |pattern: &String| match pattern.strip_suffix('*') {
             Some(start) => name.starts_with(start),
             None => name == pattern,
         };
-        self.read.contains(name)
-            || name.rsplit('.').next().is_some_and(|last| keys::COUNTERS.contains(&last))
-            || self.ignored.iter().any(ignored)
+        self.read.contains(name) || keys::is_counter(name) || self.ignored.iter().any(ignored)
     }
 }

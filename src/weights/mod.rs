@@ -1,6 +1,6 @@
 //! Checkpoints: safetensors and PyTorch's `.pth`, read without PyTorch and without running anything.
 //!
-//! [`Weights::open`] maps a file and lists its tensors; a model then reads them through a [`Loader`], which reports
+//! [`Weights::open`] opens a file and lists its tensors; a model then reads them through a [`Loader`], which reports
 //! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`]. A [`Trainable`] stands in for a
 //! checkpoint where a model is to be trained.
 //!
@@ -11,6 +11,8 @@
 //!
 //! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused. A damaged
 //! or hostile file is an error, in bounded time and memory. Checksums of zip archives are not verified.
+//!
+//! Files are read, not mapped into memory: one that is truncated while it is open is an error, not the end of the process.
 //!
 //! A `.pth` file holds pickled Python objects. No code of a pickle is ever run: what is not a dictionary or a tensor
 //! (NumPy arrays, samplers, classes) is stepped over. Of a whole pickled model (`torch.save(model)`) the parameters and
@@ -36,6 +38,14 @@
 //!    `n_averaged` (stochastic weight averaging) aside;
 //! 2. else `base.` is taken off the names that carry it, if **any** does (a fine-tuned PANNs model has `base.*` beside
 //!    `fc_transfer.*`), unless two names would become the same.
+//!
+//! What is left may still stand below a prefix, as where Lightning saves `model.*` beside the tensor of a loss. Whoever looks for
+//! a model finds it there: [`detect`](crate::models::detect), [`ModelConfig`](crate::models::ModelConfig),
+//! [`Tagger`](crate::Tagger) and [`CtcModel`](crate::ctc::CtcModel) take the one prefix, whatever it is, below which all tensors
+//! stand that tell the model, and read all of the model there. Tensors elsewhere in the checkpoint are left out, which is among
+//! the assumptions that a tagger or a CTC model names; below the prefix every tensor must be the model's. Two prefixes that fit are
+//! an error. The models' own `load` functions take names as they are: give them [`Weights::at`] of the prefix, which the
+//! [`LoadReport`] of a failed attempt tells.
 
 mod bytes;
 mod entry;
@@ -52,9 +62,10 @@ mod zip;
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::{DType, Device, Tensor};
@@ -62,7 +73,7 @@ use candle_core::{DType, Device, Tensor};
 use self::safetensors::Index;
 pub(crate) use self::trainable::Mode;
 use self::{
-    bytes::{Access, Bytes},
+    bytes::{Bytes, Fault},
     entry::Entry,
 };
 pub use self::{
@@ -86,8 +97,10 @@ use crate::{Error, Result};
 /// ```
 pub struct Weights {
     path: Option<PathBuf>,
+    /// Where in the file the tensors stand: what [`at`](Self::at) took off their names, with its dot.
+    prefix: String,
     format: Format,
-    files: Vec<Bytes>,
+    files: Arc<[Bytes]>,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
@@ -116,16 +129,18 @@ struct Parsed {
 }
 
 impl Weights {
-    /// Opens a checkpoint by mapping it into memory: takes milliseconds, whatever the size.
+    /// Opens a checkpoint and lists its tensors: takes milliseconds, whatever the size. The file stays open, and a tensor's
+    /// bytes are read when the tensor is.
     ///
-    /// The file must not be changed while it is open; one that is truncated meanwhile can end the process. Use
-    /// [`read`](Self::read) where that may happen.
+    /// Nothing is mapped into memory, so a file that is truncated meanwhile is an error when a tensor is read that is no
+    /// longer there. One that is overwritten in place gives a mixture of old and new tensors: replace checkpoints by renaming
+    /// a complete file, or use [`read`](Self::read).
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be opened, [`Error::Checkpoint`] if it is not a checkpoint, is damaged, or is of a
-    /// kind that is not supported.
+    /// [`Error::Io`] if a file cannot be opened or read, [`Error::Checkpoint`] if it is not a checkpoint, is damaged, or is of
+    /// a kind that is not supported.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with_access(path.as_ref(), None, Access::Map)
+        Self::from_file(path.as_ref(), None, Bytes::open)
     }
 
     /// As [`open`](Self::open), of a `.pth` that holds several models: the dictionary of tensors or the module that stands under
@@ -134,15 +149,15 @@ impl Weights {
     /// # Errors
     /// As [`open`](Self::open), and if there is nothing of that kind under `key`.
     pub fn open_part(path: impl AsRef<Path>, key: &str) -> Result<Self> {
-        Self::with_access(path.as_ref(), Some(key), Access::Map)
+        Self::from_file(path.as_ref(), Some(key), Bytes::open)
     }
 
-    /// As [`open`](Self::open), with the whole file read into memory.
+    /// As [`open`](Self::open), with the whole file read into memory: what happens to it later does not matter.
     ///
     /// # Errors
     /// As [`open`](Self::open).
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
-        Self::with_access(path.as_ref(), None, Access::Read)
+        Self::from_file(path.as_ref(), None, Bytes::read)
     }
 
     /// A checkpoint that is in memory already, such as from `include_bytes!`.
@@ -151,8 +166,8 @@ impl Weights {
     /// [`Error::Checkpoint`], as [`open`](Self::open); also for the index of a sharded checkpoint.
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let bytes = Bytes::Held(bytes.into());
-        let parsed = parse(&bytes, None).map_err(|reason| unusable(None, reason))?;
-        Ok(Self::assemble(None, vec![bytes], parsed))
+        let parsed = parse(&bytes, None).map_err(|fault| fault.into_error(None))?;
+        Self::assemble(None, vec![bytes], parsed)
     }
 
     /// Copies `tensors` to the host as f32. Of two with the same name the last counts; names lose their wrappers too.
@@ -171,26 +186,27 @@ impl Weights {
             bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
         }
         let parsed = Parsed { format: Format::Memory, entries, metadata: BTreeMap::new() };
-        Ok(Self::assemble(None, vec![bytes.into()], parsed))
+        Self::assemble(None, vec![bytes.into()], parsed)
     }
 
-    fn with_access(path: &Path, part: Option<&str>, access: Access) -> Result<Self> {
-        let bytes = Bytes::open(path, access)?;
-        if part.is_none() && Index::recognise(&bytes) && !safetensors::recognise(&bytes) {
-            return Self::sharded(path, &bytes, access);
+    fn from_file(path: &Path, part: Option<&str>, open: fn(&Path) -> Result<Bytes>) -> Result<Self> {
+        let bytes = open(path)?;
+        let unusable = |fault: Fault| fault.into_error(Some(path));
+        if part.is_none() && is_index(&bytes).map_err(unusable)? {
+            return Self::sharded(path, &bytes, open);
         }
-        let parsed = parse(&bytes, part).map_err(|reason| unusable(Some(path), reason))?;
-        Ok(Self::assemble(Some(path), vec![bytes], parsed))
+        let parsed = parse(&bytes, part).map_err(unusable)?;
+        Self::assemble(Some(path), vec![bytes], parsed)
     }
 
-    fn sharded(path: &Path, index: &[u8], access: Access) -> Result<Self> {
-        let index = Index::parse(index).map_err(|reason| unusable(Some(path), reason))?;
+    fn sharded(path: &Path, index: &Bytes, open: fn(&Path) -> Result<Bytes>) -> Result<Self> {
+        let index = Index::parse(index).map_err(|fault| fault.into_error(Some(path)))?;
         let (mut files, mut entries, mut metadata) = (Vec::new(), BTreeMap::new(), BTreeMap::new());
         for (file, (shard, names)) in index.shards().into_iter().enumerate() {
             let shard_path = path.with_file_name(shard);
-            let bytes = Bytes::open(&shard_path, access)?;
+            let bytes = open(&shard_path)?;
             let (mut held, shard_metadata) =
-                safetensors::parse(&bytes).map_err(|reason| unusable(Some(&shard_path), reason))?;
+                safetensors::parse(&bytes).map_err(|fault| fault.into_error(Some(&shard_path)))?;
             for name in names {
                 let entry = held.remove(name).ok_or_else(|| {
                     unusable(Some(&shard_path), format!("lacks tensor `{name}`, which the index places there"))
@@ -201,18 +217,93 @@ impl Weights {
             metadata.extend(shard_metadata);
         }
         let parsed = Parsed { format: Format::SafetensorsSharded, entries, metadata };
-        Ok(Self::assemble(Some(path), files, parsed))
+        Self::assemble(Some(path), files, parsed)
     }
 
-    fn assemble(path: Option<&Path>, files: Vec<Bytes>, parsed: Parsed) -> Self {
+    fn assemble(path: Option<&Path>, files: Vec<Bytes>, parsed: Parsed) -> Result<Self> {
         let mut entries = keys::strip(parsed.entries);
-        attach_scales(&files, &mut entries);
-        Self { path: path.map(Path::to_owned), format: parsed.format, files, entries, metadata: parsed.metadata }
+        attach_scales(&files, &mut entries).map_err(|fault| fault.into_error(path))?;
+        let (path, files) = (path.map(Path::to_owned), files.into());
+        Ok(Self { path, prefix: String::new(), format: parsed.format, files, entries, metadata: parsed.metadata })
+    }
+
+    /// The tensors below `place.`, under their names without it: of a checkpoint that holds more than a model, the model. All if
+    /// `place` is empty. Nothing is read; both share the open file.
+    ///
+    /// ```
+    /// # use candle_core::{DType, Device, Tensor};
+    /// # use clipwise::Weights;
+    /// # let ones = |n: usize| Tensor::ones(n, DType::F32, &Device::Cpu).unwrap();
+    /// let weights = Weights::from_tensors([("net.fc.bias".to_string(), ones(3)), ("loss.weight".to_string(), ones(1))])?;
+    /// assert_eq!(weights.at("net").names().collect::<Vec<_>>(), ["fc.bias"]);
+    /// # Ok::<(), clipwise::Error>(())
+    /// ```
+    pub fn at(&self, place: &str) -> Self {
+        let prefix = if place.is_empty() { String::new() } else { format!("{place}.") };
+        let below = |(name, entry): (&String, &Entry)| {
+            let name = name.strip_prefix(&prefix).filter(|name| !name.is_empty())?;
+            Some((name.to_owned(), entry.clone()))
+        };
+        Self {
+            path: self.path.clone(),
+            prefix: format!("{}{prefix}", self.prefix),
+            format: self.format,
+            files: self.files.clone(),
+            entries: self.entries.iter().filter_map(below).collect(),
+            metadata: self.metadata.clone(),
+        }
+    }
+
+    /// The places, for [`at`](Self::at), below which a model has all tensors that one of `signatures` names, which is not
+    /// empty. In the order of their length, so that the whole checkpoint comes first if it is among them.
+    pub(crate) fn places(&self, signatures: &[&[&str]]) -> Vec<String> {
+        let mut places = BTreeSet::new();
+        for signature in signatures {
+            let Some((first, others)) = signature.split_first() else { continue };
+            for prefix in self.entries.keys().filter_map(|name| name.strip_suffix(first)) {
+                let Some(place) = prefix.strip_suffix('.').or(prefix.is_empty().then_some("")) else { continue };
+                if others.iter().all(|other| self.entries.contains_key(&format!("{prefix}{other}"))) {
+                    places.insert((place.len(), place.to_owned()));
+                }
+            }
+        }
+        places.into_iter().map(|(_, place)| place).collect()
+    }
+
+    /// The place below which most of the `missing` tensors, and at least half of them, are there in their shapes. Looks for it
+    /// with the first of them.
+    fn place_of(&self, missing: &[(String, Vec<usize>)]) -> Option<String> {
+        let candidates = missing.iter().take(8).flat_map(|(name, _)| self.places(&[&[name]]).into_iter().take(8));
+        let count = |place: String| {
+            let is_there =
+                |(name, shape): &&(String, Vec<usize>)| self.shape(&format!("{place}.{name}")) == Some(shape);
+            (missing.iter().filter(is_there).count(), place)
+        };
+        let (n_there, place) =
+            candidates.filter(|place| !place.is_empty()).map(count).max_by_key(|(count, _)| *count)?;
+        (2 * n_there >= missing.len()).then_some(place)
+    }
+
+    /// The bytes of all files.
+    fn n_bytes(&self) -> usize {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.len()))
+    }
+
+    /// The tensors that [`at`](Self::at) leaves out, but for the counters of training.
+    pub(crate) fn outside<'a>(&'a self, place: &'a str) -> impl Iterator<Item = &'a str> {
+        let is_below =
+            move |name: &str| place.is_empty() || name.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'));
+        self.names().filter(move |name| !is_below(name) && !keys::is_counter(name))
     }
 
     /// The file that was opened; the index of a sharded checkpoint. `None` for bytes and tensors.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
+    }
+
+    /// Where in the checkpoint the tensors stand, as given to [`at`](Self::at); empty for all of it.
+    pub fn place(&self) -> &str {
+        self.prefix.strip_suffix('.').unwrap_or_default()
     }
 
     /// What the checkpoint was read from.
@@ -279,11 +370,13 @@ impl Weights {
     /// The elements of tensor `name` as f32, in row-major order.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is no such tensor or its element type is [`Dtype::Other`].
+    /// [`Error::Checkpoint`] if there is no such tensor, its element type is [`Dtype::Other`], or the file has become shorter;
+    /// [`Error::Io`] if the file cannot be read.
     pub fn to_vec(&self, name: &str) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| self.unusable(format!("there is no tensor `{name}`")))?;
         let file = self.files.get(entry.file).ok_or_else(|| self.unusable(format!("tensor `{name}` has no file")))?;
-        entry.decode(file).map_err(|reason| self.unusable(format!("tensor `{name}`: {reason}")))
+        let in_tensor = |reason| format!("tensor `{name}`: {reason}");
+        entry.decode(file).map_err(|fault| fault.map(in_tensor).into_error(self.path()))
     }
 
     /// Tensor `name` as f32 on `device`.
@@ -315,55 +408,68 @@ impl fmt::Debug for Weights {
 }
 
 /// Gives 8-bit tensors the scales that stand beside them.
-fn attach_scales(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) {
+fn attach_scales(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
     let is_quantised = |entry: &Entry| entry.dtype == Dtype::I8;
     let names: Vec<String> =
         entries.iter().filter(|(_, entry)| is_quantised(entry)).map(|(name, _)| name.clone()).collect();
     for name in names {
         let scale_name = format!("{name}.scale");
         let scale = entries.get(&scale_name).filter(|entry| entry.dtype == Dtype::F32 && entry.count() == 1);
-        let scale = scale.and_then(|entry| entry.decode(files.get(entry.file)?).ok()?.first().copied());
-        if let (Some(scale), Some(entry)) = (scale, entries.get_mut(&name)) {
+        let Some((scale, file)) = scale.and_then(|scale| Some((scale, files.get(scale.file)?))) else { continue };
+        if let (Some(&scale), Some(entry)) = (scale.decode(file)?.first(), entries.get_mut(&name)) {
             entry.scale = Some(scale);
             entries.remove(&scale_name);
         }
     }
+    Ok(())
 }
 
 fn unusable(path: Option<&Path>, reason: String) -> Error {
     Error::Checkpoint { path: path.unwrap_or(Path::new("<bytes>")).to_owned(), reason }
 }
 
+/// The bytes of a file that tell what it is.
+const HEAD: usize = 512;
+
+/// Whether a file is the index of a sharded checkpoint, or at least JSON.
+fn is_index(file: &Bytes) -> Result<bool, Fault> {
+    let mut buffer = Vec::new();
+    let head = file.head(HEAD, &mut buffer)?;
+    Ok(Index::recognise(head) && !safetensors::recognise(head))
+}
+
 /// Lists the tensors of one file, or of one part of it.
-fn parse(file: &[u8], part: Option<&str>) -> Result<Parsed, String> {
-    let (format, (entries, metadata)) = if zip::recognise(file) {
+fn parse(file: &Bytes, part: Option<&str>) -> Result<Parsed, Fault> {
+    let mut buffer = Vec::new();
+    let head = file.head(HEAD, &mut buffer)?;
+    let (format, (entries, metadata)) = if zip::recognise(head) {
         (Format::PthZip, (pth::parse_zip(file, part)?, BTreeMap::new()))
-    } else if pth::recognise_legacy(file) {
+    } else if pth::recognise_legacy(head) {
         (Format::PthLegacy, (pth::parse_legacy(file, part)?, BTreeMap::new()))
     } else if let Some(part) = part {
-        return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`"));
-    } else if safetensors::recognise(file) {
+        return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`").into());
+    } else if safetensors::recognise(head) {
         (Format::Safetensors, safetensors::parse(file)?)
     } else {
-        return Err(format!("{}; safetensors and PyTorch checkpoints are read", what_else(file)));
+        return Err(format!("{}; safetensors and PyTorch checkpoints are read", what_else(head)).into());
     };
     Ok(Parsed { format, entries, metadata })
 }
 
 /// What a file is that is no checkpoint, as far as its first bytes tell.
-fn what_else(file: &[u8]) -> &'static str {
-    let starts = |with: &[u8]| file.starts_with(with);
-    let html = |tag: &[u8]| file.trim_ascii_start().get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag));
-    match file {
+fn what_else(head: &[u8]) -> &'static str {
+    let starts = |with: &[u8]| head.starts_with(with);
+    let html = |tag: &[u8]| head.trim_ascii_start().get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag));
+    match head {
         [] => "an empty file",
         _ if starts(b"version https://git-lfs") => "a Git LFS pointer, not the file it stands for",
         _ if html(b"<!doctype html") || html(b"<html") => "a web page, as where a download failed",
-        _ if Index::recognise(file) => "JSON; the index of a sharded checkpoint is opened by its path",
+        _ if Index::recognise(head) => "JSON; the index of a sharded checkpoint is opened by its path",
         _ if starts(b"\x89HDF\r\n") => "an HDF5 file (Keras)",
         _ if starts(b"GGUF") => "a GGUF file",
         _ if starts(b"\x93NUMPY") => "a NumPy array",
         _ if starts(b"\x1f\x8b") => "a gzip archive",
-        _ if file.get(257..262) == Some(b"ustar") => "a tar archive, as PyTorch before 0.1.10 wrote",
+        _ if head.get(257..262) == Some(b"ustar") => "a tar archive, as PyTorch before 0.1.10 wrote",
         [0x80, 0..=5, ..] => "a pickle, but not one that torch.save wrote",
         _ => "not a checkpoint of a known kind",
     }

@@ -8,6 +8,7 @@
 //! nested lists nor a list that contains itself can exhaust the stack, on reading or on dropping. Text stays in the
 //! file. What a pickle may build is limited by [`MAX_VALUES`].
 
+use super::bytes::Fault;
 use super::torch_names::{self, Call, Name, StoredTensor};
 
 /// Values that may be put on the stack at once, into containers and into the memo, together: below 1 GB of memory.
@@ -63,22 +64,30 @@ pub(super) struct Machine<'a> {
     n_values: usize,
 }
 
-/// Unread input.
-struct Input<'a>(&'a [u8]);
+struct Input<'a> {
+    unread: &'a [u8],
+    /// More was to be read than there is.
+    exhausted: bool,
+}
 
 type Step<T> = Result<T, String>;
 
 impl<'a> Input<'a> {
     fn take(&mut self, len: usize) -> Step<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(len).ok_or("it ends too early")?;
-        self.0 = rest;
+        let Some((taken, rest)) = self.unread.split_at_checked(len) else { return self.ends("it ends too early") };
+        self.unread = rest;
         Ok(taken)
     }
 
     fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let (taken, rest) = self.0.split_first_chunk().ok_or("it ends too early")?;
-        self.0 = rest;
+        let Some((taken, rest)) = self.unread.split_first_chunk() else { return self.ends("it ends too early") };
+        self.unread = rest;
         Ok(*taken)
+    }
+
+    fn ends<T>(&mut self, reason: &str) -> Step<T> {
+        self.exhausted = true;
+        Err(reason.to_owned())
     }
 
     fn byte(&mut self) -> Step<u8> {
@@ -99,7 +108,9 @@ impl<'a> Input<'a> {
     }
 
     fn line(&mut self) -> Step<&'a [u8]> {
-        let len = self.0.iter().position(|&byte| byte == b'\n').ok_or("a line has no end")?;
+        let Some(len) = self.unread.iter().position(|&byte| byte == b'\n') else {
+            return self.ends("a line has no end");
+        };
         let line = self.take(len)?;
         self.take(1)?;
         Ok(line)
@@ -108,15 +119,21 @@ impl<'a> Input<'a> {
 
 impl<'a> Machine<'a> {
     /// Runs the pickle at the start of `bytes`; the machine, the pickle's value, and what follows the pickle.
-    pub(super) fn run(bytes: &'a [u8]) -> Step<(Self, Value<'a>, &'a [u8])> {
+    ///
+    /// # Errors
+    /// [`Fault::CutShort`] if the pickle goes on after `bytes`, else [`Fault::Damaged`].
+    pub(super) fn run(bytes: &'a [u8]) -> Result<(Self, Value<'a>, &'a [u8]), Fault> {
         let mut machine = Self::default();
-        let mut input = Input(bytes);
+        let mut input = Input { unread: bytes, exhausted: false };
         loop {
-            let at = bytes.len() - input.0.len();
-            let stopped =
-                machine.step(&mut input).map_err(|reason| format!("damaged pickle at byte {at}: {reason}"))?;
-            if let Some(value) = stopped {
-                return Ok((machine, value, input.0));
+            let at = bytes.len() - input.unread.len();
+            match machine.step(&mut input) {
+                Ok(None) => {}
+                Ok(Some(value)) => return Ok((machine, value, input.unread)),
+                Err(reason) => {
+                    let reason = format!("damaged pickle at byte {at}: {reason}");
+                    return Err(if input.exhausted { Fault::CutShort(reason) } else { Fault::Damaged(reason) });
+                }
             }
         }
     }

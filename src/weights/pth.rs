@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::{
+    bytes::{Bytes, Fault},
     entry::{Entry, Region},
     pickle::{Machine, Node, Storage, Value},
     state_dict,
@@ -17,8 +18,11 @@ const LEGACY_VERSION: i64 = 1001;
 /// Length field before each legacy storage.
 const COUNT_FIELD: usize = 8;
 
+/// The bytes of a legacy file that are looked at first: those of published files have their pickles in them.
+const FIRST_LOOK: usize = 1 << 16;
+
 /// The tensors of a zip checkpoint, or of the part of it that is named.
-pub(super) fn parse_zip(file: &[u8], part: Option<&str>) -> Result<Entries, String> {
+pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Entries, Fault> {
     let archive = Archive::open(file)?;
     let root = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     // All members lie in one folder, named as the file once was.
@@ -26,36 +30,45 @@ pub(super) fn parse_zip(file: &[u8], part: Option<&str>) -> Result<Entries, Stri
     let member = |name: &str| format!("{root}{name}");
     let (constants, code) = (member("constants.pkl"), member("code/"));
     if archive.names().any(|name| name == constants || name.starts_with(&code)) {
-        return Err("a TorchScript program, which is not read; save its state_dict() with torch.save".to_owned());
+        return Err("a TorchScript program, which is not read; save its state_dict() with torch.save".into());
     }
-    if let Some(order) = archive.read(&member("byteorder")).transpose()?
-        && order != b"little"
-    {
+    if archive.read(&member("byteorder"))?.is_some_and(|order| *order != *b"little") {
         return Err(big_endian());
     }
-    let pickle = archive.read(&member("data.pkl")).ok_or("data.pkl is gone")??;
-    let (machine, value, _) = Machine::run(pickle)?;
+    let pickle = archive.read(&member("data.pkl"))?.ok_or("data.pkl is gone")?;
+    let (machine, value, _) = Machine::run(&pickle)?;
     let tensors = state_dict::find(&machine, value, part)?;
-    entries(file, tensors, |storage| {
+    entries(file.len(), tensors, |storage| {
         let name = member(&format!("data/{}", String::from_utf8_lossy(storage.key)));
-        let range = archive.find(&name).ok_or_else(|| format!("there is no storage {name}"))??;
+        let range = archive.find(&name)?.ok_or_else(|| format!("there is no storage {name}"))?;
         Ok((range.start, range.len()))
     })
 }
 
-/// Whether `file` starts with the legacy format's magic number, in whichever pickle protocol.
-pub(super) fn recognise_legacy(file: &[u8]) -> bool {
-    let start = &file[..file.len().min(64)];
+/// Whether a file that begins with `head` begins with the legacy format's magic number, in whichever pickle protocol.
+pub(super) fn recognise_legacy(head: &[u8]) -> bool {
+    let start = &head[..head.len().min(64)];
     matches!(Machine::run(start), Ok((_, Value::Name(Name::LegacyMagic), _)))
 }
 
 /// The tensors of a legacy checkpoint: pickles of magic number, version, system, the object and the storages' keys,
 /// then each storage as its element count and its elements.
-pub(super) fn parse_legacy(file: &[u8], part: Option<&str>) -> Result<Entries, String> {
-    let (_, _, rest) = Machine::run(file)?;
+pub(super) fn parse_legacy(file: &Bytes, part: Option<&str>) -> Result<Entries, Fault> {
+    let (mut buffer, mut len) = (Vec::new(), FIRST_LOOK);
+    loop {
+        match parse_pickles(file, file.head(len, &mut buffer)?, part) {
+            Err(Fault::CutShort(_)) if len < file.len() => len *= 4, // below four times the file's length
+            parsed => return parsed,
+        }
+    }
+}
+
+/// As [`parse_legacy`], where the file begins with `head`, which should hold all pickles.
+fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Entries, Fault> {
+    let (_, _, rest) = Machine::run(head)?;
     let (_, version, rest) = Machine::run(rest)?;
     if !matches!(version, Value::Int(LEGACY_VERSION)) {
-        return Err(format!("version {version:?} of PyTorch's old format, not {LEGACY_VERSION}"));
+        return Err(format!("version {version:?} of PyTorch's old format, not {LEGACY_VERSION}").into());
     }
     let (system, about, rest) = Machine::run(rest)?;
     let is_big = |item: &(Value, Value)| matches!(item, (Value::Text(b"little_endian"), Value::Bool(false)));
@@ -65,42 +78,42 @@ pub(super) fn parse_legacy(file: &[u8], part: Option<&str>) -> Result<Entries, S
     let (machine, value, rest) = Machine::run(rest)?;
     let (keys, list, rest) = Machine::run(rest)?;
     let keys = keys.sequence(list).ok_or("the list of storages is not a list")?;
-    let places = legacy_storages(&machine, keys, rest, file.len() - rest.len())?;
+    let places = legacy_storages(&machine, keys, file, head.len() - rest.len())?;
     let tensors = state_dict::find(&machine, value, part)?;
-    entries(file, tensors, |storage| {
+    entries(file.len(), tensors, |storage| {
         let place = places.get(storage.key).copied();
-        place.ok_or_else(|| format!("there is no storage {}", String::from_utf8_lossy(storage.key)))
+        Ok(place.ok_or_else(|| format!("there is no storage {}", String::from_utf8_lossy(storage.key)))?)
     })
 }
 
-/// Start and length in bytes of each storage, by key. `rest` begins with the first one, `start` bytes into the file.
+/// Start and length in bytes of each storage, by key. The first one is `start` bytes into the file.
 fn legacy_storages<'a>(
     machine: &Machine<'a>,
     keys: &[Value<'a>],
-    mut rest: &[u8],
+    file: &Bytes,
     mut start: usize,
-) -> Result<HashMap<&'a [u8], (usize, usize)>, String> {
+) -> Result<HashMap<&'a [u8], (usize, usize)>, Fault> {
     let mut item_sizes = HashMap::new();
     for node in &machine.nodes {
         if let Node::Storage(Storage { element, key, .. }) = node
             && *item_sizes.entry(*key).or_insert(element.size()) != element.size()
         {
-            return Err(format!("storage {} has elements of two sizes", String::from_utf8_lossy(key)));
+            return Err(format!("storage {} has elements of two sizes", String::from_utf8_lossy(key)).into());
         }
     }
     let mut places = HashMap::new();
     for key in keys {
-        let Value::Text(key) = key else { return Err("a storage's key is not text".to_owned()) };
+        let Value::Text(key) = key else { return Err("a storage's key is not text".into()) };
         if key.len() > MAX_KEY {
-            return Err("a storage's key is too long".to_owned());
+            return Err("a storage's key is too long".into());
         }
         let item_size = item_sizes.get(key).ok_or("a storage is of unknown type")?;
-        let damaged = || format!("storage {} is cut short", String::from_utf8_lossy(key));
-        let (count, after) = rest.split_first_chunk::<COUNT_FIELD>().ok_or_else(damaged)?;
-        let len = usize::try_from(i64::from_le_bytes(*count)).ok().and_then(|count| count.checked_mul(*item_size));
-        let len = len.filter(|&len| len <= after.len()).ok_or_else(damaged)?;
+        let damaged = || Fault::from(format!("storage {} is cut short", String::from_utf8_lossy(key)));
+        let left = (file.len() - start).checked_sub(COUNT_FIELD).ok_or_else(damaged)?; // start is within the file
+        let count = i64::from_le_bytes(file.array(start)?);
+        let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(*item_size));
+        let len = len.filter(|&len| len <= left).ok_or_else(damaged)?;
         places.insert(*key, (start + COUNT_FIELD, len));
-        rest = &after[len..];
         start += COUNT_FIELD + len;
     }
     Ok(places)
@@ -108,10 +121,10 @@ fn legacy_storages<'a>(
 
 /// Places `tensors` in the file, where `place` gives a storage's start and length in bytes.
 fn entries(
-    file: &[u8],
+    file_len: usize,
     tensors: BTreeMap<String, &StoredTensor>,
-    place: impl Fn(&Storage) -> Result<(usize, usize), String>,
-) -> Result<Entries, String> {
+    place: impl Fn(&Storage) -> Result<(usize, usize), Fault>,
+) -> Result<Entries, Fault> {
     let entry = |tensor: &StoredTensor| {
         let (start, len) = place(&tensor.storage)?;
         let (claimed, item_size) = (tensor.storage.len, tensor.storage.element.size());
@@ -122,20 +135,20 @@ fn entries(
             .and_then(|end| end.checked_mul(item_size))
             .is_none_or(|end| end > len)
         {
-            return Err(format!("a storage of {claimed} elements has {len} bytes"));
+            return Err(format!("a storage of {claimed} elements has {len} bytes").into());
         }
         let (start, len) = (start + tensor.storage.skip * item_size, claimed * item_size);
         let item_size = tensor.element.size();
         let region = Region { start, len: len / item_size, dtype: tensor.element.dtype(), item_size };
-        Entry::view(region, tensor.skip, tensor.shape.clone(), tensor.strides.clone(), file.len())
+        Entry::view(region, tensor.skip, tensor.shape.clone(), tensor.strides.clone(), file_len).map_err(Fault::from)
     };
     let place = |(name, tensor): (String, &StoredTensor)| match entry(tensor) {
         Ok(entry) => Ok((name, entry)),
-        Err(reason) => Err(format!("tensor `{name}`: {reason}")),
+        Err(fault) => Err(fault.map(|reason| format!("tensor `{name}`: {reason}"))),
     };
     tensors.into_iter().map(place).collect()
 }
 
-fn big_endian() -> String {
-    "written on a big-endian machine, which is not read".to_owned()
+fn big_endian() -> Fault {
+    "written on a big-endian machine, which is not read".into()
 }

@@ -3,18 +3,25 @@
 use std::{collections::BTreeMap, fmt, path::PathBuf};
 
 /// Everything that kept a checkpoint from loading into a model, at once.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LoadReport {
     /// The model's name.
     pub model: String,
     /// The checkpoint; `None` where bytes or tensors were given.
     pub path: Option<PathBuf>,
+    /// Where in the checkpoint the model's tensors were looked for: see [`Weights::at`](super::Weights::at). Empty for all of it.
+    pub place: String,
     /// Tensors of the model that the checkpoint lacks, in the order in which the model asked for them.
     pub missing: Vec<MissingTensor>,
     /// Tensors of the checkpoint that the model neither read nor knowingly left aside, sorted.
     pub unexpected: Vec<String>,
     /// Tensors whose shapes differ, in the order in which the model asked for them.
     pub wrong_shape: Vec<WrongShape>,
+    /// Where in the checkpoint most of the missing tensors are: [`Weights::at`](super::Weights::at) gives the tensors there.
+    pub found_below: Option<String>,
+    /// Whether loading stopped early, since far more is missing than the checkpoint holds. What follows was not compared.
+    pub stopped: bool,
 }
 
 /// A tensor of the model that the checkpoint lacks.
@@ -24,7 +31,7 @@ pub struct MissingTensor {
     pub name: String,
     /// The shape the model wants.
     pub shape: Vec<usize>,
-    /// The most similar unexpected name of the checkpoint, if one is similar.
+    /// The most similar unexpected name of the checkpoint, if one is similar. Looked for for the first 1,000 missing ones.
     pub nearest: Option<String>,
 }
 
@@ -51,9 +58,13 @@ impl std::error::Error for LoadReport {}
 impl fmt::Display for LoadReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.path {
-            Some(path) => write!(f, "{} does not fit {}:", path.display(), self.model)?,
-            None => write!(f, "the weights do not fit {}:", self.model)?,
+            Some(path) => write!(f, "{}", path.display())?,
+            None => write!(f, "the weights")?,
         }
+        if !self.place.is_empty() {
+            write!(f, " below `{}.`", self.place)?;
+        }
+        write!(f, " {} not fit {}:", if self.path.is_some() { "does" } else { "do" }, self.model)?;
         let counts = [
             (self.missing.len(), "missing"),
             (self.wrong_shape.len(), "of the wrong shape"),
@@ -62,19 +73,41 @@ impl fmt::Display for LoadReport {
         let present = counts.into_iter().filter(|(count, _)| *count > 0);
         let summary: Vec<String> = present.map(|(count, what)| format!("{count} {what}")).collect();
         write!(f, " {}", summary.join(", "))?;
-        for MissingTensor { name, shape, nearest } in &self.missing {
-            write!(f, "\n  missing: {name} {shape:?}")?;
-            if let Some(nearest) = nearest {
-                write!(f, " (nearest: {nearest})")?;
-            }
+        if let Some(place) = &self.found_below {
+            write!(f, "\n  what is missing stands below `{place}.`: Weights::at({place:?}) gives the tensors there")?;
         }
-        for WrongShape { name, expected, got } in &self.wrong_shape {
-            write!(f, "\n  wrong shape: {name} is {got:?}, {expected:?} wanted")?;
-        }
-        for name in &self.unexpected {
-            write!(f, "\n  unexpected: {name}")?;
+        list(f, "missing", &self.missing, |f, MissingTensor { name, shape, nearest }| {
+            write!(f, "{name} {shape:?}")?;
+            nearest.iter().try_for_each(|nearest| write!(f, " (nearest: {nearest})"))
+        })?;
+        list(f, "wrong shape", &self.wrong_shape, |f, WrongShape { name, expected, got }| {
+            write!(f, "{name} is {got:?}, {expected:?} wanted")
+        })?;
+        list(f, "unexpected", &self.unexpected, |f, name| write!(f, "{name}"))?;
+        if self.stopped {
+            write!(f, "\n  and perhaps more: far more is missing than there is, so the rest was not compared")?;
         }
         Ok(())
+    }
+}
+
+/// Most entries of a list that are printed.
+const MAX_PRINTED: usize = 20;
+
+/// Prints the first entries of a list, a line each, and the number of the others.
+fn list<T>(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    entries: &[T],
+    print: impl Fn(&mut fmt::Formatter<'_>, &T) -> fmt::Result,
+) -> fmt::Result {
+    for entry in entries.iter().take(MAX_PRINTED) {
+        write!(f, "\n  {what}: ")?;
+        print(f, entry)?;
+    }
+    match entries.len().saturating_sub(MAX_PRINTED) {
+        0 => Ok(()),
+        more => write!(f, "\n  {what}: {more} more"),
     }
 }
 

@@ -5,9 +5,11 @@ use std::{
     path::{Component, Path},
 };
 
-use safetensors::{Dtype as StoredDtype, SafeTensors};
+use safetensors::{Dtype as StoredDtype, tensor::Metadata};
 
+use super::bytes::{Bytes, Fault};
 use super::entry::{Dtype, Entry, Region, row_major};
+use crate::files;
 
 /// Longest header that is read, in bytes; the largest published ones have a few million.
 const MAX_HEADER: u64 = 1 << 25;
@@ -17,22 +19,27 @@ const LENGTH_FIELD: usize = 8;
 /// Entries of a file, and its free-text metadata.
 pub(super) type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, String>);
 
-/// Whether `file` starts as a safetensors file does: a length, then a JSON object.
-pub(super) fn recognise(file: &[u8]) -> bool {
-    file.get(LENGTH_FIELD) == Some(&b'{')
+/// Whether `head` begins as a safetensors file does: a length, then a JSON object.
+pub(super) fn recognise(head: &[u8]) -> bool {
+    head.get(LENGTH_FIELD) == Some(&b'{')
 }
 
-fn header_len(file: &[u8]) -> Option<u64> {
-    file.first_chunk().map(|len| u64::from_le_bytes(*len))
-}
-
-pub(super) fn parse(file: &[u8]) -> Result<Parsed, String> {
-    if let Some(len) = header_len(file).filter(|&len| len > MAX_HEADER) {
-        return Err(format!("safetensors header claims {len} bytes, more than {MAX_HEADER}"));
+pub(super) fn parse(file: &Bytes) -> Result<Parsed, Fault> {
+    let len = u64::from_le_bytes(file.array(0)?);
+    if len > MAX_HEADER {
+        return Err(format!("safetensors header claims {len} bytes, more than {MAX_HEADER}").into());
     }
-    let (header_len, header) =
-        SafeTensors::read_metadata(file).map_err(|e| format!("damaged safetensors header: {e}"))?;
-    let data_start = LENGTH_FIELD + header_len;
+    let data_start = LENGTH_FIELD + len as usize; // at most 2²⁵
+    if data_start > file.len() {
+        return Err(format!("safetensors header claims {len} bytes, the file has {}", file.len()).into());
+    }
+    let json = file.to_cow(LENGTH_FIELD..data_start)?;
+    let header: Metadata = serde_json::from_slice(&json).map_err(|e| format!("damaged safetensors header: {e}"))?;
+    drop(json);
+    let (due, got) = (header.data_len(), file.len() - data_start);
+    if due != got {
+        return Err(format!("safetensors header announces {due} bytes of tensors, the file has {got}").into());
+    }
     let mut entries = BTreeMap::new();
     for (name, info) in header.tensors() {
         let (start, end) = info.data_offsets;
@@ -86,22 +93,29 @@ pub(super) struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// Longest index that is read, in bytes.
+const MAX_INDEX: usize = 1 << 26;
+
 impl Index {
-    /// Whether `file` starts as a JSON object does.
-    pub(super) fn recognise(file: &[u8]) -> bool {
-        file.trim_ascii_start().first() == Some(&b'{')
+    /// Whether `head` begins as a JSON object does.
+    pub(super) fn recognise(head: &[u8]) -> bool {
+        files::without_mark(head).trim_ascii_start().first() == Some(&b'{')
     }
 
     /// # Errors
     /// Not JSON, no `weight_map`, or a shard that is not a plain file name: an index cannot point outside its folder.
-    pub(super) fn parse(file: &[u8]) -> Result<Self, String> {
-        let index: Self = serde_json::from_slice(file)
+    pub(super) fn parse(file: &Bytes) -> Result<Self, Fault> {
+        if file.len() > MAX_INDEX {
+            return Err(format!("JSON of {} bytes: expected an index of at most {MAX_INDEX}", file.len()).into());
+        }
+        let json = file.to_cow(0..file.len())?;
+        let index: Self = serde_json::from_slice(files::without_mark(&json))
             .map_err(|e| format!("JSON, but not the index of a sharded safetensors checkpoint: {e}"))?;
         for &shard in index.shards().keys() {
             let mut parts = Path::new(shard).components();
             let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == shard);
             if !plain || shard.contains(['/', '\\', ':', '\0']) {
-                return Err(format!("shard {shard:?} is not a plain file name"));
+                return Err(format!("shard {shard:?} is not a plain file name").into());
             }
         }
         Ok(index)

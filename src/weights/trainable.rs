@@ -80,8 +80,8 @@ impl Init {
     }
 }
 
-/// A parameter of more is a mistake in a configuration.
-const MOST_VALUES: usize = 1 << 31;
+/// The most values of all parameters together, 2 GiB: more is a mistake in a configuration.
+const MAX_VALUES: usize = 1 << 29;
 
 impl Trainable {
     /// Nothing yet; tensors will be made on `device`.
@@ -165,22 +165,25 @@ impl Trainable {
             }
             return Ok(var.clone());
         }
+        let so_far: usize = tensors.values().map(|parameter| parameter.var.elem_count()).sum();
         let n = shape.dims().iter().try_fold(1usize, |n, &size| n.checked_mul(size));
-        let Some(n) = n.filter(|&n| n <= MOST_VALUES) else {
-            let reason = format!("{name} would have more than {MOST_VALUES} values");
+        let mut values = Vec::new();
+        let fits = |&n: &usize| n <= MAX_VALUES - so_far && values.try_reserve_exact(n).is_ok();
+        let Some(n) = n.filter(fits) else {
+            let reason = format!("{name} and the parameters before it: expected at most {MAX_VALUES} values together");
             return Err(Error::config("shape", format!("{shape:?}"), reason));
         };
-        let values = match init {
-            Init::Constant(value) => vec![value; n],
+        match init {
+            Init::Constant(value) => values.resize(n, value),
             Init::Uniform(bound) => {
                 let mut random = self.random(&name);
-                (0..n).map(|_| (bound * (2.0 * random.uniform() - 1.0)) as f32).collect()
+                values.extend((0..n).map(|_| (bound * (2.0 * random.uniform() - 1.0)) as f32));
             }
             Init::Normal(deviation) => {
                 let mut random = self.random(&name);
-                (0..n).map(|_| (deviation * random.normal()) as f32).collect()
+                values.extend((0..n).map(|_| (deviation * random.normal()) as f32));
             }
-        };
+        }
         let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
         let var = var.context(context)?;
         tensors.insert(name, Parameter { var: var.clone(), is_statistic });

@@ -1,10 +1,12 @@
 //! The directory of a zip archive, for members that are stored uncompressed.
 //!
 //! From the format's definition (PKWARE APPNOTE 6.3.10: 4.3.7 local header, 4.3.12 central directory, 4.3.14–4.3.16 end
-//! records, 4.5.3 zip64). PyTorch stores every member as it is, so a member is a slice of the file and nothing is ever
+//! records, 4.5.3 zip64). PyTorch stores every member as it is, so a member is a range of the file and nothing is ever
 //! inflated. Checksums are not verified: that would read the whole file.
 
-use std::{collections::BTreeMap, ops::Range};
+use std::{borrow::Cow, collections::BTreeMap, ops::Range};
+
+use super::bytes::{Bytes, Fault};
 
 const LOCAL_HEADER: u32 = 0x0403_4b50;
 const DIRECTORY_HEADER: u32 = 0x0201_4b50;
@@ -17,10 +19,12 @@ const END_LEN: usize = 22;
 const DIRECTORY_HEADER_LEN: usize = 46;
 const LOCAL_HEADER_LEN: usize = 30;
 const END_64_LOCATOR_LEN: usize = 20;
+/// Length of the 64-bit end record up to the start of the directory, the last of its fields that matter.
+const END_64_LEN: usize = 56;
 
 pub(super) struct Archive<'a> {
-    file: &'a [u8],
-    members: BTreeMap<&'a str, Member>,
+    file: &'a Bytes,
+    members: BTreeMap<String, Member>,
 }
 
 #[derive(Clone, Copy)]
@@ -31,78 +35,96 @@ struct Member {
     stored: bool,
 }
 
-pub(super) fn recognise(file: &[u8]) -> bool {
-    u32_at(file, 0) == Some(LOCAL_HEADER)
+/// Whether a file that begins with `head` is an archive.
+pub(super) fn recognise(head: &[u8]) -> bool {
+    u32_at(head, 0) == Some(LOCAL_HEADER)
 }
 
 impl<'a> Archive<'a> {
-    pub(super) fn open(file: &'a [u8]) -> Result<Self, String> {
-        let (start, len) =
-            directory(file).ok_or("damaged zip archive: no end record, as where a download was cut short")?;
-        let damaged = || "damaged zip directory".to_owned();
-        let mut rest = file.get(start..).and_then(|rest| rest.get(..len)).ok_or_else(damaged)?;
-        let mut members = BTreeMap::new();
+    pub(super) fn open(file: &'a Bytes) -> Result<Self, Fault> {
+        let place = directory(file)?;
+        let place = place.ok_or("damaged zip archive: no end record, as where a download was cut short")?;
+        let damaged = || Fault::from("damaged zip directory");
+        if place.end > file.len() {
+            return Err(damaged());
+        }
+        let directory = file.to_cow(place)?;
+        let (mut rest, mut members) = (&*directory, BTreeMap::new());
         while !rest.is_empty() {
             let (name, member, after) = directory_header(rest).ok_or_else(damaged)?;
-            if members.insert(name, member).is_some() {
-                return Err(format!("zip archive with two members `{name}`"));
+            if members.insert(name.to_owned(), member).is_some() {
+                return Err(format!("zip archive with two members `{name}`").into());
             }
             rest = after;
         }
         Ok(Self { file, members })
     }
 
-    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
-        self.members.keys().copied()
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.keys().map(String::as_str)
     }
 
     /// Where in the file a member's bytes lie; `None` if there is no such member.
-    pub(super) fn find(&self, name: &str) -> Option<Result<Range<usize>, String>> {
-        let member = self.members.get(name)?;
+    pub(super) fn find(&self, name: &str) -> Result<Option<Range<usize>>, Fault> {
+        let Some(member) = self.members.get(name) else { return Ok(None) };
         if !member.stored {
-            return Some(Err(format!(
+            let reason = format!(
                 "zip member `{name}` is compressed or encrypted, which torch.save never does; unpack the archive and \
                  store its files"
-            )));
+            );
+            return Err(reason.into());
         }
-        Some(self.range(member).ok_or_else(|| format!("zip member `{name}` lies outside the file")))
+        let of_member = |reason| format!("zip member `{name}`: {reason}");
+        self.range(member).map(Some).map_err(|fault| fault.map(of_member))
     }
 
-    pub(super) fn read(&self, name: &str) -> Option<Result<&'a [u8], String>> {
-        Some(self.find(name)?.map(|range| self.file.get(range).unwrap_or_default()))
+    pub(super) fn read(&self, name: &str) -> Result<Option<Cow<'a, [u8]>>, Fault> {
+        self.find(name)?.map(|range| self.file.to_cow(range)).transpose()
     }
 
-    fn range(&self, member: &Member) -> Option<Range<usize>> {
-        let header = usize::try_from(member.header).ok()?;
-        let fields = self.file.get(header..)?.get(..LOCAL_HEADER_LEN)?;
-        if u32_at(fields, 0)? != LOCAL_HEADER {
-            return None;
-        }
-        let (name_len, extra_len) = (usize::from(u16_at(fields, 26)?), usize::from(u16_at(fields, 28)?));
+    fn range(&self, member: &Member) -> Result<Range<usize>, Fault> {
+        let header = usize::try_from(member.header).unwrap_or(usize::MAX);
+        let fields: [u8; LOCAL_HEADER_LEN] = self.file.array(header)?;
+        let lengths = [u16_at(&fields, 26), u16_at(&fields, 28)].map(|len| len.map(usize::from));
+        let ([Some(name_len), Some(extra_len)], Some(LOCAL_HEADER)) = (lengths, u32_at(&fields, 0)) else {
+            return Err("there is no header where the directory places it".into());
+        };
         let start = header + LOCAL_HEADER_LEN + name_len + extra_len;
-        let end = start.checked_add(usize::try_from(member.len).ok()?)?;
-        (end <= self.file.len()).then_some(start..end)
+        let end = usize::try_from(member.len).ok().and_then(|len| start.checked_add(len));
+        match end.filter(|&end| end <= self.file.len()) {
+            Some(end) => Ok(start..end),
+            None => Err("it reaches beyond the end of the file".into()),
+        }
     }
 }
 
-/// Start and length of the central directory.
-fn directory(file: &[u8]) -> Option<(usize, usize)> {
-    // The end record is followed by a comment of up to 65535 bytes, whose length it states.
-    let last = file.len().checked_sub(END_LEN)?;
+/// The place of the central directory, which need not lie inside the file; `None` if no end record tells it.
+fn directory(file: &Bytes) -> Result<Option<Range<usize>>, Fault> {
+    // The end record is followed by a comment of up to 65535 bytes, whose length it states. The locator stands before it.
+    let from = file.len().saturating_sub(END_64_LOCATOR_LEN + END_LEN + usize::from(u16::MAX));
+    let tail = file.to_cow(from..file.len())?;
+    let Some(last) = tail.len().checked_sub(END_LEN) else { return Ok(None) };
     let ends_here = |at: &usize| {
-        u32_at(file, *at) == Some(END)
-            && u16_at(file, *at + 20).is_some_and(|comment| at + usize::from(comment) == last)
+        u32_at(&tail, *at) == Some(END)
+            && u16_at(&tail, *at + 20).is_some_and(|comment| at + usize::from(comment) == last)
     };
-    let end = (last.saturating_sub(u16::MAX.into())..=last).rev().find(ends_here)?;
-    let (mut len, mut start) = (u64::from(u32_at(file, end + 12)?), u64::from(u32_at(file, end + 16)?));
-    if let Some(locator) = end.checked_sub(END_64_LOCATOR_LEN).filter(|&at| u32_at(file, at) == Some(END_64_LOCATOR)) {
-        let end_64 = usize::try_from(u64_at(file, locator + 8)?).ok()?;
-        if u32_at(file, end_64)? != END_64 {
-            return None;
+    let Some(end) = (last.saturating_sub(u16::MAX.into())..=last).rev().find(ends_here) else { return Ok(None) };
+    let locator = end.checked_sub(END_64_LOCATOR_LEN).filter(|&at| u32_at(&tail, at) == Some(END_64_LOCATOR));
+    let (len, start) = match locator.and_then(|locator| u64_at(&tail, locator + 8)) {
+        Some(place) => {
+            let record: [u8; END_64_LEN] = file.array(usize::try_from(place).unwrap_or(usize::MAX))?;
+            if u32_at(&record, 0) != Some(END_64) {
+                return Ok(None);
+            }
+            (u64_at(&record, 40), u64_at(&record, 48))
         }
-        (len, start) = (u64_at(file, end_64.checked_add(40)?)?, u64_at(file, end_64.checked_add(48)?)?);
-    }
-    Some((start.try_into().ok()?, len.try_into().ok()?))
+        None => (u32_at(&tail, end + 12).map(u64::from), u32_at(&tail, end + 16).map(u64::from)),
+    };
+    let place = || {
+        let start = usize::try_from(start?).ok()?;
+        Some(start..start.checked_add(usize::try_from(len?).ok()?)?)
+    };
+    Ok(place())
 }
 
 /// A member's name and place, and what follows its header.

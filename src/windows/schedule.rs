@@ -9,6 +9,8 @@ use crate::{Error, Result};
 
 /// The longest window in samples.
 const MAX_LENGTH: f64 = (1u64 << 31) as f64;
+/// The longest window in samples that zeros are to fill: 17 minutes at 32 kHz. Of others there is no more than was read.
+const MAX_PADDED: usize = 1 << 25;
 /// The most windows that a model sees at once.
 const MAX_BATCH: usize = 4096;
 
@@ -33,8 +35,8 @@ pub struct WindowConfig {
     /// end (10 ms at most, for those of this crate); at the nearest sample for another. With `framewise`, at the nearest multiple
     /// of a frame. Starts thus never drift from what was asked for.
     pub hop: f64,
-    /// Whether zeros fill the last window up to `length`. Otherwise (the default) it is as long as what is left of the recording,
-    /// and what is too short for the model is padded as in a clip.
+    /// Whether zeros fill the last window up to `length`, which is then at most 2^25 samples (17 minutes at 32 kHz). Otherwise (the
+    /// default) it is as long as what is left of the recording, and what is too short for the model is padded as in a clip.
     pub pad_last: bool,
     /// Windows that the model sees at once, which does not change what it says. More keep more cores busy and take more memory.
     /// Default: 4. A stream does not wait for so many.
@@ -96,6 +98,10 @@ impl Schedule {
         }
         if hop <= length {
             schedule.length = schedule.length.max(schedule.farthest() * align);
+        }
+        if config.pad_last && schedule.length > MAX_PADDED {
+            let reason = format!("expected at most {} s where the last window is padded", MAX_PADDED as f64 / rate);
+            return Err(Error::config("length", length, reason));
         }
         Ok(schedule)
     }

@@ -4,12 +4,14 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::{Gram, Grams};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: usize = 1 << 20;
 /// The highest order that is read.
 const MAX_ORDER: usize = 32;
+/// The most bytes before `\data\`, and the most in empty lines after it: a stream that goes on for ever is no ARPA file.
+const MAX_IDLE: usize = 1 << 20;
 
 type Parsed<T> = std::result::Result<T, String>;
 
@@ -41,7 +43,7 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
         announced: Vec::new(),
         found: Vec::new(),
     };
-    let (mut line, mut number) = (Vec::new(), 0usize);
+    let (mut line, mut number, mut idle) = (Vec::new(), 0usize, 0usize);
     while parser.section != Section::End {
         line.clear();
         let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
@@ -59,8 +61,15 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
         if number == 1 && (line.starts_with(&[0x1f, 0x8b]) || line.starts_with(b"mmap lm")) {
             return Err(unusable("compressed or in KenLM's binary format: the plain ARPA file is wanted".to_string()));
         }
-        let text = std::str::from_utf8(&line).map_err(|_| unusable(format!("line {number} is not UTF-8 text")))?;
+        let text = if number == 1 { files::without_mark(&line) } else { &line };
+        let text = std::str::from_utf8(text).map_err(|_| unusable(format!("line {number} is not UTF-8 text")))?;
         parser.line(text.trim_ascii()).map_err(|reason| unusable(format!("line {number}: {reason}")))?;
+        if parser.section == Section::Preamble || text.trim_ascii().is_empty() {
+            idle += n;
+        }
+        if idle > MAX_IDLE {
+            return Err(unusable(format!("{MAX_IDLE} bytes without an n-gram up to line {number}: no ARPA file")));
+        }
     }
     parser.finish().map_err(unusable)
 }
@@ -139,6 +148,10 @@ impl Parser {
         }
         *gram = Gram { probability, back_off };
         self.found[order - 1] += 1;
+        let (found, announced) = (self.found[order - 1], self.announced[order - 1]);
+        if found > announced {
+            return Err(format!("more {order}-grams than the {announced} that are announced"));
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Config, TokenRef, Vocabulary};
-use crate::{Error, Result};
+use crate::{Error, Result, files};
 
 /// The largest vocabulary file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -33,24 +33,24 @@ pub(super) fn open_s3prl(path: &Path) -> Result<Vocabulary> {
 }
 
 /// The file of a folder that holds the tokens, if there is one.
-pub(in crate::ctc) fn in_folder(folder: &Path) -> Option<&'static str> {
-    ["vocab.json", "tokens.txt", "vocab.txt"].into_iter().find(|name| folder.join(name).is_file())
+pub(in crate::ctc) fn in_folder(folder: &Path) -> Result<Option<&'static str>> {
+    files::first_of(folder, &["vocab.json", "tokens.txt", "vocab.txt"])
 }
 
 fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
-    let found = |name: &&str| folder.join(name).is_file();
-    let Some(name) = in_folder(folder) else {
+    let Some(name) = in_folder(folder)? else {
         return Err(unusable(folder, "a folder without vocab.json, tokens.txt or vocab.txt".to_string()));
     };
     let path = folder.join(name);
     let (mut tokens, mut config) = parse(&read(&path)?, config).map_err(|reason| unusable(&path, reason))?;
-    for name in
-        ["added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"].iter().filter(|name| found(name))
-    {
+    for name in ["added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"] {
+        if files::first_of(folder, &[name])?.is_none() {
+            continue;
+        }
         let beside = folder.join(name);
         let value: Value =
             serde_json::from_str(&read(&beside)?).map_err(|error| unusable(&beside, error.to_string()))?;
-        if *name == "added_tokens.json" {
+        if name == "added_tokens.json" {
             add(&mut tokens, &value).map_err(|reason| unusable(&beside, reason))?;
         } else {
             take_special(&mut config, &tokens, &value);
@@ -71,14 +71,7 @@ fn build(path: &Path, tokens: Vec<String>, config: &Config) -> Result<Vocabulary
 }
 
 fn read(path: &Path) -> Result<String> {
-    let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
-    let length = std::fs::metadata(path).map_err(io)?.len();
-    if length > MAX_FILE_BYTES {
-        return Err(unusable(path, format!("{length} bytes are too many for a vocabulary")));
-    }
-    let bytes = std::fs::read(path).map_err(io)?;
-    let text = String::from_utf8(bytes).map_err(|_| unusable(path, "not UTF-8 text".to_string()))?;
-    Ok(text.strip_prefix('\u{feff}').map(str::to_string).unwrap_or(text))
+    files::read_text(path, MAX_FILE_BYTES, |path, reason| Error::Labels { path, reason })
 }
 
 fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {

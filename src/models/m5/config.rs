@@ -5,20 +5,19 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 
 use super::{FrameGrid, Head};
+use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::{Error, Result, Weights};
 
 /// Kernel of all convolutions but the first.
 pub(super) const KERNEL: usize = 3;
-/// No size of a layer is larger.
-const MAX_SIZE: usize = 1 << 16;
 
 /// Layers between two poolings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Channels of its convolutions.
+    /// Channels of its convolutions, 1 to 65,536.
     pub channels: usize,
-    /// Convolutions, or residual blocks of two.
+    /// Convolutions, or residual blocks of two; 1 to 1,024, those of all stages together.
     pub layers: usize,
 }
 
@@ -26,13 +25,13 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// Rate of the audio in Hz.
+    /// Rate of the audio in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
-    /// Channels of the first convolution.
+    /// Channels of the first convolution, 1 to 65,536.
     pub channels: usize,
-    /// Length of its kernel.
+    /// Length of its kernel, 1 to 65,536.
     pub kernel: usize,
-    /// Its step.
+    /// Its step, 1 to 65,536.
     pub stride: usize,
     /// Whether convolutions are padded with zeros so that only steps and poolings shorten a clip: `(kernel − stride) / 2` on
     /// each side of the first, 1 of the others.
@@ -42,6 +41,7 @@ pub struct Config {
     /// Whether stages are made of residual blocks.
     pub residual: bool,
     /// Window and step of the maximum after the first convolution and after each stage; what fills no window is dropped.
+    /// With all strides, one frame must come of at most 2^24 samples.
     pub pool: usize,
     /// Whether the last stage is pooled too.
     pub pool_last: bool,
@@ -144,7 +144,7 @@ impl Config {
         }
         frames = frames.checked_mul(self.pool)?;
         let samples = (frames - 1).checked_mul(self.stride)?.checked_add(self.kernel)?;
-        Some(samples.saturating_sub(2 * self.first_padding()).max(1)).filter(|&samples| samples <= i32::MAX as usize)
+        Some(samples.saturating_sub(2 * self.first_padding()).max(1))
     }
 
     /// Where the steps of the last map lie. A frame sees [`min_samples`](Self::min_samples) and lies in their middle.
@@ -168,19 +168,19 @@ impl Config {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        let sizes = [
-            ("channels", self.channels),
-            ("kernel", self.kernel),
-            ("stride", self.stride),
-            ("pool", self.pool),
-            ("n_classes", self.n_classes),
-            ("sample_rate", (self.sample_rate as usize).min(MAX_SIZE)),
-        ];
-        let of_stages = self.stages.iter().flat_map(|stage| [("stages", stage.channels), ("stages", stage.layers)]);
-        for (field, value) in sizes.into_iter().chain(of_stages) {
-            if !(1..=MAX_SIZE).contains(&value) {
-                return Err(Error::config(field, value, format!("1 to {MAX_SIZE}")));
-            }
+        check::sample_rate(self.sample_rate)?;
+        check::sizes([
+            ("channels", self.channels, MAX_WIDTH),
+            ("kernel", self.kernel, MAX_WIDTH),
+            ("stride", self.stride, MAX_WIDTH),
+            ("pool", self.pool, MAX_WIDTH),
+            ("n_classes", self.n_classes, MAX_CLASSES),
+        ])?;
+        let of_stage = |stage: &Stage| [("stages", stage.channels, MAX_WIDTH), ("stages", stage.layers, MAX_LAYERS)];
+        check::sizes(self.stages.iter().flat_map(of_stage))?;
+        let n_layers = self.stages.iter().fold(0usize, |sum, stage| sum.saturating_add(stage.layers));
+        if n_layers > MAX_LAYERS {
+            return Err(Error::config("stages", n_layers, format!("expected at most {MAX_LAYERS} layers together")));
         }
         if self.residual && !self.padded {
             return Err(Error::config("residual", true, "a residual net must be padded"));
@@ -193,10 +193,7 @@ impl Config {
             }
             channels = stage.channels;
         }
-        if self.min_samples().is_none() {
-            return Err(Error::config("stages", self.stages.len(), "no clip is long enough for so many poolings"));
-        }
-        Ok(())
+        check::min_samples("stages", self.stages.len(), self.min_samples().unwrap_or(usize::MAX))
     }
 }
 
