@@ -1,18 +1,22 @@
-//! Log-mel of 10 s at 32 kHz (PANNs), on one thread: ours, its parts, and the naive forms, side by side.
+//! Log-mel of 10 s at 32 kHz (PANNs), on one thread: ours, its parts, and the naive forms, side by side; resampling.
 //!
 //! `stft` ends at the power spectrum, which it writes to memory; what `log_mel` takes beyond it is about the share of
 //! filters and logarithm. `naive` is the straightforward program: an FFT in f32, planned once, a padded copy of the
 //! clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the transform as
-//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine.
+//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine. Resampling stands beside
+//! `rubato`'s synchronous FFT resampler, also in f64.
 
 mod turns;
 
 use std::hint::black_box;
 
+use clipwise::audio::resample;
 use clipwise::frontend::{Complex, LogMel, LogMelConfig, Stft};
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::ThreadPoolBuilder;
 use realfft::RealFftPlanner;
+use rubato::audioadapter_buffers::direct::InterleavedSlice;
+use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use turns::{compare, side};
 
 const CONFIG: LogMelConfig = LogMelConfig::PANNS_32K;
@@ -73,6 +77,21 @@ fn dft_matrix(samples: &[f32], matrices: &[Array2<f32>; 2], filters: &Array2<f32
     power.dot(&filters.t()).mapv(|x| 10.0 * x.max(CONFIG.amin).log10())
 }
 
+/// The resampling of blocks of `n_in` samples to `n_out`, with a filter as long as a block.
+fn by_rubato(samples: &[f32], n_in: usize, n_out: usize) -> Vec<f64> {
+    let window = WindowFunction::BlackmanHarris2;
+    let mut fft = Fft::<f64>::new_custom(n_in, n_out, n_in, 1, 1, window, FixedSync::Both).expect("even sizes");
+    let mut output = Vec::new();
+    for block in samples.chunks_exact(n_in) {
+        let (block, start): (Vec<f64>, usize) = (block.iter().map(|&x| x.into()).collect(), output.len());
+        output.resize(start + n_out, 0.0);
+        let input = InterleavedSlice::new(&block, 1, n_in).expect("one channel");
+        let mut part = InterleavedSlice::new_mut(&mut output[start..], 1, n_out).expect("one channel");
+        fft.process_into_buffer(&input, &mut part, None).expect("fitting buffers");
+    }
+    output
+}
+
 fn main() {
     let samples = clip();
     let log_mel = LogMel::new(&CONFIG).expect("a preset");
@@ -90,4 +109,12 @@ fn main() {
         side("dft_matrix", || dft_matrix(black_box(&samples), &matrices, &filters)),
     ];
     compare("log-mel", 25, sides);
+
+    for (from, to, block) in [(44_100, 32_000, 882), (44_100, 16_000, 1_764), (48_000, 16_000, 1_536)] {
+        let sides = vec![
+            side("resample", || resample(black_box(&samples), from, to).expect("finite samples")),
+            side("rubato", || by_rubato(black_box(&samples), block, block * to as usize / from as usize)),
+        ];
+        compare(&format!("resample {from} to {to} Hz"), 25, sides);
+    }
 }

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use clipwise::models::{crnn, detect};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
-use common::{Hashed, Kind, assert_close, golden, hashed, real, signal, values};
+use common::{Hashed, Kind, assert_close, golden, hashed, max_difference, real, signal, values};
 
 const SEED: u64 = 41;
 
@@ -130,6 +130,7 @@ fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
     let tagging = tagger.tag(&clip).unwrap();
     let names: Vec<String> = tagging.top_k(2).into_iter().map(|tag| tag.label).collect();
     assert_eq!(names, ["Speech", "Telephone bell ringing"]);
-    // Resampled by another filter than the reference's.
-    assert_close("from the recording", &tagging.scores, &clip_scores, 0.02, 0.0);
+    // From 32 kHz: the reference's waveform is soxr's.
+    println!("from the recording: off by {:e}", max_difference(&tagging.scores, &clip_scores));
+    assert_close("from the recording", &tagging.scores, &clip_scores, 2e-4, 0.0);
 }

@@ -518,7 +518,7 @@ fn what_comes_before_mp3_frames_is_left_out() {
         let bare = file(name);
         let bare = &bare[bare.windows(2).position(|pair| pair[0] == 0xFF && pair[1] >= 0xE0).unwrap()..];
         let expected = read(bare).unwrap();
-        let junk: Vec<u8> = (0..5_000_u32).map(|i| (i * i >> 3) as u8).collect();
+        let junk: Vec<u8> = (0..5_000_u32).map(|i| ((i * i) >> 3) as u8).collect();
         for (before, n_bytes) in [(vec![0; 3_000], None), (junk, Some(5_000)), (vec![0xFF; 777], Some(777))] {
             let waveform = read(&[&before[..], bare].concat()).unwrap();
             assert_eq!(waveform, expected, "{name}, {} bytes", before.len());

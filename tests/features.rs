@@ -470,8 +470,8 @@ fn log_mel_of_the_published_crnn() {
     let clip = Waveform::open(common::real("audio/R9_ZSCveAHg_7s.wav").unwrap()).unwrap().resample(22_050).unwrap();
     let got = LogMel::new(&LogMelConfig::CRNN_22K).unwrap().compute(&clip.samples).unwrap();
     assert_eq!(got.dim(), (351, 64));
-    // Computed from soxr's resampling, librosa's log-mel equals the expected one. Ours differs from soxr in the transition
-    // band just below 11025 Hz, which the last two filters see, and by its ringing in nearly silent frames.
+    // Computed from soxr's resampling, librosa's log-mel equals the expected one. Ours differs from soxr's a little in the
+    // transition band just below 11025 Hz, which the last two filters see, and by its ringing in nearly silent frames.
     let apart = (&got - &expected).mapv(f32::abs);
     let (below, last) = apart.view().split_at(Axis(1), 62);
     let worst = |part: ArrayView2<f32>| part.iter().copied().fold(0.0, f32::max);
@@ -480,5 +480,5 @@ fn log_mel_of_the_published_crnn() {
     let (median, above) = (distances[distances.len() / 2], distances.iter().filter(|x| **x > 1e-3).count());
     println!("CRNN log-mel, mels 0 to 61: median {median:e}, {above} of {} above 1e-3", distances.len());
     println!("at most {:e}; the last two mels: {:e}", worst(below), worst(last));
-    assert!(median < 2e-6 && above < distances.len() / 100 && worst(below) < 2e-2 && worst(last) < 3.0);
+    assert!(median < 2e-6 && above < distances.len() / 100 && worst(below) < 2e-2 && worst(last) < 0.15);
 }

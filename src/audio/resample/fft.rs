@@ -1,49 +1,115 @@
-//! Resampling block by block with `rubato`'s synchronous FFT resampler, in f64 as all Fourier transforms here.
+//! Resampling block by block through Fourier transforms, for ratios of small terms. In f64, as all transforms here.
+//!
+//! A block of the input is transformed, the bins below the lower Nyquist frequency are weighted by the filter's response,
+//! and these alone are transformed back to a block of the output's length. That is a circular convolution: at the ends
+//! of a block the filter runs over into the other end. So the output there is left out, and blocks overlap by as much.
 
-use rubato::audioadapter_buffers::direct::InterleavedSlice;
-use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
+use std::iter::once;
+use std::sync::Arc;
 
+use realfft::num_complex::Complex;
+use realfft::{ComplexToReal, FftError, RealFftPlanner, RealToComplex};
+
+use super::filter;
 use crate::error::{Error, Result};
 
-/// A filter as long as a block, over blocks of `block_in` samples that become `block_out` samples each.
+/// New samples of the lower rate in a block, at least. With fewer, most of the work goes into the overlap.
+const MIN_NEW: usize = 512;
+
+/// The longest block in samples of the lower rate, at most. A stream is late by a block.
+const MAX_BLOCK: usize = 2048;
+
+/// The longest block in samples of the higher rate, at most: some 10 MB of working memory.
+const MAX_LONGER_BLOCK: usize = 1 << 18;
+
+/// The transforms, the filter's response, and the block that is being filled.
 pub(super) struct Blocks {
-    fft: Fft<f64>,
-    block_in: usize,
-    block_out: usize,
-    /// Input that does not make a block yet.
-    partial: Vec<f64>,
+    forward: Arc<dyn RealToComplex<f64>>,
+    inverse: Arc<dyn ComplexToReal<f64>>,
+    /// At the bins below the lower Nyquist frequency.
+    response: Vec<f64>,
+    input: Vec<f64>,
+    /// Samples of `input` that are there.
+    n_filled: usize,
+    /// The last samples of a block, with which the next one begins.
+    overlap: Vec<f64>,
+    spectrum: Vec<Complex<f64>>,
     output: Vec<f64>,
-    /// Samples of output that lie before the clip: half a block, on which the filter is centred.
-    skip: usize,
+    scratch: Vec<Complex<f64>>,
+    /// Samples of `output` that one block gives. They end where the filter begins to run over.
+    n_new: usize,
+    /// Output samples that the filter reaches to either side.
+    reach: usize,
+    /// Output samples to come that lie before the clip.
+    n_before: usize,
 }
 
 impl Blocks {
-    /// Both sizes are even.
-    pub(super) fn new(block_in: usize, block_out: usize) -> Result<Self> {
-        let window = WindowFunction::BlackmanHarris2;
-        let fft = Fft::<f64>::new_custom(block_in, block_out, block_in, 1, 1, window, FixedSync::Both)
-            .map_err(|error| failed(block_in, &error))?;
-        let partial = Vec::with_capacity(block_in);
-        Ok(Self { fft, block_in, block_out, partial, output: vec![0.0; block_out], skip: block_out / 2 })
+    /// For a reduced ratio: of `step_in` input samples `step_out` are made. None if its terms are too large.
+    pub(super) fn new(step_in: u32, step_out: u32) -> Result<Option<Self>> {
+        let scale = filter::scale(step_in, step_out);
+        let (step_in, step_out) = (step_in as usize, step_out as usize);
+        let (shorter, longer) = (step_in.min(step_out), step_in.max(step_out));
+        if longer > MAX_LONGER_BLOCK {
+            return Ok(None);
+        }
+        let reach = (filter::HALF_LENGTH * step_out as f64 / shorter as f64).ceil() as usize;
+        let n_overlap = (2 * reach).div_ceil(step_out);
+        // Steps per block: even numbers with no prime factors but 2 and 3, for the transforms.
+        let mut sizes = once(2).chain((2..12).flat_map(|e| [1 << e, 3 << (e - 1)]));
+        let n_steps = sizes.find(|&n| n > n_overlap && (n - n_overlap) * shorter >= MIN_NEW);
+        let Some(n_steps) = n_steps.filter(|n| n * shorter <= MAX_BLOCK && n * longer <= MAX_LONGER_BLOCK) else {
+            return Ok(None);
+        };
+        let (n_in, n_out) = (n_steps * step_in, n_steps * step_out);
+        let mut planner = RealFftPlanner::new();
+        let (forward, inverse) = (planner.plan_fft_forward(n_in), planner.plan_fft_inverse(n_out));
+        // The filter, centred on sample 0, is even: its transform is real, and nothing is delayed. Divided by the length,
+        // which is what the two transforms multiply by.
+        let tap = |i: usize| filter::value(i.min(n_in - i) as f64 * scale) * scale / n_in as f64;
+        let mut taps: Vec<f64> = (0..n_in).map(tap).collect();
+        let mut spectrum = forward.make_output_vec();
+        forward.process(&mut taps, &mut spectrum).map_err(|error| failed(n_in, error))?;
+        let response = spectrum[..n_in.min(n_out) / 2].iter().map(|x| x.re).collect();
+
+        spectrum.resize(n_in.max(n_out) / 2 + 1, Complex::default());
+        let n_scratch = forward.get_scratch_len().max(inverse.get_scratch_len());
+        Ok(Some(Self {
+            forward,
+            inverse,
+            response,
+            input: vec![0.0; n_in],
+            n_filled: n_overlap * step_in,
+            overlap: vec![0.0; n_overlap * step_in],
+            spectrum,
+            output: vec![0.0; n_out],
+            scratch: vec![Complex::default(); n_scratch],
+            n_new: n_out - n_overlap * step_out,
+            reach,
+            n_before: reach,
+        }))
     }
 
-    /// A block that is not complete, and half of one on which the filter is centred.
+    /// The new samples of a block, and how far the filter reaches back from them.
     pub(super) fn lookahead(&self) -> usize {
-        self.block_in + self.block_in / 2
+        let (n_in, n_out) = (self.input.len() as u64, self.output.len() as u64);
+        ((self.n_new + self.reach) as u64 * n_in).div_ceil(n_out) as usize
     }
 
     pub(super) fn reset(&mut self) {
-        self.fft.reset();
-        self.partial.clear();
-        self.skip = self.block_out / 2;
+        self.n_filled = self.overlap.len();
+        self.input[..self.n_filled].fill(0.0);
+        self.n_before = self.reach;
     }
 
     /// Appends the output of the blocks that `samples` complete.
     pub(super) fn push(&mut self, mut samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
         while !samples.is_empty() {
-            let (taken, rest) = samples.split_at((self.block_in - self.partial.len()).min(samples.len()));
-            self.partial.extend(taken.iter().map(|&x| f64::from(x)));
-            if self.partial.len() == self.block_in {
+            let free = &mut self.input[self.n_filled..];
+            let (taken, rest) = samples.split_at(free.len().min(samples.len()));
+            free.iter_mut().zip(taken).for_each(|(to, &from)| *to = f64::from(from));
+            self.n_filled += taken.len();
+            if self.n_filled == self.input.len() {
                 self.process(output)?;
             }
             samples = rest;
@@ -55,26 +121,38 @@ impl Blocks {
     pub(super) fn finish(&mut self, n: usize, output: &mut Vec<f32>) -> Result<()> {
         let n_whole = output.len() + n;
         while output.len() < n_whole {
-            self.partial.resize(self.block_in, 0.0);
+            self.input[self.n_filled..].fill(0.0);
             self.process(output)?;
         }
         output.truncate(n_whole);
         Ok(())
     }
 
+    /// Appends what the block gives, and begins the next one.
     fn process(&mut self, output: &mut Vec<f32>) -> Result<()> {
-        let failed = |error: &dyn std::fmt::Display| failed(self.block_in, error);
-        let source = InterleavedSlice::new(&self.partial, 1, self.block_in).map_err(|error| failed(&error))?;
-        let mut target =
-            InterleavedSlice::new_mut(&mut self.output, 1, self.block_out).map_err(|error| failed(&error))?;
-        self.fft.process_into_buffer(&source, &mut target, None).map_err(|error| failed(&error))?;
-        output.extend(self.output[self.skip..].iter().map(|&x| x as f32));
-        self.skip = 0;
-        self.partial.clear();
+        let n_in = self.input.len();
+        self.n_filled = self.overlap.len();
+        self.overlap.copy_from_slice(&self.input[n_in - self.n_filled..]);
+        self.convolve().map_err(|error| failed(n_in, error))?;
+        self.input[..self.n_filled].copy_from_slice(&self.overlap);
+        let end = self.output.len() - self.reach;
+        output.extend(self.output[end - self.n_new + self.n_before..end].iter().map(|&x| x as f32));
+        self.n_before = 0;
         Ok(())
+    }
+
+    /// Makes `output` of `input`, which is lost.
+    fn convolve(&mut self) -> std::result::Result<(), FftError> {
+        let n_bins = self.input.len() / 2 + 1;
+        self.forward.process_with_scratch(&mut self.input, &mut self.spectrum[..n_bins], &mut self.scratch)?;
+        let n_bins = self.output.len() / 2 + 1;
+        let (below, above) = self.spectrum[..n_bins].split_at_mut(self.response.len());
+        below.iter_mut().zip(&self.response).for_each(|(x, gain)| *x *= gain);
+        above.fill(Complex::default());
+        self.inverse.process_with_scratch(&mut self.spectrum[..n_bins], &mut self.output, &mut self.scratch)
     }
 }
 
-fn failed(block_in: usize, error: &dyn std::fmt::Display) -> Error {
-    Error::config("block_in", block_in, error.to_string())
+fn failed(block: usize, error: FftError) -> Error {
+    Error::config("block", block, error.to_string())
 }

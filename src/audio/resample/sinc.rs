@@ -1,14 +1,10 @@
-//! Resampling one output sample at a time by a windowed sinc, for ratios that have no small terms.
+//! Resampling one output sample at a time, for ratios that have no small terms.
 
-/// Half length of the filter, in samples of the lower rate.
-const HALF_LENGTH: f64 = 96.0;
+use super::filter::{HALF_LENGTH, scale, value};
+use crate::simd::dispatch;
 
-/// Its cut-off, relative to the lower Nyquist frequency. With the half width of the Blackman-Harris window's main lobe,
-/// 4 / 96 here, its edges are at 0.915 and 0.998.
-const CUTOFF: f64 = 0.9565;
-
-/// Its tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at most
-/// `π² / (8 · 1024²)`, -118 dB.
+/// The filter's tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at
+/// most `π² / (8 · 1024²)`, -118 dB.
 const SHIFTS: f64 = 1024.0;
 
 /// The filter's taps at all shifts, the next output's instant, and the input that outputs to come still need.
@@ -32,11 +28,6 @@ pub(super) fn reach(from: u32, to: u32) -> f64 {
     (HALF_LENGTH / scale(from, to)).ceil()
 }
 
-/// Samples of the lower rate in one input sample.
-fn scale(from: u32, to: u32) -> f64 {
-    (f64::from(to) / f64::from(from)).min(1.0)
-}
-
 impl Sinc {
     /// The filter reaches no further than `at_most` samples, which changes nothing for an input of that length.
     pub(super) fn new(from: u32, to: u32, at_most: usize) -> Self {
@@ -44,10 +35,15 @@ impl Sinc {
         let reach = reach(from, to).min(at_most as f64) as usize;
         let n_taps = 2 * reach + 2;
         let n_shifts = (SHIFTS * scale).ceil() as usize;
-        let filters = (0..=n_shifts)
-            .map(|shift| shift as f64 / n_shifts as f64)
-            .map(|shift| (0..n_taps).map(|t| filter_at((t as f64 - reach as f64 - shift) * scale, scale)).collect())
-            .collect();
+        let filter = |shift: usize| -> Vec<f32> {
+            let shift = shift as f64 / n_shifts as f64;
+            (0..n_taps).map(|t| (scale * value((t as f64 - reach as f64 - shift) * scale)) as f32).collect()
+        };
+        let mut filters: Vec<Vec<f32>> = (0..=n_shifts / 2).map(filter).collect();
+        // The filter is even, so the rest are mirror images.
+        for shift in filters.len()..=n_shifts {
+            filters.push(filters[n_shifts - shift].iter().rev().copied().collect());
+        }
         let (from, to) = (u64::from(from), u64::from(to));
         Self { from, to, reach, filters, whole: 0, rest: 0, recent: Vec::new(), start: 0 }
     }
@@ -66,9 +62,14 @@ impl Sinc {
         self.recent.extend_from_slice(samples);
         let n_in = self.start + self.recent.len() as u64;
         let n_after = self.reach as u64 + 2;
-        while self.whole + n_after <= n_in {
-            output.push(self.next());
-        }
+        dispatch(
+            #[inline(always)]
+            || {
+                while self.whole + n_after <= n_in {
+                    output.push(self.next());
+                }
+            },
+        );
         // Moved only when most of it is done with, so that a sample is moved once on average.
         let n_done = (self.whole.saturating_sub(self.reach as u64) - self.start).min(self.recent.len() as u64) as usize;
         if n_done > self.recent.len() / 2 {
@@ -79,10 +80,14 @@ impl Sinc {
 
     /// Appends the last `n` samples, for which the input goes on with zeros.
     pub(super) fn finish(&mut self, n: u64, output: &mut Vec<f32>) {
-        output.extend((0..n).map(|_| self.next()));
+        dispatch(
+            #[inline(always)]
+            || (0..n).for_each(|_| output.push(self.next())),
+        );
     }
 
     /// The output sample at the instant that it is for.
+    #[inline(always)]
     fn next(&mut self) -> f32 {
         let n_shifts = self.filters.len() - 1;
         // The instant lies within the input, and what the filter reaches of that is among the recent samples.
@@ -102,20 +107,8 @@ impl Sinc {
     }
 }
 
-/// The filter at a distance in samples of the lower rate, with gain `scale`.
-fn filter_at(x: f64, scale: f64) -> f32 {
-    use std::f64::consts::PI;
-    if x.abs() >= HALF_LENGTH {
-        return 0.0;
-    }
-    let phase = PI * x / HALF_LENGTH;
-    let window = 0.35875 + 0.48829 * phase.cos() + 0.14128 * (2.0 * phase).cos() + 0.01168 * (3.0 * phase).cos();
-    let angle = PI * CUTOFF * x;
-    let sinc = if angle == 0.0 { 1.0 } else { angle.sin() / angle };
-    (scale * CUTOFF * sinc * window) as f32
-}
-
 /// The products of `x` with `a` and with `b`, all of one length, in eight running sums each.
+#[inline(always)]
 fn dot_both(x: &[f32], a: &[f32], b: &[f32]) -> (f32, f32) {
     let (mut sum_a, mut sum_b) = ([0.0; 8], [0.0; 8]);
     let (mut rest_a, mut rest_b) = (0.0, 0.0);
