@@ -17,6 +17,9 @@ use super::{Demux, Next, Packets, Sink, Watch, decoder, flac, malformed, probe};
 use crate::audio::source::{Failure, Input};
 use crate::audio::{AudioReason, Note};
 
+/// First bytes of a Matroska file in which its length stands.
+const MATROSKA_START: usize = 128;
+
 pub(super) struct Demuxed {
     packets: Packets,
     /// The next packet, where it was read already.
@@ -27,14 +30,23 @@ pub(super) struct Demuxed {
     is_alac: bool,
     /// Where the last packet ends, by its timestamp.
     end: u64,
+    /// Bytes of a Matroska file, or any number.
+    matroska: Option<(Watch, u64)>,
 }
 
 impl Demuxed {
-    pub(super) fn open(input: Input, watch: &Watch, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
+    pub(super) fn open(mut input: Input, watch: &Watch, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
+        if extension == "mkv" {
+            let n_bytes = matroska_bytes(&input.peek(MATROSKA_START)?).unwrap_or(0);
+            let source = InOrder(Mutex::new(into_read(input, watch)));
+            let mut demuxed = Self::new(Box::new(source), extension, sink)?;
+            demuxed.matroska = Some((watch.clone(), n_bytes));
+            return Ok(demuxed);
+        }
         let source: Box<dyn MediaSource> = match extension {
             // Of a file that is cut short, `symphonia` looks for the chunks at the end if it can.
             "aiff" | "wav" => Box::new(InOrder(Mutex::new(into_read(input, watch)))),
-            // Tables of CAF may stand at its end, and Matroska ends where its outermost element says.
+            // Tables of CAF may stand at its end.
             _ => {
                 let (bytes, n_bytes) = into_seekable(input, watch)?;
                 Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at: None })
@@ -68,12 +80,14 @@ impl Demuxed {
         let declared = track.num_frames.filter(|_| in_samples);
         let is_alac = params.is_some_and(|params| params.codec == CODEC_ID_ALAC);
         let packets = Packets { reader, decoder, track_id: track.id };
-        Ok(Self { packets, packet: None, declared, in_samples, is_alac, end: 0 })
+        Ok(Self { packets, packet: None, declared, in_samples, is_alac, end: 0, matroska: None })
     }
 
     /// What the end of the file means.
     fn end(&mut self, sink: &mut Sink, is_cut: bool) -> Result<bool, Failure> {
         let found = sink.n_kept();
+        // In order, the end of a file of Matroska looks like one within it.
+        let is_cut = self.matroska.as_ref().map_or(is_cut, |(watch, n_bytes)| watch.n_bytes() < *n_bytes);
         match self.declared {
             // ffmpeg declares the last packet of ALAC to be as long as the others.
             Some(declared) if self.is_alac && self.end == declared => {}
@@ -129,4 +143,25 @@ impl Demux for Demuxed {
     fn declared(&self) -> Option<u64> {
         self.declared
     }
+}
+
+/// The length of a Matroska file that begins with these bytes: its header and one segment (RFC 8794, 8.1 and RFC 9559, 5.1);
+/// `None` where the segment's length is unknown.
+fn matroska_bytes(start: &[u8]) -> Option<u64> {
+    // Lengths have as many bytes as there are zeros before their first one, and one more; all ones stand for unknown.
+    let length_at = |at: usize| {
+        let first = *start.get(at)?;
+        let n = first.leading_zeros() as usize + 1;
+        let bytes = start.get(at..at + n).filter(|_| n <= 8)?;
+        let value = bytes.iter().fold(0_u64, |value, &byte| value << 8 | u64::from(byte));
+        let mask = (1 << (7 * n)) - 1;
+        Some((value & mask, at + n)).filter(|_| value & mask != mask)
+    };
+    let (n_header, at) = length_at(4)?;
+    let segment = at + usize::try_from(n_header).ok()?;
+    if start.get(segment..segment.checked_add(4)?) != Some(&[0x18, 0x53, 0x80, 0x67]) {
+        return None;
+    }
+    let (n_segment, at) = length_at(segment + 4)?;
+    (at as u64).checked_add(n_segment)
 }
