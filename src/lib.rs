@@ -37,8 +37,9 @@
 //!
 //! # Features
 //! - `bundled`: a trained tagger inside the binary, 5.6 MB: [`Tagger`]`::bundled`.
-//! - `symphonia`: read Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC, ALAC) files beside WAV. Pure Rust; the
-//!   decoder is under the MPL 2.0.
+//! - `symphonia`: read Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files beside WAV. Pure Rust; the decoder is under the
+//!   MPL 2.0.
+//! - `opus`: as `symphonia`, with Opus. Pure Rust.
 //! - `microphone`: the microphone in the example `live`; the library itself does not change.
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: as `cuda`, with convolutions by cuDNN.

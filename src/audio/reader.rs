@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// Reads audio of any length in blocks: an iterator over pieces of one channel, each a `Vec<f32>`.
 ///
-/// Memory does not grow with the length, except for the tables of an MPEG-4 file (a few bytes a packet), and an MPEG-4
+/// Memory does not grow with the length, except for the tables of an MPEG-4 file (a few bytes per packet), and an MPEG-4 or CAF
 /// file that comes as a stream, which is read into memory because its tables may stand at its end. All blocks together
 /// are what [`Waveform::open`] reads, and with [`resampled`](Self::resampled) what [`Waveform::resample`] makes of that,
 /// bit for bit. Blocks are never empty; their lengths follow from the file.

@@ -71,17 +71,20 @@ impl Waveform {
 
     /// Opens an audio file and mixes its channels to one by their mean.
     ///
-    /// The format is told by the first bytes. Of WAV, it reads 8, 16, 24 and 32-bit integers and 32-bit floats, with
-    /// plain or extensible headers, 1 to 64 channels, at any rate. An integer of `b` bits is divided by `2^(b-1)`, so it
-    /// lies in -1..1. Memory stays in proportion to what the file really holds, whatever its header says.
+    /// The format is recognised by the first bytes. WAV may hold 8, 16, 24 and 32-bit integers, 32 and 64-bit floats,
+    /// A-law and µ-law, with plain or extensible headers, 1 to 64 channels, at any rate. An integer of `b` bits is divided
+    /// by `2^(b-1)`, so it lies in -1..1. Memory stays in proportion to what the file really holds, whatever its header
+    /// says. Where the header is wrong about the length, the whole file is read; see [`notes`](Self::notes).
     ///
-    /// With the cargo feature `symphonia`, also Ogg (Vorbis, FLAC), FLAC, MP3 and MPEG-4 (AAC-LC in one or two
-    /// channels, ALAC). Delay and padding of the encoder are cut off where the file states them. A packet that cannot
-    /// be decoded is an error, as is one that is missing: checksums, page numbers and the declared length are checked.
-    /// What is not seen: whole frames that are missing at the end of an MP3 file without a Xing, LAME or VBRI header
-    /// or of a FLAC stream of unknown length, damage within MP3 and AAC packets that still decode, since they have no
-    /// checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. The samples
-    /// are at most 1024 a byte, or 2^26. Recordings that do not fit in memory are read by an [`AudioReader`].
+    /// With the cargo feature `symphonia`, also Ogg (Vorbis, FLAC), FLAC, MP3, MP2, MPEG-4 (AAC-LC in one or two
+    /// channels, ALAC), Matroska and WebM, AIFF, CAF, and WAV with ADPCM; with the feature `opus`, also Opus. Encoder delay
+    /// and padding are cut off where the file states them, except the padding in Matroska. A packet that can't be
+    /// decoded is an error, as is one that is missing: checksums, page numbers and the declared length are checked.
+    /// What can't be seen: whole frames that are missing at the end of an MP3 file without a Xing, LAME or VBRI header
+    /// or of a FLAC or Matroska stream of unknown length, damage within MP3, AAC and Opus packets that still decode, since
+    /// they have no checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. A
+    /// file gives at most 1024 samples per byte, or 2^26. Recordings that don't fit in memory are read by an
+    /// [`AudioReader`].
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the file and the reason, if it is
@@ -91,7 +94,8 @@ impl Waveform {
         Self::open_with(path, &ReadOptions::default())
     }
 
-    /// As [`open`](Self::open), with options: one chosen channel in place of the mean, or a header without a length.
+    /// As [`open`](Self::open), with options: one chosen channel in place of the mean, or what is there of a file that is
+    /// cut short.
     ///
     /// ```no_run
     /// use clipwise::audio::{Channels, ReadOptions, Waveform};
