@@ -67,7 +67,7 @@ impl LanguageModel {
     /// read; of a pipe, [`read`](Self::read).
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read or is no regular file, [`Error::Labels`] with the number of the line if it is no
+    /// [`Error::Io`](crate::Error::Io) if it cannot be read or is no regular file, [`Error::Labels`](crate::Error::Labels) with the number of the line if it is no
     /// ARPA file, or a damaged one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();

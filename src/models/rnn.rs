@@ -167,7 +167,7 @@ impl AudioRnnClassifier {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -178,7 +178,7 @@ impl AudioRnnClassifier {
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
@@ -209,7 +209,7 @@ impl AudioRnnClassifier {
     /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
+    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`](crate::Error::Tensor) if the shape or the
     /// device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]

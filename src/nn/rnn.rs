@@ -122,7 +122,7 @@ impl Rnn {
     /// Reads `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, the same with `_reverse`, then `_l1` and so on.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
+    /// [`Error::Config`](crate::Error::Config) for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
     /// reported by [`Loader::finish`].
     pub fn load(weights: &Loader, config: RnnConfig) -> Result<Self> {
         let init = Init::of_fan_in(config.hidden);
@@ -132,7 +132,7 @@ impl Rnn {
     /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`load`](Self::load), those of `parameter`, [`Error::Tensor`] for a tensor of another shape.
+    /// [`Error::Config`](crate::Error::Config) as [`load`](Self::load), those of `parameter`, [`Error::Tensor`](crate::Error::Tensor) for a tensor of another shape.
     pub fn new(config: RnnConfig, mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>) -> Result<Self> {
         config.validate()?;
         let rows = config.cell.n_gates() * config.hidden;
@@ -188,7 +188,7 @@ impl Rnn {
     /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a sequence, [`Error::Tensor`] if a shape or device
+    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
     /// does not fit.
     pub fn forward(
         &self,
