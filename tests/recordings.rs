@@ -5,7 +5,7 @@ mod common;
 use std::io::{self, Read};
 
 use clipwise::audio::{
-    AudioReader, AudioReason, Channels, RawFormat, ReadOptions, Resampler, SampleFormat, Waveform, resample,
+    AudioReader, AudioReason, Channels, Note, RawFormat, ReadOptions, Resampler, SampleFormat, Waveform, resample,
 };
 use clipwise::{Error, Result};
 use common::Random;
@@ -237,4 +237,28 @@ fn what_ends_early_is_an_error_after_what_was_there() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[test]
+fn a_size_of_32_bits_is_no_limit() {
+    // A recorder that writes more than 4 GiB leaves the remainder of the division by 2^32 in the header.
+    let mut file = wav(&[0; 1_000], 1, 44_100);
+    file[40..44].copy_from_slice(&2_000_u32.to_le_bytes());
+    let path = std::env::temp_dir().join(format!("clipwise_{}_long.wav", std::process::id()));
+    std::fs::write(&path, &file).unwrap();
+    // Sparse: it takes no space.
+    let is_long = std::fs::File::options().write(true).open(&path).unwrap().set_len((1 << 32) + 2_044).is_ok();
+    let reader = AudioReader::open(&path);
+    std::fs::remove_file(&path).unwrap();
+    if !is_long {
+        println!("skipped: the temporary folder takes no files of more than 4 GiB");
+        return;
+    }
+    let mut reader = reader.unwrap();
+    assert_eq!(reader.notes(), [Note::MoreThanDeclared { declared: 1_000 }]);
+    assert_eq!(reader.declared_length(), None);
+    for _ in 0..100 {
+        assert!(reader.next().unwrap().unwrap().iter().all(|&x| x == 0.0));
+    }
+    assert!(reader.samples_read() > 1_000_000);
 }
