@@ -14,11 +14,10 @@
 //! [`Mixup::PANNS`] on features and labels.
 
 mod mixup;
-mod random;
 mod spec_augment;
 mod waveform;
 
+pub use crate::random::Random;
 pub use mixup::{Mixup, MixupPairing, MixupPlan};
-pub use random::Random;
 pub use spec_augment::{SpecAugment, Stripes};
 pub use waveform::{ShiftFill, add_gaussian_noise, add_noise, random_shift, shift};

@@ -1,6 +1,9 @@
-//! Limits on the sizes of configurations: a few digits in a file must not decide how much memory is taken.
+//! Checks of what callers give: limits on the sizes of configurations, so that a few digits in a file do not decide how much
+//! memory is taken; finite samples; lengths of batches.
 
-use crate::{Error, Result};
+use std::ops::RangeInclusive;
+
+use crate::error::{Error, Result};
 
 /// The widest layer: channels, hidden states, embeddings. The largest published ones have 1,280 to 5,120.
 pub(crate) const MAX_WIDTH: usize = 1 << 16;
@@ -52,4 +55,29 @@ pub(crate) fn min_samples(field: &'static str, value: usize, samples: usize) -> 
         return Ok(());
     }
     Err(Error::config(field, value, format!("expected a shortest clip of at most {MAX_MIN_SAMPLES} samples")))
+}
+/// Refuses NaN and infinite samples.
+#[inline(always)]
+pub(crate) fn check_finite(samples: &[f32]) -> Result<()> {
+    check_finite_after(0, samples)
+}
+
+/// As [`check_finite`], for samples that follow `n_before` others: the place counts from the first of those.
+pub(crate) fn check_finite_after(n_before: u64, samples: &[f32]) -> Result<()> {
+    // No early exit within a block, so that the loop can be vectorised.
+    let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
+    if samples.chunks(4096).all(finite) {
+        return Ok(());
+    }
+    let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
+    Err(Error::NonFinite { index: index + n_before as usize, value: samples[index] })
+}
+
+/// Refuses lengths that are not one a row of a batch, each in `range`.
+pub(crate) fn check_lengths(lengths: &[usize], batch: usize, range: RangeInclusive<usize>) -> Result<()> {
+    if lengths.len() == batch && lengths.iter().all(|length| range.contains(length)) {
+        return Ok(());
+    }
+    let reason = format!("{batch} numbers from {} to {} are due", range.start(), range.end());
+    Err(Error::config("lengths", format!("{lengths:?}"), reason))
 }

@@ -10,7 +10,7 @@ use std::ops::Deref;
 
 pub use candle_core::Device;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// A device together with the reason for which it was chosen. Dereferences to [`Device`].
 #[derive(Debug, Clone)]

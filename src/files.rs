@@ -4,7 +4,7 @@ use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The error for a file whose content is refused, from its path and the reason.
 pub(crate) type Refusal = fn(PathBuf, String) -> Error;

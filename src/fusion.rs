@@ -4,7 +4,8 @@ use ndarray::{Array2, ArrayView2, Zip, s};
 use serde::{Deserialize, Serialize};
 
 use crate::ctc::{Vocabulary, log_softmax};
-use crate::{Embedding, Error, Result, Tagging};
+use crate::error::{Error, Result};
+use crate::output::{Embedding, Tagging};
 
 /// What is averaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]

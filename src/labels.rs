@@ -6,7 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, files};
+use crate::error::{Error, Result};
+use crate::files;
 
 /// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
 const AUDIOSET_CSV: &str = include_str!("audioset_labels.csv");

@@ -1,10 +1,11 @@
 //! What a tagger says: tensors for a batch, plain data for a clip.
 
 use candle_core::Tensor;
+use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::error::Context;
-use crate::{LabelSet, Result};
+use crate::error::{Context, Error, Result};
+use crate::labels::LabelSet;
 
 /// The result of a tagging model for a batch, on the model's device, all f32.
 #[derive(Debug, Clone)]
@@ -25,7 +26,7 @@ impl TaggingOutput {
     /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`](Error::Tensor) if the device refuses.
     pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -34,7 +35,7 @@ impl TaggingOutput {
     /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`](Error::Tensor) if the device refuses.
     pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -43,13 +44,13 @@ impl TaggingOutput {
     /// Brings a batch to the host as one [`Tagging`] a row.
     ///
     /// # Errors
-    /// [`Error::LabelCount`](crate::Error::LabelCount) if `labels` does not have `n_classes` entries.
+    /// [`Error::LabelCount`](Error::LabelCount) if `labels` does not have `n_classes` entries.
     pub fn to_taggings(&self, labels: &LabelSet) -> Result<Vec<Tagging>> {
         let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().context("bringing the result to the host");
         let (scores, logits, embeddings) = (rows(&self.clipwise_output)?, rows(&self.logits)?, rows(&self.embedding)?);
         let n_classes = self.logits.dim(1).context("the shape of the logits")?;
         if n_classes != labels.len() {
-            return Err(crate::Error::LabelCount { n_classes, n_labels: labels.len() });
+            return Err(Error::LabelCount { n_classes, n_labels: labels.len() });
         }
         let rows = scores.into_iter().zip(logits).zip(embeddings);
         let tagging = |((scores, logits), embedding)| Tagging {
@@ -200,5 +201,39 @@ mod tests {
         assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[-2.0, 0.0])), -1.0);
         assert_eq!(vector(&[0.0]).cosine(&vector(&[1.0])), 0.0);
         assert_eq!(vector(&[1.0]).cosine(&vector(&[1.0, 0.0])), 0.0);
+    }
+}
+
+/// The result for a window.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct WindowTagging {
+    /// Its first sample, in seconds from the beginning of the recording.
+    pub start: f64,
+    /// Its end in seconds, without zeros that were added.
+    pub end: f64,
+    /// Its tags.
+    pub tagging: Tagging,
+    /// Its share of the recording's frames, where they were asked for.
+    pub frames: Option<Frames>,
+}
+
+/// Results for frames that follow each other. Times in seconds from the beginning of the recording.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Frames {
+    /// Start of the first frame.
+    pub start: f64,
+    /// From frame to frame.
+    pub step: f64,
+    /// End of the last frame.
+    pub end: f64,
+    /// Probabilities, `[n_frames, n_classes]`.
+    pub scores: Array2<f32>,
+}
+
+impl Frames {
+    /// Start and end of a frame.
+    pub fn span(&self, frame: usize) -> (f64, f64) {
+        let time = |frame: usize| (self.start + frame as f64 * self.step).min(self.end);
+        (time(frame), if frame + 1 < self.scores.nrows() { time(frame + 1) } else { self.end })
     }
 }

@@ -4,12 +4,15 @@ use std::path::Path;
 
 use candle_core::Device;
 
-use crate::audio::AudioReader;
-use crate::error::Context;
-use crate::folder;
-use crate::models::{ModelConfig, TaggingModel, detect, left_out};
-use crate::windows::Windows;
-use crate::{Error, LabelSet, Result, TaggerStream, Tagging, Waveform, WaveformBatch, Weights, WindowConfig};
+use crate::audio::{Waveform, WaveformBatch};
+use crate::error::{Context, Error, Result};
+use crate::files;
+use crate::labels::LabelSet;
+use crate::models::{ModelConfig, TaggingModel, detect};
+use crate::output::Tagging;
+use crate::weights::Weights;
+use crate::weights::folder;
+use crate::weights::place::left_out;
 
 const NO_LABELS: &str = "no labels are known";
 
@@ -69,7 +72,7 @@ impl Tagger {
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         if path.is_dir() {
-            let folder = folder::Folder::open(path)?;
+            let folder = Folder::open(path)?;
             let (config, assumptions) = folder.model()?;
             let tagger = Self::from_config(&config, &folder.weights, device, assumptions)?;
             return match folder.labels {
@@ -157,28 +160,6 @@ impl Tagger {
         self.model.forward(&WaveformBatch::new(rows, rate)?)?.to_taggings(&self.labels)
     }
 
-    /// Tags a recording of any length window by window: an iterator over the results, which reads as it goes. Give a
-    /// [`Waveform`] or an [`AudioReader`], of any rate. See [`windows`](crate::windows).
-    ///
-    /// # Errors
-    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or
-    /// whose rate is too far from the model's. Errors of reading and tagging come as items.
-    pub fn windows(
-        &self,
-        recording: impl Into<AudioReader>,
-        config: &WindowConfig,
-    ) -> Result<Windows<'_, AudioReader>> {
-        Windows::new(self, recording.into().resampled(self.model.sample_rate())?, config)
-    }
-
-    /// Begins a stream of live audio at `sample_rate` Hz. See [`TaggerStream`].
-    ///
-    /// # Errors
-    /// As [`TaggerStream::new`].
-    pub fn stream(&self, sample_rate: u32, config: &WindowConfig) -> Result<TaggerStream<&Self>> {
-        TaggerStream::new(self, sample_rate, config)
-    }
-
     /// The model.
     pub fn model(&self) -> &dyn TaggingModel {
         &*self.model
@@ -204,5 +185,48 @@ impl std::fmt::Debug for Tagger {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let (model, labels) = (self.model.name(), self.labels.len());
         f.debug_struct("Tagger").field("model", &model).field("n_labels", &labels).finish_non_exhaustive()
+    }
+}
+
+/// A folder with a model: `config.json`, `model.safetensors`, perhaps labels.
+struct Folder {
+    weights: Weights,
+    labels: Option<LabelSet>,
+    config: Option<ModelConfig>,
+}
+
+impl Folder {
+    fn open(path: &Path) -> Result<Self> {
+        let mut folder = Self { weights: folder::open_weights(path)?, labels: None, config: None };
+        if let Some(name) = files::first_of(path, &["labels.csv", "labels.json", "labels.txt"])? {
+            folder.labels = Some(LabelSet::open(path.join(name))?);
+        }
+        if let Some(name) = files::first_of(path, &["config.json"])? {
+            folder.read_config(&path.join(name))?;
+        }
+        Ok(folder)
+    }
+
+    fn read_config(&mut self, path: &Path) -> Result<()> {
+        let value = folder::read_json(path)?;
+        if value.get("model").is_some() {
+            let config = serde_json::from_value(value);
+            self.config =
+                Some(config.map_err(|error| Error::Checkpoint { path: path.into(), reason: error.to_string() })?);
+        } else if self.labels.is_none() && value.get("id2label").is_some() {
+            self.labels = Some(LabelSet::open(path)?);
+        }
+        Ok(())
+    }
+
+    /// The configuration and what had to be assumed.
+    fn model(&self) -> Result<(ModelConfig, Vec<String>)> {
+        match &self.config {
+            Some(config) => {
+                let left_out = left_out(&self.weights, &config.place(&self.weights)?);
+                Ok((config.clone(), left_out.into_iter().collect()))
+            }
+            None => detect(&self.weights).map(|detected| (detected.config, detected.assumptions)),
+        }
     }
 }

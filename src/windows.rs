@@ -36,48 +36,15 @@ mod schedule;
 
 use std::collections::VecDeque;
 
-use ndarray::Array2;
-use serde::{Deserialize, Serialize};
-
 pub use aggregate::{Aggregation, Aggregator};
 pub(crate) use run::Runner;
 pub use schedule::WindowConfig;
 
-use crate::{Error, Result, Tagger, Tagging};
-
-/// The result for a window.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct WindowTagging {
-    /// Its first sample, in seconds from the beginning of the recording.
-    pub start: f64,
-    /// Its end in seconds, without zeros that were added.
-    pub end: f64,
-    /// Its tags.
-    pub tagging: Tagging,
-    /// Its share of the recording's frames, where they were asked for.
-    pub frames: Option<Frames>,
-}
-
-/// Results for frames that follow each other. Times in seconds from the beginning of the recording.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Frames {
-    /// Start of the first frame.
-    pub start: f64,
-    /// From frame to frame.
-    pub step: f64,
-    /// End of the last frame.
-    pub end: f64,
-    /// Probabilities, `[n_frames, n_classes]`.
-    pub scores: Array2<f32>,
-}
-
-impl Frames {
-    /// Start and end of a frame.
-    pub fn span(&self, frame: usize) -> (f64, f64) {
-        let time = |frame: usize| (self.start + frame as f64 * self.step).min(self.end);
-        (time(frame), if frame + 1 < self.scores.nrows() { time(frame + 1) } else { self.end })
-    }
-}
+use crate::audio::AudioReader;
+use crate::error::{Error, Result};
+use crate::output::Tagging;
+pub use crate::output::{Frames, WindowTagging};
+use crate::tagger::Tagger;
 
 /// The results for the windows of a recording, in their order: see [`Tagger::windows`].
 ///
@@ -92,6 +59,22 @@ pub struct Windows<'t, I> {
     ended: bool,
     error: Option<Error>,
     ready: VecDeque<WindowTagging>,
+}
+
+impl Tagger {
+    /// Tags a recording of any length window by window: an iterator over the results, which reads as it goes. Give a
+    /// [`Waveform`] or an [`AudioReader`], of any rate. See [the module](self).
+    ///
+    /// # Errors
+    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or
+    /// whose rate is too far from the model's. Errors of reading and tagging come as items.
+    pub fn windows(
+        &self,
+        recording: impl Into<AudioReader>,
+        config: &WindowConfig,
+    ) -> Result<Windows<'_, AudioReader>> {
+        Windows::new(self, recording.into().resampled(self.model().sample_rate())?, config)
+    }
 }
 
 impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {

@@ -315,7 +315,10 @@ fn other_files_are_told_apart() {
             continue;
         }
         let in_message = if is_read { "which the cargo feature `symphonia` reads" } else { "not a WAV" };
-        assert!(matches!(refused(bytes, in_message), AudioReason::NotWav(what) if what.contains(name)), "{name}");
+        assert!(
+            matches!(refused(bytes, in_message), AudioReason::UnsupportedFormat { format, .. } if format.contains(name)),
+            "{name}"
+        );
     }
     assert_eq!(refused(b"", "empty"), AudioReason::Empty);
     let missing = Waveform::open("/no/such/file.wav").unwrap_err();

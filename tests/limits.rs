@@ -13,11 +13,11 @@ use clipwise::ctc::{
 };
 use clipwise::encoders::{EncoderConfig, RecurrentEncoder, WeightedSumConfig, WhisperEncoder, recurrent, whisper};
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
+use clipwise::frontend::features::{Features, FeaturesConfig};
 use clipwise::frontend::{
     FbankConfig, LogMel, LogMelConfig, MelConfig, MelFilterBank, Mfcc, MfccConfig, Normalize, SeamlessM4t,
     SeamlessM4tConfig, Stft, StftConfig, WhisperMel, WhisperMelConfig,
 };
-use clipwise::models::features::{Features, FeaturesConfig};
 use clipwise::models::{M5, MODELS, ModelConfig, cnn14, leenet, m5, rnn};
 use clipwise::weights::{LoadReport, Trainable};
 use clipwise::{Device, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights, WindowConfig, fusion};

@@ -7,7 +7,7 @@ use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::recurrent::{Config, RecurrentEncoder};
 use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder};
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeaturesConfig, Spectrum};
 use clipwise::nn::Cell;
 use clipwise::weights::Trainable;
 use clipwise::{Error, WaveformBatch, Weights};

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::device::Threads;
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeaturesConfig, Spectrum};
 use clipwise::models::rnn::{AudioRnnClassifier, Config, Head, TimePooling};
 use clipwise::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
 use clipwise::{Error, ModelConfig, TaggingModel, Waveform, WaveformBatch, Weights};
@@ -310,8 +310,8 @@ fn presets_load_what_they_say() {
 
 #[test]
 fn front_ends_that_cannot_work_are_typed_errors() {
+    use clipwise::frontend::features::{Deltas, Features};
     use clipwise::frontend::{DeltaConfig, Normalize};
-    use clipwise::models::features::{Deltas, Features};
     let deltas =
         |orders: usize, config: DeltaConfig| FeaturesConfig { deltas: Some(Deltas { orders, config }), ..five() };
     let far = DeltaConfig { width: (1 << 40) + 1, ..DeltaConfig::LIBROSA };
@@ -381,7 +381,7 @@ fn a_published_phoneme_net_equals_pytorch() {
 #[test]
 fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     use clipwise::frontend::{FbankConfig, MfccConfig, Normalize};
-    use clipwise::models::rnn::RnnStream;
+    use clipwise::stream::RnnStream;
     let log_mel = LogMelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K };
     let data_set = Normalize::DataSet { mean: vec![-30.0], std: vec![12.0] };
     let features =

@@ -2,8 +2,8 @@
 
 use clipwise::augment::{Random, SpecAugment, add_gaussian_noise};
 use clipwise::candle_core::Tensor;
+use clipwise::frontend::features::{FeaturesConfig, Spectrum};
 use clipwise::frontend::{LogMelConfig, Normalize};
-use clipwise::models::features::{FeaturesConfig, Spectrum};
 use clipwise::models::{m5, rnn};
 use clipwise::ndarray::{Array2, s};
 use clipwise::weights::Trainable;

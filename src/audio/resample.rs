@@ -11,7 +11,8 @@ mod fft;
 mod filter;
 mod sinc;
 
-use crate::error::{Error, Result, check_finite_after};
+use crate::check::check_finite_after;
+use crate::error::{Error, Result};
 
 /// An output may be this many times longer than its input, or [`MAX_EXPANDED`], whichever is longer.
 const MAX_EXPANSION: u128 = 64;

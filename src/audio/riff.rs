@@ -69,7 +69,7 @@ impl Header {
         let begins_right = is_long || b"RIFF".starts_with(&start[..n_start.min(4)]);
         if !begins_right || n_start == 12 && &start[8..12] != b"WAVE" {
             let n = if n_start < 12 { n_start } else { 12 + read_up_to(reader, &mut start[12..])? };
-            return Err(AudioReason::NotWav(format::name(&start[..n])).into());
+            return Err(format::unsupported(&start[..n]).into());
         }
         if n_start < 12 {
             return Err(malformed(format!("the file ends after {n_start} of the first 12 bytes")));

@@ -127,7 +127,7 @@ impl Input {
         }
         if !is_wav(&start) {
             // An error is about the file as it begins.
-            return Err(AudioReason::NotWav(format::name(if n_tags > 0 { &first } else { &start })).into());
+            return Err(format::unsupported(if n_tags > 0 { &first } else { &start }).into());
         }
         Ok(match self {
             Self::Seekable(bytes) => Box::new(Pcm::wav_file(bytes, options)?),

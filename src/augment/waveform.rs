@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::Random;
-use crate::error::{Error, Result, check_finite};
+use crate::check::check_finite;
+use crate::error::{Error, Result};
 
 /// Adds Gaussian noise, scaled so that signal and noise are `snr_db` apart in this very clip, not on average.
 ///

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::frames::{check_log_probs, check_not_empty, frames_needed};
 use super::transcript::{Span, Transcript};
 use super::{FrameTimes, TOO_LONG, Vocabulary};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The best path of a token sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

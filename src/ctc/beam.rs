@@ -14,7 +14,8 @@ use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::hot_words::HotWords;
 use super::transcript::Transcript;
 use super::{FrameTimes, LanguageModel, TOO_LONG, Vocabulary};
-use crate::{Error, Result, check};
+use crate::check;
+use crate::error::{Error, Result};
 
 /// The widest search.
 const MAX_WIDTH: usize = 1 << 20;

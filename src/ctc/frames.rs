@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2, ArrayView3, Axis, s};
 
 use super::FrameTimes;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// How far above 0 a log-probability may be by rounding.
 const ROUNDING: f32 = 1e-3;

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::transcript::{Span, Token, Transcript};
 use super::{FrameTimes, TOO_LONG, Vocabulary};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The tokens that frames stand for: runs of the same id merged, then blanks dropped.
 ///

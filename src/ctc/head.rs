@@ -13,9 +13,9 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
+use crate::error::Result;
 use crate::nn::{Activation, Dropout, Linear};
-use crate::weights::{Init, Loader};
-use crate::{Result, Weights};
+use crate::weights::{Init, Loader, Weights};
 
 /// New weights and biases: no token begins ahead of the others, the blank least of all.
 pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];

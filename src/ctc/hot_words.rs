@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Vocabulary;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Counts how often phrases occur in a sequence of tokens, and what they are worth.
 ///

@@ -11,7 +11,8 @@ use std::io::BufRead;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{Result, files};
+use crate::error::Result;
+use crate::files;
 
 /// The model's logarithms are to base 10, ours natural.
 const LN_10: f64 = std::f64::consts::LN_10;

@@ -13,9 +13,9 @@ use ndarray::ArrayView2;
 use rayon::prelude::*;
 
 use super::frames::{check_frame, frames_needed};
-use crate::error::{Context, check_lengths};
-use crate::nn::host::{contiguous, with_values};
-use crate::{Error, Result};
+use crate::check::check_lengths;
+use crate::error::{Context, Error, Result};
+use crate::tensor::{contiguous, with_values};
 
 /// What becomes of the losses of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -7,12 +7,13 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
+use crate::audio::WaveformBatch;
+use crate::check::check_lengths;
 use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
-use crate::error::{Context, check_lengths};
-use crate::folder;
-use crate::models::{left_out, only};
-use crate::weights::Loader;
-use crate::{Error, Result, WaveformBatch, Weights};
+use crate::error::{Context, Error, Result};
+use crate::weights::folder;
+use crate::weights::place::{left_out, only};
+use crate::weights::{Loader, Weights};
 
 /// The parts of a [`CtcModel`], as they stand in a `config.json`:
 ///

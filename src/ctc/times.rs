@@ -1,7 +1,7 @@
 //! From frames to seconds.
 
 use super::Token;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// When the frames of a clip are, in seconds.
 ///

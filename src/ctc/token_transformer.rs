@@ -12,10 +12,9 @@ use serde::{Deserialize, Serialize};
 use super::CtcOutput;
 use super::head::INIT;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, Dropout, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
-use crate::weights::{Init, Loader};
-use crate::{Error, Result, Weights};
+use crate::weights::{Init, Loader, Weights};
 
 /// ε of the layer norms.
 const EPS: f32 = 1e-5;

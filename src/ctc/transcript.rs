@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::vocabulary::Piece;
 use super::{FrameTimes, Vocabulary};
-use crate::Result;
+use crate::error::Result;
 
 /// A token with its place in time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use files::in_folder;
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Names under which the blank is looked for, best first. Hugging Face's padding token is its CTC blank.
 const BLANKS: [&str; 9] = ["<blank>", "<blk>", "[BLANK]", "<ctc_blank>", "<pad>", "[PAD]", "<PAD>", "<eps>", ""];

@@ -6,8 +6,7 @@ use candle_core::Tensor;
 use ndarray::Array2;
 
 use super::Encoded;
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Result};
 
 /// Calls `run` with clips, `[n_frames, n_features]`, that have the same number of frames, at most `at_once` frames together
 /// unless one alone has more, and puts the rows of the results in the order of the clips.

@@ -20,8 +20,9 @@ pub use whisper::WhisperEncoder;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use crate::weights::Loader;
-use crate::{Result, WaveformBatch, Weights};
+use crate::audio::WaveformBatch;
+use crate::error::Result;
+use crate::weights::{Loader, Weights};
 
 /// Which hidden states are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -16,12 +16,13 @@ use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::{Encoded, Layers, SpeechEncoder};
+use crate::audio::WaveformBatch;
 use crate::check;
-use crate::error::{Context, check_finite, check_lengths};
-use crate::models::features::{Features, FeaturesConfig};
+use crate::check::{check_finite, check_lengths};
+use crate::error::{Context, Error, Result};
+use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, Conv1d, Conv1dConfig, Dropout, Rnn, RnnConfig};
-use crate::weights::{Init, Loader};
-use crate::{Error, Result, WaveformBatch, Weights};
+use crate::weights::{Init, Loader, Weights};
 
 /// The shape of a [`RecurrentEncoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -7,10 +7,9 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, MAX_LAYERS};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::nn::normalized;
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
 
 /// ε of s3prl's normalisation.
 const EPS: f32 = 1e-5;

@@ -18,15 +18,16 @@ use serde::{Deserialize, Serialize};
 
 use super::batch;
 use super::{Encoded, Layers, SpeechEncoder};
+use crate::audio::WaveformBatch;
+use crate::check::check_lengths;
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
-use crate::error::{Context, check_lengths};
+use crate::error::{Context, Error, Result};
 use crate::frontend::{WhisperMel, WhisperMelConfig};
 use crate::nn::{
     Activation, Conv1d, Conv1dConfig, FeatureMap, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock,
     Workspace,
 };
-use crate::weights::Loader;
-use crate::{Error, Result, WaveformBatch, Weights};
+use crate::weights::{Loader, Weights};
 
 /// Log-mel frames to one of the encoder's.
 const STRIDE: usize = 2;

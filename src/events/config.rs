@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, LabelSet, Result};
+use crate::error::{Error, Result};
+use crate::labels::LabelSet;
 
 /// The longest smoothing window, in frames or windows.
 const MAX_SMOOTHING: usize = 1 << 16;

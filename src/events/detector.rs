@@ -3,8 +3,9 @@
 use super::config::Thresholds;
 use super::smooth::{Segment, Smoother};
 use super::{Event, EventConfig};
-use crate::windows::Frames;
-use crate::{Error, LabelSet, Result, WindowTagging};
+use crate::error::{Error, Result};
+use crate::labels::LabelSet;
+use crate::output::{Frames, WindowTagging};
 
 /// Times that differ by less, in seconds, are the same: they are sums of fractions.
 const SAME: f64 = 1e-6;

@@ -17,7 +17,8 @@ use super::real_fft::{Bins, Buffers, RealFft};
 use super::stft::{array, check_n_fft};
 use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::check;
-use crate::error::{Error, Result, check_finite};
+use crate::check::check_finite;
+use crate::error::{Error, Result};
 use crate::simd::dispatch;
 
 /// Frames that one task of the thread pool handles.

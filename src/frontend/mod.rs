@@ -24,6 +24,7 @@
 mod decibel;
 mod delta;
 mod fbank;
+pub mod features;
 mod framing;
 mod log_mel;
 mod mel;

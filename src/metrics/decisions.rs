@@ -4,7 +4,7 @@ use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use super::{check_class, check_lengths, ratio};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// The most classes of a [`Confusion`]: its counts then take 512 MB.
 const MAX_CONFUSION_CLASSES: usize = 8192;

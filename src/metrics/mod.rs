@@ -25,7 +25,7 @@ pub use decisions::{Confusion, Counts, PrecisionRecallF1, accuracy, macro_averag
 pub use edit::{Confused, Edit, EditConfusion, EditCounts, edits};
 pub use ranking::{MultiLabelReport, average_precision, d_prime, mean_average_precision, roc_auc};
 
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// `part / whole`, `None` for 0/0.
 fn ratio(part: f64, whole: f64) -> Option<f64> {

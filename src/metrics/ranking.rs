@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::normal::inverse_normal_cdf;
 use super::{check_lengths, ratio};
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 /// Average precision `Σ_n (R_n − R_{n−1}) P_n` over the distinct scores from the highest down, where `P_n` and `R_n` are
 /// precision and recall of taking everything that scores at least the n-th: `sklearn.metrics.average_precision_score`.

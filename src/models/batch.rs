@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
-use crate::error::{Context, check_finite};
+use crate::audio::WaveformBatch;
+use crate::check::check_finite;
+use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
-use crate::{Error, Result, TaggingOutput, WaveformBatch};
+use crate::output::TaggingOutput;
 
 /// What a model asks of its input.
 pub struct Input {

@@ -37,13 +37,13 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{Input, features, forward_by_length};
 use super::{TaggingModel, no_frames};
+use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
-use crate::output::logits_of;
-use crate::weights::Loader;
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::output::{TaggingOutput, logits_of};
+use crate::weights::{Loader, Weights};
 
 /// Mel bins and frames of a patch.
 const PATCH: usize = 16;

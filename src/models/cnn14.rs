@@ -27,14 +27,15 @@ use serde::{Deserialize, Serialize};
 use super::batch::{Input, features, forward_by_length};
 use super::frames::{Edge, FrameGrid, around, stretch};
 use super::{TaggingModel, panns};
+use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::nn::{
     Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Pooling, Workspace,
 };
-use crate::weights::Loader;
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
 use head::Classifier;
 
 /// Frames that five halvings leave one of: a segment.

@@ -19,12 +19,14 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, features, forward_by_length};
 use super::frames::FrameGrid;
+use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
+use crate::labels::LabelSet;
 use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
-use crate::weights::Loader;
-use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
 
 /// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
 const PLACES: [usize; 5] = [0, 2, 3, 5, 6];

@@ -2,8 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Result};
 
 /// Where the frames of `framewise_output` lie in a clip, in samples at the model's rate: frame `i` stands for the samples from
 /// `first + i · step` up to `first + (i + 1) · step`.

@@ -19,11 +19,12 @@ use serde::{Deserialize, Serialize};
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length, samples};
 use super::frames::{Edge, FrameGrid, around};
+use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
-use crate::weights::Loader;
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
 
 /// Kernel of the convolutions, stride of the first, window of the pooling.
 const THREE: usize = 3;

@@ -20,7 +20,6 @@
 pub mod ced;
 pub mod cnn14;
 pub mod crnn;
-pub mod features;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
@@ -35,7 +34,6 @@ pub use ced::Ced;
 pub use cnn14::Cnn14;
 pub use crnn::Crnn;
 pub use detect::{Detected, detect};
-pub(crate) use detect::{left_out, only};
 pub use frames::FrameGrid;
 pub use leenet::LeeNet;
 pub use m5::M5;
@@ -45,8 +43,12 @@ pub use rnn::AudioRnnClassifier;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
+use crate::audio::WaveformBatch;
+use crate::error::{Error, Result};
 use crate::frontend::LogMel;
-use crate::{Error, LabelSet, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::labels::LabelSet;
+use crate::output::TaggingOutput;
+use crate::weights::Weights;
 
 /// A model that says which sounds are in a clip.
 pub trait TaggingModel: Send + Sync {

@@ -1,7 +1,8 @@
 //! What PANNs checkpoints say about their own front end.
 
+use crate::error::{Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::{Error, Result, Weights};
+use crate::weights::Weights;
 
 /// The front-end tensors of a PANNs checkpoint.
 const CONV_REAL: &str = "spectrogram_extractor.stft.conv_real.weight"; // [n_bins, 1, n_fft], window · cos

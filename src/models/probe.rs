@@ -6,11 +6,12 @@ use candle_core::{Device, Tensor};
 
 pub use super::rnn::Head;
 use super::{TaggingModel, no_frames};
-use crate::error::Context;
+use crate::audio::WaveformBatch;
+use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
 use crate::nn::{Activation, Linear};
-use crate::weights::Trainable;
-use crate::{Error, Result, TaggingOutput, WaveformBatch, Weights};
+use crate::output::TaggingOutput;
+use crate::weights::{Trainable, Weights};
 
 /// Any tagger with a head of its own: `fc` on the embedding, softmax or sigmoid.
 ///

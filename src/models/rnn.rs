@@ -7,12 +7,10 @@
 //! `attention = Sequential(Linear(outputs, width), Tanh(), Linear(width, 1))`.
 //!
 //! Frames, on request, are `fc` on each frame of the recurrent layers instead of their pooling: in a net that is not bidirectional
-//! and takes the last state, what it would say of the clip up to there. [`RnnStream`] gives them of a stream.
+//! and takes the last state, what it would say of the clip up to there. [`RnnStream`](crate::stream::RnnStream) gives them of a stream.
 //!
 //! Shortest clip: what the front end needs for its frames and deltas; shorter ones, down to one sample, are padded with
 //! zeros at their end to that length.
-
-mod stream;
 
 use std::borrow::Cow;
 
@@ -21,14 +19,14 @@ use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
 use super::batch::{Input, forward_by_length};
-use super::features::{Features, FeaturesConfig};
 use super::frames::FrameGrid;
+use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
-use crate::error::Context;
+use crate::error::{Context, Result};
+use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
-use crate::weights::Loader;
-use crate::{Result, TaggingOutput, WaveformBatch, Weights};
-pub use stream::RnnStream;
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
 
 /// How the frames of a clip become one vector. Frames beyond a clip's length never count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -214,6 +212,14 @@ impl AudioRnnClassifier {
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
         self.classify(&self.pool(&frames, lengths, &state)?)
+    }
+
+    /// The next frames of a sequence: features `[batch, n_frames, n_features]` after those that led to `state`, to the
+    /// probabilities `[batch, n_frames, n_classes]` of each frame and the state after the last. A sequence begins without
+    /// state. What one call gives for all frames, several give for their parts.
+    pub(crate) fn step(&self, features: &Tensor, state: Option<&RnnState>) -> Result<(Tensor, RnnState)> {
+        let (frames, state) = self.rnn.forward(features, None, state)?;
+        Ok((self.frame_probabilities(&frames)?, state))
     }
 
     /// `frames` `[batch, n_frames, outputs]` to `[batch, n_frames, n_classes]`.

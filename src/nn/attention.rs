@@ -8,8 +8,8 @@ use candle_core::{D, Tensor};
 use super::kernels::ops::AttentionOp;
 use super::kernels::workspace::Workspace;
 use super::{Linear, has_kernels};
-use crate::error::{Context, check_lengths};
-use crate::{Error, Result};
+use crate::check::check_lengths;
+use crate::error::{Context, Error, Result};
 
 /// Self-attention of a sequence of tokens.
 #[derive(Debug)]

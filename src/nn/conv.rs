@@ -13,9 +13,8 @@ use super::pool::Pool;
 use super::training;
 use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
 use crate::check::{self, MAX_WIDTH};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
 
 /// The most channels, those of a front end with deltas of all orders included.
 const MAX_CHANNELS: usize = 1 << 20;

@@ -6,9 +6,8 @@ use super::kernels::linear::Matrix;
 use super::kernels::ops::LinearOp;
 use super::kernels::workspace::Workspace;
 use super::{Activation, has_kernels};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
 
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
 #[derive(Debug)]

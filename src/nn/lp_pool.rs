@@ -5,8 +5,7 @@ use candle_core::Tensor;
 use super::has_kernels;
 use super::kernels::map::Window;
 use super::kernels::ops::LpPoolOp;
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 
 /// `(Σ x^p)^(1/p)` over windows with `stride = size` and no padding, PyTorch's `LPPool2d`: between a sum and a maximum. A
 /// last row or column that fills no window is dropped.
@@ -22,11 +21,11 @@ impl LpPool2d {
     /// `x` `[batch, channels, height, width]` to `[batch, channels, height / size.0, width / size.1]`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for an odd power or 0, [`Error::Tensor`](crate::Error::Tensor) if a window
+    /// [`Error::Config`](Error::Config) for an odd power or 0, [`Error::Tensor`](crate::Error::Tensor) if a window
     /// is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.power == 0 || !self.power.is_multiple_of(2) {
-            return Err(crate::Error::config("power", self.power, "an even number above 0"));
+            return Err(Error::config("power", self.power, "an even number above 0"));
         }
         let context = "pooling";
         let (_, _, height, width) = x.dims4().context(context)?;

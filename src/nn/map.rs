@@ -3,12 +3,11 @@
 use candle_core::Tensor;
 
 use super::has_kernels;
-use super::host::with_values;
 use super::kernels::lanes::LANES;
 use super::kernels::map::{Map, Shape};
 use super::kernels::workspace::Workspace;
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Result};
+use crate::tensor::with_values;
 
 /// The maps of a batch, `[batch, channels, height, width]` or as a sequence `[batch, channels, length]`, in the form that
 /// suits the layer which made them: a tensor, or on the CPU blocks of sixteen channels.

@@ -25,7 +25,6 @@
 
 mod attention;
 mod conv;
-pub(crate) mod host;
 mod kernels;
 mod linear;
 mod lp_pool;

@@ -7,9 +7,8 @@ use candle_core::{D, Device, Tensor};
 use super::kernels::ops::{AffineOp, LayerNormOp};
 use super::training::BatchStatistics;
 use super::{Activation, has_kernels};
-use crate::error::Context;
+use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
-use crate::{Error, Result};
 
 /// PyTorch's default ε.
 pub const BATCH_NORM_EPS: f64 = 1e-5;

@@ -8,8 +8,7 @@ use super::kernels::map::Window;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use super::training;
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Result};
 
 /// How a window becomes one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -17,9 +17,9 @@ use super::has_kernels;
 use super::kernels::panels::Panels;
 use super::kernels::rnn::{self as kernel, Gates};
 use super::training;
-use crate::Result;
+use crate::check::check_lengths;
 use crate::check::{self, MAX_WIDTH};
-use crate::error::{Context, check_lengths};
+use crate::error::{Context, Result};
 use crate::weights::{Init, Loader};
 
 /// The recurrence of a layer.

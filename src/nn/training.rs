@@ -2,7 +2,6 @@
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, Var};
 
-use super::host::{contiguous, with_values};
 use super::kernels::conv_gradient::Patches;
 use super::kernels::direct::Geometry;
 use super::kernels::map::Window;
@@ -11,8 +10,8 @@ use super::kernels::pool_gradient::Planes;
 use super::kernels::rnn_gradient::Scan;
 use super::norm::BATCH_NORM_EPS;
 use super::{Activation, pool::Pooling};
-use crate::Result;
-use crate::error::{Context, Error};
+use crate::error::{Context, Error, Result};
+use crate::tensor::{contiguous, with_values};
 use crate::weights::{Init, Loader, Mode};
 
 /// The share of a batch in the running statistics: PyTorch's default.

@@ -3,8 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Dropout, LayerNorm, Linear, SelfAttention};
-use crate::Result;
-use crate::error::Context;
+use crate::error::{Context, Result};
 
 /// Where a block normalises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

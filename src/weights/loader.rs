@@ -9,9 +9,9 @@ use std::{
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
 use super::trainable::Mode;
-use super::{Init, LoadReport, MissingTensor, Trainable, Weights, WrongShape, keys, report::Nearest};
-use crate::error::{Context, check_finite};
-use crate::{Error, Result};
+use super::{Init, LoadReport, MissingTensor, Trainable, Weights, WrongShape, keys, nearest::Nearest};
+use crate::check::check_finite;
+use crate::error::{Context, Error, Result};
 
 /// A place in a checkpoint from which a model reads its tensors, or in a [`Trainable`], which makes them.
 ///

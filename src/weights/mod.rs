@@ -49,11 +49,13 @@
 
 mod bytes;
 mod entry;
+pub(crate) mod folder;
 mod keys;
 mod loader;
+mod nearest;
 mod pickle;
+pub(crate) mod place;
 mod pth;
-mod report;
 mod safetensors;
 mod state_dict;
 mod torch_names;
@@ -79,10 +81,10 @@ use self::{
 pub use self::{
     entry::Dtype,
     loader::Loader,
-    report::{LoadReport, MissingTensor, WrongShape},
     trainable::{Init, Trainable},
 };
-use crate::{Error, Result};
+use crate::error::{Error, Result};
+pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 
 /// The named tensors of a checkpoint, left in the file until they are read.
 ///

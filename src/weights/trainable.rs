@@ -13,9 +13,8 @@ use std::{
 use candle_core::{Device, Shape, Tensor, Var};
 
 use super::{Loader, Weights};
-use crate::augment::Random;
-use crate::error::Context;
-use crate::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::random::Random;
 
 /// A model's parameters while they are trained.
 ///

@@ -4,9 +4,9 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use super::WindowTagging;
-use crate::error::Context;
-use crate::output::logits_of;
-use crate::{Embedding, Error, Result, Tagger, Tagging};
+use crate::error::{Context, Error, Result};
+use crate::output::{Embedding, Tagging, logits_of};
+use crate::tagger::Tagger;
 
 /// How windows become one result. Means are weighted by the windows' lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,8 +3,8 @@
 use std::ops::Range;
 
 use super::schedule::Schedule;
-use crate::Result;
-use crate::error::check_finite_after;
+use crate::check::check_finite_after;
+use crate::error::Result;
 use crate::frontend::LogMel;
 
 /// A window that is complete.

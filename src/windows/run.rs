@@ -8,10 +8,12 @@ use ndarray::Array2;
 use super::engine::{Content, Engine, Window};
 use super::schedule::{Schedule, WindowConfig};
 use super::{Frames, WindowTagging};
-use crate::error::Context;
+use crate::audio::WaveformBatch;
+use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
 use crate::models::FrameGrid;
-use crate::{Error, Result, Tagger, TaggingOutput, WaveformBatch};
+use crate::output::TaggingOutput;
+use crate::tagger::Tagger;
 
 /// Samples that are taken at a time: bounds memory where much is pushed at once.
 const CHUNK: usize = 1 << 16;

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::{Error, Result};
 use crate::models::TaggingModel;
-use crate::{Error, Result};
 
 /// The longest window in samples.
 const MAX_LENGTH: f64 = (1u64 << 31) as f64;

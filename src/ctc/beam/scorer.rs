@@ -5,7 +5,7 @@ use crate::ctc::Vocabulary;
 use crate::ctc::hot_words::{HotWords, WITHIN, within};
 use crate::ctc::language_model::{Context, LanguageModel};
 use crate::ctc::vocabulary::Piece;
-use crate::{Error, Result};
+use crate::error::{Error, Result};
 
 #[derive(Debug, Clone)]
 pub(super) struct Scorer {

@@ -5,8 +5,8 @@ use ndarray::ArrayView1;
 use super::Config;
 use super::prefixes::{Chains, Prefixes, ROOT};
 use super::scorer::Scorer;
-use crate::Result;
 use crate::ctc::transcript::Span;
+use crate::error::Result;
 
 /// Nodes beside which sweeping is not worth while.
 const SWEEP_FROM: usize = 1 << 12;

@@ -4,7 +4,8 @@ use std::io::BufRead;
 use std::path::Path;
 
 use super::{Gram, Grams};
-use crate::{Error, Result, files};
+use crate::error::{Error, Result};
+use crate::files;
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: usize = 1 << 20;

@@ -6,7 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Config, TokenRef, Vocabulary};
-use crate::{Error, Result, files};
+use crate::error::{Error, Result};
+use crate::files;
 
 /// The largest vocabulary file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;

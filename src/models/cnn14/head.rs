@@ -3,11 +3,10 @@
 use candle_core::Tensor;
 
 use super::{Config, Decision, Head};
-use crate::error::Context;
+use crate::error::{Context, Result};
 use crate::nn::{Activation, Linear};
-use crate::output::logits_of;
+use crate::output::{TaggingOutput, logits_of};
 use crate::weights::Loader;
-use crate::{Result, TaggingOutput};
 
 /// The attention's scores are cut to `±` this.
 const MAX_SCORE: f64 = 10.0;

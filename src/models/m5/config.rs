@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{FrameGrid, Head};
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
-use crate::{Error, Result, Weights};
+use crate::error::{Error, Result};
+use crate::weights::Weights;
 
 /// Kernel of all convolutions but the first.
 pub(super) const KERNEL: usize = 3;

@@ -7,9 +7,9 @@ use super::lanes::Level;
 use super::linear::Matrix;
 use super::workspace::{Workspace, count};
 use super::{lp_pool, math, pointwise};
-use crate::nn::host::contiguous;
 use crate::nn::{Activation, BatchNorm, LpPool2d};
 use crate::simd::dispatch;
+use crate::tensor::contiguous;
 
 /// A scale and a shift per channel of dimension `axis`: 1, or the last.
 #[derive(Debug)]

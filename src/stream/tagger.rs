@@ -4,9 +4,10 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use crate::audio::Resampler;
-use crate::error::check_finite_after;
-use crate::windows::Runner;
-use crate::{Result, Tagger, WindowConfig, WindowTagging};
+use crate::check::check_finite_after;
+use crate::error::Result;
+use crate::tagger::Tagger;
+use crate::windows::{Runner, WindowConfig, WindowTagging};
 
 /// Samples that are resampled at a time.
 const CHUNK: usize = 1 << 16;
@@ -40,7 +41,7 @@ const CHUNK: usize = 1 << 16;
 /// 0.5 s, and 0.3 with one every 0.1 s.
 ///
 /// The tagger may be borrowed, or shared by an `Arc`, by any number of streams on any number of threads. A recurrent model that
-/// carries its state on, without windows: [`RnnStream`](crate::models::rnn::RnnStream).
+/// carries its state on, without windows: [`RnnStream`](super::RnnStream).
 #[derive(Debug)]
 pub struct TaggerStream<T> {
     tagger: T,
@@ -50,6 +51,16 @@ pub struct TaggerStream<T> {
     received: u64,
     /// Spent in pushes.
     busy: Duration,
+}
+
+impl Tagger {
+    /// Begins a stream of live audio at `sample_rate` Hz. See [`TaggerStream`].
+    ///
+    /// # Errors
+    /// As [`TaggerStream::new`].
+    pub fn stream(&self, sample_rate: u32, config: &WindowConfig) -> Result<TaggerStream<&Self>> {
+        TaggerStream::new(self, sample_rate, config)
+    }
 }
 
 impl<T: Deref<Target = Tagger>> TaggerStream<T> {

@@ -3,11 +3,12 @@
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use crate::frontend::{
+use super::{
     DeltaConfig, DeltaEdge, Fbank, FbankConfig, LogMel, LogMelConfig, MelFeatures, Mfcc, MfccConfig, Normalize,
     with_deltas,
 };
-use crate::{Error, Result, check};
+use crate::check;
+use crate::error::{Error, Result};
 
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,7 +109,7 @@ pub struct Features {
 
 /// What a frame sees of the samples, and the distance between frames.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Reach {
+pub(crate) struct Reach {
     pub hop: usize,
     pub before: usize,
     pub after: usize,
@@ -191,7 +192,7 @@ impl Features {
 
     /// How far a frame sees, where it sees no more than samples near it: frame `t` those from `t · hop − before` up to
     /// `t · hop + after`, and the ends of a clip only if they are within.
-    pub(super) fn reach(&self) -> Result<Reach> {
+    pub(crate) fn reach(&self) -> Result<Reach> {
         let whole = |field: &'static str, value: String| {
             Err(Error::config(field, value, "such features depend on more of the clip than a stream has"))
         };

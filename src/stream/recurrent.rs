@@ -5,14 +5,14 @@ use std::ops::Deref;
 use candle_core::Tensor;
 use ndarray::Array2;
 
-use super::AudioRnnClassifier;
 use crate::audio::Resampler;
-use crate::error::{Context, check_finite_after};
+use crate::check::check_finite_after;
+use crate::error::{Context, Error, Result};
+use crate::frontend::features::Reach;
 use crate::models::TaggingModel;
-use crate::models::features::Reach;
+use crate::models::rnn::AudioRnnClassifier;
 use crate::nn::RnnState;
-use crate::windows::Frames;
-use crate::{Error, Result};
+use crate::output::Frames;
 
 /// Samples that are taken at a time.
 const CHUNK: usize = 1 << 16;
@@ -21,10 +21,11 @@ const CHUNK: usize = 1 << 16;
 ///
 /// Whatever the sizes of the blocks, the frames are, bit for bit, the
 /// [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole recording as one clip: with
-/// [`TimePooling::Last`](super::TimePooling::Last) what the model would say if the clip ended there. Memory does not grow.
+/// [`TimePooling::Last`](crate::models::rnn::TimePooling::Last) what the model would say if the clip ended there. Memory does not grow.
 ///
 /// ```no_run
-/// use clipwise::models::rnn::{AudioRnnClassifier, Config, RnnStream};
+/// use clipwise::models::rnn::{AudioRnnClassifier, Config};
+/// use clipwise::stream::RnnStream;
 /// # use clipwise::{Weights, device};
 ///
 /// # fn main() -> clipwise::Result<()> {
@@ -60,10 +61,10 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     /// whole clip (normalised by its own statistics, with a floor below its maximum) or on frames to come (deltas); for a rate
     /// of 0 Hz or one too far from the model's.
     pub fn new(model: M, sample_rate: u32) -> Result<Self> {
-        if model.config.bidirectional {
+        if model.config().bidirectional {
             return Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back"));
         }
-        let reach = model.features.reach()?;
+        let reach = model.features().reach()?;
         let resampler = Resampler::new(sample_rate, model.sample_rate())?;
         let samples = Vec::new();
         Ok(Self { model, reach, resampler, samples, base: 0, n_frames: 0, state: None, received: 0 })
@@ -111,7 +112,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             self.samples.resize(self.model.min_samples(), 0.0); // as a short clip
         }
         let n_samples = usize::try_from(self.base).unwrap_or(usize::MAX).saturating_add(self.samples.len());
-        self.run(self.model.features.n_frames(n_samples) as u64, scores)?;
+        self.run(self.model.features().n_frames(n_samples) as u64, scores)?;
         self.frames(first, std::mem::take(scores), Some(end))
     }
 
@@ -128,14 +129,13 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             return Ok(());
         }
         let context = "frames of a stream";
-        let features = self.model.features.compute(&self.samples)?; // frame 0 of it is at `base`
+        let features = self.model.features().compute(&self.samples)?; // frame 0 of it is at `base`
         let first = (self.n_frames - self.base / self.reach.hop as u64) as usize;
         let count = ((end - self.n_frames) as usize).min(features.nrows().saturating_sub(first));
         let n_features = features.ncols();
         let values: Vec<f32> = features.iter().skip(first * n_features).take(count * n_features).copied().collect();
         let x = Tensor::from_vec(values, (1, count, n_features), self.model.device()).context(context)?;
-        let (frames, state) = self.model.rnn.forward(&x, None, self.state.as_ref())?;
-        let probabilities = self.model.frame_probabilities(&frames)?;
+        let (probabilities, state) = self.model.step(&x, self.state.as_ref())?;
         scores.extend(probabilities.flatten_all().and_then(|p| p.to_vec1::<f32>()).context(context)?);
         self.state = Some(state);
         self.n_frames += count as u64;

@@ -1,7 +1,12 @@
-//! The crate's one error type.
+//! The crate's one error type, and the reports that it carries.
 
-use std::ops::RangeInclusive;
+mod audio;
+mod load;
+
 use std::path::PathBuf;
+
+pub use audio::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
+pub use load::{LoadReport, MissingTensor, WrongShape};
 
 /// What can go wrong, with what, and what would have been right.
 ///
@@ -25,7 +30,7 @@ pub enum Error {
         /// The file; `<stream>` where a reader was given.
         path: PathBuf,
         /// Why.
-        reason: crate::audio::AudioReason,
+        reason: AudioReason,
     },
     /// A setting that cannot work.
     #[error("{field} = {value}: {reason}")]
@@ -126,37 +131,11 @@ pub enum Error {
     },
     /// Tensors of a checkpoint do not fit the model: everything that differs, at once.
     #[error("{0}")]
-    Weights(Box<crate::weights::LoadReport>),
+    Weights(Box<LoadReport>),
 }
 
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
-
-/// Refuses NaN and infinite samples.
-#[inline(always)]
-pub(crate) fn check_finite(samples: &[f32]) -> Result<()> {
-    check_finite_after(0, samples)
-}
-
-/// As [`check_finite`], for samples that follow `n_before` others: the place counts from the first of those.
-pub(crate) fn check_finite_after(n_before: u64, samples: &[f32]) -> Result<()> {
-    // No early exit within a block, so that the loop can be vectorised.
-    let finite = |block: &[f32]| block.iter().fold(true, |all, x| all & x.is_finite());
-    if samples.chunks(4096).all(finite) {
-        return Ok(());
-    }
-    let index = samples.iter().position(|x| !x.is_finite()).unwrap_or_default();
-    Err(Error::NonFinite { index: index + n_before as usize, value: samples[index] })
-}
-
-/// Refuses lengths that are not one a row of a batch, each in `range`.
-pub(crate) fn check_lengths(lengths: &[usize], batch: usize, range: RangeInclusive<usize>) -> Result<()> {
-    if lengths.len() == batch && lengths.iter().all(|length| range.contains(length)) {
-        return Ok(());
-    }
-    let reason = format!("{batch} numbers from {} to {} are due", range.start(), range.end());
-    Err(Error::config("lengths", format!("{lengths:?}"), reason))
-}
 
 /// Names what was being computed when the tensor library refused.
 pub(crate) trait Context<T> {

@@ -1,0 +1,31 @@
+//! Folders with a checkpoint: `config.json`, and `model.safetensors` or the index of its shards.
+
+use std::path::{Path, PathBuf};
+
+use super::Weights;
+use crate::error::{Error, Result};
+use crate::files;
+
+/// The largest `config.json` that is read, in bytes.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+
+fn unusable(path: PathBuf, reason: String) -> Error {
+    Error::Checkpoint { path, reason }
+}
+
+/// Reads a `config.json`.
+pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
+    let text = files::read_text(path, MAX_CONFIG_BYTES, unusable)?;
+    serde_json::from_str(&text).map_err(|error| unusable(path.to_path_buf(), error.to_string()))
+}
+
+/// Opens the tensors of a folder: `model.safetensors`, or the index of a sharded checkpoint.
+pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
+    match files::first_of(path, &["model.safetensors", "model.safetensors.index.json"])? {
+        Some(name) => Weights::open(path.join(name)),
+        None => {
+            let reason = "a folder without model.safetensors; open the checkpoint file itself";
+            Err(unusable(path.to_path_buf(), reason.to_string()))
+        }
+    }
+}
