@@ -26,7 +26,7 @@ impl TaggingOutput {
     /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`] if the device refuses.
     pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -35,7 +35,7 @@ impl TaggingOutput {
     /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`] if the device refuses.
     pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -44,7 +44,7 @@ impl TaggingOutput {
     /// Brings a batch to the host as one [`Tagging`] a row.
     ///
     /// # Errors
-    /// [`Error::LabelCount`](Error::LabelCount) if `labels` does not have `n_classes` entries.
+    /// [`Error::LabelCount`] if `labels` does not have `n_classes` entries.
     pub fn to_taggings(&self, labels: &LabelSet) -> Result<Vec<Tagging>> {
         let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().context("bringing the result to the host");
         let (scores, logits, embeddings) = (rows(&self.clipwise_output)?, rows(&self.logits)?, rows(&self.embedding)?);

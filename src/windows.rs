@@ -63,7 +63,7 @@ pub struct Windows<'t, I> {
 
 impl Tagger {
     /// Tags a recording of any length window by window: an iterator over the results, which reads as it goes. Give a
-    /// [`Waveform`] or an [`AudioReader`], of any rate. See [the module](self).
+    /// [`Waveform`](crate::Waveform) or an [`AudioReader`], of any rate. See [the module](self).
     ///
     /// # Errors
     /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or

@@ -21,7 +21,7 @@ impl LpPool2d {
     /// `x` `[batch, channels, height, width]` to `[batch, channels, height / size.0, width / size.1]`.
     ///
     /// # Errors
-    /// [`Error::Config`](Error::Config) for an odd power or 0, [`Error::Tensor`](crate::Error::Tensor) if a window
+    /// [`Error::Config`] for an odd power or 0, [`Error::Tensor`] if a window
     /// is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         if self.power == 0 || !self.power.is_multiple_of(2) {

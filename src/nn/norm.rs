@@ -102,7 +102,7 @@ impl ChannelAffine {
     /// The norm over the last dimension on `device`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`] if the device refuses.
     pub fn new(norm: BatchNorm, device: &Device) -> Result<Self> {
         Self::fixed(norm, usize::MAX, device)
     }
@@ -124,7 +124,7 @@ impl ChannelAffine {
     /// `x` `[…, channels]`, or `[batch, channels, …]` where it was made [over maps](Self::load_over_maps), to the same shape.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if there are not `channels` channels.
+    /// [`Error::Tensor`] if there are not `channels` channels.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_with(x, Activation::Identity)
     }
@@ -178,7 +178,7 @@ impl LayerNorm {
     /// `x` `[…, channels]` to the same shape.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
+    /// [`Error::Tensor`] if the last dimension is not `channels`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "a layer norm";
         let x = x.contiguous().context(context)?;
@@ -196,7 +196,7 @@ impl LayerNorm {
 /// [`LayerNorm`] without weight and bias, of `x` `[…, channels]`.
 ///
 /// # Errors
-/// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+/// [`Error::Tensor`] if the device refuses.
 pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
     let context = "a layer norm";
     let channels = x.dim(D::Minus1).context(context)?;
