@@ -1,19 +1,18 @@
 //! Choosing where a model runs, and with how many threads.
 //!
-//! Nothing here falls back silently: [`best`] says what it chose and why, [`cuda`] and [`parse`] fail where the device
-//! that was asked for is not there.
+//! [`best`] and [`parse`] give a device; [`choose`] also says why it is this one. Nothing here falls back silently: [`cuda`]
+//! and [`parse`] fail where the device that was asked for is not there.
 //!
 //! All work on the CPU uses the *current* rayon pool: the global one, or the one that [`Threads::run`] installs. The
 //! library never sets global thread state.
-
-use std::ops::Deref;
 
 pub use candle_core::Device;
 
 use crate::error::{Error, Result};
 
-/// A device together with the reason for which it was chosen. Dereferences to [`Device`].
+/// A device and why it was chosen.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Choice {
     /// The device.
     pub device: Device,
@@ -21,29 +20,47 @@ pub struct Choice {
     pub reason: String,
 }
 
-impl Deref for Choice {
-    type Target = Device;
-
-    fn deref(&self) -> &Device {
-        &self.device
-    }
-}
-
-/// The best device of this machine for this build: the first CUDA device if there is one, else the CPU.
-///
-/// [`Choice::reason`] says which and why, including the driver's message where CUDA was built in but did not start.
+/// The best device of this machine for this build: the first CUDA device if there is one, else the CPU. [`choose`]`("auto")`
+/// also says why.
 ///
 /// # Errors
 /// None today; the signature leaves room for devices whose probing can fail.
-pub fn best() -> Result<Choice> {
-    if !cfg!(feature = "cuda") {
-        return Ok(Choice { device: Device::Cpu, reason: "cpu: this build has no CUDA support".to_string() });
+pub fn best() -> Result<Device> {
+    choose("auto").map(|choice| choice.device)
+}
+
+/// Reads a device name: `auto` (as [`best`]), `cpu`, `cuda` (the first one) or `cuda:N`.
+///
+/// # Errors
+/// [`Error::Device`] for any other name, and as [`cuda`].
+pub fn parse(name: &str) -> Result<Device> {
+    choose(name).map(|choice| choice.device)
+}
+
+/// As [`parse`], with the reason: for `auto` on the CPU, why it is not a GPU, with the driver's message where CUDA was built
+/// in but did not start.
+///
+/// # Errors
+/// As [`parse`].
+pub fn choose(name: &str) -> Result<Choice> {
+    let chosen = |device: Device, reason: &str| Choice { device, reason: reason.to_string() };
+    let asked = |device: Device| chosen(device, &format!("{name}: as asked"));
+    let unknown =
+        || Error::Device { device: name.to_string(), reason: "expected `auto`, `cpu`, `cuda` or `cuda:N`".to_string() };
+    match name {
+        "auto" if !cfg!(feature = "cuda") => Ok(chosen(cpu(), "cpu: this build has no CUDA support")),
+        "auto" => match cuda(0) {
+            Ok(device) => Ok(chosen(device, "cuda:0: the first CUDA device")),
+            Err(Error::Device { reason, .. }) => Ok(chosen(cpu(), &format!("cpu: {reason}"))),
+            Err(error) => Err(error),
+        },
+        "cpu" => Ok(asked(cpu())),
+        "cuda" => Ok(asked(cuda(0)?)),
+        _ => {
+            let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
+            Ok(asked(cuda(ordinal.parse().map_err(|_| unknown())?)?))
+        }
     }
-    Ok(match cuda(0) {
-        Ok(device) => Choice { device, reason: "cuda:0: the first CUDA device".to_string() },
-        Err(Error::Device { reason, .. }) => Choice { device: Device::Cpu, reason: format!("cpu: {reason}") },
-        Err(error) => return Err(error),
-    })
 }
 
 /// The CPU.
@@ -64,27 +81,6 @@ pub fn cuda(ordinal: usize) -> Result<Device> {
     std::panic::catch_unwind(|| Device::new_cuda(ordinal))
         .map_err(|_| error("no CUDA driver on this machine".to_string()))?
         .map_err(|cause| error(cause.to_string()))
-}
-
-/// Reads a device name: `auto` (as [`best`]), `cpu`, `cuda` (the first one) or `cuda:N`.
-///
-/// # Errors
-/// [`Error::Device`] for any other name, and as [`cuda`].
-pub fn parse(name: &str) -> Result<Choice> {
-    let asked = |device: Device| Choice { device, reason: format!("{name}: as asked") };
-    let unknown = || Error::Device {
-        device: name.to_string(),
-        reason: "not a device name; known are `auto`, `cpu`, `cuda`, `cuda:N`".to_string(),
-    };
-    match name {
-        "auto" => best(),
-        "cpu" => Ok(asked(cpu())),
-        "cuda" => Ok(asked(cuda(0)?)),
-        _ => {
-            let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
-            Ok(asked(cuda(ordinal.parse().map_err(|_| unknown())?)?))
-        }
-    }
 }
 
 /// The name of a device as [`parse`] reads it: `cpu`, `cuda:0`.
@@ -148,11 +144,12 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn cuda_without_the_feature_is_an_error_and_best_says_why_it_took_the_cpu() {
+    fn cuda_without_the_feature_is_an_error_and_the_choice_says_why_it_took_the_cpu() {
         let error = cuda(0).unwrap_err().to_string();
         assert!(error.contains("cuda:0") && error.contains("feature"), "{error}");
-        let best = best().unwrap();
-        assert!(best.device.is_cpu() && best.reason.contains("no CUDA"), "{}", best.reason);
+        let choice = choose("auto").unwrap();
+        assert!(choice.device.is_cpu() && choice.reason.contains("no CUDA"), "{}", choice.reason);
+        assert!(best().unwrap().is_cpu());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! use clipwise::{Tagger, Waveform};
 //!
 //! # fn main() -> clipwise::Result<()> {
-//! let device = clipwise::device::best()?; // CUDA if built in and present, else the CPU; says which
+//! let device = clipwise::device::best()?; // CUDA if built in and present, else the CPU
 //! let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &device)?; // the model is recognised from its tensors
 //! let tagging = tagger.tag(&Waveform::open("dog.wav")?)?; // any sample rate, any number of channels
 //! for tag in tagging.top_k(5) {

@@ -973,3 +973,41 @@ fn noise_equals_that_of_soxr_hq_sample_by_sample() {
         assert!(apart < 2e-4, "{name}: {apart}");
     }
 }
+
+#[test]
+fn interleaved_samples_are_read_as_a_file_of_them_is() {
+    let file = |tag: u16, bits: u16, data: &[u8]| {
+        Waveform::read_with(simple(&fmt(tag, 3, 44_100, bits), data).as_slice(), &ReadOptions::default()).unwrap()
+    };
+    let mut random = Random(9);
+    let n = 3 * 1_000;
+    let i16s: Vec<i16> = (0..n).map(|_| random.below(1 << 16) as u16 as i16).chain([i16::MIN, i16::MAX, 0]).collect();
+    let i32s: Vec<i32> = i16s.iter().map(|&x| (i32::from(x) << 16) | random.below(1 << 16) as i32).collect();
+    let f32s: Vec<f32> = random.samples(n);
+    let bytes = |values: &[i32]| values.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>();
+    let floats: Vec<u8> = f32s.iter().flat_map(|x| x.to_le_bytes()).collect();
+    assert_eq!(Waveform::from_interleaved(&i16s, 3, 44_100).unwrap(), file(1, 16, &pcm16(&i16s)));
+    assert_eq!(Waveform::from_interleaved(&i32s, 3, 44_100).unwrap(), file(1, 32, &bytes(&i32s)));
+    assert_eq!(Waveform::from_interleaved(&f32s, 3, 44_100).unwrap(), file(3, 32, &floats));
+    assert_eq!(Waveform::from_interleaved(&[-128_i8, 64], 1, 8_000).unwrap().samples, [-1.0, 0.5]);
+    assert_eq!(Waveform::from_interleaved(&[0.25_f64, 0.75], 2, 8_000).unwrap().samples, [0.5]);
+
+    let cancels = Waveform::from_interleaved(&[0.5_f32, -0.5, 0.25, -0.25], 2, 8_000).unwrap();
+    assert!(matches!(cancels.notes(), [Note::ChannelsCancel { .. }]), "{:?}", cancels.notes());
+    assert!(Waveform::from_interleaved::<i16>(&[], 2, 8_000).unwrap().is_empty());
+}
+
+#[test]
+fn interleaved_samples_that_cannot_be_are_errors() {
+    let refused = |samples: &[f32], n_channels, rate| match Waveform::from_interleaved(samples, n_channels, rate) {
+        Err(Error::Audio { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(refused(&[0.0; 4], 0, 8_000), AudioReason::ChannelCount(0));
+    assert_eq!(refused(&[0.0; 65], 65, 8_000), AudioReason::ChannelCount(65));
+    assert_eq!(refused(&[0.0; 4], 2, 0), AudioReason::SampleRate(0));
+    let reason = refused(&[0.0, 0.0, 0.0, f32::INFINITY], 2, 8_000);
+    assert_eq!(reason, AudioReason::NonFinite { index: 1, channel: 1, value: f32::INFINITY });
+    let error = Waveform::from_interleaved(&[0_i16; 5], 2, 8_000).unwrap_err();
+    assert_eq!(error.to_string(), "samples.len() = 5: expected a multiple of the 2 channels");
+}

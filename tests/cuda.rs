@@ -26,8 +26,8 @@ fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
 #[test]
 #[ignore = "needs a CUDA device"]
 fn best_takes_the_cuda_device_and_says_so() {
-    let best = device::best().unwrap();
-    assert_eq!(device::name(&best), "cuda:0", "{}", best.reason);
+    let choice = device::choose("auto").unwrap();
+    assert_eq!(device::name(&choice.device), "cuda:0", "{}", choice.reason);
     assert!(device::cuda(99).is_err());
 }
 

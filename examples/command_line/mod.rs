@@ -37,9 +37,9 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Opens the tagger; what it had to assume goes to stderr.
     pub fn open(&self) -> Result<Tagger, Failure> {
-        let device = device::parse(&self.device)?;
+        let device::Choice { device, reason, .. } = device::choose(&self.device)?;
         if self.device == "auto" && cfg!(feature = "cuda") {
-            say(format_args!("note: {}", device.reason));
+            say(format_args!("note: {reason}"));
         }
         let mut tagger = match (&self.weights, &self.model) {
             (None, _) => Tagger::bundled(&device)?,

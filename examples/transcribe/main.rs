@@ -100,9 +100,9 @@ enum Reader {
 
 /// Transcribes every file; `good` becomes false for one that cannot be transcribed.
 fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let device = device::parse(&args.device)?;
+    let device::Choice { device, reason, .. } = device::choose(&args.device)?;
     if args.device == "auto" && cfg!(feature = "cuda") {
-        say(format_args!("note: {}", device.reason));
+        say(format_args!("note: {reason}"));
     }
     let model = CtcModel::open(&args.weights, &device)?;
     for assumption in model.assumptions() {

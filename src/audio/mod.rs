@@ -9,6 +9,7 @@
 mod decode;
 mod format;
 mod id3;
+mod interleaved;
 mod mixer;
 mod note;
 mod pcm;
@@ -21,6 +22,7 @@ mod wav;
 mod waveform;
 
 pub use crate::error::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
+pub use interleaved::Sample;
 pub use note::Note;
 pub use reader::{AudioReader, RawFormat};
 pub use resample::{Resampler, resample};

@@ -1,0 +1,68 @@
+//! Buffers of interleaved samples, as recorders and decoders give them.
+
+use super::mixer::Mixer;
+use super::{AudioReason, Channels, MAX_CHANNELS, MAX_SAMPLE_RATE, Waveform};
+use crate::error::{Error, Result};
+
+mod sealed {
+    pub trait Sealed: Copy + Send + Sync {
+        /// What an integer is multiplied by so that full scale is 1.
+        const SCALE: f64;
+        fn value(self) -> f64;
+    }
+
+    macro_rules! sample {
+        ($($type:ty: $full_scale:expr),*) => {
+            $(impl Sealed for $type {
+                const SCALE: f64 = 1.0 / $full_scale;
+
+                fn value(self) -> f64 {
+                    f64::from(self)
+                }
+            })*
+        };
+    }
+
+    sample!(i8: 128.0, i16: 32_768.0, i32: 2_147_483_648.0, f32: 1.0, f64: 1.0);
+}
+
+/// A type of samples: `i8`, `i16` and `i32`, whose range becomes -1 to 1; `f32` and `f64`, which stay as they are.
+pub trait Sample: sealed::Sealed {}
+
+impl<T: sealed::Sealed> Sample for T {}
+
+impl Waveform {
+    /// Takes a buffer of interleaved samples, `[n_samples · n_channels]`, and mixes the channels by their mean, exactly as
+    /// a WAV file with these samples would be read, notes included.
+    ///
+    /// ```
+    /// use clipwise::Waveform;
+    ///
+    /// let stereo: &[i16] = &[16_384, -16_384, 8_192, 8_192];
+    /// let waveform = Waveform::from_interleaved(stereo, 2, 48_000)?;
+    /// assert_eq!(waveform.samples, [0.0, 0.25]);
+    /// # Ok::<(), clipwise::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Audio`] with the path `<samples>` for 0 channels or more than [`MAX_CHANNELS`], a rate of 0 Hz or above
+    /// [`MAX_SAMPLE_RATE`], and a NaN or infinite sample; [`Error::Config`] if the number of samples is no multiple of the
+    /// number of channels.
+    pub fn from_interleaved<T: Sample>(samples: &[T], n_channels: u16, sample_rate: u32) -> Result<Self> {
+        let refused = |reason| Error::Audio { path: "<samples>".into(), reason };
+        if n_channels == 0 || n_channels > MAX_CHANNELS {
+            return Err(refused(AudioReason::ChannelCount(n_channels)));
+        }
+        if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
+            return Err(refused(AudioReason::SampleRate(sample_rate)));
+        }
+        if !samples.len().is_multiple_of(n_channels.into()) {
+            let reason = format!("expected a multiple of the {n_channels} channels");
+            return Err(Error::config("samples.len()", samples.len(), reason));
+        }
+        let mut mixer = Mixer::new(Channels::Mean, n_channels.into()).map_err(refused)?;
+        let mut mixed = Vec::new();
+        mixer.mix(0, samples, T::SCALE, T::value, &mut mixed).map_err(refused)?;
+        Ok(Self::new(mixed, sample_rate).with_notes(mixer.notes()))
+    }
+}
