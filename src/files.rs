@@ -17,7 +17,7 @@ pub(crate) type Refusal = fn(PathBuf, String) -> Error;
 /// # Errors
 /// [`Error::Io`] if the file can't be read or is not a regular file, and that of `refuse`.
 pub(crate) fn read(path: &Path, limit: u64, refuse: Refusal) -> Result<Vec<u8>> {
-    let error = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+    let error = |cause| Error::Io { action: "read", path: path.to_path_buf(), cause };
     let file = open(path, "read")?;
     let stated = usize::try_from(file.metadata().map_err(error)?.len().min(limit)).unwrap_or(usize::MAX);
     let mut bytes = Vec::new();
@@ -48,7 +48,7 @@ pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
 
 /// Opens a regular file to be read. `action` names what failed: `"open"`, `"read"`.
 pub(crate) fn open(path: &Path, action: &'static str) -> Result<File> {
-    let error = |source| Error::Io { action, path: path.to_path_buf(), source };
+    let error = |cause| Error::Io { action, path: path.to_path_buf(), cause };
     let regular = |metadata: Metadata| match metadata.is_file() {
         true => Ok(()),
         false => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
@@ -71,7 +71,7 @@ pub(crate) fn first_of(folder: &Path, names: &[&'static str]) -> Result<Option<&
         match std::fs::symlink_metadata(&path) {
             Ok(_) => return Ok(Some(name)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => return Err(Error::Io { action: "read", path, source }),
+            Err(cause) => return Err(Error::Io { action: "read", path, cause }),
         }
     }
     Ok(None)

@@ -622,7 +622,7 @@ fn a_failing_reader_is_not_a_short_file() {
     let file = small();
     for n in 0..file.len() {
         match Waveform::read(Failing(&file[..n])) {
-            Err(Error::Io { action: "read", source, .. }) => assert_eq!(source.to_string(), "the cable is out"),
+            Err(Error::Io { action: "read", cause, .. }) => assert_eq!(cause.to_string(), "the cable is out"),
             other => panic!("{n}: {other:?}"),
         }
     }

@@ -202,8 +202,8 @@ fn what_ends_early_is_an_error_after_what_was_there() {
     let (samples, failure) = drain(&mut AudioReader::read(pipe).unwrap());
     assert_eq!(samples, whole.samples[..60_000]);
     match failure.unwrap() {
-        Error::Io { action: "read", source, .. } => {
-            assert_eq!(source.to_string(), "after 60000 samples: the cable is out");
+        Error::Io { action: "read", cause, .. } => {
+            assert_eq!(cause.to_string(), "after 60000 samples: the cable is out");
         }
         other => panic!("{other:?}"),
     }

@@ -427,7 +427,7 @@ fn most_resident() -> Option<u64> {
 fn an_error_of_the_source_comes_after_what_was_read() {
     let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
     let config = WindowConfig { length: 1.0, hop: 1.0, ..WindowConfig::default() };
-    let lost = || Error::Io { action: "read", path: "tape.wav".into(), source: std::io::Error::other("gone") };
+    let lost = || Error::Io { action: "read", path: "tape.wav".into(), cause: std::io::Error::other("gone") };
     let blocks = [Ok(vec![0.1; 2_300]), Err(lost()), Ok(vec![0.1; 9_000])];
     let mut windows = Windows::new(&tagger, blocks.into_iter(), &config).unwrap();
     let ends: Vec<f64> = windows.by_ref().take(3).map(|window| window.unwrap().end).collect();

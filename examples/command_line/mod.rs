@@ -156,6 +156,9 @@ fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = |cause: &(dyn std::error::Error + 'static)| cause.downcast_ref::<io::Error>().map(io::Error::kind);
+    let io = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
+        Some(clipwise::Error::Io { cause, .. }) => Some(cause.kind()),
+        _ => error.downcast_ref::<io::Error>().map(io::Error::kind),
+    };
     std::iter::successors(Some(error), |error| error.source()).any(|cause| io(cause) == Some(io::ErrorKind::BrokenPipe))
 }

@@ -194,7 +194,7 @@ fn gru(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result
             // PyTorch's initial values: within ± 1 / √hidden; the noise has a tenth.
             let values = seeded::noise(shape.iter().product(), seed).into_iter().map(|x| x * 0.6).collect();
             Tensor::from_vec(values, shape, &Device::Cpu)
-                .map_err(|source| clipwise::Error::Tensor { context: "making seeded weights", source })
+                .map_err(|cause| clipwise::Error::Tensor { context: "making seeded weights", cause })
         })?,
     };
     let n_frames = ((seconds * 100.0).round() as usize).max(1);

@@ -79,7 +79,7 @@ impl AudioReader {
     /// As [`Waveform::open_with`], as far as the beginning of the file shows it.
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
-        let file = File::open(path).map_err(|source| Error::Io { action: "open", path: path.into(), source })?;
+        let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
         Self::of(source::open(file, options), path)
     }
 

@@ -53,7 +53,7 @@ impl Failure {
     /// The error, with the file's name.
     pub(super) fn about(self, path: &Path) -> Error {
         match self {
-            Self::Io(source) => Error::Io { action: "read", path: path.into(), source },
+            Self::Io(cause) => Error::Io { action: "read", path: path.into(), cause },
             Self::Audio(reason) => Error::Audio { path: path.into(), reason },
         }
     }

@@ -97,7 +97,7 @@ pub(super) fn write(waveform: &Waveform, path: &Path, format: SampleFormat) -> R
         wav.finalize()
     };
     written().map_err(|error| match hound_failure(error) {
-        Failure::Io(source) => Error::Io { action: "write", path: path.into(), source },
+        Failure::Io(cause) => Error::Io { action: "write", path: path.into(), cause },
         Failure::Audio(reason) => refused(reason),
     })
 }

@@ -10,19 +10,20 @@ pub use load::{LoadReport, MissingTensor, WrongShape};
 
 /// What can go wrong, with what, and what would have been right.
 ///
-/// The cause of an I/O or tensor error is in [`source`](std::error::Error::source) and not repeated in the message.
+/// The message of an I/O or tensor error ends with its cause, so that printing the error with `{}` says why. The cause is
+/// the field `cause`; [`source`](std::error::Error::source) does not repeat it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system could not open, read or write a file.
-    #[error("cannot {action} {}", path.display())]
+    #[error("cannot {action} {}: {cause}", path.display())]
     Io {
         /// What was tried: `"read"`, `"write"`.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
-        source: std::io::Error,
+        cause: std::io::Error,
     },
     /// A file is not usable as audio.
     #[error("{}: {reason}", path.display())]
@@ -122,13 +123,16 @@ pub enum Error {
         fitting: Option<&'static str>,
     },
     /// A tensor operation failed: on a device for want of memory, or by a bug of this crate.
-    #[error("{context} failed")]
+    #[error("{context} failed: {cause}")]
     Tensor {
         /// What was being computed.
         context: &'static str,
         /// The tensor library's reason.
-        source: candle_core::Error,
+        cause: candle_core::Error,
     },
+    /// An error of a model that is not of this crate: see [`Error::other`].
+    #[error("{0}")]
+    Other(Box<dyn std::error::Error + Send + Sync>),
     /// Tensors of a checkpoint do not fit the model: everything that differs, at once.
     #[error("{0}")]
     Weights(Box<LoadReport>),
@@ -144,12 +148,53 @@ pub(crate) trait Context<T> {
 
 impl<T> Context<T> for std::result::Result<T, candle_core::Error> {
     fn context(self, context: &'static str) -> Result<T> {
-        self.map_err(|source| Error::Tensor { context, source })
+        self.map_err(|cause| Error::Tensor { context, cause })
+    }
+}
+
+impl From<candle_core::Error> for Error {
+    fn from(cause: candle_core::Error) -> Self {
+        Self::Tensor { context: "a tensor operation", cause }
     }
 }
 
 impl Error {
+    /// Wraps the error of a [`TaggingModel`](crate::TaggingModel) or [`SpeechEncoder`](crate::encoders::SpeechEncoder) that
+    /// is implemented outside this crate. Takes an error or a message.
+    ///
+    /// ```
+    /// let error = clipwise::Error::other("the accelerator is in use");
+    /// assert_eq!(error.to_string(), "the accelerator is in use");
+    /// ```
+    pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Other(error.into())
+    }
+
     pub(crate) fn config(field: &'static str, value: impl std::fmt::Display, reason: impl Into<String>) -> Self {
         Self::Config { field, value: value.to_string(), reason: reason.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_ends_with_its_cause_which_is_not_repeated() {
+        let error = crate::Waveform::open("no such folder/missing.wav").unwrap_err();
+        let cause = std::fs::File::open("no such folder/missing.wav").unwrap_err();
+        assert_eq!(error.to_string(), format!("cannot open no such folder/missing.wav: {cause}"));
+        assert!(std::error::Error::source(&error).is_none());
+
+        let cause = candle_core::Error::Msg("out of memory".into());
+        let failed: Result<()> = Err(cause).context("the embedding");
+        assert_eq!(failed.unwrap_err().to_string(), "the embedding failed: out of memory");
+    }
+
+    #[test]
+    fn errors_of_other_models_keep_their_type() {
+        let error = Error::other(std::fmt::Error);
+        let Error::Other(inner) = &error else { panic!("{error:?}") };
+        assert!(inner.is::<std::fmt::Error>());
     }
 }

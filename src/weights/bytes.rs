@@ -63,7 +63,7 @@ impl Bytes {
     /// Opens a regular file, of which nothing is read yet.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = files::open(path, "open")?;
-        let error = |source| Error::Io { action: "open", path: path.to_owned(), source };
+        let error = |cause| Error::Io { action: "open", path: path.to_owned(), cause };
         let len = usize::try_from(file.metadata().map_err(error)?.len());
         let len = len.map_err(|_| error(io::Error::from(io::ErrorKind::FileTooLarge)))?;
         Ok(Self::OnDisk { file: Positioned::new(file), path: path.to_owned(), len })
@@ -114,7 +114,7 @@ impl Bytes {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                 Err(format!("the file had {} bytes when it was opened, and has become shorter", self.len()).into())
             }
-            Err(source) => Err(Fault::Io(Error::Io { action: "read", path: path.clone(), source })),
+            Err(cause) => Err(Fault::Io(Error::Io { action: "read", path: path.clone(), cause })),
         }
     }
 

@@ -180,7 +180,7 @@ impl Weights {
         let (mut bytes, mut entries) = (Vec::new(), BTreeMap::new());
         for (name, tensor) in tensors {
             let values = tensor.to_dtype(DType::F32).and_then(|tensor| tensor.flatten_all()?.to_vec1::<f32>());
-            let values = values.map_err(|source| Error::Tensor { context: "copying a tensor to the host", source })?;
+            let values = values.map_err(|cause| Error::Tensor { context: "copying a tensor to the host", cause })?;
             let shape = tensor.dims().to_vec();
             let strides = entry::row_major(&shape);
             let (offset, dtype) = (bytes.len(), Dtype::F32);
@@ -389,7 +389,7 @@ impl Weights {
         let values = self.to_vec(name)?;
         let shape = self.shape(name).unwrap_or_default();
         Tensor::from_vec(values, shape, device)
-            .map_err(|source| Error::Tensor { context: "moving weights to the device", source })
+            .map_err(|cause| Error::Tensor { context: "moving weights to the device", cause })
     }
 
     /// Begins to read a model's tensors onto `device`.

@@ -128,7 +128,7 @@ impl Trainable {
         unfinished.push(".unfinished");
         let tensors = self.named().into_iter().collect();
         candle_core::safetensors::save(&tensors, &unfinished).context("writing safetensors")?;
-        std::fs::rename(&unfinished, path).map_err(|source| Error::Io { action: "write", path: path.into(), source })
+        std::fs::rename(&unfinished, path).map_err(|cause| Error::Io { action: "write", path: path.into(), cause })
     }
 
     /// Sets every tensor that a checkpoint has under the same name: to go on with training, or to begin with what another

@@ -47,7 +47,7 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
     let (mut line, mut number, mut idle) = (Vec::new(), 0usize, 0usize);
     while parser.section != Section::End {
         line.clear();
-        let io = |source| Error::Io { action: "read", path: path.to_path_buf(), source };
+        let io = |cause| Error::Io { action: "read", path: path.to_path_buf(), cause };
         let n = std::io::Read::take(&mut reader, MAX_LINE as u64).read_until(b'\n', &mut line).map_err(io)?;
         number += 1;
         if n == 0 {
