@@ -53,7 +53,7 @@ pub struct Member<'a> {
 ///
 /// ```
 /// use clipwise::ctc::Vocabulary;
-/// use clipwise::fusion::{Config, Member, frames};
+/// use clipwise::fusion::{Config, Member, fuse_frames};
 /// use clipwise::ndarray::array;
 ///
 /// # fn main() -> clipwise::Result<()> {
@@ -64,7 +64,7 @@ pub struct Member<'a> {
 ///     Member { logits: a.view(), vocabulary, frame_seconds: 0.02, weight: alpha },
 ///     Member { logits: b.view(), vocabulary, frame_seconds: 0.02, weight: 1.0 - alpha },
 /// ];
-/// let fused = frames(&members, &Config::default())?;
+/// let fused = fuse_frames(&members, &Config::default())?;
 /// assert_eq!(fused.dim(), (2, 2)); // cut to the shorter one
 /// let margin = fused[[0, 1]] - fused[[0, 0]];
 /// assert!((margin - (0.75 * 2.0 + 0.25 * 1.0)).abs() < 1e-6);
@@ -77,7 +77,7 @@ pub struct Member<'a> {
 /// `max_frame_gap` frames apart, vocabularies or durations of a frame that differ, logits that are NaN or +∞, and frames in which
 /// every token is ruled out by some member;
 /// [`Error::LabelCount`] for logits that are not the vocabulary's.
-pub fn frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
+pub fn fuse_frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
     let shares = shares(members.iter().map(|member| member.weight))?;
     let lengths = || members.iter().map(|member| member.logits.nrows());
     let (shortest, longest) = (lengths().min().unwrap_or_default(), lengths().max().unwrap_or_default());
@@ -141,14 +141,14 @@ pub enum Activation {
 /// the square root of its weight's share and divided by its norm: the cosine of two is the weighted mean of the members'.
 ///
 /// ```no_run
-/// use clipwise::fusion::{Activation, Mode, taggings};
+/// use clipwise::fusion::{Activation, Mode, fuse_taggings};
 /// use clipwise::{Tagger, Waveform};
 ///
 /// # fn main() -> clipwise::Result<()> {
 /// let device = clipwise::device::best()?;
 /// let (ced, cnn) = (Tagger::bundled(&device)?, Tagger::open("Cnn14_mAP=0.431.pth", &device)?);
 /// let clip = Waveform::open("dog.wav")?;
-/// let both = taggings(&[(&ced.tag(&clip)?, 0.6), (&cnn.tag(&clip)?, 0.4)], Mode::Logits, Activation::Sigmoid)?;
+/// let both = fuse_taggings(&[(&ced.tag(&clip)?, 0.6), (&cnn.tag(&clip)?, 0.4)], Mode::Logits, Activation::Sigmoid)?;
 /// println!("{:?}", both.top_k(3));
 /// # Ok(())
 /// # }
@@ -158,7 +158,7 @@ pub enum Activation {
 /// [`Error::Config`] without members, for weights that are negative, not finite or all 0, labels that differ, numbers of
 /// scores or logits that are not those of the labels, values that are NaN or infinite with both signs, and results that would be
 /// NaN: logits of which all are −∞ or one is +∞ with [`Activation::Softmax`], probabilities outside 0..=1.
-pub fn taggings(members: &[(&Tagging, f64)], mode: Mode, activation: Activation) -> Result<Tagging> {
+pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Mode, activation: Activation) -> Result<Tagging> {
     let shares = shares(members.iter().map(|member| member.1))?;
     let (first, _) = members[0]; // there is one: shares are not empty
     let n_classes = first.labels.len();

@@ -593,7 +593,7 @@ fn little_is_allocated_for_a_small_file() {
     // FLAC whose one constant frame of 65535 samples is there over and over.
     let flac = silence(20_000);
     let begun = Instant::now();
-    assert!(matches!(refused(&flac, "decode to more than"), AudioReason::Expands { .. }));
+    assert!(matches!(refused(&flac, "decode to more than"), AudioReason::ExpandsTooMuch { .. }));
     assert!(begun.elapsed() < Duration::from_secs(60));
     let short = silence(10);
     assert_eq!(read(&short).unwrap().samples, vec![0.0; 10 * 65_535]);

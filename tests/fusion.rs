@@ -30,7 +30,7 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
     let (a, b, c, vocabulary) = (logits("a", 9), logits("b", 7), logits("c", 8), vocabulary());
     let members = [member(&a, &vocabulary, 3.0), member(&b, &vocabulary, 2.0), member(&c, &vocabulary, 5.0)];
     for mode in [Mode::Logits, Mode::Probabilities] {
-        let fused = frames(&members, &Config { mode, ..Config::default() }).unwrap();
+        let fused = fuse_frames(&members, &Config { mode, ..Config::default() }).unwrap();
         assert_eq!(fused.dim(), (7, 5), "cut to the shortest");
         for frame in 0..7 {
             let rows = [&a, &b, &c].map(|x| x.row(frame).iter().map(|&x| f64::from(x)).collect::<Vec<_>>());
@@ -45,7 +45,8 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
                 assert!((f64::from(*got) - wanted.ln()).abs() < 1e-5, "{mode:?}: {got}, {}", wanted.ln());
             }
         }
-        let alone = frames(&[member(&a, &vocabulary, 0.5), member(&b, &vocabulary, 0.0)], &Config::default()).unwrap();
+        let alone =
+            fuse_frames(&[member(&a, &vocabulary, 0.5), member(&b, &vocabulary, 0.0)], &Config::default()).unwrap();
         let first = clipwise::ctc::log_softmax(a.slice(s![..7, ..])).unwrap();
         common::assert_close("a weight of 0", alone.as_slice().unwrap(), first.as_slice().unwrap(), 1e-6, 0.0);
         greedy(fused.view(), &vocabulary, 0.02).unwrap();
@@ -56,13 +57,13 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
 fn what_does_not_belong_together_is_not_fused() {
     let (a, b, vocabulary) = (logits("a", 9), logits("b", 6), vocabulary());
     let config = Config::default();
-    let field = |members: &[Member], config: &Config| match frames(members, config) {
+    let field = |members: &[Member], config: &Config| match fuse_frames(members, config) {
         Err(Error::Config { field, .. }) => field,
         other => panic!("{other:?}"),
     };
     let apart = [member(&a, &vocabulary, 0.5), member(&b, &vocabulary, 0.5)];
     assert_eq!(field(&apart, &config), "max_frame_gap");
-    assert_eq!(frames(&apart, &Config { max_frame_gap: 3, ..config.clone() }).unwrap().nrows(), 6);
+    assert_eq!(fuse_frames(&apart, &Config { max_frame_gap: 3, ..config.clone() }).unwrap().nrows(), 6);
     let other = Vocabulary::new(["<pad>", "a", "c", "b", "d"]).unwrap();
     assert_eq!(field(&[member(&a, &vocabulary, 1.0), member(&a, &other, 1.0)], &config), "members");
     let slower = Member { frame_seconds: 0.04, ..member(&a, &vocabulary, 1.0) };
@@ -75,13 +76,13 @@ fn what_does_not_belong_together_is_not_fused() {
     broken[[3, 1]] = f32::NAN;
     assert_eq!(field(&[member(&a, &vocabulary, 1.0), member(&broken, &vocabulary, 1.0)], &config), "logits");
     let narrow = a.slice(s![.., ..4]).to_owned();
-    assert!(matches!(frames(&[member(&narrow, &vocabulary, 1.0)], &config), Err(Error::LabelCount { .. })));
+    assert!(matches!(fuse_frames(&[member(&narrow, &vocabulary, 1.0)], &config), Err(Error::LabelCount { .. })));
     // −∞ is a probability of 0; where all members say so of all tokens, nothing is left.
     let certain = array![[0.0, f32::NEG_INFINITY]];
     let (two, opposite) = (Vocabulary::new(["<pad>", "a"]).unwrap(), array![[f32::NEG_INFINITY, 0.0]]);
     let members = [member(&certain, &two, 1.0), member(&opposite, &two, 1.0)];
     assert_eq!(field(&members, &config), "logits");
-    let halves = frames(&members, &Config { mode: Mode::Probabilities, ..config }).unwrap();
+    let halves = fuse_frames(&members, &Config { mode: Mode::Probabilities, ..config }).unwrap();
     assert!(halves.iter().all(|x| (x - 0.5f32.ln()).abs() < 1e-6));
 }
 
@@ -104,13 +105,13 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
     for activation in [Activation::Sigmoid, Activation::Softmax] {
         let a = tagging(&[2.0, -1.0, 0.5], activation, &[3.0, 4.0]);
         let b = tagging(&[-1.0, 0.0, 0.25], activation, &[0.0, 0.0, 2.0]);
-        let by_logits = taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Logits, activation).unwrap();
+        let by_logits = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Logits, activation).unwrap();
         let wanted = tagging(&[-0.25, -0.25, 0.3125], activation, &[0.3, 0.4, 0.0, 0.0, 0.75f32.sqrt()]);
         common::assert_close("logits", &by_logits.logits, &wanted.logits, 1e-6, 0.0);
         common::assert_close("scores", &by_logits.scores, &wanted.scores, 1e-6, 0.0);
         common::assert_close("embedding", &by_logits.embedding, &wanted.embedding, 1e-6, 0.0);
 
-        let by_probabilities = taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Probabilities, activation).unwrap();
+        let by_probabilities = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Probabilities, activation).unwrap();
         let mean: Vec<f32> = a.scores.iter().zip(&b.scores).map(|(a, b)| 0.25 * a + 0.75 * b).collect();
         common::assert_close("scores", &by_probabilities.scores, &mean, 1e-6, 0.0);
         let again = tagging(&by_probabilities.logits, activation, &[]);
@@ -124,17 +125,17 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
         let mut broken = b.clone();
         broken.logits[1] = f32::NAN;
         for wrong in [other, shorter, broken] {
-            let error = taggings(&[(&a, 1.0), (&wrong, 1.0)], Mode::Logits, activation).unwrap_err();
+            let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Mode::Logits, activation).unwrap_err();
             assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         }
         // Nothing that has no probabilities.
         let mut certain = b.clone();
         certain.scores[0] = 1.5;
-        let error = taggings(&[(&certain, 1.0)], Mode::Probabilities, Activation::Sigmoid).unwrap_err();
+        let error = fuse_taggings(&[(&certain, 1.0)], Mode::Probabilities, Activation::Sigmoid).unwrap_err();
         assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         certain.logits[0] = f32::INFINITY;
-        let error = taggings(&[(&certain, 1.0)], Mode::Logits, Activation::Softmax).unwrap_err();
+        let error = fuse_taggings(&[(&certain, 1.0)], Mode::Logits, Activation::Softmax).unwrap_err();
         assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
-        assert!(matches!(taggings(&[], Mode::Logits, activation), Err(Error::Config { field: "weight", .. })));
+        assert!(matches!(fuse_taggings(&[], Mode::Logits, activation), Err(Error::Config { field: "weight", .. })));
     }
 }

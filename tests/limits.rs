@@ -341,7 +341,7 @@ fn speech() {
     sweep("fusion", &fusion::Config::default(), |config| {
         let member =
             || fusion::Member { logits: frames.view(), vocabulary: &vocabulary, frame_seconds: 0.02, weight: 1.0 };
-        outcome(fusion::frames(&[member(), member()], config))
+        outcome(fusion::fuse_frames(&[member(), member()], config))
     });
 }
 

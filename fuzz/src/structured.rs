@@ -298,7 +298,7 @@ fn decode(u: &mut Unstructured) -> Result<()> {
         |weight| fusion::Member { logits: logits.view(), vocabulary: &vocabulary, frame_seconds: 0.02, weight };
     let mode = *u.choose(&[fusion::Mode::Logits, fusion::Mode::Probabilities])?;
     let config = fusion::Config { mode, max_frame_gap: size(u, 4)? };
-    if let Ok(fused) = fusion::frames(&[member(real(u, 1.0)?), member(real(u, 1.0)?)], &config) {
+    if let Ok(fused) = fusion::fuse_frames(&[member(real(u, 1.0)?), member(real(u, 1.0)?)], &config) {
         assert_eq!(fused.dim(), logits.dim());
     }
     Ok(())

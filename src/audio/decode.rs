@@ -31,7 +31,7 @@ use symphonia::core::packet::Packet;
 use super::format::{Container, container};
 use super::source::{Blocks, Failure, Input, is_wav};
 use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, Note, ReadOptions, Skipped};
-use input::Watch;
+use input::SourceStatus;
 use sink::Sink;
 
 /// How far into a file the first frame of MPEG audio may be, after its tags.
@@ -86,21 +86,21 @@ struct Decoded {
     demux: Box<dyn Demux>,
     sink: Sink,
     sample_rate: u32,
-    watch: Watch,
+    status: SourceStatus,
     is_ended: bool,
     accept_truncated: bool,
 }
 
 /// Opens a file and decodes its first samples.
 pub(super) fn open(mut input: Input, found: Found, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
-    let watch = Watch::new(&mut input)?;
-    let mut sink = Sink::new(options, watch.clone());
+    let status = SourceStatus::new(&mut input)?;
+    let mut sink = Sink::new(options, status.clone());
     if found.n_junk > 0 {
         sink.note(Note::LeadingJunk { n_bytes: found.n_junk as u64 });
     }
-    let demux = guarded(&watch, || demux(input, &found, &watch, &mut sink))?;
+    let demux = catch_decoder_panic(&status, || demux(input, &found, &status, &mut sink))?;
     let accept_truncated = options.accept_truncated;
-    let mut decoded = Decoded { demux, sink, sample_rate: 0, watch, is_ended: false, accept_truncated };
+    let mut decoded = Decoded { demux, sink, sample_rate: 0, status, is_ended: false, accept_truncated };
     while decoded.sink.n_ready() == 0 && !decoded.is_ended {
         decoded.advance()?;
     }
@@ -111,16 +111,16 @@ pub(super) fn open(mut input: Input, found: Found, options: &ReadOptions) -> Res
     Ok(Box::new(decoded))
 }
 
-fn demux(input: Input, found: &Found, watch: &Watch, sink: &mut Sink) -> Result<Box<dyn Demux>, Failure> {
+fn demux(input: Input, found: &Found, status: &SourceStatus, sink: &mut Sink) -> Result<Box<dyn Demux>, Failure> {
     Ok(match found.container {
-        Container::Ogg => Box::new(ogg::Ogg::open(input, watch)?),
-        Container::Mpeg => Box::new(mp3::Mp3::open(input::into_read(input, watch), found.place, sink)?),
-        Container::Mp4 => Box::new(mp4::Mp4::open(input, watch, sink)?),
-        Container::Flac => Box::new(demuxed::Demuxed::flac(input::into_read(input, watch), sink)?),
-        Container::Aiff => Box::new(demuxed::Demuxed::open(input, watch, "aiff", sink)?),
-        Container::Caf => Box::new(demuxed::Demuxed::open(input, watch, "caf", sink)?),
-        Container::Matroska => Box::new(demuxed::Demuxed::open(input, watch, "mkv", sink)?),
-        Container::Wav => Box::new(demuxed::Demuxed::open(input, watch, "wav", sink)?),
+        Container::Ogg => Box::new(ogg::Ogg::open(input, status)?),
+        Container::Mpeg => Box::new(mp3::Mp3::open(input::into_read(input, status), found.place, sink)?),
+        Container::Mp4 => Box::new(mp4::Mp4::open(input, status, sink)?),
+        Container::Flac => Box::new(demuxed::Demuxed::flac(input::into_read(input, status), sink)?),
+        Container::Aiff => Box::new(demuxed::Demuxed::open(input, status, "aiff", sink)?),
+        Container::Caf => Box::new(demuxed::Demuxed::open(input, status, "caf", sink)?),
+        Container::Matroska => Box::new(demuxed::Demuxed::open(input, status, "mkv", sink)?),
+        Container::Wav => Box::new(demuxed::Demuxed::open(input, status, "wav", sink)?),
     })
 }
 
@@ -128,16 +128,16 @@ fn demux(input: Input, found: &Found, watch: &Watch, sink: &mut Sink) -> Result<
 ///
 /// `symphonia` 0.6 panics on some crafted files, for one on fragments of MPEG-4 whose sizes overflow where overflow is
 /// checked. Nothing that a panic leaves behind is used again, so it becomes an error like any other damage.
-fn guarded<T>(watch: &Watch, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
+fn catch_decoder_panic<T>(status: &SourceStatus, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let result =
         catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("the decoder broke down on it")));
     // A file that cannot be read on looks like one that ends, to the decoder.
-    watch.failure().map_or(result, |error| Err(error.into()))
+    status.failure().map_or(result, |error| Err(error.into()))
 }
 
 impl Decoded {
     fn advance(&mut self) -> Result<(), Failure> {
-        let result = guarded(&self.watch, || self.demux.advance(&mut self.sink));
+        let result = catch_decoder_panic(&self.status, || self.demux.advance(&mut self.sink));
         self.is_ended = !matches!(result, Ok(true));
         if self.is_ended {
             self.sink.release();

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::frames::{check_log_probs, check_not_empty, frames_needed};
 use super::transcript::{Span, Transcript};
-use super::{FrameTimes, TOO_LONG, Vocabulary};
+use super::{FrameTimes, MAX_FRAMES, Vocabulary};
 use crate::error::{Error, Result};
 
 /// The best path of a token sequence.
@@ -81,8 +81,8 @@ fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) ->
             return Err(Error::config("targets", id, reason));
         }
     }
-    if n_frames >= TOO_LONG {
-        return Err(Error::config("n_frames", n_frames, format!("{TOO_LONG} frames are too many")));
+    if n_frames >= MAX_FRAMES {
+        return Err(Error::config("n_frames", n_frames, format!("{MAX_FRAMES} frames are too many")));
     }
     let needed = frames_needed(targets.iter());
     match n_frames < needed {

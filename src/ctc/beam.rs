@@ -13,7 +13,7 @@ use self::search::Search;
 use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::hot_words::HotWords;
 use super::transcript::Transcript;
-use super::{FrameTimes, LanguageModel, TOO_LONG, Vocabulary};
+use super::{FrameTimes, LanguageModel, MAX_FRAMES, Vocabulary};
 use crate::check;
 use crate::error::{Error, Result};
 
@@ -212,8 +212,8 @@ impl BeamDecoder<'_> {
     /// Those of [`BeamSearch::decode`], but for no frames; the decoder is then as it was before.
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<()> {
         check_log_probs(log_probs, self.search.vocabulary.len())?;
-        if self.n_frames().checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= TOO_LONG) {
-            return Err(Error::config("n_frames", log_probs.nrows(), format!("{TOO_LONG} frames are too many")));
+        if self.n_frames().checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
+            return Err(Error::config("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
         }
         for row in log_probs.rows() {
             self.state.step(row, &self.search.config, &self.search.scorer)?;
@@ -228,7 +228,7 @@ impl BeamDecoder<'_> {
     pub fn transcripts(&self) -> Result<Vec<Transcript>> {
         let (search, scorer) = (self.search, &self.search.scorer);
         let found = self.state.ranked(scorer, search.config.n_best);
-        let transcript = |found: search::Found| {
+        let transcript = |found: search::Ranked| {
             let token = |span: &super::transcript::Span| span.to_token(&search.vocabulary, self.times);
             let tokens = found.spans.iter().map(token).collect();
             Transcript::new(tokens, &search.vocabulary, found.score, found.ctc_score, found.lm_score)

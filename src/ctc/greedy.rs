@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::frames::{check_log_probs, check_not_empty, timed_clips};
 use super::transcript::{Span, Token, Transcript};
-use super::{FrameTimes, TOO_LONG, Vocabulary};
+use super::{FrameTimes, MAX_FRAMES, Vocabulary};
 use crate::error::{Error, Result};
 
 /// The tokens that frames stand for: runs of the same id merged, then blanks dropped.
@@ -101,8 +101,8 @@ impl GreedyDecoder {
     /// Those of [`greedy`], but for no frames; the decoder is then as it was before.
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<&[Token]> {
         check_log_probs(log_probs, self.vocabulary.len())?;
-        if self.n_frames.checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= TOO_LONG) {
-            return Err(Error::config("n_frames", log_probs.nrows(), format!("{TOO_LONG} frames are too many")));
+        if self.n_frames.checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
+            return Err(Error::config("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
         }
         let n_known = self.tokens.len();
         for row in log_probs.rows() {

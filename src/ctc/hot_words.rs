@@ -27,10 +27,10 @@ struct Node {
 }
 
 /// What bonuses and weights must be, so that no sum of them overflows.
-pub(super) const WITHIN: &str = "a number from -1e6 to 1e6";
+pub(super) const BONUS_RANGE: &str = "a number from -1e6 to 1e6";
 
-/// Whether a bonus or a weight is [`WITHIN`] its bounds.
-pub(super) fn within(value: f64) -> bool {
+/// Whether a bonus or a weight is [`BONUS_RANGE`] its bounds.
+pub(super) fn is_in_range(value: f64) -> bool {
     value.abs() <= 1e6
 }
 
@@ -38,8 +38,12 @@ impl HotWords {
     pub(super) fn new(phrases: &[(String, f64)], vocabulary: &Vocabulary) -> Result<Self> {
         let mut words = Self { nodes: vec![Node::default()], delimiter: vocabulary.word_delimiter() };
         for (phrase, bonus) in phrases {
-            if !within(*bonus) {
-                return Err(Error::config("hot_words", bonus, format!("the bonus of {phrase:?} must be {WITHIN}")));
+            if !is_in_range(*bonus) {
+                return Err(Error::config(
+                    "hot_words",
+                    bonus,
+                    format!("the bonus of {phrase:?} must be {BONUS_RANGE}"),
+                ));
             }
             let tokens = vocabulary.encode(phrase)?;
             if tokens.is_empty() {

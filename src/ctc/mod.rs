@@ -42,4 +42,4 @@ pub use transcript::{Token, Transcript, Word};
 pub use vocabulary::Vocabulary;
 
 /// More frames than a decoder numbers.
-const TOO_LONG: usize = u32::MAX as usize;
+const MAX_FRAMES: usize = u32::MAX as usize;

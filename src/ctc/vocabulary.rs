@@ -17,7 +17,7 @@ const BLANKS: [&str; 9] = ["<blank>", "<blk>", "[BLANK]", "<ctc_blank>", "<pad>"
 const UNKNOWNS: [&str; 4] = ["<unk>", "[UNK]", "<UNK>", "⁇"];
 const WORD_DELIMITERS: [&str; 5] = ["|", "<space>", "[SPACE]", " ", "▁"];
 /// Tokens that never stand in text.
-const SILENT: [&str; 15] = [
+const SPECIAL_TOKENS: [&str; 15] = [
     "<s>",
     "</s>",
     "<bos>",
@@ -151,7 +151,7 @@ impl Vocabulary {
         let word_delimiter = place("word_delimiter", &config.word_delimiter, usual)?.filter(not_blank);
         let in_text = |(id, token): &(usize, &String)| {
             let special = *id == blank || Some(*id) == unknown || Some(*id) == word_delimiter;
-            !special && !SILENT.contains(&token.as_str())
+            !special && !SPECIAL_TOKENS.contains(&token.as_str())
         };
         let mut shown = tokens.iter().enumerate().filter(in_text).map(|(_, token)| token);
         let spaced = config.spaced.unwrap_or_else(|| !pieces && shown.any(|token| token.chars().nth(1).is_some()));
@@ -216,7 +216,7 @@ impl Vocabulary {
             return Ok(self.clone());
         }
         let mut rest = self.tokens().iter().enumerate().skip(n_tokens);
-        let droppable = |(id, token): (usize, &String)| id != self.blank() && SILENT.contains(&token.as_str());
+        let droppable = |(id, token): (usize, &String)| id != self.blank() && SPECIAL_TOKENS.contains(&token.as_str());
         if n_tokens > self.len() || !rest.all(droppable) {
             return Err(Error::LabelCount { n_classes: n_tokens, n_labels: self.len() });
         }
@@ -280,7 +280,7 @@ impl Vocabulary {
     }
 
     /// The words that tokens spell, those of a word joined by nothing or, if the vocabulary is spaced, by spaces. Blanks
-    /// and signs such as `<s>` are left out; nothing is merged, so these are the tokens after CTC's collapsing.
+    /// and special tokens such as `<s>` are left out; nothing is merged, so these are the tokens after CTC's collapsing.
     ///
     /// # Errors
     /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
@@ -312,10 +312,10 @@ impl Vocabulary {
     /// # Errors
     /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
     pub fn text(&self, ids: &[usize]) -> Result<String> {
-        Ok(self.words(ids)?.join(&self.between_words()))
+        Ok(self.words(ids)?.join(&self.word_separator()))
     }
 
-    pub(crate) fn between_words(&self) -> String {
+    pub(crate) fn word_separator(&self) -> String {
         match (self.0.spaced, self.word_delimiter()) {
             (true, Some(id)) => match self.tokens()[id].trim() {
                 "" => " | ".to_string(),
@@ -360,12 +360,13 @@ impl Vocabulary {
                 Some(delimiter) if !self.0.spaced && at > 0 => ids.push(delimiter),
                 _ => {}
             }
-            let cut = match self.0.pieces {
-                true => self.cut(&format!("{WORD_START}{part}"), unknown),
-                false => self.cut(part, unknown),
+            let segments = match self.0.pieces {
+                true => self.segment(&format!("{WORD_START}{part}"), unknown),
+                false => self.segment(part, unknown),
             };
             ids.extend(
-                cut.ok_or_else(|| Error::config("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
+                segments
+                    .ok_or_else(|| Error::config("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
             );
         }
         Ok(ids)
@@ -373,8 +374,8 @@ impl Vocabulary {
 
     /// The fewest tokens that give `part`; of equally few, with the longest one first. With `unknown`, characters that no
     /// token gives become that, as few as can be.
-    fn cut(&self, part: &str, unknown: Option<usize>) -> Option<Vec<usize>> {
-        /// More than any number of tokens: one unknown character weighs more than any cut without.
+    fn segment(&self, part: &str, unknown: Option<usize>) -> Option<Vec<usize>> {
+        /// Cost of an unknown character: larger than any cut into known tokens.
         const UNKNOWN: u128 = 1 << 64;
         // best[i]: cost of the rest from byte i, the first token's id, and where it ends.
         let mut best: Vec<Option<(u128, usize, usize)>> = vec![None; part.len() + 1];
@@ -415,7 +416,7 @@ impl Vocabulary {
         })?;
         Ok(if Some(id) == self.word_delimiter() {
             Piece::Delimiter
-        } else if id == self.blank() || SILENT.contains(&token) {
+        } else if id == self.blank() || SPECIAL_TOKENS.contains(&token) {
             Piece::Silent
         } else {
             match token.strip_prefix(WORD_START) {
@@ -490,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_without_the_signs_at_the_end() {
+    fn a_head_without_the_special_tokens_at_the_end() {
         let vocabulary = Vocabulary::new(["a", "b", "[PAD]", "<s>", "</s>"]).unwrap();
         assert_eq!(vocabulary.for_outputs(3).unwrap().tokens(), ["a", "b", "[PAD]"]);
         assert_eq!(vocabulary.for_outputs(5).unwrap(), vocabulary);

@@ -70,7 +70,7 @@ pub enum AudioReason {
     },
     /// A file decodes to very much more than its size lets expect: it is not audio, but an attack.
     #[error("{n_bytes} bytes decode to more than {limit} samples")]
-    Expands {
+    ExpandsTooMuch {
         /// Size of the file.
         n_bytes: u64,
         /// The most samples that are accepted from it.

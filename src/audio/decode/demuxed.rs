@@ -11,9 +11,9 @@ use symphonia::core::formats::Track;
 use symphonia::core::io::MediaSource;
 use symphonia::core::packet::Packet;
 
-use super::input::{AtAnyPlace, InOrder, into_read, into_seekable};
+use super::input::{SeekableSource, StreamSource, into_read, into_seekable};
 use super::opus::Head;
-use super::{Demux, Next, Packets, Sink, Watch, decoder, flac, malformed, probe};
+use super::{Demux, Next, Packets, Sink, SourceStatus, decoder, flac, malformed, probe};
 use crate::audio::source::{Failure, Input};
 use crate::audio::{AudioReason, Note};
 
@@ -31,25 +31,30 @@ pub(super) struct Demuxed {
     /// Where the last packet ends, by its timestamp.
     end: u64,
     /// Bytes of a Matroska file, or any number.
-    matroska: Option<(Watch, u64)>,
+    matroska: Option<(SourceStatus, u64)>,
 }
 
 impl Demuxed {
-    pub(super) fn open(mut input: Input, watch: &Watch, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
+    pub(super) fn open(
+        mut input: Input,
+        status: &SourceStatus,
+        extension: &str,
+        sink: &mut Sink,
+    ) -> Result<Self, Failure> {
         if extension == "mkv" {
             let n_bytes = matroska_bytes(&input.peek(MATROSKA_START)?).unwrap_or(0);
-            let source = InOrder(Mutex::new(into_read(input, watch)));
+            let source = StreamSource(Mutex::new(into_read(input, status)));
             let mut demuxed = Self::new(Box::new(source), extension, sink)?;
-            demuxed.matroska = Some((watch.clone(), n_bytes));
+            demuxed.matroska = Some((status.clone(), n_bytes));
             return Ok(demuxed);
         }
         let source: Box<dyn MediaSource> = match extension {
             // Of a file that is cut short, `symphonia` looks for the chunks at the end if it can.
-            "aiff" | "wav" => Box::new(InOrder(Mutex::new(into_read(input, watch)))),
+            "aiff" | "wav" => Box::new(StreamSource(Mutex::new(into_read(input, status)))),
             // Tables of CAF may stand at its end.
             _ => {
-                let (bytes, n_bytes) = into_seekable(input, watch)?;
-                Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at: None })
+                let (bytes, n_bytes) = into_seekable(input, status)?;
+                Box::new(SeekableSource { bytes, n_bytes, position: 0, zeros_at: None })
             }
         };
         Self::new(source, extension, sink)
@@ -57,7 +62,7 @@ impl Demuxed {
 
     /// Opens a FLAC stream, which may be followed by an ID3v1 tag.
     pub(super) fn flac(bytes: Box<dyn Read + Send>, sink: &mut Sink) -> Result<Self, Failure> {
-        Self::new(Box::new(InOrder(Mutex::new(flac::mended(bytes)?))), "flac", sink)
+        Self::new(Box::new(StreamSource(Mutex::new(flac::mended(bytes)?))), "flac", sink)
     }
 
     fn new(source: Box<dyn MediaSource>, extension: &str, sink: &mut Sink) -> Result<Self, Failure> {
@@ -76,7 +81,7 @@ impl Demuxed {
         // Those of Matroska are in milliseconds.
         let in_samples = track.time_base.is_some_and(|base| (base.numer.get(), Some(base.denom.get())) == (1, rate));
         let delay = track.delay.or(opus.map(|head| head.pre_skip.into()));
-        sink.skip = delay.unwrap_or(0).into();
+        sink.encoder_delay = delay.unwrap_or(0).into();
         let declared = track.num_frames.filter(|_| in_samples);
         let is_alac = params.is_some_and(|params| params.codec == CODEC_ID_ALAC);
         let packets = Packets { reader, decoder, track_id: track.id };
@@ -85,9 +90,9 @@ impl Demuxed {
 
     /// What the end of the file means.
     fn end(&mut self, sink: &mut Sink, is_cut: bool) -> Result<bool, Failure> {
-        let found = sink.n_kept();
+        let found = sink.n_output();
         // In order, the end of a file of Matroska looks like one within it.
-        let is_cut = self.matroska.as_ref().map_or(is_cut, |(watch, n_bytes)| watch.n_bytes() < *n_bytes);
+        let is_cut = self.matroska.as_ref().map_or(is_cut, |(status, n_bytes)| status.n_bytes() < *n_bytes);
         match self.declared {
             // ffmpeg declares the last packet of ALAC to be as long as the others.
             Some(declared) if self.is_alac && self.end == declared => {}

@@ -9,40 +9,40 @@ use symphonia::core::io::MediaSource;
 use crate::audio::source::{Bytes, Input};
 
 /// The bytes in order.
-pub(super) fn into_read(input: Input, watch: &Watch) -> Box<dyn Read + Send> {
-    let watch = watch.clone();
+pub(super) fn into_read(input: Input, status: &SourceStatus) -> Box<dyn Read + Send> {
+    let status = status.clone();
     match input {
-        Input::Seekable(inner) => Box::new(Watched { inner, watch, counts: false }),
-        Input::Stream(inner) => Box::new(Watched { inner, watch, counts: true }),
+        Input::Seekable(inner) => Box::new(CountingReader { inner, status, counts: false }),
+        Input::Stream(inner) => Box::new(CountingReader { inner, status, counts: true }),
     }
 }
 
 /// The bytes at any place, and how many there are. A stream is read into memory.
-pub(super) fn into_seekable(input: Input, watch: &Watch) -> io::Result<(Box<dyn Bytes>, u64)> {
+pub(super) fn into_seekable(input: Input, status: &SourceStatus) -> io::Result<(Box<dyn Bytes>, u64)> {
     let inner = match input {
         Input::Seekable(inner) => inner,
         Input::Stream(mut stream) => {
             let mut bytes = Vec::new();
             stream.read_to_end(&mut bytes)?;
-            watch.0.n_bytes.store(bytes.len() as u64, Ordering::Relaxed);
+            status.0.n_bytes.store(bytes.len() as u64, Ordering::Relaxed);
             Box::new(Cursor::new(bytes))
         }
     };
-    Ok((Box::new(Watched { inner, watch: watch.clone(), counts: false }), watch.n_bytes()))
+    Ok((Box::new(CountingReader { inner, status: status.clone(), counts: false }), status.n_bytes()))
 }
 
 /// How many bytes a file has, or had so far, and the error that ended it.
 ///
 /// Decoders take an error of the system for the end of the file; here it is kept.
 #[derive(Clone)]
-pub(super) struct Watch(Arc<Watching>);
+pub(super) struct SourceStatus(Arc<SourceState>);
 
-struct Watching {
+struct SourceState {
     n_bytes: AtomicU64,
     failure: Mutex<Option<io::Error>>,
 }
 
-impl Watch {
+impl SourceStatus {
     /// Knows the length where there is one. The bytes stay at their place.
     pub(super) fn new(input: &mut Input) -> io::Result<Self> {
         let n_bytes = match input {
@@ -54,7 +54,7 @@ impl Watch {
             }
             Input::Stream(_) => 0,
         };
-        Ok(Self(Arc::new(Watching { n_bytes: AtomicU64::new(n_bytes), failure: Mutex::new(None) })))
+        Ok(Self(Arc::new(SourceState { n_bytes: AtomicU64::new(n_bytes), failure: Mutex::new(None) })))
     }
 
     pub(super) fn n_bytes(&self) -> u64 {
@@ -68,52 +68,52 @@ impl Watch {
 }
 
 /// Bytes that are counted.
-struct Watched<R: ?Sized> {
-    watch: Watch,
+struct CountingReader<R: ?Sized> {
+    status: SourceStatus,
     counts: bool,
     inner: Box<R>,
 }
 
-impl<R: Read + ?Sized> Read for Watched<R> {
+impl<R: Read + ?Sized> Read for CountingReader<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self.inner.read(buffer) {
             Ok(n) => {
                 if self.counts {
-                    self.watch.0.n_bytes.fetch_add(n as u64, Ordering::Relaxed);
+                    self.status.0.n_bytes.fetch_add(n as u64, Ordering::Relaxed);
                 }
                 Ok(n)
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => Err(error),
             Err(error) => {
-                *self.watch.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                *self.status.0.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 Err(ErrorKind::UnexpectedEof.into())
             }
         }
     }
 }
 
-impl<R: Seek + ?Sized> Seek for Watched<R> {
+impl<R: Seek + ?Sized> Seek for CountingReader<R> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.inner.seek(to)
     }
 }
 
 /// A stream in order, for `symphonia`, which wants to share what it reads from.
-pub(super) struct InOrder(pub(super) Mutex<Box<dyn Read + Send>>);
+pub(super) struct StreamSource(pub(super) Mutex<Box<dyn Read + Send>>);
 
-impl Read for InOrder {
+impl Read for StreamSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner).read(buffer)
     }
 }
 
-impl Seek for InOrder {
+impl Seek for StreamSource {
     fn seek(&mut self, _: SeekFrom) -> io::Result<u64> {
         Err(ErrorKind::Unsupported.into())
     }
 }
 
-impl MediaSource for InOrder {
+impl MediaSource for StreamSource {
     fn is_seekable(&self) -> bool {
         false
     }
@@ -124,7 +124,7 @@ impl MediaSource for InOrder {
 }
 
 /// A file at any place, for `symphonia`.
-pub(super) struct AtAnyPlace {
+pub(super) struct SeekableSource {
     pub(super) bytes: Box<dyn Bytes>,
     pub(super) n_bytes: u64,
     /// Where the bytes are read.
@@ -133,7 +133,7 @@ pub(super) struct AtAnyPlace {
     pub(super) zeros_at: Option<u64>,
 }
 
-impl Read for AtAnyPlace {
+impl Read for SeekableSource {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let n = self.bytes.read(buffer)?;
         if let Some(at) = self.zeros_at {
@@ -148,14 +148,14 @@ impl Read for AtAnyPlace {
     }
 }
 
-impl Seek for AtAnyPlace {
+impl Seek for SeekableSource {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.position = self.bytes.seek(to)?;
         Ok(self.position)
     }
 }
 
-impl MediaSource for AtAnyPlace {
+impl MediaSource for SeekableSource {
     fn is_seekable(&self) -> bool {
         true
     }

@@ -125,7 +125,7 @@ impl Mp3 {
         self.part = Part { info, begins: sink.n_decoded, n_bytes: n_bytes as u64, ..Part::default() };
         let (delay, padding) = self.part.around();
         self.part.n_delay = delay;
-        sink.hold = if self.part.info.n_frames.is_some() { padding as usize } else { 0 };
+        sink.held_back = if self.part.info.n_frames.is_some() { padding as usize } else { 0 };
         self.decoder.reset();
         self.at += n_bytes;
     }
@@ -206,16 +206,16 @@ impl Mp3 {
             let counts_itself = part.n_frames + 1 == n_declared && !is_cut && part.info.n_bytes == Some(part.n_bytes);
             if part.n_frames < n_declared && !counts_itself {
                 let declared = part.declared(self.first.n_samples).unwrap_or(0);
-                let found = (sink.n_kept() - part.begins).min(declared);
+                let found = (sink.n_output() - part.begins).min(declared);
                 let (declared, found) = (declared + part.begins, found + part.begins);
                 return Err(AudioReason::Truncated { declared, found }.into());
             }
             // More frames than declared: files were joined unseen. Then the padding lies somewhere within.
             if part.n_frames <= n_declared {
-                sink.drop_last(sink.hold);
+                sink.drop_last(sink.held_back);
             }
         }
-        sink.hold = 0;
+        sink.held_back = 0;
         Ok(())
     }
 
@@ -223,7 +223,7 @@ impl Mp3 {
         self.end_part(sink, cut.is_some())?;
         if let Some(place) = cut {
             let detail = format!("the file ends within the MPEG frame at byte {place}");
-            return Err(AudioReason::EndsEarly { found: sink.n_kept(), detail }.into());
+            return Err(AudioReason::EndsEarly { found: sink.n_output(), detail }.into());
         }
         Ok(false)
     }

@@ -5,9 +5,9 @@
 
 use std::io::{Read, Seek, SeekFrom};
 
-use super::input::{AtAnyPlace, into_seekable};
+use super::input::{SeekableSource, into_seekable};
 use super::opus::Head;
-use super::{Demux, Next, Packets, Sink, Watch, decoder_for, malformed, probe};
+use super::{Demux, Next, Packets, Sink, SourceStatus, decoder_for, malformed, probe};
 use crate::audio::AudioReason;
 use crate::audio::source::{Bytes, Failure, Input, read_up_to};
 
@@ -26,8 +26,8 @@ pub(super) struct Mp4 {
 }
 
 impl Mp4 {
-    pub(super) fn open(input: Input, watch: &Watch, sink: &mut Sink) -> Result<Self, Failure> {
-        let (mut bytes, n_bytes) = into_seekable(input, watch)?;
+    pub(super) fn open(input: Input, status: &SourceStatus, sink: &mut Sink) -> Result<Self, Failure> {
+        let (mut bytes, n_bytes) = into_seekable(input, status)?;
         let (boxes, cut) = top_level(&mut *bytes, n_bytes)?;
         let Some(movie) = boxes.iter().find(|found| &found.name == b"moov") else {
             let no_movie = cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail));
@@ -50,7 +50,7 @@ impl Mp4 {
         bytes.seek(SeekFrom::Start(0))?;
         // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
         let zeros_at = cut.as_ref().map(|cut| cut.at);
-        let reader = probe(Box::new(AtAnyPlace { bytes, n_bytes, position: 0, zeros_at }), "m4a")?;
+        let reader = probe(Box::new(SeekableSource { bytes, n_bytes, position: 0, zeros_at }), "m4a")?;
         let track = reader.tracks().iter().find(|track| track.id == sound.track_id);
         let params = track.and_then(|track| track.codec_params.as_ref()).and_then(|params| params.audio());
         let mut params = params.ok_or_else(|| malformed("the audio track is damaged"))?.clone();
@@ -77,14 +77,14 @@ impl Mp4 {
             rate: rate.unwrap_or(0),
             timescale: sound.timescale,
         };
-        sink.skip = match Head::of(&params) {
+        sink.encoder_delay = match Head::of(&params) {
             Some(head) if !sound.is_edited => head.pre_skip.into(),
             _ => mp4.in_samples(sound.start),
         };
         if !is_fragmented {
-            mp4.declared = Some(mp4.in_samples(sound.end).saturating_sub(sink.skip));
+            mp4.declared = Some(mp4.in_samples(sound.end).saturating_sub(sink.encoder_delay));
         }
-        sink.limit = mp4.declared;
+        sink.max_samples = mp4.declared;
         Ok(mp4)
     }
 
@@ -112,7 +112,7 @@ impl Demux for Mp4 {
             Next::End => false,
             Next::Cut => true,
         };
-        let found = sink.n_kept();
+        let found = sink.n_output();
         match (self.declared, &self.cut) {
             (Some(declared), _) if found < declared => Err(AudioReason::Truncated { declared, found }.into()),
             (None, Some(detail)) => Err(AudioReason::EndsEarly { found, detail: detail.clone() }.into()),

@@ -14,7 +14,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use self::page::{Bad, Page, Pages};
-use super::input::{Watch, into_read};
+use super::input::{SourceStatus, into_read};
 use super::{Demux, Sink, decoder_for, malformed, opus};
 use crate::audio::source::{Failure, Input};
 use crate::audio::{AudioReason, Note};
@@ -58,16 +58,16 @@ struct Link {
 }
 
 impl Ogg {
-    pub(super) fn open(mut input: Input, watch: &Watch) -> Result<Self, Failure> {
+    pub(super) fn open(mut input: Input, status: &SourceStatus) -> Result<Self, Failure> {
         let mut last = None;
         if let Input::Seekable(bytes) = &mut input {
             let (mut tail, at) = (Vec::new(), bytes.stream_position()?);
-            bytes.seek(SeekFrom::Start(watch.n_bytes().saturating_sub(1 << 16).max(at)))?;
+            bytes.seek(SeekFrom::Start(status.n_bytes().saturating_sub(1 << 16).max(at)))?;
             bytes.take(1 << 16).read_to_end(&mut tail)?;
             bytes.seek(SeekFrom::Start(at))?;
             last = page::last_page(&tail).and_then(|page| Some((page.serial, page.granule?)));
         }
-        let pages = Pages::new(into_read(input, watch));
+        let pages = Pages::new(into_read(input, status));
         Ok(Self { pages, in_headers: true, other: "no audio", link: None, last, declared: None })
     }
 
@@ -140,7 +140,7 @@ impl Ogg {
             (Some(link), None) => {
                 if !link.is_ended {
                     sink.note(Note::NoEndMark);
-                    sink.drop_last(sink.hold);
+                    sink.drop_last(sink.held_back);
                 }
                 Ok(())
             }
@@ -336,7 +336,7 @@ impl Link {
         let declared = granule.saturating_sub(start);
         let found = self.n;
         // Padding, if this turns out to be the last page.
-        sink.hold = usize::try_from(found.saturating_sub(declared)).unwrap_or(usize::MAX);
+        sink.held_back = usize::try_from(found.saturating_sub(declared)).unwrap_or(usize::MAX);
         if found < declared
             && let Some((at, n_packets, detail)) = damage
         {
@@ -353,7 +353,7 @@ impl Link {
         if found < declared {
             return Err(AudioReason::Truncated { declared, found }.into());
         }
-        sink.hold = 0;
+        sink.held_back = 0;
         // The encoder's padding lies in the last page.
         let n_padding = found - declared;
         if n_padding > produced && !sink.skip_damage {

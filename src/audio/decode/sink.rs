@@ -5,7 +5,7 @@ use symphonia::core::codecs::audio::AudioDecoder;
 use symphonia::core::errors::Error as Symphonia;
 use symphonia::core::packet::Packet;
 
-use super::input::Watch;
+use super::input::SourceStatus;
 use super::{check_format, detail};
 use crate::audio::mixer::Mixer;
 use crate::audio::source::Failure;
@@ -31,33 +31,33 @@ pub(super) struct Sink {
     /// Decoded, and not given out.
     ready: Vec<f32>,
     /// Samples at the end of `ready` that may turn out to be the encoder's padding.
-    pub(super) hold: usize,
+    pub(super) held_back: usize,
     /// Samples that come before the audio: the delay of the encoder.
-    pub(super) skip: u64,
+    pub(super) encoder_delay: u64,
     /// The most samples after those that are audio: what follows is the encoder's padding.
-    pub(super) limit: Option<u64>,
-    /// Samples decoded, those in `skip` and beyond `limit` among them.
+    pub(super) max_samples: Option<u64>,
+    /// Samples decoded, with the encoder delay and what lies beyond `max_samples`.
     pub(super) n_decoded: u64,
     /// The rate, once it is known, and what mixes the channels.
     mixer: Option<(u32, Mixer)>,
-    watch: Watch,
+    status: SourceStatus,
     interleaved: Vec<f32>,
     skipped: Vec<Skipped>,
     notes: Vec<Note>,
 }
 
 impl Sink {
-    pub(super) fn new(options: &ReadOptions, watch: Watch) -> Self {
+    pub(super) fn new(options: &ReadOptions, status: SourceStatus) -> Self {
         Self {
             channels: options.channels,
             skip_damage: options.skip_damage,
             ready: Vec::new(),
-            hold: 0,
-            skip: 0,
-            limit: None,
+            held_back: 0,
+            encoder_delay: 0,
+            max_samples: None,
             n_decoded: 0,
             mixer: None,
-            watch,
+            status,
             interleaved: Vec::new(),
             skipped: Vec::new(),
             notes: Vec::new(),
@@ -83,7 +83,7 @@ impl Sink {
 
     /// How many samples can be given out.
     pub(super) fn n_ready(&self) -> usize {
-        self.ready.len().saturating_sub(self.hold)
+        self.ready.len().saturating_sub(self.held_back)
     }
 
     /// Appends them.
@@ -94,7 +94,7 @@ impl Sink {
 
     /// Ends the waiting for padding.
     pub(super) fn release(&mut self) {
-        self.hold = 0;
+        self.held_back = 0;
     }
 
     pub(super) fn skipped(&self) -> &[Skipped] {
@@ -135,7 +135,7 @@ impl Sink {
 
     /// The error for a packet that cannot be read or decoded.
     pub(super) fn damaged(&self, detail: impl Into<String>) -> Failure {
-        AudioReason::Damaged { index: self.n_kept(), detail: detail.into() }.into()
+        AudioReason::Damaged { index: self.n_output(), detail: detail.into() }.into()
     }
 
     /// Puts silence in place of damage, if damage is to be skipped.
@@ -152,7 +152,7 @@ impl Sink {
         n_packets: u64,
         detail: String,
     ) -> Result<(), Failure> {
-        let index = self.n_kept() - (self.ready.len() - at) as u64;
+        let index = self.n_output() - (self.ready.len() - at) as u64;
         if !self.skip_damage {
             return Err(AudioReason::Damaged { index, detail }.into());
         }
@@ -177,8 +177,8 @@ impl Sink {
     }
 
     /// Samples so far, without those that are skipped as the encoder's delay.
-    pub(super) fn n_kept(&self) -> u64 {
-        self.n_decoded.saturating_sub(self.skip)
+    pub(super) fn n_output(&self) -> u64 {
+        self.n_decoded.saturating_sub(self.encoder_delay)
     }
 
     /// States rate and channels, which must stay as they are.
@@ -188,7 +188,7 @@ impl Sink {
             Some(before) => {
                 let name = |(rate, n_channels)| format!("{rate} Hz, {n_channels} channels");
                 let (before, after) = (name(before), name((rate, n_channels)));
-                return Err(AudioReason::FormatChange { index: self.n_kept(), before, after }.into());
+                return Err(AudioReason::FormatChange { index: self.n_output(), before, after }.into());
             }
             None => {}
         }
@@ -204,7 +204,7 @@ impl Sink {
         let n_channels = buffer.num_planes();
         self.set_format(buffer.spec().rate(), n_channels)?;
         buffer.copy_to_vec_interleaved(&mut self.interleaved);
-        let index = self.n_kept();
+        let index = self.n_output();
         let kept = self.account(buffer.frames())?;
         let Some((_, mixer)) = &mut self.mixer else { return Ok(()) }; // never: the format is set
         let samples = &self.interleaved[kept.start * n_channels..kept.end * n_channels];
@@ -215,13 +215,13 @@ impl Sink {
     fn account(&mut self, n: usize) -> Result<std::ops::Range<usize>, Failure> {
         let n_before = self.n_decoded;
         self.n_decoded += n as u64;
-        let start = self.skip.saturating_sub(n_before).min(n as u64) as usize;
-        let end = self.limit.map_or(u64::MAX, |limit| self.skip.saturating_add(limit));
+        let start = self.encoder_delay.saturating_sub(n_before).min(n as u64) as usize;
+        let end = self.max_samples.map_or(u64::MAX, |limit| self.encoder_delay.saturating_add(limit));
         let end = (end.saturating_sub(n_before).min(n as u64) as usize).max(start);
-        let n_bytes = self.watch.n_bytes();
+        let n_bytes = self.status.n_bytes();
         let limit = MAX_EXPANDED.max(n_bytes.saturating_mul(MAX_EXPANSION));
-        if self.n_kept() > limit && end > start {
-            return Err(AudioReason::Expands { n_bytes, limit }.into());
+        if self.n_output() > limit && end > start {
+            return Err(AudioReason::ExpandsTooMuch { n_bytes, limit }.into());
         }
         Ok(start..end)
     }

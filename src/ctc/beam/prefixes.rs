@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use super::scorer::Standing;
+use super::scorer::ScoreState;
 use crate::ctc::transcript::Span;
 
 /// The empty prefix, and the empty chain.
@@ -14,7 +14,7 @@ pub(super) struct Prefix {
     pub(super) parent: u32,
     /// The last token; of no meaning for the root.
     pub(super) token: usize,
-    pub(super) standing: Standing,
+    pub(super) state: ScoreState,
     /// The frame in which a hypothesis of this prefix was last noted, and its place among them.
     pub(super) noted: Option<(usize, usize)>,
 }
@@ -30,8 +30,8 @@ pub(super) struct Prefixes {
 pub(super) struct Chains(Vec<(u32, Option<Span>)>);
 
 impl Prefixes {
-    pub(super) fn new(standing: Standing) -> Self {
-        let root = Prefix { parent: ROOT, token: usize::MAX, standing, noted: None };
+    pub(super) fn new(state: ScoreState) -> Self {
+        let root = Prefix { parent: ROOT, token: usize::MAX, state, noted: None };
         Self { nodes: vec![root], children: HashMap::new() }
     }
 
@@ -51,9 +51,9 @@ impl Prefixes {
         self.children.get(&(prefix, token)).copied()
     }
 
-    pub(super) fn add(&mut self, parent: u32, token: usize, standing: Standing) -> u32 {
+    pub(super) fn add(&mut self, parent: u32, token: usize, state: ScoreState) -> u32 {
         let id = self.nodes.len() as u32; // swept long before this could overflow
-        self.nodes.push(Prefix { parent, token, standing, noted: None });
+        self.nodes.push(Prefix { parent, token, state, noted: None });
         self.children.insert((parent, token), id);
         id
     }

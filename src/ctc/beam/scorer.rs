@@ -2,7 +2,7 @@
 
 use super::{LanguageModelConfig, Unit};
 use crate::ctc::Vocabulary;
-use crate::ctc::hot_words::{HotWords, WITHIN, within};
+use crate::ctc::hot_words::{BONUS_RANGE, HotWords, is_in_range};
 use crate::ctc::language_model::{Context, LanguageModel};
 use crate::ctc::vocabulary::Piece;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ pub(super) struct Scorer {
 
 /// The sums of a hypothesis, and what the next token depends on.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Standing {
+pub(super) struct ScoreState {
     /// Added to the score by the frames.
     pub(super) added: f64,
     /// Log-probability by the language model, without weight.
@@ -34,8 +34,8 @@ impl Scorer {
 
     pub(super) fn set_language_model(&mut self, model: &LanguageModel, config: LanguageModelConfig) -> Result<()> {
         for (field, value) in [("weight", config.weight), ("bonus", config.bonus), ("unknown", config.unknown)] {
-            if !within(value) {
-                return Err(Error::config(field, value, WITHIN));
+            if !is_in_range(value) {
+                return Err(Error::config(field, value, BONUS_RANGE));
             }
         }
         let has_words = self.vocabulary.has_words();
@@ -65,21 +65,21 @@ impl Scorer {
     }
 
     /// Before the first token.
-    pub(super) fn start(&self) -> Standing {
+    pub(super) fn start(&self) -> ScoreState {
         let context = match &self.model {
             Some((model, config, _)) if config.boundaries => model.start(),
             _ => Context::default(),
         };
         let (added, hot_words) =
             self.hot_words.as_ref().map_or((0.0, 0), |words| (words.start_credit(), words.start()));
-        Standing { added, model: 0.0, context, word: String::new(), hot_words }
+        ScoreState { added, model: 0.0, context, word: String::new(), hot_words }
     }
 
     /// After one more token.
-    pub(super) fn advance(&self, standing: &Standing, token: usize) -> Result<Standing> {
-        let mut next = standing.clone();
+    pub(super) fn advance(&self, state: &ScoreState, token: usize) -> Result<ScoreState> {
+        let mut next = state.clone();
         if let Some(words) = &self.hot_words {
-            let (state, added) = words.advance(standing.hot_words, token);
+            let (state, added) = words.advance(state.hot_words, token);
             next.hot_words = state;
             next.added += added;
         }
@@ -104,10 +104,10 @@ impl Scorer {
     }
 
     /// At the end of the clip.
-    pub(super) fn finish(&self, standing: &Standing) -> Standing {
-        let mut end = standing.clone();
+    pub(super) fn finish(&self, state: &ScoreState) -> ScoreState {
+        let mut end = state.clone();
         if let Some(words) = &self.hot_words {
-            end.added += words.finish(standing.hot_words);
+            end.added += words.finish(state.hot_words);
         }
         self.end_word(&mut end);
         if let Some((model, config, _)) = &self.model
@@ -120,21 +120,21 @@ impl Scorer {
         end
     }
 
-    fn end_word(&self, standing: &mut Standing) {
-        if !standing.word.is_empty() {
-            let word = std::mem::take(&mut standing.word);
-            self.score(standing, &word);
+    fn end_word(&self, state: &mut ScoreState) {
+        if !state.word.is_empty() {
+            let word = std::mem::take(&mut state.word);
+            self.score(state, &word);
         }
     }
 
-    fn score(&self, standing: &mut Standing, unit: &str) {
+    fn score(&self, state: &mut ScoreState, unit: &str) {
         let Some((model, config, _)) = &self.model else { return };
-        let (mut score, context) = model.score(&standing.context, unit);
+        let (mut score, context) = model.score(&state.context, unit);
         if !model.contains(unit) {
             score += config.unknown;
         }
-        standing.context = context;
-        standing.model += score;
-        standing.added += config.weight * score + config.bonus;
+        state.context = context;
+        state.model += score;
+        state.added += config.weight * score + config.bonus;
     }
 }

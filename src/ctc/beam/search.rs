@@ -34,7 +34,7 @@ const NONE: Paths = Paths { sum: f64::NEG_INFINITY, best: f64::NEG_INFINITY, cha
 
 /// A prefix that is not followed yet: one that is, and one token more.
 #[derive(Debug, Clone, Copy)]
-struct Longer {
+struct Extension {
     score: f64,
     parent: u32,
     token: usize,
@@ -45,7 +45,7 @@ struct Longer {
 
 /// A transcript with its scores.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(super) struct Ranked {
     pub(super) spans: Vec<Span>,
     pub(super) score: f64,
     pub(super) ctc_score: f64,
@@ -114,10 +114,10 @@ impl Search {
         let mut same: Vec<Hypothesis> = Vec::with_capacity(self.hypotheses.len());
         for at in 0..self.hypotheses.len() {
             let old = self.hypotheses[at];
-            same.push(self.stay(&old, row, least));
+            same.push(self.repeat_or_blank(&old, row, least));
         }
         let mut longer = Vec::new();
-        let heirs = self.heirs();
+        let heirs = self.followed_extensions();
         let (mut next_heir, mut heir_of) = (0, vec![None; row.len()]);
         for (at, old) in self.hypotheses.iter().enumerate() {
             let first_heir = next_heir;
@@ -145,25 +145,25 @@ impl Search {
                     }
                     None => {
                         let added = match scorer.is_idle() {
-                            true => self.prefixes.get(old.prefix).standing.added,
+                            true => self.prefixes.get(old.prefix).state.added,
                             false => {
                                 let prefix = child(&mut self.prefixes, old.prefix, token, scorer)?;
-                                self.prefixes.get(prefix).standing.added
+                                self.prefixes.get(prefix).state.added
                             }
                         };
-                        longer.push(Longer { score: paths.sum + added, parent: old.prefix, token, log_prob, paths });
+                        longer.push(Extension { score: paths.sum + added, parent: old.prefix, token, log_prob, paths });
                     }
                 }
             }
             heirs[first_heir..next_heir].iter().for_each(|&(_, token, _)| heir_of[token] = None);
         }
-        self.keep(same, longer, config, scorer)?;
+        self.prune(same, longer, config, scorer)?;
         self.n_frames += 1;
         Ok(())
     }
 
     /// A hypothesis after a frame that adds no token to it.
-    fn stay(&mut self, old: &Hypothesis, row: ArrayView1<f32>, least: f64) -> Hypothesis {
+    fn repeat_or_blank(&mut self, old: &Hypothesis, row: ArrayView1<f32>, least: f64) -> Hypothesis {
         let log_prob =
             |token: usize| row.get(token).copied().filter(|&x| f64::from(x) >= least && x > f32::NEG_INFINITY);
         let mut token = NONE;
@@ -179,7 +179,7 @@ impl Search {
 
     /// Where one hypothesis's prefix is another's with one token more: the place of the shorter one, the token, the place of
     /// the longer one; sorted.
-    fn heirs(&mut self) -> Vec<(usize, usize, usize)> {
+    fn followed_extensions(&mut self) -> Vec<(usize, usize, usize)> {
         for (at, hypothesis) in self.hypotheses.iter().enumerate() {
             self.prefixes.get_mut(hypothesis.prefix).noted = Some((self.n_frames, at));
         }
@@ -194,10 +194,10 @@ impl Search {
     }
 
     /// Keeps the best hypotheses; of equal scores the ones that were found first.
-    fn keep(&mut self, same: Vec<Hypothesis>, longer: Vec<Longer>, config: &Config, scorer: &Scorer) -> Result<()> {
+    fn prune(&mut self, same: Vec<Hypothesis>, longer: Vec<Extension>, config: &Config, scorer: &Scorer) -> Result<()> {
         let mut order: Vec<(f64, usize)> = Vec::with_capacity(same.len() + longer.len());
         for hypothesis in &same {
-            let score = hypothesis.all().sum + self.prefixes.get(hypothesis.prefix).standing.added;
+            let score = hypothesis.all().sum + self.prefixes.get(hypothesis.prefix).state.added;
             order.push((score, order.len()));
         }
         order.extend(longer.iter().enumerate().map(|(at, longer)| (longer.score, same.len() + at)));
@@ -215,7 +215,7 @@ impl Search {
             let hypothesis = match at.checked_sub(same.len()) {
                 None => same[at],
                 Some(at) => {
-                    let Longer { parent, token, log_prob, paths, .. } = longer[at];
+                    let Extension { parent, token, log_prob, paths, .. } = longer[at];
                     let prefix = child(&mut self.prefixes, parent, token, scorer)?;
                     let chain = self.chains.add(paths.chain, Span::begin(token, self.n_frames, log_prob));
                     Hypothesis { prefix, blank: NONE, token: Paths { chain, ..paths } }
@@ -241,17 +241,17 @@ impl Search {
     }
 
     /// The best hypotheses if the clip ended here, best first.
-    pub(super) fn ranked(&self, scorer: &Scorer, n_best: usize) -> Vec<Found> {
+    pub(super) fn ranked(&self, scorer: &Scorer, n_best: usize) -> Vec<Ranked> {
         let mut ended: Vec<_> = self
             .hypotheses
             .iter()
             .map(|hypothesis| {
-                let (all, end) = (hypothesis.all(), scorer.finish(&self.prefixes.get(hypothesis.prefix).standing));
+                let (all, end) = (hypothesis.all(), scorer.finish(&self.prefixes.get(hypothesis.prefix).state));
                 (all.sum + end.added, all, end.model)
             })
             .collect();
         ended.sort_by(|a, b| b.0.total_cmp(&a.0));
-        let found = |(score, all, lm_score): (f64, Paths, f64)| Found {
+        let found = |(score, all, lm_score): (f64, Paths, f64)| Ranked {
             spans: self.chains.spans(all.chain),
             score,
             ctc_score: all.sum,
@@ -280,8 +280,8 @@ fn child(prefixes: &mut Prefixes, parent: u32, token: usize, scorer: &Scorer) ->
     match prefixes.child(parent, token) {
         Some(prefix) => Ok(prefix),
         None => {
-            let standing = scorer.advance(&prefixes.get(parent).standing, token)?;
-            Ok(prefixes.add(parent, token, standing))
+            let state = scorer.advance(&prefixes.get(parent).state, token)?;
+            Ok(prefixes.add(parent, token, state))
         }
     }
 }
