@@ -1,4 +1,4 @@
-//! A classifier of one's own sounds on the embeddings of any tagger: `cargo run --release --example linear_probe -- --help`.
+//! A classifier of your own sounds on the embeddings of any tagger: `cargo run --release --example linear_probe -- --help`.
 
 #[path = "command_line/mod.rs"]
 mod command_line;
@@ -128,7 +128,7 @@ fn read(folder: &Path, tagger: &Tagger) -> Result<(LabelSet, Vec<Example>), Fail
         }
     }
     if examples.is_empty() {
-        return Err(format!("{}: one folder of audio files a class is wanted; there is none", folder.display()).into());
+        return Err(format!("{}: expected one folder of audio files per class, got none", folder.display()).into());
     }
     Ok((classes.iter().map(|class| name(class)).collect(), examples))
 }

@@ -78,6 +78,6 @@ pub(crate) fn check_lengths(lengths: &[usize], batch: usize, range: RangeInclusi
     if lengths.len() == batch && lengths.iter().all(|length| range.contains(length)) {
         return Ok(());
     }
-    let reason = format!("{batch} numbers from {} to {} are due", range.start(), range.end());
+    let reason = format!("expected {batch} lengths from {} to {}", range.start(), range.end());
     Err(Error::config("lengths", format!("{lengths:?}"), reason))
 }

@@ -95,7 +95,7 @@ pub fn name(device: &Device) -> String {
 /// More than a machine has cores; a system that runs out of threads may abort the process.
 const MAX_THREADS: usize = 1024;
 
-/// A thread pool of one's own for the CPU work of a forward.
+/// Your own thread pool for the CPU work of a forward.
 ///
 /// ```
 /// # fn main() -> clipwise::Result<()> {

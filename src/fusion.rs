@@ -221,7 +221,7 @@ fn shares(weights: impl Iterator<Item = f64>) -> Result<Vec<f64>> {
     }
     let sum: f64 = weights.iter().sum();
     if !(sum > 0.0 && sum.is_finite()) {
-        return Err(Error::config("weight", sum, "at least one member with a weight above 0 is wanted"));
+        return Err(Error::config("weight", sum, "expected at least one member with a weight above 0"));
     }
     Ok(weights.iter().map(|weight| weight / sum).collect())
 }

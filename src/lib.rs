@@ -21,7 +21,7 @@
 //!   scores over time to sounds with onset and offset.
 //! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
 //!   [`models::detect`] finds the model of a checkpoint.
-//! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Nothing pickled is run.
+//! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Pickled code is never executed.
 //! - [`fusion`]: several models about the same audio, one result.
 //! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank, deltas on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
 //! - [`encoders`]: hidden states of speech. [`ctc`]: models of phonemes and letters on top of them.

@@ -26,7 +26,7 @@ impl TaggingOutput {
     /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -35,7 +35,7 @@ impl TaggingOutput {
     /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
@@ -120,7 +120,7 @@ impl Tagging {
         self.scores.get(self.labels.index_of(name_or_id)?).copied()
     }
 
-    /// The vector below the last layer, for similarity and for classifiers of one's own.
+    /// The vector below the last layer, for similarity and for your own classifiers.
     pub fn embedding(&self) -> &Embedding {
         &self.embedding
     }

@@ -43,7 +43,7 @@ impl Tagger {
     /// The feature `bundled` puts its 5.6 MB into the binary.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     #[cfg(feature = "bundled")]
     pub fn bundled(device: &Device) -> Result<Self> {
         let weights = Weights::from_bytes(include_bytes!("../weights/ced-tiny/model.safetensors").as_slice())?;
@@ -99,7 +99,7 @@ impl Tagger {
     /// A tagger of a loaded model.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] if there is not one label a class.
+    /// [`Error::LabelCount`] if the number of labels differs from the number of classes.
     pub fn new(model: impl TaggingModel + 'static, labels: LabelSet) -> Result<Self> {
         Self { model: Box::new(model), labels: LabelSet::numbered(0), assumptions: Vec::new() }.with_labels(labels)
     }
@@ -122,7 +122,7 @@ impl Tagger {
     /// The same tagger with other labels.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] if there is not one label a class.
+    /// [`Error::LabelCount`] if the number of labels differs from the number of classes.
     pub fn with_labels(mut self, labels: LabelSet) -> Result<Self> {
         let (n_classes, n_labels) = (self.model.n_classes(), labels.len());
         if n_classes != n_labels {
@@ -137,7 +137,7 @@ impl Tagger {
     ///
     /// # Errors
     /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`] for NaN or infinite samples,
-    /// [`Error::Config`] for a rate of 0 Hz, [`Error::Tensor`] if the device refuses.
+    /// [`Error::Config`] for a rate of 0 Hz, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn tag(&self, waveform: &Waveform) -> Result<Tagging> {
         let tagging = self.tag_batch(std::slice::from_ref(waveform))?.pop();
         tagging

@@ -63,7 +63,7 @@ impl FromStr for Shard {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        let (i, n) = numbers.ok_or("a share is wanted, such as 2/10")?;
+        let (i, n) = numbers.ok_or("expected a share, such as 2/10")?;
         if !(1..=n).contains(&i) {
             return Err(format!("shares count from 1/{n} to {n}/{n}"));
         }

@@ -29,7 +29,7 @@ impl LabelMap {
             let text = fs::read_to_string(path).map_err(|error| cannot_read(path, error))?;
             let map: BTreeMap<String, Labels> =
                 serde_json::from_str(text.trim_start_matches('\u{feff}')).map_err(|error| {
-                    format!("{}: an object {{\"class\": [\"label\"]}} is wanted: {error}", path.display())
+                    format!("{}: expected an object {{\"class\": [\"label\"]}}: {error}", path.display())
                 })?;
             let list = |labels| match labels {
                 Labels::One(label) => vec![label],

@@ -48,7 +48,7 @@ fn folder(path: &Path) -> Result<Rows, Failure> {
         rows.extend(files.map(|file| (file, label.clone())));
     }
     if rows.is_empty() {
-        return Err(format!("{}: one folder of audio files a class is wanted; there is none", path.display()).into());
+        return Err(format!("{}: expected one folder of audio files per class, got none", path.display()).into());
     }
     Ok(rows)
 }

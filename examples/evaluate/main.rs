@@ -59,7 +59,7 @@ fn evaluate(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
         return Err("--full needs --format json".into());
     }
     if args.top_k == 0 {
-        return Err("--top-k: at least 1 is wanted".into());
+        return Err("--top-k: expected at least 1".into());
     }
     let dataset = Dataset::open(&args.data)?;
     let map = args.map.as_deref().map(LabelMap::open).transpose()?;

@@ -48,7 +48,7 @@ impl Rules {
                 let (threshold_on, threshold_off) = (on.parse().ok()?, off.parse().ok()?);
                 Some(ClassThresholds { label: label.to_string(), threshold_on, threshold_off })
             };
-            parts().ok_or_else(|| Failure::from(format!("--class {text}: NAME=ON:OFF is wanted, as in Dog=0.5:0.2")))
+            parts().ok_or_else(|| Failure::from(format!("--class {text}: expected NAME=ON:OFF, as in Dog=0.5:0.2")))
         };
         Ok(EventConfig {
             threshold_on: self.on,

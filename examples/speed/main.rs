@@ -67,7 +67,7 @@ const MAX_SECONDS: f64 = 3600.0;
 
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| *seconds > 0.0 && *seconds <= MAX_SECONDS);
-    seconds.ok_or_else(|| format!("more than 0 and at most {MAX_SECONDS} are wanted"))
+    seconds.ok_or_else(|| format!("expected more than 0 and at most {MAX_SECONDS}"))
 }
 
 fn main() -> ExitCode {

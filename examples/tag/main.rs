@@ -59,7 +59,7 @@ fn score(text: &str) -> Result<f32, String> {
     text.parse()
         .ok()
         .filter(|score| (0.0..=1.0).contains(score))
-        .ok_or_else(|| "a score from 0 to 1 is wanted".to_string())
+        .ok_or_else(|| "expected a score from 0 to 1".to_string())
 }
 
 fn main() -> ExitCode {

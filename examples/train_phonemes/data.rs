@@ -29,7 +29,7 @@ pub fn read(data: &Path, part: &str) -> Result<Vec<Phrase>, Failure> {
     let text = std::fs::read_to_string(&list).map_err(|error| format!("cannot read {}: {error}", list.display()))?;
     let phrase = |line: &str| {
         let &[file, voice, phonemes, text] = line.split('\t').collect::<Vec<_>>().as_slice() else {
-            return Err(format!("{}: four columns are due", list.display()).into());
+            return Err(format!("{}: expected four columns", list.display()).into());
         };
         let phonemes = tokens(phonemes)?;
         Ok(Phrase { file: data.join(file), voice: voice.to_string(), phonemes, text: text.to_string() })

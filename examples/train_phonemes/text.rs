@@ -39,7 +39,7 @@ impl Words {
         let text = text.trim_start_matches('\u{feff}');
         let others: Vec<String> = text.lines().filter(word).filter(chosen).map(str::to_string).collect();
         if others.len() < 100 {
-            return Err(format!("{}: a list of words is wanted, one a line", list.display()).into());
+            return Err(format!("{}: expected a list of words, one per line", list.display()).into());
         }
         let frequent = if held_out { Vec::new() } else { frequent.into_iter().map(str::to_string).collect() };
         Ok(Self { frequent, others })

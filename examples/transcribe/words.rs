@@ -98,7 +98,7 @@ fn read_lexicon(path: &Path) -> Result<HashMap<String, Vec<String>>, Failure> {
     {
         let (word, phonemes) = line
             .split_once('\t')
-            .ok_or_else(|| format!("{}: line {}: a word, a tab and phonemes are wanted", path.display(), number + 1))?;
+            .ok_or_else(|| format!("{}: line {}: expected a word, a tab and phonemes", path.display(), number + 1))?;
         let phonemes = phonemes.split_whitespace().map(str::to_string).collect();
         lexicon.entry(word.trim().to_lowercase()).or_insert(phonemes);
     }

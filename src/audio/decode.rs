@@ -4,7 +4,7 @@
 //! that ends early are only logged, and the encoder's delay in MPEG-4 files is left in. So what it does not tell is
 //! checked here: pages of Ogg and frames of MP3 are taken apart in [`ogg`] and [`mp3`], the edit list of MPEG-4 is read in
 //! [`mp4`], and packets of the other formats are compared with their timestamps in [`demuxed`]. Packets are decoded one by
-//! one into a [`Sink`], which counts, and skips damage where that is wanted. Memory does not grow with the length, but for
+//! one into a [`Sink`], which counts, and skips damage where the options say so. Memory does not grow with the length, but for
 //! the tables of MPEG-4; what a file may decode to is bounded by its size.
 
 mod demuxed;

@@ -91,7 +91,7 @@ enum Method {
 }
 
 impl Resampler {
-    /// Begins a stream at `from` Hz that is wanted at `to` Hz.
+    /// Begins a stream that is resampled from `from` Hz to `to` Hz.
     ///
     /// # Errors
     /// [`Error::Config`] if a rate is 0, or if the filter would reach over more than 2^20 samples to either side, which

@@ -188,7 +188,7 @@ pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Resul
     Ok(n)
 }
 
-/// Reads what there is, at least a byte before the end.
+/// One `read`, retried when it is interrupted; 0 bytes only at the end.
 pub(super) fn read_some(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     loop {
         match reader.read(buffer) {

@@ -94,7 +94,7 @@ impl MixupPlan {
         let rows = x.dims().first().copied().unwrap_or(0);
         let needed = self.first.iter().chain(&self.second).map(|&row| row as usize + 1).max().unwrap_or(0);
         if rows < needed {
-            return Err(Error::config("x.dims()", format!("{:?}", x.dims()), format!("{needed} rows are due")));
+            return Err(Error::config("x.dims()", format!("{:?}", x.dims()), format!("expected {needed} rows")));
         }
         if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
             return Err(Error::config("x.dtype()", x.dtype().as_str(), "must be a float type"));

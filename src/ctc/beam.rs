@@ -236,7 +236,7 @@ impl BeamDecoder<'_> {
         found.into_iter().map(transcript).collect()
     }
 
-    /// How many tokens at the beginning all hypotheses have in common: whatever comes, these stay.
+    /// Length of the prefix that all hypotheses have in common, in tokens. Later frames cannot change it.
     pub fn n_settled(&self) -> usize {
         self.state.n_settled()
     }

@@ -103,7 +103,7 @@ pub(super) fn timed_clips<'a>(
 pub fn clips<'a>(log_probs: ArrayView3<'a, f32>, lengths: &[usize]) -> Result<Vec<ArrayView2<'a, f32>>> {
     let (n_clips, n_frames, _) = log_probs.dim();
     if lengths.len() != n_clips {
-        let reason = format!("the batch has {n_clips} clips: as many lengths are wanted");
+        let reason = format!("expected {n_clips} lengths, one per clip");
         return Err(Error::config("lengths", format!("{} values", lengths.len()), reason));
     }
     if let Some(length) = lengths.iter().find(|&&length| length > n_frames) {

@@ -22,7 +22,7 @@ struct Node {
     fallback: u32,
     /// What reaching this node earns for good: bonuses of all phrases that end here.
     earned: f64,
-    /// What is advanced to a sequence in this node for the phrases that it has begun.
+    /// Partial bonus for the unfinished phrases at this node.
     credit: f64,
 }
 

@@ -61,7 +61,7 @@ pub fn ctc_loss(
     let (batch, n_frames, n_tokens) = logits.dims3().context(context)?;
     check_lengths(lengths, batch, 0..=n_frames)?;
     if targets.len() != batch {
-        return Err(Error::config("targets.len()", targets.len(), format!("{batch} are due")));
+        return Err(Error::config("targets.len()", targets.len(), format!("expected {batch}, one per clip")));
     }
     let host = logits.to_device(&Device::Cpu).and_then(|logits| logits.to_dtype(DType::F32)?.contiguous());
     let host = host.context(context)?;

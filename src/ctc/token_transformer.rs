@@ -144,7 +144,7 @@ impl TokenTransformer {
     ///
     /// # Errors
     /// [`Error::Config`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
-    /// `n_codes`, and for no sequences; [`Error::Tensor`] if the device refuses.
+    /// `n_codes`, and for no sequences; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
         let TokenTransformerConfig { n_codes, width, n_positions, frame_seconds, .. } = self.config;
         for sequence in sequences {

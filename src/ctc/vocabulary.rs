@@ -412,7 +412,7 @@ impl Vocabulary {
 
     pub(crate) fn piece(&self, id: usize) -> Result<Piece<'_>> {
         let token = self.token(id).ok_or_else(|| {
-            Error::config("ids", id, format!("the vocabulary has {} tokens: an id below that is wanted", self.len()))
+            Error::config("ids", id, format!("expected an id below the {} tokens of the vocabulary", self.len()))
         })?;
         Ok(if Some(id) == self.word_delimiter() {
             Piece::Delimiter

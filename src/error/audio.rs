@@ -5,7 +5,7 @@ pub const MAX_CHANNELS: u16 = 64;
 
 /// The highest rate that a file may state, in Hz.
 ///
-/// A hundred times what the fastest audio converters do; a header above it is damaged.
+/// A hundred times what the fastest audio converters do; a higher rate is treated as a damaged header.
 pub const MAX_SAMPLE_RATE: u32 = 100_000_000;
 
 /// The formats that are read.

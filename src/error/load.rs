@@ -82,7 +82,7 @@ impl fmt::Display for LoadReport {
             nearest.iter().try_for_each(|nearest| write!(f, " (nearest: {nearest})"))
         })?;
         list(f, "wrong shape", &self.wrong_shape, |f, WrongShape { name, expected, got }| {
-            write!(f, "{name} is {got:?}, {expected:?} wanted")
+            write!(f, "{name}: expected {expected:?}, got {got:?}")
         })?;
         list(f, "unexpected", &self.unexpected, |f, name| write!(f, "{name}"))?;
         if self.stopped {

@@ -144,7 +144,7 @@ impl EventDetector {
             return Err(Error::LabelCount { n_classes: scores.len(), n_labels: self.labels.len() });
         }
         if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
-            return Err(Error::config("scores", score, "finite scores are wanted"));
+            return Err(Error::config("scores", score, "expected a finite score"));
         }
         if !(start.is_finite() && end.is_finite() && start < end) {
             return Err(Error::config("end", end, format!("after the start, {start} s")));

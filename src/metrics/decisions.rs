@@ -32,7 +32,7 @@ where
     S: Into<f64> + Copy,
 {
     if k == 0 {
-        return Err(Error::config("k", k, "at least 1 is wanted"));
+        return Err(Error::config("k", k, "expected at least 1"));
     }
     check_lengths("targets", targets.len(), "rows of scores", scores.nrows())?;
     let mut hits = 0usize;

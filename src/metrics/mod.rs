@@ -36,7 +36,7 @@ fn check_lengths(name: &'static str, got: usize, other: &str, wanted: usize) -> 
     if got == wanted {
         return Ok(());
     }
-    Err(Error::config(name, format!("{got} values"), format!("there are {wanted} {other}: as many are wanted")))
+    Err(Error::config(name, format!("{got} values"), format!("expected {wanted}, as many as {other}")))
 }
 
 fn check_class(name: &'static str, class: usize, n_classes: usize, at: usize) -> Result<()> {

@@ -74,7 +74,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     ///
     /// # Errors
     /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then nothing of `samples` was taken.
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn push(&mut self, samples: &[f32]) -> Result<Frames> {
         check_finite_after(self.received, samples)?;
         let (first, mut scores) = (self.n_frames, Vec::new());
@@ -94,7 +94,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     /// Ends the stream: returns the frames that are left and begins a new one.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn finish(&mut self) -> Result<Frames> {
         let (first, mut scores) = (self.n_frames, Vec::new());
         let frames = self.flush(first, &mut scores);

@@ -14,7 +14,7 @@ const CHUNK: usize = 1 << 16;
 
 /// Tags a stream of samples at any rate, window by window.
 ///
-/// For the same samples the results are, bit for bit, those of [`Tagger::windows`], in blocks of whatever size they come. Times are
+/// The results are, bit for bit, those of [`Tagger::windows`] for the same samples, however they are split into blocks. Times are
 /// counted in whole samples and never drift; memory does not grow.
 ///
 /// ```no_run
@@ -49,7 +49,7 @@ pub struct TaggerStream<T> {
     runner: Runner,
     resampled: Vec<f32>,
     received: u64,
-    /// Spent in pushes.
+    /// Time spent in `push` since the stream began.
     busy: Duration,
 }
 
@@ -67,7 +67,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for windows that cannot be, for frames of a model that has none, and
+    /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, if frames are requested from a model without them, and
     /// for a rate of 0 Hz or one too far from the model's.
     pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
         let resampler = Resampler::new(sample_rate, tagger.model().sample_rate())?;
@@ -98,7 +98,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// stream.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
     pub fn finish(&mut self) -> Result<Vec<WindowTagging>> {
         let mut results = Vec::new();
         let finished = self.flush(&mut results);
@@ -182,7 +182,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     }
 
     /// Seconds from the beginning of a window to its result, at most: the length of a window and
-    /// [`lookahead`](Self::lookahead). To it comes the time that the model takes. (A window ends every
+    /// [`lookahead`](Self::lookahead). The model's own run time comes on top. (A window ends every
     /// [`hop`](WindowConfig::hop) seconds, so a sound first counts no later than a hop and the lookahead after it.)
     pub fn latency(&self) -> f64 {
         self.runner.length() as f64 / f64::from(self.resampler.output_rate()) + self.lookahead()

@@ -131,7 +131,7 @@ impl<'a> Loader<'a> {
         &self.device
     }
 
-    /// Whether the checkpoint has `name` here. Does not count as reading it. Of what is to be trained, everything is there.
+    /// Whether the checkpoint has `name` here. Does not count as reading it. Always true for [`Trainable`](super::Trainable): it creates tensors on request.
     pub fn contains(&self, name: &str) -> bool {
         self.checkpoint().is_none_or(|weights| weights.contains(&self.full(name)))
     }

@@ -458,7 +458,7 @@ fn parse(file: &Bytes, part: Option<&str>) -> Result<Parsed, Fault> {
     Ok(Parsed { format, entries, metadata })
 }
 
-/// What a file is that is no checkpoint, as far as its first bytes tell.
+/// Names the type of a file that is no checkpoint, by its first bytes.
 fn what_else(head: &[u8]) -> &'static str {
     let starts = |with: &[u8]| head.starts_with(with);
     let html = |tag: &[u8]| head.trim_ascii_start().get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag));

@@ -113,7 +113,7 @@ impl Trainable {
     /// A copy of everything, running statistics included: what a model is loaded from.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn weights(&self) -> Result<Weights> {
         Weights::from_tensors(self.named())
     }

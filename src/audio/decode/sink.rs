@@ -238,7 +238,7 @@ impl Sink {
         self.n_decoded -= n as u64;
     }
 
-    /// Takes `n` samples from `at` on back.
+    /// Removes `n` samples, beginning at `at`.
     pub(super) fn drop_at(&mut self, at: usize, n: usize) {
         let n = n.min(self.ready.len() - at);
         self.ready.drain(at..at + n);

@@ -133,7 +133,7 @@ impl Search {
                     continue;
                 }
                 match heir_of[token] {
-                    // A prefix that is followed already: the only one that more than its own paths lead to.
+                    // Already a hypothesis: the paths are merged.
                     Some(heir) => {
                         let known: &mut Hypothesis = &mut same[heir];
                         if paths.best > known.token.best {
@@ -177,8 +177,7 @@ impl Search {
         Hypothesis { prefix: old.prefix, blank, token }
     }
 
-    /// Where one hypothesis's prefix is another's with one token more: the place of the shorter one, the token, the place of
-    /// the longer one; sorted.
+    /// Pairs of hypotheses in which `child` extends `parent` by one token, as `(parent, token, child)`, sorted.
     fn followed_extensions(&mut self) -> Vec<(usize, usize, usize)> {
         for (at, hypothesis) in self.hypotheses.iter().enumerate() {
             self.prefixes.get_mut(hypothesis.prefix).noted = Some((self.n_frames, at));

@@ -60,7 +60,9 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
             return Err(unusable(format!("line {number} is longer than {MAX_LINE} bytes: no ARPA file")));
         }
         if number == 1 && (line.starts_with(&[0x1f, 0x8b]) || line.starts_with(b"mmap lm")) {
-            return Err(unusable("compressed or in KenLM's binary format: the plain ARPA file is wanted".to_string()));
+            return Err(unusable(
+                "expected a plain ARPA file, got one that is compressed or in KenLM's binary format".to_string(),
+            ));
         }
         let text = if number == 1 { files::without_mark(&line) } else { &line };
         let text = std::str::from_utf8(text).map_err(|_| unusable(format!("line {number} is not UTF-8 text")))?;
@@ -108,7 +110,8 @@ impl Parser {
         let parsed = pair.and_then(|(order, n)| Some((order.trim().parse().ok()?, n.trim().parse().ok()?)));
         let (order, n): (usize, u64) = parsed.ok_or_else(|| format!("{line:?} is no number of n-grams"))?;
         if order != self.announced.len() + 1 || order > MAX_ORDER {
-            return Err(format!("order {order} where {} is wanted, at most {MAX_ORDER}", self.announced.len() + 1));
+            let expected = self.announced.len() + 1;
+            return Err(format!("expected order {expected}, at most {MAX_ORDER}, got {order}"));
         }
         self.announced.push(n);
         self.found.push(0);
@@ -120,7 +123,7 @@ impl Parser {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         if fields.len() != order + 1 && fields.len() != order + 2 {
             return Err(format!(
-                "{} fields where a probability, {order} words and perhaps a weight are wanted",
+                "expected a probability, {order} words and an optional weight, got {} fields",
                 fields.len()
             ));
         }
