@@ -63,7 +63,6 @@ pub mod models;
 pub mod nn;
 pub mod output;
 mod random;
-mod simd;
 pub mod stream;
 pub mod tagger;
 mod tensor;

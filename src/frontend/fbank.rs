@@ -19,7 +19,7 @@ use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::check;
 use crate::check::check_finite;
 use crate::error::{Error, Result};
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// Frames that one task of the thread pool handles.
 const FRAMES_PER_TASK: usize = 32;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::check_finite;
 use crate::error::{Error, Result};
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// What stands before the first and after the last sample of a centred clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -19,7 +19,7 @@ use super::normalize::check_features;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
 use crate::error::{Error, Result};
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// The largest table of cosines: 32 MiB in f64.
 const MAX_CELLS: usize = 1 << 22;

@@ -16,7 +16,7 @@ use super::Window;
 use super::framing::{Framing, PadMode};
 use super::real_fft::{Bins, Buffers, RealFft};
 use crate::error::{Error, Result};
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// The largest `n_fft` that is accepted: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;

@@ -5,9 +5,10 @@
 
 use candle_core::{D, Tensor};
 
-use super::kernels::ops::AttentionOp;
+use super::Linear;
 use super::kernels::workspace::Workspace;
-use super::{Linear, has_kernels};
+use super::ops::attention::AttentionOp;
+use super::ops::runs_on_cpu_kernels;
 use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 
@@ -49,7 +50,7 @@ impl SelfAttention {
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_tokens)?;
         }
-        let y = if has_kernels(&qkv) {
+        let y = if runs_on_cpu_kernels(&qkv) {
             let (n_heads, lengths) = (self.n_heads, lengths.map(<[usize]>::to_vec));
             qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, workspace: self.workspace.clone() })
         } else {

@@ -4,13 +4,13 @@
 
 use candle_core::Tensor;
 
+use super::kernels::conv::shape::ConvShape;
 use super::kernels::conv::{Conv, Filters, Input};
-use super::kernels::direct::Geometry;
-use super::kernels::lanes::Level;
+use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values, with_planes};
+use super::ops::train;
 use super::pool::Pool;
-use super::training;
 use super::{Activation, BatchNorm, ChannelAffine, Pool1d, Pool2d};
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -42,10 +42,10 @@ pub struct Conv2dConfig {
 }
 
 impl Conv2dConfig {
-    fn geometry(&self) -> Result<Geometry> {
+    fn geometry(&self) -> Result<ConvShape> {
         let Self { in_channels, out_channels, kernel, stride, padding, .. } = *self;
         let (kernel, stride, padding) = ((kernel, kernel), (stride, stride), (padding, padding));
-        checked(Geometry { in_channels, out_channels, kernel, stride, padding })
+        checked(ConvShape { in_channels, out_channels, kernel, stride, padding })
     }
 }
 
@@ -116,10 +116,10 @@ pub struct Conv1dConfig {
 
 impl Conv1dConfig {
     /// The length is the height of a map, whose width is 1.
-    fn geometry(&self) -> Result<Geometry> {
+    fn geometry(&self) -> Result<ConvShape> {
         let Self { in_channels, out_channels, kernel, stride, padding, .. } = *self;
         let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-        checked(Geometry { in_channels, out_channels, kernel, stride, padding })
+        checked(ConvShape { in_channels, out_channels, kernel, stride, padding })
     }
 }
 
@@ -178,8 +178,8 @@ impl Conv1d {
 }
 
 /// A geometry that can work.
-fn checked(geometry: Geometry) -> Result<Geometry> {
-    let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
+fn checked(geometry: ConvShape) -> Result<ConvShape> {
+    let ConvShape { in_channels, out_channels, kernel, stride, padding } = geometry;
     check::sizes([
         ("in_channels", in_channels, MAX_CHANNELS),
         ("out_channels", out_channels, MAX_CHANNELS),
@@ -199,14 +199,14 @@ enum Layer {
     Cpu(Conv),
     /// As tensors on another device.
     Device {
-        geometry: Geometry,
+        geometry: ConvShape,
         weight: Tensor, // [out, in, …]
         bias: Tensor,   // [1, out, 1, 1]
         activation: Activation,
     },
     /// As they are, for gradients.
     Trained {
-        geometry: Geometry,
+        geometry: ConvShape,
         filters: Tensor,      // [out, in, …]
         bias: Option<Tensor>, // [out]
         norm: Option<ChannelAffine>,
@@ -218,7 +218,7 @@ impl Layer {
     fn load(
         conv: &Loader,
         shape: &[usize],
-        geometry: Geometry,
+        geometry: ConvShape,
         width: Option<usize>,
         bias: bool,
         norm: Option<&Loader>,
@@ -259,11 +259,11 @@ impl Layer {
         match self {
             Self::Cpu(layer) => {
                 let pool = pool.map(|Pool { pooling, window }| (pooling, window));
-                let (level, workspace) = (Level::best(), x.workspace);
+                let (isa, workspace) = (Isa::best(), x.workspace);
                 let map = match &x.values {
-                    Values::Blocks(map) => layer.forward(Input::Map(map), pool, level, &workspace),
+                    Values::Blocks(map) => layer.forward(Input::Map(map), pool, isa, &workspace),
                     Values::Tensor(x) => {
-                        with_planes(x, |x, shape| layer.forward(Input::Planes(x, shape), pool, level, &workspace))
+                        with_planes(x, |x, shape| layer.forward(Input::Planes(x, shape), pool, isa, &workspace))
                             .context(context)?
                     }
                 };
@@ -285,7 +285,7 @@ impl Layer {
                 let maps = x.to_tensor()?;
                 let shape = (geometry.out_channels, geometry.in_channels, geometry.kernel.0, geometry.kernel.1);
                 let filters = filters.reshape(shape).context(context)?;
-                let mut y = training::conv(&maps, &filters, *geometry).context(context)?;
+                let mut y = train::conv(&maps, &filters, *geometry).context(context)?;
                 if let Some(bias) = bias {
                     y = bias.reshape((1, (), 1, 1)).and_then(|bias| y.broadcast_add(&bias)).context(context)?;
                 }

@@ -2,10 +2,11 @@
 
 use candle_core::{Device, Tensor};
 
-use super::kernels::linear::Matrix;
-use super::kernels::ops::LinearOp;
+use super::Activation;
+use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::workspace::Workspace;
-use super::{Activation, has_kernels};
+use super::ops::linear::LinearOp;
+use super::ops::runs_on_cpu_kernels;
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
 
@@ -84,7 +85,7 @@ impl Linear {
         }
         let in_features = weight.len() / out_features;
         if device.is_cpu() {
-            let matrix = Matrix::pack(&weight, in_features, out_features);
+            let matrix = PackedMatrix::pack(&weight, in_features, out_features);
             let op = LinearOp { matrix, bias, activation, workspace: Workspace::default() };
             return Ok(Self { out_features, kind: Kind::Cpu(op) });
         }
@@ -132,7 +133,7 @@ fn on_device(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation)
 
 /// `x` as the kernels take it.
 fn contiguous(x: &Tensor) -> candle_core::Result<Tensor> {
-    if !has_kernels(x) {
+    if !runs_on_cpu_kernels(x) {
         return Err(candle_core::Error::Msg(
             "an f32 tensor on the CPU, one that no gradients are to reach, is wanted".to_string(),
         ));

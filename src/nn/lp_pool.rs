@@ -2,9 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::has_kernels;
-use super::kernels::map::Window;
-use super::kernels::ops::LpPoolOp;
+use super::kernels::blocked::Window;
+use super::ops::pool::LpPoolOp;
+use super::ops::runs_on_cpu_kernels;
 use crate::error::{Context, Error, Result};
 
 /// `(Σ x^p)^(1/p)` over windows with `stride = size` and no padding, PyTorch's `LPPool2d`: between a sum and a maximum. A
@@ -33,8 +33,11 @@ impl LpPool2d {
             let reason = format!("expected maps of at least {:?}, got {:?}", self.size, (height, width));
             return Err(candle_core::Error::Msg(reason)).context(context);
         }
-        if has_kernels(x) && !x.track_op() {
-            return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&LpPoolOp(*self))).context(context);
+        if runs_on_cpu_kernels(x) && !x.track_op() {
+            return x
+                .contiguous()
+                .and_then(|x| x.apply_op1_no_bwd(&LpPoolOp { power: self.power, size: self.size }))
+                .context(context);
         }
         self.on_device(x).context(context)
     }

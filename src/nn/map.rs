@@ -2,10 +2,10 @@
 
 use candle_core::Tensor;
 
-use super::has_kernels;
-use super::kernels::lanes::LANES;
-use super::kernels::map::{Map, Shape};
+use super::kernels::blocked::{BlockedMap, Shape};
+use super::kernels::simd::lanes::CHANNEL_BLOCK;
 use super::kernels::workspace::Workspace;
+use super::ops::runs_on_cpu_kernels;
 use crate::error::{Context, Result};
 use crate::tensor::with_values;
 
@@ -23,7 +23,7 @@ pub struct FeatureMap {
 pub(super) enum Values {
     /// `[batch, channels, height, width]`; the height of a sequence is its length, its width 1.
     Tensor(Tensor),
-    Blocks(Map),
+    Blocks(BlockedMap),
 }
 
 impl FeatureMap {
@@ -48,12 +48,12 @@ impl FeatureMap {
         let context = "a feature map";
         let (batch, height, channels) = x.dims3().context(context)?;
         let shape = Shape { batch, channels, height, width: 1 };
-        if !has_kernels(x) || !channels.is_multiple_of(LANES) || x.elem_count() == 0 {
+        if !runs_on_cpu_kernels(x) || !channels.is_multiple_of(CHANNEL_BLOCK) || x.elem_count() == 0 {
             return Self::new(&x.transpose(1, 2).context(context)?, workspace);
         }
         // With whole blocks of channels this is how a map lies.
         let map = with_values(&[x], |x| {
-            let mut map = Map::unwritten(shape, workspace)?;
+            let mut map = BlockedMap::unwritten(shape, workspace)?;
             map.values.copy_from_slice(x[0]);
             Some(map)
         });
@@ -70,7 +70,7 @@ impl FeatureMap {
     pub fn to_vectors(&self) -> Result<Tensor> {
         let context = "a feature map";
         match &self.values {
-            Values::Blocks(map) if map.shape.width == 1 && map.shape.channels.is_multiple_of(LANES) => {
+            Values::Blocks(map) if map.shape.width == 1 && map.shape.channels.is_multiple_of(CHANNEL_BLOCK) => {
                 let Shape { batch, channels, height, .. } = map.shape;
                 Tensor::from_slice(&map.values, (batch, height, channels), &candle_core::Device::Cpu).context(context)
             }
@@ -121,17 +121,18 @@ impl FeatureMap {
     /// [`Error::Tensor`](crate::Error::Tensor) if memory does not suffice.
     pub fn into_blocks(self) -> Result<Self> {
         let Values::Tensor(x) = &self.values else { return Ok(self) };
-        if !has_kernels(x) {
+        if !runs_on_cpu_kernels(x) {
             return Ok(self);
         }
-        let map = with_planes(x, |x, shape| Map::from_planes(x, shape, &self.workspace)).context("a feature map")?;
+        let map =
+            with_planes(x, |x, shape| BlockedMap::from_planes(x, shape, &self.workspace)).context("a feature map")?;
         Ok(match map {
             Some(map) => Self::with(self.workspace, map),
             None => self, // nothing to lay out
         })
     }
 
-    pub(super) fn with(workspace: Workspace, map: Map) -> Self {
+    pub(super) fn with(workspace: Workspace, map: BlockedMap) -> Self {
         Self { values: Values::Blocks(map), workspace }
     }
 }

@@ -4,9 +4,10 @@
 
 use candle_core::{D, Device, Tensor};
 
-use super::kernels::ops::{AffineOp, LayerNormOp};
+use super::Activation;
+use super::ops::norm::{AffineOp, LayerNormOp};
+use super::ops::runs_on_cpu_kernels;
 use super::training::BatchStatistics;
-use super::{Activation, has_kernels};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
 
@@ -118,7 +119,8 @@ impl ChannelAffine {
         let context = "moving a batch norm to the device";
         let scale = Tensor::new(norm.scale.as_slice(), device).context(context)?;
         let shift = Tensor::new(norm.shift.as_slice(), device).context(context)?;
-        Ok(Self { axis, kind: Kind::Fixed { op: AffineOp { norm, axis }, scale, shift } })
+        let op = AffineOp { scale: norm.scale, shift: norm.shift, axis };
+        Ok(Self { axis, kind: Kind::Fixed { op, scale, shift } })
     }
 
     /// `x` `[…, channels]`, or `[batch, channels, …]` where it was made [over maps](Self::load_over_maps), to the same shape.
@@ -135,7 +137,7 @@ impl ChannelAffine {
         let axis = self.axis.min(x.rank().max(1) - 1);
         match &self.kind {
             Kind::Trained(statistics) => return statistics.forward(x, axis, activation).context(context),
-            Kind::Fixed { op, .. } if has_kernels(x) => x.contiguous().and_then(|x| x.apply_op1_no_bwd(op)),
+            Kind::Fixed { op, .. } if runs_on_cpu_kernels(x) => x.contiguous().and_then(|x| x.apply_op1_no_bwd(op)),
             Kind::Fixed { scale, shift, .. } => {
                 let mut shape = vec![1; x.rank().max(1)];
                 shape[axis] = scale.elem_count();
@@ -183,7 +185,7 @@ impl LayerNorm {
         let context = "a layer norm";
         let x = x.contiguous().context(context)?;
         match &self.op {
-            Some(op) if has_kernels(&x) => x.apply_op1_no_bwd(op).context(context),
+            Some(op) if runs_on_cpu_kernels(&x) => x.apply_op1_no_bwd(op).context(context),
             Some(_) if !x.track_op() => {
                 candle_nn::ops::layer_norm(&x, &self.weight, &self.bias, self.eps).context(context)
             }
@@ -200,7 +202,7 @@ impl LayerNorm {
 pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
     let context = "a layer norm";
     let channels = x.dim(D::Minus1).context(context)?;
-    if has_kernels(x) {
+    if runs_on_cpu_kernels(x) {
         let op = LayerNormOp { weight: vec![1.0; channels], bias: vec![0.0; channels], eps };
         return x.contiguous().and_then(|x| x.apply_op1_no_bwd(&op)).context(context);
     }

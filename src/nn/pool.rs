@@ -1,28 +1,14 @@
 //! Pooling over non-overlapping windows.
 
 use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
 
-use super::kernels::lanes::Level;
-use super::kernels::map::Window;
+use super::kernels::blocked::Window;
+use super::kernels::pooling::Pooling;
+use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
-use super::training;
+use super::ops::train;
 use crate::error::{Context, Result};
-
-/// How a window becomes one value.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Pooling {
-    /// Mean.
-    #[serde(rename = "avg")]
-    Avg,
-    /// Largest value.
-    #[serde(rename = "max")]
-    Max,
-    /// Mean plus largest value.
-    #[serde(rename = "avg+max")]
-    AvgMax,
-}
 
 /// 2-D pooling with `stride = size` and no padding: a last row or column that fills no window is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +75,7 @@ impl Pool {
         let x = x.into_blocks()?;
         let refuse = |shape: &[usize]| candle_core::Error::Msg(format!("{window:?} does not fit maps of {shape:?}"));
         if let Values::Blocks(map) = &x.values {
-            let pooled = map.pool(pooling, window, Level::best(), &x.workspace);
+            let pooled = map.pool(pooling, window, Isa::best(), &x.workspace);
             let refuse = || refuse(&[map.shape.height, map.shape.width]);
             return Ok(FeatureMap::with(x.workspace.clone(), pooled.ok_or_else(refuse).context(context)?));
         }
@@ -100,7 +86,7 @@ impl Pool {
         }
         // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
         if tensor.track_op() {
-            return FeatureMap::new(&training::pool(&tensor, pooling, window).context(context)?, &x.workspace);
+            return FeatureMap::new(&train::pool(&tensor, pooling, window).context(context)?, &x.workspace);
         }
         let y = tensor.pad_with_same(2, window.padding, window.padding).and_then(|y| match pooling {
             Pooling::Avg => y.avg_pool2d(window.size),

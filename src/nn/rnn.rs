@@ -13,10 +13,9 @@
 use candle_core::{D, DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::has_kernels;
-use super::kernels::panels::Panels;
+use super::kernels::matmul::gates::GateWeights;
 use super::kernels::rnn::{self as kernel, Gates};
-use super::training;
+use super::ops::{runs_on_cpu_kernels, train};
 use crate::check::check_lengths;
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Result};
@@ -156,7 +155,7 @@ impl Rnn {
             layers.push(directions);
         }
         let mut rnn = Self { config, layers, packed: None };
-        let fixed = |tensor: &Tensor| has_kernels(tensor) && !tensor.track_op();
+        let fixed = |tensor: &Tensor| runs_on_cpu_kernels(tensor) && !tensor.track_op();
         if rnn.parameters().all(|(_, tensor)| fixed(tensor)) {
             rnn.packed = Some(rnn.pack().context("packing the weights of a recurrent layer")?);
         }
@@ -212,7 +211,7 @@ impl Rnn {
         let follows = x.track_op() || state.h.track_op();
         let scans = self.config.cell == Cell::Gru && x.device().is_cpu() && x.dtype() == DType::F32;
         match &self.packed {
-            Some(packed) if has_kernels(x) && !follows => self.on_cpu(packed, x, lengths, &state),
+            Some(packed) if runs_on_cpu_kernels(x) && !follows => self.on_cpu(packed, x, lengths, &state),
             _ if from_zeros && scans => self.scanned(x, lengths),
             _ => self.on_device(x, lengths, &state),
         }
@@ -241,7 +240,11 @@ impl Rnn {
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
         let panels = |weight: &Tensor, bias: Option<&Tensor>| {
             let bias = bias.map(values).transpose()?;
-            Ok::<_, candle_core::Error>(Panels::new(&values(weight)?, bias.as_deref(), (gates, hidden, weight.dim(1)?)))
+            Ok::<_, candle_core::Error>(GateWeights::new(
+                &values(weight)?,
+                bias.as_deref(),
+                (gates, hidden, weight.dim(1)?),
+            ))
         };
         let pack = |direction: &Parameters| {
             let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
@@ -291,7 +294,7 @@ impl Rnn {
                     (products, bias) = (products.broadcast_add(of_input)?, of_state.clone());
                 }
                 let products = products.reshape((batch, n_frames, 3 * hidden))?;
-                let y = training::gru(&products, &direction.recurrent, &bias, lengths, backward)?;
+                let y = train::gru(&products, &direction.recurrent, &bias, lengths, backward)?;
                 let last =
                     |(row, &length): (usize, &usize)| (row * n_frames + if backward { 0 } else { length - 1 }) as u32;
                 let last = Tensor::from_iter(lengths.iter().enumerate().map(last), x.device())?;

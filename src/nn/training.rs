@@ -1,17 +1,13 @@
-//! What layers do only while they are trained: statistics of the batch, dropout, poolings with gradients.
+//! What layers do only while they are trained: statistics of the batch and dropout.
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Shape, Tensor, Var};
+use candle_core::{Tensor, Var};
 
-use super::kernels::conv_gradient::Patches;
-use super::kernels::direct::Geometry;
-use super::kernels::map::Window;
-use super::kernels::norm_gradient::{Layers, Statistics};
-use super::kernels::pool_gradient::Planes;
-use super::kernels::rnn_gradient::Scan;
+use super::Activation;
+use super::kernels::train::norm::{ChannelLayout, Statistics};
 use super::norm::BATCH_NORM_EPS;
-use super::{Activation, pool::Pooling};
+use super::ops::train::NormOp;
 use crate::error::{Context, Error, Result};
-use crate::tensor::{contiguous, with_values};
+use crate::tensor::with_values;
 use crate::weights::{Init, Loader, Mode};
 
 /// The share of a batch in the running statistics: PyTorch's default.
@@ -49,7 +45,7 @@ impl BatchStatistics {
         if n == 0 || x.dim(axis)? != channels {
             return Err(candle_core::Error::Msg(format!("{channels} channels are wanted, not {:?}", x.dims())));
         }
-        let layers = Layers { channels, inner: x.dims()[axis + 1..].iter().product() };
+        let layers = ChannelLayout { channels, inner: x.dims()[axis + 1..].iter().product() };
         let statistics = with_values(&[&x], |values| layers.statistics(values[0]))?;
         let n = (n / channels) as f64;
         let column = |value: &dyn Fn(&Statistics) -> f32| Tensor::from_iter(statistics.iter().map(value), x.device());
@@ -124,246 +120,5 @@ impl Dropout {
             (0..x.elem_count()).map(|_| if random.uniform() < self.p { 0.0 } else { kept }).collect()
         });
         Tensor::from_vec(mask, x.shape(), x.device()).and_then(|mask| x * mask).context("dropout")
-    }
-}
-
-/// A convolution of `x` `[batch, in, height, width]` by `filters` `[out, in, rows, columns]`, with gradients.
-pub(super) fn conv(x: &Tensor, filters: &Tensor, geometry: Geometry) -> candle_core::Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op2(&filters.contiguous()?, ConvOp(geometry));
-    }
-    let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
-    let (batch, _, height, width) = x.dims4()?;
-    let (rows, columns) = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
-    let x = x.pad_with_zeros(2, padding.0, padding.0)?.pad_with_zeros(3, padding.1, padding.1)?;
-    let (_, _, height, width) = x.dims4()?;
-    let place = |tap: usize, at: usize| {
-        let (row, column) = (at / columns * stride.0 + tap / kernel.1, at % columns * stride.1 + tap % kernel.1);
-        (row * width + column) as u32
-    };
-    let taps = kernel.0 * kernel.1;
-    let places = (0..taps).flat_map(|tap| (0..rows * columns).map(move |at| place(tap, at)));
-    let places = Tensor::from_iter(places, x.device())?;
-    let patches = x.reshape((batch, in_channels, height * width))?.index_select(&places, 2)?;
-    let patches = patches.reshape((batch, in_channels * taps, rows * columns))?;
-    let filters = filters.reshape((out_channels, in_channels * taps))?;
-    filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
-}
-
-fn refuse(geometry: Geometry, dims: &[usize]) -> candle_core::Error {
-    candle_core::Error::Msg(format!("{geometry:?} does not fit maps of shape {dims:?}"))
-}
-
-/// The same on the CPU.
-struct ConvOp(Geometry);
-
-impl CustomOp2 for ConvOp {
-    fn name(&self) -> &'static str {
-        "conv-trained"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        filters: &CpuStorage,
-        filters_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (x, filters) = (contiguous(x, x_layout)?, contiguous(filters, filters_layout)?);
-        let refuse = || refuse(self.0, x_layout.dims());
-        let &[batch, channels, height, width] = x_layout.dims() else { return Err(refuse()) };
-        let shape = super::kernels::map::Shape { batch, channels, height, width };
-        let patches = Patches::new(self.0, shape).ok_or_else(refuse)?;
-        let (rows, columns) = self.0.output(height, width).ok_or_else(refuse)?;
-        let y = patches.forward(x, filters);
-        Ok((CpuStorage::F32(y), (batch, self.0.out_channels, rows, columns).into()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        filters: &Tensor,
-        _: &Tensor,
-        of_output: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (batch, channels, height, width) = x.dims4()?;
-        let shape = super::kernels::map::Shape { batch, channels, height, width };
-        let patches = Patches::new(self.0, shape).ok_or_else(|| refuse(self.0, x.dims()))?;
-        let gradients = with_values(&[x, filters, of_output], |values| {
-            let of_x = x.track_op().then(|| patches.gradient_of_input(values[1], values[2]));
-            let of_filters = filters.track_op().then(|| patches.gradient_of_filters(values[0], values[2]));
-            (of_x, of_filters)
-        })?;
-        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
-            values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
-        };
-        Ok((tensor(gradients.0, x)?, tensor(gradients.1, filters)?))
-    }
-}
-
-/// Pooling of `[batch, channels, height, width]` whose gradient goes to the places that win.
-pub(super) fn pool(x: &Tensor, pooling: Pooling, window: Window) -> candle_core::Result<Tensor> {
-    if x.device().is_cpu() {
-        return x.contiguous()?.apply_op1(PoolOp(pooling, window));
-    }
-    let Window { size, padding } = window;
-    let (batch, channels, height, width) = x.dims4()?;
-    let refuse = || candle_core::Error::Msg(format!("{window:?} does not fit {:?}", x.dims()));
-    let (rows, columns) = window.output(height, width).ok_or_else(refuse)?;
-    let mut x = x.clone();
-    if padding > 0 {
-        let edge = Tensor::full(f32::NEG_INFINITY, (batch, channels, padding, width), x.device())?;
-        x = Tensor::cat(&[&edge, &x, &edge], 2)?;
-    }
-    let x = x.narrow(2, 0, rows * size.0)?.narrow(3, 0, columns * size.1)?;
-    let x = x.contiguous()?.reshape(vec![batch, channels, rows, size.0, columns, size.1])?;
-    let x =
-        x.permute(vec![0, 1, 2, 4, 3, 5])?.contiguous()?.reshape((batch, channels, rows, columns, size.0 * size.1))?;
-    // Where several places win, as they do in silence, the first one gets the gradient, as in PyTorch.
-    let max = |x: &Tensor| x.gather(&x.argmax_keepdim(4)?, 4)?.squeeze(4);
-    match pooling {
-        Pooling::Max => max(&x),
-        Pooling::Avg => x.mean(4),
-        Pooling::AvgMax => x.mean(4)? + max(&x)?,
-    }
-}
-
-/// The same on the CPU.
-struct PoolOp(Pooling, Window);
-
-impl PoolOp {
-    fn planes(&self, dims: &[usize]) -> candle_core::Result<Planes> {
-        let planes = match dims {
-            &[batch, channels, height, width] if batch * channels * height * width > 0 => {
-                Planes::new((height, width), self.0, self.1)
-            }
-            _ => None,
-        };
-        planes.ok_or_else(|| candle_core::Error::Msg(format!("{:?} does not fit {dims:?}", self.1)))
-    }
-}
-
-impl CustomOp1 for PoolOp {
-    fn name(&self) -> &'static str {
-        "pool-trained"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
-        let planes = self.planes(layout.dims())?;
-        let (batch, channels, _, _) = layout.shape().dims4()?;
-        let y = planes.forward(contiguous(x, layout)?);
-        Ok((CpuStorage::F32(y), (batch, channels, planes.pooled.0, planes.pooled.1).into()))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, of_output: &Tensor) -> candle_core::Result<Option<Tensor>> {
-        let planes = self.planes(x.dims())?;
-        let gradient = with_values(&[x, of_output], |values| planes.gradient(values[0], values[1]))?;
-        Tensor::from_vec(gradient, x.shape(), x.device()).map(Some)
-    }
-}
-
-/// Batch norm with the statistics of the batch on the CPU: of `x`, weight and bias.
-struct NormOp {
-    layers: Layers,
-    /// Mean and `1 / √(variance + ε)`.
-    normal: Vec<(f32, f32)>,
-    relu: bool,
-}
-
-impl CustomOp3 for NormOp {
-    fn name(&self) -> &'static str {
-        "norm-trained"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
-        let y = self.layers.forward(contiguous(x, x_layout)?, &self.normal, weight, bias, self.relu);
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        of_output: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [of_x, of_weight, of_bias] = with_values(&[x, y, of_output, weight], |values| {
-            self.layers.gradients((values[0], values[1]), values[2], &self.normal, values[3], self.relu)
-        })?;
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((tensor(of_x, x)?, tensor(of_weight, weight)?, tensor(of_bias, bias)?))
-    }
-}
-
-/// One direction of a GRU layer on the CPU, from states of zeros: `x` `[batch, n_frames, 3 · hidden]`, the products of the
-/// input with its weights, `weight` `[3 · hidden, hidden]` and `bias` `[3 · hidden]` to states `[batch, n_frames, hidden]`.
-pub(super) fn gru(
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    lengths: &[usize],
-    backward: bool,
-) -> candle_core::Result<Tensor> {
-    let (_, n_frames, _) = x.dims3()?;
-    let scan = Scan { hidden: weight.dim(1)?, n_frames, lengths: lengths.to_vec(), backward };
-    x.contiguous()?.apply_op3(&weight.contiguous()?, &bias.contiguous()?, GruOp(scan))
-}
-
-struct GruOp(Scan);
-
-impl GruOp {
-    fn check(&self, x: &[usize], weight: &[usize], bias: &[usize]) -> candle_core::Result<()> {
-        let Scan { hidden, n_frames, ref lengths, .. } = self.0;
-        let fits = x == [lengths.len(), n_frames, 3 * hidden] && weight == [3 * hidden, hidden] && bias == [3 * hidden];
-        if fits && hidden > 0 && lengths.iter().all(|&length| length <= n_frames) {
-            return Ok(());
-        }
-        Err(candle_core::Error::Msg(format!("{x:?}, {weight:?} and {bias:?} are no GRU of lengths {lengths:?}")))
-    }
-}
-
-impl CustomOp3 for GruOp {
-    fn name(&self) -> &'static str {
-        "gru-trained"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        weight: &CpuStorage,
-        weight_layout: &Layout,
-        bias: &CpuStorage,
-        bias_layout: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        self.check(x_layout.dims(), weight_layout.dims(), bias_layout.dims())?;
-        let (weight, bias) = (contiguous(weight, weight_layout)?, contiguous(bias, bias_layout)?);
-        let y = self.0.forward(contiguous(x, x_layout)?, weight, bias);
-        Ok((CpuStorage::F32(y), (self.0.lengths.len(), self.0.n_frames, self.0.hidden).into()))
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        weight: &Tensor,
-        bias: &Tensor,
-        y: &Tensor,
-        of_output: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradients = with_values(&[x, weight, bias, y, of_output], |values| {
-            self.0.gradients((values[0], values[1], values[2]), values[3], values[4])
-        })?;
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((tensor(gradients.x, x)?, tensor(gradients.weight, weight)?, tensor(gradients.bias, bias)?))
     }
 }

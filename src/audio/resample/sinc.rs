@@ -1,7 +1,7 @@
 //! Resampling one output sample at a time, for ratios that have no small terms.
 
 use super::filter::{HALF_LENGTH, scale, value};
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// The filter's tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at
 /// most `π² / (8 · 1024²)`, -118 dB.

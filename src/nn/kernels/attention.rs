@@ -5,9 +5,10 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Lanes, Level, Work};
-use super::tile::{Inputs, Outputs, Span, product};
 use super::workspace::Workspace;
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Queries per task: with 1500 keys their scores take 290 KB.
 const QUERIES: usize = 48;
@@ -24,20 +25,13 @@ pub struct Heads {
 /// `y = softmax(q kᵀ / √head_dim) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
 /// `[batch, n_tokens, n_heads, head_dim]`. Of sequence `b` the keys from `lengths[b]` on are left out; `lengths[b]` is at
 /// least 1. A query's result depends on nothing but itself and those keys.
-pub fn attention(
-    qkv: &[f32],
-    heads: Heads,
-    lengths: Option<&[usize]>,
-    y: &mut [f32],
-    level: Level,
-    workspace: &Workspace,
-) {
+pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [f32], isa: Isa, workspace: &Workspace) {
     let Heads { n_tokens, n_heads, head_dim } = heads;
     let width = n_heads * head_dim;
     let sequences = y.par_chunks_mut(n_tokens * width).zip(qkv.par_chunks(3 * n_tokens * width)).enumerate();
     sequences.for_each(|(sequence, (y, qkv))| {
         let n_keys = lengths.map_or(n_tokens, |lengths| lengths[sequence]);
-        let sizes = Sizes { heads, n_keys, level };
+        let sizes = Sizes { heads, n_keys, isa };
         let mut packed = workspace.take(n_heads * sizes.packed());
         let tasks = packed.par_chunks_mut(sizes.packed()).enumerate();
         tasks.for_each(|(head, packed)| sizes.pack(&qkv[width + head * head_dim..], packed));
@@ -59,18 +53,18 @@ pub fn attention(
 struct Sizes {
     heads: Heads,
     n_keys: usize,
-    level: Level,
+    isa: Isa,
 }
 
 impl Sizes {
     /// The keys, rounded up to whole blocks.
     fn keys(&self) -> usize {
-        self.n_keys.next_multiple_of(LANES)
+        self.n_keys.next_multiple_of(CHANNEL_BLOCK)
     }
 
     /// The values of a head, rounded up to whole blocks.
     fn values(&self) -> usize {
-        self.heads.head_dim.next_multiple_of(LANES)
+        self.heads.head_dim.next_multiple_of(CHANNEL_BLOCK)
     }
 
     /// A head's keys and values.
@@ -85,22 +79,22 @@ impl Sizes {
         let width = n_heads * head_dim;
         let row = |key: usize, part: usize| &keys[(3 * key + part) * width..][..head_dim];
         let (for_keys, for_values) = packed.split_at_mut(self.keys() * head_dim);
-        for (block, to) in for_keys.chunks_mut(head_dim * LANES).enumerate() {
-            let first = block * LANES;
-            let n = LANES.min(self.n_keys - first);
-            if n < LANES {
+        for (block, to) in for_keys.chunks_mut(head_dim * CHANNEL_BLOCK).enumerate() {
+            let first = block * CHANNEL_BLOCK;
+            let n = CHANNEL_BLOCK.min(self.n_keys - first);
+            if n < CHANNEL_BLOCK {
                 to.fill(0.0);
             }
             for lane in 0..n {
-                let to = to[lane..].iter_mut().step_by(LANES);
+                let to = to[lane..].iter_mut().step_by(CHANNEL_BLOCK);
                 to.zip(row(first + lane, 0)).for_each(|(to, &from)| *to = from);
             }
         }
-        for (block, to) in for_values.chunks_mut(self.keys() * LANES).enumerate() {
-            let first = block * LANES;
-            let n = LANES.min(head_dim - first);
-            let (inside, beyond) = to.split_at_mut(self.n_keys * LANES);
-            for (key, to) in inside.chunks_mut(LANES).enumerate() {
+        for (block, to) in for_values.chunks_mut(self.keys() * CHANNEL_BLOCK).enumerate() {
+            let first = block * CHANNEL_BLOCK;
+            let n = CHANNEL_BLOCK.min(head_dim - first);
+            let (inside, beyond) = to.split_at_mut(self.n_keys * CHANNEL_BLOCK);
+            for (key, to) in inside.chunks_mut(CHANNEL_BLOCK).enumerate() {
                 to[..n].copy_from_slice(&row(key, 1)[first..first + n]);
                 to[n..].fill(0.0);
             }
@@ -116,24 +110,24 @@ impl Sizes {
         let (for_keys, for_values) = packed.split_at(keys * head_dim);
         let span = [Span { x: 0, y: 0, rows }];
         let inputs = Inputs { x: queries, row_stride: 3 * width, segments: &[0], run: head_dim };
-        product(
-            self.level,
+        packed_matmul(
+            self.isa,
             inputs,
             &span,
             for_keys,
-            Outputs { row_stride: keys, panel_stride: LANES, y: &mut *scores },
+            Outputs { row_stride: keys, panel_stride: CHANNEL_BLOCK, y: &mut *scores },
         );
         let mut inverse = [0.0; QUERIES];
         let scale = 1.0 / (head_dim as f32).sqrt();
-        self.level.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
-        let segments: Vec<usize> = (0..keys).step_by(LANES).collect();
-        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, run: LANES };
-        product(
-            self.level,
+        self.isa.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
+        let segments: Vec<usize> = (0..keys).step_by(CHANNEL_BLOCK).collect();
+        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, run: CHANNEL_BLOCK };
+        packed_matmul(
+            self.isa,
             inputs,
             &span,
             for_values,
-            Outputs { row_stride: values, panel_stride: LANES, y: &mut *sums },
+            Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums },
         );
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {
             y[..head_dim].iter_mut().zip(sums).for_each(|(y, sum)| *y = sum * inverse);
@@ -152,7 +146,7 @@ pub struct Softmax<'a> {
     pub inverse: &'a mut [f32],
 }
 
-impl Work for Softmax<'_> {
+impl SimdOp for Softmax<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -161,8 +155,8 @@ impl Work for Softmax<'_> {
         let scale = self.scale * std::f32::consts::LOG2_E;
         for (row, inverse) in self.scores.chunks_mut(self.keys).zip(self.inverse) {
             row[self.n_keys..].fill(f32::NEG_INFINITY);
-            let (blocks, _) = row.as_chunks_mut::<LANES>();
-            let mut lanes = [f32::NEG_INFINITY; LANES];
+            let (blocks, _) = row.as_chunks_mut::<CHANNEL_BLOCK>();
+            let mut lanes = [f32::NEG_INFINITY; CHANNEL_BLOCK];
             for part in 0..L::PARTS {
                 let mut max = L::splat(f32::NEG_INFINITY);
                 for block in blocks.iter() {

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
 
 /// `y = (Σ x^power)^(1/power)` per window; `power` is even. `x` is `[planes, height, width]`, `y` `[planes, height / size.0,
 /// width / size.1]`, neither of them empty.

@@ -1,36 +1,29 @@
-//! CPU kernels: f32 slices and sizes, no tensors. Only `ops` knows candle.
+//! CPU kernels: f32 slices and sizes, no tensors and no layers.
 //!
 //! Each kernel splits its output into disjoint pieces over the current rayon pool; a value of the output is computed by
 //! one thread in one fixed order, so results do not depend on the number of threads.
+//!
+//! | folder or file | what is there |
+//! |---|---|
+//! | `simd` | instruction sets, chosen at run time; vectors; functions of one value |
+//! | `matmul` | matrix products: packed weights, fully connected layers, gates of recurrent layers, strided views |
+//! | `conv` | convolutions: the choice of a kernel, direct ones, Winograd's |
+//! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
+//! | `attention`, `rnn`, `pointwise`, `lp_pool` | one operation each |
+//! | `train` | gradients |
+//! | `workspace` | memory that is used again |
 
-pub(super) mod attention;
-#[cfg(target_arch = "x86_64")]
-mod avx2;
-#[cfg(target_arch = "x86_64")]
-mod avx512;
-mod axis;
-pub(super) mod conv;
-pub(super) mod conv_gradient;
-#[cfg(test)]
-mod conv_reference;
-pub(super) mod direct;
-mod gemm;
-pub(super) mod lanes;
-pub(super) mod linear;
-mod lp_pool;
-pub(super) mod map;
-pub(super) mod math;
-pub(super) mod norm_gradient;
-pub(super) mod ops;
-pub(super) mod panels;
-pub(super) mod pointwise;
-pub(super) mod pool_gradient;
-mod portable;
+pub mod activation;
+pub mod attention;
+pub mod blocked;
+pub mod conv;
+pub mod lp_pool;
+pub mod matmul;
+pub mod pointwise;
+pub mod pooling;
 #[cfg(test)]
 mod reference;
-pub(super) mod rnn;
-pub(super) mod rnn_gradient;
-mod tile;
-mod transform;
-mod transformed;
-pub(super) mod workspace;
+pub mod rnn;
+pub mod simd;
+pub mod train;
+pub mod workspace;

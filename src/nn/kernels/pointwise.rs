@@ -1,9 +1,9 @@
-//! One pass over every value.
+//! Element-wise kernels: an affine map per channel, and layer norm.
 
 use rayon::prelude::*;
 
-use super::math::fold;
-use crate::simd::dispatch;
+use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::simd::math::fold;
 
 /// Values per task, about: 256 KiB.
 const TASK: usize = 1 << 16;

@@ -1,10 +1,11 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
 use super::attention::{Heads, Softmax, attention};
-use super::lanes::Level;
-use super::linear::Matrix;
+use super::simd::math;
 use super::workspace::Workspace;
-use super::{lp_pool, math, pointwise};
+use super::{lp_pool, pointwise};
+use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::simd::isa::Isa;
 
 /// Values that repeat nowhere near, positive and negative.
 fn values(n: usize) -> Vec<f32> {
@@ -40,14 +41,14 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
     let workspace = Workspace::default();
     for (inputs, outputs) in [(1, 1), (5, 3), (16, 33), (64, 17), (192, 576), (2048, 300)] {
         let weight = values(inputs * outputs);
-        let matrix = Matrix::pack(&weight, inputs, outputs);
-        for (rows, level) in [1, 2, 5, 63, 127, 128, 200]
+        let matrix = PackedMatrix::pack(&weight, inputs, outputs);
+        for (rows, isa) in [1, 2, 5, 63, 127, 128, 200]
             .into_iter()
-            .flat_map(|rows| Level::available().into_iter().map(move |level| (rows, level)))
+            .flat_map(|rows| Isa::available().into_iter().map(move |isa| (rows, isa)))
         {
             let multiply = |x: &[f32]| {
                 let mut y = vec![f32::NAN; x.len() / inputs * outputs];
-                matrix.multiply(x, &mut y, level, &workspace, |sums, y, _, first| {
+                matrix.multiply(x, &mut y, isa, &workspace, |sums, y, _, first| {
                     (0..y.len()).for_each(|i| y[i] = sums[i] + (first + i) as f32);
                 });
                 y
@@ -57,13 +58,13 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
             for row in [0, rows / 2, rows - 1] {
                 let x = &x[row * inputs..][..inputs];
                 let got = &y[row * outputs..][..outputs];
-                assert_eq!(multiply(x), got, "{inputs}->{outputs} {rows} {level:?}");
+                assert_eq!(multiply(x), got, "{inputs}->{outputs} {rows} {isa:?}");
                 for output in 0..outputs {
                     let products = x.iter().zip(&weight[output * inputs..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
                     let size = products.clone().map(f64::abs).sum::<f64>() + output as f64;
                     let error = (f64::from(got[output]) - products.sum::<f64>() - output as f64).abs();
                     // Runs of 384 products, then up to 6 sums of them.
-                    assert!(error <= 1e-6 * size.max(1.0), "{inputs}->{outputs} {level:?}: {error:e} of {size}");
+                    assert!(error <= 1e-6 * size.max(1.0), "{inputs}->{outputs} {isa:?}: {error:e} of {size}");
                 }
             }
         }
@@ -165,18 +166,18 @@ fn attention_equals_its_naive_form() {
         let qkv: Vec<f32> = values(batch * n_tokens * 3 * width).iter().map(|x| x * 3.0).collect();
         let lengths = [n_tokens, n_tokens.div_ceil(2)];
         let heads = Heads { n_tokens, n_heads, head_dim };
-        for (lengths, level) in [None, Some(&lengths[..])]
+        for (lengths, isa) in [None, Some(&lengths[..])]
             .into_iter()
-            .flat_map(|lengths| Level::available().into_iter().map(move |level| (lengths, level)))
+            .flat_map(|lengths| Isa::available().into_iter().map(move |isa| (lengths, isa)))
         {
             let mut y = vec![f32::NAN; batch * n_tokens * width];
-            attention(&qkv, heads, lengths, &mut y, level, &workspace);
+            attention(&qkv, heads, lengths, &mut y, isa, &workspace);
             if let Some(lengths) = lengths {
                 // The second sequence by itself, cut to its length.
                 let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
                 let mut alone = vec![f32::NAN; n_tokens * width];
                 let heads = Heads { n_tokens, ..heads };
-                attention(&second[..n_tokens * 3 * width], heads, None, &mut alone, level, &workspace);
+                attention(&second[..n_tokens * 3 * width], heads, None, &mut alone, isa, &workspace);
                 assert_eq!(alone, y[y.len() / 2..][..alone.len()]);
             }
             let value = |b: usize, token: usize, part: usize, head: usize, i: usize| {
@@ -205,13 +206,13 @@ fn attention_equals_its_naive_form() {
 
 #[test]
 fn softmax_equals_its_naive_form() {
-    for level in Level::available() {
+    for isa in Isa::available() {
         for n_keys in [1usize, 3, 16, 100, 161] {
             let keys = n_keys.next_multiple_of(16);
             let mut scores: Vec<f32> = values(2 * keys).iter().map(|x| x * 60.0).collect();
             scores[0] = -1e30;
             let (given, mut inverse) = (scores.clone(), [0.0; 2]);
-            level.run(Softmax { scores: &mut scores, keys, n_keys, scale: 0.5, inverse: &mut inverse });
+            isa.run(Softmax { scores: &mut scores, keys, n_keys, scale: 0.5, inverse: &mut inverse });
             for (row, inverse) in inverse.into_iter().enumerate() {
                 let given = &given[row * keys..][..n_keys];
                 let max = given.iter().copied().fold(f32::NEG_INFINITY, f32::max);

@@ -6,9 +6,9 @@
 
 use rayon::prelude::*;
 
-use super::math::{sigmoid, tanh};
-use super::panels::{Panels, Rows, product};
-use crate::simd::dispatch;
+use crate::nn::kernels::matmul::gates::{GateWeights, Rows, gate_matmul};
+use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// What a step computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ impl Gates {
 /// state with the second, biases included.
 #[derive(Debug)]
 pub struct Direction {
-    pub input: Panels,
-    pub recurrent: Panels,
+    pub input: GateWeights,
+    pub recurrent: GateWeights,
 }
 
 /// Frames of one sequence that one task multiplies by the input's weights.
@@ -96,7 +96,7 @@ pub fn layer(
             let x = &x[row * sequence..][..sequence];
             let frame = |step: usize| if direction == 0 { first + step } else { length - 1 - first - step };
             let get = |step: usize| &x[frame(step) * inputs..][..inputs];
-            product(&directions[direction].input, Rows { count, get }, products);
+            gate_matmul(&directions[direction].input, Rows { count, get }, products);
         });
         let mut rest = products.as_slice();
         let mut tasks = Vec::with_capacity(groups.len());
@@ -164,10 +164,10 @@ fn groups<'a>(
 impl Group<'_> {
     /// Step `step` of those tracks that have one. `products` starts at the first track's, the others' follow at multiples
     /// of `distance`.
-    fn step(&mut self, gates: Gates, recurrent: &Panels, products: &[f32], (step, distance): (usize, usize)) {
+    fn step(&mut self, gates: Gates, recurrent: &GateWeights, products: &[f32], (step, distance): (usize, usize)) {
         let (tracks, sums) = (&mut self.tracks, &mut self.sums);
         let count = tracks.partition_point(|track| track.length > step);
-        product(recurrent, Rows { count, get: |row: usize| tracks[row].h.as_slice() }, sums);
+        gate_matmul(recurrent, Rows { count, get: |row: usize| tracks[row].h.as_slice() }, sums);
         let (width, stride) = (recurrent.width(), recurrent.stride());
         for (row, track) in tracks[..count].iter_mut().enumerate() {
             let (x, s) = (&products[row * distance..][..stride], &sums[row * stride..][..stride]);

@@ -13,7 +13,7 @@ const ALIGNMENT: usize = 64;
 
 /// Weights and bias.
 #[derive(Debug)]
-pub struct Panels {
+pub struct GateWeights {
     /// `[panels, inputs, gates, lanes]` from `start` on.
     values: Vec<f32>,
     start: usize,
@@ -32,7 +32,7 @@ pub struct Rows<F> {
     pub get: F,
 }
 
-impl Panels {
+impl GateWeights {
     /// From `weight` `[gates, hidden, inputs]` and `bias` `[gates, hidden]`, zero where there is none; 3 or 4 gates.
     pub fn new(weight: &[f32], bias: Option<&[f32]>, (gates, hidden, inputs): (usize, usize, usize)) -> Self {
         Self::with_lanes(weight, bias, (gates, hidden, inputs), pulp::Arch::new().dispatch(Lanes))
@@ -89,7 +89,7 @@ impl Panels {
 
 /// `y[r][g][u] = bias[g][u] + Σ_i weight[g][u][i] rows[r][i]`, in the order of `i`. `y` is `[rows, gates, width]`; what it
 /// holds beyond `hidden` means nothing.
-pub fn product<'a>(panels: &Panels, rows: Rows<impl Fn(usize) -> &'a [f32]>, y: &mut [f32]) {
+pub fn gate_matmul<'a>(panels: &GateWeights, rows: Rows<impl Fn(usize) -> &'a [f32]>, y: &mut [f32]) {
     pulp::Arch::new().dispatch(Product { panels, rows, y });
 }
 
@@ -105,7 +105,7 @@ impl WithSimd for Lanes {
 }
 
 struct Product<'p, 'y, F> {
-    panels: &'p Panels,
+    panels: &'p GateWeights,
     rows: Rows<F>,
     y: &'y mut [f32],
 }
@@ -228,7 +228,7 @@ mod tests {
             [(3, 1, 1), (4, 5, 3), (3, 16, 7), (4, 33, 64), (3, 70, 20), (3, 256, 64), (4, 64, 12)]
         {
             let (weight, bias) = (values(gates * hidden * inputs), values(gates * hidden));
-            let panels = Panels::with_lanes(&weight, Some(&bias), (gates, hidden, inputs), S::F32_LANES);
+            let panels = GateWeights::with_lanes(&weight, Some(&bias), (gates, hidden, inputs), S::F32_LANES);
             let run = |x: &[f32]| {
                 let rows = Rows { count: x.len() / inputs, get: |row: usize| &x[row * inputs..][..inputs] };
                 let mut y = vec![f32::NAN; rows.count * panels.stride()];

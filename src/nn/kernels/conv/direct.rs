@@ -1,93 +1,62 @@
 //! Convolutions by their definition, for kernels, steps and paddings of any size: the patches are described to
-//! [`product`] as segments of a padded copy of a few rows, which lies in the cache.
+//! [`packed_matmul`] as segments of a padded copy of a few rows, which lies in the cache.
 
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Lanes, Level, Work};
-use super::map::{Map, Shape};
-use super::tile::{Inputs, Outputs, Span, product};
-use super::workspace::{Workspace, count};
-use crate::nn::Activation;
+use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::blocked::{BlockedMap, Shape};
+use crate::nn::kernels::conv::shape::ConvShape;
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::workspace::{Workspace, count};
 
 /// Inputs and outputs of a task, in values: half of a second-level cache.
 const TASK: usize = 1 << 17;
-/// Up to this many channels, planes are read as they are, since blocks of sixteen would be mostly zeros.
-pub const PLANAR_CHANNELS: usize = 4;
-
-/// A convolution's sizes. A 1-D one has its length as the height, and a width of 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
-    pub in_channels: usize,
-    pub out_channels: usize,
-    pub kernel: (usize, usize),
-    pub stride: (usize, usize),
-    pub padding: (usize, usize),
-}
-
-impl Geometry {
-    /// Rows and columns of the output, `None` where the input is shorter than the kernel or empty.
-    pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
-        let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
-            (length > 0).then_some(())?;
-            let padded = length.checked_add(padding.checked_mul(2)?)?;
-            padded.checked_sub(kernel)?.checked_div(stride)?.checked_add(1)
-        };
-        let (kernel, stride, padding) = (self.kernel, self.stride, self.padding);
-        Some((axis(height, kernel.0, stride.0, padding.0)?, axis(width, kernel.1, stride.1, padding.1)?))
-    }
-
-    /// Whether the input is read as planes.
-    pub fn is_planar(&self) -> bool {
-        self.in_channels <= PLANAR_CHANNELS
-    }
-
-    /// With the axes swapped.
-    pub fn lying(self) -> Self {
-        let swap = |(a, b): (usize, usize)| (b, a);
-        Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
-    }
-}
 
 /// Where a convolution's input lies.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// `[batch, channels, height, width]`.
     Planes(&'a [f32]),
-    Map(&'a Map),
+    Map(&'a BlockedMap),
 }
 
 /// Weights in reading order, bias and activation.
 #[derive(Debug)]
-pub struct Direct {
-    geometry: Geometry,
+pub struct DirectConv {
+    geometry: ConvShape,
     weights: Vec<f32>, // [panels][segments][run][16]
     bias: Vec<f32>,    // [panels · 16]
     activation: Activation,
 }
 
-impl Direct {
+impl DirectConv {
     /// From a filter's value by output, input, row and column; `bias` has whole blocks.
     pub fn pack(
-        geometry: Geometry,
+        geometry: ConvShape,
         filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
         bias: Vec<f32>,
         activation: Activation,
     ) -> Self {
-        let Geometry { in_channels, out_channels, kernel, .. } = geometry;
-        let blocks = in_channels.div_ceil(LANES);
-        let panel = kernel.0 * kernel.1 * if geometry.is_planar() { in_channels } else { blocks * LANES } * LANES;
-        let mut weights = vec![0.0; out_channels.div_ceil(LANES) * panel];
+        let ConvShape { in_channels, out_channels, kernel, .. } = geometry;
+        let blocks = in_channels.div_ceil(CHANNEL_BLOCK);
+        let panel = kernel.0
+            * kernel.1
+            * if geometry.is_planar() { in_channels } else { blocks * CHANNEL_BLOCK }
+            * CHANNEL_BLOCK;
+        let mut weights = vec![0.0; out_channels.div_ceil(CHANNEL_BLOCK) * panel];
         weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
-            for (at, weights) in panel.chunks_mut(LANES).enumerate() {
+            for (at, weights) in panel.chunks_mut(CHANNEL_BLOCK).enumerate() {
                 let (input, row, column) = if geometry.is_planar() {
                     // Segments are rows of the kernel; where the axes are swapped for the product, its columns.
                     (at / (kernel.0 * kernel.1), at / kernel.1 % kernel.0, at % kernel.1)
                 } else {
-                    let (tap, input) = (at / (blocks * LANES), at % (blocks * LANES));
+                    let (tap, input) = (at / (blocks * CHANNEL_BLOCK), at % (blocks * CHANNEL_BLOCK));
                     (input, tap / kernel.1, tap % kernel.1)
                 };
                 for (lane, weight) in weights.iter_mut().enumerate() {
-                    let output = index * LANES + lane;
+                    let output = index * CHANNEL_BLOCK + lane;
                     if input < in_channels && output < out_channels {
                         *weight = filter(output, input, row, column) as f32;
                     }
@@ -98,21 +67,21 @@ impl Direct {
     }
 
     /// `x`, of `shape`, to a map; `None` if it is shorter than the kernel or the map too large for any memory.
-    pub fn forward(&self, x: Source, shape: Shape, level: Level, workspace: &Workspace) -> Option<Map> {
+    pub fn forward(&self, x: Source, shape: Shape, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
         let (height, width) = self.geometry.output(shape.height, shape.width)?;
         let channels = self.geometry.out_channels;
-        let mut map = Map::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
+        let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
         // Rows of the product run along the longer axis of a 1-D convolution: one whose output has one column too.
         let is_1d = shape.width == 1 && self.geometry.kernel.1 == 1 && self.geometry.padding.1 == 0;
         let out = map.shape;
         let (geometry, lines, columns) =
             if is_1d { (self.geometry.lying(), 1, height) } else { (self.geometry, height, width) };
-        let unit = if geometry.is_planar() { 1 } else { LANES };
+        let unit = if geometry.is_planar() { 1 } else { CHANNEL_BLOCK };
         let planes = if geometry.is_planar() { shape.channels } else { shape.blocks() };
-        let place = (planes * unit).saturating_mul(geometry.stride.1).saturating_add(out.blocks() * LANES);
+        let place = (planes * unit).saturating_mul(geometry.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
         // A task is some whole lines, or a part of the one line.
         let (task_lines, task_columns) = if is_1d {
-            (1, (TASK / place).clamp(LANES, columns.max(LANES)).min(columns))
+            (1, (TASK / place).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
         } else {
             ((TASK / place.saturating_mul(columns)).clamp(1, lines), columns)
         };
@@ -148,18 +117,21 @@ impl Direct {
                 let rows = (0..planes * kernel.0).map(|i| i / kernel.0 * plane + i % kernel.0 * row);
                 (rows.collect(), kernel.1)
             } else {
-                let taps = (0..kernel.0 * kernel.1).map(|tap| tap / kernel.1 * row + tap % kernel.1 * LANES);
-                (taps.flat_map(|tap| (0..planes).map(move |block| block * plane + tap)).collect(), LANES)
+                let taps = (0..kernel.0 * kernel.1).map(|tap| tap / kernel.1 * row + tap % kernel.1 * CHANNEL_BLOCK);
+                (taps.flat_map(|tap| (0..planes).map(move |block| block * plane + tap)).collect(), CHANNEL_BLOCK)
             };
-            let (y_row, y_panel, y_line) =
-                if is_1d { (out.row(), LANES, 0) } else { (LANES, out.width * LANES, out.row()) };
+            let (y_row, y_panel, y_line) = if is_1d {
+                (out.row(), CHANNEL_BLOCK, 0)
+            } else {
+                (CHANNEL_BLOCK, out.width * CHANNEL_BLOCK, out.row())
+            };
             let spans: Vec<_> =
                 (0..lines).map(|line| Span { x: line * stride.0 * row, y: line * y_line, rows: columns }).collect();
             let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, run };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
-            product(level, inputs, &spans, &self.weights, outputs);
+            packed_matmul(isa, inputs, &spans, &self.weights, outputs);
             let places = if is_1d { 1 } else { out.width };
-            level.run(Finish { bias: &self.bias, activation: self.activation, places, y });
+            isa.run(Finish { bias: &self.bias, activation: self.activation, places, y });
         });
         Some(map)
     }
@@ -180,7 +152,7 @@ impl Patch {
         let (height, width) = if self.is_1d { (1, shape.height) } else { (shape.height, shape.width) };
         let (unit, planes) = match x {
             Source::Planes(_) => (1, shape.channels),
-            Source::Map(_) => (LANES, shape.blocks()),
+            Source::Map(_) => (CHANNEL_BLOCK, shape.blocks()),
         };
         // Columns of the input that the patch has, as they lie in the patch.
         let start = self.padding.1.saturating_sub(self.first.1).min(self.size.1);
@@ -204,14 +176,15 @@ impl Patch {
                     y.copy_from_slice(&x[..end - start]);
                 }
                 Source::Map(map) if self.is_1d => {
-                    let x = &map.values[(item * width + column) * shape.row() + plane * LANES..];
-                    for (y, x) in y.chunks_mut(LANES).zip(x.chunks(shape.row())) {
-                        y.copy_from_slice(&x[..LANES]);
+                    let x = &map.values[(item * width + column) * shape.row() + plane * CHANNEL_BLOCK..];
+                    for (y, x) in y.chunks_mut(CHANNEL_BLOCK).zip(x.chunks(shape.row())) {
+                        y.copy_from_slice(&x[..CHANNEL_BLOCK]);
                     }
                 }
                 Source::Map(map) => {
-                    let x = &map.values[(item * height + row) * shape.row() + (plane * width + column) * LANES..];
-                    y.copy_from_slice(&x[..(end - start) * LANES]);
+                    let x =
+                        &map.values[(item * height + row) * shape.row() + (plane * width + column) * CHANNEL_BLOCK..];
+                    y.copy_from_slice(&x[..(end - start) * CHANNEL_BLOCK]);
                 }
             }
         }
@@ -227,18 +200,18 @@ struct Finish<'a> {
     y: &'a mut [f32],
 }
 
-impl Work for Finish<'_> {
+impl SimdOp for Finish<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let (bias, _) = self.bias.as_chunks::<LANES>();
-        for row in self.y.chunks_mut(bias.len() * self.places * LANES) {
-            for (bias, y) in bias.iter().zip(row.chunks_mut(self.places * LANES)) {
+        let (bias, _) = self.bias.as_chunks::<CHANNEL_BLOCK>();
+        for row in self.y.chunks_mut(bias.len() * self.places * CHANNEL_BLOCK) {
+            for (bias, y) in bias.iter().zip(row.chunks_mut(self.places * CHANNEL_BLOCK)) {
                 for part in 0..L::PARTS {
                     let bias = L::load(bias, part);
-                    for y in y.as_chunks_mut::<LANES>().0 {
-                        self.activation.of(L::load(y, part).add(bias)).store(y, part);
+                    for y in y.as_chunks_mut::<CHANNEL_BLOCK>().0 {
+                        self.activation.apply_lanes(L::load(y, part).add(bias)).store(y, part);
                     }
                 }
             }

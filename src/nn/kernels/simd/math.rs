@@ -1,7 +1,7 @@
 //! Functions of one value and of one row, without branches and calls, so that loops over them vectorise.
 
 /// Partial results of a row, so that it vectorises.
-const LANES: usize = 16;
+const PARTIALS: usize = 16;
 
 /// `max(x, 0)`; NaN stays NaN, as in PyTorch (and unlike `f32::max`).
 #[inline(always)]
@@ -83,14 +83,14 @@ fn erf(x: f32) -> f32 {
     x * p / q
 }
 
-/// `combine` of `map(x)` over a row, in a fixed order of `LANES` partial results.
+/// `combine` of `map(x)` over a row, in a fixed order of `PARTIALS` partial results.
 #[inline(always)]
 pub fn fold(row: &[f32], start: f32, map: impl Fn(f32) -> f32, combine: impl Fn(f32, f32) -> f32) -> f32 {
-    let mut lanes = [start; LANES];
-    let blocks = row.chunks_exact(LANES);
+    let mut lanes = [start; PARTIALS];
+    let blocks = row.chunks_exact(PARTIALS);
     let rest = blocks.remainder();
     for block in blocks {
-        for lane in 0..LANES {
+        for lane in 0..PARTIALS {
             lanes[lane] = combine(lanes[lane], map(block[lane]));
         }
     }

@@ -1,11 +1,11 @@
-//! A safe face of the `gemm` crate: products of strided views of slices.
+//! Safe wrapper around the `gemm` crate: products of strided views of slices.
 #![allow(unsafe_code)] // the one raw call; that every element lies in its slice is asserted just above it
 
-use super::workspace::is_inside;
+use crate::nn::kernels::workspace::is_inside;
 
 /// A matrix in a slice: element `(i, j)` is at `i · row_stride + j · column_stride`.
 #[derive(Clone, Copy)]
-pub struct Matrix<'a> {
+pub struct MatrixView<'a> {
     pub values: &'a [f32],
     pub rows: usize,
     pub columns: usize,
@@ -13,7 +13,7 @@ pub struct Matrix<'a> {
     pub column_stride: usize,
 }
 
-impl<'a> Matrix<'a> {
+impl<'a> MatrixView<'a> {
     /// The rows of `values`, each `row_stride` long, of which the first `columns` count.
     pub fn rows(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self { values, rows, columns, row_stride, column_stride: 1 }
@@ -38,8 +38,8 @@ impl<'a> Matrix<'a> {
 
 /// `y = a · b` on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; what lies between
 /// the rows is left alone.
-pub fn product(a: Matrix, b: Matrix, y: &mut [f32], row_stride: usize) {
-    let y_inside = Matrix::rows(y, a.rows, b.columns, row_stride).is_inside();
+pub fn strided_matmul(a: MatrixView, b: MatrixView, y: &mut [f32], row_stride: usize) {
+    let y_inside = MatrixView::rows(y, a.rows, b.columns, row_stride).is_inside();
     assert!(a.columns == b.rows && row_stride >= b.columns, "a product of matrices that do not fit");
     assert!(a.is_inside() && b.is_inside() && y_inside, "a matrix reaches outside its slice");
     // SAFETY: the asserts above put every element of the three matrices inside their slices (rows of `y` do not overlap,
@@ -79,21 +79,21 @@ mod tests {
     #[test]
     fn matrices_that_reach_outside_or_wrap_around_are_refused() {
         let values = [1.0f32; 6];
-        let good = Matrix::rows(&values, 3, 2, 2);
-        let refused = |a: Matrix, b: Matrix, row_stride: usize| {
+        let good = MatrixView::rows(&values, 3, 2, 2);
+        let refused = |a: MatrixView, b: MatrixView, row_stride: usize| {
             let mut y = [f32::NAN; 9];
-            let refused = catch_unwind(AssertUnwindSafe(|| product(a, b, &mut y, row_stride))).is_err();
+            let refused = catch_unwind(AssertUnwindSafe(|| strided_matmul(a, b, &mut y, row_stride))).is_err();
             assert!(refused || y.iter().all(|&y| y == 2.0), "{y:?}");
             refused
         };
         assert!(!refused(good, good.transposed(), 3));
         let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
         for bad in [
-            Matrix { row_stride: 3, ..good },
-            Matrix { row_stride: wraps, ..good },
-            Matrix { column_stride: 2, ..good },
-            Matrix { column_stride: usize::MAX, ..good },
-            Matrix { values: &values[..5], ..good },
+            MatrixView { row_stride: 3, ..good },
+            MatrixView { row_stride: wraps, ..good },
+            MatrixView { column_stride: 2, ..good },
+            MatrixView { column_stride: usize::MAX, ..good },
+            MatrixView { values: &values[..5], ..good },
         ] {
             assert!(refused(bad, good.transposed(), 3) && refused(good, bad.transposed(), 3));
         }

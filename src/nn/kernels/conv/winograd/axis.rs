@@ -1,20 +1,20 @@
-//! Short convolutions along one axis with fewer products: three taps, step 1, one zero of padding.
+//! Transforms along one axis: three taps, step 1, one zero of padding.
 //!
 //! Each [`Axis`] turns a tile of inputs into values to multiply (`forward`), filters into what they are multiplied with
-//! (`filter`), and the products into a tile of outputs (`inverse`). The plain form needs three products an output.
+//! (`filter`), and the products into a tile of outputs (`inverse`). Untransformed, a convolution needs three products an output.
 //!
 //! | axis | tile of outputs | products | an output | filters grow |
 //! |---|---|---|---|---|
-//! | [`Four`] | 4 | 6 | 1.5 | 2 x |
-//! | [`Pair`] | 2, the whole axis | 3 | 1.5 | 1 x |
-//! | [`Single`] | 1 | the tap itself, summed over taps | 3 (or 1 where the filter has one tap) | 1 x |
+//! | [`F43`] | 4 | 6 | 1.5 | 2 x |
+//! | [`TwoColumns`] | 2, the whole axis | 3 | 1.5 | 1 x |
+//! | [`Untransformed`] | 1 | the tap itself, summed over taps | 3 (or 1 where the filter has one tap) | 1 x |
 //!
-//! `Four` is the Toom-Cook/Winograd form F(4,3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
+//! `F43` is the Toom-Cook/Winograd form F(4,3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
 //! arXiv 1509.09308) on the points 0, ±A, ±B and infinity: the product of two polynomials is found from its values there.
-//! `Pair` is for maps of two columns, whose neighbours on both sides are padding: `y0 = k1 a + k2 b`, `y1 = k0 a + k1 b` are
+//! `TwoColumns` is for maps of two columns, whose neighbours on both sides are padding: `y0 = k1 a + k2 b`, `y1 = k0 a + k1 b` are
 //! a product with a 2 x 2 Toeplitz matrix, which takes three multiplications: `k1 (a + b)`, `(k2 − k1) b`, `(k0 − k1) a`.
 
-use super::lanes::Lanes;
+use crate::nn::kernels::simd::lanes::Lanes;
 
 /// Most inputs and products of an axis.
 pub const MAX_POINTS: usize = 6;
@@ -41,14 +41,14 @@ pub trait Axis {
 }
 
 /// Four outputs from six products.
-pub struct Four;
+pub struct F43;
 
-/// The points of [`Four`] beside 0 and infinity. Of the pairs tried (steps of 1/16, CNN14's layers, random values) these
+/// The points of [`F43`] beside 0 and infinity. Of the pairs tried (steps of 1/16, CNN14's layers, random values) these
 /// give about the smallest error in f32; the textbook's 1 and 2 give twice as much.
 const A: f64 = 0.625;
 const B: f64 = 1.5;
 
-impl Axis for Four {
+impl Axis for F43 {
     const INPUTS: usize = 6;
     const PRODUCTS: usize = 6;
     const OUTPUTS: usize = 4;
@@ -104,9 +104,9 @@ impl Axis for Four {
 }
 
 /// An axis of length two.
-pub struct Pair;
+pub struct TwoColumns;
 
-impl Axis for Pair {
+impl Axis for TwoColumns {
     const INPUTS: usize = 2;
     const PRODUCTS: usize = 3;
     const OUTPUTS: usize = 2;
@@ -133,9 +133,9 @@ impl Axis for Pair {
 }
 
 /// Values as they are: an axis without taps, or one whose taps are summed by the product itself.
-pub struct Single;
+pub struct Untransformed;
 
-impl Axis for Single {
+impl Axis for Untransformed {
     const INPUTS: usize = 1;
     const PRODUCTS: usize = 1;
     const OUTPUTS: usize = 1;

@@ -7,7 +7,7 @@ const TASK: usize = 1 << 14;
 
 /// An array with a dimension of channels somewhere: `[outer, channels, inner]`.
 #[derive(Debug, Clone, Copy)]
-pub struct Layers {
+pub struct ChannelLayout {
     pub channels: usize,
     pub inner: usize,
 }
@@ -19,7 +19,7 @@ pub struct Statistics {
     pub variance: f32,
 }
 
-impl Layers {
+impl ChannelLayout {
     /// Values of a channel, of `x` and of `y` at the same places.
     fn channel<'a>(self, channel: usize, x: &'a [f32], y: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
         let rows = move |values: &'a [f32]| values.chunks_exact(self.inner).skip(channel).step_by(self.channels);
@@ -60,7 +60,7 @@ impl Layers {
             let (scale, bias) = (scale * weight[channel], bias[channel]);
             for (y, x) in y.iter_mut().zip(&x[start..]) {
                 let value = (x - mean) * scale + bias;
-                *y = if relu { super::math::relu(value) } else { value };
+                *y = if relu { crate::nn::kernels::simd::math::relu(value) } else { value };
             }
         });
         y

@@ -1,5 +1,14 @@
 //! Instruction sets, chosen at run time.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+pub mod isa;
+pub mod lanes;
+pub mod math;
+mod portable;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// Runs `work` once, compiled for the best vector instructions of this machine (AVX-512, AVX2 with FMA, NEON, or the
@@ -7,7 +16,7 @@ use pulp::{Arch, Simd, WithSimd};
 ///
 /// `FnMut`, because the mark of a closure does not reach the function by which it would be called as an `FnOnce`.
 #[inline(always)]
-pub(crate) fn dispatch<R>(work: impl FnMut() -> R) -> R {
+pub fn dispatch<R>(work: impl FnMut() -> R) -> R {
     Arch::new().dispatch(Work(work))
 }
 

@@ -1,25 +1,32 @@
-//! Convolutions of kernel 3, step 1 and padding 1 with fewer products: each axis in the form of [`super::axis`].
+//! Winograd convolutions, for kernel 3, step 1 and padding 1: each axis in the form of [`axis`].
 //!
 //! Tiles of the input are transformed, each of the (up to 36) transformed places is one matrix product over channels,
 //! and the results are transformed back, with bias, activation and pooling on the way out. Filters are transformed at
 //! load, in f64.
 //!
-//! A task must find its operands in the cache, and there are two ways to see to that. Where filters are small (the first
-//! blocks of CNN14) a task takes some rows of the map through all three steps. Where filters are large (the last ones,
-//! which are bound by reading them) the steps follow each other over the whole map, each with all threads, and the
-//! products go place by place, so that a filter is read once.
+//! Two loop orders keep a task's operands in the cache. Where filters are small (the first blocks of
+//! CNN14) a task takes some rows of the map through all three steps. Where filters are large (the last ones, which are
+//! bound by reading them) the steps follow each other over the whole map, each with all threads, and the products go
+//! place by place, so that a filter is read once.
+
+mod axis;
+mod input;
+mod output;
 
 use std::marker::PhantomData;
 
 use rayon::prelude::*;
 
-use super::axis::{Axis, Four, Pair, Single};
-use super::lanes::{LANES, Level};
-use super::map::{Map, Shape};
-use super::tile::{Inputs, Outputs, Span, product};
-use super::transform::{Forward, Inverse};
-use super::workspace::Workspace;
-use crate::nn::{Activation, Pooling};
+use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::blocked::{BlockedMap, Shape};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::pooling::Pooling;
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
+use crate::nn::kernels::workspace::Workspace;
+use axis::{Axis, F43, TwoColumns, Untransformed};
+use input::InputTransform;
+use output::OutputTransform;
 
 /// Up to this many channels, in and out together, a task takes rows through all steps.
 const ROWS_CHANNELS: usize = 512;
@@ -37,39 +44,39 @@ const TASK_PANELS: usize = 2;
 /// reading them is what these layers wait for.
 const LARGE_FILTER: usize = 3 << 20;
 
-/// Parts of a clip's rows in the last step, a thread.
+/// Row bands per thread in the output transform.
 const BANDS_PER_THREAD: usize = 2;
 
 /// How an axis is computed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
-    Four,
-    Pair,
+    F43,
+    TwoColumns,
     /// No taps along this axis, or for time: three, summed by the product.
-    Plain,
+    Untransformed,
 }
 
 impl Form {
     fn products(self) -> usize {
         match self {
-            Self::Four => Four::PRODUCTS,
-            Self::Pair => Pair::PRODUCTS,
-            Self::Plain => 1,
+            Self::F43 => F43::PRODUCTS,
+            Self::TwoColumns => TwoColumns::PRODUCTS,
+            Self::Untransformed => 1,
         }
     }
 
     fn filter(self, product: usize) -> [f64; 3] {
         match self {
-            Self::Four => Four::filter(product),
-            Self::Pair => Pair::filter(product),
-            Self::Plain => Single::filter(product),
+            Self::F43 => F43::filter(product),
+            Self::TwoColumns => TwoColumns::filter(product),
+            Self::Untransformed => Untransformed::filter(product),
         }
     }
 }
 
 /// Transformed filters, bias and activation.
 #[derive(Debug)]
-pub struct Transformed {
+pub struct WinogradConv {
     in_channels: usize,
     out_channels: usize,
     time: Form,
@@ -79,7 +86,7 @@ pub struct Transformed {
     pub activation: Activation,
 }
 
-impl Transformed {
+impl WinogradConv {
     /// From the filters of an output and an input, three rows of three columns. `width`, where it is known, is the map's; maps
     /// of other widths are refused if it is 1 or 2. `bias` has whole blocks.
     pub fn pack(
@@ -89,33 +96,34 @@ impl Transformed {
         bias: Vec<f32>,
         activation: Activation,
     ) -> Self {
-        let time = if in_channels * out_channels * 9 > LARGE_FILTER { Form::Plain } else { Form::Four };
+        let time = if in_channels * out_channels * 9 > LARGE_FILTER { Form::Untransformed } else { Form::F43 };
         let mel = match width {
-            Some(1) => Form::Plain,
-            Some(2) => Form::Pair,
-            _ => Form::Four,
+            Some(1) => Form::Untransformed,
+            Some(2) => Form::TwoColumns,
+            _ => Form::F43,
         };
-        let taps = if time == Form::Plain { 3 } else { 1 };
-        let (inputs, panels) = (in_channels.div_ceil(LANES) * LANES, out_channels.div_ceil(LANES));
-        let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * LANES];
-        weights.par_chunks_mut(taps * inputs * LANES).enumerate().for_each(|(index, panel)| {
+        let taps = if time == Form::Untransformed { 3 } else { 1 };
+        let (inputs, panels) =
+            (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
+        let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK];
+        weights.par_chunks_mut(taps * inputs * CHANNEL_BLOCK).enumerate().for_each(|(index, panel)| {
             let (place, panel_index) = (index / panels, index % panels);
             let (time_place, mel_place) = (place / mel.products(), place % mel.products());
             let (along_time, along_mel) = (time.filter(time_place), mel.filter(mel_place));
             // Some inputs of all lanes at a time, whose weights stay in the cache.
-            let lanes = 0..LANES.min(out_channels - panel_index * LANES);
+            let lanes = 0..CHANNEL_BLOCK.min(out_channels - panel_index * CHANNEL_BLOCK);
             let parts = (0..in_channels).step_by(PACKED_INPUTS);
             for (first, lane) in parts.flat_map(|first| lanes.clone().map(move |lane| (first, lane))) {
                 for input in first..in_channels.min(first + PACKED_INPUTS) {
-                    let rows = filter(panel_index * LANES + lane, input);
+                    let rows = filter(panel_index * CHANNEL_BLOCK + lane, input);
                     let rows = rows.map(|row| row[0] * along_mel[0] + row[1] * along_mel[1] + row[2] * along_mel[2]);
-                    if time == Form::Plain {
+                    if time == Form::Untransformed {
                         for (tap, value) in rows.into_iter().enumerate() {
-                            panel[(tap * inputs + input) * LANES + lane] = value as f32;
+                            panel[(tap * inputs + input) * CHANNEL_BLOCK + lane] = value as f32;
                         }
                     } else {
                         let value = rows[0] * along_time[0] + rows[1] * along_time[1] + rows[2] * along_time[2];
-                        panel[input * LANES + lane] = value as f32;
+                        panel[input * CHANNEL_BLOCK + lane] = value as f32;
                     }
                 }
             }
@@ -125,32 +133,42 @@ impl Transformed {
 
     /// `x` to a map of the same size, or with `pooling` over windows of 2 x 2 to one of half its rows and columns. `None` if
     /// the map's channels or width are not those of the filters, or nothing is left of it.
-    pub fn forward(&self, x: &Map, pooling: Option<Pooling>, level: Level, workspace: &Workspace) -> Option<Map> {
+    pub fn forward(
+        &self,
+        x: &BlockedMap,
+        pooling: Option<Pooling>,
+        isa: Isa,
+        workspace: &Workspace,
+    ) -> Option<BlockedMap> {
         let fits = match self.mel {
-            Form::Plain => x.shape.width == 1,
-            Form::Pair => x.shape.width == 2,
-            Form::Four => true,
+            Form::Untransformed => x.shape.width == 1,
+            Form::TwoColumns => x.shape.width == 2,
+            Form::F43 => true,
         };
         if !fits || x.shape.channels != self.in_channels {
             return None;
         }
         match (self.time, self.mel) {
-            (Form::Four, Form::Four) => Run::<Four, Four>::new(self, x, pooling, level, workspace).forward(),
-            (Form::Four, Form::Pair) => Run::<Four, Pair>::new(self, x, pooling, level, workspace).forward(),
-            (Form::Four, Form::Plain) => Run::<Four, Single>::new(self, x, pooling, level, workspace).forward(),
-            (_, Form::Four) => Run::<Single, Four>::new(self, x, pooling, level, workspace).forward(),
-            (_, Form::Pair) => Run::<Single, Pair>::new(self, x, pooling, level, workspace).forward(),
-            (_, Form::Plain) => Run::<Single, Single>::new(self, x, pooling, level, workspace).forward(),
+            (Form::F43, Form::F43) => Pass::<F43, F43>::new(self, x, pooling, isa, workspace).forward(),
+            (Form::F43, Form::TwoColumns) => Pass::<F43, TwoColumns>::new(self, x, pooling, isa, workspace).forward(),
+            (Form::F43, Form::Untransformed) => {
+                Pass::<F43, Untransformed>::new(self, x, pooling, isa, workspace).forward()
+            }
+            (_, Form::F43) => Pass::<Untransformed, F43>::new(self, x, pooling, isa, workspace).forward(),
+            (_, Form::TwoColumns) => Pass::<Untransformed, TwoColumns>::new(self, x, pooling, isa, workspace).forward(),
+            (_, Form::Untransformed) => {
+                Pass::<Untransformed, Untransformed>::new(self, x, pooling, isa, workspace).forward()
+            }
         }
     }
 }
 
-/// One forward with the forms as types.
-pub struct Run<'a, T, W> {
-    pub layer: &'a Transformed,
-    pub x: &'a Map,
+/// One forward pass, monomorphised over the transforms of the two axes.
+pub struct Pass<'a, T, W> {
+    pub layer: &'a WinogradConv,
+    pub x: &'a BlockedMap,
     pub pooling: Option<Pooling>,
-    level: Level,
+    isa: Isa,
     workspace: &'a Workspace,
     /// Taps along time that the product sums.
     pub taps: usize,
@@ -161,7 +179,7 @@ pub struct Run<'a, T, W> {
 
 /// Some rows of tiles of one clip.
 #[derive(Debug, Clone, Copy)]
-pub struct Piece {
+pub struct TileRows {
     pub item: usize,
     /// The first row of tiles, and their number.
     pub first: usize,
@@ -170,29 +188,29 @@ pub struct Piece {
     pub start: usize,
 }
 
-impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
+impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
     fn new(
-        layer: &'a Transformed,
-        x: &'a Map,
+        layer: &'a WinogradConv,
+        x: &'a BlockedMap,
         pooling: Option<Pooling>,
-        level: Level,
+        isa: Isa,
         workspace: &'a Workspace,
     ) -> Self {
-        let taps = if layer.time == Form::Plain { 3 } else { 1 };
+        let taps = if layer.time == Form::Untransformed { 3 } else { 1 };
         let columns = x.shape.width.div_ceil(W::OUTPUTS);
-        Self { layer, x, pooling, level, workspace, taps, columns, axes: PhantomData }
+        Self { layer, x, pooling, isa, workspace, taps, columns, axes: PhantomData }
     }
 
     const PLACES: usize = T::PRODUCTS * W::PRODUCTS;
     /// Rows of tiles that make an even number of rows, as pooling needs.
     pub const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
 
-    fn forward(&self) -> Option<Map> {
+    fn forward(&self) -> Option<BlockedMap> {
         let Shape { batch, height, width, .. } = self.x.shape;
         let halve = |n: usize| if self.pooling.is_some() { n / 2 } else { n };
         let shape = Shape { batch, channels: self.layer.out_channels, height: halve(height), width: halve(width) };
-        let mut map = Map::unwritten(shape, self.workspace)?;
-        let (inputs, outputs) = (self.x.shape.blocks() * LANES, shape.blocks() * LANES);
+        let mut map = BlockedMap::unwritten(shape, self.workspace)?;
+        let (inputs, outputs) = (self.x.shape.blocks() * CHANNEL_BLOCK, shape.blocks() * CHANNEL_BLOCK);
         let by_rows = inputs + outputs <= ROWS_CHANNELS;
         let tiles = if by_rows {
             ROWS_VALUES / (Self::PLACES * (inputs + outputs))
@@ -211,10 +229,10 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
 
     /// The map in groups of at most `rows` rows of tiles, each with its rows of the output. Where `across` is set, a group
     /// may hold pieces of several clips.
-    fn groups<'y>(&self, rows: usize, map: &'y mut Map, across: bool) -> Vec<Vec<(Piece, &'y mut [f32])>> {
+    fn groups<'y>(&self, rows: usize, map: &'y mut BlockedMap, across: bool) -> Vec<Vec<(TileRows, &'y mut [f32])>> {
         let all = self.x.shape.height.div_ceil(T::OUTPUTS);
         let (row, height) = (map.shape.row(), map.shape.height);
-        let mut groups: Vec<Vec<(Piece, &mut [f32])>> = Vec::new();
+        let mut groups: Vec<Vec<(TileRows, &mut [f32])>> = Vec::new();
         let mut filled = rows;
         for (item, mut y) in map.values.chunks_mut(height * row).enumerate() {
             let mut first = 0;
@@ -223,10 +241,10 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
                     groups.push(Vec::new());
                     filled = 0;
                 }
-                // What is left of the group in whole steps; a last short piece of a clip is as good as any.
+                // What is left of the group in whole steps; the last piece of a clip may be short.
                 let count = (rows - filled).next_multiple_of(Self::STEP).min(all - first);
                 let start = filled + groups.last().map_or(0, |group| group.len() * (self.taps - 1));
-                let piece = Piece { item, first, rows: count, start };
+                let piece = TileRows { item, first, rows: count, start };
                 let (mine, rest) = y.split_at_mut(self.output_rows(first, count) * row);
                 y = rest;
                 if let Some(group) = groups.last_mut() {
@@ -250,43 +268,43 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
     }
 
     /// The three steps for a group, each with all threads if `parallel`.
-    fn group(&self, group: Vec<(Piece, &mut [f32])>, parallel: bool) {
+    fn group(&self, group: Vec<(TileRows, &mut [f32])>, parallel: bool) {
         let layer = self.layer;
-        let pieces: Vec<Piece> = group.iter().map(|(piece, _)| *piece).collect();
+        let pieces: Vec<TileRows> = group.iter().map(|(piece, _)| *piece).collect();
         let rows = pieces.last().map_or(0, |last| last.start + last.rows + self.taps - 1);
         // Odd, so that neither channels nor places fall onto the same lines of the cache.
         let tiles = (rows * self.columns) | 1;
-        let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / LANES);
+        let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / CHANNEL_BLOCK);
 
-        let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * LANES); // [block][place][tile][16]
-        let by_block = transformed.chunks_mut(Self::PLACES * tiles * LANES).enumerate().collect();
+        let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * CHANNEL_BLOCK); // [block][place][tile][16]
+        let by_block = transformed.chunks_mut(Self::PLACES * tiles * CHANNEL_BLOCK).enumerate().collect();
         for_each(parallel, by_block, |(block, y): (usize, &mut [f32])| {
-            self.level.run(Forward { run: self, pieces: &pieces, block, tiles, y });
+            self.isa.run(InputTransform { run: self, pieces: &pieces, block, tiles, y });
         });
 
-        let mut products = self.workspace.take(Self::PLACES * panels * tiles * LANES); // [place][panel][tile][16]
-        let by_place = products.chunks_mut(panels * tiles * LANES).enumerate();
+        let mut products = self.workspace.take(Self::PLACES * panels * tiles * CHANNEL_BLOCK); // [place][panel][tile][16]
+        let by_place = products.chunks_mut(panels * tiles * CHANNEL_BLOCK).enumerate();
         let by_task = by_place.flat_map(|(place, y)| {
-            y.chunks_mut(TASK_PANELS * tiles * LANES).enumerate().map(move |(task, y)| (place, task, y))
+            y.chunks_mut(TASK_PANELS * tiles * CHANNEL_BLOCK).enumerate().map(move |(task, y)| (place, task, y))
         });
-        let block_stride = Self::PLACES * tiles * LANES;
+        let block_stride = Self::PLACES * tiles * CHANNEL_BLOCK;
         let (taps, columns) = (self.taps, self.columns);
         let segments: Vec<usize> = (0..taps)
-            .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * LANES))
+            .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * CHANNEL_BLOCK))
             .collect();
-        let place_of = |piece: &Piece| piece.start * columns * LANES;
+        let place_of = |piece: &TileRows| piece.start * columns * CHANNEL_BLOCK;
         let spans: Vec<Span> = pieces
             .iter()
             .map(|piece| Span { x: place_of(piece), y: place_of(piece), rows: piece.rows * columns })
             .collect();
-        let panel = taps * blocks * LANES * LANES;
+        let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
         for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
             let first = (place * panels + task * TASK_PANELS) * panel;
-            let weights = &layer.weights[first..first + y.len() / (tiles * LANES) * panel];
-            let x = &transformed[place * tiles * LANES..];
-            let inputs = Inputs { x, row_stride: LANES, segments: &segments, run: LANES };
-            let outputs = Outputs { y, row_stride: LANES, panel_stride: tiles * LANES };
-            product(self.level, inputs, &spans, weights, outputs);
+            let weights = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
+            let x = &transformed[place * tiles * CHANNEL_BLOCK..];
+            let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
+            let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
+            packed_matmul(self.isa, inputs, &spans, weights, outputs);
         });
 
         let mut bands = Vec::new();
@@ -296,15 +314,15 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Run<'a, T, W> {
             let step = piece.rows.div_ceil(parts).next_multiple_of(Self::STEP);
             for first in (0..piece.rows).step_by(step) {
                 let count = step.min(piece.rows - first);
-                let piece = Piece { first: piece.first + first, rows: count, start: piece.start + first, ..piece };
+                let piece = TileRows { first: piece.first + first, rows: count, start: piece.start + first, ..piece };
                 let row = if self.pooling.is_some() { self.x.shape.width / 2 } else { self.x.shape.width };
-                let (mine, rest) = y.split_at_mut(self.output_rows(piece.first, count) * panels * row * LANES);
+                let (mine, rest) = y.split_at_mut(self.output_rows(piece.first, count) * panels * row * CHANNEL_BLOCK);
                 y = rest;
                 bands.push((piece, mine));
             }
         }
-        for_each(parallel, bands, |(piece, y): (Piece, &mut [f32])| {
-            self.level.run(Inverse { run: self, piece, tiles, products: &products, y });
+        for_each(parallel, bands, |(piece, y): (TileRows, &mut [f32])| {
+            self.isa.run(OutputTransform { run: self, piece, tiles, products: &products, y });
         });
     }
 }

@@ -3,20 +3,21 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{LANES, Lanes, Work};
+use super::isa::SimdOp;
+use super::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Private to this file: a value exists only inside [`run`].
 #[derive(Clone, Copy)]
 struct Register(__m256);
 
-/// Runs `work` with AVX2 and FMA. Only [`super::lanes::Level`] calls it, after detection.
-pub fn run<W: Work>(work: W) -> W::Output {
+/// Runs `work` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<W: SimdOp>(work: W) -> W::Output {
     #[target_feature(enable = "avx2,fma")]
-    fn inside<W: Work>(work: W) -> W::Output {
+    fn inside<W: SimdOp>(work: W) -> W::Output {
         work.run::<Register>()
     }
     debug_assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
-    // SAFETY: `Level` holds this kind only where both were detected.
+    // SAFETY: `Isa` holds this kind only where both were detected.
     unsafe { inside(work) }
 }
 
@@ -35,14 +36,14 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn load(x: &[f32; LANES], part: usize) -> Self {
+    fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self {
         let half = &x.as_chunks::<8>().0[part];
         // SAFETY: see above.
         Self(unsafe { _mm256_loadu_ps(half.as_ptr()) })
     }
 
     #[inline(always)]
-    fn store(self, y: &mut [f32; LANES], part: usize) {
+    fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize) {
         let half = &mut y.as_chunks_mut::<8>().0[part];
         // SAFETY: see above.
         unsafe { _mm256_storeu_ps(half.as_mut_ptr(), self.0) }

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::direct::Geometry;
-use super::gemm::{Matrix, product};
-use super::map::Shape;
-use super::workspace::count;
+use crate::nn::kernels::blocked::Shape;
+use crate::nn::kernels::conv::shape::ConvShape;
+use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
+use crate::nn::kernels::workspace::count;
 
 /// Gradients of filters are summed by so many groups of clips, whatever the number of threads.
 const GROUPS: usize = 8;
@@ -15,7 +15,7 @@ const GROUPS: usize = 8;
 /// A convolution of maps of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Patches {
-    geometry: Geometry,
+    geometry: ConvShape,
     x: Shape,
     /// Rows and columns of the output.
     y: (usize, usize),
@@ -23,7 +23,7 @@ pub struct Patches {
 
 impl Patches {
     /// `None` if the input does not fit, or output or patches are too large for any memory.
-    pub fn new(geometry: Geometry, x: Shape) -> Option<Self> {
+    pub fn new(geometry: ConvShape, x: Shape) -> Option<Self> {
         let (rows, columns) = geometry.output(x.height, x.width).filter(|_| x.channels == geometry.in_channels)?;
         count(&[x.batch, geometry.out_channels, rows, columns])?;
         count(&[geometry.in_channels, geometry.kernel.0, geometry.kernel.1, rows, columns])?;
@@ -60,8 +60,8 @@ impl Patches {
         let clips = y.par_chunks_mut(outputs * places).zip(x.par_chunks(self.clip()));
         clips.for_each_init(Vec::new, |patches, (y, x)| {
             self.gather(x, patches);
-            let patches = Matrix::rows(patches, taps, places, places);
-            product(Matrix::rows(filters, outputs, taps, taps), patches, y, places);
+            let patches = MatrixView::rows(patches, taps, places, places);
+            strided_matmul(MatrixView::rows(filters, outputs, taps, taps), patches, y, places);
         });
         y
     }
@@ -74,8 +74,8 @@ impl Patches {
         clips.for_each_init(
             || vec![0.0; taps * places],
             |patches, (x, y)| {
-                let filters = Matrix::rows(filters, outputs, taps, taps).transposed();
-                product(filters, Matrix::rows(y, outputs, places, places), patches, places);
+                let filters = MatrixView::rows(filters, outputs, taps, taps).transposed();
+                strided_matmul(filters, MatrixView::rows(y, outputs, places, places), patches, places);
                 self.scatter(patches, x);
             },
         );
@@ -93,8 +93,8 @@ impl Patches {
                     (vec![0.0; outputs * taps], vec![0.0; outputs * taps], Vec::new());
                 for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * places)) {
                     self.gather(x, &mut patches);
-                    let patches = Matrix::rows(&patches, taps, places, places).transposed();
-                    product(Matrix::rows(y, outputs, places, places), patches, &mut one, taps);
+                    let patches = MatrixView::rows(&patches, taps, places, places).transposed();
+                    strided_matmul(MatrixView::rows(y, outputs, places, places), patches, &mut one, taps);
                     sum.iter_mut().zip(&one).for_each(|(sum, x)| *sum += x);
                 }
                 sum
@@ -130,7 +130,7 @@ impl Patches {
     /// For each tap and each row of the output: the places of the row that lie on the map, and the values there, of which
     /// every `stride.1`-th counts.
     fn for_each_row(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
-        let Geometry { in_channels, kernel, stride, padding, .. } = self.geometry;
+        let ConvShape { in_channels, kernel, stride, padding, .. } = self.geometry;
         let Shape { height, width, .. } = self.x;
         let (rows, columns) = self.y;
         for tap in 0..in_channels * kernel.0 * kernel.1 {
@@ -161,8 +161,8 @@ mod tests {
     }
 
     /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
-    fn weighed(geometry: Geometry, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
-        let Geometry { in_channels, out_channels, kernel, stride, padding } = geometry;
+    fn weighed(geometry: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = geometry;
         let (rows, columns) = geometry.output(shape.height, shape.width).unwrap();
         let mut sum = 0.0;
         for item in 0..shape.batch {
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_convolution_and_its_gradients_agree_with_the_definition() {
-        let geometry = |kernel, stride, padding| Geometry { in_channels: 3, out_channels: 2, kernel, stride, padding };
+        let geometry = |kernel, stride, padding| ConvShape { in_channels: 3, out_channels: 2, kernel, stride, padding };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
         let narrow = (0..400usize).map(|i| {
             // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
@@ -197,7 +197,7 @@ mod tests {
             let stride = (1 + pick(11, 3), 1 + pick(2, 3));
             (geometry(kernel, stride, padding), shape(1 + pick(13, 4), 1 + pick(9, 4)))
         });
-        let fits = |(geometry, shape): &(Geometry, Shape)| geometry.output(shape.height, shape.width).is_some();
+        let fits = |(geometry, shape): &(ConvShape, Shape)| geometry.output(shape.height, shape.width).is_some();
         for (geometry, shape) in narrow.filter(fits).chain([
             (geometry((3, 3), (1, 1), (1, 1)), shape(5, 4)),
             (geometry((3, 3), (2, 2), (1, 1)), shape(6, 7)),

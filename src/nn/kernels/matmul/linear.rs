@@ -2,9 +2,10 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Level};
-use super::tile::{Inputs, Outputs, Span, product};
-use super::workspace::Workspace;
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
+use crate::nn::kernels::workspace::Workspace;
 
 /// Rows per task where there are many.
 const ROWS: usize = 64;
@@ -13,21 +14,21 @@ const PANELS: usize = 8;
 
 /// A weight matrix, packed once: `[panels][inputs][16]`, with zeros for what the last panel and the last block of inputs lack.
 #[derive(Debug)]
-pub struct Matrix {
+pub struct PackedMatrix {
     weights: Vec<f32>,
     inputs: usize,
     outputs: usize,
 }
 
-impl Matrix {
+impl PackedMatrix {
     /// From `[outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
-        let panel = inputs.next_multiple_of(LANES) * LANES;
-        let mut weights = vec![0.0; outputs.div_ceil(LANES) * panel];
+        let panel = inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
+        let mut weights = vec![0.0; outputs.div_ceil(CHANNEL_BLOCK) * panel];
         weights.par_chunks_mut(panel.max(1)).enumerate().for_each(|(index, panel)| {
-            for lane in 0..LANES.min(outputs - index * LANES) {
-                let row = &weight[(index * LANES + lane) * inputs..][..inputs];
-                panel[lane..].iter_mut().step_by(LANES).zip(row).for_each(|(weight, &value)| *weight = value);
+            for lane in 0..CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK) {
+                let row = &weight[(index * CHANNEL_BLOCK + lane) * inputs..][..inputs];
+                panel[lane..].iter_mut().step_by(CHANNEL_BLOCK).zip(row).for_each(|(weight, &value)| *weight = value);
             }
         });
         Self { weights, inputs, outputs }
@@ -48,7 +49,7 @@ impl Matrix {
         &self,
         x: &[f32],
         y: &mut [f32],
-        level: Level,
+        isa: Isa,
         workspace: &Workspace,
         finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
     ) {
@@ -57,9 +58,9 @@ impl Matrix {
             let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
             tasks.for_each(|(task, (y, x))| {
                 let x = self.blocks(x, workspace);
-                let mut sums = workspace.take(y.len() / self.outputs * self.outputs.next_multiple_of(LANES));
-                self.sums(&x, y.len() / self.outputs, &self.weights, &mut sums, level);
-                let width = self.outputs.next_multiple_of(LANES);
+                let mut sums = workspace.take(y.len() / self.outputs * self.outputs.next_multiple_of(CHANNEL_BLOCK));
+                self.sums(&x, y.len() / self.outputs, &self.weights, &mut sums, isa);
+                let width = self.outputs.next_multiple_of(CHANNEL_BLOCK);
                 for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(width)).enumerate() {
                     finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
@@ -68,15 +69,15 @@ impl Matrix {
         }
         // Few rows: the outputs are divided.
         let blocks = self.blocks(x, workspace);
-        let panel = self.inputs.next_multiple_of(LANES) * LANES;
-        let width = PANELS * LANES;
+        let panel = self.inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
+        let width = PANELS * CHANNEL_BLOCK;
         let mut sums = workspace.take(self.outputs.div_ceil(width) * width * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).zip(self.weights.par_chunks(PANELS * panel)).for_each(|(sums, weights)| {
-            self.sums(&blocks, rows, weights, &mut sums[..weights.len() / panel * LANES * rows], level);
+            self.sums(&blocks, rows, weights, &mut sums[..weights.len() / panel * CHANNEL_BLOCK * rows], isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
-                let panels = (self.outputs - task * width).min(width).next_multiple_of(LANES);
+                let panels = (self.outputs - task * width).min(width).next_multiple_of(CHANNEL_BLOCK);
                 let sums = &sums[task * rows * width + row * panels..];
                 finish(&sums[..y.len()], y, row, task * width);
             }
@@ -85,13 +86,13 @@ impl Matrix {
 
     /// `x` as `[block of inputs][row][16]`, with one row more if they are even in number, so that blocks do not fall onto the same
     /// lines of the cache.
-    fn blocks(&self, x: &[f32], workspace: &Workspace) -> super::workspace::Buffer {
+    fn blocks(&self, x: &[f32], workspace: &Workspace) -> crate::nn::kernels::workspace::Buffer {
         let rows = (x.len() / self.inputs) | 1;
-        let mut blocks = workspace.take(self.inputs.div_ceil(LANES) * rows * LANES);
-        for (block, y) in blocks.chunks_mut(rows * LANES).enumerate() {
-            let first = block * LANES;
-            let n = LANES.min(self.inputs - first);
-            for (y, x) in y.chunks_mut(LANES).zip(x.chunks(self.inputs)) {
+        let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
+        for (block, y) in blocks.chunks_mut(rows * CHANNEL_BLOCK).enumerate() {
+            let first = block * CHANNEL_BLOCK;
+            let n = CHANNEL_BLOCK.min(self.inputs - first);
+            for (y, x) in y.chunks_mut(CHANNEL_BLOCK).zip(x.chunks(self.inputs)) {
                 y[..n].copy_from_slice(&x[first..first + n]);
                 y[n..].fill(0.0);
             }
@@ -100,10 +101,11 @@ impl Matrix {
     }
 
     /// `[rows, panels · 16]` for the panels of `weights`.
-    fn sums(&self, x: &[f32], rows: usize, weights: &[f32], y: &mut [f32], level: Level) {
-        let segments: Vec<usize> = (0..self.inputs.div_ceil(LANES)).map(|block| block * (rows | 1) * LANES).collect();
-        let inputs = Inputs { x, row_stride: LANES, segments: &segments, run: LANES };
-        let outputs = Outputs { row_stride: y.len() / rows, panel_stride: LANES, y };
-        product(level, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
+    fn sums(&self, x: &[f32], rows: usize, weights: &[f32], y: &mut [f32], isa: Isa) {
+        let segments: Vec<usize> =
+            (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
+        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
+        let outputs = Outputs { row_stride: y.len() / rows, panel_stride: CHANNEL_BLOCK, y };
+        packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 }

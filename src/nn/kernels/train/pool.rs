@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::map::Window;
-use crate::nn::Pooling;
+use crate::nn::kernels::blocked::Window;
+use crate::nn::kernels::pooling::Pooling;
 
 /// Planes of one size, pooled.
 #[derive(Debug, Clone, Copy)]

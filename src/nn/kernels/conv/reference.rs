@@ -1,12 +1,13 @@
 //! Convolutions and pooling beside their naive twins: over a table of geometries and random ones, at every level of
 //! instructions, and for any number of threads.
 
-use super::conv::{Conv, Filters, Input};
-use super::direct::Geometry;
-use super::lanes::Level;
-use super::map::{Map, Shape, Window};
-use super::workspace::Workspace;
-use crate::nn::{Activation, Pooling};
+use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
+use crate::nn::kernels::conv::shape::ConvShape;
+use crate::nn::kernels::conv::{Conv, Filters, Input};
+use crate::nn::kernels::pooling::Pooling;
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::workspace::Workspace;
 
 /// A small generator (splitmix64).
 struct Random(u64);
@@ -32,7 +33,7 @@ impl Random {
 
 /// One case: a convolution and its input.
 struct Case {
-    geometry: Geometry,
+    geometry: ConvShape,
     shape: Shape,
     width: Option<usize>,
     activation: Activation,
@@ -44,8 +45,8 @@ struct Case {
 }
 
 impl Case {
-    fn new(geometry: Geometry, (batch, height, width): (usize, usize, usize), random: &mut Random) -> Self {
-        let Geometry { in_channels, out_channels, kernel, .. } = geometry;
+    fn new(geometry: ConvShape, (batch, height, width): (usize, usize, usize), random: &mut Random) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, .. } = geometry;
         let shape = Shape { batch, channels: in_channels, height, width };
         let x = random.values(batch * in_channels * height * width);
         let filters = random.values(out_channels * in_channels * kernel.0 * kernel.1);
@@ -59,10 +60,10 @@ impl Case {
         Conv::pack(self.geometry, self.width, Filters { values, scale, bias, activation: *activation })
     }
 
-    fn run(&self, conv: &Conv, level: Level, workspace: &Workspace) -> Vec<f32> {
-        let planes = conv.forward(Input::Planes(&self.x, self.shape), self.pool, level, workspace).unwrap();
-        let map = Map::from_planes(&self.x, self.shape, workspace).unwrap();
-        let blocks = conv.forward(Input::Map(&map), self.pool, level, workspace).unwrap();
+    fn run(&self, conv: &Conv, isa: Isa, workspace: &Workspace) -> Vec<f32> {
+        let planes = conv.forward(Input::Planes(&self.x, self.shape), self.pool, isa, workspace).unwrap();
+        let map = BlockedMap::from_planes(&self.x, self.shape, workspace).unwrap();
+        let blocks = conv.forward(Input::Map(&map), self.pool, isa, workspace).unwrap();
         let (y, again) = (planes.to_planes(), blocks.to_planes());
         assert!(y.iter().zip(&again).all(|(a, b)| a.to_bits() == b.to_bits()) && planes.shape == blocks.shape);
         y
@@ -70,7 +71,7 @@ impl Case {
 
     /// By the definition, in f64.
     fn naive(&self) -> Vec<f64> {
-        let Geometry { in_channels, out_channels, kernel, stride, padding } = self.geometry;
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.geometry;
         let Shape { batch, height, width, .. } = self.shape;
         let (rows, columns) = self.geometry.output(height, width).unwrap();
         let mut y = Vec::new();
@@ -105,9 +106,9 @@ impl Case {
         let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
         let taps = (self.geometry.in_channels * self.geometry.kernel.0 * self.geometry.kernel.1) as f64;
         let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
-        for level in Level::available() {
-            let y = self.run(&conv, level, &workspace);
-            let what = format!("{:?} {:?} {level:?}", self.geometry, self.shape);
+        for isa in Isa::available() {
+            let y = self.run(&conv, isa, &workspace);
+            let what = format!("{:?} {:?} {isa:?}", self.geometry, self.shape);
             assert_eq!(y.len(), wanted.len(), "{what}");
             let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
             assert!(worst <= tolerance && y.iter().all(|y| y.is_finite()), "{what}: off by {worst:e}");
@@ -139,8 +140,8 @@ fn naive_pool(x: &[f64], (height, width): (usize, usize), pooling: Pooling, wind
     y
 }
 
-fn three_by_three(in_channels: usize, out_channels: usize) -> Geometry {
-    Geometry { in_channels, out_channels, kernel: (3, 3), stride: (1, 1), padding: (1, 1) }
+fn three_by_three(in_channels: usize, out_channels: usize) -> ConvShape {
+    ConvShape { in_channels, out_channels, kernel: (3, 3), stride: (1, 1), padding: (1, 1) }
 }
 
 #[test]
@@ -197,7 +198,7 @@ fn sequences_equal_their_naive_form() {
     {
         for (batch, length) in [(1, 80), (2, 333), (1, 20_000)] {
             let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-            let geometry = Geometry { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
+            let geometry = ConvShape { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
             let mut case = Case::new(geometry, (batch, length, 1), &mut random);
             case.check();
             case.pool = Some((Pooling::Max, Window { size: (3, 1), padding: 1 }));
@@ -212,7 +213,7 @@ fn random_convolutions_equal_their_naive_form() {
     for _ in 0..150 {
         let kernel = (1 + random.below(5), 1 + random.below(5));
         let padding = (random.below(kernel.0 + 1), random.below(kernel.1 + 1));
-        let geometry = Geometry {
+        let geometry = ConvShape {
             in_channels: 1 + random.below(40),
             out_channels: 1 + random.below(60),
             kernel,
@@ -232,7 +233,7 @@ fn pooling_equals_its_naive_form() {
             let shape = Shape { batch, channels, height, width };
             let x = random.values(batch * channels * height * width);
             let workspace = Workspace::default();
-            let map = Map::from_planes(&x, shape, &workspace).unwrap();
+            let map = BlockedMap::from_planes(&x, shape, &workspace).unwrap();
             assert_eq!(map.to_planes(), x);
             for size in [(1, 1), (2, 2), (1, 2), (2, 1), (3, 1), (3, 3)] {
                 for padding in 0..=size.0 / 2 {
@@ -243,8 +244,8 @@ fn pooling_equals_its_naive_form() {
                         }
                         let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
                         let wanted = naive_pool(&x, (height, width), pooling, window);
-                        for level in Level::available() {
-                            let y = map.pool(pooling, window, level, &workspace).unwrap().to_planes();
+                        for isa in Isa::available() {
+                            let y = map.pool(pooling, window, isa, &workspace).unwrap().to_planes();
                             let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs());
                             // A mean of at most 9 values near 1 in f32.
                             assert!(
@@ -264,17 +265,17 @@ fn results_do_not_depend_on_threads_nor_on_the_batch() {
     let mut random = Random(7);
     for (inputs, outputs, width) in [(32, 48, 9), (160, 160, 4), (512, 700, 2)] {
         let case = Case::new(three_by_three(inputs, outputs), (3, 41, width), &mut random);
-        let (conv, workspace, level) = (case.conv(), Workspace::default(), Level::best());
-        let together = case.run(&conv, level, &workspace);
+        let (conv, workspace, isa) = (case.conv(), Workspace::default(), Isa::best());
+        let together = case.run(&conv, isa, &workspace);
         for threads in [1, 2, 3, 7] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            assert_eq!(pool.install(|| case.run(&conv, level, &workspace)), together, "{threads} threads");
+            assert_eq!(pool.install(|| case.run(&conv, isa, &workspace)), together, "{threads} threads");
         }
         let (item, plane) = (case.x.len() / 3, together.len() / 3);
         for clip in 0..3 {
             let shape = Shape { batch: 1, ..case.shape };
             let x = &case.x[clip * item..(clip + 1) * item];
-            let alone = conv.forward(Input::Planes(x, shape), None, level, &workspace).unwrap();
+            let alone = conv.forward(Input::Planes(x, shape), None, isa, &workspace).unwrap();
             assert_eq!(alone.to_planes(), together[clip * plane..(clip + 1) * plane], "clip {clip}");
         }
     }
@@ -288,22 +289,22 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     case.pool = Some((Pooling::Max, Window { size: (2, 2), padding: 0 }));
     case.x[20] = f32::NAN;
     let conv = case.conv();
-    for level in Level::available() {
-        assert!(case.run(&conv, level, &Workspace::default()).iter().any(|y| y.is_nan()), "{level:?}");
+    for isa in Isa::available() {
+        assert!(case.run(&conv, isa, &Workspace::default()).iter().any(|y| y.is_nan()), "{isa:?}");
     }
     let refused = |conv: &Conv, shape: Shape| {
         let x = vec![0.0; shape.batch * shape.channels * shape.height * shape.width];
-        conv.forward(Input::Planes(&x, shape), None, Level::best(), &Workspace::default()).is_none()
+        conv.forward(Input::Planes(&x, shape), None, Isa::best(), &Workspace::default()).is_none()
     };
     assert!(refused(&conv, Shape { channels: 15, ..case.shape }));
     assert!(refused(&conv, Shape { height: 0, ..case.shape }));
     assert!(refused(&conv, Shape { batch: 0, ..case.shape }));
     let pair = Case::new(three_by_three(16, 16), (1, 6, 2), &mut random);
     assert!(refused(&pair.conv(), Shape { width: 3, ..pair.shape }) && !refused(&pair.conv(), pair.shape));
-    let long = Geometry { kernel: (7, 1), padding: (0, 0), ..three_by_three(16, 16) };
+    let long = ConvShape { kernel: (7, 1), padding: (0, 0), ..three_by_three(16, 16) };
     assert!(refused(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
     let shape = Shape { batch: 1, channels: 2, height: 4, width: 4 };
-    let wide = Map::from_planes(&[0.0; 32], shape, &Workspace::default()).unwrap();
+    let wide = BlockedMap::from_planes(&[0.0; 32], shape, &Workspace::default()).unwrap();
     for window in [
         Window { size: (5, 1), padding: 0 },
         Window { size: (0, 1), padding: 0 },
@@ -311,11 +312,11 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
         Window { size: (2, 1), padding: 2 },
         Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height is more than a number can be
     ] {
-        let pooled = wide.pool(Pooling::Max, window, Level::best(), &Workspace::default());
+        let pooled = wide.pool(Pooling::Max, window, Isa::best(), &Workspace::default());
         assert!(pooled.is_none(), "{window:?}");
     }
     for empty in [Shape { batch: 0, ..shape }, Shape { channels: 0, ..shape }, Shape { height: 0, ..shape }] {
-        assert!(Map::from_planes(&[], empty, &Workspace::default()).is_none(), "{empty:?}");
+        assert!(BlockedMap::from_planes(&[], empty, &Workspace::default()).is_none(), "{empty:?}");
     }
 }
 
@@ -336,7 +337,7 @@ fn narrow_maps_equal_their_naive_form() {
                 (3, 3) => (3 + longer, 3 + longer),
                 stride => stride,
             };
-            let geometry = Geometry { in_channels, out_channels, kernel, stride, padding };
+            let geometry = ConvShape { in_channels, out_channels, kernel, stride, padding };
             let (batch, height) = (1 + random.below(2), 1 + random.below(6));
             let Some(output) = geometry.output(height, width) else { continue };
             let mut case = Case::new(geometry, (batch, height, width), &mut random);
@@ -363,7 +364,7 @@ fn short_sequences_equal_their_naive_form() {
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
                 let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-                let geometry = Geometry { in_channels, out_channels, kernel, stride, padding };
+                let geometry = ConvShape { in_channels, out_channels, kernel, stride, padding };
                 if geometry.output(length, 1).is_none() {
                     continue;
                 }
@@ -382,32 +383,32 @@ fn short_sequences_equal_their_naive_form() {
 #[test]
 fn sizes_that_no_memory_holds_are_refused() {
     let huge = usize::MAX / 2;
-    let refused = |geometry: Geometry, shape: Shape, x: &[f32]| {
+    let refused = |geometry: ConvShape, shape: Shape, x: &[f32]| {
         let values = vec![1.0; geometry.in_channels * geometry.out_channels * geometry.kernel.0 * geometry.kernel.1];
         let ones = vec![1.0; geometry.out_channels];
         let filters = Filters { values: &values, scale: &ones, bias: &ones, activation: Activation::Identity };
         let conv = Conv::pack(geometry, None, filters);
-        Level::available()
+        Isa::available()
             .into_iter()
-            .all(|level| conv.forward(Input::Planes(x, shape), None, level, &Workspace::default()).is_none())
+            .all(|isa| conv.forward(Input::Planes(x, shape), None, isa, &Workspace::default()).is_none())
     };
     let shape = Shape { batch: 1, channels: 1, height: 3, width: 2 };
     let geometry = three_by_three(1, 1);
     for (kernel, padding) in [(1, huge), (1, huge / 2), (3, huge + 1), (3, usize::MAX)] {
-        let geometry = Geometry { kernel: (kernel, 1), padding: (padding, 0), ..geometry };
+        let geometry = ConvShape { kernel: (kernel, 1), padding: (padding, 0), ..geometry };
         assert!(refused(geometry, shape, &[0.0; 6]), "{geometry:?}");
-        assert!(refused(Geometry { padding: (0, padding), ..geometry }, shape, &[0.0; 6]), "{geometry:?}");
+        assert!(refused(ConvShape { padding: (0, padding), ..geometry }, shape, &[0.0; 6]), "{geometry:?}");
     }
     // Rows of the output that are few, but lie on a patch of the padded map that is not.
-    let few = Geometry { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..geometry };
+    let few = ConvShape { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..geometry };
     assert_eq!(few.output(3, 2), Some((2, 2)));
     assert!(refused(few, shape, &[0.0; 6]));
-    assert!(refused(Geometry { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));
+    assert!(refused(ConvShape { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));
     for shape in [
         Shape { batch: huge, channels: 1, height: 2, width: 2 },
         Shape { batch: 1, channels: usize::MAX, height: 1, width: 1 },
         Shape { batch: 1, channels: 1, height: 1 << (usize::BITS / 2), width: 1 << (usize::BITS / 2) },
     ] {
-        assert!(shape.values().is_none() && Map::unwritten(shape, &Workspace::default()).is_none(), "{shape:?}");
+        assert!(shape.values().is_none() && BlockedMap::unwritten(shape, &Workspace::default()).is_none(), "{shape:?}");
     }
 }

@@ -1,7 +1,7 @@
 //! [`Lanes`] as a plain array of four: what the compiler makes of it with the instructions that every machine of the target
 //! has.
 
-use super::lanes::{LANES, Lanes};
+use super::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Four values: a register of SSE2, NEON or wasm SIMD.
 #[derive(Clone, Copy)]
@@ -21,7 +21,7 @@ impl Portable {
 }
 
 impl Lanes for Portable {
-    const PARTS: usize = LANES / WIDTH;
+    const PARTS: usize = CHANNEL_BLOCK / WIDTH;
     // 8 sums, 4 registers of weights, 1 of the input, of 16.
     const ROWS: usize = 2;
     const COLUMNS: usize = 4;
@@ -32,12 +32,12 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn load(x: &[f32; LANES], part: usize) -> Self {
+    fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self {
         Self(x.as_chunks().0[part])
     }
 
     #[inline(always)]
-    fn store(self, y: &mut [f32; LANES], part: usize) {
+    fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize) {
         y.as_chunks_mut().0[part] = self.0;
     }
 

@@ -1,7 +1,7 @@
 //! One direction of a GRU layer and its gradients, for training.
 //!
 //! What the forward pass needs beyond its output is computed anew on the way back. With `a` what a gate's sigmoid or tangent
-//! is taken of, and `δ` the gradient of what follows it, a step backward is, in the notation of [`Gates::Gru`](super::rnn::Gates::Gru):
+//! is taken of, and `δ` the gradient of what follows it, a step backward is, in the notation of [`Gates::Gru`](crate::nn::kernels::rnn::Gates::Gru):
 //!
 //! ```text
 //! δa_n = δh (1 − z)(1 − n²)     δa_z = δh (h − n) z (1 − z)     δa_r = δa_n s₂ r (1 − r)
@@ -10,11 +10,11 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{Matrix, product as matrix_product};
-use super::math::{sigmoid, tanh};
-use super::panels::{Panels, Rows, product};
-use super::rnn::gru;
-use crate::simd::dispatch;
+use crate::nn::kernels::matmul::gates::{GateWeights, Rows, gate_matmul};
+use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
+use crate::nn::kernels::rnn::gru;
+use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// Sequences of one task, whatever the number of threads.
 const GROUP: usize = 8;
@@ -45,7 +45,7 @@ impl Scan {
     /// sequence's end.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         let hidden = self.hidden;
-        let panels = Panels::new(weight, Some(bias), (3, hidden, hidden));
+        let panels = GateWeights::new(weight, Some(bias), (3, hidden, hidden));
         let mut y = vec![0.0; self.lengths.len() * self.n_frames * hidden];
         let groups =
             y.par_chunks_mut(GROUP * self.n_frames * hidden).zip(x.par_chunks(GROUP * self.n_frames * 3 * hidden));
@@ -54,7 +54,7 @@ impl Scan {
             let mut sums = vec![0.0; lengths.len() * panels.stride()];
             for step in 0..lengths.iter().copied().max().unwrap_or(0) {
                 let rows = Rows { count: lengths.len(), get: |row: usize| &states[row * hidden..][..hidden] };
-                product(&panels, rows, &mut sums);
+                gate_matmul(&panels, rows, &mut sums);
                 for (row, &length) in lengths.iter().enumerate().filter(|&(_, &length)| step < length) {
                     let frame = row * self.n_frames + self.frame(step, length);
                     let h = &mut states[row * hidden..][..hidden];
@@ -70,7 +70,7 @@ impl Scan {
     /// The gradients of the arguments from that of the states, `of_y`, and the states themselves, `y`.
     pub fn gradients(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), y: &[f32], of_y: &[f32]) -> Gradients {
         let hidden = self.hidden;
-        let panels = Panels::new(weight, Some(bias), (3, hidden, hidden));
+        let panels = GateWeights::new(weight, Some(bias), (3, hidden, hidden));
         let transposed = self.transposed(weight);
         let mut of_x = vec![0.0; x.len()];
         let (states, gates) = (GROUP * self.n_frames * hidden, GROUP * self.n_frames * 3 * hidden);
@@ -92,7 +92,7 @@ impl Scan {
         &self,
         lengths: &[usize],
         (x, y, of_y): (&[f32], &[f32], &[f32]),
-        (panels, transposed): (&Panels, &Panels),
+        (panels, transposed): (&GateWeights, &GateWeights),
         of_x: &mut [f32],
     ) -> (Vec<f32>, Vec<f32>) {
         let (hidden, n) = (self.hidden, self.n_frames);
@@ -115,7 +115,7 @@ impl Scan {
                 row * n + if step < length { self.frame(step, length) } else { 0 }
             };
             let rows = Rows { count: lengths.len(), get: |row: usize| &before[frame(row) * hidden..][..hidden] };
-            product(panels, rows, &mut sums);
+            gate_matmul(panels, rows, &mut sums);
             for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
                 let (state, gates) = (frame(row) * hidden, frame(row) * 3 * hidden);
                 let values = Values {
@@ -130,7 +130,7 @@ impl Scan {
             }
             let rows =
                 Rows { count: lengths.len(), get: |row: usize| &of_sums[frame(row) * 3 * hidden..][..3 * hidden] };
-            product(transposed, rows, &mut products);
+            gate_matmul(transposed, rows, &mut products);
             for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
                 let (products, part) = (&products[row * transposed.stride()..], hidden.div_ceil(PARTS));
                 for (i, of_h) in of_states[row * hidden..][..hidden].chunks_mut(part).enumerate() {
@@ -141,8 +141,8 @@ impl Scan {
         }
         let rows = lengths.len() * n;
         let mut of_weight = vec![0.0; 3 * hidden * hidden];
-        let of_rows = Matrix::rows(&of_sums, rows, 3 * hidden, 3 * hidden).transposed();
-        matrix_product(of_rows, Matrix::rows(&before, rows, hidden, hidden), &mut of_weight, hidden);
+        let of_rows = MatrixView::rows(&of_sums, rows, 3 * hidden, 3 * hidden).transposed();
+        strided_matmul(of_rows, MatrixView::rows(&before, rows, hidden, hidden), &mut of_weight, hidden);
         let mut of_bias = vec![0.0; 3 * hidden];
         for of_sums in of_sums.chunks(3 * hidden) {
             of_bias.iter_mut().zip(of_sums).for_each(|(sum, x)| *sum += x);
@@ -156,13 +156,13 @@ impl Scan {
     }
 
     /// The transposed weights, their rows in [`PARTS`] parts of one length.
-    fn transposed(&self, weight: &[f32]) -> Panels {
+    fn transposed(&self, weight: &[f32]) -> GateWeights {
         let (hidden, part) = (self.hidden, self.hidden.div_ceil(PARTS));
         let mut transposed = vec![0.0; PARTS * part * 3 * hidden];
         for (unit, row) in transposed.chunks_mut(3 * hidden).take(hidden).enumerate() {
             row.iter_mut().enumerate().for_each(|(gate, value)| *value = weight[gate * hidden + unit]);
         }
-        Panels::new(&transposed, None, (PARTS, part, 3 * hidden))
+        GateWeights::new(&transposed, None, (PARTS, part, 3 * hidden))
     }
 }
 

@@ -6,8 +6,9 @@
 //! [`Lanes::COLUMNS`] registers of outputs is summed in registers, always in the order of `s` and `k`: a row's result depends on nothing else.
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
-use super::lanes::{LANES, Lanes, Level, Work};
-use super::workspace::{count, is_inside};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::workspace::{count, is_inside};
 
 /// Segments that are summed over all rows before the next ones: their weights (2 panels x 24 segments x 16 values, 48 KiB)
 /// then come from the first-level cache or the one below for all rows but the first.
@@ -48,8 +49,8 @@ pub struct Outputs<'a> {
 }
 
 /// All rows of `spans` times all panels of `weights` (`[panels][segments][run][16]`).
-pub fn product(level: Level, inputs: Inputs, spans: &[Span], weights: &[f32], outputs: Outputs) {
-    level.run(Product { inputs, spans, weights, outputs });
+pub fn packed_matmul(isa: Isa, inputs: Inputs, spans: &[Span], weights: &[f32], outputs: Outputs) {
+    isa.run(Product { inputs, spans, weights, outputs });
 }
 
 struct Product<'a> {
@@ -59,7 +60,7 @@ struct Product<'a> {
     outputs: Outputs<'a>,
 }
 
-impl Work for Product<'_> {
+impl SimdOp for Product<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -74,7 +75,7 @@ fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs
     if segments.is_empty() || run == 0 || weights.is_empty() || spans.iter().all(|span| span.rows == 0) {
         return;
     }
-    let panel = count(&[segments.len(), run, LANES]).filter(|&panel| weights.len().is_multiple_of(panel));
+    let panel = count(&[segments.len(), run, CHANNEL_BLOCK]).filter(|&panel| weights.len().is_multiple_of(panel));
     let Some(panel) = panel else { panic!("weights that are not whole panels") };
     let panels = weights.len() / panel;
     let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(run - 1));
@@ -82,14 +83,15 @@ fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs
         let last = span.rows - 1;
         let inputs = [(span.x, 1), (last, row_stride), (furthest, 1)];
         assert!(is_inside(&inputs, x.len()), "inputs outside their slice");
-        let strides = [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (LANES - 1, 1)];
+        let strides =
+            [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (CHANNEL_BLOCK - 1, 1)];
         assert!(is_inside(&strides, outputs.y.len()), "outputs outside their slice");
     }
     let mut first_panel = 0;
     while first_panel < panels {
         let n = (L::COLUMNS / L::PARTS).min(panels - first_panel);
         for (chunk, segments) in segments.chunks(SEGMENTS_AT_ONCE).enumerate() {
-            let weights = &weights[first_panel * panel + chunk * SEGMENTS_AT_ONCE * run * LANES..];
+            let weights = &weights[first_panel * panel + chunk * SEGMENTS_AT_ONCE * run * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
                 // Blocks of nearly equal size rather than full ones and a small rest.
                 let blocks = span.rows.div_ceil(L::ROWS);
@@ -169,7 +171,7 @@ impl Block<'_> {
         // SAFETY: the caller's promise.
         unsafe {
             match (self.row_stride, self.run) {
-                (LANES, LANES) => self.sum_with::<L, M, N>(LANES, LANES),
+                (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
                 (row_stride, run) => self.sum_with::<L, M, N>(row_stride, run),
             }
         }
@@ -183,7 +185,7 @@ impl Block<'_> {
         unsafe {
             let mut sums = [[L::splat(0.0); N]; M];
             let y = |m: usize, n: usize| {
-                self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; LANES]>()
+                self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; CHANNEL_BLOCK]>()
             };
             let whole = run - run % UNROLLED;
             let mut weights = self.weights;
@@ -191,13 +193,13 @@ impl Block<'_> {
                 let x = self.x.add(segment);
                 for k in (0..whole).step_by(UNROLLED) {
                     for k in k..k + UNROLLED {
-                        self.step(&mut sums, x.add(k), row_stride, weights.add(k * LANES));
+                        self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
                     }
                 }
                 for k in whole..run {
-                    self.step(&mut sums, x.add(k), row_stride, weights.add(k * LANES));
+                    self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
                 }
-                weights = weights.add(run * LANES);
+                weights = weights.add(run * CHANNEL_BLOCK);
             }
             for m in 0..M {
                 for n in 0..N {
@@ -226,7 +228,7 @@ impl Block<'_> {
             let mut w = [L::splat(0.0); N];
             for n in 0..N {
                 let at = weights.add(n / L::PARTS * self.panel);
-                w[n] = L::load(&*at.cast::<[f32; LANES]>(), n % L::PARTS);
+                w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
                 if n % L::PARTS == 0 {
                     L::prefetch(at.wrapping_add(AHEAD));
                 }
@@ -260,22 +262,30 @@ mod tests {
     impl Sizes {
         fn new() -> Self {
             let span = Span { x: 0, y: 0, rows: 3 };
-            Self { row_stride: 4, segments: vec![0, 2], run: 2, span, y_row_stride: LANES, y_panel_stride: 3 * LANES }
+            Self {
+                row_stride: 4,
+                segments: vec![0, 2],
+                run: 2,
+                span,
+                y_row_stride: CHANNEL_BLOCK,
+                y_panel_stride: 3 * CHANNEL_BLOCK,
+            }
         }
 
         /// Whether the product is refused, at every level.
         fn refused(&self) -> bool {
-            let refused = |level: Level| {
-                let (x, weights, mut y) = (vec![1.0; 12], vec![0.5; 3 * 4 * LANES], vec![f32::NAN; 9 * LANES]);
+            let refused = |isa: Isa| {
+                let (x, weights, mut y) =
+                    (vec![1.0; 12], vec![0.5; 3 * 4 * CHANNEL_BLOCK], vec![f32::NAN; 9 * CHANNEL_BLOCK]);
                 let inputs = Inputs { x: &x, row_stride: self.row_stride, segments: &self.segments, run: self.run };
                 let (row_stride, panel_stride) = (self.y_row_stride, self.y_panel_stride);
                 let outputs = Outputs { y: &mut y, row_stride, panel_stride };
-                let run = AssertUnwindSafe(|| product(level, inputs, &[self.span], &weights, outputs));
+                let run = AssertUnwindSafe(|| packed_matmul(isa, inputs, &[self.span], &weights, outputs));
                 let refused = catch_unwind(run).is_err();
-                assert!(refused || y.iter().all(|&y| y == 2.0), "{level:?}: {y:?}");
+                assert!(refused || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
                 refused
             };
-            let refused: Vec<bool> = Level::available().into_iter().map(refused).collect();
+            let refused: Vec<bool> = Isa::available().into_iter().map(refused).collect();
             assert!(refused.iter().all(|&one| one == refused[0]));
             refused[0]
         }
@@ -292,16 +302,16 @@ mod tests {
             Sizes { segments: vec![0, 3], ..Sizes::new() },
             Sizes { segments: vec![usize::MAX, 2], ..Sizes::new() },
             Sizes { segments: vec![0], run: wraps, ..Sizes::new() },
-            Sizes { segments: vec![0], run: usize::MAX / LANES + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
+            Sizes { segments: vec![0], run: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
             Sizes { span: Span { x: 1, ..span }, ..Sizes::new() },
             Sizes { span: Span { x: usize::MAX - 3, ..span }, ..Sizes::new() },
             Sizes { span: Span { y: 1, ..span }, ..Sizes::new() },
             Sizes { span: Span { y: usize::MAX - 15, ..span }, ..Sizes::new() },
             Sizes { span: Span { rows: 4, ..span }, ..Sizes::new() },
             Sizes { span: Span { rows: usize::MAX, ..span }, ..Sizes::new() },
-            Sizes { y_row_stride: LANES + 1, ..Sizes::new() },
+            Sizes { y_row_stride: CHANNEL_BLOCK + 1, ..Sizes::new() },
             Sizes { y_row_stride: wraps, ..Sizes::new() },
-            Sizes { y_panel_stride: 3 * LANES + 1, ..Sizes::new() },
+            Sizes { y_panel_stride: 3 * CHANNEL_BLOCK + 1, ..Sizes::new() },
             Sizes { y_panel_stride: wraps, ..Sizes::new() },
         ] {
             assert!(sizes.refused());

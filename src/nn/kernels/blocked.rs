@@ -6,9 +6,10 @@
 
 use rayon::prelude::*;
 
-use super::lanes::{LANES, Lanes, Level, Work};
 use super::workspace::{Buffer, Workspace, count};
-use crate::nn::Pooling;
+use crate::nn::kernels::pooling::Pooling;
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Values per task, about.
 const TASK: usize = 1 << 15;
@@ -25,29 +26,29 @@ pub struct Shape {
 impl Shape {
     /// Channel blocks.
     pub fn blocks(&self) -> usize {
-        self.channels.div_ceil(LANES)
+        self.channels.div_ceil(CHANNEL_BLOCK)
     }
 
     /// Values in a row, all channels.
     pub fn row(&self) -> usize {
-        self.blocks() * self.width * LANES
+        self.blocks() * self.width * CHANNEL_BLOCK
     }
 
     /// Values in a map, all clips; `None` if no memory could hold them.
     pub fn values(&self) -> Option<usize> {
-        let channels = self.channels.checked_next_multiple_of(LANES)?;
+        let channels = self.channels.checked_next_multiple_of(CHANNEL_BLOCK)?;
         count(&[self.batch, self.height, self.width, channels])
     }
 }
 
 /// A batch of maps.
 #[derive(Debug)]
-pub struct Map {
+pub struct BlockedMap {
     pub shape: Shape,
     pub values: Buffer,
 }
 
-impl Map {
+impl BlockedMap {
     /// A map whose values are yet to be written. `None` if it is empty or no memory could hold it.
     pub fn unwritten(shape: Shape, workspace: &Workspace) -> Option<Self> {
         let len = shape.values().filter(|&len| len > 0)?;
@@ -62,11 +63,11 @@ impl Map {
         map.values.par_chunks_mut(rows * shape.row()).enumerate().for_each(|(task, y)| {
             for (i, y) in y.chunks_mut(shape.row()).enumerate() {
                 let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
-                for (block, y) in y.chunks_mut(width * LANES).enumerate() {
+                for (block, y) in y.chunks_mut(width * CHANNEL_BLOCK).enumerate() {
                     y.fill(0.0);
-                    for channel in block * LANES..channels.min((block + 1) * LANES) {
+                    for channel in block * CHANNEL_BLOCK..channels.min((block + 1) * CHANNEL_BLOCK) {
                         let x = &x[((item * channels + channel) * height + row) * width..][..width];
-                        let y = y[channel % LANES..].iter_mut().step_by(LANES);
+                        let y = y[channel % CHANNEL_BLOCK..].iter_mut().step_by(CHANNEL_BLOCK);
                         y.zip(x).for_each(|(y, &x)| *y = x);
                     }
                 }
@@ -83,8 +84,10 @@ impl Map {
         y.par_chunks_mut(height * width).enumerate().for_each(|(plane, y)| {
             let (item, channel) = (plane / channels, plane % channels);
             for (i, y) in y.chunks_mut(width).enumerate() {
-                let x = &self.values[(item * height + i) * row..][..blocks * width * LANES];
-                let x = x[channel / LANES * width * LANES + channel % LANES..].iter().step_by(LANES);
+                let x = &self.values[(item * height + i) * row..][..blocks * width * CHANNEL_BLOCK];
+                let x = x[channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK..]
+                    .iter()
+                    .step_by(CHANNEL_BLOCK);
                 y.iter_mut().zip(x).for_each(|(y, &x)| *y = x);
             }
         });
@@ -93,7 +96,7 @@ impl Map {
 
     /// Pooling over windows of `size` with the same step; `padding` places before and after each column of the map never
     /// win a maximum (for [`Pooling::Max`] only). `None` if a window is empty, larger than the map or mostly padding.
-    pub fn pool(&self, pooling: Pooling, window: Window, level: Level, workspace: &Workspace) -> Option<Self> {
+    pub fn pool(&self, pooling: Pooling, window: Window, isa: Isa, workspace: &Workspace) -> Option<Self> {
         let (height, width) = window.output(self.shape.height, self.shape.width)?;
         let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace)?;
         let row = pooled.shape.row();
@@ -101,7 +104,7 @@ impl Map {
         pooled.values.par_chunks_mut(rows * row).enumerate().for_each(|(task, y)| {
             for (i, y) in y.chunks_mut(row).enumerate() {
                 let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
-                level.run(PoolRow { x: self, pooling, window, item, row, width, y });
+                isa.run(PoolRow { x: self, pooling, window, item, row, width, y });
             }
         });
         Some(pooled)
@@ -135,7 +138,7 @@ impl Window {
 }
 
 struct PoolRow<'a> {
-    x: &'a Map,
+    x: &'a BlockedMap,
     pooling: Pooling,
     window: Window,
     item: usize,
@@ -144,7 +147,7 @@ struct PoolRow<'a> {
     y: &'a mut [f32],
 }
 
-impl Work for PoolRow<'_> {
+impl SimdOp for PoolRow<'_> {
     type Output = ();
 
     #[inline(always)]
@@ -155,15 +158,15 @@ impl Work for PoolRow<'_> {
         let top = (row * size.0).saturating_sub(padding);
         let bottom = (row * size.0 + size.0 - padding).min(shape.height);
         let scale = L::splat(1.0 / window.places());
-        let (y, _) = y.as_chunks_mut::<LANES>();
+        let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
         let places = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
         for (block, column) in places {
             for part in 0..L::PARTS {
                 let (mut sum, mut max) = (L::splat(0.0), L::splat(f32::NEG_INFINITY));
                 for i in top..bottom {
-                    let start =
-                        (item * shape.height + i) * shape.row() + (block * shape.width + column * size.1) * LANES;
-                    let (x, _) = x.values[start..start + size.1 * LANES].as_chunks::<LANES>();
+                    let start = (item * shape.height + i) * shape.row()
+                        + (block * shape.width + column * size.1) * CHANNEL_BLOCK;
+                    let (x, _) = x.values[start..start + size.1 * CHANNEL_BLOCK].as_chunks::<CHANNEL_BLOCK>();
                     for x in x {
                         let x = L::load(x, part);
                         sum = sum.add(x);

@@ -3,21 +3,22 @@
 
 use std::arch::x86_64::*;
 
-use super::lanes::{LANES, Lanes, Work};
+use super::isa::SimdOp;
+use super::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Private to this file: a value exists only inside [`run`].
 #[derive(Clone, Copy)]
 struct Register(__m512);
 
-/// Runs `work` with AVX-512. Only [`super::lanes::Level`] calls it, after detection.
-pub fn run<W: Work>(work: W) -> W::Output {
+/// Runs `work` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<W: SimdOp>(work: W) -> W::Output {
     #[target_feature(enable = "avx512f,avx2,fma")]
-    fn inside<W: Work>(work: W) -> W::Output {
+    fn inside<W: SimdOp>(work: W) -> W::Output {
         work.run::<Register>()
     }
     debug_assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2"));
     debug_assert!(is_x86_feature_detected!("fma"));
-    // SAFETY: `Level` holds this kind only where all three were detected.
+    // SAFETY: `Isa` holds this kind only where all three were detected.
     unsafe { inside(work) }
 }
 
@@ -36,13 +37,13 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn load(x: &[f32; LANES], _: usize) -> Self {
+    fn load(x: &[f32; CHANNEL_BLOCK], _: usize) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
     }
 
     #[inline(always)]
-    fn store(self, y: &mut [f32; LANES], _: usize) {
+    fn store(self, y: &mut [f32; CHANNEL_BLOCK], _: usize) {
         // SAFETY: see above.
         unsafe { _mm512_storeu_ps(y.as_mut_ptr(), self.0) }
     }

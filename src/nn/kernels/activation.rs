@@ -1,0 +1,56 @@
+//! The function after a layer.
+
+use super::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use super::simd::{dispatch, math};
+
+/// The function after a layer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Activation {
+    /// The value itself.
+    Identity,
+    /// `max(x, 0)`; NaN stays NaN.
+    Relu,
+    /// `x`, times `slope` below 0.
+    LeakyRelu {
+        /// PyTorch's `negative_slope`.
+        slope: f32,
+    },
+    /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
+    Gelu,
+}
+
+impl Activation {
+    #[inline(always)]
+    fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Identity => x,
+            Self::Relu => math::relu(x),
+            Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
+            Self::Gelu => math::gelu(x),
+        }
+    }
+
+    /// On the lanes of a kernel.
+    #[inline(always)]
+    pub(super) fn apply_lanes<L: Lanes>(self, x: L) -> L {
+        match self {
+            Self::Identity => x,
+            Self::Relu => x.relu(),
+            _ => {
+                let mut values = [0.0; CHANNEL_BLOCK];
+                x.store(&mut values, 0);
+                self.apply_to(&mut values);
+                L::load(&values, 0)
+            }
+        }
+    }
+
+    /// Out of line: it would be copied into every kernel.
+    #[inline(never)]
+    fn apply_to(self, values: &mut [f32; CHANNEL_BLOCK]) {
+        dispatch(
+            #[inline(always)]
+            || values.iter_mut().for_each(|x| *x = self.apply(*x)),
+        );
+    }
+}

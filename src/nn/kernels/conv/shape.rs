@@ -1,0 +1,38 @@
+//! Sizes of a convolution.
+
+/// Up to this many channels, planes are read as they are, since blocks of sixteen would be mostly zeros.
+const PLANAR_CHANNELS: usize = 4;
+
+/// A convolution's sizes. A 1-D one has its length as the height, and a width of 1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvShape {
+    pub in_channels: usize,
+    pub out_channels: usize,
+    pub kernel: (usize, usize),
+    pub stride: (usize, usize),
+    pub padding: (usize, usize),
+}
+
+impl ConvShape {
+    /// Rows and columns of the output, `None` where the input is shorter than the kernel or empty.
+    pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
+        let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
+            (length > 0).then_some(())?;
+            let padded = length.checked_add(padding.checked_mul(2)?)?;
+            padded.checked_sub(kernel)?.checked_div(stride)?.checked_add(1)
+        };
+        let (kernel, stride, padding) = (self.kernel, self.stride, self.padding);
+        Some((axis(height, kernel.0, stride.0, padding.0)?, axis(width, kernel.1, stride.1, padding.1)?))
+    }
+
+    /// Whether the input is read as planes.
+    pub fn is_planar(&self) -> bool {
+        self.in_channels <= PLANAR_CHANNELS
+    }
+
+    /// With the axes swapped.
+    pub fn lying(self) -> Self {
+        let swap = |(a, b): (usize, usize)| (b, a);
+        Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
+    }
+}

@@ -1,0 +1,6 @@
+//! Matrix products.
+
+pub mod gates;
+pub mod linear;
+pub mod packed;
+pub mod strided;

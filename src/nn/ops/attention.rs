@@ -1,0 +1,37 @@
+//! Attention as a candle operation.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
+
+use super::wrong_shape;
+use crate::nn::kernels::attention::{self, Heads};
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::workspace::Workspace;
+use crate::tensor::contiguous;
+
+/// Attention from `[batch, n_tokens, 3 · n_heads · head_dim]`.
+#[derive(Debug)]
+pub struct AttentionOp {
+    pub n_heads: usize,
+    /// Keys that count, one number a sequence, each 1 to `n_tokens`; all without it.
+    pub lengths: Option<Vec<usize>>,
+    pub workspace: Workspace,
+}
+
+impl CustomOp1 for AttentionOp {
+    fn name(&self) -> &'static str {
+        "attention"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let qkv = contiguous(storage, layout)?;
+        let &[batch, n_tokens, width] = layout.dims() else { return Err(wrong_shape(layout)) };
+        let head_dim = width / 3 / self.n_heads;
+        if qkv.is_empty() || 3 * self.n_heads * head_dim != width {
+            return Err(wrong_shape(layout));
+        }
+        let mut y = vec![0.0; qkv.len() / 3];
+        let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
+        attention::attention(qkv, heads, self.lengths.as_deref(), &mut y, Isa::best(), &self.workspace);
+        Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
+    }
+}

@@ -1,0 +1,90 @@
+//! The fully connected layer as a candle operation.
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
+
+use super::wrong_shape;
+use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::{dispatch, math};
+use crate::nn::kernels::workspace::{Workspace, count};
+use crate::tensor::contiguous;
+
+/// A fully connected layer.
+#[derive(Debug)]
+pub struct LinearOp {
+    pub matrix: PackedMatrix,
+    pub bias: Vec<f32>,
+    pub activation: Activation,
+    pub workspace: Workspace,
+}
+
+impl CustomOp1 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        self.rows(contiguous(storage, layout)?, layout, None)
+    }
+}
+
+impl CustomOp2 for LinearOp {
+    fn name(&self) -> &'static str {
+        "linear-add"
+    }
+
+    /// With a residual of the output's shape that is added after the activation.
+    fn cpu_fwd(
+        &self,
+        storage: &CpuStorage,
+        layout: &Layout,
+        residual: &CpuStorage,
+        residual_layout: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
+        let (dims, wanted) = (layout.dims(), residual_layout.dims());
+        let rest = dims.len().saturating_sub(1);
+        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.matrix.outputs() {
+            return Err(wrong_shape(layout));
+        }
+        self.rows(x, layout, Some(residual))
+    }
+}
+
+impl LinearOp {
+    /// `x` `[…, in]` to `[…, out]`.
+    fn rows(&self, x: &[f32], layout: &Layout, residual: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
+        let (inputs, outputs) = (self.matrix.inputs(), self.matrix.outputs());
+        if x.is_empty() || layout.dims().last() != Some(&inputs) {
+            return Err(wrong_shape(layout));
+        }
+        let len = count(&[x.len() / inputs, outputs]).ok_or_else(|| wrong_shape(layout))?;
+        let mut y = vec![0.0; len];
+        self.matrix.multiply(x, &mut y, Isa::best(), &self.workspace, |sums, y, row, first| {
+            let bias = &self.bias[first..first + y.len()];
+            let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);
+            dispatch(
+                #[inline(always)]
+                || {
+                    let sums = sums.iter().zip(bias).map(|(sum, bias)| sum + bias);
+                    match self.activation {
+                        Activation::Identity => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum),
+                        Activation::Relu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::relu(sum)),
+                        Activation::Gelu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::gelu(sum)),
+                        Activation::LeakyRelu { slope } => {
+                            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::leaky_relu(sum, slope));
+                        }
+                    }
+                    if let Some(residual) = residual {
+                        y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
+                    }
+                },
+            );
+        });
+        let mut dims = layout.dims().to_vec();
+        dims.pop();
+        dims.push(outputs);
+        Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
