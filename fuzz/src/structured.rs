@@ -256,7 +256,7 @@ fn decode(u: &mut Unstructured) -> Result<()> {
     }
 
     let config = beam::Config {
-        width: size(u, 16)?,
+        width: size(u, 16)?.min(1 << 12), // wider beams take seconds
         min_token_log_prob: -real(u, 20.0)?,
         max_score_gap: real(u, 20.0)?,
         n_best: size(u, 8)?,
