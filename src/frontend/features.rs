@@ -1,11 +1,13 @@
 //! The front ends of models that read sequences of any features.
 
+use std::sync::Arc;
+
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeltaConfig, DeltaEdge, Fbank, FbankConfig, LogMel, LogMelConfig, MelFeatures, Mfcc, MfccConfig, Normalize,
-    with_deltas,
+    ClipRule, DeltaConfig, DeltaEdge, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, Mfcc, MfccConfig, Normalize,
+    Reach, with_deltas,
 };
 use crate::check;
 use crate::error::{Error, Result};
@@ -20,6 +22,25 @@ pub enum Spectrum {
     Fbank(FbankConfig),
     /// Cepstral coefficients.
     Mfcc(MfccConfig),
+}
+
+impl Spectrum {
+    fn plan(&self) -> Result<Arc<dyn FrontEnd>> {
+        Ok(match self {
+            Self::LogMel(config) => Arc::new(LogMel::new(config)?),
+            Self::Fbank(config) => Arc::new(Fbank::new(config)?),
+            Self::Mfcc(config) => Arc::new(Mfcc::new(config)?),
+        })
+    }
+
+    /// The sample rate in Hz, and samples from a frame to the next.
+    fn timing(&self) -> (u32, usize) {
+        match self {
+            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::Fbank(config) => (config.sample_rate, config.hop_length),
+            Self::Mfcc(config) => config.mel.timing(),
+        }
+    }
 }
 
 /// Slopes beside the values themselves.
@@ -65,26 +86,12 @@ impl FeaturesConfig {
 
     /// In Hz.
     pub fn sample_rate(&self) -> u32 {
-        match &self.spectrum {
-            Spectrum::LogMel(config) => config.sample_rate,
-            Spectrum::Fbank(config) => config.sample_rate,
-            Spectrum::Mfcc(config) => match &config.mel {
-                MelFeatures::LogMel(config) => config.sample_rate,
-                MelFeatures::Fbank(config) => config.sample_rate,
-            },
-        }
+        self.spectrum.timing().0
     }
 
     /// Samples from a frame to the next.
     pub fn hop_length(&self) -> usize {
-        match &self.spectrum {
-            Spectrum::LogMel(config) => config.hop_length,
-            Spectrum::Fbank(config) => config.hop_length,
-            Spectrum::Mfcc(config) => match &config.mel {
-                MelFeatures::LogMel(config) => config.hop_length,
-                MelFeatures::Fbank(config) => config.hop_length,
-            },
-        }
+        self.spectrum.timing().1
     }
 
     /// Length of a frame.
@@ -102,24 +109,9 @@ impl FeaturesConfig {
 #[derive(Debug, Clone)]
 pub struct Features {
     config: FeaturesConfig,
-    planned: Planned,
+    spectrum: Arc<dyn FrontEnd>,
     /// The fewest samples that give as many frames as the deltas need.
     min_samples: usize,
-}
-
-/// What a frame sees of the samples, and the distance between frames.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Reach {
-    pub hop: usize,
-    pub before: usize,
-    pub after: usize,
-}
-
-#[derive(Debug, Clone)]
-enum Planned {
-    LogMel(LogMel),
-    Fbank(Fbank),
-    Mfcc(Mfcc),
 }
 
 impl Features {
@@ -128,12 +120,7 @@ impl Features {
     /// # Errors
     /// [`Error::Config`] for settings that cannot work.
     pub fn new(config: &FeaturesConfig) -> Result<Self> {
-        let planned = match &config.spectrum {
-            Spectrum::LogMel(config) => Planned::LogMel(LogMel::new(config)?),
-            Spectrum::Fbank(config) => Planned::Fbank(Fbank::new(config)?),
-            Spectrum::Mfcc(config) => Planned::Mfcc(Mfcc::new(config)?),
-        };
-        let mut features = Self { config: config.clone(), planned, min_samples: 0 };
+        let mut features = Self { config: config.clone(), spectrum: config.spectrum.plan()?, min_samples: 0 };
         let needed = match &config.deltas {
             Some(Deltas { config, .. }) if config.edge == DeltaEdge::Interp => config.width,
             _ => 1,
@@ -155,11 +142,7 @@ impl Features {
 
     /// Frames of a clip; 0 where it is too short for one.
     pub fn n_frames(&self, n_samples: usize) -> usize {
-        match &self.planned {
-            Planned::LogMel(planned) => planned.n_frames(n_samples),
-            Planned::Fbank(planned) => planned.n_frames(n_samples),
-            Planned::Mfcc(planned) => planned.n_frames(n_samples),
-        }
+        self.spectrum.n_frames(n_samples)
     }
 
     /// The shortest clip that is accepted.
@@ -173,65 +156,12 @@ impl Features {
     /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a result
     /// that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples {
-            return Err(Error::TooShort { needed: self.min_samples, got: samples.len() });
-        }
-        let mut features = match &self.planned {
-            Planned::LogMel(planned) => planned.compute(samples)?,
-            Planned::Fbank(planned) => planned.compute(samples)?,
-            Planned::Mfcc(planned) => planned.compute(samples)?,
-        };
-        if let Some(Deltas { orders, config }) = &self.config.deltas {
-            features = with_deltas(features.view(), *orders, config)?;
-        }
-        if let Some(normalize) = &self.config.normalize {
-            normalize.apply(&mut features)?;
-        }
-        Ok(features)
-    }
-
-    /// How far a frame sees, where it sees no more than samples near it: frame `t` those from `t · hop − before` up to
-    /// `t · hop + after`, and the ends of a clip only if they are within.
-    pub(crate) fn reach(&self) -> Result<Reach> {
-        let whole = |field: &'static str, value: String| {
-            Err(Error::config(field, value, "such features depend on more of the clip than a stream has"))
-        };
-        if let Some(Deltas { orders, .. }) = &self.config.deltas {
-            return whole("deltas", format!("of order {orders}"));
-        }
-        match &self.config.normalize {
-            None | Some(Normalize::DataSet { .. }) => {}
-            Some(normalize) => return whole("normalize", format!("{normalize:?}")),
-        }
-        let of_log_mel = |config: &LogMelConfig| match config.top_db {
-            Some(top_db) => whole("top_db", top_db.to_string()),
-            None => {
-                let before = if config.center { config.n_fft / 2 } else { 0 };
-                Ok(Reach { hop: config.hop_length, before, after: config.n_fft - before })
-            }
-        };
-        // A frame of Kaldi's lies around its place or after it.
-        let of_fbank = |config: &FbankConfig| {
-            let before = if config.snip_edges { 0 } else { config.win_length };
-            Ok(Reach { hop: config.hop_length, before, after: config.win_length.max(config.n_fft) + before })
-        };
-        match &self.config.spectrum {
-            Spectrum::LogMel(config) => of_log_mel(config),
-            Spectrum::Fbank(config) => of_fbank(config),
-            Spectrum::Mfcc(config) => match &config.mel {
-                MelFeatures::LogMel(config) => of_log_mel(config),
-                MelFeatures::Fbank(config) => of_fbank(config),
-            },
-        }
+        self.finish(self.frames(samples)?, samples.len())
     }
 
     /// The fewest samples with at least `needed` frames.
     fn samples_for(&self, needed: usize) -> Result<usize> {
-        let mut enough = match &self.planned {
-            Planned::LogMel(planned) => planned.min_samples(),
-            Planned::Fbank(planned) => planned.min_samples(),
-            Planned::Mfcc(planned) => planned.min_samples(),
-        };
+        let mut enough = self.spectrum.min_samples();
         let mut too_few = enough.saturating_sub(1);
         while self.n_frames(enough) < needed {
             too_few = enough;
@@ -242,5 +172,56 @@ impl Features {
             *(if self.n_frames(middle) < needed { &mut too_few } else { &mut enough }) = middle;
         }
         Ok(enough)
+    }
+}
+
+impl FrontEnd for Features {
+    fn sample_rate(&self) -> u32 {
+        self.spectrum.sample_rate()
+    }
+
+    fn hop_length(&self) -> usize {
+        self.spectrum.hop_length()
+    }
+
+    fn n_features(&self) -> usize {
+        self.config.n_features()
+    }
+
+    fn n_frames(&self, n_samples: usize) -> usize {
+        self.n_frames(n_samples)
+    }
+
+    fn min_samples(&self) -> usize {
+        self.min_samples
+    }
+
+    fn reach(&self) -> Reach {
+        self.spectrum.reach()
+    }
+
+    fn clip_rule(&self) -> Option<ClipRule> {
+        if let Some(Deltas { orders, .. }) = &self.config.deltas {
+            return Some(ClipRule::new("deltas", format!("of order {orders}")));
+        }
+        self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(|| self.spectrum.clip_rule())
+    }
+
+    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        if samples.len() < self.min_samples {
+            return Err(Error::TooShort { needed: self.min_samples, got: samples.len() });
+        }
+        self.spectrum.frames(samples)
+    }
+
+    fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
+        let mut features = self.spectrum.finish(frames, n_samples)?;
+        if let Some(Deltas { orders, config }) = &self.config.deltas {
+            features = with_deltas(features.view(), *orders, config)?;
+        }
+        if let Some(normalize) = &self.config.normalize {
+            normalize.apply(&mut features)?;
+        }
+        Ok(features)
     }
 }

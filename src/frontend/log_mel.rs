@@ -358,11 +358,15 @@ impl LogMel {
 
     /// The rule of `top_db` for all frames of a clip.
     pub(crate) fn raise_to_floor(&self, out: &mut [f32]) {
-        if let Some(top_db) = self.config.top_db {
-            let largest = out.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-            let floor = largest - top_db * self.config.log.per_decibel() as f32;
+        if let Some(floor) = self.floor(out.iter()) {
             out.iter_mut().for_each(|value| *value = value.max(floor));
         }
+    }
+
+    /// The floor that `top_db` sets below the largest value of a clip.
+    pub(super) fn floor<'a>(&self, values: impl Iterator<Item = &'a f32>) -> Option<f32> {
+        let range = self.config.top_db? * self.config.log.per_decibel() as f32;
+        Some(values.copied().fold(f32::NEG_INFINITY, f32::max) - range)
     }
 
     fn rows(&self, place: (&Framing, usize), samples: &[f32], out: &mut [f32]) {

@@ -10,6 +10,7 @@
 //! | `torchaudio.compliance.kaldi.mfcc`, `compute-mfcc-feats` | [`Fbank`] | `1 + L/2 sin(π n / L)`, `L = 22` |
 
 use std::f64::consts::{PI, SQRT_2};
+use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use rayon::prelude::*;
@@ -17,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::normalize::check_features;
 use super::stft::array;
-use super::{Fbank, FbankConfig, LogMel, LogMelConfig, LogScale};
+use super::{ClipRule, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, LogScale, Reach};
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
@@ -38,6 +39,16 @@ pub enum MelFeatures {
     LogMel(LogMelConfig),
     /// Kaldi's.
     Fbank(FbankConfig),
+}
+
+impl MelFeatures {
+    /// The sample rate in Hz, and samples from a frame to the next.
+    pub(super) fn timing(&self) -> (u32, usize) {
+        match self {
+            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::Fbank(config) => (config.sample_rate, config.hop_length),
+        }
+    }
 }
 
 /// The weight of the coefficients, which rises and falls like half a sine over the first `L` of them.
@@ -126,17 +137,11 @@ impl MfccConfig {
 #[derive(Clone, Debug)]
 pub struct Mfcc {
     config: MfccConfig,
-    mel: MelFrontEnd,
+    mel: Arc<dyn FrontEnd>,
     n_mels: usize,
     /// The first half of the cosine transform with the lifter in it, `[n_mfcc / LANES, n_mels / 2, LANES]`, both rounded
     /// up; 0 beyond `n_mfcc`. The other half is the same backwards, with the other sign in odd coefficients.
     table: Vec<[f64; LANES]>,
-}
-
-#[derive(Clone, Debug)]
-enum MelFrontEnd {
-    LogMel(LogMel),
-    Fbank(Fbank),
 }
 
 impl Mfcc {
@@ -146,8 +151,8 @@ impl Mfcc {
     /// [`Error::Config`] as [`LogMel::new`] or [`Fbank::new`], for `n_mfcc` outside 1 to the number of mels, a lifter that
     /// is not above 0, and an [`Fbank`] without logarithm.
     pub fn new(config: &MfccConfig) -> Result<Self> {
-        let (mel, n_mels) = match &config.mel {
-            MelFeatures::LogMel(mel) => (MelFrontEnd::LogMel(LogMel::new(mel)?), mel.n_mels),
+        let (mel, n_mels): (Arc<dyn FrontEnd>, usize) = match &config.mel {
+            MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.n_mels),
             MelFeatures::Fbank(mel) if !mel.log => {
                 return Err(Error::config(
                     "log",
@@ -155,7 +160,7 @@ impl Mfcc {
                     "must be true: coefficients are those of a log-mel spectrum",
                 ));
             }
-            MelFeatures::Fbank(mel) => (MelFrontEnd::Fbank(Fbank::new(mel)?), mel.n_mels),
+            MelFeatures::Fbank(mel) => (Arc::new(Fbank::new(mel)?), mel.n_mels),
         };
         let n_mfcc = config.n_mfcc;
         if n_mfcc == 0 || n_mfcc > n_mels {
@@ -188,18 +193,12 @@ impl Mfcc {
 
     /// Frames of a clip; 0 below [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
-        match &self.mel {
-            MelFrontEnd::LogMel(mel) => mel.n_frames(n_samples),
-            MelFrontEnd::Fbank(mel) => mel.n_frames(n_samples),
-        }
+        self.mel.n_frames(n_samples)
     }
 
     /// The shortest clip that is accepted: that of the front end below.
     pub fn min_samples(&self) -> usize {
-        match &self.mel {
-            MelFrontEnd::LogMel(mel) => mel.min_samples(),
-            MelFrontEnd::Fbank(mel) => mel.min_samples(),
-        }
+        self.mel.min_samples()
     }
 
     /// The coefficients of mono samples at the configured rate: `[n_frames, n_mfcc]`.
@@ -210,10 +209,7 @@ impl Mfcc {
     /// # Errors
     /// As [`LogMel::compute`] or [`Fbank::compute`].
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        match &self.mel {
-            MelFrontEnd::LogMel(mel) => self.transform(mel.compute(samples)?.view()),
-            MelFrontEnd::Fbank(mel) => self.finish(mel.config(), mel.compute(samples)?),
-        }
+        self.cepstrum(self.mel.compute(samples)?)
     }
 
     /// The coefficients of a log-mel spectrogram `[n_frames, n_mels]` (librosa's `S=`), without energy.
@@ -263,8 +259,16 @@ impl Mfcc {
         }
     }
 
-    /// Kaldi's places of the energy.
-    fn finish(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
+    /// The coefficients of what the front end below gives.
+    fn cepstrum(&self, mel: Array2<f32>) -> Result<Array2<f32>> {
+        match &self.config.mel {
+            MelFeatures::LogMel(_) => self.transform(mel.view()),
+            MelFeatures::Fbank(config) => self.kaldi_cepstrum(config, mel),
+        }
+    }
+
+    /// The same, with Kaldi's places of the energy.
+    fn kaldi_cepstrum(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
         let FbankConfig { use_energy, htk_compat, n_mels, .. } = *config;
         let first_mel = usize::from(use_energy && !htk_compat);
         let mut mfcc = self.transform(fbank.slice(s![.., first_mel..first_mel + n_mels]))?;
@@ -280,6 +284,44 @@ impl Mfcc {
             }
         }
         Ok(mfcc)
+    }
+}
+
+impl FrontEnd for Mfcc {
+    fn sample_rate(&self) -> u32 {
+        self.mel.sample_rate()
+    }
+
+    fn hop_length(&self) -> usize {
+        self.mel.hop_length()
+    }
+
+    fn n_features(&self) -> usize {
+        self.config.n_mfcc
+    }
+
+    fn n_frames(&self, n_samples: usize) -> usize {
+        self.n_frames(n_samples)
+    }
+
+    fn min_samples(&self) -> usize {
+        self.min_samples()
+    }
+
+    fn reach(&self) -> Reach {
+        self.mel.reach()
+    }
+
+    fn clip_rule(&self) -> Option<ClipRule> {
+        self.mel.clip_rule()
+    }
+
+    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        self.mel.frames(samples)
+    }
+
+    fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
+        self.cepstrum(self.mel.finish(frames, n_samples)?)
     }
 }
 

@@ -12,6 +12,9 @@
 //! | features | [`delta`], [`with_deltas`] | their slopes over time; 13 MFCC become 39 |
 //! | features | [`Normalize`] | mean 0 and variance 1 per clip, or by statistics of a data set |
 //!
+//! [`FrontEnd`] is what those from samples to features have in common, [`features::Features`] any of three with slopes and
+//! normalisation.
+//!
 //! All are planned once and used by `&self`, from any number of threads. Frames are spread over rayon's current thread
 //! pool; results do not depend on the number of threads. Nothing is allocated per frame.
 //!
@@ -26,6 +29,7 @@ mod delta;
 mod fbank;
 pub mod features;
 mod framing;
+mod front_end;
 mod log_mel;
 mod mel;
 mod mfcc;
@@ -40,6 +44,7 @@ pub use decibel::LogScale;
 pub use delta::{DeltaConfig, DeltaEdge, DeltaMethod, delta, with_deltas};
 pub use fbank::{Fbank, FbankConfig};
 pub use framing::PadMode;
+pub use front_end::{ClipRule, FrontEnd, Reach};
 pub use log_mel::{LogMel, LogMelConfig};
 pub use mel::{MAX_MEL_CELLS, MAX_N_MELS, MelConfig, MelFilterBank, MelNorm, MelScale};
 pub use mfcc::{Lifter, MelFeatures, Mfcc, MfccConfig};

@@ -3,6 +3,7 @@
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 use serde::{Deserialize, Serialize};
 
+use super::ClipRule;
 use crate::error::{Error, Result};
 
 /// How each column of features `[n_frames, n_features]` is normalised.
@@ -47,6 +48,14 @@ impl Normalize {
 
     /// SeamlessM4T's and W2V-BERT's: the variance over `n_frames - 1`, plus 1e-7.
     pub const SEAMLESS_M4T: Self = Self::MeanVariance { ddof: 1, eps: 1e-7 };
+
+    /// Whether the statistics are those of the clip, as a rule of the front end.
+    pub(super) fn clip_rule(&self) -> Option<ClipRule> {
+        match self {
+            Self::DataSet { .. } => None,
+            Self::Mean | Self::MeanVariance { .. } => Some(ClipRule::new("normalize", format!("{self:?}"))),
+        }
+    }
 
     /// Normalises features `[n_frames, n_features]` in place, computing in f64.
     ///

@@ -6,7 +6,7 @@ use ndarray::{Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
 
 use super::stft::array;
-use super::{Fbank, FbankConfig, Normalize};
+use super::{ClipRule, Fbank, FbankConfig, FrontEnd, Normalize, Reach};
 use crate::error::{Error, Result};
 
 /// The settings of [`SeamlessM4t`].
@@ -113,18 +113,7 @@ impl SeamlessM4t {
     /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] as
     /// [`Normalize::apply`].
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples() {
-            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
-        }
-        let mut features = self.fbank.compute(samples)?;
-        if let Some(normalize) = &self.config.normalize {
-            normalize.apply(&mut features)?;
-        }
-        array(self.n_steps(samples.len()), self.n_features(), |out: &mut [f32]| {
-            let (frames, rest) = out.split_at_mut(features.len());
-            frames.iter_mut().zip(&features).for_each(|(out, &x)| *out = x);
-            rest.fill(self.config.padding_value);
-        })
+        self.finish(self.frames(samples)?, samples.len())
     }
 
     /// The features of several clips, each as [`compute`](Self::compute) gives it, filled up to the longest.
@@ -147,5 +136,55 @@ impl SeamlessM4t {
             attention_mask.slice_mut(s![index, ..self.length(clips[index].len())]).fill(1);
         }
         Ok(SeamlessM4tBatch { input_features, attention_mask })
+    }
+}
+
+impl FrontEnd for SeamlessM4t {
+    fn sample_rate(&self) -> u32 {
+        self.fbank.sample_rate()
+    }
+
+    fn hop_length(&self) -> usize {
+        self.config.stride * self.fbank.hop_length()
+    }
+
+    fn n_features(&self) -> usize {
+        self.n_features()
+    }
+
+    fn n_frames(&self, n_samples: usize) -> usize {
+        self.n_steps(n_samples)
+    }
+
+    fn min_samples(&self) -> usize {
+        self.min_samples()
+    }
+
+    fn reach(&self) -> Reach {
+        self.fbank.reach()
+    }
+
+    fn clip_rule(&self) -> Option<ClipRule> {
+        let joined = || (self.config.stride > 1).then(|| ClipRule::new("stride", self.config.stride.to_string()));
+        self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(joined)
+    }
+
+    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        if samples.len() < self.min_samples() {
+            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
+        }
+        self.fbank.compute(samples)
+    }
+
+    fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
+        let mut features = self.fbank.finish(frames, n_samples)?;
+        if let Some(normalize) = &self.config.normalize {
+            normalize.apply(&mut features)?;
+        }
+        array(self.n_steps(n_samples), self.n_features(), |out: &mut [f32]| {
+            let (frames, rest) = out.split_at_mut(features.len());
+            frames.iter_mut().zip(&features).for_each(|(out, &x)| *out = x);
+            rest.fill(self.config.padding_value);
+        })
     }
 }

@@ -8,7 +8,8 @@
 use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
-use super::{LogMel, LogMelConfig};
+use super::front_end::check_frames;
+use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, Reach};
 use crate::check;
 use crate::error::{Error, Result};
 
@@ -106,11 +107,7 @@ impl WhisperMel {
     /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Config`] above
     /// [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let decibels = self.decibels(samples)?;
-        let floor = floor(&decibels);
-        let mut features = decibels.slice(s![..self.n_frames(samples.len()), ..]).to_owned();
-        normalize(features.view_mut(), floor);
-        Ok(features)
+        self.finish(self.decibels(samples)?, samples.len())
     }
 
     /// The features of a clip with zeros up to the full length, as in the original: `[max_frames, n_mels]`.
@@ -138,9 +135,8 @@ impl WhisperMel {
             let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
             return Err(Error::config("n_samples", n_samples, reason));
         }
-        // Frame t covers the samples from 160 t - 200 up to 160 t + 200.
         let (hop_length, half) = (self.hop_length(), self.log_mel.config().n_fft / 2);
-        let n_frames = ((n_samples + half - 1) / hop_length + 1).min(self.config.max_frames);
+        let n_frames = self.n_touched(n_samples);
         let mut padded = samples.to_vec();
         padded.resize(((n_frames - 1) * hop_length + half).min(longest), 0.0);
         let mut decibels = self.log_mel.compute(&padded)?;
@@ -148,8 +144,56 @@ impl WhisperMel {
         Ok(decibels)
     }
 
+    /// Frames that a sample of a clip is in: frame t covers the samples from 160 t - 200 up to 160 t + 200.
+    fn n_touched(&self, n_samples: usize) -> usize {
+        let before_end = n_samples.saturating_add(self.log_mel.config().n_fft / 2).saturating_sub(1);
+        (before_end / self.hop_length() + 1).min(self.config.max_frames)
+    }
+
     fn hop_length(&self) -> usize {
         self.log_mel.config().hop_length
+    }
+}
+
+impl FrontEnd for WhisperMel {
+    fn sample_rate(&self) -> u32 {
+        self.sample_rate()
+    }
+
+    fn hop_length(&self) -> usize {
+        self.hop_length()
+    }
+
+    fn n_features(&self) -> usize {
+        self.config.n_mels
+    }
+
+    fn n_frames(&self, n_samples: usize) -> usize {
+        self.n_frames(n_samples)
+    }
+
+    fn min_samples(&self) -> usize {
+        1
+    }
+
+    fn reach(&self) -> Reach {
+        self.log_mel.reach()
+    }
+
+    fn clip_rule(&self) -> Option<ClipRule> {
+        Some(ClipRule::new("top_db", RANGE.to_string()))
+    }
+
+    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        self.decibels(samples)
+    }
+
+    fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
+        check_frames(&frames, (self.n_touched(n_samples), self.config.n_mels))?;
+        let own = self.n_frames(n_samples).min(frames.nrows());
+        let mut features = frames.slice(s![..own, ..]).to_owned();
+        normalize(features.view_mut(), floor(&frames));
+        Ok(features)
     }
 }
 

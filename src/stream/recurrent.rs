@@ -8,7 +8,7 @@ use ndarray::Array2;
 use crate::audio::Resampler;
 use crate::check::check_finite_after;
 use crate::error::{Context, Error, Result};
-use crate::frontend::features::Reach;
+use crate::frontend::{FrontEnd, Reach};
 use crate::models::TaggingModel;
 use crate::models::rnn::AudioRnnClassifier;
 use crate::nn::RnnState;
@@ -64,7 +64,11 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         if model.config().bidirectional {
             return Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back"));
         }
-        let reach = model.features().reach()?;
+        if let Some(rule) = model.features().clip_rule() {
+            let reason = "such features depend on more of the clip than a stream has";
+            return Err(Error::config(rule.setting, rule.value, reason));
+        }
+        let reach = model.features().reach();
         let resampler = Resampler::new(sample_rate, model.sample_rate())?;
         let samples = Vec::new();
         Ok(Self { model, reach, resampler, samples, base: 0, n_frames: 0, state: None, received: 0 })
@@ -83,7 +87,8 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             self.received += chunk.len() as u64;
             // Frames that see no end of the stream.
             let end = self.base + self.samples.len() as u64;
-            let ready = end.checked_sub(self.reach.after as u64).map_or(0, |last| last / self.reach.hop as u64 + 1);
+            let ready =
+                end.checked_sub(self.reach.after as u64).map_or(0, |last| last / self.reach.hop_length as u64 + 1);
             if self.samples.len() >= self.model.min_samples() {
                 self.run(ready, &mut scores)?;
             }
@@ -130,7 +135,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         }
         let context = "frames of a stream";
         let features = self.model.features().compute(&self.samples)?; // frame 0 of it is at `base`
-        let first = (self.n_frames - self.base / self.reach.hop as u64) as usize;
+        let first = (self.n_frames - self.base / self.reach.hop_length as u64) as usize;
         let count = ((end - self.n_frames) as usize).min(features.nrows().saturating_sub(first));
         let n_features = features.ncols();
         let values: Vec<f32> = features.iter().skip(first * n_features).take(count * n_features).copied().collect();
@@ -140,8 +145,8 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         self.state = Some(state);
         self.n_frames += count as u64;
         // Frames to come see no sample before these, of which there are enough for the front end.
-        let hop = self.reach.hop as u64;
-        let before = (self.reach.before + self.model.min_samples()).div_ceil(self.reach.hop) as u64;
+        let hop = self.reach.hop_length as u64;
+        let before = (self.reach.before + self.model.min_samples()).div_ceil(self.reach.hop_length) as u64;
         let base = (self.n_frames.saturating_sub(before) * hop).max(self.base);
         self.samples.drain(..((base - self.base) as usize).min(self.samples.len()));
         self.base = base;
@@ -152,17 +157,17 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         let n_classes = self.model.n_classes();
         let n_frames = scores.len() / n_classes;
         let rate = f64::from(self.model.sample_rate());
-        let time = |frame: u64| (frame * self.reach.hop as u64) as f64 / rate;
+        let time = |frame: u64| (frame * self.reach.hop_length as u64) as f64 / rate;
         let scores = Array2::from_shape_vec((n_frames, n_classes), scores);
         let scores = scores.map_err(|error| Error::config("frames", n_frames, error.to_string()))?;
         let last = time(first + n_frames as u64);
         let end = end.map_or(last, |end| last.min((end as f64 / rate).max(time(first))));
-        Ok(Frames { start: time(first), step: self.reach.hop as f64 / rate, end, scores })
+        Ok(Frames { start: time(first), step: self.reach.hop_length as f64 / rate, end, scores })
     }
 
     /// Seconds of audio that must follow the start of a frame before it can be told, at most.
     pub fn latency(&self) -> f64 {
-        let (rate, after) = (f64::from(self.model.sample_rate()), self.reach.after + self.reach.hop);
+        let (rate, after) = (f64::from(self.model.sample_rate()), self.reach.after + self.reach.hop_length);
         after as f64 / rate + self.resampler.lookahead() as f64 / f64::from(self.resampler.input_rate())
     }
 }
