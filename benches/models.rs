@@ -12,7 +12,7 @@ use candle_nn::{BatchNorm, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear, V
 use clipwise::frontend::LogMel;
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::{TaggingModel, WaveformBatch};
+use clipwise::{Detail, TaggingModel, WaveformBatch};
 use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors, max_difference, signal, values};
 use turns::{compare, side};
 
@@ -81,11 +81,11 @@ fn cnn14() {
     let batch = WaveformBatch::new(vec![clip], 32_000).unwrap();
 
     // Both sides must compute the same thing.
-    let ours = model.forward_features(&log_mel).unwrap().clipwise_output;
+    let ours = model.forward_features(&log_mel.squeeze(1).unwrap(), Detail::Clip).unwrap().clipwise_output;
     assert!(max_difference(&values(&ours), &values(&plain.forward(&log_mel).unwrap())) < 1e-5);
 
     let trunk = vec![
-        side("ours", || model.forward_features(&log_mel).unwrap()),
+        side("ours", || model.forward_features(&log_mel.squeeze(1).unwrap(), Detail::Clip).unwrap()),
         side("plain candle", || plain.forward(&log_mel).unwrap()),
     ];
     compare("cnn14 10 s, trunk", 7, trunk);
@@ -94,7 +94,8 @@ fn cnn14() {
         let log_mel = model.log_mel().compute(&batch.rows()[0]).unwrap();
         plain.forward(&Tensor::from_iter(log_mel, &device).unwrap().reshape(shape).unwrap()).unwrap()
     };
-    let whole = vec![side("ours", || model.forward(&batch).unwrap()), side("plain candle", whole_of_candle)];
+    let whole =
+        vec![side("ours", || model.forward(&batch, Detail::Clip).unwrap()), side("plain candle", whole_of_candle)];
     compare("cnn14 10 s, whole", 7, whole);
 }
 
@@ -142,7 +143,7 @@ fn ced_tiny() {
     let tagger = clipwise::Tagger::bundled(&Device::Cpu).unwrap();
     let batch = WaveformBatch::new(vec![signal(160_000, 16_000, 1)], 16_000).unwrap();
     // candle has no CED: its time by itself.
-    compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch).unwrap())]);
+    compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch, Detail::Clip).unwrap())]);
 }
 
 fn leenet11() {
@@ -154,10 +155,12 @@ fn leenet11() {
     let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
     let batch = WaveformBatch::new(vec![signal(320_000, 32_000, 1)], 32_000).unwrap();
     let x = Tensor::new(batch.rows()[0].as_slice(), &Device::Cpu).unwrap().reshape((1, 1, 320_000)).unwrap();
-    let ours = values(&model.forward(&batch).unwrap().clipwise_output);
+    let ours = values(&model.forward(&batch, Detail::Clip).unwrap().clipwise_output);
     assert!(max_difference(&ours, &values(&plain.forward(&x).unwrap())) < 1e-5);
-    let sides =
-        vec![side("ours", || model.forward(&batch).unwrap()), side("plain candle", || plain.forward(&x).unwrap())];
+    let sides = vec![
+        side("ours", || model.forward(&batch, Detail::Clip).unwrap()),
+        side("plain candle", || plain.forward(&x).unwrap()),
+    ];
     compare("leenet11 10 s, whole", 9, sides);
 }
 

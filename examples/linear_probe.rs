@@ -10,7 +10,8 @@ use std::time::Instant;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use clap::Parser;
 use clipwise::candle_core::Tensor;
-use clipwise::models::probe::{Head, LinearProbe, ProbeHead};
+use clipwise::models::OutputActivation;
+use clipwise::models::probe::{LinearProbe, ProbeHead};
 use clipwise::{LabelSet, Tagger, Waveform, Weights};
 use command_line::{Failure, ModelArgs, about, after_help};
 
@@ -81,7 +82,7 @@ fn probe(args: &Args) -> Result<(), Failure> {
     std::fs::write(&label_file, labels.iter().map(|label| label.name.clone() + "\n").collect::<String>())?;
 
     // What was written, as a tagger.
-    let probe = LinearProbe::load(tagger.into_model(), &Weights::open(&file)?, Head::Softmax)?;
+    let probe = LinearProbe::load(tagger.into_model(), &Weights::open(&file)?, OutputActivation::Softmax)?;
     let tagger = Tagger::new(probe, LabelSet::open(&label_file)?)?;
     let first = &examples[0].file;
     let tag = tagger.tag(&Waveform::open(first)?)?.top_k(1).remove(0);

@@ -74,7 +74,7 @@ pub use device::Device;
 pub use error::{Error, Result};
 pub use events::{Event, EventConfig, EventDetector};
 pub use labels::{Label, LabelSet};
-pub use models::{ModelConfig, TaggingModel};
+pub use models::{Detail, ModelConfig, ModelInfo, TaggingModel};
 pub use output::{Embedding, Tag, Tagging, TaggingOutput};
 pub use stream::TaggerStream;
 pub use tagger::Tagger;

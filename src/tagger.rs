@@ -8,7 +8,7 @@ use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::labels::LabelSet;
-use crate::models::{ModelConfig, TaggingModel, detect};
+use crate::models::{Detail, ModelConfig, TaggingModel, detect};
 use crate::output::Tagging;
 use crate::weights::Weights;
 use crate::weights::folder;
@@ -111,10 +111,10 @@ impl Tagger {
         mut assumptions: Vec<String>,
     ) -> Result<Self> {
         let model = config.load(weights, device)?;
-        let mut labels = model.labels().unwrap_or_else(LabelSet::audioset);
-        if model.n_classes() != labels.len() {
-            labels = LabelSet::numbered(model.n_classes());
-            assumptions.push(format!("{NO_LABELS} for {} classes: they are numbered", model.n_classes()));
+        let mut labels = model.info().labels.clone().unwrap_or_else(LabelSet::audioset);
+        if model.info().n_classes != labels.len() {
+            labels = LabelSet::numbered(model.info().n_classes);
+            assumptions.push(format!("{NO_LABELS} for {} classes: they are numbered", model.info().n_classes));
         }
         Ok(Self { model, labels, assumptions })
     }
@@ -124,7 +124,7 @@ impl Tagger {
     /// # Errors
     /// [`Error::LabelCount`] if the number of labels differs from the number of classes.
     pub fn with_labels(mut self, labels: LabelSet) -> Result<Self> {
-        let (n_classes, n_labels) = (self.model.n_classes(), labels.len());
+        let (n_classes, n_labels) = (self.model.info().n_classes, labels.len());
         if n_classes != n_labels {
             return Err(Error::LabelCount { n_classes, n_labels });
         }
@@ -154,10 +154,10 @@ impl Tagger {
         if waveforms.is_empty() {
             return Ok(Vec::new());
         }
-        let rate = self.model.sample_rate();
+        let rate = self.model.info().sample_rate;
         let row = |waveform: &Waveform| Ok(waveform.resample(rate)?.samples);
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
-        self.model.forward(&WaveformBatch::new(rows, rate)?)?.to_taggings(&self.labels)
+        self.model.forward(&WaveformBatch::new(rows, rate)?, Detail::Clip)?.to_taggings(&self.labels)
     }
 
     /// The model.
@@ -183,8 +183,8 @@ impl Tagger {
 
 impl std::fmt::Debug for Tagger {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
-        let (model, labels) = (self.model.name(), self.labels.len());
-        f.debug_struct("Tagger").field("model", &model).field("n_labels", &labels).finish_non_exhaustive()
+        let (model, labels) = (&self.model.info().name, self.labels.len());
+        f.debug_struct("Tagger").field("model", model).field("n_labels", &labels).finish_non_exhaustive()
     }
 }
 

@@ -73,7 +73,7 @@ impl Tagger {
         recording: impl Into<AudioReader>,
         config: &WindowConfig,
     ) -> Result<Windows<'_, AudioReader>> {
-        Windows::new(self, recording.into().resampled(self.model().sample_rate())?, config)
+        Windows::new(self, recording.into().resampled(self.model().info().sample_rate)?, config)
     }
 }
 
@@ -95,7 +95,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
 
     /// Seconds of audio that were read so far.
     pub fn position(&self) -> f64 {
-        self.runner.received() as f64 / f64::from(self.tagger.model().sample_rate())
+        self.runner.received() as f64 / f64::from(self.tagger.model().info().sample_rate)
     }
 
     /// One result for all windows that are left.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use candle_core::{Device, Tensor};
 use clipwise::models::ced::WindowMean;
 use clipwise::models::{Ced, ced, detect};
-use clipwise::{Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
+use clipwise::{Detail, Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
 use common::{assert_close, ced_tensors, golden, max_difference, real, signal, values};
 
 fn folder() -> PathBuf {
@@ -29,7 +29,7 @@ fn batch(clips: Vec<Vec<f32>>) -> WaveformBatch {
 fn scores_equal_the_published_graph() {
     let (wanted, model) = (golden("ced.safetensors"), tiny());
     for n in [2400, 4959, 40_000, 161_439] {
-        let output = model.forward(&batch(vec![signal(n, 16_000, 7)])).unwrap();
+        let output = model.forward(&batch(vec![signal(n, 16_000, 7)]), Detail::Clip).unwrap();
         let (scores, pooled) = (values(&output.clipwise_output), values(&output.embedding));
         assert_close(&format!("{n} scores"), &scores, &wanted.to_vec(&format!("{n}.scores")).unwrap(), 1e-5, 0.0);
         let wanted = wanted.to_vec(&format!("{n}.pooled")).unwrap();
@@ -62,7 +62,7 @@ fn real_recordings_have_the_scores_of_onnxruntime() {
         let rounded = expected.to_vec(&format!("{file}.scores")).unwrap();
         let wanted = exact.to_vec(&format!("{file}.scores")).unwrap();
         let waveform = expected.to_vec(&format!("{file}.waveform_16k")).unwrap();
-        let scores = values(&model.forward(&batch(vec![waveform])).unwrap().clipwise_output);
+        let scores = values(&model.forward(&batch(vec![waveform]), Detail::Clip).unwrap().clipwise_output);
         assert_close(file, &scores, &wanted, 1e-5, 0.0);
         // These were made with onnxruntime's optimisations on, which round activations to 8 bits: they are off the graph's
         // own scores by up to 3.01e-3.
@@ -139,7 +139,7 @@ fn long_clips_equal_both_references() {
             let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
             for n in [161_920, 176_000, 192_000, 240_000, 323_840, 336_000] {
                 let what = format!("{name}.{layout}.{n}");
-                let output = model.forward(&batch(vec![signal(n, 16_000, 11)])).unwrap();
+                let output = model.forward(&batch(vec![signal(n, 16_000, 11)]), Detail::Clip).unwrap();
                 let wanted = |part: &str| wanted.to_vec(&format!("{what}.{part}")).unwrap();
                 assert_close(&what, &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
                 let largest = wanted("embedding").iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
@@ -167,7 +167,7 @@ fn a_last_window_that_divides_exactly_counts() {
         let weights = Weights::from_tensors(ced_tensors(&config, 61)).unwrap();
         let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
         let clip = signal(n, 16_000, 11);
-        let scores = values(&model.forward(&batch(vec![clip.clone()])).unwrap().clipwise_output);
+        let scores = values(&model.forward(&batch(vec![clip.clone()]), Detail::Clip).unwrap().clipwise_output);
         if window_mean != WindowMean::Tokens {
             assert_close(&format!("{window_mean:?}"), &scores, &mean, 1e-5, 0.0);
             continue;
@@ -176,7 +176,7 @@ fn a_last_window_that_divides_exactly_counts() {
         let embedding = |start: usize| {
             let rows: Vec<f32> = log_mel.slice(ndarray::s![start..start + 1012, ..]).iter().copied().collect();
             let rows = Tensor::from_vec(rows, (1, 1012, 64), &Device::Cpu).unwrap();
-            model.forward_features(&rows).unwrap().embedding
+            model.forward_features(&rows, Detail::Clip).unwrap().embedding
         };
         let embedding = ((embedding(0) + embedding(1012)).unwrap() / 2.0).unwrap();
         let wanted = values(&model.classify(&embedding).unwrap().clipwise_output);
@@ -192,9 +192,9 @@ fn a_long_clip_in_a_batch_equals_the_clip_alone() {
         let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
         let lengths = [170_000, 20_000, 170_050, 336_000, 170_000];
         let clips: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, 16_000, seed)).collect();
-        let together = model.forward(&batch(clips.clone())).unwrap();
+        let together = model.forward(&batch(clips.clone()), Detail::Clip).unwrap();
         for (i, clip) in clips.into_iter().enumerate() {
-            let alone = model.forward(&batch(vec![clip])).unwrap();
+            let alone = model.forward(&batch(vec![clip]), Detail::Clip).unwrap();
             for (row, alone) in [
                 (together.clipwise_output.get(i), alone.clipwise_output),
                 (together.embedding.get(i), alone.embedding),
@@ -238,11 +238,12 @@ fn windows_can_count_by_their_length() {
     let config = ced::Config { window_mean: WindowMean::ScoresByLength, ..tiny().config().clone() };
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
-    let scores = |clip: &[f32]| values(&model.forward(&batch(vec![clip.to_vec()])).unwrap().clipwise_output);
+    let scores =
+        |clip: &[f32]| values(&model.forward(&batch(vec![clip.to_vec()]), Detail::Clip).unwrap().clipwise_output);
     let window = |log_mel: &ndarray::Array2<f32>, start: usize, end: usize| {
         let rows: Vec<f32> = log_mel.slice(ndarray::s![start..end, ..]).iter().copied().collect();
         let rows = candle_core::Tensor::from_vec(rows, (1, end - start, 64), &Device::Cpu).unwrap();
-        values(&model.forward_features(&rows).unwrap().clipwise_output)
+        values(&model.forward_features(&rows, Detail::Clip).unwrap().clipwise_output)
     };
     // Frames, and for each window its first and last frame and its patches in time.
     for (n_frames, windows) in [
@@ -263,7 +264,7 @@ fn windows_can_count_by_their_length() {
         }
         assert_close(&format!("{n_frames} frames"), &scores(&clip), &wanted, 1e-6, 0.0);
     }
-    let output = model.forward(&batch(vec![signal(400_000, 16_000, 3)])).unwrap();
+    let output = model.forward(&batch(vec![signal(400_000, 16_000, 3)]), Detail::Clip).unwrap();
     let sigmoid: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
     assert_close("logits of a mean", &sigmoid, &values(&output.clipwise_output), 1e-6, 0.0);
 }
@@ -271,20 +272,20 @@ fn windows_can_count_by_their_length() {
 #[test]
 fn rows_threads_and_short_clips() {
     let model = tiny();
-    assert_eq!(model.min_samples(), 2400);
+    assert_eq!(model.info().min_samples, 2400);
     let clips: Vec<Vec<f32>> =
         (0..).zip([20_000, 1, 2400, 20_000, 20_100]).map(|(s, n)| signal(n, 16_000, s)).collect();
-    let together = model.forward(&batch(clips.clone())).unwrap();
+    let together = model.forward(&batch(clips.clone()), Detail::Clip).unwrap();
     let mut padded = clips[1].clone();
     padded.resize(2400, 0.0);
     for (i, clip) in [&clips[0], &padded, &clips[2], &clips[3], &clips[4]].into_iter().enumerate() {
-        let alone = model.forward(&batch(vec![clip.clone()])).unwrap();
+        let alone = model.forward(&batch(vec![clip.clone()]), Detail::Clip).unwrap();
         let row = values(&together.clipwise_output.get(i).unwrap());
         assert_close(&format!("row {i}"), &row, &values(&alone.clipwise_output), 1e-6, 0.0);
     }
     let run = |threads: usize| {
         let threads = clipwise::device::Threads::new(threads).unwrap();
-        values(&threads.run(|| model.forward(&batch(clips.clone())).unwrap()).logits)
+        values(&threads.run(|| model.forward(&batch(clips.clone()), Detail::Clip).unwrap()).logits)
     };
     assert_eq!(run(1), run(3));
 }
@@ -337,14 +338,14 @@ impl Drop for Scratch {
 fn a_folder_opens_as_it_is() {
     let clip = Waveform::new(signal(30_000, 16_000, 1), 16_000);
     let bundled = Tagger::bundled(&Device::Cpu).unwrap();
-    assert_eq!((bundled.model().name(), bundled.labels()), ("ced-tiny", &LabelSet::audioset()));
+    assert_eq!((&*bundled.model().info().name, bundled.labels()), ("ced-tiny", &LabelSet::audioset()));
     let wanted = bundled.tag(&clip).unwrap();
     assert_eq!(Tagger::open(folder(), &Device::Cpu).unwrap().tag(&clip).unwrap(), wanted);
 
     // Without a config, and with one of another library: found from the tensors.
     let scratch = Scratch::new("folder");
     let open = || Tagger::open(&scratch.0, &Device::Cpu);
-    assert_eq!(open().unwrap().model().name(), "ced-tiny");
+    assert_eq!(open().unwrap().model().info().name, "ced-tiny");
     let names: Vec<String> = (0..527).map(|i| format!("\"{i}\": \"sound {i}\"")).collect();
     scratch.write("config.json", &format!("{{\"model_type\": \"ced\", \"id2label\": {{{}}}}}", names.join(", ")));
     assert_eq!(open().unwrap().labels()[526].name, "sound 526");

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use clipwise::models::{crnn, detect};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::{Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
+use clipwise::{Detail, Error, LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, max_difference, real, signal, values};
 
 const SEED: u64 = 41;
@@ -49,7 +49,7 @@ fn every_stage_equals_pytorch() {
     let x = hashed("log_mel", 2 * 23 * 64, -20.0, 5.0, SEED);
     let x = Tensor::from_vec(x, (2, 1, 23, 64), &Device::Cpu).unwrap();
     let mut stages = model.stages(&x).unwrap();
-    let output = model.forward_features(&x).unwrap();
+    let output = model.forward_features(&x.squeeze(1).unwrap(), Detail::Clip).unwrap();
     stages.push(("framewise_output".to_string(), output.framewise_output.unwrap()));
     stages.push(("clipwise_output".to_string(), output.clipwise_output.clone()));
     for (stage, got) in stages {
@@ -66,14 +66,14 @@ fn every_stage_equals_pytorch() {
 #[test]
 fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
     let model = model();
-    assert_eq!(model.min_samples(), 3 * 441);
+    assert_eq!(model.info().min_samples, 3 * 441);
     let lengths = [9000, 22_050, 1, 9000, 9001, 1500];
     let rows: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, 22_050, seed)).collect();
-    let together = model.forward(&WaveformBatch::new(rows.clone(), 22_050).unwrap()).unwrap();
+    let together = model.forward(&WaveformBatch::new(rows.clone(), 22_050).unwrap(), Detail::Clip).unwrap();
     let frames = together.framewise_output.unwrap(); // [batch, n_frames, n_classes]
     assert_eq!(frames.dims(), [6, 51, 4]);
     for (i, row) in rows.into_iter().enumerate() {
-        let alone = model.forward(&WaveformBatch::new(vec![row], 22_050).unwrap()).unwrap();
+        let alone = model.forward(&WaveformBatch::new(vec![row], 22_050).unwrap(), Detail::Clip).unwrap();
         let row = |tensor: &Tensor| values(&tensor.get(i).unwrap());
         assert_close(&format!("row {i}"), &row(&together.logits), &values(&alone.logits), 1e-5, 0.0);
         let alone = values(&alone.framewise_output.unwrap());
@@ -85,13 +85,12 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
 
 #[test]
 fn what_does_not_fit_is_a_typed_error() {
-    let zeros =
-        |shape: (usize, usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
+    let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let model = model();
-    let error = model.forward_features(&zeros((1, 1, 3, 64))).unwrap_err();
+    let error = model.forward_features(&zeros((1, 3, 64)), Detail::Clip).unwrap_err();
     assert!(matches!(error, Error::TooShort { needed: 4, got: 3 }), "{error}");
-    for shape in [(0, 1, 8, 64), (1, 2, 8, 64), (1, 1, 8, 15), (1, 1, 8, 0)] {
-        assert!(model.forward_features(&zeros(shape)).is_err(), "{shape:?}");
+    for shape in [(0, 8, 64), (1, 8, 15), (1, 8, 0)] {
+        assert!(model.forward_features(&zeros(shape), Detail::Clip).is_err(), "{shape:?}");
     }
     let mut few_mels = narrow();
     few_mels.log_mel.n_mels = 63;
@@ -116,8 +115,8 @@ fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
     let detected = detect(&weights).unwrap();
     assert_eq!(detected.config, ModelConfig::Crnn(crnn::Config::GPVAD_TEACHER1));
     let model = crnn::Crnn::load(&crnn::Config::GPVAD_TEACHER1, &weights, &Device::Cpu).unwrap();
-    let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 1, 351, 64)).unwrap();
-    let output = model.forward_features(&log_mel).unwrap();
+    let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 351, 64)).unwrap();
+    let output = model.forward_features(&log_mel, Detail::Clip).unwrap();
     let (clip_scores, frames) = (wanted.to_vec("clipwise_output").unwrap(), output.framewise_output.unwrap());
     assert_close("clipwise_output", &values(&output.clipwise_output), &clip_scores, 1e-5, 0.0);
     let every_10th: Vec<f32> = values(&frames).chunks(527).step_by(10).flatten().copied().collect();

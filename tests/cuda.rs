@@ -5,16 +5,16 @@
 mod common;
 
 use clipwise::models::{cnn14, leenet};
-use clipwise::{ModelConfig, TaggingModel, WaveformBatch, Weights, device};
+use clipwise::{Detail, ModelConfig, TaggingModel, WaveformBatch, Weights, device};
 use common::{assert_close, cnn14_tensors, leenet_tensors, real, signal, values};
 
 /// CUDA against the CPU: scores within 1e-4, embeddings within 1e-3 of their largest value.
 fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
     let on = |device: &device::Device| {
         let model: Box<dyn TaggingModel> = config.load(weights, device).unwrap();
-        let rate = model.sample_rate();
+        let rate = model.info().sample_rate;
         let rows = (1..).zip(lengths).map(|(seed, &n)| signal(n, rate, seed)).collect();
-        let output = model.forward(&WaveformBatch::new(rows, rate).unwrap()).unwrap();
+        let output = model.forward(&WaveformBatch::new(rows, rate).unwrap(), Detail::Clip).unwrap();
         (values(&output.clipwise_output), values(&output.embedding))
     };
     let (cpu, cuda) = (on(&device::cpu()), on(&device::cuda(0).unwrap()));

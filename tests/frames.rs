@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::models::{FrameGrid, cnn14, leenet, m5};
-use clipwise::{Error, Tagger, TaggingModel, Waveform, WaveformBatch};
+use clipwise::{Detail, Error, Tagger, TaggingModel, Waveform, WaveformBatch};
 use common::{Hashed, Kind, assert_close, cnn14_tensors, golden, leenet_tensors, m5_tensors, signal, values};
 
 const CHANNELS: [usize; 6] = [4, 8, 8, 12, 16, 24];
@@ -40,9 +40,9 @@ fn decision_level_models_equal_the_reference() {
         ("att", cnn14::Config::DECISION_ATT),
     ] {
         let model = narrow(preset);
-        assert_eq!(model.name(), format!("cnn14-decision-{way}"));
+        assert_eq!(model.info().name, format!("cnn14-decision-{way}"));
         for n in LENGTHS {
-            let output = model.forward(&clip(n)).unwrap();
+            let output = model.forward(&clip(n), Detail::Clip).unwrap();
             let wanted = |name: &str| wanted.to_vec(&format!("{way}.{n}.{name}")).unwrap();
             let what = format!("{way} {n}");
             let frames = output.framewise_output.as_ref().unwrap();
@@ -61,14 +61,14 @@ fn decision_level_models_equal_the_reference() {
 fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
     let wanted = golden("decision.safetensors");
     let model = narrow(cnn14::Config::AUDIOSET_32K);
-    assert_eq!(model.frames(), Some(FrameGrid { first: 0, step: 320 }));
+    assert_eq!(model.info().frames, Some(FrameGrid { first: 0, step: 320 }));
     for n in LENGTHS {
-        let output = model.forward_framewise(&clip(n)).unwrap();
+        let output = model.forward(&clip(n), Detail::Frames).unwrap();
         let frames = output.framewise_output.unwrap();
         assert_eq!(frames.dims(), [1, n / 320 + 1, 11]);
         let wanted = wanted.to_vec(&format!("cnn14.{n}.framewise_output")).unwrap();
         assert_close(&format!("cnn14 {n}"), &values(&frames), &wanted, 1e-5, 0.0);
-        let plain = model.forward(&clip(n)).unwrap();
+        let plain = model.forward(&clip(n), Detail::Clip).unwrap();
         assert!(plain.framewise_output.is_none());
         assert_eq!(values(&plain.logits), values(&output.logits));
         if n == LENGTHS[0] {
@@ -83,9 +83,9 @@ fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
         let config = leenet::Config { n_classes: 11, ..config };
         let weights = leenet_tensors(&config, 20).weights();
         let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
-        assert_eq!(model.frames(), Some(FrameGrid { first: 0, step }));
+        assert_eq!(model.info().frames, Some(FrameGrid { first: 0, step }));
         for n in [700, 60_001] {
-            let frames = model.forward_framewise(&clip(n)).unwrap().framewise_output.unwrap();
+            let frames = model.forward(&clip(n), Detail::Frames).unwrap().framewise_output.unwrap();
             assert_eq!(frames.dim(1).unwrap(), n.div_ceil(step), "{name}");
             let wanted = wanted.to_vec(&format!("{name}.{n}.framewise_output")).unwrap();
             assert_close(&format!("{name} {n}"), &values(&frames), &wanted, 1e-5, 0.0);
@@ -98,11 +98,12 @@ fn frames_of_m5_are_its_last_layer_on_each_step() {
     let config = m5::Config { n_classes: 7, ..m5::Config::M5 };
     let model = m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
     // 6,848 samples are seen by a frame, 4,096 lie between two.
-    assert_eq!(model.frames(), Some(FrameGrid { first: 1376, step: 4096 }));
+    assert_eq!(model.info().frames, Some(FrameGrid { first: 1376, step: 4096 }));
     let samples = signal(30_000, 8_000, 4);
     let x = Tensor::from_slice(&samples, (1, 1, 30_000), &Device::Cpu).unwrap();
     let (_, map) = model.stages(&x).unwrap().pop().unwrap(); // [1, 64, n_frames]
-    let frames = model.forward_framewise(&WaveformBatch::new(vec![samples], 8_000).unwrap()).unwrap().framewise_output;
+    let frames =
+        model.forward(&WaveformBatch::new(vec![samples], 8_000).unwrap(), Detail::Frames).unwrap().framewise_output;
     let frames = frames.unwrap();
     let n_frames = map.dim(2).unwrap();
     assert_eq!(frames.dims(), [1, n_frames, 7]);
@@ -125,10 +126,10 @@ fn frames_of_m5_are_its_last_layer_on_each_step() {
 fn what_has_no_frames_says_so() {
     let tagger = Tagger::bundled(&Device::Cpu).unwrap();
     let clip = Waveform::new(vec![0.1; 16_000], 16_000);
-    assert!(tagger.model().frames().is_none());
-    let error = tagger.model().forward_framewise(&WaveformBatch::from(&clip)).unwrap_err();
+    assert!(tagger.model().info().frames.is_none());
+    let error = tagger.model().forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap_err();
     assert!(
-        matches!(error, Error::Config { field: "framewise", .. }) && error.to_string().contains("ced-tiny"),
+        matches!(error, Error::Config { field: "detail", .. }) && error.to_string().contains("ced-tiny"),
         "{error}"
     );
     let config = cnn14::Config { head: cnn14::Head::Transfer, ..cnn14::Config::DECISION_MAX };
@@ -143,13 +144,13 @@ fn the_last_layer_alone_gives_what_the_model_says() {
     let leenet = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET11 };
     let leenet = leenet::LeeNet::load(&leenet, &leenet_tensors(&leenet, 1).weights(), &Device::Cpu).unwrap();
     for model in [&cnn14 as &dyn TaggingModel, &bundled, &leenet] {
-        let rate = model.sample_rate();
+        let rate = model.info().sample_rate;
         let rows = vec![signal(20_000, rate, 1), signal(30_000, rate, 2)];
-        let output = model.forward(&WaveformBatch::new(rows, rate).unwrap()).unwrap();
+        let output = model.forward(&WaveformBatch::new(rows, rate).unwrap(), Detail::Clip).unwrap();
         let again = model.classify(&output.embedding).unwrap();
-        assert_close(model.name(), &values(&again.logits), &values(&output.logits), 1e-6, 0.0);
+        assert_close(&model.info().name, &values(&again.logits), &values(&output.logits), 1e-6, 0.0);
     }
     let of_segments = narrow(cnn14::Config::DECISION_MAX);
-    let embedding = of_segments.forward(&clip(LENGTHS[0])).unwrap().embedding;
+    let embedding = of_segments.forward(&clip(LENGTHS[0]), Detail::Clip).unwrap().embedding;
     assert!(matches!(of_segments.classify(&embedding), Err(Error::Config { field: "embedding", .. })));
 }

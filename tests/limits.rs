@@ -20,7 +20,7 @@ use clipwise::frontend::{
 };
 use clipwise::models::{M5, MODELS, ModelConfig, cnn14, leenet, m5, rnn};
 use clipwise::weights::{LoadReport, Trainable};
-use clipwise::{Device, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights, WindowConfig, fusion};
+use clipwise::{Detail, Device, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights, WindowConfig, fusion};
 use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors};
 use ndarray::Array2;
 use serde::Serialize;
@@ -257,8 +257,8 @@ fn models() {
     // Checkpoints that fit, and a clip for every model that still loads.
     let tag = |config: &ModelConfig, weights: &Weights| {
         config.load(weights, &Device::Cpu).and_then(|model| {
-            let clip = WaveformBatch::new(vec![tone()], model.sample_rate())?;
-            model.forward(&clip)
+            let clip = WaveformBatch::new(vec![tone()], model.info().sample_rate)?;
+            model.forward(&clip, Detail::Clip)
         })
     };
     let narrow =

@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use clipwise::models::m5::{Config, M5, Stage};
 use clipwise::models::{MODELS, detect};
-use clipwise::{Error, ModelConfig, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Error, ModelConfig, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, m5_tensors, real, signal, values};
 
 const SEED: u64 = 17;
@@ -33,12 +33,12 @@ fn every_layer_equals_pytorch() {
         ("m34-res", narrow(Config::M34_RES_PAPER, 16), &[2000]),
     ] {
         let model = model(&config);
-        assert_eq!(model.name(), name);
+        assert_eq!(model.info().name, name);
         for &n in lengths {
             let clip = signal(n, 8_000, 1);
             let x = Tensor::from_slice(&clip, (1, 1, n), &Device::Cpu).unwrap();
             let mut stages = model.stages(&x).unwrap();
-            let output = model.forward(&WaveformBatch::new(vec![clip], 8_000).unwrap()).unwrap();
+            let output = model.forward(&WaveformBatch::new(vec![clip], 8_000).unwrap(), Detail::Clip).unwrap();
             stages.push(("embedding".into(), output.embedding));
             stages.push(("logits".into(), output.logits));
             stages.push(("clipwise_output".into(), output.clipwise_output));
@@ -74,9 +74,9 @@ fn published_parameter_counts_and_shortest_clips() {
         assert_eq!(trained.map(|(_, tensor)| tensor.elem_count()).sum::<usize>(), parameters);
         let weights = Weights::from_tensors(tensors).unwrap();
         let model = M5::load(&config, &weights, &Device::Cpu).unwrap();
-        assert_eq!(model.min_samples(), min_samples, "{}", model.name());
+        assert_eq!(model.info().min_samples, min_samples, "{}", model.info().name);
         assert_eq!(detect(&weights).unwrap().config, ModelConfig::M5(config.clone()));
-        let preset = MODELS.iter().find(|preset| preset.name == model.name()).unwrap();
+        let preset = MODELS.iter().find(|preset| preset.name == model.info().name).unwrap();
         assert_eq!(preset.config, ModelConfig::M5(config));
 
         // One sample less is padded to the same; one frame comes out.
@@ -86,7 +86,9 @@ fn published_parameter_counts_and_shortest_clips() {
         assert!(matches!(error, Error::TooShort { needed, got } if needed == min_samples && got == needed - 1));
         let mut clip = signal(min_samples - 1, 8_000, 2);
         let scores = |clip: &[f32]| {
-            values(&model.forward(&WaveformBatch::new(vec![clip.to_vec()], 8_000).unwrap()).unwrap().logits)
+            values(
+                &model.forward(&WaveformBatch::new(vec![clip.to_vec()], 8_000).unwrap(), Detail::Clip).unwrap().logits,
+            )
         };
         let short = scores(&clip);
         clip.push(0.0);
@@ -100,7 +102,8 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone_for_any_number_of_threads() {
     for config in [Config::M5, narrow(Config::M34_RES_PAPER, 16)] {
         let model = model(&config);
         let rows: Vec<Vec<f32>> = [8000, 1, 7000, 8000, 8001].into_iter().map(|n| signal(n, 8_000, n as u64)).collect();
-        let forward = |rows: Vec<Vec<f32>>| model.forward(&WaveformBatch::new(rows, 8_000).unwrap()).unwrap();
+        let forward =
+            |rows: Vec<Vec<f32>>| model.forward(&WaveformBatch::new(rows, 8_000).unwrap(), Detail::Clip).unwrap();
         let together = values(&forward(rows.clone()).logits);
         for threads in [1, 3] {
             let threads = clipwise::device::Threads::new(threads).unwrap();
@@ -122,7 +125,7 @@ fn a_published_checkpoint_loads_and_equals_its_definition() {
     assert!(detected.assumptions[0].contains("sample rate"), "{:?}", detected.assumptions);
     let model = M5::load(config, &weights, &Device::Cpu).unwrap();
     let x = hashed("x", 20_000, -1.0, 1.0, SEED);
-    let output = model.forward(&WaveformBatch::new(vec![x.clone()], 8_000).unwrap()).unwrap();
+    let output = model.forward(&WaveformBatch::new(vec![x.clone()], 8_000).unwrap(), Detail::Clip).unwrap();
     let wanted = by_definition(&weights, &x);
     assert_close("logits", &values(&output.logits), &wanted, 1e-4, 1e-5);
 }

@@ -5,7 +5,7 @@ mod common;
 use candle_core::Device;
 use clipwise::models::{cnn14, detect, leenet};
 use clipwise::nn::Pooling;
-use clipwise::{Error, ModelConfig, TaggingModel, TaggingOutput, Waveform, WaveformBatch, Weights};
+use clipwise::{Detail, Error, ModelConfig, TaggingModel, TaggingOutput, Waveform, WaveformBatch, Weights};
 use common::{assert_close, cnn14_tensors, golden, leenet_tensors, real, signal, values};
 
 const CHANNELS: [usize; 6] = [4, 8, 8, 12, 16, 24];
@@ -42,7 +42,7 @@ fn cnn14_equals_the_reference_at_every_stage() {
         let wanted = golden(&format!("cnn14_{name}.safetensors"));
         let number = |key: &str| wanted.metadata()[key].parse::<usize>().unwrap();
         let model = narrow(preset, pooling);
-        let rate = model.sample_rate();
+        let rate = model.info().sample_rate;
         let rows = (1..=number("batch") as u64).map(|seed| signal(number("n_samples"), rate, seed)).collect();
         let batch = WaveformBatch::new(rows, rate).unwrap();
 
@@ -54,7 +54,7 @@ fn cnn14_equals_the_reference_at_every_stage() {
             // f32 rounding of at most 24 · 9 products a value, values up to about 10.
             assert_close(&format!("{name} {stage}"), &values(&tensor), &expected, 2e-5, 1e-5);
         }
-        let output = model.forward(&batch).unwrap();
+        let output = model.forward(&batch, Detail::Clip).unwrap();
         assert_output(name, &output, &wanted, "");
         assert_close(&format!("{name} logits"), &values(&output.logits), &wanted.to_vec("logits").unwrap(), 1e-4, 0.0);
         assert!(output.framewise_output.is_none());
@@ -71,7 +71,7 @@ fn leenets_equal_the_reference() {
         let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
         for n in [1, 2187, 16001] {
             let waveform = Waveform::new(signal(n, 32_000, 3), 32_000);
-            let output = model.forward(&WaveformBatch::from(&waveform)).unwrap();
+            let output = model.forward(&WaveformBatch::from(&waveform), Detail::Clip).unwrap();
             assert_output(&format!("{name} {n} samples"), &output, &wanted, &format!("{name}.{n}."));
         }
     }
@@ -87,7 +87,7 @@ fn the_published_leenet11_equals_pytorch_on_a_real_recording() {
         let detected = detect(&weights).unwrap();
         assert_eq!(detected.config, ModelConfig::LeeNet(leenet::Config::LEENET11));
         let model = detected.config.load(&weights, &Device::Cpu).unwrap();
-        assert_output(file, &model.forward(&batch).unwrap(), &wanted, "");
+        assert_output(file, &model.forward(&batch, Detail::Clip).unwrap(), &wanted, "");
     }
 }
 
@@ -97,20 +97,26 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
     let config = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET11 };
     let leenet = leenet::LeeNet::load(&config, &leenet_tensors(&config, 1).weights(), &Device::Cpu).unwrap();
     for model in [&narrow as &dyn TaggingModel, &leenet] {
-        let rate = model.sample_rate();
+        let rate = model.info().sample_rate;
         // Repeated lengths, two with the same number of frames, one below the minimum, out of order.
         let lengths = [5000, 2480, 1, 5000, 5003, 9000, 2479, 2481];
         let rows: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, rate, seed)).collect();
-        let together = model.forward(&WaveformBatch::new(rows.clone(), rate).unwrap()).unwrap();
+        let together = model.forward(&WaveformBatch::new(rows.clone(), rate).unwrap(), Detail::Clip).unwrap();
         for (i, row) in rows.into_iter().enumerate() {
-            let alone = model.forward(&WaveformBatch::new(vec![row], rate).unwrap()).unwrap();
+            let alone = model.forward(&WaveformBatch::new(vec![row], rate).unwrap(), Detail::Clip).unwrap();
             for (what, together, alone) in [
                 ("clipwise_output", &together.clipwise_output, &alone.clipwise_output),
                 ("embedding", &together.embedding, &alone.embedding),
                 ("logits", &together.logits, &alone.logits),
             ] {
                 let row = together.narrow(0, i, 1).unwrap();
-                assert_close(&format!("{} row {i} {what}", model.name()), &values(&row), &values(alone), 1e-6, 1e-6);
+                assert_close(
+                    &format!("{} row {i} {what}", model.info().name),
+                    &values(&row),
+                    &values(alone),
+                    1e-6,
+                    1e-6,
+                );
             }
         }
     }
@@ -122,7 +128,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     let batch = WaveformBatch::new(vec![signal(40_000, 32_000, 5)], 32_000).unwrap();
     let run = |threads: usize| {
         let threads = clipwise::device::Threads::new(threads).unwrap();
-        let output = threads.run(|| model.forward(&batch).unwrap());
+        let output = threads.run(|| model.forward(&batch, Detail::Clip).unwrap());
         (values(&output.logits), values(&output.embedding))
     };
     let one = run(1);
@@ -134,13 +140,13 @@ fn results_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn a_short_clip_is_the_same_as_its_zero_padded_form() {
     let model = narrow(cnn14::Config::AUDIOSET_32K, Pooling::Avg);
-    assert_eq!(model.min_samples(), 9_920);
+    assert_eq!(model.info().min_samples, 9_920);
     for n in [1, 512, 513, 9_919] {
         let clip = signal(n, 32_000, 2);
         let mut padded = clip.clone();
         padded.resize(9_920, 0.0);
         let scores = |clip: Vec<f32>| {
-            let output = model.forward(&WaveformBatch::new(vec![clip], 32_000).unwrap()).unwrap();
+            let output = model.forward(&WaveformBatch::new(vec![clip], 32_000).unwrap(), Detail::Clip).unwrap();
             values(&output.clipwise_output)
         };
         assert_eq!(scores(clip), scores(padded), "{n} samples");
@@ -150,17 +156,17 @@ fn a_short_clip_is_the_same_as_its_zero_padded_form() {
 #[test]
 fn audio_that_cannot_be_tagged_is_a_typed_error() {
     let model = narrow(cnn14::Config::AUDIOSET_32K, Pooling::Avg);
-    let forward = |samples: Vec<f32>, rate: u32| model.forward(&WaveformBatch::new(vec![samples], rate)?);
+    let forward = |samples: Vec<f32>, rate: u32| model.forward(&WaveformBatch::new(vec![samples], rate)?, Detail::Clip);
     assert!(matches!(forward(vec![], 32_000), Err(Error::TooShort { needed: 1, got: 0 })));
     assert!(matches!(forward(vec![0.0; 9], 16_000), Err(Error::SampleRate { expected: 32_000, got: 16_000 })));
     let with_nan = forward(vec![0.0, f32::NAN], 32_000);
     assert!(matches!(with_nan, Err(Error::NonFinite { index: 1, .. })), "{with_nan:?}");
-    let too_few_frames = candle_core::Tensor::zeros((1, 1, 31, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
-    let error = model.forward_features(&too_few_frames).unwrap_err();
+    let too_few_frames = candle_core::Tensor::zeros((1, 31, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let error = model.forward_features(&too_few_frames, Detail::Clip).unwrap_err();
     assert!(matches!(error, Error::TooShort { needed: 32, got: 31 }), "{error}");
-    for shape in [(0, 1, 32, 64), (1, 1, 32, 63), (1, 2, 32, 64), (1, 1, 32, 0)] {
+    for shape in [(0, 32, 64), (1, 32, 63), (1, 32, 0)] {
         let tensor = candle_core::Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
-        assert!(matches!(model.forward_features(&tensor), Err(Error::Tensor { .. })), "{shape:?}");
+        assert!(matches!(model.forward_features(&tensor, Detail::Clip), Err(Error::Tensor { .. })), "{shape:?}");
     }
     // Loud, silent and constant clips are fine.
     for level in [0.0, 1.0, -1e30, f32::MIN_POSITIVE] {

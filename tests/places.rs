@@ -9,7 +9,7 @@ use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::{EncoderConfig, recurrent};
 use clipwise::models::{AudioRnnClassifier, M5, ModelConfig, cnn14, detect, leenet, m5, rnn};
 use clipwise::weights::Trainable;
-use clipwise::{Error, Tagger, WaveformBatch, Weights};
+use clipwise::{Detail, Error, Tagger, WaveformBatch, Weights};
 use common::{cnn14_tensors, leenet_tensors, m5_tensors, real, signal, values};
 
 type Tensors = Vec<(String, Tensor)>;
@@ -47,8 +47,13 @@ fn families() -> Vec<(ModelConfig, Tensors)> {
 
 fn scores(config: &ModelConfig, weights: &Weights) -> Vec<f32> {
     let model = config.load(weights, &Device::Cpu).unwrap();
-    let clip = signal(model.sample_rate() as usize, model.sample_rate(), 3);
-    values(&model.forward(&WaveformBatch::new(vec![clip], model.sample_rate()).unwrap()).unwrap().clipwise_output)
+    let clip = signal(model.info().sample_rate as usize, model.info().sample_rate, 3);
+    values(
+        &model
+            .forward(&WaveformBatch::new(vec![clip], model.info().sample_rate).unwrap(), Detail::Clip)
+            .unwrap()
+            .clipwise_output,
+    )
 }
 
 #[test]
@@ -140,7 +145,7 @@ fn taggers_say_what_was_left_out() {
 fn the_lightning_checkpoint_of_the_report() {
     let Some(path) = real("cases/lightning_extra_key.safetensors") else { return };
     let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
-    assert_eq!((tagger.model().name(), tagger.labels().len()), ("m5", 10));
+    assert_eq!((&*tagger.model().info().name, tagger.labels().len()), ("m5", 10));
     assert!(tagger.assumptions().iter().any(|said| said.ends_with("left out: criterion.pos_weight")));
     assert_eq!(Tagger::open_as("m5", &path, &Device::Cpu).unwrap().labels().len(), 10);
 }

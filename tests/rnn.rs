@@ -6,9 +6,10 @@ use candle_core::{DType, Device, Tensor, Var};
 use clipwise::device::Threads;
 use clipwise::frontend::LogMelConfig;
 use clipwise::frontend::features::{FeaturesConfig, Spectrum};
-use clipwise::models::rnn::{AudioRnnClassifier, Config, Head, TimePooling};
+use clipwise::models::OutputActivation;
+use clipwise::models::rnn::{AudioRnnClassifier, Config, TimePooling};
 use clipwise::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
-use clipwise::{Error, ModelConfig, TaggingModel, Waveform, WaveformBatch, Weights};
+use clipwise::{Detail, Error, ModelConfig, TaggingModel, Waveform, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, max_difference, real, signal, values};
 
 const SEED: u64 = 31;
@@ -221,7 +222,7 @@ fn classifier_weights(cell: Cell, bidirectional: bool) -> Weights {
     Weights::from_tensors(tensors).unwrap()
 }
 
-fn classifier(cell: Cell, bidirectional: bool, pooling: TimePooling, head: Head) -> AudioRnnClassifier {
+fn classifier(cell: Cell, bidirectional: bool, pooling: TimePooling, head: OutputActivation) -> AudioRnnClassifier {
     let config = Config { features: five(), cell, hidden: 7, n_layers: 2, bidirectional, pooling, n_classes: 3, head };
     let mut weights = classifier_weights(cell, bidirectional);
     weights.retain(|name| pooling == TimePooling::Attention || !name.starts_with("attention"));
@@ -239,8 +240,8 @@ fn the_classifier_equals_pytorch_with_every_pooling() {
     for (name, cell) in cells() {
         for bidirectional in [false, true] {
             for (pooled, pooling) in poolings() {
-                let model = classifier(cell, bidirectional, pooling, Head::Softmax);
-                let output = model.forward_features(&input(), Some(&LENGTHS)).unwrap();
+                let model = classifier(cell, bidirectional, pooling, OutputActivation::Softmax);
+                let output = model.forward_padded(&input(), Some(&LENGTHS)).unwrap();
                 let case = format!("classifier.{name}.{}.{pooled}", 1 + usize::from(bidirectional));
                 for (part, got) in [("embedding", &output.embedding), ("logits", &output.logits)] {
                     let name = format!("{case}.{part}");
@@ -248,8 +249,8 @@ fn the_classifier_equals_pytorch_with_every_pooling() {
                 }
                 let scores = output.clipwise_output.sum(1).unwrap();
                 assert_close(&case, &values(&scores), &[1.0; BATCH], 1e-6, 0.0);
-                let sigmoid = classifier(cell, bidirectional, pooling, Head::Sigmoid);
-                let sigmoid = sigmoid.forward_features(&input(), Some(&LENGTHS)).unwrap();
+                let sigmoid = classifier(cell, bidirectional, pooling, OutputActivation::Sigmoid);
+                let sigmoid = sigmoid.forward_padded(&input(), Some(&LENGTHS)).unwrap();
                 assert_eq!(values(&sigmoid.logits), values(&output.logits));
                 let probability = |x: &f32| 1.0 / (1.0 + (-x).exp());
                 let probabilities: Vec<f32> = values(&output.logits).iter().map(probability).collect();
@@ -262,12 +263,12 @@ fn the_classifier_equals_pytorch_with_every_pooling() {
 #[test]
 fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
     for (name, pooling) in poolings() {
-        let model = classifier(Cell::Gru, true, pooling, Head::Softmax);
+        let model = classifier(Cell::Gru, true, pooling, OutputActivation::Softmax);
         let lengths = [5000, 16_000, 1, 5000, 700, 16_001];
         let rows: Vec<Vec<f32>> = (0..).zip(lengths).map(|(seed, n)| signal(n, 16_000, seed)).collect();
-        let together = model.forward(&WaveformBatch::new(rows.clone(), 16_000).unwrap()).unwrap();
+        let together = model.forward(&WaveformBatch::new(rows.clone(), 16_000).unwrap(), Detail::Clip).unwrap();
         for (i, row) in rows.into_iter().enumerate() {
-            let alone = model.forward(&WaveformBatch::new(vec![row], 16_000).unwrap()).unwrap();
+            let alone = model.forward(&WaveformBatch::new(vec![row], 16_000).unwrap(), Detail::Clip).unwrap();
             let row = values(&together.logits.narrow(0, i, 1).unwrap());
             assert_close(&format!("{name} row {i}"), &row, &values(&alone.logits), 1e-6, 0.0);
         }
@@ -301,7 +302,7 @@ fn presets_load_what_they_say() {
         assert_eq!(fitted, ModelConfig::Rnn(config));
         let model = fitted.load(&weights, &Device::Cpu).unwrap();
         let batch = WaveformBatch::new(vec![signal(16_000, 16_000, 1)], 16_000).unwrap();
-        assert_eq!(model.forward(&batch).unwrap().embedding.dims(), [1, model.embedding_dim()]);
+        assert_eq!(model.forward(&batch, Detail::Clip).unwrap().embedding.dims(), [1, model.info().embedding_dim]);
         // Nothing in the tensors tells the front end, so it is asked for.
         let error = clipwise::models::detect(&weights).unwrap_err().to_string();
         assert!(error.contains("front end"), "{error}");
@@ -347,10 +348,10 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
         for word in &words {
             let mfcc = wanted.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
             let logits = wanted.to_vec(&format!("{word}.logits")).unwrap();
-            let got = values(&model.forward_features(&mfcc, None).unwrap().logits);
+            let got = values(&model.forward_padded(&mfcc, None).unwrap().logits);
             assert_close(word, &got, &logits, 1e-4, 0.0);
             let clip = Waveform::open(real(&format!("audio/speech-commands/{word}.wav")).unwrap()).unwrap();
-            let got = values(&model.forward(&WaveformBatch::from(&clip)).unwrap().logits);
+            let got = values(&model.forward(&WaveformBatch::from(&clip), Detail::Clip).unwrap().logits);
             // From the recording: MFCC within 1e-3 of librosa's.
             assert_close(&format!("{word}, from the recording"), &got, &logits, 1e-4, 0.0);
         }
@@ -405,7 +406,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
                 bidirectional: false,
                 pooling,
                 n_classes: 4,
-                head: Head::Softmax,
+                head: OutputActivation::Softmax,
             };
             let net = config.rnn(true);
             let mut tensors = Vec::new();
@@ -420,7 +421,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
                 AudioRnnClassifier::load(&config, &Weights::from_tensors(tensors).unwrap(), &Device::Cpu).unwrap();
             for n_samples in [300, 16_123] {
                 let clip = Waveform::new(signal(n_samples, 16_000, 7), 16_000);
-                let whole = model.forward_framewise(&WaveformBatch::from(&clip)).unwrap();
+                let whole = model.forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap();
                 let wanted = values(whole.framewise_output.as_ref().unwrap());
                 if pooling == TimePooling::Last {
                     assert_eq!(

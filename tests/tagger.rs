@@ -5,7 +5,7 @@ mod common;
 use candle_core::{DType, Device, Tensor};
 use clipwise::frontend::LogMelConfig;
 use clipwise::models::{Detected, cnn14, detect, leenet};
-use clipwise::{Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
+use clipwise::{Detail, Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
 use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
@@ -60,7 +60,7 @@ fn a_checkpoint_tells_its_model() {
         let detected = detect(&weights).unwrap();
         assert_eq!(name(&detected), wanted);
         assert!(detected.assumptions.is_empty());
-        assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().name(), wanted);
+        assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().info().name, wanted);
     }
     for (wanted, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
         let detected = detect(&leenet_tensors(&config, 0).weights()).unwrap();
@@ -181,9 +181,9 @@ fn a_fine_tuned_head_is_a_softmax_over_its_own_classes() {
     let weights = weights(prefixed.collect());
     let detected = detect(&weights).unwrap();
     let model = detected.config.load(&weights, &Device::Cpu).unwrap();
-    assert_eq!(model.n_classes(), 5);
+    assert_eq!(model.info().n_classes, 5);
     let batch = WaveformBatch::new(vec![signal(20_000, 32_000, 1)], 32_000).unwrap();
-    let output = model.forward(&batch).unwrap();
+    let output = model.forward(&batch, Detail::Clip).unwrap();
     let (scores, logits) = (common::values(&output.clipwise_output), common::values(&output.logits));
     let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
     let wanted: Vec<f32> = logits.iter().map(|logit| logit.exp() / sum).collect();
@@ -245,7 +245,7 @@ fn the_published_leenet11_tags_a_real_recording() {
     assert_eq!((first.label.as_str(), first.id.as_deref()), ("Speech", Some("/m/09x0r")));
     assert!((first.score - 0.5436).abs() < 5e-5, "{}", first.score);
     let as_named = Tagger::open_as("leenet11", &checkpoint, &Device::Cpu).unwrap();
-    assert_eq!(as_named.model().name(), "leenet11");
+    assert_eq!(as_named.model().info().name, "leenet11");
     let error = Tagger::open_as("cnn14", &checkpoint, &Device::Cpu).unwrap_err();
     assert!(matches!(error, Error::Weights(_)), "{error}");
     let error = Tagger::open_as("cnn15", &checkpoint, &Device::Cpu).unwrap_err();
@@ -268,7 +268,7 @@ fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
         let path = folder.join(file);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
-        assert_eq!(tagger.model().name(), name);
+        assert_eq!(tagger.model().info().name, name);
         assert_eq!(name != "cnn14", tagger.assumptions().iter().any(|line| line.contains("DecisionLevel")));
         // The name that is asked for counts more than the file's.
         for asked in ["cnn14", name] {

@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use clipwise::ctc::{CtcModel, FrameTimes, greedy};
 use clipwise::metrics::EditCounts;
+use clipwise::models::OutputActivation;
 use clipwise::models::m5;
-use clipwise::models::probe::{Head, LinearProbe, ProbeHead};
-use clipwise::{Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights};
+use clipwise::models::probe::{LinearProbe, ProbeHead};
+use clipwise::{Detail, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights};
 use common::{assert_close, m5_tensors, real, signal};
 
 const DIGITS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
@@ -39,7 +40,7 @@ fn they_open_and_tag() {
 fn the_environmental_one_opens_and_tags() {
     let tagger = open("cnn14-esc10");
     assert!(tagger.assumptions().is_empty(), "{:?}", tagger.assumptions());
-    assert_eq!((tagger.labels().len(), tagger.model().sample_rate()), (10, 16_000));
+    assert_eq!((tagger.labels().len(), tagger.model().info().sample_rate), (10, 16_000));
     let tagging = tagger.tag(&Waveform::new(signal(50_000, 22_050, 1), 22_050)).unwrap();
     assert!((tagging.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5, "{:?}", tagging.scores);
 }
@@ -158,7 +159,7 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
         clip
     };
     let batch = WaveformBatch::new((0..12).map(clip).collect(), 8_000).unwrap();
-    let embeddings = clipwise::TaggingModel::forward(&base(), &batch).unwrap().embedding;
+    let embeddings = clipwise::TaggingModel::forward(&base(), &batch, Detail::Clip).unwrap().embedding;
     let classes = Tensor::from_iter((0..12u32).map(|i| i % 3), &Device::Cpu).unwrap();
     let head = ProbeHead::new(&embeddings, 3, 1).unwrap();
     let params = candle_nn::ParamsAdamW { lr: 0.05, ..Default::default() };
@@ -172,7 +173,7 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     let weights = Weights::read(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     let tagger = Tagger::new(
-        LinearProbe::load(base(), &weights, Head::Softmax).unwrap(),
+        LinearProbe::load(base(), &weights, OutputActivation::Softmax).unwrap(),
         LabelSet::from_iter(["soft", "loud", "middle"]),
     )
     .unwrap();
@@ -187,7 +188,7 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     let stages = vec![m5::Stage { channels: 8, layers: 1 }].into();
     let narrow = m5::Config { stages, channels: 8, ..config.clone() };
     let other = m5::M5::load(&narrow, &m5_tensors(&narrow, 3).weights(), &Device::Cpu).unwrap();
-    assert!(matches!(LinearProbe::load(other, &weights, Head::Softmax), Err(Error::Weights(_))));
+    assert!(matches!(LinearProbe::load(other, &weights, OutputActivation::Softmax), Err(Error::Weights(_))));
     let none = Tensor::zeros((0, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert!(matches!(ProbeHead::new(&none, 3, 1), Err(Error::Config { field: "n_clips", .. })));
 }

@@ -7,7 +7,7 @@ use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use clipwise::models::{cnn14, m5, rnn};
 use clipwise::nn::{Conv1d, Conv1dConfig, Dropout, Pool1d, Pool2d, Pooling};
 use clipwise::weights::{Init, Trainable};
-use clipwise::{Error, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, m5_tensors, max_difference, signal, values};
 
 const SEED: u64 = 17;
@@ -154,18 +154,18 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
                    parameters: &Trainable,
                    built: &dyn TaggingModel,
                    load: &dyn Fn(&Weights) -> Box<dyn TaggingModel>| {
-        let batch = rows(built.sample_rate());
+        let batch = rows(built.info().sample_rate);
         // Some training, so that running statistics are not what they began as.
         parameters.set_training(true);
-        let before = values(&built.forward(&batch).unwrap().logits);
+        let before = values(&built.forward(&batch, Detail::Clip).unwrap().logits);
         parameters.set_training(false);
-        let logits = values(&built.forward(&batch).unwrap().logits);
+        let logits = values(&built.forward(&batch, Detail::Clip).unwrap().logits);
         let loaded = load(&parameters.weights().unwrap());
-        assert_close(name, &values(&loaded.forward(&batch).unwrap().logits), &logits, 1e-4, 1e-4);
+        assert_close(name, &values(&loaded.forward(&batch, Detail::Clip).unwrap().logits), &logits, 1e-4, 1e-4);
         if name != "rnn" {
             assert!(max_difference(&before, &logits) > 1e-3, "{name}: training mode changes nothing");
         }
-        let loss = built.forward(&batch).unwrap().logits.sqr().unwrap().sum_all().unwrap();
+        let loss = built.forward(&batch, Detail::Clip).unwrap().logits.sqr().unwrap().sum_all().unwrap();
         let gradients = loss.backward().unwrap();
         for (name, var) in names(parameters).iter().zip(parameters.vars()) {
             assert!(gradients.get(&var).is_some(), "{name} has no gradient");
@@ -175,7 +175,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
         parameters.save(&path).unwrap();
         let loaded = load(&Weights::read(&path).unwrap());
         std::fs::remove_file(&path).unwrap();
-        assert_close(name, &values(&loaded.forward(&batch).unwrap().logits), &logits, 1e-4, 1e-4);
+        assert_close(name, &values(&loaded.forward(&batch, Detail::Clip).unwrap().logits), &logits, 1e-4, 1e-4);
     };
     let cpu = Device::Cpu;
     let parameters = Trainable::new(&cpu, 1);

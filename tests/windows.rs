@@ -8,11 +8,11 @@ use candle_core::{Device, Tensor};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
 use clipwise::frontend::LogMelConfig;
 use clipwise::models::ced::WindowMean;
-use clipwise::models::{Ced, ced, cnn14, leenet, m5};
+use clipwise::models::{Ced, OutputActivation, ced, cnn14, leenet, m5};
 use clipwise::windows::Aggregator;
 use clipwise::{
-    Aggregation, Error, EventConfig, EventDetector, LabelSet, Result, Tagger, TaggerStream, TaggingModel,
-    TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
+    Aggregation, Detail, Error, EventConfig, EventDetector, LabelSet, ModelInfo, Result, Tagger, TaggerStream,
+    TaggingModel, TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
 };
 use common::{ced_tensors, cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
 
@@ -69,7 +69,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
     let ceds = [WindowMean::Scores, WindowMean::Tokens, WindowMean::ScoresByLength].map(ced);
     for tagger in [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()].into_iter().chain(ceds) {
-        let rate = tagger.model().sample_rate();
+        let rate = tagger.model().info().sample_rate;
         let samples = signal(rate as usize * 5 / 2 + 77, rate, 5);
         for config in [
             WindowConfig { length: 1.0, hop: 0.5, batch: 3, ..default() },
@@ -79,7 +79,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             WindowConfig { length: 0.04, hop: 0.71, ..default() },               // shorter than a model takes
             WindowConfig { length: 9.0, hop: 1.0, ..default() },                 // longer than the recording
         ] {
-            let what = format!("{} {config:?}", tagger.model().name());
+            let what = format!("{} {config:?}", tagger.model().info().name);
             let got = windows(&tagger, &samples, 1000, &config);
             let align = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
             let length = samples_of(&config, rate, align);
@@ -114,9 +114,9 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
 #[test]
 fn windows_that_touch_cover_the_recording() {
     for tagger in [narrow(), leenet(), m5()] {
-        let rate = tagger.model().sample_rate();
+        let rate = tagger.model().info().sample_rate;
         let hop_length = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
-        let step = tagger.model().frames().unwrap().step;
+        let step = tagger.model().info().frames.unwrap().step;
         let sample = |seconds: f64| (seconds * f64::from(rate)).round() as usize;
         for (length, hop) in [(0.995, 0.995), (0.4321, 0.4321), (2.5001, 2.4999), (3.0, 3.0), (1.234, 1.0)] {
             for (framewise, align) in [(false, hop_length), (true, step)] {
@@ -126,7 +126,7 @@ fn windows_that_touch_cover_the_recording() {
                 }
                 let n_samples = 3 * samples_of(&config, rate, align);
                 for n_samples in [n_samples - 1, n_samples, n_samples + step + 1] {
-                    let what = format!("{} {config:?} {n_samples}", tagger.model().name());
+                    let what = format!("{} {config:?} {n_samples}", tagger.model().info().name);
                     let got = windows(&tagger, &signal(n_samples, rate, 3), 20_000, &config);
                     let mut covered = 0;
                     for window in &got {
@@ -218,10 +218,10 @@ fn two_streams_on_two_threads_are_as_one_after_the_other() {
 #[test]
 fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() {
     for (tagger, n_samples) in [(narrow(), 30_500), (leenet(), 120_000), (m5(), 60_000)] {
-        let rate = f64::from(tagger.model().sample_rate());
-        let grid = tagger.model().frames().unwrap();
+        let rate = f64::from(tagger.model().info().sample_rate);
+        let grid = tagger.model().info().frames.unwrap();
         let step = grid.step as f64 / rate;
-        let samples = signal(n_samples, tagger.model().sample_rate(), 9);
+        let samples = signal(n_samples, tagger.model().info().sample_rate, 9);
         for (length, hop) in [(20.0 * step, 7.0 * step), (40.0 * step, 40.0 * step), (40.0 * step, 36.0 * step)] {
             let (length, hop) = if grid.step == 80 { (5.0 * length, 5.0 * hop) } else { (length / 4.0, hop / 4.0) };
             let config = WindowConfig { length, hop, framewise: true, ..WindowConfig::default() };
@@ -240,12 +240,12 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
                 |window: &WindowTagging| ((window.start * rate).round() as usize, (window.end * rate).round() as usize);
             let mut next = 0.0;
             for (k, window) in got.iter().enumerate() {
-                let what = format!("{} {config:?} window {k}", tagger.model().name());
+                let what = format!("{} {config:?} window {k}", tagger.model().info().name);
                 let frames = window.frames.as_ref().unwrap();
                 let (start, end) = n_samples_of(window);
                 assert_eq!(start % grid.step, 0, "{what}");
                 let batch = WaveformBatch::new(vec![samples[start..end].to_vec()], rate as u32).unwrap();
-                let whole = tagger.model().forward_framewise(&batch).unwrap().framewise_output.unwrap();
+                let whole = tagger.model().forward(&batch, Detail::Frames).unwrap().framewise_output.unwrap();
                 let first = ((frames.start * rate).round() as usize - grid.first - start) / grid.step;
                 let own = whole.get(0).unwrap().narrow(0, first, frames.scores.nrows()).unwrap();
                 assert_eq!(values(&own), frames.scores.iter().copied().collect::<Vec<_>>(), "{what}");
@@ -269,7 +269,7 @@ fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() 
 #[test]
 fn a_recording_may_end_before_its_first_frame() {
     let tagger = m5();
-    let first = tagger.model().frames().unwrap().first;
+    let first = tagger.model().info().frames.unwrap().first;
     let config = WindowConfig { framewise: true, ..WindowConfig::default() };
     for (n_samples, n_frames) in [(1, 0), (50, 0), (first, 0), (first + 1, 1), (6_848, 1), (10_943, 1), (10_944, 2)] {
         let got = windows(&tagger, &signal(n_samples, 8_000, 1), 4_096, &config);
@@ -287,28 +287,17 @@ fn a_recording_may_end_before_its_first_frame() {
 }
 
 /// A model that only tells which samples it was given: `[n, first sample, last sample]`.
-struct Echo;
+struct Echo(ModelInfo);
 
 impl TaggingModel for Echo {
-    fn name(&self) -> &'static str {
-        "echo"
-    }
-    fn sample_rate(&self) -> u32 {
-        1_000
-    }
-    fn n_classes(&self) -> usize {
-        3
-    }
-    fn embedding_dim(&self) -> usize {
-        1
-    }
-    fn min_samples(&self) -> usize {
-        1
+    fn info(&self) -> &ModelInfo {
+        &self.0
     }
     fn device(&self) -> &Device {
         &Device::Cpu
     }
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
+    fn forward(&self, waveforms: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.0.check(detail)?;
         let row = |row: &Vec<f32>| [row.len() as f32, row[0], row[row.len() - 1]];
         let rows: Vec<f32> = waveforms.rows().iter().flat_map(row).collect();
         let logits = Tensor::from_vec(rows, (waveforms.len(), 3), &Device::Cpu).unwrap();
@@ -322,7 +311,7 @@ fn a_stream_of_a_day_neither_drifts_nor_grows() {
     if !alone("a_stream_of_a_day_neither_drifts_nor_grows") {
         return;
     }
-    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
     // 1/3 s is no whole number of samples.
     let config = WindowConfig { length: 1.0, hop: 10.0 / 3.0, ..WindowConfig::default() };
     let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
@@ -357,7 +346,7 @@ fn a_recording_of_ten_hours_takes_the_memory_of_minutes() {
     if !alone("a_recording_of_ten_hours_takes_the_memory_of_minutes") {
         return;
     }
-    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
     let seconds = 10 * 3600;
     let zeros = std::io::Read::take(std::io::repeat(0), 2 * 1_000 * seconds);
     let format = RawFormat { sample_format: SampleFormat::Int16, sample_rate: 1_000, n_channels: 1 };
@@ -378,7 +367,7 @@ fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
     if !alone("windows_that_wait_take_no_more_memory_where_the_hop_is_small") {
         return;
     }
-    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
     // 2,001 windows of 40 kB.
     let config = WindowConfig { length: 10.0, hop: 0.001, ..WindowConfig::default() };
     let samples = signal(12_000, 1_000, 6);
@@ -425,7 +414,7 @@ fn most_resident() -> Option<u64> {
 
 #[test]
 fn an_error_of_the_source_comes_after_what_was_read() {
-    let tagger = Tagger::new(Echo, LabelSet::numbered(3)).unwrap();
+    let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
     let config = WindowConfig { length: 1.0, hop: 1.0, ..WindowConfig::default() };
     let lost = || Error::Io { action: "read", path: "tape.wav".into(), cause: std::io::Error::other("gone") };
     let blocks = [Ok(vec![0.1; 2_300]), Err(lost()), Ok(vec![0.1; 9_000])];
@@ -446,7 +435,8 @@ fn an_error_of_the_source_comes_after_what_was_read() {
 
 #[test]
 fn windows_that_cannot_be_are_refused() {
-    let (tagger, echo) = (narrow(), Tagger::new(Echo, LabelSet::numbered(3)).unwrap());
+    let (tagger, echo) =
+        (narrow(), Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap());
     let default = WindowConfig::default;
     for (field, config) in [
         ("length", WindowConfig { length: 0.0, ..default() }),
@@ -472,7 +462,7 @@ fn windows_that_cannot_be_are_refused() {
 #[test]
 fn windows_become_one_result_by_mean_maximum_or_embedding() {
     for tagger in [narrow(), m5()] {
-        let rate = tagger.model().sample_rate();
+        let rate = tagger.model().info().sample_rate;
         let samples = signal(3 * rate as usize - 999, rate, 4);
         let config = WindowConfig { length: 1.2, hop: 0.9, ..WindowConfig::default() };
         let windows = windows(&tagger, &samples, 5000, &config);
@@ -506,8 +496,13 @@ fn windows_become_one_result_by_mean_maximum_or_embedding() {
         close(&by_embedding.embedding, &mean(&embeddings));
         for tagging in [&by_mean, &by_embedding] {
             let exps: Vec<f32> = tagging.logits.iter().map(|x| x.exp()).collect();
-            let activated =
-                |x: &f32| if tagger.model().single_label() { x / exps.iter().sum::<f32>() } else { x / (1.0 + x) };
+            let activated = |x: &f32| {
+                if tagger.model().info().activation == OutputActivation::Softmax {
+                    x / exps.iter().sum::<f32>()
+                } else {
+                    x / (1.0 + x)
+                }
+            };
             close(&exps.iter().map(activated).collect::<Vec<_>>(), &tagging.scores);
         }
     }

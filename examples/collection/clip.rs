@@ -55,7 +55,7 @@ impl ClipArgs {
     /// Tags a file. Samples are resampled as they are read, so no more than the clip at the model's rate is in memory.
     pub fn tag(&self, tagger: &Tagger, file: &Path) -> Result<Tagged> {
         let options = if self.skip_damage { ReadOptions::SKIP_DAMAGE } else { ReadOptions::default() };
-        let rate = tagger.model().sample_rate();
+        let rate = tagger.model().info().sample_rate;
         let mut reader = AudioReader::open_with(file, &options)?.resampled(rate)?;
         let Some(config) = self.config() else {
             let mut samples = Vec::new();

@@ -50,8 +50,8 @@ struct Line<'a> {
 impl Out {
     pub fn create(path: &Path, kind: Kind, model: &dyn TaggingModel) -> Result<Self, Failure> {
         let out = match kind {
-            Kind::Parquet => Parquet::create(path, model.name()).map(|table| Self::Parquet(Box::new(table))),
-            Kind::Npy => Npy::create(path, model.embedding_dim()).map(Self::Npy).map_err(Failure::from),
+            Kind::Parquet => Parquet::create(path, &model.info().name).map(|table| Self::Parquet(Box::new(table))),
+            Kind::Npy => Npy::create(path, model.info().embedding_dim).map(Self::Npy).map_err(Failure::from),
             Kind::JsonLines => File::create(path).map(Self::append).map_err(Failure::from),
         };
         out.map_err(|error| format!("cannot write {}: {error}", path.display()).into())

@@ -30,7 +30,7 @@ pub struct Prediction {
 #[derive(Serialize)]
 pub struct Evaluation {
     data: String,
-    model: &'static str,
+    model: String,
     device: String,
     n_files: usize,
     n_failed: usize,
@@ -106,7 +106,7 @@ impl Evaluation {
         };
         Ok(Self {
             data: data.display().to_string(),
-            model: tagger.model().name(),
+            model: tagger.model().info().name.to_string(),
             device: device::name(tagger.model().device()),
             n_files: predictions.len(),
             n_failed: failed.len(),

@@ -182,7 +182,7 @@ impl<'a> Search<'a> {
         };
         let windows = tagger.windows(reader, windows)?;
         let detector = EventDetector::new(config, tagger.labels())?;
-        Ok(Self { file, windows, detector, rate: tagger.model().sample_rate() })
+        Ok(Self { file, windows, detector, rate: tagger.model().info().sample_rate })
     }
 
     fn write<W: Write>(self, mut writer: EventWriter<W>) -> io::Result<clipwise::Result<()>> {

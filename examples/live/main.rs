@@ -127,7 +127,7 @@ impl<'t> Display<'t> {
         let in_place = io::stdout().is_terminal();
         say(format_args!(
             "{} at {} Hz: a result every {} s, {:.2} s after its window at most, and what the model takes",
-            stream.tagger().model().name(),
+            stream.tagger().model().info().name,
             stream.sample_rate(),
             args.hop,
             stream.lookahead(),

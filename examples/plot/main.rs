@@ -62,7 +62,7 @@ fn plot(args: &Args) -> Result<(), Failure> {
     say_notes(&args.file, waveform.notes());
     let seconds = waveform.duration();
     let classes = hear(args, &tagger, &waveform)?;
-    let waveform = waveform.resample(tagger.model().sample_rate())?;
+    let waveform = waveform.resample(tagger.model().info().sample_rate)?;
     // What the model sees, in decibels.
     let seen = match tagger.model().front_end() {
         Some(front_end) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..front_end.config().clone() },
@@ -79,7 +79,11 @@ fn plot(args: &Args) -> Result<(), Failure> {
     let mut samples = waveform.samples;
     samples.resize(samples.len().max(front_end.min_samples()), 0.0);
     let picture = Picture {
-        title: format!("{}    {}", args.file.file_name().unwrap_or_default().to_string_lossy(), tagger.model().name()),
+        title: format!(
+            "{}    {}",
+            args.file.file_name().unwrap_or_default().to_string_lossy(),
+            tagger.model().info().name
+        ),
         seconds,
         log_mel: front_end.compute(&samples)?,
         mel_hz: mel_hz(&front_end),

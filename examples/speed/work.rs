@@ -11,7 +11,7 @@ use clipwise::frontend::{LogMel, LogMelConfig};
 use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::weights::Trainable;
-use clipwise::{Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
 
 use crate::seeded;
 
@@ -139,8 +139,8 @@ fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f
             if part == Part::All {
                 return whole(model, clips);
             }
-            let features = features(model.log_mel(), &clips)?.unsqueeze(1)?; // [batch, 1, n_frames, n_mels]
-            Ok(Box::new(move || Ok(model.forward_features(&features).map(drop)?)))
+            let features = features(model.log_mel(), &clips)?; // [batch, n_frames, n_mels]
+            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
         }
         ModelConfig::Ced(config) => {
             let model = Ced::load(config, weights, &device)?;
@@ -148,7 +148,7 @@ fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f
                 return whole(model, clips);
             }
             let features = features(model.log_mel(), &clips)?;
-            Ok(Box::new(move || Ok(model.forward_features(&features).map(drop)?)))
+            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
         }
         ModelConfig::LeeNet(config) => whole(LeeNet::load(config, weights, &device)?, clips),
         ModelConfig::M5(config) => whole(M5::load(config, weights, &device)?, clips),
@@ -204,8 +204,8 @@ fn gru(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result
 }
 
 fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
-    let batch = WaveformBatch::new(clips, model.sample_rate())?;
-    Ok(Box::new(move || Ok(model.forward(&batch).map(drop)?)))
+    let batch = WaveformBatch::new(clips, model.info().sample_rate)?;
+    Ok(Box::new(move || Ok(model.forward(&batch, Detail::Clip).map(drop)?)))
 }
 
 /// Log-mel of clips of one length, `[batch, n_frames, n_mels]`.

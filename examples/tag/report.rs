@@ -75,7 +75,7 @@ impl Report {
             file: file.display().to_string(),
             sample_rate: tagged.sample_rate,
             duration: tagged.duration,
-            model: model.name(),
+            model: &model.info().name,
             device: device::name(model.device()),
             tags: self.selection.tags(tagging),
             clipwise_output: self.selection.full.then_some(tagging.scores.as_slice()),

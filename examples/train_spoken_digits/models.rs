@@ -83,7 +83,7 @@ impl Net {
                     values.iter_mut().zip(frames).for_each(|(value, x)| *value = *x);
                 }
                 let x = Tensor::from_vec(values, (batch.len(), longest, n_mels), model.device())?;
-                model.forward_features(&x, Some(&lengths))?.logits
+                model.forward_padded(&x, Some(&lengths))?.logits
             }
         };
         step(&logits, &targets(&classes, 10, SMOOTHING, logits.device())?)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use candle_nn::ops;
 use clipwise::candle_core::{self, D, Tensor};
-use clipwise::{Device, LabelSet, ModelConfig, TaggingModel, Waveform, WaveformBatch};
+use clipwise::{Detail, Device, LabelSet, ModelConfig, TaggingModel, Waveform, WaveformBatch};
 
 use crate::training::{Failure, Measure, Step};
 
@@ -46,7 +46,7 @@ pub fn measure(model: &dyn TaggingModel, clips: &[Clip]) -> Result<(Measure, Vec
     let (mut loss, mut right) = (0.0, Vec::with_capacity(clips.len()));
     for clips in clips.chunks(64) {
         let rows = clips.iter().map(|clip| clip.waveform.samples.clone()).collect();
-        let logits = model.forward(&WaveformBatch::new(rows, model.sample_rate())?)?.logits;
+        let logits = model.forward(&WaveformBatch::new(rows, model.info().sample_rate)?, Detail::Clip)?.logits;
         for (row, clip) in ops::log_softmax(&logits, 1)?.to_vec2::<f32>()?.iter().zip(clips) {
             loss -= f64::from(row[clip.class]);
             right.push(row.iter().all(|&score| score <= row[clip.class]));

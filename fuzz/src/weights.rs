@@ -1,7 +1,7 @@
 //! Checkpoints.
 
 use clipwise::models::detect;
-use clipwise::{WaveformBatch, Weights, device};
+use clipwise::{Detail, WaveformBatch, Weights, device};
 
 /// The most values of a tensor that are read here; larger ones cost time and show nothing new.
 const MAX_VALUES: usize = 1 << 20;
@@ -24,10 +24,10 @@ pub fn weights(data: &[u8]) {
         && let Ok(detected) = detect(&weights)
         && let Ok(model) = detected.config.load(&weights, &device::cpu())
     {
-        let clip = vec![0.1; model.min_samples().min(1 << 16)];
-        let batch = WaveformBatch::new(vec![clip], model.sample_rate()).expect("a clip of a valid rate");
-        if let Ok(output) = model.forward(&batch) {
-            assert_eq!(output.clipwise_output.dims(), [1, model.n_classes()]);
+        let clip = vec![0.1; model.info().min_samples.min(1 << 16)];
+        let batch = WaveformBatch::new(vec![clip], model.info().sample_rate).expect("a clip of a valid rate");
+        if let Ok(output) = model.forward(&batch, Detail::Clip) {
+            assert_eq!(output.clipwise_output.dims(), [1, model.info().n_classes]);
         }
     }
 }

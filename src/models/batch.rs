@@ -5,19 +5,12 @@ use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
+use super::ModelInfo;
 use crate::audio::WaveformBatch;
 use crate::check::check_finite;
 use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
 use crate::output::TaggingOutput;
-
-/// What a model asks of its input.
-pub struct Input {
-    /// In Hz.
-    pub sample_rate: u32,
-    /// Shorter clips are padded with zeros to this length.
-    pub min_samples: usize,
-}
 
 /// Clips of a run hold at most so many seconds together, unless one alone is longer: bounds the memory of a forward.
 const MAX_SECONDS: usize = 40;
@@ -27,11 +20,11 @@ const MAX_SECONDS: usize = 40;
 /// A row thus equals the clip alone: nothing is ever padded to the length of a neighbour.
 pub fn forward_by_length(
     batch: &WaveformBatch,
-    input: &Input,
+    info: &ModelInfo,
     key: impl Fn(usize) -> usize,
     run: impl Fn(&[Cow<[f32]>]) -> Result<TaggingOutput>,
 ) -> Result<TaggingOutput> {
-    let clips = prepare(batch, input)?;
+    let clips = prepare(batch, info)?;
     let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (row, clip) in clips.iter().enumerate() {
         groups.entry(key(clip.len())).or_default().push(row);
@@ -39,7 +32,7 @@ pub fn forward_by_length(
     let (mut outputs, mut order) = (Vec::new(), Vec::new());
     for rows in groups.into_values() {
         let longest = rows.iter().map(|&row| clips[row].len()).max().unwrap_or(1);
-        let at_once = (MAX_SECONDS * input.sample_rate as usize / longest).max(1);
+        let at_once = (MAX_SECONDS * info.sample_rate as usize / longest).max(1);
         for rows in rows.chunks(at_once) {
             let clips: Vec<Cow<[f32]>> = rows.iter().map(|&row| Cow::Borrowed(&*clips[row])).collect();
             outputs.push(run(&clips)?);
@@ -78,17 +71,17 @@ fn check_samples(clip: &[f32]) -> Result<()> {
 }
 
 /// Checks the samples and pads short clips.
-fn prepare<'a>(batch: &'a WaveformBatch, input: &Input) -> Result<Vec<Cow<'a, [f32]>>> {
-    if batch.sample_rate() != input.sample_rate {
-        return Err(Error::SampleRate { expected: input.sample_rate, got: batch.sample_rate() });
+fn prepare<'a>(batch: &'a WaveformBatch, info: &ModelInfo) -> Result<Vec<Cow<'a, [f32]>>> {
+    if batch.sample_rate() != info.sample_rate {
+        return Err(Error::SampleRate { expected: info.sample_rate, got: batch.sample_rate() });
     }
     let prepare_clip = |clip: &'a Vec<f32>| {
         check_samples(clip)?;
-        if clip.len() >= input.min_samples {
+        if clip.len() >= info.min_samples {
             return Ok(Cow::Borrowed(clip.as_slice()));
         }
         let mut padded = clip.clone();
-        padded.resize(input.min_samples, 0.0);
+        padded.resize(info.min_samples, 0.0);
         Ok(Cow::Owned(padded))
     };
     batch.rows().iter().map(prepare_clip).collect()

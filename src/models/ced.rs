@@ -35,8 +35,8 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Input, features, forward_by_length};
-use super::{TaggingModel, no_frames};
+use super::batch::{features, forward_by_length};
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -132,6 +132,19 @@ impl Config {
         }
     }
 
+    fn info(&self, log_mel: &LogMel) -> ModelInfo {
+        ModelInfo {
+            name: self.name().into(),
+            sample_rate: self.log_mel.sample_rate,
+            n_classes: self.n_classes,
+            embedding_dim: self.width,
+            min_samples: log_mel.samples_for(PATCH),
+            activation: OutputActivation::Sigmoid,
+            frames: None,
+            labels: None,
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         let n_mels = self.log_mel.n_mels;
         if n_mels == 0 || !n_mels.is_multiple_of(PATCH) {
@@ -157,6 +170,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Ced {
     config: Config,
+    info: ModelInfo,
     device: Device,
     log_mel: LogMel,
     init_bn: ChannelAffine,
@@ -204,6 +218,7 @@ impl Ced {
         root.finish(config.name())?;
         Ok(Self {
             config: config.clone(),
+            info: config.info(&log_mel),
             device: device.clone(),
             log_mel,
             init_bn,
@@ -225,24 +240,6 @@ impl Ced {
     /// The front end.
     pub fn log_mel(&self) -> &LogMel {
         &self.log_mel
-    }
-
-    /// Everything after the front end for one window: log-mel in dB `[batch, n_frames, n_mels]`, f32, on the model's device,
-    /// of 16 to `target_length` frames.
-    ///
-    /// # Errors
-    /// [`Error::TooShort`] (counted in frames) below 16 frames, [`Error::Config`] for too many, [`Error::Tensor`] if the
-    /// shape or the device does not fit.
-    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        if n_frames < PATCH {
-            return Err(Error::TooShort { needed: PATCH, got: n_frames });
-        }
-        let target_length = self.config.target_length;
-        if n_frames > target_length {
-            return Err(Error::config("n_frames", n_frames, format!("at most {target_length} at once")));
-        }
-        self.classify(&self.embed(&self.init_bn.forward(log_mel)?)?)
     }
 
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
@@ -352,34 +349,18 @@ fn load_block(weights: &Loader, config: &Config) -> Result<TransformerBlock> {
 }
 
 impl TaggingModel for Ced {
-    fn name(&self) -> &'static str {
-        self.config.name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.log_mel.sample_rate
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.config.width
-    }
-
-    fn min_samples(&self) -> usize {
-        self.log_mel.samples_for(PATCH)
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, false);
-        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
@@ -391,14 +372,17 @@ impl TaggingModel for Ced {
         Some(&self.log_mel)
     }
 
-    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        if framewise {
-            return Err(no_frames(self));
+    /// Log-mel in dB, with at least 16 frames.
+    fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
+        if n_frames < PATCH {
+            return Err(Error::TooShort { needed: PATCH, got: n_frames });
         }
-        let n_frames = log_mel.dim(1).context("the shape of the log-mel")?;
+        let x = self.init_bn.forward(log_mel)?;
         if n_frames <= self.config.target_length {
-            return self.forward_features(log_mel);
+            return self.classify(&self.embed(&x)?);
         }
-        self.forward_windows(&self.init_bn.forward(log_mel)?, n_frames)
+        self.forward_windows(&x, n_frames)
     }
 }

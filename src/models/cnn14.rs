@@ -15,7 +15,7 @@
 //!
 //! `Cnn14_DecisionLevelMax`, `…Avg` and `…Att` decide in every segment of 32 frames and then pool over time: see
 //! [`Decision`]. Their `framewise_output` is a segment's value for each of its frames, and that of the last segment for the frames
-//! that are left. CNN14 itself gives it on request ([`TaggingModel::forward_framewise`]): its head applied to each segment.
+//! that are left. CNN14 itself gives it on request ([`Detail::Frames`]): its head applied to each segment.
 
 mod head;
 
@@ -24,9 +24,9 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{Input, features, forward_by_length};
+use super::batch::{features, forward_by_length};
 use super::frames::{Edge, FrameGrid, around, stretch};
-use super::{TaggingModel, panns};
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel, panns};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -157,6 +157,7 @@ impl Head {
 #[derive(Debug)]
 pub struct Cnn14 {
     config: Config,
+    info: ModelInfo,
     device: Device,
     log_mel: LogMel,
     bn0: ChannelAffine,
@@ -211,6 +212,7 @@ impl Cnn14 {
         let head = Classifier::load(config, root)?;
         Ok(Self {
             config: config.clone(),
+            info: config.info(&log_mel),
             device: root.device().clone(),
             log_mel,
             bn0,
@@ -233,24 +235,6 @@ impl Cnn14 {
         &self.log_mel
     }
 
-    /// Everything after the front end: log-mel in dB `[batch, 1, n_frames, n_mels]`, f32, on the model's device, with at
-    /// least 32 frames.
-    ///
-    /// # Errors
-    /// [`Error::TooShort`] (counted in frames) below 32 frames, [`Error::Tensor`] if the shape or the device does not
-    /// fit.
-    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
-        self.run(log_mel, false)
-    }
-
-    fn run(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        let (_, _, n_frames, _) = log_mel.dims4().context("the shape of the log-mel")?;
-        if n_frames < MIN_FRAMES {
-            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
-        }
-        self.run_normalized(&self.normalize(log_mel)?, framewise)
-    }
-
     /// The batch norm per mel bin, the first layer: `[batch, 1, n_frames, n_mels]` in dB to the same. Augmentation of features
     /// comes after it.
     ///
@@ -265,10 +249,10 @@ impl Cnn14 {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run_normalized(x, false)
+        self.run_normalized(x, Detail::Clip)
     }
 
-    fn run_normalized(&self, x: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+    fn run_normalized(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let n_frames = x.dim(2).context("the shape of the log-mel")?;
         let x = FeatureMap::new(x, &self.workspace)?; // [batch, 1, n_frames, n_mels]
         let x = self.blocks.iter().try_fold(x, |x, block| {
@@ -283,7 +267,7 @@ impl Cnn14 {
             let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
             let mut output = self.classify(&embedding)?;
-            if framewise {
+            if detail == Detail::Frames {
                 let segments = self.fc1.forward(&around(&steps, Edge::Cut)?)?; // [batch, n_frames / 32, embedding_dim]
                 output.framewise_output = Some(self.head.probabilities(&segments)?);
             }
@@ -303,7 +287,7 @@ impl Cnn14 {
     /// The value after each stage, for comparison with a reference: `bn0`, `block1` to `block6`, `pooled`.
     ///
     /// # Errors
-    /// As [`Cnn14::forward_features`].
+    /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut stages = vec![("bn0".to_string(), self.bn0.forward(log_mel)?)];
         let mut x = FeatureMap::new(&stages[0].1, &self.workspace)?;
@@ -315,59 +299,25 @@ impl Cnn14 {
         stages.push(("pooled".to_string(), pooled));
         Ok(stages)
     }
-
-    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run =
-            |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, framewise);
-        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
-    }
 }
 
 impl TaggingModel for Cnn14 {
-    fn name(&self) -> &'static str {
-        self.config.name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.log_mel.sample_rate
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.config.embedding_dim
-    }
-
-    fn min_samples(&self) -> usize {
-        self.log_mel.samples_for(MIN_FRAMES)
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn single_label(&self) -> bool {
-        self.config.head == Head::Transfer
-    }
-
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, false)
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        Some(FrameGrid { first: 0, step: self.config.log_mel.hop_length })
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, true)
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         if self.config.decision != Decision::Clip {
-            return Err(Error::config("embedding", self.name(), "this model decides in segments"));
+            return Err(Error::config("embedding", &self.info.name, "this model decides in segments"));
         }
         self.head.classify(embedding)
     }
@@ -376,12 +326,34 @@ impl TaggingModel for Cnn14 {
         Some(&self.log_mel)
     }
 
-    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        self.run(&log_mel.unsqueeze(1).context("the shape of the log-mel")?, framewise)
+    /// Log-mel in dB, with at least 32 frames.
+    fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
+        let log_mel = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
+        self.run_normalized(&self.normalize(&log_mel)?, detail)
     }
 }
 
 impl Config {
+    fn info(&self, log_mel: &LogMel) -> ModelInfo {
+        ModelInfo {
+            name: self.name().into(),
+            sample_rate: self.log_mel.sample_rate,
+            n_classes: self.n_classes,
+            embedding_dim: self.embedding_dim,
+            min_samples: log_mel.samples_for(MIN_FRAMES),
+            activation: match self.head {
+                Head::Audioset => OutputActivation::Sigmoid,
+                Head::Transfer => OutputActivation::Softmax,
+            },
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            labels: None,
+        }
+    }
+
     /// The name in [`MODELS`](super::MODELS) of the preset with this sample rate.
     fn name(&self) -> &'static str {
         match (self.decision, self.log_mel.sample_rate) {

@@ -16,9 +16,8 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::TaggingModel;
-use super::batch::{Input, features, forward_by_length};
-use super::frames::FrameGrid;
+use super::batch::{features, forward_by_length};
+use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -86,6 +85,19 @@ impl Config {
         self.pooling.iter().fold(self.log_mel.n_mels, |bands, pooling| bands / pooling.1)
     }
 
+    fn info(&self, log_mel: &LogMel) -> ModelInfo {
+        ModelInfo {
+            name: "crnn".into(),
+            sample_rate: self.log_mel.sample_rate,
+            n_classes: self.n_classes,
+            embedding_dim: 2 * self.hidden,
+            min_samples: log_mel.samples_for(self.stride()),
+            activation: OutputActivation::Sigmoid,
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            labels: (self.n_classes == 527).then(LabelSet::audioset_by_name),
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         let wrong = |&(frames, bands): &(usize, usize)| !(1..=64).contains(&frames) || !(1..=64).contains(&bands);
         if self.pooling.iter().any(wrong) {
@@ -104,6 +116,7 @@ impl Config {
 #[derive(Debug)]
 pub struct Crnn {
     config: Config,
+    info: ModelInfo,
     device: Device,
     log_mel: LogMel,
     blocks: Vec<Block>,
@@ -139,7 +152,8 @@ impl Crnn {
         let outputs = gru.config().outputs();
         let output = Linear::load(&root.at("outputlayer"), outputs, config.n_classes, Activation::Identity)?;
         root.finish("crnn")?;
-        Ok(Self { config: config.clone(), device: device.clone(), log_mel, blocks, gru, output })
+        let info = config.info(&log_mel);
+        Ok(Self { config: config.clone(), info, device: device.clone(), log_mel, blocks, gru, output })
     }
 
     /// The configuration that it was loaded with.
@@ -152,36 +166,11 @@ impl Crnn {
         &self.log_mel
     }
 
-    /// Everything after the front end: natural log-mel `[batch, 1, n_frames, n_mels]`, f32, on the model's device, with at
-    /// least 4 frames.
-    ///
-    /// # Errors
-    /// [`Error::TooShort`] (counted in frames) for fewer, [`Error::Tensor`] if the shape or the device does not fit.
-    pub fn forward_features(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
-        let (_, _, n_frames, _) = log_mel.dims4().context("the shape of the log-mel")?;
-        let needed = self.config.stride();
-        if n_frames < needed {
-            return Err(Error::TooShort { needed, got: n_frames });
-        }
-        let x = self.blocks.iter().try_fold(log_mel.clone(), |x, block| block.forward(&x))?;
-        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
-        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
-        let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
-        let pool = || {
-            let clipwise = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
-            let inside = clipwise.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
-            let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
-            Ok((clipwise, logits, frames.mean(1)?))
-        };
-        let (clipwise_output, logits, embedding) = pool().context("pooling over time")?;
-        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
-    }
-
     /// The value after each stage, for comparison with a reference: `block0` to `block4` (with their pooling), `gru`, `frames`
     /// (before they are stretched).
     ///
     /// # Errors
-    /// As [`Crnn::forward_features`].
+    /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let (mut x, mut stages) = (log_mel.clone(), Vec::new());
         for (i, block) in self.blocks.iter().enumerate() {
@@ -208,54 +197,44 @@ impl Crnn {
 }
 
 impl TaggingModel for Crnn {
-    fn name(&self) -> &'static str {
-        "crnn"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.log_mel.sample_rate
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        2 * self.config.hidden
-    }
-
-    fn min_samples(&self) -> usize {
-        self.log_mel.samples_for(self.config.stride())
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn labels(&self) -> Option<LabelSet> {
-        (self.config.n_classes == 527).then(LabelSet::audioset_by_name)
-    }
-
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_log_mel(&features(&self.log_mel, clips, &self.device)?, true);
-        forward_by_length(waveforms, &input, |n_samples| self.log_mel.n_frames(n_samples), run)
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        Some(FrameGrid { first: 0, step: self.config.log_mel.hop_length })
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward(waveforms)
+    /// The frames come with any [`Detail`]: the clip's result is made of theirs.
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn front_end(&self) -> Option<&LogMel> {
         Some(&self.log_mel)
     }
 
-    fn forward_log_mel(&self, log_mel: &Tensor, _framewise: bool) -> Result<TaggingOutput> {
-        self.forward_features(&log_mel.unsqueeze(1).context("the shape of the log-mel")?)
+    /// Natural log-mel, with at least 4 frames.
+    fn forward_features(&self, log_mel: &Tensor, _detail: Detail) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
+        let needed = self.config.stride();
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
+        }
+        let x = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
+        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?;
+        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
+        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
+        let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
+        let pool = || {
+            let clipwise = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
+            let inside = clipwise.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
+            let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+            Ok((clipwise, logits, frames.mean(1)?))
+        };
+        let (clipwise_output, logits, embedding) = pool().context("pooling over time")?;
+        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
     }
 }
 

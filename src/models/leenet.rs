@@ -16,9 +16,9 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::TaggingModel;
-use super::batch::{Input, forward_by_length, samples};
+use super::batch::{forward_by_length, samples};
 use super::frames::{Edge, FrameGrid, around};
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -78,6 +78,20 @@ impl Config {
         if self.convs_per_block == 1 { "leenet11" } else { "leenet24" }
     }
 
+    fn info(&self) -> ModelInfo {
+        let divisions = if self.pool_last { 9 } else { 8 };
+        ModelInfo {
+            name: self.name().into(),
+            sample_rate: self.sample_rate,
+            n_classes: self.n_classes,
+            embedding_dim: self.embedding_dim,
+            min_samples: 1,
+            activation: OutputActivation::Sigmoid,
+            frames: Some(FrameGrid { first: 0, step: THREE.pow(divisions) }),
+            labels: None,
+        }
+    }
+
     fn validate(&self) -> Result<()> {
         if !matches!(self.convs_per_block, 1 | 2) {
             return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
@@ -93,6 +107,7 @@ impl Config {
 #[derive(Debug)]
 pub struct LeeNet {
     config: Config,
+    info: ModelInfo,
     device: Device,
     blocks: Vec<ConvBlock>,
     fc1: Linear,
@@ -132,6 +147,7 @@ impl LeeNet {
         root.finish(config.name())?;
         Ok(Self {
             config: config.clone(),
+            info: config.info(),
             device: device.clone(),
             blocks,
             fc1,
@@ -146,63 +162,33 @@ impl LeeNet {
     }
 
     /// `x` `[batch, 1, n_samples]`.
-    fn forward_samples(&self, x: Tensor, framewise: bool) -> Result<TaggingOutput> {
+    fn forward_samples(&self, x: Tensor, detail: Detail) -> Result<TaggingOutput> {
         let x = FeatureMap::new(&x, &self.workspace)?;
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?.to_sequence()?; // [batch, 256, n_frames]
         let pooled = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
         let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
         let mut output = self.classify(&embedding)?;
-        if framewise {
+        if detail == Detail::Frames {
             let frames = self.fc1.forward(&around(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
             let frames = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?);
             output.framewise_output = Some(frames.context("the sigmoid of the frames")?);
         }
         Ok(output)
     }
-
-    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, framewise);
-        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
-    }
 }
 
 impl TaggingModel for LeeNet {
-    fn name(&self) -> &'static str {
-        self.config.name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.sample_rate
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.config.embedding_dim
-    }
-
-    fn min_samples(&self) -> usize {
-        1
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, false)
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        let divisions = if self.config.pool_last { 9 } else { 8 };
-        Some(FrameGrid { first: 0, step: THREE.pow(divisions) })
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, true)
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, detail);
+        forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -12,7 +12,7 @@
 //! each channel of `x` is repeated as often as there are more of them after the block. A net that is a PyTorch `Sequential` called
 //! `model`, of convolution, norm, ReLU, pooling and perhaps dropout, and ends in `fc` loads too.
 //!
-//! Shortest clip: what leaves one frame, see [`TaggingModel::min_samples`]: 6,848 samples for [`Config::M5`]. Anything
+//! Shortest clip: what leaves one frame, see [`ModelInfo::min_samples`]: 6,848 samples for [`Config::M5`]. Anything
 //! shorter, down to one sample, is padded with zeros at its end to that length.
 //!
 //! Frames, on request, are the steps of the last map through `fc1`, 4,096 samples each for [`Config::M5`]; the clip's logits are
@@ -24,10 +24,8 @@ use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 
-use super::TaggingModel;
-use super::batch::{Input, forward_by_length, samples};
-use super::frames::FrameGrid;
-pub use super::rnn::Head;
+use super::batch::{forward_by_length, samples};
+use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
@@ -41,6 +39,7 @@ pub use config::{Config, Stage};
 #[derive(Debug)]
 pub struct M5 {
     config: Config,
+    info: ModelInfo,
     device: Device,
     first: Conv1d,
     layers: Vec<Layer>,
@@ -104,8 +103,8 @@ impl M5 {
             }
         }
         let fc1 = Linear::load(&root.at(names.fc()), in_channels, config.n_classes, Activation::Identity)?;
-        let (config, device) = (config.clone(), root.device().clone());
-        Ok(Self { config, device, first, layers, fc1, workspace: Workspace::default() })
+        let (config, info, device) = (config.clone(), config.info(), root.device().clone());
+        Ok(Self { config, info, device, first, layers, fc1, workspace: Workspace::default() })
     }
 
     /// The configuration that it was built with.
@@ -116,29 +115,23 @@ impl M5 {
     /// The net on samples `[batch, 1, n_samples]`, f32, on the model's device.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for fewer samples than [`min_samples`](TaggingModel::min_samples), [`Error::Tensor`] if the shape or
+    /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the shape or
     /// the device does not fit.
     pub fn forward_samples(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run(x, false)
+        self.run(x, Detail::Clip)
     }
 
-    fn run(&self, x: &Tensor, framewise: bool) -> Result<TaggingOutput> {
+    fn run(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let x = self.layers.iter().try_fold(self.first(x)?, |x, layer| layer.forward(x, &self.workspace))?;
         let x = x.to_sequence()?; // [batch, channels, n_frames]
         let mut output = self.classify(&x.mean(2).context("pooling over time")?)?;
-        if framewise {
+        if detail == Detail::Frames {
             let context = "the frames";
             let frames = x.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
             let logits = self.fc1.forward(&frames)?; // [batch, n_frames, n_classes]
             output.framewise_output = Some(self.config.head.probabilities(&logits).context(context)?);
         }
         Ok(output)
-    }
-
-    fn forward_with(&self, waveforms: &WaveformBatch, framewise: bool) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, framewise);
-        forward_by_length(waveforms, &input, |n_samples| n_samples, run)
     }
 
     /// The value after each layer and the pooling that follows it, for comparison with a reference: `layer1`, `layer2` …
@@ -157,7 +150,7 @@ impl M5 {
 
     fn first(&self, x: &Tensor) -> Result<FeatureMap> {
         let (_, _, got) = x.dims3().context("the shape of the samples")?;
-        let needed = self.min_samples();
+        let needed = self.info.min_samples;
         if got < needed {
             return Err(Error::TooShort { needed, got });
         }
@@ -166,44 +159,17 @@ impl M5 {
 }
 
 impl TaggingModel for M5 {
-    fn name(&self) -> &'static str {
-        self.config.name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.sample_rate
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.config.stages.last().map_or(self.config.channels, |stage| stage.channels)
-    }
-
-    fn min_samples(&self) -> usize {
-        self.config.min_samples().unwrap_or(usize::MAX) // counted when the model was built
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, false)
-    }
-
-    fn single_label(&self) -> bool {
-        self.config.head == Head::Softmax
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        Some(self.config.frames())
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.forward_with(waveforms, true)
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, detail);
+        forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

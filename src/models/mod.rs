@@ -28,6 +28,7 @@ pub mod rnn;
 mod batch;
 mod detect;
 mod frames;
+mod info;
 mod panns;
 
 pub use ced::Ced;
@@ -35,6 +36,7 @@ pub use cnn14::Cnn14;
 pub use crnn::Crnn;
 pub use detect::{Detected, detect};
 pub use frames::FrameGrid;
+pub use info::{Detail, ModelInfo, OutputActivation};
 pub use leenet::LeeNet;
 pub use m5::M5;
 pub use probe::LinearProbe;
@@ -46,61 +48,24 @@ use serde::{Deserialize, Serialize};
 use crate::audio::WaveformBatch;
 use crate::error::{Error, Result};
 use crate::frontend::LogMel;
-use crate::labels::LabelSet;
 use crate::output::TaggingOutput;
 use crate::weights::Weights;
 
 /// A model that says which sounds are in a clip.
 pub trait TaggingModel: Send + Sync {
-    /// The name in [`MODELS`].
-    fn name(&self) -> &'static str;
-
-    /// The rate of the audio that it takes, in Hz.
-    fn sample_rate(&self) -> u32;
-
-    /// The number of classes.
-    fn n_classes(&self) -> usize;
-
-    /// The length of the embedding.
-    fn embedding_dim(&self) -> usize;
-
-    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
-    fn min_samples(&self) -> usize;
+    /// What is constant about it.
+    fn info(&self) -> &ModelInfo;
 
     /// The device that it runs on.
     fn device(&self) -> &Device;
-
-    /// The names of the classes, where the model itself knows them.
-    fn labels(&self) -> Option<LabelSet> {
-        None
-    }
 
     /// Tags a batch of clips of any lengths. A row's result is the result for the clip alone.
     ///
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
-    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Tensor`] if the device refuses.
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput>;
-
-    /// Whether the classes exclude each other: probabilities sum to 1 (softmax). Else they are independent (sigmoid).
-    fn single_label(&self) -> bool {
-        false
-    }
-
-    /// Where the frames of [`framewise_output`](TaggingOutput::framewise_output) lie; `None` for a model without frames.
-    fn frames(&self) -> Option<FrameGrid> {
-        None
-    }
-
-    /// As [`forward`](Self::forward), with [`framewise_output`](TaggingOutput::framewise_output), which costs a model extra that
-    /// decides for the clip.
-    ///
-    /// # Errors
-    /// As [`forward`](Self::forward), and [`Error::Config`] for a model without [`frames`](Self::frames).
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let _ = waveforms;
-        Err(no_frames(self))
-    }
+    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Config`] if frames are wanted of a model without
+    /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if the device refuses.
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput>;
 
     /// The last layer alone: embeddings `[batch, embedding_dim]`, on the model's device, to what the model says of such clips.
     /// For embeddings that are made of others, such as the mean over a recording.
@@ -110,7 +75,7 @@ pub trait TaggingModel: Send + Sync {
     /// not fit.
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         let _ = embedding;
-        Err(Error::config("embedding", self.name(), "this model does not decide by its embedding"))
+        Err(Error::config("embedding", &self.info().name, "this model does not decide by its embedding"))
     }
 
     /// The front end, where it is a log-mel spectrogram and nothing else, which clips that overlap can share.
@@ -118,62 +83,29 @@ pub trait TaggingModel: Send + Sync {
         None
     }
 
-    /// Everything after the [`front_end`](Self::front_end): `log_mel` `[batch, n_frames, n_mels]`, f32, on the model's device, of
-    /// clips with at least [`min_samples`](Self::min_samples) samples. With `framewise` as
-    /// [`forward_framewise`](Self::forward_framewise).
+    /// Everything after the [`front_end`](Self::front_end): `features` `[batch, n_frames, n_mels]`, f32, on the model's device, of
+    /// clips with at least [`min_samples`](ModelInfo::min_samples) samples.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model without such a front end, [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the
-    /// shape or the device does not fit.
-    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        let _ = (log_mel, framewise);
-        Err(Error::config("log_mel", self.name(), "the front end of this model is not a log-mel spectrogram"))
+    /// [`Error::Config`] for a model without such a front end, and as [`forward`](Self::forward) if frames are wanted,
+    /// [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the shape or the device does not fit.
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        let _ = (features, detail);
+        Err(Error::config("features", &self.info().name, "the front end of this model is not a log-mel spectrogram"))
     }
 }
 
 impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
-    fn name(&self) -> &'static str {
-        (**self).name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        (**self).sample_rate()
-    }
-
-    fn n_classes(&self) -> usize {
-        (**self).n_classes()
-    }
-
-    fn embedding_dim(&self) -> usize {
-        (**self).embedding_dim()
-    }
-
-    fn min_samples(&self) -> usize {
-        (**self).min_samples()
+    fn info(&self) -> &ModelInfo {
+        (**self).info()
     }
 
     fn device(&self) -> &Device {
         (**self).device()
     }
 
-    fn labels(&self) -> Option<LabelSet> {
-        (**self).labels()
-    }
-
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        (**self).forward(waveforms)
-    }
-
-    fn single_label(&self) -> bool {
-        (**self).single_label()
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        (**self).frames()
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        (**self).forward_framewise(waveforms)
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        (**self).forward(batch, detail)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
@@ -184,14 +116,9 @@ impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
         (**self).front_end()
     }
 
-    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        (**self).forward_log_mel(log_mel, framewise)
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        (**self).forward_features(features, detail)
     }
-}
-
-/// What a model without frames says when it is asked for them.
-fn no_frames<M: TaggingModel + ?Sized>(model: &M) -> Error {
-    Error::config("framewise", model.name(), "this model gives no output for frames")
 }
 
 /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.

@@ -4,8 +4,7 @@ use std::path::Path;
 
 use candle_core::{Device, Tensor};
 
-pub use super::rnn::Head;
-use super::{TaggingModel, no_frames};
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
@@ -19,12 +18,13 @@ use crate::weights::{Trainable, Weights};
 /// embeddings it was trained.
 ///
 /// ```no_run
-/// use clipwise::models::probe::{Head, LinearProbe};
+/// use clipwise::models::OutputActivation;
+/// use clipwise::models::probe::LinearProbe;
 /// use clipwise::{LabelSet, Tagger, Weights, device};
 ///
 /// # fn main() -> clipwise::Result<()> {
 /// let base = Tagger::open("Cnn14_mAP=0.431.pth", &device::cpu())?.into_model();
-/// let probe = LinearProbe::load(base, &Weights::open("probe/head.safetensors")?, Head::Softmax)?;
+/// let probe = LinearProbe::load(base, &Weights::open("probe/head.safetensors")?, OutputActivation::Softmax)?;
 /// let tagger = Tagger::new(probe, LabelSet::open("probe/labels.txt")?)?;
 /// # Ok(())
 /// # }
@@ -33,8 +33,7 @@ use crate::weights::{Trainable, Weights};
 pub struct LinearProbe<M> {
     base: M,
     fc: Linear,
-    n_classes: usize,
-    head: Head,
+    info: ModelInfo,
 }
 
 impl<M: TaggingModel> LinearProbe<M> {
@@ -42,12 +41,18 @@ impl<M: TaggingModel> LinearProbe<M> {
     ///
     /// # Errors
     /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if the device refuses.
-    pub fn load(base: M, weights: &Weights, head: Head) -> Result<Self> {
+    pub fn load(base: M, weights: &Weights, activation: OutputActivation) -> Result<Self> {
         let root = weights.loader(base.device());
         let n_classes = weights.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
-        let fc = Linear::load(&root.at("fc"), base.embedding_dim(), n_classes, Activation::Identity)?;
+        let fc = Linear::load(&root.at("fc"), base.info().embedding_dim, n_classes, Activation::Identity)?;
         root.finish("a linear probe")?;
-        Ok(Self { base, fc, n_classes, head })
+        let of_base = base.info();
+        let info = ModelInfo {
+            activation,
+            min_samples: of_base.min_samples,
+            ..ModelInfo::new("linear-probe", of_base.sample_rate, n_classes, of_base.embedding_dim)
+        };
+        Ok(Self { base, fc, info })
     }
 
     /// The model below.
@@ -57,51 +62,30 @@ impl<M: TaggingModel> LinearProbe<M> {
 }
 
 impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
-    fn name(&self) -> &'static str {
-        "linear-probe"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.base.sample_rate()
-    }
-
-    fn n_classes(&self) -> usize {
-        self.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.base.embedding_dim()
-    }
-
-    fn min_samples(&self) -> usize {
-        self.base.min_samples()
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         self.base.device()
     }
 
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        self.classify(&self.base.forward(waveforms)?.embedding)
-    }
-
-    fn single_label(&self) -> bool {
-        self.head == Head::Softmax
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        self.classify(&self.base.forward(batch, Detail::Clip)?.embedding)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        self.head.output(self.fc.forward(embedding)?, embedding.clone())
+        self.info.activation.output(self.fc.forward(embedding)?, embedding.clone())
     }
 
     fn front_end(&self) -> Option<&LogMel> {
         self.base.front_end()
     }
 
-    fn forward_log_mel(&self, log_mel: &Tensor, framewise: bool) -> Result<TaggingOutput> {
-        if framewise {
-            return Err(no_frames(self));
-        }
-        self.classify(&self.base.forward_log_mel(log_mel, false)?.embedding)
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        self.classify(&self.base.forward_features(features, Detail::Clip)?.embedding)
     }
 }
 

@@ -17,9 +17,8 @@ use std::borrow::Cow;
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::TaggingModel;
-use super::batch::{Input, forward_by_length};
-use super::frames::FrameGrid;
+use super::batch::forward_by_length;
+use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
 use crate::error::{Context, Result};
@@ -42,34 +41,6 @@ pub enum TimePooling {
     Attention,
 }
 
-/// What the values of the last layer mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Head {
-    /// One class a clip: probabilities that sum to 1.
-    Softmax,
-    /// Any number of classes a clip: independent probabilities.
-    Sigmoid,
-}
-
-impl Head {
-    /// What values before the activation mean: those of a clip, `[batch, n_classes]`.
-    pub(super) fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
-        match self {
-            Self::Softmax => TaggingOutput::single_label(logits, embedding),
-            Self::Sigmoid => TaggingOutput::multi_label(logits, embedding),
-        }
-    }
-
-    /// The probabilities of logits whose last dimension is the classes.
-    pub(super) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
-            Self::Sigmoid => candle_nn::ops::sigmoid(logits),
-        }
-    }
-}
-
 /// The shape of an [`AudioRnnClassifier`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -89,7 +60,7 @@ pub struct Config {
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
     /// What they mean.
-    pub head: Head,
+    pub head: OutputActivation,
 }
 
 impl Config {
@@ -102,7 +73,7 @@ impl Config {
         bidirectional: true,
         pooling: TimePooling::Mean,
         n_classes: 10,
-        head: Head::Softmax,
+        head: OutputActivation::Softmax,
     };
     /// The same with LSTM and attention.
     pub const BILSTM_ATTENTION: Self = Self { cell: Cell::Lstm, pooling: TimePooling::Attention, ..Self::BIGRU };
@@ -115,7 +86,7 @@ impl Config {
         bidirectional: false,
         pooling: TimePooling::Last,
         n_classes: 35,
-        head: Head::Softmax,
+        head: OutputActivation::Softmax,
     };
 
     /// Takes cell, sizes and classes from a checkpoint, where it has them.
@@ -138,6 +109,19 @@ impl Config {
         }
     }
 
+    fn info(&self, features: &Features) -> ModelInfo {
+        ModelInfo {
+            name: "rnn".into(),
+            sample_rate: self.features.sample_rate(),
+            n_classes: self.n_classes,
+            embedding_dim: self.rnn(true).outputs(),
+            min_samples: features.min_samples(),
+            activation: self.head,
+            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
+            labels: None,
+        }
+    }
+
     /// The sizes of the recurrent layers.
     pub fn rnn(&self, bias: bool) -> RnnConfig {
         let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
@@ -154,6 +138,7 @@ fn key(has: impl Fn(&str) -> bool) -> Option<&'static str> {
 #[derive(Debug)]
 pub struct AudioRnnClassifier {
     config: Config,
+    info: ModelInfo,
     device: Device,
     features: Features,
     rnn: Rnn,
@@ -189,8 +174,8 @@ impl AudioRnnClassifier {
             _ => None,
         };
         let fc = Linear::load(&root.at("fc"), outputs, config.n_classes, Activation::Identity)?;
-        let device = root.device().clone();
-        Ok(Self { config: config.clone(), device, features, rnn, attention, fc })
+        let (device, info) = (root.device().clone(), config.info(&features));
+        Ok(Self { config: config.clone(), info, device, features, rnn, attention, fc })
     }
 
     /// The configuration that it was loaded with.
@@ -209,7 +194,7 @@ impl AudioRnnClassifier {
     /// # Errors
     /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`](crate::Error::Tensor) if the shape or the
     /// device does not fit.
-    pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
+    pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
         self.classify(&self.pool(&frames, lengths, &state)?)
     }
@@ -284,58 +269,29 @@ impl AudioRnnClassifier {
 }
 
 impl TaggingModel for AudioRnnClassifier {
-    fn name(&self) -> &'static str {
-        "rnn"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.features.sample_rate()
-    }
-
-    fn n_classes(&self) -> usize {
-        self.config.n_classes
-    }
-
-    fn embedding_dim(&self) -> usize {
-        self.rnn.config().outputs()
-    }
-
-    fn min_samples(&self) -> usize {
-        self.features.min_samples()
+    fn info(&self) -> &ModelInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
         &self.device
     }
 
-    fn forward(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
-        let run = |clips: &[Cow<[f32]>]| {
-            let (features, lengths) = self.batch(clips)?;
-            self.forward_features(&features, Some(&lengths))
-        };
-        forward_by_length(waveforms, &input, |_| 0, run)
-    }
-
-    fn frames(&self) -> Option<FrameGrid> {
-        Some(FrameGrid { first: 0, step: self.config.features.hop_length() })
-    }
-
-    fn forward_framewise(&self, waveforms: &WaveformBatch) -> Result<TaggingOutput> {
-        let input = Input { sample_rate: self.sample_rate(), min_samples: self.min_samples() };
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         let run = |clips: &[Cow<[f32]>]| {
             let (features, lengths) = self.batch(clips)?;
             let (frames, state) = self.rnn.forward(&features, Some(&lengths), None)?;
             let mut output = self.classify(&self.pool(&frames, Some(&lengths), &state)?)?;
-            output.framewise_output = Some(self.frame_probabilities(&frames)?);
+            if detail == Detail::Frames {
+                output.framewise_output = Some(self.frame_probabilities(&frames)?);
+            }
             Ok(output)
         };
-        // Clips of one length at a time: what follows the frames of a shorter one would not be zeros.
-        forward_by_length(waveforms, &input, |n_samples| self.features.n_frames(n_samples), run)
-    }
-
-    fn single_label(&self) -> bool {
-        self.config.head == Head::Softmax
+        match detail {
+            Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
+            // Clips of one length at a time: what follows the frames of a shorter one would not be zeros.
+            Detail::Frames => forward_by_length(batch, &self.info, |n_samples| self.features.n_frames(n_samples), run),
+        }
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -69,7 +69,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             return Err(Error::config(rule.setting, rule.value, reason));
         }
         let reach = model.features().reach();
-        let resampler = Resampler::new(sample_rate, model.sample_rate())?;
+        let resampler = Resampler::new(sample_rate, model.info().sample_rate)?;
         let samples = Vec::new();
         Ok(Self { model, reach, resampler, samples, base: 0, n_frames: 0, state: None, received: 0 })
     }
@@ -89,7 +89,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             let end = self.base + self.samples.len() as u64;
             let ready =
                 end.checked_sub(self.reach.after as u64).map_or(0, |last| last / self.reach.hop_length as u64 + 1);
-            if self.samples.len() >= self.model.min_samples() {
+            if self.samples.len() >= self.model.info().min_samples {
                 self.run(ready, &mut scores)?;
             }
         }
@@ -113,8 +113,8 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         if end == 0 {
             return self.frames(first, Vec::new(), None);
         }
-        if self.base == 0 && self.samples.len() < self.model.min_samples() {
-            self.samples.resize(self.model.min_samples(), 0.0); // as a short clip
+        if self.base == 0 && self.samples.len() < self.model.info().min_samples {
+            self.samples.resize(self.model.info().min_samples, 0.0); // as a short clip
         }
         let n_samples = usize::try_from(self.base).unwrap_or(usize::MAX).saturating_add(self.samples.len());
         self.run(self.model.features().n_frames(n_samples) as u64, scores)?;
@@ -146,7 +146,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         self.n_frames += count as u64;
         // Frames to come see no sample before these, of which there are enough for the front end.
         let hop = self.reach.hop_length as u64;
-        let before = (self.reach.before + self.model.min_samples()).div_ceil(self.reach.hop_length) as u64;
+        let before = (self.reach.before + self.model.info().min_samples).div_ceil(self.reach.hop_length) as u64;
         let base = (self.n_frames.saturating_sub(before) * hop).max(self.base);
         self.samples.drain(..((base - self.base) as usize).min(self.samples.len()));
         self.base = base;
@@ -154,9 +154,9 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     }
 
     fn frames(&self, first: u64, scores: Vec<f32>, end: Option<u64>) -> Result<Frames> {
-        let n_classes = self.model.n_classes();
+        let n_classes = self.model.info().n_classes;
         let n_frames = scores.len() / n_classes;
-        let rate = f64::from(self.model.sample_rate());
+        let rate = f64::from(self.model.info().sample_rate);
         let time = |frame: u64| (frame * self.reach.hop_length as u64) as f64 / rate;
         let scores = Array2::from_shape_vec((n_frames, n_classes), scores);
         let scores = scores.map_err(|error| Error::config("frames", n_frames, error.to_string()))?;
@@ -167,7 +167,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
 
     /// Seconds of audio that must follow the start of a frame before it can be told, at most.
     pub fn latency(&self) -> f64 {
-        let (rate, after) = (f64::from(self.model.sample_rate()), self.reach.after + self.reach.hop_length);
+        let (rate, after) = (f64::from(self.model.info().sample_rate), self.reach.after + self.reach.hop_length);
         after as f64 / rate + self.resampler.lookahead() as f64 / f64::from(self.resampler.input_rate())
     }
 }

@@ -70,7 +70,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, if frames are requested from a model without them, and
     /// for a rate of 0 Hz or one too far from the model's.
     pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
-        let resampler = Resampler::new(sample_rate, tagger.model().sample_rate())?;
+        let resampler = Resampler::new(sample_rate, tagger.model().info().sample_rate)?;
         let runner = Runner::new(&tagger, config)?;
         Ok(Self { tagger, resampler, runner, resampled: Vec::new(), received: 0, busy: Duration::ZERO })
     }

@@ -11,7 +11,7 @@ use super::{Frames, WindowTagging};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
-use crate::models::FrameGrid;
+use crate::models::{Detail, FrameGrid};
 use crate::output::TaggingOutput;
 use crate::tagger::Tagger;
 
@@ -115,10 +115,10 @@ impl Runner {
         let mut windows: Vec<Window> = self.waiting.drain(..count).collect();
         let output = self.forward(tagger, &mut windows)?;
         let taggings = output.to_taggings(tagger.labels())?;
-        let rate = f64::from(tagger.model().sample_rate());
+        let rate = f64::from(tagger.model().info().sample_rate);
         let mut results = Vec::with_capacity(count);
         for (row, (window, tagging)) in windows.iter().zip(taggings).enumerate() {
-            let frames = match (&output.framewise_output, tagger.model().frames()) {
+            let frames = match (&output.framewise_output, tagger.model().info().frames) {
                 (Some(frames), Some(grid)) if self.config.framewise => {
                     Some(self.own_frames(frames, row, window, grid, rate)?)
                 }
@@ -137,6 +137,7 @@ impl Runner {
 
     fn forward(&self, tagger: &Tagger, windows: &mut [Window]) -> Result<TaggingOutput> {
         let model = tagger.model();
+        let detail = if self.config.framewise { Detail::Frames } else { Detail::Clip };
         let (mut rows, mut log_mel) = (Vec::new(), Vec::new());
         for window in windows.iter_mut() {
             match &mut window.content {
@@ -148,11 +149,11 @@ impl Runner {
             Some(front_end) if rows.is_empty() => {
                 let shape = (windows.len(), front_end.n_frames(self.schedule.length), front_end.config().n_mels);
                 let log_mel = Tensor::from_vec(log_mel, shape, model.device());
-                model.forward_log_mel(&log_mel.context("moving the log-mel to the device")?, self.config.framewise)
+                model.forward_features(&log_mel.context("moving the log-mel to the device")?, detail)
             }
             _ => {
-                let batch = WaveformBatch::new(rows, model.sample_rate())?;
-                if self.config.framewise { model.forward_framewise(&batch) } else { model.forward(&batch) }
+                let batch = WaveformBatch::new(rows, model.info().sample_rate)?;
+                model.forward(&batch, detail)
             }
         }
     }
@@ -197,5 +198,5 @@ impl Runner {
 
 /// The front end that windows of this length share: that of a model which takes them as they are.
 fn front_end(tagger: &Tagger, length: usize) -> Option<&LogMel> {
-    tagger.model().front_end().filter(|_| length >= tagger.model().min_samples())
+    tagger.model().front_end().filter(|_| length >= tagger.model().info().min_samples)
 }

@@ -68,7 +68,7 @@ pub(super) struct Schedule {
 impl Schedule {
     pub fn new(config: &WindowConfig, model: &dyn TaggingModel) -> Result<Self> {
         let WindowConfig { length, hop, batch, framewise, .. } = *config;
-        let rate = f64::from(model.sample_rate());
+        let rate = f64::from(model.info().sample_rate);
         for (field, seconds) in [("length", length), ("hop", hop)] {
             if !(seconds > 0.0 && seconds * rate < MAX_LENGTH) {
                 return Err(Error::config(field, seconds, format!("above 0 s and below {} s", MAX_LENGTH / rate)));
@@ -79,8 +79,9 @@ impl Schedule {
         }
         let mut align = model.front_end().map_or(1, |log_mel| log_mel.config().hop_length);
         if framewise {
-            let no_frames = || Error::config("framewise", true, format!("{} has no output for frames", model.name()));
-            align = model.frames().ok_or_else(no_frames)?.step;
+            let no_frames =
+                || Error::config("framewise", true, format!("{} has no output for frames", model.info().name));
+            align = model.info().frames.ok_or_else(no_frames)?.step;
             if hop > length {
                 return Err(Error::config("hop", hop, format!("at most the length, {length} s, if frames are wanted")));
             }
@@ -108,19 +109,19 @@ impl Schedule {
 
     /// Whether the frames of a window reach to those of the next, for a model that has none near the ends of a clip.
     fn check_frames(&self, config: &WindowConfig, model: &dyn TaggingModel) -> Result<()> {
-        let Some(grid) = model.frames().filter(|grid| grid.first > 0) else { return Ok(()) };
-        let rate = f64::from(model.sample_rate());
+        let Some(grid) = model.info().frames.filter(|grid| grid.first > 0) else { return Ok(()) };
+        let rate = f64::from(model.info().sample_rate);
         // What the first frame sees, and as much as it lies from both ends.
-        let seen = model.min_samples().max(grid.first.saturating_mul(2).saturating_add(grid.step));
+        let seen = model.info().min_samples.max(grid.first.saturating_mul(2).saturating_add(grid.step));
         let Some(rest) = self.length.checked_sub(seen) else {
-            let reason = format!("at least {} s if frames of {} are wanted", seen as f64 / rate, model.name());
+            let reason = format!("at least {} s if frames of {} are wanted", seen as f64 / rate, model.info().name);
             return Err(Error::config("length", config.length, reason));
         };
         let longest = rest / grid.step + 1;
         if self.farthest() > longest {
             let seconds = (longest * grid.step) as f64 / rate;
             let reason =
-                format!("at most {seconds} s: the frames of {} are no nearer to a window's ends", model.name());
+                format!("at most {seconds} s: the frames of {} are no nearer to a window's ends", model.info().name);
             return Err(Error::config("hop", config.hop, reason));
         }
         Ok(())

@@ -4,9 +4,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
-use super::{FrameGrid, Head};
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Error, Result};
+use crate::models::{FrameGrid, ModelInfo, OutputActivation};
 use crate::weights::Weights;
 
 /// Kernel of all convolutions but the first.
@@ -49,7 +49,7 @@ pub struct Config {
     /// Outputs of `fc1`.
     pub n_classes: usize,
     /// What they mean.
-    pub head: Head,
+    pub head: OutputActivation,
 }
 
 /// A stage of `layers` layers.
@@ -70,7 +70,7 @@ impl Config {
         pool: 4,
         pool_last: true,
         n_classes: 35,
-        head: Head::Softmax,
+        head: OutputActivation::Softmax,
     };
     /// The paper's M3: 221,194 parameters with 10 classes.
     pub const M3_PAPER: Self = Self { channels: 256, stages: Cow::Borrowed(&[stage(256, 1)]), ..Self::M5_PAPER };
@@ -132,7 +132,7 @@ impl Config {
     }
 
     /// Samples that leave one frame, if they can be counted.
-    pub(super) fn min_samples(&self) -> Option<usize> {
+    fn min_samples(&self) -> Option<usize> {
         let convs = if self.residual { 2 } else { 1 };
         let mut frames = 1usize;
         for (i, stage) in self.stages.iter().enumerate().rev() {
@@ -149,11 +149,24 @@ impl Config {
     }
 
     /// Where the steps of the last map lie. A frame sees [`min_samples`](Self::min_samples) and lies in their middle.
-    pub(super) fn frames(&self) -> FrameGrid {
+    fn frames(&self) -> FrameGrid {
         let n_pools = 1 + self.stages.len() - usize::from(!self.pool_last && !self.stages.is_empty());
         let step = (0..n_pools).fold(self.stride, |step, _| step.saturating_mul(self.pool));
         let seen = self.min_samples().unwrap_or(step);
         FrameGrid { first: if self.padded { 0 } else { seen.saturating_sub(step) / 2 }, step }
+    }
+
+    pub(super) fn info(&self) -> ModelInfo {
+        ModelInfo {
+            name: self.name().into(),
+            sample_rate: self.sample_rate,
+            n_classes: self.n_classes,
+            embedding_dim: self.stages.last().map_or(self.channels, |stage| stage.channels),
+            min_samples: self.min_samples().unwrap_or(usize::MAX), // `validate` has counted them
+            activation: self.head,
+            frames: Some(self.frames()),
+            labels: None,
+        }
     }
 
     /// The name in [`MODELS`](crate::models::MODELS) of the preset with so many layers.
