@@ -157,7 +157,7 @@ fn damaged_language_models_say_where() {
         (arpa("ngram 1=2", unigrams), "cut short"),
         (arpa("ngram 1=3", &format!("{unigrams}\\end\\")), "3 1-grams are announced, 2 are there"),
         (arpa("ngram 1=x", ""), "line 2"),
-        (arpa("ngram 2=1", ""), "order 2"),
+        (arpa("ngram 2=1", ""), "expected order 1, at most 32, got 2"),
         (arpa("ngram 1=2", "\\2-grams:\n"), "should stand"),
         (arpa("ngram 1=2", &format!("{unigrams}\\2-grams:\n")), "should stand"),
         (arpa("ngram 1=2", "\\1-grams:\n0.5 a\n"), "above 0"),

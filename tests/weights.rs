@@ -187,7 +187,7 @@ fn loading_reports_everything_at_once() {
     let Err(Error::Weights(report)) = loader.finish("Tiny") else { panic!() };
     let text = "the weights do not fit Tiny: 1 missing, 1 of the wrong shape, 1 unexpected
   missing: fc.weight [2, 4] (nearest: fc.weigth)
-  wrong shape: fc.bias is [3], [2] wanted
+  wrong shape: fc.bias: expected [2], got [3]
   unexpected: fc.weigth";
     assert_eq!(report.to_string(), text);
     let LoadReport { path, missing, .. } = *report;
