@@ -28,9 +28,9 @@ use symphonia::core::io::{MediaSource, MediaSourceStream, MediaSourceStreamOptio
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
-use super::format::{Container, container};
+use super::format::{Container, check_channels, check_sample_rate, container};
 use super::source::{Blocks, Failure, Input, is_wav};
-use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, Note, ReadOptions, Skipped};
+use super::{AudioReason, Note, ReadOptions, Skipped};
 use input::SourceStatus;
 use sink::Sink;
 
@@ -249,13 +249,9 @@ fn opus_decoder(_: &AudioCodecParameters) -> Result<Box<dyn AudioDecoder>, Failu
 }
 
 fn check_format(rate: Option<u32>, n_channels: Option<usize>) -> Result<(), Failure> {
-    match (rate, n_channels) {
-        (Some(rate), _) if !(1..=MAX_SAMPLE_RATE).contains(&rate) => Err(AudioReason::SampleRate(rate).into()),
-        (_, Some(n)) if !(1..=usize::from(MAX_CHANNELS)).contains(&n) => {
-            Err(AudioReason::ChannelCount(u16::try_from(n).unwrap_or(u16::MAX)).into())
-        }
-        _ => Ok(()),
-    }
+    rate.map_or(Ok(()), check_sample_rate)?;
+    n_channels.map_or(Ok(()), check_channels)?;
+    Ok(())
 }
 
 /// The packets of a track of a container that `symphonia` takes apart.

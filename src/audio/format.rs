@@ -1,6 +1,6 @@
 //! Formats of files, recognised by their first bytes.
 
-use super::AudioReason;
+use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 
 /// How many first bytes tell formats apart: fewer than the smallest file has in any of them.
 pub(super) const START: usize = 36;
@@ -57,6 +57,22 @@ pub(super) fn unsupported(start: &[u8]) -> AudioReason {
         _ => !cfg!(feature = "symphonia"),
     });
     AudioReason::UnsupportedFormat { format, feature }
+}
+
+/// Refuses a rate of 0 Hz or above [`MAX_SAMPLE_RATE`].
+pub(super) fn check_sample_rate(sample_rate: u32) -> Result<(), AudioReason> {
+    match sample_rate {
+        1..=MAX_SAMPLE_RATE => Ok(()),
+        _ => Err(AudioReason::SampleRate(sample_rate)),
+    }
+}
+
+/// Refuses no channels, and more than [`MAX_CHANNELS`].
+pub(super) fn check_channels(n_channels: usize) -> Result<(), AudioReason> {
+    match u16::try_from(n_channels).unwrap_or(u16::MAX) {
+        1..=MAX_CHANNELS => Ok(()),
+        n_channels => Err(AudioReason::ChannelCount(n_channels)),
+    }
 }
 
 /// What a file is by its first bytes, as the end of "not a WAV file but …", and the cargo feature that reads it.

@@ -1,7 +1,8 @@
 //! Buffers of interleaved samples, as recorders and decoders give them.
 
+use super::format::{check_channels, check_sample_rate};
 use super::mixer::Mixer;
-use super::{AudioReason, Channels, MAX_CHANNELS, MAX_SAMPLE_RATE, Waveform};
+use super::{Channels, Waveform};
 use crate::error::{Error, Result};
 
 mod sealed {
@@ -45,17 +46,13 @@ impl Waveform {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Audio`] with the path `<samples>` for 0 channels or more than [`MAX_CHANNELS`], a rate of 0 Hz or above
-    /// [`MAX_SAMPLE_RATE`], and a NaN or infinite sample; [`Error::Config`] if the number of samples is no multiple of the
+    /// [`Error::Audio`] with the path `<samples>` for 0 channels or more than [`MAX_CHANNELS`](super::MAX_CHANNELS), a rate of 0 Hz or above
+    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), and a NaN or infinite sample; [`Error::Config`] if the number of samples is no multiple of the
     /// number of channels.
     pub fn from_interleaved<T: Sample>(samples: &[T], n_channels: u16, sample_rate: u32) -> Result<Self> {
         let refused = |reason| Error::Audio { path: "<samples>".into(), reason };
-        if n_channels == 0 || n_channels > MAX_CHANNELS {
-            return Err(refused(AudioReason::ChannelCount(n_channels)));
-        }
-        if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
-            return Err(refused(AudioReason::SampleRate(sample_rate)));
-        }
+        check_channels(n_channels.into()).map_err(refused)?;
+        check_sample_rate(sample_rate).map_err(refused)?;
         if !samples.len().is_multiple_of(n_channels.into()) {
             let reason = format!("expected a multiple of the {n_channels} channels");
             return Err(Error::config("samples.len()", samples.len(), reason));

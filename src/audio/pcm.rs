@@ -2,11 +2,12 @@
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
+use super::format::{check_channels, check_sample_rate};
 use super::mixer::Mixer;
 use super::reader::RawFormat;
 use super::riff::{self, Format, Header};
 use super::source::{Blocks, Bytes, Failure, read_some, read_up_to};
-use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, Note, ReadOptions, SampleFormat};
+use super::{AudioReason, Note, ReadOptions, SampleFormat};
 
 /// The samples are read and decoded in parts of at most about this many bytes.
 const PART_BYTES: usize = 1 << 16;
@@ -87,12 +88,8 @@ impl<R: Read> Pcm<R> {
     }
 
     pub(super) fn raw(reader: R, format: &RawFormat, options: &ReadOptions) -> Result<Self, Failure> {
-        if !(1..=MAX_CHANNELS).contains(&format.n_channels) {
-            return Err(AudioReason::ChannelCount(format.n_channels).into());
-        }
-        if !(1..=MAX_SAMPLE_RATE).contains(&format.sample_rate) {
-            return Err(AudioReason::SampleRate(format.sample_rate).into());
-        }
+        check_channels(format.n_channels.into())?;
+        check_sample_rate(format.sample_rate)?;
         let sample_format = match format.sample_format {
             SampleFormat::Int16 => Format::Int16,
             SampleFormat::Float32 => Format::Float32,

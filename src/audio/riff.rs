@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use super::source::{Failure, read_up_to};
-use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE, format};
+use super::{AudioReason, format};
 
 /// What programs state for a length that they don't know yet, also rounded down to whole frames: ffmpeg all ones, others 0
 /// or the largest signed number, arecord 2^31, SoX 2^31 less 4 KiB.
@@ -144,12 +144,8 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
     if !matches!(tag, 1 | 3 | 6 | 7) {
         return Err(AudioReason::Encoding(encoding_name(tag)).into());
     }
-    if n_channels == 0 || n_channels > MAX_CHANNELS {
-        return Err(AudioReason::ChannelCount(n_channels).into());
-    }
-    if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
-        return Err(AudioReason::SampleRate(sample_rate).into());
-    }
+    format::check_channels(n_channels.into())?;
+    format::check_sample_rate(sample_rate)?;
     let format = match (tag, bits) {
         (1, 8) => Format::Int8,
         (1, 16) => Format::Int16,

@@ -7,8 +7,9 @@
 
 use std::path::Path;
 
+use super::format::check_sample_rate;
 use super::source::Failure;
-use super::{AudioReason, MAX_SAMPLE_RATE, Waveform};
+use super::{AudioReason, Waveform};
 use crate::error::{Error, Result};
 
 /// Which channels of a file become the waveform. Default: their mean.
@@ -73,9 +74,7 @@ pub(super) fn write(waveform: &Waveform, path: &Path, format: SampleFormat) -> R
         SampleFormat::Float32 => (32_u16, hound::SampleFormat::Float),
     };
     let Waveform { samples, sample_rate, .. } = waveform;
-    if !(1..=MAX_SAMPLE_RATE).contains(sample_rate) {
-        return Err(refused(AudioReason::SampleRate(*sample_rate)));
-    }
+    check_sample_rate(*sample_rate).map_err(refused)?;
     if samples.is_empty() {
         return Err(refused(AudioReason::NoSamples));
     }
