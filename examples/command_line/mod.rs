@@ -145,8 +145,8 @@ pub fn show(text: fmt::Arguments) {
 pub fn about(file: &Path, error: &clipwise::Error) -> String {
     use clipwise::Error::{Audio, Io, Labels};
     match error {
-        Audio { .. } | Io { .. } | Labels { .. } => with_causes(error), // these name the file themselves
-        _ => format!("{}: {}", file.display(), with_causes(error)),
+        Audio { .. } | Io { .. } | Labels { .. } => error.to_string(), // these name the file themselves
+        _ => format!("{}: {error}", file.display()),
     }
 }
 

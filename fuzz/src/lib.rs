@@ -15,8 +15,8 @@ pub use weights::weights;
 /// libfuzzer-sys installs would end the process before. Other panics still do, since libfuzzer-sys catches them last.
 #[allow(dead_code)] // only the fuzz targets call it
 pub fn let_decoders_panic() {
-    let _ = std::panic::take_hook();
-    let report = std::panic::take_hook();
+    drop(std::panic::take_hook()); // that of libfuzzer-sys
+    let report = std::panic::take_hook(); // the default
     std::panic::set_hook(Box::new(move |info| {
         if !info.location().is_some_and(|at| at.file().contains("symphonia") || at.file().contains("opus-pure")) {
             report(info);

@@ -1,5 +1,7 @@
 //! Front ends, decoders, streams and windows with settings made of the input.
 
+use std::ops::RangeInclusive;
+
 use arbitrary::{Result, Unstructured};
 use clipwise::audio::{Resampler, resample};
 use clipwise::augment::{self, Random, ShiftFill, SpecAugment};
@@ -71,6 +73,21 @@ fn samples(u: &mut Unstructured, most: usize) -> Result<Vec<f32>> {
     let scale = *u.choose(&[0.0f32, 1e-30, 1e-3, 1.0, 3e4, 1e30])?;
     let mut random = Random::new(u64::from(seed));
     Ok((0..n).map(|_| (2.0 * random.uniform() - 1.0) as f32 * scale).collect())
+}
+
+/// Cuts a clip into pieces of sizes in `sizes`; the last may be shorter.
+fn in_pieces(
+    u: &mut Unstructured,
+    mut clip: &[f32],
+    sizes: RangeInclusive<usize>,
+    mut push: impl FnMut(&[f32]),
+) -> Result<()> {
+    while !clip.is_empty() {
+        let (piece, rest) = clip.split_at(u.int_in_range(sizes.clone())?.min(clip.len()));
+        push(piece);
+        clip = rest;
+    }
+    Ok(())
 }
 
 fn matrix(u: &mut Unstructured, most_rows: usize, columns: usize) -> Result<Array2<f32>> {
@@ -223,12 +240,8 @@ fn resampling(u: &mut Unstructured) -> Result<()> {
     let Ok(whole) = resample(&clip, from, to) else { return Ok(()) };
     // A stream refuses a filter that is longer than any clip here.
     let Ok(mut resampler) = Resampler::new(from, to) else { return Ok(()) };
-    let (mut pieces, mut rest) = (Vec::new(), clip.as_slice());
-    while !rest.is_empty() {
-        let (piece, others) = rest.split_at(u.int_in_range(1..=2048).unwrap_or(1).min(rest.len()));
-        resampler.push(piece, &mut pieces).expect("the samples are finite");
-        rest = others;
-    }
+    let mut pieces = Vec::new();
+    in_pieces(u, &clip, 1..=2048, |piece| resampler.push(piece, &mut pieces).expect("the samples are finite"))?;
     resampler.finish(&mut pieces).expect("the stream can end");
     assert!(whole.iter().map(|x| x.to_bits()).eq(pieces.iter().map(|x| x.to_bits())), "{from} to {to} Hz");
     Ok(())
@@ -332,12 +345,8 @@ fn windows(u: &mut Unstructured) -> Result<()> {
     let Ok(mut stream) = tagger.stream(sample_rate, &config) else { return Ok(()) };
     let whole = tagger.windows(Waveform::new(clip.clone(), sample_rate), &config).expect("the stream could begin");
     let Ok(whole) = whole.collect::<clipwise::Result<Vec<_>>>() else { return Ok(()) };
-    let (mut pieces, mut rest) = (Vec::new(), clip.as_slice());
-    while !rest.is_empty() {
-        let (piece, others) = rest.split_at(u.int_in_range(1..=4096).unwrap_or(1).max(16).min(rest.len()));
-        pieces.extend(stream.push(piece).expect("the recording was tagged"));
-        rest = others;
-    }
+    let mut pieces = Vec::new();
+    in_pieces(u, &clip, 16..=4096, |piece| pieces.extend(stream.push(piece).expect("the recording was tagged")))?;
     pieces.extend(stream.finish().expect("the recording was tagged"));
     assert_eq!(pieces, whole, "{config:?}");
     Ok(())
