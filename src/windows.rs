@@ -66,8 +66,9 @@ impl Tagger {
     /// [`Waveform`](crate::Waveform) or an [`AudioReader`], of any rate. See [the module](self).
     ///
     /// # Errors
-    /// [`Error::Config`] for windows that cannot be, for frames of a model that has none, and for a reader that has begun or
-    /// whose rate is too far from the model's. Errors of reading and tagging come as items.
+    /// [`Error::Config`] if the window settings are invalid, if frames are requested from a model without them, if the
+    /// reader has already been read from, or if its rate is too far from the model's. Errors of reading and tagging come as
+    /// items.
     pub fn windows(
         &self,
         recording: impl Into<AudioReader>,

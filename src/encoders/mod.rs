@@ -72,7 +72,7 @@ pub trait SpeechEncoder: Send + Sync {
     /// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate,
     /// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite)
     /// for a NaN or infinite sample, [`Error::Config`](crate::Error::Config) for a clip that is longer than the encoder can
-    /// see, [`Error::Tensor`](crate::Error::Tensor) if the device refuses.
+    /// see, [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
 }
 

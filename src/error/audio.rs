@@ -101,7 +101,7 @@ pub enum AudioReason {
         /// What is there in full.
         found: u64,
     },
-    /// The header of a WAV stream states a data size that stands for an unknown length, and so many samples came.
+    /// The data size in the header of a WAV stream stands for an unknown length.
     /// [`accept_placeholder_length`](crate::audio::ReadOptions::accept_placeholder_length) reads such a stream to its end.
     #[error(
         "the header gives no length (a data size of {declared_bytes} bytes, {found} samples per channel came); \

@@ -67,7 +67,8 @@ pub struct FbankConfig {
     pub fmin: f64,
     /// Upper edge of the last filter in Hz, at most half the sample rate, which is what `None` means.
     pub fmax: Option<f64>,
-    /// Whether the natural logarithm is taken (`use_log_fbank`).
+    /// Whether the natural logarithm is taken (`use_log_fbank`). Without it, powers of samples beyond about 1e15 exceed f32 and
+    /// become infinite.
     pub log: bool,
     /// Smaller filter outputs count as this one before the logarithm; above 0.
     pub amin: f32,

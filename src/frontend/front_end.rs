@@ -98,10 +98,10 @@ impl ClipRule {
 }
 
 /// Refuses frames of another shape than a clip has.
-pub(super) fn check_frames(frames: &Array2<f32>, due: (usize, usize)) -> Result<()> {
-    match frames.dim() == due {
+pub(super) fn check_frames(frames: &Array2<f32>, expected: (usize, usize)) -> Result<()> {
+    match frames.dim() == expected {
         true => Ok(()),
-        false => Err(Error::config("frames", format!("{:?}", frames.dim()), format!("expected {due:?}"))),
+        false => Err(Error::config("frames", format!("{:?}", frames.dim()), format!("expected {expected:?}"))),
     }
 }
 

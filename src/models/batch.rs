@@ -1,4 +1,4 @@
-//! From a batch of clips of any lengths to runs of clips of one length.
+//! Groups a mixed batch into sub-batches of equal length.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
 use crate::output::TaggingOutput;
 
-/// Clips of a run hold at most so many seconds together, unless one alone is longer: bounds the memory of a forward.
+/// Upper bound on the audio per sub-batch, in seconds; a longer clip forms its own. It bounds the memory of a forward.
 const MAX_SECONDS: usize = 40;
 
 /// Calls `run` with clips that share `key(n_samples)`, and puts the rows of its outputs in the order of the batch.

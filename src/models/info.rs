@@ -83,7 +83,7 @@ impl OutputActivation {
     /// The output for clips: `logits` `[batch, n_classes]`, `embedding` `[batch, embedding_dim]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
         match self {
             Self::Softmax => TaggingOutput::single_label(logits, embedding),

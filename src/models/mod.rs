@@ -64,7 +64,7 @@ pub trait TaggingModel: Send + Sync {
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
     /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Config`] if frames are wanted of a model without
-    /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if the device refuses.
+    /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput>;
 
     /// The last layer alone: embeddings `[batch, embedding_dim]`, on the model's device, to what the model says of such clips.

@@ -40,7 +40,7 @@ impl<M: TaggingModel> LinearProbe<M> {
     /// Puts a trained head on a model.
     ///
     /// # Errors
-    /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if the device refuses.
+    /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn load(base: M, weights: &Weights, activation: OutputActivation) -> Result<Self> {
         let root = weights.loader(base.device());
         let n_classes = weights.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
@@ -142,7 +142,7 @@ impl ProbeHead {
     /// The head with its normalisation inside: `fc.weight` and `fc.bias` for [`LinearProbe::load`].
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn tensors(&self) -> Result<Vec<(String, Tensor)>> {
         let loader = self.parameters.loader().at("fc");
         let (n_classes, embedding_dim) = (self.fc.out_features(), self.mean.elem_count());

@@ -103,7 +103,7 @@ impl ChannelAffine {
     /// The norm over the last dimension on `device`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn new(norm: BatchNorm, device: &Device) -> Result<Self> {
         Self::fixed(norm, usize::MAX, device)
     }
@@ -198,7 +198,7 @@ impl LayerNorm {
 /// [`LayerNorm`] without weight and bias, of `x` `[…, channels]`.
 ///
 /// # Errors
-/// [`Error::Tensor`] if the device refuses.
+/// [`Error::Tensor`] if a tensor operation fails on the device.
 pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
     let context = "a layer norm";
     let channels = x.dim(D::Minus1).context(context)?;

@@ -112,7 +112,7 @@ impl Dropout {
     /// `x` of any shape.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the device refuses.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let Some(mode) = self.mode.as_ref().filter(|_| self.is_on()) else { return Ok(x.clone()) };
         let kept = (1.0 / (1.0 - self.p)) as f32;
