@@ -31,9 +31,8 @@ use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
-use config::KERNEL;
-pub(super) use config::Names;
 pub use config::{Config, Stage};
+use config::{KERNEL, Names};
 
 /// A net of this family.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ impl M5 {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
-        root.finish(config.name())?;
+        root.finish(&config.name)?;
         Ok(model)
     }
 

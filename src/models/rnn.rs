@@ -18,7 +18,9 @@ use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::forward_by_length;
+use super::family::Family;
 use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
 use crate::error::{Context, Result};
@@ -45,6 +47,9 @@ pub enum TimePooling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `rnn`.
+    #[serde(default = "rnn")]
+    pub name: Cow<'static, str>,
     /// The front end.
     pub features: FeaturesConfig,
     /// GRU or LSTM.
@@ -63,9 +68,15 @@ pub struct Config {
     pub head: OutputActivation,
 }
 
+/// The family's name.
+fn rnn() -> Cow<'static, str> {
+    Cow::Borrowed("rnn")
+}
+
 impl Config {
     /// Two layers of bidirectional GRU over 64 mels, the mean over time, 10 classes: 448,010 parameters.
     pub const BIGRU: Self = Self {
+        name: Cow::Borrowed("bigru"),
         features: FeaturesConfig::LOG_MEL_64,
         cell: Cell::Gru,
         hidden: 128,
@@ -76,9 +87,15 @@ impl Config {
         head: OutputActivation::Softmax,
     };
     /// The same with LSTM and attention.
-    pub const BILSTM_ATTENTION: Self = Self { cell: Cell::Lstm, pooling: TimePooling::Attention, ..Self::BIGRU };
+    pub const BILSTM_ATTENTION: Self = Self {
+        name: Cow::Borrowed("bilstm-attention"),
+        cell: Cell::Lstm,
+        pooling: TimePooling::Attention,
+        ..Self::BIGRU
+    };
     /// Speech-Commands-Classification-by-LSTM-PyTorch: 3 layers of LSTM, the last state, 35 words.
     pub const SPEECH_COMMANDS: Self = Self {
+        name: Cow::Borrowed("lstm-speech-commands"),
         features: FeaturesConfig::SPEECH_COMMANDS,
         cell: Cell::Lstm,
         hidden: 64,
@@ -89,8 +106,43 @@ impl Config {
         head: OutputActivation::Softmax,
     };
 
-    /// Takes cell, sizes and classes from a checkpoint, where it has them.
-    pub(super) fn fit(&mut self, weights: &Weights) {
+    fn info(&self, features: &Features) -> ModelInfo {
+        let (sample_rate, embedding_dim) = (self.features.sample_rate(), self.rnn(true).outputs());
+        ModelInfo {
+            min_samples: features.min_samples(),
+            activation: self.head,
+            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
+            ..ModelInfo::new(self.name.clone(), sample_rate, self.n_classes, embedding_dim)
+        }
+    }
+
+    /// The sizes of the recurrent layers.
+    pub fn rnn(&self, bias: bool) -> RnnConfig {
+        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
+        RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::BIGRU, "bidirectional GRU over 64 mels, 16 kHz, mean over time, no published weights"),
+        (Self::BILSTM_ATTENTION, "bidirectional LSTM over 64 mels, 16 kHz, attention over time, no published weights"),
+        (Self::SPEECH_COMMANDS, "LSTM over 12 MFCC, 16 kHz, 35 words"),
+    ];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["rnn.weight_hh_l0", "fc.weight"], &["gru.weight_hh_l0", "fc.weight"], &["lstm.weight_hh_l0", "fc.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Nothing in a recurrent checkpoint tells its front end.
+    fn detect(_: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        Ok(None)
+    }
+
+    /// The cell, its sizes and the number of classes.
+    fn fit(&mut self, weights: &Weights) {
         let Some(name) = key(|name| weights.contains(&format!("{name}.weight_hh_l0"))) else { return };
         if let Some(&[rows, hidden]) = weights.shape(&format!("{name}.weight_hh_l0"))
             && hidden > 0
@@ -109,23 +161,8 @@ impl Config {
         }
     }
 
-    fn info(&self, features: &Features) -> ModelInfo {
-        ModelInfo {
-            name: "rnn".into(),
-            sample_rate: self.features.sample_rate(),
-            n_classes: self.n_classes,
-            embedding_dim: self.rnn(true).outputs(),
-            min_samples: features.min_samples(),
-            activation: self.head,
-            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
-            labels: None,
-        }
-    }
-
-    /// The sizes of the recurrent layers.
-    pub fn rnn(&self, bias: bool) -> RnnConfig {
-        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
-        RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(AudioRnnClassifier::load(self, weights, device)?))
     }
 }
 
@@ -154,7 +191,7 @@ impl AudioRnnClassifier {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
-        root.finish("rnn")?;
+        root.finish(&config.name)?;
         Ok(model)
     }
 
