@@ -44,11 +44,12 @@
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: as `cuda`, with convolutions by cuDNN.
 //!
-//! Types of `candle_core`, `ndarray` and `rustfft` stand in the public interface; they are re-exported.
+//! Types of `candle_core`, `ndarray` and `rustfft` are part of the public interface; they are re-exported.
 
 pub mod assumption;
 pub mod audio;
 pub mod augment;
+mod batch;
 mod check;
 pub mod ctc;
 pub mod device;
