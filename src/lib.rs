@@ -78,7 +78,7 @@ pub use error::{Error, Result};
 pub use events::{Event, EventConfig, EventDetector};
 pub use labels::{Label, LabelSet};
 pub use models::{Detail, ModelConfig, ModelInfo, TaggingModel};
-pub use output::{Embedding, Tag, Tagging, TaggingOutput};
+pub use output::{Embedding, OutputActivation, Tag, Tagging, TaggingOutput};
 pub use stream::TaggerStream;
 pub use tagger::{OpenOptions, Tagger};
 pub use weights::Weights;

@@ -1,4 +1,4 @@
-//! What a tagger says: tensors for a batch, plain data for a clip.
+//! Results of taggers: tensors for a batch, plain data for a clip.
 
 use candle_core::Tensor;
 use ndarray::Array2;
@@ -41,7 +41,7 @@ impl TaggingOutput {
         Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
     }
 
-    /// Brings a batch to the host as one [`Tagging`] a row.
+    /// Brings a batch to the host as one [`Tagging`] per row.
     ///
     /// # Errors
     /// [`Error::LabelCount`] if `labels` does not have `n_classes` entries.
@@ -60,6 +60,40 @@ impl TaggingOutput {
             labels: labels.clone(),
         };
         Ok(rows.map(tagging).collect())
+    }
+}
+
+/// What makes probabilities of the last layer's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum OutputActivation {
+    /// One class per clip: probabilities that sum to 1. Read from `transfer` too, the name that CNN14 had for it.
+    #[serde(alias = "transfer")]
+    Softmax,
+    /// Any number of classes per clip: independent probabilities. Read from `audioset` too.
+    #[serde(alias = "audioset")]
+    Sigmoid,
+}
+
+impl OutputActivation {
+    /// The output for clips: `logits` `[batch, n_classes]`, `embedding` `[batch, embedding_dim]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    pub fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
+        match self {
+            Self::Softmax => TaggingOutput::single_label(logits, embedding),
+            Self::Sigmoid => TaggingOutput::multi_label(logits, embedding),
+        }
+    }
+
+    /// The probabilities of logits whose last dimension is the classes.
+    pub(crate) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
+        match self {
+            Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
+            Self::Sigmoid => candle_nn::ops::sigmoid(logits),
+        }
     }
 }
 

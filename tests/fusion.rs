@@ -2,6 +2,7 @@
 
 use clipwise::ctc::{Vocabulary, greedy};
 use clipwise::fusion::*;
+use clipwise::models::OutputActivation;
 use clipwise::ndarray::{Array2, array, s};
 use clipwise::{Embedding, Error, LabelSet, Tagging};
 
@@ -29,7 +30,7 @@ fn softmax(row: &[f64]) -> Vec<f64> {
 fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
     let (a, b, c, vocabulary) = (logits("a", 9), logits("b", 7), logits("c", 8), vocabulary());
     let members = [member(&a, &vocabulary, 3.0), member(&b, &vocabulary, 2.0), member(&c, &vocabulary, 5.0)];
-    for mode in [Mode::Logits, Mode::Probabilities] {
+    for mode in [Average::Logits, Average::Probabilities] {
         let fused = fuse_frames(&members, &Config { mode, ..Config::default() }).unwrap();
         assert_eq!(fused.dim(), (7, 5), "cut to the shortest");
         for frame in 0..7 {
@@ -38,8 +39,8 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
                 (0..5).map(|k| 0.3 * rows[0][k] + 0.2 * rows[1][k] + 0.5 * rows[2][k]).collect()
             };
             let wanted = match mode {
-                Mode::Logits => softmax(&mean(rows)),
-                Mode::Probabilities => mean(rows.map(|row| softmax(&row))),
+                Average::Logits => softmax(&mean(rows)),
+                _ => mean(rows.map(|row| softmax(&row))),
             };
             for (got, wanted) in fused.row(frame).iter().zip(wanted) {
                 assert!((f64::from(*got) - wanted.ln()).abs() < 1e-5, "{mode:?}: {got}, {}", wanted.ln());
@@ -82,15 +83,15 @@ fn what_does_not_belong_together_is_not_fused() {
     let (two, opposite) = (Vocabulary::new(["<pad>", "a"]).unwrap(), array![[f32::NEG_INFINITY, 0.0]]);
     let members = [member(&certain, &two, 1.0), member(&opposite, &two, 1.0)];
     assert_eq!(field(&members, &config), "logits");
-    let halves = fuse_frames(&members, &Config { mode: Mode::Probabilities, ..config }).unwrap();
+    let halves = fuse_frames(&members, &Config { mode: Average::Probabilities, ..config }).unwrap();
     assert!(halves.iter().all(|x| (x - 0.5f32.ln()).abs() < 1e-6));
 }
 
-fn tagging(logits: &[f32], activation: Activation, embedding: &[f32]) -> Tagging {
+fn tagging(logits: &[f32], activation: OutputActivation, embedding: &[f32]) -> Tagging {
     let wide: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
     let scores = match activation {
-        Activation::Sigmoid => wide.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
-        Activation::Softmax => softmax(&wide),
+        OutputActivation::Sigmoid => wide.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect(),
+        _ => softmax(&wide),
     };
     Tagging {
         scores: scores.into_iter().map(|x| x as f32).collect(),
@@ -102,16 +103,16 @@ fn tagging(logits: &[f32], activation: Activation, embedding: &[f32]) -> Tagging
 
 #[test]
 fn taggings_are_fused_by_logits_or_by_probabilities() {
-    for activation in [Activation::Sigmoid, Activation::Softmax] {
+    for activation in [OutputActivation::Sigmoid, OutputActivation::Softmax] {
         let a = tagging(&[2.0, -1.0, 0.5], activation, &[3.0, 4.0]);
         let b = tagging(&[-1.0, 0.0, 0.25], activation, &[0.0, 0.0, 2.0]);
-        let by_logits = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Logits, activation).unwrap();
+        let by_logits = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Average::Logits, activation).unwrap();
         let wanted = tagging(&[-0.25, -0.25, 0.3125], activation, &[0.3, 0.4, 0.0, 0.0, 0.75f32.sqrt()]);
         common::assert_close("logits", &by_logits.logits, &wanted.logits, 1e-6, 0.0);
         common::assert_close("scores", &by_logits.scores, &wanted.scores, 1e-6, 0.0);
         common::assert_close("embedding", &by_logits.embedding, &wanted.embedding, 1e-6, 0.0);
 
-        let by_probabilities = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Mode::Probabilities, activation).unwrap();
+        let by_probabilities = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Average::Probabilities, activation).unwrap();
         let mean: Vec<f32> = a.scores.iter().zip(&b.scores).map(|(a, b)| 0.25 * a + 0.75 * b).collect();
         common::assert_close("scores", &by_probabilities.scores, &mean, 1e-6, 0.0);
         let again = tagging(&by_probabilities.logits, activation, &[]);
@@ -125,17 +126,17 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
         let mut broken = b.clone();
         broken.logits[1] = f32::NAN;
         for wrong in [other, shorter, broken] {
-            let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Mode::Logits, activation).unwrap_err();
+            let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Average::Logits, activation).unwrap_err();
             assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         }
         // Nothing that has no probabilities.
         let mut certain = b.clone();
         certain.scores[0] = 1.5;
-        let error = fuse_taggings(&[(&certain, 1.0)], Mode::Probabilities, Activation::Sigmoid).unwrap_err();
+        let error = fuse_taggings(&[(&certain, 1.0)], Average::Probabilities, OutputActivation::Sigmoid).unwrap_err();
         assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
         certain.logits[0] = f32::INFINITY;
-        let error = fuse_taggings(&[(&certain, 1.0)], Mode::Logits, Activation::Softmax).unwrap_err();
+        let error = fuse_taggings(&[(&certain, 1.0)], Average::Logits, OutputActivation::Softmax).unwrap_err();
         assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
-        assert!(matches!(fuse_taggings(&[], Mode::Logits, activation), Err(Error::Config { field: "weight", .. })));
+        assert!(matches!(fuse_taggings(&[], Average::Logits, activation), Err(Error::Config { field: "weight", .. })));
     }
 }

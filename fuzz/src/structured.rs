@@ -309,7 +309,7 @@ fn decode(u: &mut Unstructured) -> Result<()> {
     }
     let member =
         |weight| fusion::Member { logits: logits.view(), vocabulary: &vocabulary, frame_seconds: 0.02, weight };
-    let mode = *u.choose(&[fusion::Mode::Logits, fusion::Mode::Probabilities])?;
+    let mode = *u.choose(&[fusion::Average::Logits, fusion::Average::Probabilities])?;
     let config = fusion::Config { mode, max_frame_gap: size(u, 4)? };
     if let Ok(fused) = fusion::fuse_frames(&[member(real(u, 1.0)?), member(real(u, 1.0)?)], &config) {
         assert_eq!(fused.dim(), logits.dim());

@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 
 /// Which channels of a file become the waveform. Default: their mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Channels {
     /// The mean of all channels.
     #[default]
@@ -52,6 +53,7 @@ impl ReadOptions {
 
 /// How samples are stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SampleFormat {
     /// 16-bit integers: `round(32768 · x)`, clipped to -32768..=32767.
     Int16,

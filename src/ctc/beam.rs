@@ -44,6 +44,7 @@ impl Default for Config {
 /// What a language model scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[non_exhaustive]
 pub enum Unit {
     /// Each token by its name, word delimiters too: phonemes, letters, word pieces.
     Tokens,

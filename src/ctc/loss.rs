@@ -19,6 +19,7 @@ use crate::tensor::{contiguous, with_values};
 
 /// What becomes of the losses of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
 pub enum Reduction {
     /// One loss a clip.
     None,

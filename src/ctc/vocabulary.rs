@@ -40,6 +40,7 @@ const WORD_START: char = '▁';
 /// A token by its place or its name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum TokenRef {
     /// The place, from 0.
     Index(usize),

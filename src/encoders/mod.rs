@@ -30,6 +30,7 @@ use family::{Family, encoders};
 
 /// Which hidden states are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum Layers {
     /// The last layer's, after the encoder's final norm where it has one.
     Last,

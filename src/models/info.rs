@@ -2,13 +2,10 @@
 
 use std::borrow::Cow;
 
-use candle_core::Tensor;
-use serde::{Deserialize, Serialize};
-
 use super::FrameGrid;
 use crate::error::{Error, Result};
 use crate::labels::LabelSet;
-use crate::output::TaggingOutput;
+use crate::output::OutputActivation;
 
 /// What is constant about a model.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,7 +23,7 @@ pub struct ModelInfo {
     pub min_samples: usize,
     /// What makes probabilities of its logits.
     pub activation: OutputActivation,
-    /// Where the frames of [`framewise_output`](TaggingOutput::framewise_output) lie; `None` for a model without frames.
+    /// Where the frames of [`framewise_output`](crate::TaggingOutput::framewise_output) lie; `None` for a model without frames.
     pub frames: Option<FrameGrid>,
     /// The names of the classes, where the model itself knows them.
     pub labels: Option<LabelSet>,
@@ -62,42 +59,10 @@ impl ModelInfo {
 
 /// How much of its output a model is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Detail {
     /// The result for the clip. A model that decides for frames first gives them too.
     Clip,
-    /// [`framewise_output`](TaggingOutput::framewise_output) as well.
+    /// [`framewise_output`](crate::TaggingOutput::framewise_output) as well.
     Frames,
-}
-
-/// What makes probabilities of the last layer's values.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OutputActivation {
-    /// One class per clip: probabilities that sum to 1. Read from `transfer` too, the name that CNN14 had for it.
-    #[serde(alias = "transfer")]
-    Softmax,
-    /// Any number of classes per clip: independent probabilities. Read from `audioset` too.
-    #[serde(alias = "audioset")]
-    Sigmoid,
-}
-
-impl OutputActivation {
-    /// The output for clips: `logits` `[batch, n_classes]`, `embedding` `[batch, embedding_dim]`.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] if a tensor operation fails on the device.
-    pub fn output(self, logits: Tensor, embedding: Tensor) -> Result<TaggingOutput> {
-        match self {
-            Self::Softmax => TaggingOutput::single_label(logits, embedding),
-            Self::Sigmoid => TaggingOutput::multi_label(logits, embedding),
-        }
-    }
-
-    /// The probabilities of logits whose last dimension is the classes.
-    pub(super) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
-        match self {
-            Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
-            Self::Sigmoid => candle_nn::ops::sigmoid(logits),
-        }
-    }
 }

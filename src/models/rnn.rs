@@ -32,6 +32,7 @@ use crate::weights::{Loader, Weights};
 /// How the frames of a clip become one vector. Frames beyond a clip's length never count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum TimePooling {
     /// The final state of each direction: forward at the last frame, backward at the first.
     Last,

@@ -58,6 +58,7 @@ struct Parameter {
 
 /// Initial values of a tensor.
 #[derive(Debug, Clone, Copy, PartialEq)]
+#[non_exhaustive]
 pub enum Init {
     /// All the same.
     Constant(f32),
