@@ -62,6 +62,7 @@ pub mod fusion;
 pub mod labels;
 pub mod metrics;
 pub mod models;
+mod names;
 pub mod nn;
 pub mod output;
 mod random;

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from bottom to top, each with those that it may import. `nn/kernels` is a module of its own, so
 /// that front ends can use its vector instructions.
-const ALLOWED: [(&str, &[&str]); 25] = [
+const ALLOWED: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("assumption", &[]),
     ("check", &["error"]),
@@ -33,6 +33,7 @@ const ALLOWED: [(&str, &[&str]); 25] = [
     ("events", &["error", "labels", "output"]),
     ("tagger", &["assumption", "audio", "error", "files", "labels", "models", "output", "weights"]),
     ("windows", &["audio", "check", "error", "frontend", "models", "output", "tagger"]),
+    ("names", &["ctc", "error", "events", "frontend", "fusion", "models", "nn", "output", "windows"]),
     ("stream", &["audio", "check", "error", "frontend", "models", "nn", "output", "tagger", "windows"]),
 ];
 
