@@ -50,6 +50,7 @@
 mod bytes;
 mod entry;
 pub(crate) mod folder;
+mod format;
 mod keys;
 mod loader;
 mod nearest;
@@ -77,9 +78,11 @@ pub(crate) use self::trainable::Mode;
 use self::{
     bytes::{Bytes, Fault},
     entry::Entry,
+    format::{Parsed, attach_scales, is_index, parse},
 };
 pub use self::{
     entry::Dtype,
+    format::Format,
     loader::Loader,
     trainable::{Init, Trainable},
 };
@@ -103,29 +106,6 @@ pub struct Weights {
     prefix: String,
     format: Format,
     files: Arc<[Bytes]>,
-    entries: BTreeMap<String, Entry>,
-    metadata: BTreeMap<String, String>,
-}
-
-/// What a checkpoint was read from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Format {
-    /// A safetensors file.
-    Safetensors,
-    /// Several safetensors files and their index.
-    SafetensorsSharded,
-    /// `torch.save` since PyTorch 1.6.
-    PthZip,
-    /// `torch.save` before PyTorch 1.6.
-    PthLegacy,
-    /// Tensors in memory.
-    Memory,
-}
-
-/// What a file's content gave.
-struct Parsed {
-    format: Format,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
@@ -409,70 +389,6 @@ impl fmt::Debug for Weights {
     }
 }
 
-/// Gives 8-bit tensors the scales that stand beside them.
-fn attach_scales(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
-    let is_quantised = |entry: &Entry| entry.dtype == Dtype::I8;
-    let names: Vec<String> =
-        entries.iter().filter(|(_, entry)| is_quantised(entry)).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        let scale_name = format!("{name}.scale");
-        let scale = entries.get(&scale_name).filter(|entry| entry.dtype == Dtype::F32 && entry.count() == 1);
-        let Some((scale, file)) = scale.and_then(|scale| Some((scale, files.get(scale.file)?))) else { continue };
-        if let (Some(&scale), Some(entry)) = (scale.decode(file)?.first(), entries.get_mut(&name)) {
-            entry.scale = Some(scale);
-            entries.remove(&scale_name);
-        }
-    }
-    Ok(())
-}
-
 fn unusable(path: Option<&Path>, reason: String) -> Error {
     Error::Checkpoint { path: path.unwrap_or(Path::new("<bytes>")).to_owned(), reason }
-}
-
-/// The bytes of a file that tell what it is.
-const HEAD: usize = 512;
-
-/// Whether a file is the index of a sharded checkpoint, or at least JSON.
-fn is_index(file: &Bytes) -> Result<bool, Fault> {
-    let mut buffer = Vec::new();
-    let head = file.head(HEAD, &mut buffer)?;
-    Ok(Index::recognise(head) && !safetensors::recognise(head))
-}
-
-/// Lists the tensors of one file, or of one part of it.
-fn parse(file: &Bytes, part: Option<&str>) -> Result<Parsed, Fault> {
-    let mut buffer = Vec::new();
-    let head = file.head(HEAD, &mut buffer)?;
-    let (format, (entries, metadata)) = if zip::recognise(head) {
-        (Format::PthZip, (pth::parse_zip(file, part)?, BTreeMap::new()))
-    } else if pth::recognise_legacy(head) {
-        (Format::PthLegacy, (pth::parse_legacy(file, part)?, BTreeMap::new()))
-    } else if let Some(part) = part {
-        return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`").into());
-    } else if safetensors::recognise(head) {
-        (Format::Safetensors, safetensors::parse(file)?)
-    } else {
-        return Err(format!("{}; safetensors and PyTorch checkpoints are read", what_else(head)).into());
-    };
-    Ok(Parsed { format, entries, metadata })
-}
-
-/// Names the type of a file that is no checkpoint, by its first bytes.
-fn what_else(head: &[u8]) -> &'static str {
-    let starts = |with: &[u8]| head.starts_with(with);
-    let html = |tag: &[u8]| head.trim_ascii_start().get(..tag.len()).is_some_and(|s| s.eq_ignore_ascii_case(tag));
-    match head {
-        [] => "an empty file",
-        _ if starts(b"version https://git-lfs") => "a Git LFS pointer, not the file it stands for",
-        _ if html(b"<!doctype html") || html(b"<html") => "a web page, as where a download failed",
-        _ if Index::recognise(head) => "JSON; the index of a sharded checkpoint is opened by its path",
-        _ if starts(b"\x89HDF\r\n") => "an HDF5 file (Keras)",
-        _ if starts(b"GGUF") => "a GGUF file",
-        _ if starts(b"\x93NUMPY") => "a NumPy array",
-        _ if starts(b"\x1f\x8b") => "a gzip archive",
-        _ if head.get(257..262) == Some(b"ustar") => "a tar archive, as PyTorch before 0.1.10 wrote",
-        [0x80, 0..=5, ..] => "a pickle, but not one that torch.save wrote",
-        _ => "not a checkpoint of a known kind",
-    }
 }
