@@ -13,7 +13,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
 
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::nn::{Activation, Dropout, Linear};
 use crate::weights::{Init, Loader, Weights};
 
@@ -68,13 +68,20 @@ impl HeadConfig {
     /// Two layers on the encoder of Qwen2-Audio; 1,280 values a hidden state.
     pub const QWEN2_AUDIO: Self = Self { dim: 1280, hidden: Some(512), dropout: 0.1, ..Self::W2V_BERT };
 
-    /// Weights and biases.
-    pub fn n_parameters(&self) -> usize {
-        let linear = |inputs: usize, outputs: usize| inputs.saturating_add(1).saturating_mul(outputs);
-        match self.hidden {
-            Some(hidden) => linear(self.dim, hidden).saturating_add(linear(hidden, self.n_tokens)),
-            None => linear(self.dim, self.n_tokens),
-        }
+    /// The named heads, each with the encoder that it is for.
+    pub const PRESETS: &'static [(&'static str, Self)] =
+        &[("w2v-bert", Self::W2V_BERT), ("whisper-small", Self::WHISPER_SMALL), ("qwen2-audio", Self::QWEN2_AUDIO)];
+
+    /// The preset of this name.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] with the known names.
+    pub fn by_name(name: &str) -> Result<Self> {
+        let preset = Self::PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, config)| config.clone());
+        preset.ok_or_else(|| {
+            let known: Vec<&str> = Self::PRESETS.iter().map(|(name, _)| *name).collect();
+            Error::UnknownModel(format!("expected a head called {}, got {name:?}", known.join(", ")))
+        })
     }
 
     fn validate(&self) -> Result<()> {
