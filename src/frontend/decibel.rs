@@ -5,10 +5,12 @@ use std::f64::consts::{LN_10, SQRT_2};
 use serde::{Deserialize, Serialize};
 
 /// The logarithm of a mel spectrum `x`; `amin` and `reference` are fields of the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LogScale {
     /// `10 log10(max(x, amin)) - 10 log10(max(amin, reference))`: decibels, as librosa's `power_to_db`.
+    #[default]
     Decibel,
     /// `ln(max(x, amin)) - ln(max(amin, reference))`.
     Natural,
@@ -25,7 +27,7 @@ impl LogScale {
         }
     }
 
-    /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. Uses up `power`.
+    /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. `power` is overwritten.
     #[inline(always)]
     pub(super) fn apply(self, power: &mut [f64], amin: f64, offset: f64, out: &mut [f32]) {
         if self == Self::NaturalOffset {

@@ -1,28 +1,23 @@
 //! Kaldi's filter-bank features: log-mel spectrograms as `compute-fbank-feats` and `torchaudio.compliance.kaldi.fbank`.
 //!
 //! What differs from [`LogMel`](super::LogMel): each frame by itself loses its mean, is pre-emphasised
-//! (`x[i] - 0.97 x[i - 1]`, the first sample standing before itself) and windowed; the zeros that fill it up to `n_fft` all
-//! stand behind it; the triangles are drawn over mel instead of Hz and all peak at 1; the logarithm is natural. Everything
+//! (`x[i] - 0.97 x[i - 1]`, where the first sample precedes itself) and windowed; the zeros that pad it to `n_fft` all
+//! follow it; the triangles are drawn over mel instead of Hz and all peak at 1; the logarithm is natural. Everything
 //! up to the final value is computed in f64. Without dither: Kaldi's own default adds noise of one unit to the samples,
 //! which makes features that no second run repeats.
 
 use std::fmt;
 
 use ndarray::Array2;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
-use super::real_fft::{Bins, Buffers, RealFft};
-use super::stft::{array, check_n_fft};
-use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
+use super::frame_loop::for_each_frame;
+use super::real_fft::{Bins, RealFft};
+use super::stft::check_n_fft;
+use super::{FrontEnd, MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::check;
-use crate::check::check_finite;
 use crate::error::{Error, Result};
-use crate::nn::kernels::simd::dispatch;
-
-/// Frames that one task of the thread pool handles.
-const FRAMES_PER_TASK: usize = 32;
 
 /// The largest table of filters that is built, in cells.
 const MAX_CELLS: usize = 1 << 24;
@@ -49,9 +44,9 @@ pub struct FbankConfig {
     pub hop_length: usize,
     /// Shape of the window, always symmetric.
     pub window: Window,
-    /// Share of the previous sample that is taken off each one, 0 to 1; 0 for no pre-emphasis.
+    /// Share of the previous sample that is subtracted from each one, 0 to 1; 0 for no pre-emphasis.
     pub preemphasis: f64,
-    /// Whether the mean of each frame is taken off before anything else.
+    /// Whether the mean of each frame is subtracted before anything else.
     pub remove_dc_offset: bool,
     /// Whether only whole frames count, frame `t` from sample `t * hop_length` on. Otherwise the middle of frame `t` is
     /// at `(t + 1/2) * hop_length`, and the clip is mirrored at its ends, end samples repeated, as often as needed.
@@ -65,22 +60,22 @@ pub struct FbankConfig {
     pub n_mels: usize,
     /// Lower edge of the first filter in Hz.
     pub fmin: f64,
-    /// Upper edge of the last filter in Hz, at most half the sample rate, which is what `None` means.
+    /// Upper edge of the last filter in Hz, at most half the sample rate; `None` is half the sample rate.
     pub fmax: Option<f64>,
     /// Whether the natural logarithm is taken (`use_log_fbank`). Without it, powers of samples beyond about 1e15 exceed f32 and
     /// become infinite.
     pub log: bool,
     /// Smaller filter outputs count as this one before the logarithm; above 0.
     pub amin: f32,
-    /// Whether the natural logarithm of the frame's energy stands before the filters, as one more column. In
-    /// [`Mfcc`](super::Mfcc), it stands in place of the first coefficient.
+    /// Whether one more column, before the filters, holds the natural logarithm of the frame's energy. In
+    /// [`Mfcc`](super::Mfcc), it replaces the first coefficient.
     pub use_energy: bool,
     /// Whether the energy is measured before pre-emphasis and window (true) or after.
     pub raw_energy: bool,
     /// Smaller energies count as this one, 0 or more. (The f32 epsilon is a floor in any case.)
     pub energy_floor: f32,
-    /// Whether the energy stands behind the filters instead; in [`Mfcc`](super::Mfcc), whether the first coefficient
-    /// stands last, times √2 if it is not the energy.
+    /// Whether the energy follows the filters instead; in [`Mfcc`](super::Mfcc), whether the first coefficient comes last,
+    /// times √2 if it is not the energy.
     pub htk_compat: bool,
 }
 
@@ -194,13 +189,6 @@ pub struct Fbank {
     fft: RealFft,
 }
 
-/// What one task needs for its frames.
-struct Scratch {
-    buffers: Buffers,
-    spectrum: Vec<f64>,
-    mels: Vec<f64>,
-}
-
 impl Fbank {
     /// Plans the transform and builds the filters.
     ///
@@ -258,38 +246,29 @@ impl Fbank {
     /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a result
     /// that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let n_frames = self.n_frames(samples.len());
-        if n_frames == 0 {
-            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
-        }
-        check_finite(samples)?;
-        let width = self.n_features();
-        array(n_frames, width, |out: &mut [f32]| {
-            out.par_chunks_mut(FRAMES_PER_TASK * width).enumerate().for_each_init(
-                || self.scratch(),
-                |scratch, (block, rows)| {
-                    for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                        self.fill(block * FRAMES_PER_TASK + index, samples, scratch, row);
-                    }
-                },
-            );
-        })
+        self.frames(samples)
     }
 
-    fn fill(&self, index: usize, samples: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
-        let Scratch { buffers, spectrum, mels } = scratch;
-        let energy = dispatch(
+    /// Frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have these frames.
+    pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
+        for_each_frame(
+            &self.fft,
+            (out, self.n_features()),
+            || (self.mel.spectrum(), vec![0.0; self.config.n_mels]),
             #[inline(always)]
-            || self.prepare(index, samples, &mut buffers.frame),
-        );
-        let bins = self.fft.transform(buffers);
-        dispatch(
+            |index, frame| self.prepare(first + index, samples, frame),
             #[inline(always)]
-            || self.finish(bins, energy, spectrum, mels, row),
+            |bins, energy, (spectrum, mels), row| self.finish_frame(bins, energy, spectrum, mels, row),
         );
     }
 
-    /// Writes a frame as it is transformed, and tells its energy.
+    /// Samples from the start of frame `t` to `t * hop_length`; negative where the frame starts later.
+    pub(super) fn before(&self) -> isize {
+        let FbankConfig { win_length, hop_length, snip_edges, .. } = self.config;
+        if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize }
+    }
+
+    /// Writes a frame as it is transformed, and returns its energy.
     #[inline(always)]
     fn prepare(&self, index: usize, samples: &[f32], frame: &mut [f64]) -> f64 {
         let config = &self.config;
@@ -316,7 +295,7 @@ impl Fbank {
 
     /// From a transformed frame to its features.
     #[inline(always)]
-    fn finish(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
+    fn finish_frame(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
         let config = &self.config;
         let first_mel = usize::from(config.use_energy && !config.htk_compat);
         if config.use_energy {
@@ -340,10 +319,9 @@ impl Fbank {
     /// Writes the scaled samples of one frame, mirrored beyond the ends of the clip.
     #[inline(always)]
     fn cut(&self, index: usize, samples: &[f32], frame: &mut [f64]) {
-        let FbankConfig { win_length, hop_length, snip_edges, sample_scale, .. } = self.config;
+        let FbankConfig { win_length, hop_length, sample_scale, .. } = self.config;
         let scale = f64::from(sample_scale);
-        let before = if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize };
-        let start = (index * hop_length) as isize - before;
+        let start = (index * hop_length) as isize - self.before();
         let inside = usize::try_from(start).ok().and_then(|start| samples.get(start..start + win_length));
         if let Some(inside) = inside {
             frame.iter_mut().zip(inside).for_each(|(out, &x)| *out = f64::from(x) * scale);
@@ -351,13 +329,9 @@ impl Fbank {
         }
         let n = samples.len() as isize;
         for (k, out) in frame.iter_mut().enumerate() {
-            let place = (start + k as isize).rem_euclid(2 * n);
-            *out = f64::from(samples[place.min(2 * n - 1 - place) as usize]) * scale;
+            let index = (start + k as isize).rem_euclid(2 * n);
+            *out = f64::from(samples[index.min(2 * n - 1 - index) as usize]) * scale;
         }
-    }
-
-    fn scratch(&self) -> Scratch {
-        Scratch { buffers: self.fft.buffers(), spectrum: self.mel.spectrum(), mels: vec![0.0; self.config.n_mels] }
     }
 }
 

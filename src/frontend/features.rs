@@ -1,4 +1,4 @@
-//! The front ends of models that read sequences of any features.
+//! The front ends of models over sequences: a spectrum, with optional deltas and normalisation.
 
 use std::sync::Arc;
 
@@ -6,8 +6,8 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClipRule, DeltaConfig, DeltaEdge, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, Mfcc, MfccConfig, Normalize,
-    Reach, with_deltas,
+    ClipRule, DeltaConfig, DeltaEdge, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, MelConfig, Mfcc, MfccConfig,
+    Normalize, Reach, with_deltas,
 };
 use crate::check;
 use crate::error::{Error, Result};
@@ -15,7 +15,8 @@ use crate::error::{Error, Result};
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Spectrum {
+#[non_exhaustive]
+pub enum FeatureKind {
     /// A log-mel spectrum.
     LogMel(LogMelConfig),
     /// Kaldi's log-mel spectrum.
@@ -24,7 +25,7 @@ pub enum Spectrum {
     Mfcc(MfccConfig),
 }
 
-impl Spectrum {
+impl FeatureKind {
     fn plan(&self) -> Result<Arc<dyn FrontEnd>> {
         Ok(match self {
             Self::LogMel(config) => Arc::new(LogMel::new(config)?),
@@ -36,20 +37,20 @@ impl Spectrum {
     /// The sample rate in Hz, and samples from a frame to the next.
     fn timing(&self) -> (u32, usize) {
         match self {
-            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
             Self::Fbank(config) => (config.sample_rate, config.hop_length),
             Self::Mfcc(config) => config.mel.timing(),
         }
     }
 }
 
-/// Slopes beside the values themselves.
+/// Deltas beside the values themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deltas {
-    /// Up to which order: 2 makes 39 values of 13.
+    /// The highest order: 2 makes 39 values of 13.
     pub orders: usize,
-    /// How they are taken.
+    /// How they are computed.
     pub config: DeltaConfig,
 }
 
@@ -58,8 +59,8 @@ pub struct Deltas {
 #[serde(deny_unknown_fields)]
 pub struct FeaturesConfig {
     /// The values of a frame.
-    pub spectrum: Spectrum,
-    /// Slopes beside them. Default when read from a file: none.
+    pub spectrum: FeatureKind,
+    /// Deltas beside them. Default when read from a file: none.
     #[serde(default)]
     pub deltas: Option<Deltas>,
     /// Normalisation, after the deltas. Default when read from a file: none.
@@ -70,19 +71,22 @@ pub struct FeaturesConfig {
 impl FeaturesConfig {
     /// 64 mels in dB, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
     pub const LOG_MEL_64: Self = Self {
-        spectrum: Spectrum::LogMel(LogMelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K }),
+        spectrum: FeatureKind::LogMel(LogMelConfig {
+            mel: MelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K.mel },
+            ..LogMelConfig::SPEECH_16K
+        }),
         deltas: None,
         normalize: Some(Normalize::CMVN),
     };
     /// 13 MFCC with deltas of both orders, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
     pub const MFCC_39: Self = Self {
-        spectrum: Spectrum::Mfcc(MfccConfig::SPEECH_16K),
+        spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_16K),
         deltas: Some(Deltas { orders: 2, config: DeltaConfig::TORCHAUDIO }),
         normalize: Some(Normalize::CMVN),
     };
     /// librosa's 12 MFCC at 16 kHz.
     pub const SPEECH_COMMANDS: Self =
-        Self { spectrum: Spectrum::Mfcc(MfccConfig::SPEECH_COMMANDS_16K), deltas: None, normalize: None };
+        Self { spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_COMMANDS_16K), deltas: None, normalize: None };
 
     /// In Hz.
     pub fn sample_rate(&self) -> u32 {
@@ -97,9 +101,9 @@ impl FeaturesConfig {
     /// Length of a frame.
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {
-            Spectrum::LogMel(config) => config.n_mels,
-            Spectrum::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
-            Spectrum::Mfcc(config) => config.n_mfcc,
+            FeatureKind::LogMel(config) => config.mel.n_mels,
+            FeatureKind::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
+            FeatureKind::Mfcc(config) => config.n_mfcc,
         };
         values.saturating_mul(self.deltas.as_ref().map_or(0, |deltas| deltas.orders.min(8)) + 1)
     }
@@ -110,7 +114,7 @@ impl FeaturesConfig {
 pub struct Features {
     config: FeaturesConfig,
     spectrum: Arc<dyn FrontEnd>,
-    /// The fewest samples that give as many frames as the deltas need.
+    /// The fewest samples with as many frames as the deltas need.
     min_samples: usize,
 }
 
@@ -127,10 +131,10 @@ impl Features {
         };
         features.min_samples = features.samples_for(needed)?;
         check::min_samples("width", needed, features.min_samples)?;
-        // Settings of the deltas and of the normalisation are checked where they are used: here, on silence.
+        // Deltas and normalisation check their settings when they are used: here, on silence.
         let n_features = features.compute(&vec![0.0; features.min_samples])?.ncols();
         if n_features != config.n_features() {
-            return Err(Error::config("n_features", n_features, format!("{} are due", config.n_features())));
+            return Err(Error::config("n_features", n_features, format!("expected {}", config.n_features())));
         }
         Ok(features)
     }
@@ -207,11 +211,12 @@ impl FrontEnd for Features {
         self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(|| self.spectrum.clip_rule())
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples {
-            return Err(Error::TooShort { needed: self.min_samples, got: samples.len() });
-        }
-        self.spectrum.frames(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.spectrum.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.spectrum.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

@@ -1,18 +1,18 @@
 //! Cutting a clip into overlapping frames, with padding at its ends.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
 use crate::check::check_finite;
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
-/// What stands before the first and after the last sample of a centred clip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The padding before the first and after the last sample of a centred clip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PadMode {
     /// The clip mirrored at its end samples, which are not repeated. Needs `n_fft / 2 + 1` samples.
+    #[default]
     Reflect,
     /// Zeros (librosa's default).
     Constant,
@@ -20,7 +20,7 @@ pub enum PadMode {
     Edge,
 }
 
-/// The places of the frames over a clip: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
+/// Where the frames of a clip lie: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     pub n_fft: usize,
@@ -53,13 +53,6 @@ impl Framing {
     pub fn samples_for(&self, n_frames: usize) -> usize {
         let frames = (n_frames - 1).saturating_mul(self.hop_length).saturating_add(self.n_fft - 2 * self.margin);
         frames.max(self.min_samples())
-    }
-
-    /// The frames of a clip that touch none of its padding.
-    pub fn inside(&self, n_samples: usize) -> Range<usize> {
-        let first = self.margin.div_ceil(self.hop_length);
-        let end = (n_samples + self.margin).checked_sub(self.n_fft).map_or(0, |last| last / self.hop_length + 1);
-        first..end.min(self.n_frames(n_samples)).max(first)
     }
 
     /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.

@@ -34,6 +34,7 @@ const LANES: usize = 8;
 /// The log-mel front end below the cosine transform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MelFeatures {
     /// librosa's and torchaudio's.
     LogMel(LogMelConfig),
@@ -45,7 +46,7 @@ impl MelFeatures {
     /// The sample rate in Hz, and samples from a frame to the next.
     pub(super) fn timing(&self) -> (u32, usize) {
         match self {
-            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
             Self::Fbank(config) => (config.sample_rate, config.hop_length),
         }
     }
@@ -54,6 +55,7 @@ impl MelFeatures {
 /// The weight of the coefficients, which rises and falls like half a sine over the first `L` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Lifter {
     /// All weights are 1.
     None,
@@ -75,7 +77,7 @@ pub enum Lifter {
 pub struct MfccConfig {
     /// What is transformed.
     pub mel: MelFeatures,
-    /// Number of coefficients from the first on, which is the loudness; 1 to the number of mels.
+    /// Number of coefficients, counted from the first, which is the loudness; 1 to the number of mels.
     pub n_mfcc: usize,
     /// Weights of the coefficients. Default when read from a file: none.
     #[serde(default = "no_lifter")]
@@ -152,7 +154,7 @@ impl Mfcc {
     /// is not above 0, and an [`Fbank`] without logarithm.
     pub fn new(config: &MfccConfig) -> Result<Self> {
         let (mel, n_mels): (Arc<dyn FrontEnd>, usize) = match &config.mel {
-            MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.n_mels),
+            MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.mel.n_mels),
             MelFeatures::Fbank(mel) if !mel.log => {
                 return Err(Error::config(
                     "log",
@@ -218,7 +220,7 @@ impl Mfcc {
     /// [`Error::Config`] for another number of columns and values that are not finite.
     pub fn apply(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
         if log_mel.ncols() != self.n_mels {
-            return Err(Error::config("n_mels", log_mel.ncols(), format!("{} are due", self.n_mels)));
+            return Err(Error::config("n_mels", log_mel.ncols(), format!("expected {}", self.n_mels)));
         }
         check_features(log_mel)?;
         self.transform(log_mel)
@@ -259,7 +261,7 @@ impl Mfcc {
         }
     }
 
-    /// The coefficients of what the front end below gives.
+    /// The coefficients of the output of the front end below.
     fn cepstrum(&self, mel: Array2<f32>) -> Result<Array2<f32>> {
         match &self.config.mel {
             MelFeatures::LogMel(_) => self.transform(mel.view()),
@@ -267,7 +269,7 @@ impl Mfcc {
         }
     }
 
-    /// The same, with Kaldi's places of the energy.
+    /// The same for an fbank, with the energy in the column where Kaldi has it.
     fn kaldi_cepstrum(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
         let FbankConfig { use_energy, htk_compat, n_mels, .. } = *config;
         let first_mel = usize::from(use_energy && !htk_compat);
@@ -316,8 +318,12 @@ impl FrontEnd for Mfcc {
         self.mel.clip_rule()
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.mel.frames(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.mel.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.mel.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

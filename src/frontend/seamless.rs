@@ -19,7 +19,7 @@ pub struct SeamlessM4tConfig {
     pub normalize: Option<Normalize>,
     /// Frames joined to one step, 1 or more.
     pub stride: usize,
-    /// What stands behind the last frame of a clip, after normalisation.
+    /// The value of the padding after the last frame of a clip, which is added after normalisation.
     pub padding_value: f32,
 }
 
@@ -35,6 +35,7 @@ impl SeamlessM4tConfig {
 
 /// The features of a batch of clips.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SeamlessM4tBatch {
     /// `[batch, n_steps, stride * n_features]`, where `n_steps` is that of the longest clip.
     pub input_features: Array3<f32>,
@@ -91,12 +92,12 @@ impl SeamlessM4t {
         self.config.stride * self.fbank.n_features()
     }
 
-    /// Steps of a clip that hold its own frames only: those that the mask lets through.
+    /// Steps of a clip that hold no padding: those that the mask lets through.
     pub fn length(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples) / self.config.stride
     }
 
-    /// Steps of a clip, with one that is filled up, if the frames do not divide.
+    /// Steps of a clip. If the frames do not divide, the last step is padded.
     pub fn n_steps(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples).div_ceil(self.config.stride)
     }
@@ -116,7 +117,7 @@ impl SeamlessM4t {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// The features of several clips, each as [`compute`](Self::compute) gives it, filled up to the longest.
+    /// The features of several clips, each as from [`compute`](Self::compute), padded to the longest.
     ///
     /// # Errors
     /// As [`compute`](Self::compute), and for a batch without clips.
@@ -169,11 +170,12 @@ impl FrontEnd for SeamlessM4t {
         self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(joined)
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples() {
-            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
-        }
-        self.fbank.compute(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.fbank.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.fbank.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

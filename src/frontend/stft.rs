@@ -8,55 +8,57 @@
 use std::fmt;
 
 use ndarray::Array2;
-use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use super::Window;
+use super::frame_loop::for_each_frame;
 use super::framing::{Framing, PadMode};
-use super::real_fft::{Bins, Buffers, RealFft};
+use super::real_fft::{Bins, RealFft};
 use crate::error::{Error, Result};
-use crate::nn::kernels::simd::dispatch;
 
 /// The largest `n_fft` that is accepted: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;
 
-/// Frames that one task of the thread pool handles; a clip of no more frames stays on the calling thread.
-const FRAMES_PER_TASK: usize = 32;
-
-/// What becomes of a complex spectrum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// The real value taken of each bin of a complex spectrum.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Spectrum {
     /// `|X|` (librosa's `power=1.0`).
     Magnitude,
-    /// `|X|²` (librosa's `power=2.0`, the usual one).
+    /// `|X|²` (librosa's `power=2.0`). The default.
+    #[default]
     Power,
 }
 
 /// How a clip is cut into frames and weighted. All lengths are in samples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StftConfig {
     /// Length of the transform: any number from 1 to [`MAX_N_FFT`]; small prime factors are fastest.
     pub n_fft: usize,
-    /// Length of the window, 1 to `n_fft`. A shorter window stands in the middle of the frame, between zeros.
+    /// Length of the window, 1 to `n_fft`. A shorter window lies in the middle of the frame, between zeros.
     pub win_length: usize,
     /// Distance between the starts of neighbouring frames, 1 or more.
     pub hop_length: usize,
     /// Shape of the window. Default when read from a file: Hann.
-    #[serde(default = "super::defaults::window")]
+    #[serde(default)]
     pub window: Window,
     /// Whether the window is periodic (true, the default) or symmetric: see [`Window::samples`].
-    #[serde(default = "super::defaults::yes")]
+    #[serde(default = "yes")]
     pub periodic: bool,
     /// Whether frame `t` has its middle at sample `t * hop_length`, with `n_fft / 2` samples of padding at both ends of
     /// the clip (true, the default); otherwise it starts there, and only whole frames count.
-    #[serde(default = "super::defaults::yes")]
+    #[serde(default = "yes")]
     pub center: bool,
-    /// The padding of centred frames; of no meaning otherwise. Default: reflect, as in torchlibrosa.
-    #[serde(default = "super::defaults::pad_mode")]
+    /// The padding of centred frames; ignored for others. Default: reflect, as in torchlibrosa.
+    #[serde(default)]
     pub pad_mode: PadMode,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A planned short-time Fourier transform.
@@ -104,7 +106,7 @@ impl Stft {
             return Err(Error::config("hop_length", hop_length, format!("must be 1 to {MAX_N_FFT}")));
         }
         let mut stft = Self {
-            config: config.clone(),
+            config: *config,
             framing: Framing { n_fft, hop_length, margin: if center { n_fft / 2 } else { 0 }, pad_mode },
             window_f32: Vec::new(),
             window: Vec::new(),
@@ -123,14 +125,14 @@ impl Stft {
         self.window_f32 = self.window.iter().map(|&w| w as f32).collect();
     }
 
-    /// The same transform with the values of another window, `win_length` of them: one that a checkpoint carries.
+    /// The same transform with another window of `win_length` values, such as that of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of values or one that is not finite.
+    /// [`Error::Config`] for another number of values, or a value that is not finite.
     pub fn with_window(mut self, window: &[f32]) -> Result<Self> {
         let win_length = self.config.win_length;
         if window.len() != win_length || !window.iter().all(|w| w.is_finite()) {
-            return Err(Error::config("window.len()", window.len(), format!("{win_length} finite values are due")));
+            return Err(Error::config("window.len()", window.len(), format!("expected {win_length} finite values")));
         }
         self.set_window(&window.iter().map(|&w| f64::from(w)).collect::<Vec<_>>());
         Ok(self)
@@ -195,10 +197,9 @@ impl Stft {
         let n_frames = self.framing.check(samples)?;
         array(n_frames, self.n_bins(), |out| {
             self.for_each_frame(
-                (&self.framing, 0),
                 samples,
-                out,
-                self.n_bins(),
+                0,
+                (out, self.n_bins()),
                 || (),
                 #[inline(always)]
                 |bins, (), row| bins.write(row, &value),
@@ -210,43 +211,25 @@ impl Stft {
         &self.framing
     }
 
-    /// Calls `job(bins, work, row)` for the frames of a framing from its frame `from` on, where `row` is the `width` values of
-    /// `out` that belong to the frame and `work` what `scratch` made for the task, as the frame before left it. The samples
-    /// must have passed the framing's check. `job` is compiled for the best vector instructions, as far as it is inlined.
-    /// No frame sees another one, so the result does not depend on the number of threads.
-    pub(super) fn for_each_frame<T, W, S, F>(
+    /// [`for_each_frame`] over the frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have
+    /// these frames.
+    pub(super) fn for_each_frame<T: Send, W>(
         &self,
-        (framing, from): (&Framing, usize),
         samples: &[f32],
-        out: &mut [T],
-        width: usize,
-        scratch: S,
-        job: F,
-    ) where
-        T: Send,
-        S: Fn() -> W + Sync,
-        F: Fn(Bins, &mut W, &mut [T]) + Sync,
-    {
-        let start = || (self.fft.buffers(), scratch());
-        let task = |(buffers, work): &mut (Buffers, W), first: usize, rows: &mut [T]| {
-            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                dispatch(
-                    #[inline(always)]
-                    || framing.windowed(from + first + index, samples, &self.window, &mut buffers.frame),
-                );
-                let bins = self.fft.transform(buffers);
-                dispatch(
-                    #[inline(always)]
-                    || job(bins, work, row),
-                );
-            }
-        };
-        if out.len() <= FRAMES_PER_TASK * width {
-            return task(&mut start(), 0, out);
-        }
-        out.par_chunks_mut(FRAMES_PER_TASK * width)
-            .enumerate()
-            .for_each_init(start, |scratch, (block, rows)| task(scratch, block * FRAMES_PER_TASK, rows));
+        first: usize,
+        (out, width): (&mut [T], usize),
+        scratch: impl Fn() -> W + Sync,
+        finish: impl Fn(Bins, &mut W, &mut [T]) + Sync,
+    ) {
+        for_each_frame(
+            &self.fft,
+            (out, width),
+            scratch,
+            #[inline(always)]
+            |index, frame| self.framing.windowed(first + index, samples, &self.window, frame),
+            #[inline(always)]
+            |bins, (), work, row| finish(bins, work, row),
+        );
     }
 }
 
@@ -264,8 +247,8 @@ pub(super) fn check_n_fft(n_fft: usize) -> Result<()> {
     Ok(())
 }
 
-/// A `[n_rows, width]` array whose cells `fill` writes; an error where memory for it cannot be had.
-pub(super) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
+/// A `[n_rows, width]` array that `fill` writes; an error if it does not fit into memory.
+pub(crate) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
     let too_large = || Error::config("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
     let cells = n_rows.checked_mul(width).ok_or_else(too_large)?;
     let mut values = Vec::new();

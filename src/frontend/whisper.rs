@@ -8,12 +8,12 @@
 use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
-use super::front_end::check_frames;
-use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, Reach};
+use super::front_end::{check_frames, check_rows};
+use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, MelConfig, Reach, StftConfig};
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The most frames that settings may ask for: 11 minutes.
+/// The largest `max_frames`: 11 minutes.
 const MAX_FRAMES: usize = 1 << 16;
 /// In dB, how far below the largest value the floor lies.
 const RANGE: f32 = 80.0;
@@ -71,11 +71,8 @@ impl WhisperMel {
         }
         check::cells("n_mels", config.n_mels, config.max_frames)?;
         let settings = LogMelConfig {
-            n_fft: 400,
-            win_length: 400,
-            n_mels: config.n_mels,
-            fmin: 0.0,
-            fmax: Some(8000.0),
+            stft: StftConfig { n_fft: 400, win_length: 400, ..LogMelConfig::PANNS_16K.stft },
+            mel: MelConfig { n_mels: config.n_mels, fmin: 0.0, ..LogMelConfig::PANNS_16K.mel },
             ..LogMelConfig::PANNS_16K
         };
         Ok(Self { config: config.clone(), log_mel: LogMel::new(&settings)? })
@@ -107,7 +104,7 @@ impl WhisperMel {
     /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Config`] above
     /// [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.finish(self.decibels(samples)?, samples.len())
+        self.finish(self.frames(samples)?, samples.len())
     }
 
     /// The features of a clip with zeros up to the full length, as in the original: `[max_frames, n_mels]`.
@@ -115,7 +112,7 @@ impl WhisperMel {
     /// # Errors
     /// As [`compute`](Self::compute).
     pub fn compute_padded(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let decibels = self.decibels(samples)?;
+        let decibels = self.frames(samples)?;
         // Silence has the lowest value there is.
         let silence = 10.0 * self.log_mel.config().amin.log10();
         let mut features = Array2::from_elem((self.config.max_frames, self.config.n_mels), silence);
@@ -124,34 +121,14 @@ impl WhisperMel {
         Ok(features)
     }
 
-    /// All frames that a sample of the clip is in, in dB.
-    fn decibels(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let (longest, n_samples) = (self.max_samples(), samples.len());
-        if n_samples == 0 {
-            return Err(Error::TooShort { needed: 1, got: 0 });
-        }
-        if n_samples > longest {
-            let seconds = longest as f64 / f64::from(self.sample_rate());
-            let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
-            return Err(Error::config("n_samples", n_samples, reason));
-        }
-        let (hop_length, half) = (self.hop_length(), self.log_mel.config().n_fft / 2);
-        let n_frames = self.n_touched(n_samples);
-        let mut padded = samples.to_vec();
-        padded.resize(((n_frames - 1) * hop_length + half).min(longest), 0.0);
-        let mut decibels = self.log_mel.compute(&padded)?;
-        decibels.slice_collapse(s![..n_frames, ..]);
-        Ok(decibels)
-    }
-
     /// Frames that a sample of a clip is in: frame t covers the samples from 160 t - 200 up to 160 t + 200.
     fn n_touched(&self, n_samples: usize) -> usize {
-        let before_end = n_samples.saturating_add(self.log_mel.config().n_fft / 2).saturating_sub(1);
+        let before_end = n_samples.saturating_add(self.log_mel.config().stft.n_fft / 2).saturating_sub(1);
         (before_end / self.hop_length() + 1).min(self.config.max_frames)
     }
 
     fn hop_length(&self) -> usize {
-        self.log_mel.config().hop_length
+        self.log_mel.config().stft.hop_length
     }
 }
 
@@ -184,12 +161,27 @@ impl FrontEnd for WhisperMel {
         Some(ClipRule::new("top_db", RANGE.to_string()))
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.decibels(samples)
+    /// All frames that a sample of the clip is in, in dB.
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        (self.n_touched(n_samples), self.config.n_mels)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        let (longest, n_samples) = (self.max_samples(), samples.len());
+        if n_samples > longest {
+            let seconds = longest as f64 / f64::from(self.sample_rate());
+            let reason = format!("expected at most {longest} samples ({seconds} s): cut the recording into pieces");
+            return Err(Error::config("n_samples", n_samples, reason));
+        }
+        check_rows(first, out, self.frames_dim(n_samples))?;
+        let half = self.log_mel.config().stft.n_fft / 2;
+        let mut padded = samples.to_vec();
+        padded.resize(((self.n_touched(n_samples) - 1) * self.hop_length() + half).min(longest), 0.0);
+        self.log_mel.frames_into(&padded, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
-        check_frames(&frames, (self.n_touched(n_samples), self.config.n_mels))?;
+        check_frames(&frames, self.frames_dim(n_samples))?;
         let own = self.n_frames(n_samples).min(frames.nrows());
         let mut features = frames.slice(s![..own, ..]).to_owned();
         normalize(features.view_mut(), floor(&frames));

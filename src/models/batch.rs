@@ -43,7 +43,7 @@ use crate::frontend::FrontEnd;
 use crate::output::TaggingOutput;
 
 /// Upper bound on the audio per sub-batch, in seconds; a longer clip forms its own. It bounds the memory of a forward.
-const MAX_SECONDS: usize = 40;
+pub(crate) const MAX_SECONDS: usize = 40;
 
 /// The clips of a batch, checked, and padded with zeros at the end to the model's
 /// [`min_samples`](ModelInfo::min_samples).

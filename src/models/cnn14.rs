@@ -28,7 +28,7 @@ use super::{Detail, ModelInfo, TaggingModel, panns};
 use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
-use crate::frontend::LogMel;
+use crate::frontend::{FrontEnd, LogMel};
 use crate::nn::{Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Workspace};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
@@ -82,13 +82,13 @@ impl Cnn14 {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
-        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(MIN_FRAMES))?;
-        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.n_mels)?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
+        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.mel.n_mels)?;
         let block = |i: usize| {
             let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
             // The last block is not pooled.
             let pool = (i < 5).then_some(Pool2d { pooling: config.pooling, size: (2, 2) });
-            let shape = (in_channels, config.channels[i], config.log_mel.n_mels >> i);
+            let shape = (in_channels, config.channels[i], config.log_mel.mel.n_mels >> i);
             ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), shape, pool)
         };
         let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
@@ -207,7 +207,7 @@ impl TaggingModel for Cnn14 {
         self.head.classify(embedding)
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 

@@ -23,7 +23,7 @@ use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
+use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::labels::LabelSet;
 use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::output::TaggingOutput;
@@ -78,14 +78,14 @@ impl Config {
 
     /// Bands that the poolings leave.
     fn n_bands(&self) -> usize {
-        self.pooling.iter().fold(self.log_mel.n_mels, |bands, pooling| bands / pooling.1)
+        self.pooling.iter().fold(self.log_mel.mel.n_mels, |bands, pooling| bands / pooling.1)
     }
 
     fn info(&self, log_mel: &LogMel) -> ModelInfo {
         let embedding_dim = 2 * self.hidden;
         ModelInfo {
             min_samples: log_mel.samples_for(self.stride()),
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
             labels: (self.n_classes == 527).then(LabelSet::audioset_by_name),
             ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, embedding_dim)
         }
@@ -98,7 +98,7 @@ impl Config {
         }
         check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
         if self.n_bands() == 0 {
-            return Err(Error::config("n_mels", self.log_mel.n_mels, "the poolings leave no band"));
+            return Err(Error::config("n_mels", self.log_mel.mel.n_mels, "the poolings leave no band"));
         }
         check::size("hidden", self.hidden, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)
@@ -165,7 +165,7 @@ impl Crnn {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
-        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(config.stride()))?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(config.stride()))?;
         let root = weights.loader(device);
         let inputs = [1].into_iter().chain(config.channels);
         let mut blocks = Vec::with_capacity(PLACES.len());
@@ -244,7 +244,7 @@ impl TaggingModel for Crnn {
         forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 

@@ -29,7 +29,7 @@ const KNOWN: [(&str, LogMelConfig); 4] = [
 pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<Assumption>) -> Result<LogMelConfig> {
     let mut log_mel = match n_fft(weights) {
         Some(n_fft) => {
-            KNOWN.into_iter().map(|(_, config)| config).find(|config| config.n_fft == n_fft).ok_or_else(|| {
+            KNOWN.into_iter().map(|(_, config)| config).find(|config| config.stft.n_fft == n_fft).ok_or_else(|| {
                 Error::UnknownModel(format!(
                     "a {model} with frames of {n_fft} samples: no preset has these, give a config"
                 ))
@@ -42,7 +42,7 @@ pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<As
         }
     };
     if let Some(&[n_mels]) = weights.shape("bn0.weight") {
-        log_mel.n_mels = n_mels;
+        log_mel.mel.n_mels = n_mels;
     }
     Ok(log_mel)
 }
@@ -68,8 +68,8 @@ pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usiz
 pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
     let Some((tensor, reason)) = difference(weights, log_mel)? else { return Ok(()) };
     let mut fitting = None;
-    for (name, config) in KNOWN {
-        let config = LogMelConfig { n_mels: log_mel.config().n_mels, ..config };
+    for (name, mut config) in KNOWN {
+        config.mel.n_mels = log_mel.config().mel.n_mels;
         if difference(weights, &LogMel::new(&config)?)?.is_none() {
             fitting = Some(name);
         }
@@ -80,7 +80,7 @@ pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
 
 /// The first tensor that differs, and how.
 fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static str, String)>> {
-    let n_fft = log_mel.config().n_fft;
+    let n_fft = log_mel.config().stft.n_fft;
     let n_bins = n_fft / 2 + 1;
     let window = log_mel.stft().window();
     let turn = std::f64::consts::TAU / n_fft as f64;
@@ -90,7 +90,7 @@ fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static st
         let rows = (0..n_bins).flat_map(|bin| row(bin).zip(window));
         rows.map(|(phase, &w)| (table[phase] * f64::from(w)) as f32).collect()
     };
-    if let Some(reason) = differs(weights, MEL_W, &[n_bins, log_mel.config().n_mels], || {
+    if let Some(reason) = differs(weights, MEL_W, &[n_bins, log_mel.config().mel.n_mels], || {
         log_mel.mel().to_array().t().iter().copied().collect()
     })? {
         return Ok(Some((MEL_W, reason)));

@@ -11,7 +11,7 @@ use super::{Detail, ModelConfig, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
-use crate::frontend::LogMel;
+use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Trainable, Weights};
@@ -143,7 +143,7 @@ impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
         self.info.activation.output(self.fc.forward(embedding)?, embedding.clone())
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         self.base.front_end()
     }
 

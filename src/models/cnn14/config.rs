@@ -98,13 +98,13 @@ impl Config {
         ModelInfo {
             min_samples: log_mel.samples_for(MIN_FRAMES),
             activation: self.head,
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
             ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, self.embedding_dim)
         }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        let n_mels = self.log_mel.n_mels;
+        let n_mels = self.log_mel.mel.n_mels;
         if n_mels < MIN_FRAMES {
             return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
         }
@@ -147,7 +147,7 @@ impl Family for Config {
         let preset = match detect_decision(weights, &mut assumptions) {
             Decision::Clip => [Self::AUDIOSET_16K, Self::AUDIOSET_8K, Self::AUDIOSET_48K]
                 .into_iter()
-                .find(|preset| preset.log_mel.n_fft == log_mel.n_fft)
+                .find(|preset| preset.log_mel.stft.n_fft == log_mel.stft.n_fft)
                 .unwrap_or(Self::AUDIOSET_32K),
             Decision::Max => Self::DECISION_MAX,
             Decision::Avg => Self::DECISION_AVG,
