@@ -227,13 +227,10 @@ impl TaggingModel for Crnn {
         let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
         let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
         let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
-        let pool = || {
-            let clipwise = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
-            let inside = clipwise.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
-            let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
-            Ok((clipwise, logits, frames.mean(1)?))
-        };
-        let (clipwise_output, logits, embedding) = pool().context("pooling over time")?;
+        let clipwise_output = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
+        let inside = clipwise_output.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
+        let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+        let embedding = frames.mean(1)?;
         Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
     }
 }
