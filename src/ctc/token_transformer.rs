@@ -120,10 +120,9 @@ impl TokenTransformer {
     pub fn build(config: &TokenTransformerConfig, root: &Loader) -> Result<Self> {
         config.validate()?;
         let TokenTransformerConfig { n_codes, width, n_positions, n_tokens, .. } = *config;
-        let short = root.mode().is_none() && root.contains("emb.weight");
-        let [embedding, positions, blocks, output] = match short {
-            true => ["emb.weight", "pos_enc", "encoder.layers", "head"],
-            false => ["embedding.weight", "pos_encoding", "transformer.layers", "lm_head"],
+        let [embedding, positions, blocks, output] = match root.first_of(&["embedding.weight", "emb.weight"]) {
+            "emb.weight" => ["emb.weight", "pos_enc", "encoder.layers", "head"],
+            _ => ["embedding.weight", "pos_encoding", "transformer.layers", "lm_head"],
         };
         let block = |index: usize| load_block(&root.at(blocks).at(index), config);
         Ok(Self {

@@ -21,7 +21,7 @@ use crate::check;
 use crate::check::{check_finite, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::{Features, FeaturesConfig};
-use crate::nn::{Activation, Cell, Conv1d, Conv1dConfig, Dropout, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Dropout, Rnn, RnnConfig};
 use crate::weights::{Init, Loader, Weights};
 
 /// The shape of a [`RecurrentEncoder`].
@@ -89,7 +89,7 @@ pub struct RecurrentEncoder {
     config: Config,
     device: Device,
     features: Features,
-    conv: Conv1d,
+    conv: ConvStack,
     layers: Vec<Rnn>,
     dropout: Dropout,
 }
@@ -114,16 +114,11 @@ impl RecurrentEncoder {
         config.validate()?;
         let features = Features::new(&config.features)?;
         let dim = config.dim();
-        let conv = Conv1dConfig {
-            in_channels: config.features.n_features(),
-            out_channels: dim,
-            kernel: config.kernel,
-            stride: config.stride,
-            padding: config.kernel / 2,
-            bias: false,
-            pool: None,
-        };
-        let conv = Conv1d::load(&root.at("conv"), &root.at("norm"), conv, Activation::Relu)?;
+        let Config { kernel, stride, .. } = *config;
+        let first =
+            ConvConfig { stride, padding: kernel / 2, ..ConvConfig::new(config.features.n_features(), dim, kernel) };
+        let mut conv = ConvStack::on_sequences();
+        conv.conv(&root.at("conv"), Some(&root.at("norm")), first, Activation::Relu)?;
         let (rnn, init) = (root.at("rnn"), Init::of_fan_in(config.hidden));
         let layer = |i: usize| {
             let name = |name: &str| name.replacen("_l0", &format!("_l{i}"), 1);
@@ -158,7 +153,7 @@ impl RecurrentEncoder {
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
         let (batch, n, _) = features.dims3().context("a recurrent encoder")?;
         check_lengths(lengths, batch, 1..=n)?;
-        let x = self.convolve(features)?;
+        let x = self.conv.forward_vectors(features, None)?;
         let lengths: Vec<usize> = lengths.iter().map(|&length| self.n_frames(length)).collect();
         let n_frames = self.n_frames(n);
         if lengths.iter().all(|&length| length == n_frames) {
@@ -168,13 +163,6 @@ impl RecurrentEncoder {
         let mask = Tensor::from_iter((0..batch * n_frames).map(counts), x.device());
         let x = mask.and_then(|mask| x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?));
         self.recur(x.context("masking frames")?, lengths, layers)
-    }
-
-    /// `[batch, n, n_features]` to `[batch, n_frames, dim]`.
-    fn convolve(&self, features: &Tensor) -> Result<Tensor> {
-        let context = "a recurrent encoder's convolution";
-        let x = features.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
-        self.conv.forward(&x)?.transpose(1, 2).and_then(|x| x.contiguous()).context(context)
     }
 
     /// The recurrent layers.
@@ -204,7 +192,7 @@ impl RecurrentEncoder {
         let features = self.features.compute(&clip)?;
         let shape = (1, features.nrows(), features.ncols());
         let features = Tensor::from_iter(features, &self.device).and_then(|features| features.reshape(shape));
-        let x = self.convolve(&features.context("moving the features to the device")?)?;
+        let x = self.conv.forward_vectors(&features.context("moving the features to the device")?, None)?;
         x.squeeze(0).context("a recurrent encoder")
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{self, MAX_LAYERS};
 use crate::error::{Context, Error, Result};
 use crate::nn::normalized;
-use crate::weights::{Init, Loader};
+use crate::weights::{Init, Loader, Target};
 
 /// ε of s3prl's normalisation.
 const EPS: f32 = 1e-5;
@@ -42,7 +42,7 @@ impl WeightedSum {
     /// [`Error::Config`] if there are none, or one is not finite.
     pub fn new(alpha: &[f32], config: &WeightedSumConfig, device: &Device) -> Result<Self> {
         if alpha.is_empty() || !alpha.iter().all(|alpha| alpha.is_finite()) {
-            return Err(Error::config("alpha", format!("{alpha:?}"), "finite numbers are due, one a layer"));
+            return Err(Error::config("alpha", format!("{alpha:?}"), "expected finite numbers, one per layer"));
         }
         let tensor = Tensor::new(alpha, device).context("moving weights to the device")?;
         Ok(Self::with(tensor, Some(softmax(alpha)), config))
@@ -63,13 +63,13 @@ impl WeightedSum {
     /// # Errors
     /// As [`Loader::get`], and [`Error::Config`] for 0 layers.
     pub fn load(weights: &Loader, n_layers: usize, config: &WeightedSumConfig) -> Result<Self> {
-        if weights.mode().is_some() {
+        let name = weights.first_of(&NAMES);
+        if let Target::Training(_) = weights.target() {
             if n_layers == 0 {
                 return Err(Error::config("n_layers", 0, "at least 1"));
             }
-            return Ok(Self::with(weights.parameter(NAMES[0], n_layers, Init::Constant(0.0))?, None, config));
+            return Ok(Self::with(weights.parameter(name, n_layers, Init::Constant(0.0))?, None, config));
         }
-        let name = NAMES.into_iter().find(|name| weights.contains(name)).unwrap_or(NAMES[0]);
         Self::new(&weights.get_vec(name, &[n_layers])?, config, weights.device())
     }
 

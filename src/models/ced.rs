@@ -41,7 +41,7 @@ use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::output::{TaggingOutput, logits_of};
 use crate::weights::{Loader, Weights};
 
@@ -173,7 +173,7 @@ pub struct Ced {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    init_bn: ChannelAffine,
+    init_bn: BatchNorm,
     patch_embed: Linear,
     time_positions: Tensor,      // [1, 1, 63, width]
     frequency_positions: Tensor, // [1, n_mels / 16, 1, width]
@@ -191,12 +191,14 @@ impl Ced {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let root = weights.loader(device);
-        let encoder = if root.contains("encoder.patch_embed.proj.weight") { root.at("encoder") } else { root.clone() };
+        let encoder = match root.first_of(&["patch_embed", "encoder"]) {
+            "encoder" => root.at("encoder"),
+            _ => root.clone(),
+        };
         let log_mel = load_front_end(config, &root)?;
         check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(PATCH))?;
-        let init_bn = encoder.at("init_bn");
-        let init_bn = if init_bn.contains("1.weight") { init_bn.at("1") } else { init_bn };
-        let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.n_mels)?, device)?;
+        let init_bn = encoder.at(encoder.first_of(&["init_bn.1", "init_bn"]));
+        let init_bn = BatchNorm::load(&init_bn, config.log_mel.n_mels)?;
 
         let (width, rows, columns) = (config.width, config.log_mel.n_mels / PATCH, config.target_length / PATCH);
         let patches = encoder.at("patch_embed").at("proj");
@@ -320,7 +322,7 @@ fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
 
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let log_mel = LogMel::new(&config.log_mel)?;
-    if !root.contains(WINDOW) || !root.contains(FILTERS) {
+    if root.lacks(WINDOW) || root.lacks(FILTERS) {
         root.ignore("front_end.*");
         return Ok(log_mel);
     }

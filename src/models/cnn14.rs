@@ -31,9 +31,7 @@ use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{
-    Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Pooling, Workspace,
-};
+use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d, Pooling};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 use head::Classifier;
@@ -160,13 +158,11 @@ pub struct Cnn14 {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    bn0: ChannelAffine,
-    blocks: [ConvBlock; 6],
-    block_dropout: Dropout,
+    bn0: BatchNorm,
+    blocks: ConvStack,
     pooled_dropout: Dropout,
     fc1: Linear,
     head: Classifier,
-    workspace: Workspace,
 }
 
 impl Cnn14 {
@@ -198,15 +194,24 @@ impl Cnn14 {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
         check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(MIN_FRAMES))?;
-        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.n_mels)?;
-        let block = |i: usize| {
-            let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
+        let bn0 = BatchNorm::load(&root.at("bn0"), config.log_mel.n_mels)?;
+        let mut blocks = ConvStack::on_maps(Some(config.log_mel.n_mels));
+        let mut in_channels = 1;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at(format_args!("conv_block{}", i + 1));
+            for i in [1, 2] {
+                let (conv, norm) = (block.at(format_args!("conv{i}")), block.at(format_args!("bn{i}")));
+                let config = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
+                blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
+                in_channels = channels;
+            }
             // The last block is not pooled.
-            let pool = (i < 5).then_some(Pool2d { pooling: config.pooling, size: (2, 2) });
-            let shape = (in_channels, config.channels[i], config.log_mel.n_mels >> i);
-            ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), shape, pool)
-        };
-        let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
+            if i < 5 {
+                blocks.pool(Pool2d { pooling: config.pooling, size: (2, 2) });
+            }
+            blocks.dropout(Dropout::new(root, 0.2)?);
+            blocks.end_stage();
+        }
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
         let fc1 = Linear::load(&root.at("fc1"), pooled, embedding_dim, Activation::Relu)?;
         let head = Classifier::load(config, root)?;
@@ -217,11 +222,9 @@ impl Cnn14 {
             log_mel,
             bn0,
             blocks,
-            block_dropout: Dropout::new(root, 0.2)?,
             pooled_dropout: Dropout::new(root, 0.5)?,
             fc1,
             head,
-            workspace: Workspace::default(),
         })
     }
 
@@ -254,15 +257,8 @@ impl Cnn14 {
 
     fn run_normalized(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let n_frames = x.dim(2).context("the shape of the log-mel")?;
-        let x = FeatureMap::new(x, &self.workspace)?; // [batch, 1, n_frames, n_mels]
-        let x = self.blocks.iter().try_fold(x, |x, block| {
-            let x = block.forward(x)?;
-            if !self.block_dropout.is_on() {
-                return Ok(x);
-            }
-            FeatureMap::new(&self.block_dropout.forward(&x.to_tensor()?)?, &self.workspace)
-        })?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let steps = mean_over_mel(&x.to_tensor()?)?; // [batch, 2048, n_frames / 32]
+        let x = self.blocks.forward(x)?; // [batch, 2048, n_frames / 32, n_mels / 32]
+        let steps = mean_over_mel(&x)?; // [batch, 2048, n_frames / 32]
         let mut output = if self.config.decision == Decision::Clip {
             let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
@@ -290,11 +286,11 @@ impl Cnn14 {
     /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut stages = vec![("bn0".to_string(), self.bn0.forward(log_mel)?)];
-        let mut x = FeatureMap::new(&stages[0].1, &self.workspace)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x)?;
-            stages.push((format!("block{}", i + 1), x.to_tensor()?));
-        }
+        let x = stages[0].1.clone();
+        self.blocks.forward_observed(&x, |i, x| {
+            stages.push((format!("block{}", i + 1), x()?));
+            Ok(())
+        })?;
         let pooled = pool_over_time(&mean_over_mel(&stages[6].1)?)?;
         stages.push(("pooled".to_string(), pooled));
         Ok(stages)
@@ -365,34 +361,6 @@ impl Config {
             (Decision::Clip, 48_000) => "cnn14-48k",
             (Decision::Clip, _) => "cnn14",
         }
-    }
-}
-
-/// Two 3x3 convolutions with batch norm and ReLU, then perhaps pooling.
-#[derive(Debug)]
-struct ConvBlock {
-    conv1: Conv2d,
-    conv2: Conv2d,
-}
-
-impl ConvBlock {
-    fn load(
-        weights: &Loader,
-        (in_channels, out_channels, n_mels): (usize, usize, usize),
-        pool: Option<Pool2d>,
-    ) -> Result<Self> {
-        let conv = |i: usize, in_channels: usize, pool: Option<Pool2d>| {
-            let width = Some(n_mels);
-            let config =
-                Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
-            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
-            Conv2d::load(&conv, &norm, config, Activation::Relu)
-        };
-        Ok(Self { conv1: conv(1, in_channels, None)?, conv2: conv(2, out_channels, pool)? })
-    }
-
-    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
-        self.conv2.forward_map(self.conv1.forward_map(x)?)
     }
 }
 

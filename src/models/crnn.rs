@@ -23,9 +23,9 @@ use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::labels::LabelSet;
-use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Weights};
+use crate::weights::Weights;
 
 /// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
 const PLACES: [usize; 5] = [0, 2, 3, 5, 6];
@@ -119,7 +119,7 @@ pub struct Crnn {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    blocks: Vec<Block>,
+    blocks: ConvStack,
     gru: Rnn,
     output: Linear,
 }
@@ -134,11 +134,18 @@ impl Crnn {
         let log_mel = LogMel::new(&config.log_mel)?;
         check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(config.stride()))?;
         let root = weights.loader(device);
-        let inputs = [1].into_iter().chain(config.channels);
-        let mut blocks = Vec::with_capacity(PLACES.len());
-        for (i, (inputs, outputs)) in inputs.zip(config.channels).enumerate() {
-            let pooling = POOLINGS[i].map(|pooling| LpPool2d { power: 4, size: config.pooling[pooling] });
-            blocks.push(Block::load(&root.at("features").at(PLACES[i]).at("block"), (inputs, outputs), pooling)?);
+        let mut blocks = ConvStack::on_maps(Some(config.log_mel.n_mels));
+        let mut in_channels = 1;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at("features").at(PLACES[i]).at("block");
+            blocks.batch_norm(&block.at("0"), in_channels, Activation::Identity)?;
+            let conv = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
+            blocks.conv(&block.at("1"), None, conv, Activation::LeakyRelu { slope: 0.1 })?;
+            if let Some(pooling) = POOLINGS[i] {
+                blocks.lp_pool(LpPool2d { power: 4, size: config.pooling[pooling] });
+            }
+            blocks.end_stage();
+            in_channels = channels;
         }
         let gru = RnnConfig {
             cell: Cell::Gru,
@@ -172,11 +179,11 @@ impl Crnn {
     /// # Errors
     /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        let (mut x, mut stages) = (log_mel.clone(), Vec::new());
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x)?;
-            stages.push((format!("block{i}"), x.clone()));
-        }
+        let mut stages = Vec::new();
+        let x = self.blocks.forward_observed(log_mel, |i, x| {
+            stages.push((format!("block{i}"), x()?));
+            Ok(())
+        })?;
         let frames = self.recurrent(&x)?;
         let probabilities = self.frame_probabilities(&frames)?;
         stages.extend([("gru".to_string(), frames), ("frames".to_string(), probabilities)]);
@@ -223,7 +230,7 @@ impl TaggingModel for Crnn {
             return Err(Error::TooShort { needed, got: n_frames });
         }
         let x = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?;
+        let x = self.blocks.forward(&x)?;
         let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
         let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
         let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
@@ -232,43 +239,6 @@ impl TaggingModel for Crnn {
         let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
         let embedding = frames.mean(1)?;
         Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
-    }
-}
-
-/// Batch norm, 3x3 convolution, leaky ReLU, perhaps a pooling.
-#[derive(Debug)]
-struct Block {
-    norm: ChannelAffine,
-    conv: Conv2d,
-    pooling: Option<LpPool2d>,
-}
-
-impl Block {
-    fn load(weights: &Loader, (inputs, outputs): (usize, usize), pooling: Option<LpPool2d>) -> Result<Self> {
-        let norm = ChannelAffine::load_over_maps(&weights.at("0"), inputs)?;
-        let (in_channels, out_channels) = (inputs, outputs);
-        let (width, pool) = (None, None);
-        let config =
-            Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
-        // The convolution stands alone: the norm after it is the one that changes nothing.
-        let unit = |name: &str, value: f32| {
-            let tensor = Tensor::full(value, outputs, &Device::Cpu).context("making a norm")?;
-            Ok((name.to_string(), tensor))
-        };
-        let variance = 1.0 - crate::nn::BATCH_NORM_EPS as f32;
-        let unit = [unit("weight", 1.0), unit("bias", 0.0), unit("running_mean", 0.0), unit("running_var", variance)];
-        let unit = Weights::from_tensors(unit.into_iter().collect::<Result<Vec<_>>>()?)?;
-        let activation = Activation::LeakyRelu { slope: 0.1 };
-        let conv = Conv2d::load(&weights.at("1"), &unit.loader(weights.device()), config, activation)?;
-        Ok(Self { norm, conv, pooling })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.conv.forward(&self.norm.forward(x)?)?;
-        match self.pooling {
-            Some(pooling) => pooling.forward(&x),
-            None => Ok(x),
-        }
     }
 }
 

@@ -91,7 +91,8 @@ impl Config {
 
     /// Takes cell, sizes and classes from a checkpoint, where it has them.
     pub(super) fn fit(&mut self, weights: &Weights) {
-        let Some(name) = key(|name| weights.contains(&format!("{name}.weight_hh_l0"))) else { return };
+        let is_here = |name: &&str| weights.contains(&format!("{name}.weight_hh_l0"));
+        let Some(name) = NAMES.into_iter().find(is_here) else { return };
         if let Some(&[rows, hidden]) = weights.shape(&format!("{name}.weight_hh_l0"))
             && hidden > 0
         {
@@ -129,10 +130,8 @@ impl Config {
     }
 }
 
-/// The name that a checkpoint has for its recurrent layers.
-fn key(has: impl Fn(&str) -> bool) -> Option<&'static str> {
-    ["rnn", "gru", "lstm"].into_iter().find(|name| has(name))
-}
+/// The names that checkpoints have for the recurrent layers.
+const NAMES: [&str; 3] = ["rnn", "gru", "lstm"];
 
 /// A loaded recurrent classifier.
 #[derive(Debug)]
@@ -165,9 +164,8 @@ impl AudioRnnClassifier {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
-        let name = key(|name| root.contains(&format!("{name}.weight_hh_l0"))).unwrap_or("rnn");
-        let rnn = root.at(name);
-        let rnn = Rnn::load(&rnn, config.rnn(rnn.contains("bias_ih_l0")))?;
+        let rnn = root.at(root.first_of(&NAMES));
+        let rnn = Rnn::load(&rnn, config.rnn(!rnn.lacks("bias_ih_l0")))?;
         let outputs = rnn.config().outputs();
         let attention = match config.pooling {
             TimePooling::Attention => Some(Attention::load(&root.at("attention"), outputs)?),
@@ -315,11 +313,11 @@ impl Attention {
             _ => outputs,
         };
         let linear = |place: &Loader, inputs: usize, outputs: usize| {
-            if place.contains("bias") {
-                return Linear::load(place, inputs, outputs, Activation::Identity);
+            if place.lacks("bias") {
+                let weight = place.get_vec("weight", &[outputs, inputs])?;
+                return Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device());
             }
-            let weight = place.get_vec("weight", &[outputs, inputs])?;
-            Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device())
+            Linear::load(place, inputs, outputs, Activation::Identity)
         };
         Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
     }

@@ -47,7 +47,7 @@ pub struct Trainable {
     device: Device,
     seed: u64,
     tensors: Mutex<BTreeMap<String, Parameter>>,
-    mode: Mode,
+    state: TrainingState,
 }
 
 struct Parameter {
@@ -85,8 +85,8 @@ const MAX_VALUES: usize = 1 << 29;
 impl Trainable {
     /// Nothing yet; tensors will be made on `device`.
     pub fn new(device: &Device, seed: u64) -> Self {
-        let mode = Mode(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
-        Self { device: device.clone(), seed, tensors: Mutex::default(), mode }
+        let state = TrainingState(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
+        Self { device: device.clone(), seed, tensors: Mutex::default(), state }
     }
 
     /// Where models find their tensors.
@@ -96,7 +96,7 @@ impl Trainable {
 
     /// Whether batch norms use the statistics of the batch (and learn from them) and dropout drops. At first, no.
     pub fn set_training(&self, training: bool) {
-        self.mode.0.0.store(training, Ordering::Relaxed);
+        self.state.0.0.store(training, Ordering::Relaxed);
     }
 
     /// The tensors that gradients change, in the order of their names: for an optimiser.
@@ -141,8 +141,8 @@ impl Trainable {
         for (name, parameter) in self.tensors().iter().filter(|(name, _)| weights.contains(name)) {
             let tensor = weights.tensor(name, &self.device)?;
             if tensor.dims() != parameter.var.dims() {
-                let (got, due) = (tensor.dims(), parameter.var.dims());
-                return Err(Error::config("weights", format!("{name} {got:?}"), format!("{due:?} is due")));
+                let (got, expected) = (tensor.dims(), parameter.var.dims());
+                return Err(Error::config("weights", format!("{name} {got:?}"), format!("expected {expected:?}")));
             }
             parameter.var.set(&tensor).context("setting a parameter")?;
             count += 1;
@@ -195,8 +195,8 @@ impl Trainable {
         Random::stream(self.seed, of_name)
     }
 
-    pub(super) fn mode(&self) -> &Mode {
-        &self.mode
+    pub(super) fn state(&self) -> &TrainingState {
+        &self.state
     }
 
     fn tensors(&self) -> MutexGuard<'_, BTreeMap<String, Parameter>> {
@@ -207,15 +207,15 @@ impl Trainable {
 
 impl fmt::Debug for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("mode", &self.mode).finish()
+        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("state", &self.state).finish()
     }
 }
 
 /// Whether a model is in training, shared by its layers, and where their random numbers come from.
 #[derive(Clone)]
-pub(crate) struct Mode(Arc<(AtomicBool, Mutex<Random>)>);
+pub(crate) struct TrainingState(Arc<(AtomicBool, Mutex<Random>)>);
 
-impl Mode {
+impl TrainingState {
     pub fn is_training(&self) -> bool {
         self.0.0.load(Ordering::Relaxed)
     }
@@ -225,7 +225,7 @@ impl Mode {
     }
 }
 
-impl fmt::Debug for Mode {
+impl fmt::Debug for TrainingState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_training() { "Training" } else { "Evaluation" })
     }
