@@ -151,7 +151,11 @@ impl RecurrentEncoder {
     /// [`Error::Config`] unless there is one length from 1 to `n` a clip, [`Error::Tensor`] if the shape or the device does
     /// not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
-        let (batch, n, _) = features.dims3().context("a recurrent encoder")?;
+        self.run(features, lengths, layers).context("a recurrent encoder")
+    }
+
+    fn run(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
+        let (batch, n, _) = features.dims3()?;
         check_lengths(lengths, batch, 1..=n)?;
         let x = self.conv.forward_vectors(features, None)?;
         let lengths: Vec<usize> = lengths.iter().map(|&length| self.n_frames(length)).collect();
@@ -160,9 +164,8 @@ impl RecurrentEncoder {
             return self.recur(x, lengths, layers);
         }
         let counts = |i: usize| f32::from(i % n_frames < lengths[i / n_frames]);
-        let mask = Tensor::from_iter((0..batch * n_frames).map(counts), x.device());
-        let x = mask.and_then(|mask| x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?));
-        self.recur(x.context("masking frames")?, lengths, layers)
+        let mask = Tensor::from_iter((0..batch * n_frames).map(counts), x.device())?;
+        self.recur(x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?)?, lengths, layers)
     }
 
     /// The recurrent layers.
@@ -191,9 +194,8 @@ impl RecurrentEncoder {
         }
         let features = self.features.compute(&clip)?;
         let shape = (1, features.nrows(), features.ncols());
-        let features = Tensor::from_iter(features, &self.device).and_then(|features| features.reshape(shape));
-        let x = self.conv.forward_vectors(&features.context("moving the features to the device")?, None)?;
-        x.squeeze(0).context("a recurrent encoder")
+        let features = Tensor::from_iter(features, &self.device)?.reshape(shape)?;
+        Ok(self.conv.forward_vectors(&features, None)?.squeeze(0)?)
     }
 }
 
@@ -231,7 +233,8 @@ impl SpeechEncoder for RecurrentEncoder {
         if waveforms.sample_rate() != self.sample_rate() {
             return Err(Error::SampleRate { expected: self.sample_rate(), got: waveforms.sample_rate() });
         }
-        let clips = waveforms.rows().iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>()?;
+        let context = "a recurrent encoder";
+        let clips = waveforms.rows().iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>().context(context)?;
         let lengths: Vec<usize> = clips.iter().map(|clip| clip.dims()[0]).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let padded = |clip: &Tensor| {
@@ -240,7 +243,7 @@ impl SpeechEncoder for RecurrentEncoder {
             if missing == 0 { Ok(clip.clone()) } else { Tensor::cat(&[clip, &zeros], 0) }
         };
         let rows = clips.iter().map(padded).collect::<candle_core::Result<Vec<_>>>();
-        let x = rows.and_then(|rows| Tensor::stack(&rows, 0)).context("padding frames")?;
-        self.recur(x, lengths, layers)
+        let x = rows.and_then(|rows| Tensor::stack(&rows, 0)).context(context)?;
+        self.recur(x, lengths, layers).context(context)
     }
 }

@@ -98,29 +98,28 @@ impl WeightedSum {
     /// # Errors
     /// [`Error::Config`] if there are not [`n_layers`](Self::n_layers) of them, [`Error::Tensor`] if their shapes differ.
     pub fn forward(&self, layers: &[Tensor]) -> Result<Tensor> {
-        let due = self.n_layers();
-        if layers.len() != due {
-            return Err(Error::config("layers.len()", layers.len(), format!("the sum has weights for {due} layers")));
+        self.sum(layers).context("a weighted sum of layers")
+    }
+
+    fn sum(&self, layers: &[Tensor]) -> Result<Tensor> {
+        let expected = self.n_layers();
+        if layers.len() != expected {
+            let reason = format!("expected {expected}, one per weight");
+            return Err(Error::config("layers.len()", layers.len(), reason));
         }
-        let context = "a weighted sum of layers";
         let mut sum: Option<Tensor> = None;
         for (index, layer) in layers.iter().enumerate() {
             let layer = if self.config.normalize { normalized(layer, EPS)? } else { layer.clone() };
             let weighted = match &self.weights {
-                Some(weights) => layer * weights[index],
-                None => self.share(index).and_then(|share| layer.broadcast_mul(&share)),
+                Some(weights) => (layer * weights[index])?,
+                None => layer.broadcast_mul(&candle_nn::ops::softmax(&self.alpha, 0)?.get(index)?)?,
             };
             sum = Some(match sum {
-                Some(sum) => weighted.and_then(|weighted| sum + weighted).context(context)?,
-                None => weighted.context(context)?,
+                Some(sum) => (sum + weighted)?,
+                None => weighted,
             });
         }
         sum.ok_or_else(|| Error::config("layers.len()", 0, "at least 1")) // never: there is a weight
-    }
-
-    /// The share of a layer with its gradient.
-    fn share(&self, index: usize) -> candle_core::Result<Tensor> {
-        candle_nn::ops::softmax(&self.alpha, 0)?.get(index)
     }
 }
 

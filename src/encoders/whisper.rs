@@ -261,7 +261,11 @@ impl WhisperEncoder {
     /// [`Error::Config`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
     /// the shape or the device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
-        let (batch, n_frames, _) = features.dims3().context("the shape of the features")?;
+        self.run(features, lengths, layers).context("whisper")
+    }
+
+    fn run(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
+        let (batch, n_frames, _) = features.dims3()?;
         let longest = STRIDE * self.config.n_positions;
         if !(1..=longest).contains(&n_frames) {
             return Err(Error::config("n_frames", n_frames, format!("1 to {longest} at once")));
@@ -275,8 +279,7 @@ impl WhisperEncoder {
         let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
 
         let mut x = self.convs.forward_vectors(features, lengths)?; // [batch, n_tokens, dim]
-        let positions = self.positions.narrow(0, 0, n_tokens);
-        x = positions.and_then(|positions| x.broadcast_add(&positions)).context("adding positions")?;
+        x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?)?;
         let mut states = Vec::new();
         for block in &self.blocks {
             let y = block.forward(&x, tokens.as_deref())?;
@@ -287,7 +290,7 @@ impl WhisperEncoder {
         }
         states.push(self.norm.forward(&x)?);
         if let Some(tokens) = &tokens {
-            states = states.iter().map(|x| mask(x, tokens)).collect::<Result<_, _>>().context("masking a batch")?;
+            states = states.iter().map(|x| mask(x, tokens)).collect::<candle_core::Result<_>>()?;
         }
         Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
     }
@@ -296,8 +299,8 @@ impl WhisperEncoder {
     fn forward_clips(&self, clips: &[Array2<f32>], layers: Layers) -> Result<Encoded> {
         let (n_frames, n_mels) = clips.first().map_or((0, 0), Array2::dim);
         let values: Vec<f32> = clips.iter().flatten().copied().collect();
-        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device);
-        self.forward_features(&features.context("moving the log-mel to the device")?, None, layers)
+        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device).context("whisper")?;
+        self.forward_features(&features, None, layers)
     }
 }
 

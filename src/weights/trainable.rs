@@ -155,12 +155,11 @@ impl Trainable {
     }
 
     pub(super) fn get(&self, name: String, shape: Shape, init: Init, is_statistic: bool) -> Result<Var> {
-        let context = "making a parameter";
         let mut tensors = self.tensors();
         if let Some(Parameter { var, .. }) = tensors.get(&name) {
             if var.shape() != &shape {
-                let reason = format!("{name} has shape {:?} already, not {shape:?}", var.shape());
-                return Err(candle_core::Error::Msg(reason)).context(context);
+                let reason = format!("{name} is a parameter of shape {:?} already", var.shape());
+                return Err(Error::config("shape", format!("{shape:?}"), reason));
             }
             return Ok(var.clone());
         }
@@ -184,7 +183,7 @@ impl Trainable {
             }
         }
         let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
-        let var = var.context(context)?;
+        let var = var.context("making a parameter")?;
         tensors.insert(name, Parameter { var: var.clone(), is_statistic });
         Ok(var)
     }

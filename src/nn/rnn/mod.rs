@@ -189,7 +189,7 @@ impl Rnn {
     /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
+    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` per sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
     /// does not fit.
     pub fn forward(
         &self,
@@ -197,11 +197,14 @@ impl Rnn {
         lengths: Option<&[usize]>,
         state: Option<&RnnState>,
     ) -> Result<(Tensor, RnnState)> {
-        let context = "a recurrent layer";
-        let (batch, n_frames, inputs) = x.dims3().context(context)?;
+        self.run(x, lengths, state).context("a recurrent layer")
+    }
+
+    fn run(&self, x: &Tensor, lengths: Option<&[usize]>, state: Option<&RnnState>) -> Result<(Tensor, RnnState)> {
+        let (batch, n_frames, inputs) = x.dims3()?;
         if inputs != self.config.inputs || batch == 0 || n_frames == 0 {
             let reason = format!("expected [batch, n_frames, {}], got {:?}", self.config.inputs, x.dims());
-            return Err(candle_core::Error::Msg(reason)).context(context);
+            return Err(candle_core::Error::Msg(reason).into());
         }
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_frames)?;
@@ -209,15 +212,14 @@ impl Rnn {
         let all = vec![n_frames; batch];
         let lengths = lengths.unwrap_or(&all);
         let from_zeros = state.is_none();
-        let state = self.start(batch, x.device(), state).context(context)?;
+        let state = self.start(batch, x.device(), state)?;
         let scans = self.config.cell == Cell::Gru && x.device().is_cpu() && x.dtype() == DType::F32;
         let on_cpu = [x, &state.h].into_iter().chain(&state.c).all(runs_on_cpu_kernels);
-        match &self.packed {
-            Some(packed) if on_cpu => self.on_cpu(packed, x, lengths, &state),
-            _ if from_zeros && scans => self.scanned(x, lengths),
-            _ => self.on_device(x, lengths, &state),
-        }
-        .context(context)
+        Ok(match &self.packed {
+            Some(packed) if on_cpu => self.on_cpu(packed, x, lengths, &state)?,
+            _ if from_zeros && scans => self.scanned(x, lengths)?,
+            _ => self.on_device(x, lengths, &state)?,
+        })
     }
 
     /// The state to start from, checked.
