@@ -46,6 +46,7 @@
 //!
 //! Types of `candle_core`, `ndarray` and `rustfft` stand in the public interface; they are re-exported.
 
+pub mod assumption;
 pub mod audio;
 pub mod augment;
 mod check;
@@ -69,6 +70,7 @@ mod tensor;
 pub mod weights;
 pub mod windows;
 
+pub use assumption::Assumption;
 pub use audio::{Waveform, WaveformBatch};
 pub use device::Device;
 pub use error::{Error, Result};

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use candle_core::Device;
 
+use crate::assumption::Assumption;
 use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Context, Error, Result};
 use crate::files;
@@ -13,8 +14,6 @@ use crate::output::Tagging;
 use crate::weights::Weights;
 use crate::weights::folder;
 use crate::weights::place::left_out;
-
-const NO_LABELS: &str = "no labels are known";
 
 /// Tags clips of any sample rate.
 ///
@@ -34,7 +33,7 @@ const NO_LABELS: &str = "no labels are known";
 pub struct Tagger {
     model: Box<dyn TaggingModel>,
     labels: LabelSet,
-    assumptions: Vec<String>,
+    assumptions: Vec<Assumption>,
 }
 
 impl Tagger {
@@ -85,7 +84,7 @@ impl Tagger {
         Self::from_config(&detected.config, &weights, device, detected.assumptions)
     }
 
-    /// Opens a checkpoint file as the model with this name, one of [`MODELS`](crate::models::MODELS).
+    /// Opens a checkpoint file as the model with this name, one of [`presets`](crate::models::presets).
     ///
     /// # Errors
     /// As [`Tagger::open`].
@@ -108,13 +107,13 @@ impl Tagger {
         config: &ModelConfig,
         weights: &Weights,
         device: &Device,
-        mut assumptions: Vec<String>,
+        mut assumptions: Vec<Assumption>,
     ) -> Result<Self> {
         let model = config.load(weights, device)?;
         let mut labels = model.info().labels.clone().unwrap_or_else(LabelSet::audioset);
         if model.info().n_classes != labels.len() {
             labels = LabelSet::numbered(model.info().n_classes);
-            assumptions.push(format!("{NO_LABELS} for {} classes: they are numbered", model.info().n_classes));
+            assumptions.push(Assumption::NumberedLabels { n_classes: model.info().n_classes });
         }
         Ok(Self { model, labels, assumptions })
     }
@@ -129,7 +128,7 @@ impl Tagger {
             return Err(Error::LabelCount { n_classes, n_labels });
         }
         self.labels = labels;
-        self.assumptions.retain(|assumption| !assumption.starts_with(NO_LABELS));
+        self.assumptions.retain(|it| !matches!(it, Assumption::NumberedLabels { .. } | Assumption::AudioSetByName));
         Ok(self)
     }
 
@@ -175,8 +174,8 @@ impl Tagger {
         &self.labels
     }
 
-    /// What the checkpoint did not say and was assumed, one line each; worth showing to whoever runs the program.
-    pub fn assumptions(&self) -> &[String] {
+    /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
+    pub fn assumptions(&self) -> &[Assumption] {
         &self.assumptions
     }
 }
@@ -220,7 +219,7 @@ impl Folder {
     }
 
     /// The configuration and what had to be assumed.
-    fn model(&self) -> Result<(ModelConfig, Vec<String>)> {
+    fn model(&self) -> Result<(ModelConfig, Vec<Assumption>)> {
         match &self.config {
             Some(config) => {
                 let left_out = left_out(&self.weights, &config.place(&self.weights)?);

@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 /// The modules from bottom to top, each with those that it may import. `nn/kernels` is a module of its own, so
 /// that front ends can use its vector instructions.
-const ALLOWED: [(&str, &[&str]); 23] = [
+const ALLOWED: [(&str, &[&str]); 24] = [
     ("error", &[]),
+    ("assumption", &[]),
     ("check", &["error"]),
     ("files", &["error"]),
     ("random", &[]),
@@ -21,15 +22,15 @@ const ALLOWED: [(&str, &[&str]); 23] = [
     ("audio", &["check", "error", "nn/kernels"]),
     ("frontend", &["check", "error", "nn/kernels"]),
     ("augment", &["check", "error", "random"]),
-    ("weights", &["check", "error", "files", "random"]),
+    ("weights", &["assumption", "check", "error", "files", "random"]),
     ("nn", &["check", "error", "nn/kernels", "tensor", "weights"]),
     ("output", &["error", "labels"]),
-    ("models", &["audio", "check", "error", "frontend", "labels", "nn", "output", "weights"]),
+    ("models", &["assumption", "audio", "check", "error", "frontend", "labels", "nn", "output", "weights"]),
     ("encoders", &["audio", "check", "error", "frontend", "nn", "weights"]),
-    ("ctc", &["audio", "check", "encoders", "error", "files", "nn", "tensor", "weights"]),
+    ("ctc", &["assumption", "audio", "check", "encoders", "error", "files", "nn", "tensor", "weights"]),
     ("fusion", &["ctc", "error", "output"]),
     ("events", &["error", "labels", "output"]),
-    ("tagger", &["audio", "error", "files", "labels", "models", "output", "weights"]),
+    ("tagger", &["assumption", "audio", "error", "files", "labels", "models", "output", "weights"]),
     ("windows", &["audio", "check", "error", "frontend", "models", "output", "tagger"]),
     ("stream", &["audio", "check", "error", "frontend", "models", "nn", "output", "tagger", "windows"]),
 ];

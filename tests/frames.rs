@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{Device, Tensor};
-use clipwise::models::{FrameGrid, cnn14, leenet, m5};
+use clipwise::models::{FrameGrid, OutputActivation, cnn14, leenet, m5};
 use clipwise::{Detail, Error, Tagger, TaggingModel, Waveform, WaveformBatch};
 use common::{Hashed, Kind, assert_close, cnn14_tensors, golden, leenet_tensors, m5_tensors, signal, values};
 
@@ -132,7 +132,7 @@ fn what_has_no_frames_says_so() {
         matches!(error, Error::Config { field: "detail", .. }) && error.to_string().contains("ced-tiny"),
         "{error}"
     );
-    let config = cnn14::Config { head: cnn14::Head::Transfer, ..cnn14::Config::DECISION_MAX };
+    let config = cnn14::Config { head: OutputActivation::Softmax, ..cnn14::Config::DECISION_MAX };
     let weights = cnn14_tensors(CHANNELS, 20, 11, 20).weights();
     assert!(matches!(cnn14::Cnn14::load(&config, &weights, &Device::Cpu), Err(Error::Config { field: "head", .. })));
 }

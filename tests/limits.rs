@@ -18,7 +18,7 @@ use clipwise::frontend::{
     FbankConfig, LogMel, LogMelConfig, MelConfig, MelFilterBank, Mfcc, MfccConfig, Normalize, SeamlessM4t,
     SeamlessM4tConfig, Stft, StftConfig, WhisperMel, WhisperMelConfig,
 };
-use clipwise::models::{M5, MODELS, ModelConfig, cnn14, leenet, m5, rnn};
+use clipwise::models::{M5, ModelConfig, cnn14, leenet, m5, presets, rnn};
 use clipwise::weights::{LoadReport, Trainable};
 use clipwise::{Detail, Device, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights, WindowConfig, fusion};
 use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors};
@@ -250,7 +250,7 @@ fn models() {
         "lstm-speech-commands",
     ];
     for name in names {
-        let preset = MODELS.iter().find(|preset| preset.name == name).unwrap();
+        let preset = presets().find(|preset| preset.name() == name).unwrap();
         let (_, n_worked) = sweep(name, &preset.config, |config| outcome(config.load(&nothing(), &Device::Cpu)));
         assert_eq!(n_worked, 0, "{name}: no model is loaded from nothing");
     }

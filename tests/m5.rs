@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::models::m5::{Config, M5, Stage};
-use clipwise::models::{MODELS, detect};
-use clipwise::{Detail, Error, ModelConfig, TaggingModel, WaveformBatch, Weights};
+use clipwise::models::{detect, presets};
+use clipwise::{Assumption, Detail, Error, ModelConfig, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, m5_tensors, real, signal, values};
 
 const SEED: u64 = 17;
@@ -76,7 +76,7 @@ fn published_parameter_counts_and_shortest_clips() {
         let model = M5::load(&config, &weights, &Device::Cpu).unwrap();
         assert_eq!(model.info().min_samples, min_samples, "{}", model.info().name);
         assert_eq!(detect(&weights).unwrap().config, ModelConfig::M5(config.clone()));
-        let preset = MODELS.iter().find(|preset| preset.name == model.info().name).unwrap();
+        let preset = presets().find(|preset| preset.name() == model.info().name).unwrap();
         assert_eq!(preset.config, ModelConfig::M5(config));
 
         // One sample less is padded to the same; one frame comes out.
@@ -122,7 +122,10 @@ fn a_published_checkpoint_loads_and_equals_its_definition() {
     let ModelConfig::M5(config) = &detected.config else { panic!("{:?}", detected.config) };
     let stages = [(64, 1), (128, 1), (128, 1)].map(|(channels, layers)| Stage { channels, layers });
     assert_eq!(*config, Config { channels: 64, stages: stages.to_vec().into(), n_classes: 10, ..Config::M5 });
-    assert!(detected.assumptions[0].contains("sample rate"), "{:?}", detected.assumptions);
+    let model = "M5".to_string();
+    let assumed =
+        [Assumption::SampleRate { model: model.clone(), sample_rate: 8_000 }, Assumption::Stride { model, stride: 16 }];
+    assert_eq!(detected.assumptions, assumed);
     let model = M5::load(config, &weights, &Device::Cpu).unwrap();
     let x = hashed("x", 20_000, -1.0, 1.0, SEED);
     let output = model.forward(&WaveformBatch::new(vec![x.clone()], 8_000).unwrap(), Detail::Clip).unwrap();

@@ -209,7 +209,7 @@ fn published_parameter_counts() {
 
 #[test]
 fn a_config_survives_json() {
-    for preset in clipwise::models::MODELS {
+    for preset in clipwise::models::presets() {
         let json = serde_json::to_string(&preset.config).unwrap();
         assert_eq!(serde_json::from_str::<ModelConfig>(&json).unwrap(), preset.config, "{json}");
     }

@@ -223,7 +223,17 @@ fn classifier_weights(cell: Cell, bidirectional: bool) -> Weights {
 }
 
 fn classifier(cell: Cell, bidirectional: bool, pooling: TimePooling, head: OutputActivation) -> AudioRnnClassifier {
-    let config = Config { features: five(), cell, hidden: 7, n_layers: 2, bidirectional, pooling, n_classes: 3, head };
+    let config = Config {
+        name: "rnn".into(),
+        features: five(),
+        cell,
+        hidden: 7,
+        n_layers: 2,
+        bidirectional,
+        pooling,
+        n_classes: 3,
+        head,
+    };
     let mut weights = classifier_weights(cell, bidirectional);
     weights.retain(|name| pooling == TimePooling::Attention || !name.starts_with("attention"));
     AudioRnnClassifier::load(&config, &weights, &Device::Cpu).unwrap()
@@ -399,6 +409,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     ] {
         for (cell, pooling) in [(Cell::Gru, TimePooling::Last), (Cell::Lstm, TimePooling::Mean)] {
             let config = Config {
+                name: "rnn".into(),
                 features: front_end.clone(),
                 cell,
                 hidden: 9,

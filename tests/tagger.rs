@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::{Detected, cnn14, detect, leenet};
-use clipwise::{Detail, Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
+use clipwise::models::{cnn14, detect, leenet};
+use clipwise::{Assumption, Detail, Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
 use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
@@ -34,38 +34,65 @@ fn weights(tensors: Vec<(String, Tensor)>) -> Weights {
     Weights::from_tensors(tensors).unwrap()
 }
 
-fn name(detected: &Detected) -> &'static str {
-    match &detected.config {
-        ModelConfig::Cnn14(config) => match config.log_mel.sample_rate {
-            32_000 => "cnn14",
-            16_000 => "cnn14-16k",
-            8_000 => "cnn14-8k",
-            _ => "cnn14-48k",
-        },
-        ModelConfig::LeeNet(config) if config.convs_per_block == 1 => "leenet11",
-        ModelConfig::LeeNet(_) => "leenet24",
-        _ => "another",
-    }
-}
-
 #[test]
 fn a_checkpoint_tells_its_model() {
-    for (wanted, log_mel) in [
-        ("cnn14", LogMelConfig::PANNS_32K),
-        ("cnn14-16k", LogMelConfig::PANNS_16K),
-        ("cnn14-8k", LogMelConfig::PANNS_8K),
-        ("cnn14-48k", LogMelConfig::PANNS_48K),
-    ] {
+    for log_mel in [LogMelConfig::PANNS_32K, LogMelConfig::PANNS_16K, LogMelConfig::PANNS_8K, LogMelConfig::PANNS_48K] {
         let weights = weights(with_front_end(&log_mel));
         let detected = detect(&weights).unwrap();
-        assert_eq!(name(&detected), wanted);
+        let ModelConfig::Cnn14(config) = &detected.config else { panic!("{detected:?}") };
+        assert_eq!((&*config.name, &config.log_mel), ("cnn14", &log_mel), "no preset has these widths");
         assert!(detected.assumptions.is_empty());
-        assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().info().name, wanted);
+        assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().info().name, "cnn14");
     }
     for (wanted, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
         let detected = detect(&leenet_tensors(&config, 0).weights()).unwrap();
-        assert_eq!((name(&detected), &detected.config), (wanted, &ModelConfig::LeeNet(config)));
+        assert_eq!((detected.config.name(), &detected.config), (wanted, &ModelConfig::LeeNet(config)));
     }
+}
+
+/// A preset's name is known by its sizes only where all of them are the preset's; the head may differ.
+#[test]
+fn a_checkpoint_of_a_presets_sizes_has_its_name() {
+    for (wanted, n_bins, widest) in [
+        ("cnn14", 513, 2048),
+        ("cnn14-16k", 257, 2048),
+        ("cnn14-8k", 129, 2048),
+        ("cnn14-48k", 1025, 2048),
+        ("cnn14", 257, 2047),
+    ] {
+        let channels = [64, 128, 256, 512, 1024, widest];
+        let mut shapes = vec![
+            ("logmel_extractor.melW".to_string(), vec![n_bins, 64]),
+            ("bn0.weight".to_string(), vec![64]),
+            ("conv_block6.conv2.weight".to_string(), vec![widest, widest, 3, 3]),
+            ("fc1.weight".to_string(), vec![512, widest]),
+            ("fc_audioset.weight".to_string(), vec![50, 512]),
+        ];
+        for (i, (outputs, inputs)) in channels.into_iter().zip([1, 64, 128, 256, 512, 1024]).enumerate() {
+            shapes.push((format!("conv_block{}.conv1.weight", i + 1), vec![outputs, inputs, 3, 3]));
+        }
+        let weights = listed(&shapes);
+        let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{wanted}") };
+        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, 512, 50));
+    }
+}
+
+/// A checkpoint with tensors of these shapes, in a file whose values take no room on the disk.
+fn listed(shapes: &[(String, Vec<usize>)]) -> Weights {
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in shapes {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let path = std::env::temp_dir().join(format!("clipwise-listed-{}.safetensors", std::process::id()));
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len((bytes.len() + end) as u64).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    weights
 }
 
 #[test]
@@ -74,7 +101,8 @@ fn a_cnn14_without_its_front_end_is_taken_as_32_khz_and_says_so() {
     let ModelConfig::Cnn14(config) = &detected.config else { panic!("{detected:?}") };
     let wanted = cnn14::Config { channels: CHANNELS, embedding_dim: 8, n_classes: 50, ..cnn14::Config::AUDIOSET_32K };
     assert_eq!(config, &wanted);
-    assert!(detected.assumptions[0].contains("32 kHz is assumed"), "{:?}", detected.assumptions);
+    assert_eq!(detected.assumptions, [Assumption::SampleRate { model: "CNN14".to_string(), sample_rate: 32_000 }]);
+    assert!(detected.assumptions[0].to_string().ends_with("32000 Hz is assumed"), "{}", detected.assumptions[0]);
 }
 
 #[test]
@@ -260,16 +288,19 @@ fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
     let scores = |tagger: &Tagger| tagger.tag(&clip).unwrap().scores;
     let tensors: std::collections::HashMap<_, _> = cnn14_tensors(CHANNELS, 8, 50, 3).tensors().into_iter().collect();
     let mut seen = Vec::new();
-    for (file, name) in [
-        ("Cnn14_mAP=0.431.safetensors", "cnn14"),
-        ("Cnn14_DecisionLevelMax_mAP=0.385.safetensors", "cnn14-decision-max"),
-        ("Cnn14_DecisionLevelAvg_mAP=0.425.safetensors", "cnn14-decision-avg"),
+    for (file, name, decision) in [
+        ("Cnn14_mAP=0.431.safetensors", "cnn14", cnn14::Decision::Clip),
+        ("Cnn14_DecisionLevelMax_mAP=0.385.safetensors", "cnn14-decision-max", cnn14::Decision::Max),
+        ("Cnn14_DecisionLevelAvg_mAP=0.425.safetensors", "cnn14-decision-avg", cnn14::Decision::Avg),
     ] {
         let path = folder.join(file);
         candle_core::safetensors::save(&tensors, &path).unwrap();
         let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
-        assert_eq!(tagger.model().info().name, name);
-        assert_eq!(name != "cnn14", tagger.assumptions().iter().any(|line| line.contains("DecisionLevel")));
+        let by_file_name = |it: &Assumption| matches!(it, Assumption::FileName { word, .. } if file.contains(word));
+        assert_eq!(name != "cnn14", tagger.assumptions().iter().any(by_file_name));
+        let detected = detect(&clipwise::Weights::open(&path).unwrap()).unwrap().config;
+        assert!(matches!(&detected, ModelConfig::Cnn14(config) if config.decision == decision), "{detected:?}");
+        assert_eq!(detected.name(), "cnn14", "no preset has these widths");
         // The name that is asked for counts more than the file's.
         for asked in ["cnn14", name] {
             let config = ModelConfig::by_name(asked, &clipwise::Weights::open(&path).unwrap()).unwrap();

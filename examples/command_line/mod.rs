@@ -83,7 +83,7 @@ pub fn run(threads: Option<usize>, program: impl Fn(&AtomicBool) -> Result<(), F
 /// The end of `--help`: the names of the models, then `examples`.
 pub fn after_help(examples: &str) -> String {
     let models: String =
-        models::MODELS.iter().map(|preset| format!("  {:<20} {}\n", preset.name, preset.description)).collect();
+        models::presets().map(|preset| format!("  {:<20} {}\n", preset.name(), preset.description)).collect();
     format!(
         "Models:\n{models}\nA file that cannot be tagged gives one line on stderr and exit status 1; the others go on.\n\n\
          Examples:\n{examples}"

@@ -60,7 +60,7 @@ impl Model {
         }))
     }
 
-    /// The name in `clipwise::models::MODELS`; `None` for one that is not there.
+    /// The name in `clipwise::models::presets`; `None` for one that is not there.
     fn preset(self) -> Option<&'static str> {
         match self {
             Self::Cnn14 => Some("cnn14"),

@@ -12,7 +12,8 @@ use classes::{Clip, describe, interval, measure, step, targets};
 use clipwise::augment::{Mixup, MixupPairing, Random, SpecAugment};
 use clipwise::candle_core::Tensor;
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::cnn14::{Cnn14, Config, Head};
+use clipwise::models::OutputActivation;
+use clipwise::models::cnn14::{Cnn14, Config};
 use clipwise::weights::Trainable;
 use clipwise::{LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, device};
 use training::{Failure, Settings, fit};
@@ -61,11 +62,12 @@ fn main() -> Result<(), Failure> {
     println!("{} clips to train on, {} to validate", train.len(), validation.len());
 
     let config = Config {
+        name: "cnn14-esc10".into(),
         log_mel: LOG_MEL,
         channels: CHANNELS,
         embedding_dim: 128,
         n_classes: labels.len(),
-        head: Head::Transfer,
+        head: OutputActivation::Softmax,
         ..Config::AUDIOSET_16K
     };
     let parameters = Trainable::new(&device, args.settings.seed);

@@ -38,7 +38,8 @@ impl Net {
         if kind == Kind::M5 {
             let stage = |channels: usize| m5::Stage { channels, layers: 1 };
             let stages = vec![stage(64), stage(128), stage(128)].into();
-            let config = m5::Config { channels: 64, stages, n_classes: 10, ..m5::Config::M5 };
+            let config =
+                m5::Config { name: "m5-spoken-digits".into(), channels: 64, stages, n_classes: 10, ..m5::Config::M5 };
             return Ok(Self::M5(Box::new(m5::M5::build(&config, &loader)?)));
         }
         let log_mel = LogMelConfig {
@@ -51,7 +52,14 @@ impl Net {
         };
         let features =
             FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), deltas: None, normalize: Some(Normalize::CMVN) };
-        let config = rnn::Config { features, hidden: 64, n_layers: 1, n_classes: 10, ..rnn::Config::BIGRU };
+        let config = rnn::Config {
+            name: "gru-spoken-digits".into(),
+            features,
+            hidden: 64,
+            n_layers: 1,
+            n_classes: 10,
+            ..rnn::Config::BIGRU
+        };
         Ok(Self::Gru(Box::new(rnn::AudioRnnClassifier::build(&config, &loader)?)))
     }
 

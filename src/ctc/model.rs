@@ -7,6 +7,7 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
 use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
@@ -109,7 +110,7 @@ pub struct CtcModel {
     sum: Option<WeightedSum>,
     head: Head,
     vocabulary: Option<Vocabulary>,
-    assumptions: Vec<String>,
+    assumptions: Vec<Assumption>,
 }
 
 /// Prefixes below which a model is looked for, at most.
@@ -164,8 +165,8 @@ impl CtcModel {
         Ok(Self { assumptions: left_out(weights, &place).into_iter().collect(), ..model })
     }
 
-    /// What the checkpoint did not say and was assumed, one line each; worth showing to whoever runs the program.
-    pub fn assumptions(&self) -> &[String] {
+    /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
+    pub fn assumptions(&self) -> &[Assumption] {
         &self.assumptions
     }
 

@@ -36,7 +36,9 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length};
-use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
+use super::family::Family;
+use super::{Detail, ModelInfo, TaggingModel};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -60,6 +62,9 @@ const FILTERS: &str = "front_end.0.mel_scale.fb"; // [n_bins, n_mels]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `ced`.
+    #[serde(default = "ced")]
+    pub name: Cow<'static, str>,
     /// The front end; a multiple of 16 mel bins.
     pub log_mel: LogMelConfig,
     /// Length of a token, 1 to 65,536.
@@ -95,9 +100,15 @@ pub enum WindowMean {
     ScoresByLength,
 }
 
+/// The family's name.
+fn ced() -> Cow<'static, str> {
+    Cow::Borrowed("ced")
+}
+
 impl Config {
     /// CED-tiny: 5.5 M parameters.
     pub const TINY: Self = Self {
+        name: Cow::Borrowed("ced-tiny"),
         log_mel: LogMelConfig::CED_16K,
         width: 192,
         n_heads: 3,
@@ -107,41 +118,16 @@ impl Config {
         n_classes: 527,
     };
     /// CED-mini: 9.6 M parameters.
-    pub const MINI: Self = Self { width: 256, n_heads: 4, ..Self::TINY };
+    pub const MINI: Self = Self { name: Cow::Borrowed("ced-mini"), width: 256, n_heads: 4, ..Self::TINY };
     /// CED-small: 22 M parameters.
-    pub const SMALL: Self = Self { width: 384, n_heads: 6, ..Self::TINY };
+    pub const SMALL: Self = Self { name: Cow::Borrowed("ced-small"), width: 384, n_heads: 6, ..Self::TINY };
     /// CED-base: 86 M parameters.
-    pub const BASE: Self = Self { width: 768, n_heads: 12, ..Self::TINY };
-
-    /// Takes from a checkpoint the number of classes, and the rule for long clips of those who named its tensors.
-    pub(super) fn fit(&mut self, weights: &Weights) {
-        if let Some(&[n_classes, _]) = weights.shape("outputlayer.1.weight") {
-            self.n_classes = n_classes;
-        }
-        if weights.contains("encoder.time_pos_embed") {
-            self.window_mean = WindowMean::Tokens;
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        match self.width {
-            256 => "ced-mini",
-            384 => "ced-small",
-            768 => "ced-base",
-            _ => "ced-tiny",
-        }
-    }
+    pub const BASE: Self = Self { name: Cow::Borrowed("ced-base"), width: 768, n_heads: 12, ..Self::TINY };
 
     fn info(&self, log_mel: &LogMel) -> ModelInfo {
         ModelInfo {
-            name: self.name().into(),
-            sample_rate: self.log_mel.sample_rate,
-            n_classes: self.n_classes,
-            embedding_dim: self.width,
             min_samples: log_mel.samples_for(PATCH),
-            activation: OutputActivation::Sigmoid,
-            frames: None,
-            labels: None,
+            ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, self.width)
         }
     }
 
@@ -163,6 +149,55 @@ impl Config {
             return Err(Error::config("n_heads", self.n_heads, format!("must divide the width {}", self.width)));
         }
         Ok(())
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::TINY, "CED-tiny, 16 kHz log-mel, AudioSet mAP 0.481"),
+        (Self::MINI, "CED-mini, 16 kHz log-mel, AudioSet mAP 0.490"),
+        (Self::SMALL, "CED-small, 16 kHz log-mel, AudioSet mAP 0.496"),
+        (Self::BASE, "CED-base, 16 kHz log-mel, AudioSet mAP 0.500"),
+    ];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["outputlayer.1.weight", "time_pos_embed"], &["outputlayer.1.weight", "encoder.time_pos_embed"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        let positions = ["time_pos_embed", "encoder.time_pos_embed"].into_iter().find_map(|name| weights.shape(name));
+        let (Some(positions), Some(output)) = (positions, weights.shape("outputlayer.1.weight")) else {
+            return Ok(None);
+        };
+        let width = output.get(1).copied().unwrap_or_default();
+        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(|preset| preset.width == width);
+        let mut config = preset.cloned().ok_or_else(|| {
+            Error::UnknownModel(format!("a CED of width {width}: its number of heads is not known, give a config"))
+        })?;
+        if let &[_, _, _, columns] = positions
+            && columns != config.target_length / PATCH
+        {
+            config.target_length = columns * PATCH;
+            config.name = ced();
+        }
+        config.fit(weights);
+        Ok(Some((config, Vec::new())))
+    }
+
+    /// The number of classes, and the rule for long clips of those who named the checkpoint's tensors.
+    fn fit(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, _]) = weights.shape("outputlayer.1.weight") {
+            self.n_classes = n_classes;
+        }
+        if weights.contains("encoder.time_pos_embed") {
+            self.window_mean = WindowMean::Tokens;
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(Ced::load(self, weights, device)?))
     }
 }
 
@@ -206,7 +241,7 @@ impl Ced {
         let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
         let positions = |name: &str, rows: usize, columns: usize| {
             let table = encoder.get(name, (1, width, rows, columns))?;
-            table.permute((0, 2, 3, 1)).and_then(|table| table.contiguous()).context("a position table")
+            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
         };
         let time_positions = positions("time_pos_embed", 1, columns)?;
         let frequency_positions = positions("freq_pos_embed", rows, 1)?;
@@ -217,7 +252,7 @@ impl Ced {
         let head = root.at("outputlayer");
         let output_norm = LayerNorm::load(&head.at("0"), width, HEAD_EPS)?;
         let output = Linear::load(&head.at("1"), width, config.n_classes, Activation::Identity)?;
-        root.finish(config.name())?;
+        root.finish(&config.name)?;
         Ok(Self {
             config: config.clone(),
             info: config.info(&log_mel),
@@ -244,12 +279,24 @@ impl Ced {
         &self.log_mel
     }
 
+    fn run(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        if n_frames < PATCH {
+            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        }
+        let x = self.init_bn.forward(log_mel)?;
+        if n_frames <= self.config.target_length {
+            return self.classify(&self.embed(&x)?);
+        }
+        self.forward_windows(&x, n_frames)
+    }
+
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.patch_embed.forward(&self.patches(x).context("cutting patches")?)?;
-        let x = self.add_positions(&x).context("adding positions")?; // [batch, n_tokens, width]
+        let x = self.patch_embed.forward(&self.patches(x)?)?;
+        let x = self.add_positions(&x)?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
-        self.norm.forward(&x)?.mean(1).context("pooling over tokens")
+        Ok(self.norm.forward(&x)?.mean(1)?)
     }
 
     /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
@@ -287,18 +334,16 @@ impl Ced {
     fn forward_windows(&self, x: &Tensor, n_frames: usize) -> Result<TaggingOutput> {
         let windows = self.windows(n_frames);
         let embed = |window: &Window| {
-            let cut = x.narrow(1, window.start, window.length);
-            let padded = cut.and_then(|cut| cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous());
-            self.embed(&padded.context("a window of the log-mel")?)
+            let cut = x.narrow(1, window.start, window.length)?;
+            self.embed(&cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous()?)
         };
         let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        let context = "averaging windows";
-        let embedding = mean(&embeddings, &windows).context(context)?;
+        let embedding = mean(&embeddings, &windows)?;
         if self.config.window_mean == WindowMean::Tokens {
             return self.classify(&embedding);
         }
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
-        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows).context(context)?;
+        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
         Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
     }
 }
@@ -377,14 +422,6 @@ impl TaggingModel for Ced {
     /// Log-mel in dB, with at least 16 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        if n_frames < PATCH {
-            return Err(Error::TooShort { needed: PATCH, got: n_frames });
-        }
-        let x = self.init_bn.forward(log_mel)?;
-        if n_frames <= self.config.target_length {
-            return self.classify(&self.embed(&x)?);
-        }
-        self.forward_windows(&x, n_frames)
+        self.run(log_mel).context("CED")
     }
 }

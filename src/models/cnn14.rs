@@ -11,145 +11,34 @@
 //! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros
 //! at its end to that length.
 //!
-//! The classifier of a fine-tuned `Transfer_Cnn14` (`fc_transfer`, softmax) loads as well: [`Head::Transfer`].
+//! The classifier of a fine-tuned `Transfer_Cnn14` (`fc_transfer`, softmax) loads as well.
 //!
 //! `Cnn14_DecisionLevelMax`, `…Avg` and `…Att` decide in every segment of 32 frames and then pool over time: see
 //! [`Decision`]. Their `framewise_output` is a segment's value for each of its frames, and that of the last segment for the frames
 //! that are left. CNN14 itself gives it on request ([`Detail::Frames`]): its head applied to each segment.
 
+mod config;
 mod head;
 
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length};
-use super::frames::{Edge, FrameGrid, around, stretch};
-use super::{Detail, ModelInfo, OutputActivation, TaggingModel, panns};
+use super::frames::{Edge, around, stretch};
+use super::{Detail, ModelInfo, TaggingModel, panns};
 use crate::audio::WaveformBatch;
-use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
+use crate::check;
 use crate::error::{Context, Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d, Pooling};
+use crate::frontend::LogMel;
+use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
+pub use config::{Config, Decision};
 use head::Classifier;
 
-/// Frames that five halvings leave one of: a segment.
+/// Log-mel frames per step of the last map (2⁵): a segment, and the shortest input.
 const MIN_FRAMES: usize = 32;
-
-/// Which layer is the last, and what its values mean.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Head {
-    /// `fc_audioset`, independent probabilities (sigmoid).
-    Audioset,
-    /// `fc_transfer` of `Transfer_Cnn14`, probabilities that sum to 1 (softmax).
-    Transfer,
-}
-
-/// Where the classes are decided. With `s` a step of the last map, averaged over mel, a segment is `max + mean` of the steps
-/// `s − 1` to `s + 1`, with zeros beyond the ends of the clip in the mean; then come `fc1`, ReLU and the last layer.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Decision {
-    /// Once, from the steps pooled over the clip: CNN14.
-    #[default]
-    Clip,
-    /// In each segment; the clip's probability is the largest: `Cnn14_DecisionLevelMax`. Its tensors are CNN14's.
-    Max,
-    /// In each segment; the clip's probability is the mean: `Cnn14_DecisionLevelAvg`. Its tensors are CNN14's.
-    Avg,
-    /// In each segment; the clip's probability is a mean whose weights are a softmax over time of a second layer, cut to
-    /// -10..=10, for each class: `Cnn14_DecisionLevelAtt`, with `att_block` for `fc_audioset`.
-    Att,
-}
-
-/// The shape of a CNN14. Presets are named after the published checkpoints.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The front end. At least 32 mel bins.
-    pub log_mel: LogMelConfig,
-    /// Channels of the six blocks, 1 to 65,536.
-    pub channels: [usize; 6],
-    /// The pooling after blocks 1 to 5.
-    pub pooling: Pooling,
-    /// Outputs of `fc1`, 1 to 65,536.
-    pub embedding_dim: usize,
-    /// Outputs of the last layer, 1 to 2^20.
-    pub n_classes: usize,
-    /// The last layer.
-    pub head: Head,
-    /// Where the classes are decided. Default when read from a file: for the clip.
-    #[serde(default)]
-    pub decision: Decision,
-}
-
-impl Config {
-    /// `Cnn14_mAP=0.431.pth`: 32 kHz, 527 classes.
-    pub const AUDIOSET_32K: Self = Self {
-        log_mel: LogMelConfig::PANNS_32K,
-        channels: [64, 128, 256, 512, 1024, 2048],
-        pooling: Pooling::Avg,
-        embedding_dim: 2048,
-        n_classes: 527,
-        head: Head::Audioset,
-        decision: Decision::Clip,
-    };
-    /// `Cnn14_16k_mAP=0.438.pth`: 16 kHz, 527 classes.
-    pub const AUDIOSET_16K: Self = Self { log_mel: LogMelConfig::PANNS_16K, ..Self::AUDIOSET_32K };
-    /// `Cnn14_8k_mAP=0.416.pth`: 8 kHz, 527 classes.
-    pub const AUDIOSET_8K: Self = Self { log_mel: LogMelConfig::PANNS_8K, ..Self::AUDIOSET_32K };
-    /// 48 kHz with 2048-point frames every 320 samples; no weights are published.
-    pub const AUDIOSET_48K: Self = Self { log_mel: LogMelConfig::PANNS_48K, ..Self::AUDIOSET_32K };
-
-    /// `Cnn14_DecisionLevelMax_mAP=0.385.pth`: 32 kHz, 527 classes.
-    pub const DECISION_MAX: Self = Self { decision: Decision::Max, ..Self::AUDIOSET_32K };
-    /// `Cnn14_DecisionLevelAvg`: 32 kHz, 527 classes.
-    pub const DECISION_AVG: Self = Self { decision: Decision::Avg, ..Self::AUDIOSET_32K };
-    /// `Cnn14_DecisionLevelAtt_mAP=0.425.pth`: 32 kHz, 527 classes.
-    pub const DECISION_ATT: Self = Self { decision: Decision::Att, ..Self::AUDIOSET_32K };
-
-    /// Takes the head, its classes and the embedding's length from a checkpoint, where it has them.
-    pub(super) fn fit_head(&mut self, weights: &Weights) {
-        if weights.contains("fc_transfer.weight") {
-            self.head = Head::Transfer;
-        }
-        let weight = if self.decision == Decision::Att { "att_block.cla.weight" } else { self.head.weight_name() };
-        if let Some(&[n_classes, embedding_dim, ..]) = weights.shape(weight) {
-            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let n_mels = self.log_mel.n_mels;
-        if n_mels < MIN_FRAMES {
-            return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
-        }
-        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
-        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
-        check::size("n_classes", self.n_classes, MAX_CLASSES)?;
-        if self.decision != Decision::Clip && self.head != Head::Audioset {
-            return Err(Error::config(
-                "head",
-                format!("{:?}", self.head),
-                "segments are decided by the head `audioset`",
-            ));
-        }
-        Ok(())
-    }
-}
-
-impl Head {
-    fn weight_name(self) -> &'static str {
-        match self {
-            Self::Audioset => "fc_audioset.weight",
-            Self::Transfer => "fc_transfer.weight",
-        }
-    }
-}
 
 /// A loaded CNN14.
 #[derive(Debug)]
@@ -180,7 +69,7 @@ impl Cnn14 {
         root.ignore("logmel_extractor.*");
         let model = Self::build(config, &root)?;
         panns::check_front_end(weights, &model.log_mel)?;
-        root.finish(config.name())?;
+        root.finish(&config.name)?;
         Ok(model)
     }
 
@@ -252,13 +141,20 @@ impl Cnn14 {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run_normalized(x, Detail::Clip)
+        self.run_normalized(x, Detail::Clip).context("CNN14")
+    }
+
+    fn run(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
+        self.run_normalized(&self.normalize(&log_mel.unsqueeze(1)?)?, detail)
     }
 
     fn run_normalized(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let n_frames = x.dim(2).context("the shape of the log-mel")?;
-        let x = self.blocks.forward(x)?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let steps = mean_over_mel(&x)?; // [batch, 2048, n_frames / 32]
+        let n_frames = x.dim(2)?;
+        let steps = self.blocks.forward(x)?.mean(3)?; // [batch, 2048, n_frames / 32]
         let mut output = if self.config.decision == Decision::Clip {
             let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
@@ -274,8 +170,8 @@ impl Cnn14 {
             self.head.decide(&segments)?
         };
         if let Some(segments) = output.framewise_output.take() {
-            let frames = stretch(&segments, MIN_FRAMES, n_frames);
-            output.framewise_output = Some(frames.context("from segments to frames")?); // [batch, n_frames, n_classes]
+            // [batch, n_frames, n_classes]
+            output.framewise_output = Some(stretch(&segments, MIN_FRAMES, n_frames)?);
         }
         Ok(output)
     }
@@ -291,8 +187,7 @@ impl Cnn14 {
             stages.push((format!("block{}", i + 1), x()?));
             Ok(())
         })?;
-        let pooled = pool_over_time(&mean_over_mel(&stages[6].1)?)?;
-        stages.push(("pooled".to_string(), pooled));
+        stages.push(("pooled".to_string(), pool_over_time(&stages[6].1.mean(3)?)?));
         Ok(stages)
     }
 }
@@ -324,52 +219,11 @@ impl TaggingModel for Cnn14 {
 
     /// Log-mel in dB, with at least 32 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        if n_frames < MIN_FRAMES {
-            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
-        }
-        let log_mel = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
-        self.run_normalized(&self.normalize(&log_mel)?, detail)
+        self.run(log_mel, detail).context("CNN14")
     }
-}
-
-impl Config {
-    fn info(&self, log_mel: &LogMel) -> ModelInfo {
-        ModelInfo {
-            name: self.name().into(),
-            sample_rate: self.log_mel.sample_rate,
-            n_classes: self.n_classes,
-            embedding_dim: self.embedding_dim,
-            min_samples: log_mel.samples_for(MIN_FRAMES),
-            activation: match self.head {
-                Head::Audioset => OutputActivation::Sigmoid,
-                Head::Transfer => OutputActivation::Softmax,
-            },
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
-            labels: None,
-        }
-    }
-
-    /// The name in [`MODELS`](super::MODELS) of the preset with this sample rate.
-    fn name(&self) -> &'static str {
-        match (self.decision, self.log_mel.sample_rate) {
-            (Decision::Max, _) => "cnn14-decision-max",
-            (Decision::Avg, _) => "cnn14-decision-avg",
-            (Decision::Att, _) => "cnn14-decision-att",
-            (Decision::Clip, 16_000) => "cnn14-16k",
-            (Decision::Clip, 8_000) => "cnn14-8k",
-            (Decision::Clip, 48_000) => "cnn14-48k",
-            (Decision::Clip, _) => "cnn14",
-        }
-    }
-}
-
-/// `[batch, channels, n_frames, n_mels]` to `[batch, channels, n_frames]`.
-fn mean_over_mel(x: &Tensor) -> Result<Tensor> {
-    x.mean(3).context("pooling over mel")
 }
 
 /// Max + mean: `[batch, channels, n_frames]` to `[batch, channels]`.
-fn pool_over_time(x: &Tensor) -> Result<Tensor> {
-    x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")
+fn pool_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.max(2)? + x.mean(2)?
 }

@@ -17,7 +17,9 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length};
-use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
+use super::family::Family;
+use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -38,6 +40,9 @@ const LOWEST: f32 = 1e-7;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `crnn`.
+    #[serde(default = "crnn")]
+    pub name: Cow<'static, str>,
     /// The front end.
     pub log_mel: LogMelConfig,
     /// Channels of the five blocks, 1 to 65,536.
@@ -50,30 +55,21 @@ pub struct Config {
     pub n_classes: usize,
 }
 
+/// The family's name.
+fn crnn() -> Cow<'static, str> {
+    Cow::Borrowed("crnn")
+}
+
 impl Config {
     /// `teacher1.pth` of Datadriven-GPVAD: 22.05 kHz, AudioSet's 527 classes in the order of their display names.
     pub const GPVAD_TEACHER1: Self = Self {
+        name: Cow::Borrowed("crnn"),
         log_mel: LogMelConfig::CRNN_22K,
         channels: [32, 128, 128, 128, 128],
         pooling: [(2, 4), (2, 4), (1, 4)],
         hidden: 128,
         n_classes: 527,
     };
-
-    /// Takes channels, state and classes from a checkpoint, where it has them.
-    pub(super) fn fit(&mut self, weights: &Weights) {
-        for (channels, place) in self.channels.iter_mut().zip(PLACES) {
-            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{place}.block.1.weight")) {
-                *channels = outputs;
-            }
-        }
-        if let Some(&[_, hidden]) = weights.shape("gru.weight_hh_l0") {
-            self.hidden = hidden;
-        }
-        if let Some(&[n_classes, _]) = weights.shape("outputlayer.weight") {
-            self.n_classes = n_classes;
-        }
-    }
 
     /// Frames that become one.
     fn stride(&self) -> usize {
@@ -86,15 +82,12 @@ impl Config {
     }
 
     fn info(&self, log_mel: &LogMel) -> ModelInfo {
+        let embedding_dim = 2 * self.hidden;
         ModelInfo {
-            name: "crnn".into(),
-            sample_rate: self.log_mel.sample_rate,
-            n_classes: self.n_classes,
-            embedding_dim: 2 * self.hidden,
             min_samples: log_mel.samples_for(self.stride()),
-            activation: OutputActivation::Sigmoid,
             frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
             labels: (self.n_classes == 527).then(LabelSet::audioset_by_name),
+            ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, embedding_dim)
         }
     }
 
@@ -109,6 +102,46 @@ impl Config {
         }
         check::size("hidden", self.hidden, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] =
+        &[(Self::GPVAD_TEACHER1, "CRNN of Datadriven-GPVAD, 22.05 kHz ln-mel, AudioSet classes per frame")];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["gru.weight_hh_l0_reverse", "features.6.block.1.weight", "outputlayer.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        if !Self::SIGNATURES[0].iter().all(|name| weights.contains(name)) {
+            return Ok(None);
+        }
+        let mut config = Self::GPVAD_TEACHER1;
+        config.fit(weights);
+        let assumptions = if config.n_classes == 527 { vec![Assumption::AudioSetByName] } else { Vec::new() };
+        Ok(Some((config, assumptions)))
+    }
+
+    /// Channels, the length of the state and the number of classes.
+    fn fit(&mut self, weights: &Weights) {
+        for (channels, place) in self.channels.iter_mut().zip(PLACES) {
+            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{place}.block.1.weight")) {
+                *channels = outputs;
+            }
+        }
+        if let Some(&[_, hidden]) = weights.shape("gru.weight_hh_l0") {
+            self.hidden = hidden;
+        }
+        if let Some(&[n_classes, _]) = weights.shape("outputlayer.weight") {
+            self.n_classes = n_classes;
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(Crnn::load(self, weights, device)?))
     }
 }
 
@@ -158,7 +191,7 @@ impl Crnn {
         let gru = Rnn::load(&root.at("gru"), gru)?;
         let outputs = gru.config().outputs();
         let output = Linear::load(&root.at("outputlayer"), outputs, config.n_classes, Activation::Identity)?;
-        root.finish("crnn")?;
+        root.finish(&config.name)?;
         let info = config.info(&log_mel);
         Ok(Self { config: config.clone(), info, device: device.clone(), log_mel, blocks, gru, output })
     }
@@ -192,14 +225,28 @@ impl Crnn {
 
     /// Maps `[batch, channels, n_frames / 4, bands]` to frames `[batch, n_frames / 4, 2 · hidden]`.
     fn recurrent(&self, x: &Tensor) -> Result<Tensor> {
-        let context = "from maps to frames";
-        let x = x.transpose(1, 2).and_then(|x| x.flatten_from(2)).context(context)?;
-        Ok(self.gru.forward(&x, None, None)?.0)
+        Ok(self.gru.forward(&x.transpose(1, 2)?.flatten_from(2)?, None, None)?.0)
     }
 
     fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
-        let logits = self.output.forward(frames)?;
-        candle_nn::ops::sigmoid(&logits).and_then(|p| p.clamp(LOWEST, 1.0)).context("the sigmoid of the frames")
+        Ok(candle_nn::ops::sigmoid(&self.output.forward(frames)?)?.clamp(LOWEST, 1.0)?)
+    }
+
+    fn run(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        let needed = self.config.stride();
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
+        }
+        let x = self.blocks.forward(&log_mel.unsqueeze(1)?)?;
+        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
+        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
+        let framewise = stretch(&framewise, n_frames)?; // [batch, n_frames, n_classes]
+        let clipwise_output = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
+        let inside = clipwise_output.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
+        let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+        let embedding = frames.mean(1)?;
+        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
     }
 }
 
@@ -224,21 +271,7 @@ impl TaggingModel for Crnn {
 
     /// Natural log-mel, with at least 4 frames.
     fn forward_features(&self, log_mel: &Tensor, _detail: Detail) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        let needed = self.config.stride();
-        if n_frames < needed {
-            return Err(Error::TooShort { needed, got: n_frames });
-        }
-        let x = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
-        let x = self.blocks.forward(&x)?;
-        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
-        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
-        let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
-        let clipwise_output = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
-        let inside = clipwise_output.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
-        let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
-        let embedding = frames.mean(1)?;
-        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
+        self.run(log_mel).context("CRNN")
     }
 }
 

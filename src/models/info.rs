@@ -73,9 +73,11 @@ pub enum Detail {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OutputActivation {
-    /// One class per clip: probabilities that sum to 1.
+    /// One class per clip: probabilities that sum to 1. Read from `transfer` too, the name that CNN14 had for it.
+    #[serde(alias = "transfer")]
     Softmax,
-    /// Any number of classes per clip: independent probabilities.
+    /// Any number of classes per clip: independent probabilities. Read from `audioset` too.
+    #[serde(alias = "audioset")]
     Sigmoid,
 }
 

@@ -17,8 +17,10 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{forward_by_length, samples};
+use super::family::Family;
 use super::frames::{Edge, FrameGrid, around};
-use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
+use super::{Detail, ModelInfo, TaggingModel, panns};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -33,6 +35,9 @@ const THREE: usize = 3;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `leenet`.
+    #[serde(default = "leenet")]
+    pub name: Cow<'static, str>,
     /// Rate of the audio in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
     /// Channels of the nine blocks, 1 to 65,536.
@@ -47,9 +52,15 @@ pub struct Config {
     pub n_classes: usize,
 }
 
+/// The family's name.
+fn leenet() -> Cow<'static, str> {
+    Cow::Borrowed("leenet")
+}
+
 impl Config {
     /// `LeeNet11_mAP=0.266.pth`: 748,367 parameters, 527 classes.
     pub const LEENET11: Self = Self {
+        name: Cow::Borrowed("leenet11"),
         sample_rate: 32_000,
         channels: [64, 64, 64, 128, 128, 128, 128, 128, 256],
         convs_per_block: 1,
@@ -59,6 +70,7 @@ impl Config {
     };
     /// `LeeNet24_mAP=0.336.pth`: 10,003,791 parameters, 527 classes.
     pub const LEENET24: Self = Self {
+        name: Cow::Borrowed("leenet24"),
         sample_rate: 32_000,
         channels: [64, 96, 128, 128, 256, 256, 512, 512, 1024],
         convs_per_block: 2,
@@ -67,28 +79,11 @@ impl Config {
         n_classes: 527,
     };
 
-    /// Takes the number of classes and the embedding's length from a checkpoint, where it has them.
-    pub(super) fn fit_head(&mut self, weights: &Weights) {
-        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
-            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
-        }
-    }
-
-    fn name(&self) -> &'static str {
-        if self.convs_per_block == 1 { "leenet11" } else { "leenet24" }
-    }
-
     fn info(&self) -> ModelInfo {
         let divisions = if self.pool_last { 9 } else { 8 };
         ModelInfo {
-            name: self.name().into(),
-            sample_rate: self.sample_rate,
-            n_classes: self.n_classes,
-            embedding_dim: self.embedding_dim,
-            min_samples: 1,
-            activation: OutputActivation::Sigmoid,
             frames: Some(FrameGrid { first: 0, step: THREE.pow(divisions) }),
-            labels: None,
+            ..ModelInfo::new(self.name.clone(), self.sample_rate, self.n_classes, self.embedding_dim)
         }
     }
 
@@ -100,6 +95,46 @@ impl Config {
         check::sample_rate(self.sample_rate)?;
         check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::LEENET11, "PANNs LeeNet11, 32 kHz waveform, AudioSet mAP 0.266"),
+        (Self::LEENET24, "PANNs LeeNet24, 32 kHz waveform, AudioSet mAP 0.336"),
+    ];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["conv_block9.conv1.weight", "conv_block1.conv1.weight", "fc1.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        let is_1d = weights.shape("conv_block1.conv1.weight").is_some_and(|shape| shape.len() == 3);
+        let other = weights.contains("conv0.weight"); // DaiNet or Res1dNet
+        if !is_1d || other || !weights.contains("conv_block9.conv1.weight") || !weights.contains("fc1.weight") {
+            return Ok(None);
+        }
+        let two = weights.contains("conv_block1.conv2.weight");
+        let preset = if two { Self::LEENET24 } else { Self::LEENET11 };
+        let mut config = Self { channels: panns::channels(weights, preset.channels), ..preset.clone() };
+        if config != preset {
+            config.name = leenet();
+        }
+        config.fit(weights);
+        Ok(Some((config, Vec::new())))
+    }
+
+    /// The number of classes and the length of the embedding.
+    fn fit(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
+            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(LeeNet::load(self, weights, device)?))
     }
 }
 
@@ -152,13 +187,12 @@ impl LeeNet {
     /// `x` `[batch, 1, n_samples]`.
     fn forward_samples(&self, x: Tensor, detail: Detail) -> Result<TaggingOutput> {
         let x = self.blocks.forward(&x)?; // [batch, 256, n_frames]
-        let pooled = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
+        let pooled = (x.max(2)? + x.mean(2)?)?; // [batch, 256]
         let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
         let mut output = self.classify(&embedding)?;
         if detail == Detail::Frames {
             let frames = self.fc1.forward(&around(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
-            let frames = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?);
-            output.framewise_output = Some(frames.context("the sigmoid of the frames")?);
+            output.framewise_output = Some(candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?)?);
         }
         Ok(output)
     }
@@ -174,7 +208,7 @@ impl TaggingModel for LeeNet {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, detail);
+        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, detail).context("LeeNet");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 

@@ -31,9 +31,8 @@ use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, ConvConfig, ConvStack, Linear, Pool1d};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
-use config::KERNEL;
-pub(super) use config::Names;
 pub use config::{Config, Stage};
+use config::{KERNEL, Names};
 
 /// A net of this family.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl M5 {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
-        root.finish(config.name())?;
+        root.finish(&config.name)?;
         Ok(model)
     }
 
@@ -110,18 +109,16 @@ impl M5 {
     /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the shape or
     /// the device does not fit.
     pub fn forward_samples(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run(x, Detail::Clip)
+        self.run(x, Detail::Clip).context("M5")
     }
 
     fn run(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.check(x)?;
         let x = self.layers.forward(x)?; // [batch, channels, n_frames]
-        let mut output = self.classify(&x.mean(2).context("pooling over time")?)?;
+        let mut output = self.classify(&x.mean(2)?)?;
         if detail == Detail::Frames {
-            let context = "the frames";
-            let frames = x.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
-            let logits = self.fc1.forward(&frames)?; // [batch, n_frames, n_classes]
-            output.framewise_output = Some(self.config.head.probabilities(&logits).context(context)?);
+            let logits = self.fc1.forward(&x.transpose(1, 2)?.contiguous()?)?; // [batch, n_frames, n_classes]
+            output.framewise_output = Some(self.config.head.probabilities(&logits)?);
         }
         Ok(output)
     }
@@ -141,7 +138,7 @@ impl M5 {
     }
 
     fn check(&self, x: &Tensor) -> Result<()> {
-        let (_, _, got) = x.dims3().context("the shape of the samples")?;
+        let (_, _, got) = x.dims3()?;
         let needed = self.info.min_samples;
         if got < needed { Err(Error::TooShort { needed, got }) } else { Ok(()) }
     }
@@ -157,7 +154,7 @@ impl TaggingModel for M5 {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, detail);
+        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, detail).context("M5");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 

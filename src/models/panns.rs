@@ -1,5 +1,6 @@
-//! What PANNs checkpoints say about their own front end.
+//! What PANNs checkpoints say about their own front end and sizes.
 
+use crate::assumption::Assumption;
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::weights::Weights;
@@ -21,8 +22,33 @@ const KNOWN: [(&str, LogMelConfig); 4] = [
     ("cnn14-48k", LogMelConfig::PANNS_48K),
 ];
 
+/// The front end of a checkpoint, by its frame length and mel bins; without front-end tensors, that at 32 kHz.
+///
+/// # Errors
+/// [`Error::UnknownModel`] for a frame length that no preset has.
+pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<Assumption>) -> Result<LogMelConfig> {
+    let mut log_mel = match n_fft(weights) {
+        Some(n_fft) => {
+            KNOWN.into_iter().map(|(_, config)| config).find(|config| config.n_fft == n_fft).ok_or_else(|| {
+                Error::UnknownModel(format!(
+                    "a {model} with frames of {n_fft} samples: no preset has these, give a config"
+                ))
+            })?
+        }
+        None => {
+            let log_mel = LogMelConfig::PANNS_32K;
+            assumptions.push(Assumption::SampleRate { model: model.to_string(), sample_rate: log_mel.sample_rate });
+            log_mel
+        }
+    };
+    if let Some(&[n_mels]) = weights.shape("bn0.weight") {
+        log_mel.n_mels = n_mels;
+    }
+    Ok(log_mel)
+}
+
 /// The frame length that a checkpoint's front-end tensors were made for.
-pub fn n_fft(weights: &Weights) -> Option<usize> {
+fn n_fft(weights: &Weights) -> Option<usize> {
     let bins = |name: &str| weights.shape(name)?.first().copied();
     match weights.shape(CONV_REAL) {
         Some(&[_, _, n_fft]) => Some(n_fft),
@@ -30,9 +56,12 @@ pub fn n_fft(weights: &Weights) -> Option<usize> {
     }
 }
 
-/// The preset with this frame length.
-pub fn preset(n_fft: usize) -> Option<LogMelConfig> {
-    KNOWN.into_iter().map(|(_, config)| config).find(|config| config.n_fft == n_fft)
+/// Output channels of each block's first convolution; the default where the tensor is missing.
+pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N] {
+    std::array::from_fn(|i| {
+        let shape = weights.shape(&format!("conv_block{}.conv1.weight", i + 1));
+        shape.and_then(|shape| shape.first().copied()).unwrap_or(default[i])
+    })
 }
 
 /// Compares the front end that a checkpoint carries, if any, with the one that is to be used.

@@ -1,16 +1,79 @@
 //! A linear classifier on another model's embeddings: transfer learning with one layer.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
-use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
+use super::family::Family;
+use super::{Detail, ModelConfig, ModelInfo, OutputActivation, TaggingModel};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::frontend::LogMel;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Trainable, Weights};
+use crate::weights::{Loader, Trainable, Weights};
+
+/// Where the tensors of the model below stand in a saved probe.
+pub(crate) const BASE: &str = "tagger";
+/// Where those of the head stand.
+pub(crate) const HEAD: &str = "probe";
+
+/// A saved probe: a folder with the tensors of the model below under `tagger.` and those of the head under `probe.`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A name of your own. Default when read from a file: `linear-probe`.
+    #[serde(default = "linear_probe")]
+    pub name: Cow<'static, str>,
+    /// The model whose embeddings it takes.
+    pub base: Box<ModelConfig>,
+    /// What the head's outputs mean. Their number is that of the tensor's rows.
+    pub head: OutputActivation,
+}
+
+/// The family's name.
+fn linear_probe() -> Cow<'static, str> {
+    Cow::Borrowed("linear-probe")
+}
+
+impl Config {
+    /// A head on the embeddings of `base`.
+    pub fn new(base: ModelConfig, head: OutputActivation) -> Self {
+        Self { name: linear_probe(), base: Box::new(base), head }
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[];
+    const SIGNATURES: &'static [&'static [&'static str]] = &[&["probe.fc.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        if !weights.contains("probe.fc.weight") {
+            return Ok(None);
+        }
+        let reason = "a linear probe does not tell what its outputs mean: open its folder, which has a config.json";
+        Err(Error::UnknownModel(reason.to_string()))
+    }
+
+    /// All sizes are those of the tensors.
+    fn fit(&mut self, _: &Weights) {}
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        let base = self.base.load(&weights.at(BASE), device)?;
+        let root = weights.loader(device);
+        root.ignore(&format!("{BASE}.*"));
+        let probe = LinearProbe::build(base, &root.at(HEAD), self.head, self.name.clone())?;
+        root.finish(&self.name)?;
+        Ok(Box::new(probe))
+    }
+}
 
 /// Any tagger with a head of its own: `fc` on the embedding, softmax or sigmoid.
 ///
@@ -43,15 +106,16 @@ impl<M: TaggingModel> LinearProbe<M> {
     /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn load(base: M, weights: &Weights, activation: OutputActivation) -> Result<Self> {
         let root = weights.loader(base.device());
-        let n_classes = weights.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
-        let fc = Linear::load(&root.at("fc"), base.info().embedding_dim, n_classes, Activation::Identity)?;
+        let probe = Self::build(base, &root, activation, linear_probe())?;
         root.finish("a linear probe")?;
-        let of_base = base.info();
-        let info = ModelInfo {
-            activation,
-            min_samples: of_base.min_samples,
-            ..ModelInfo::new("linear-probe", of_base.sample_rate, n_classes, of_base.embedding_dim)
-        };
+        Ok(probe)
+    }
+
+    fn build(base: M, head: &Loader, activation: OutputActivation, name: Cow<'static, str>) -> Result<Self> {
+        let n_classes = head.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
+        let ModelInfo { sample_rate, embedding_dim, min_samples, .. } = *base.info();
+        let fc = Linear::load(&head.at("fc"), embedding_dim, n_classes, Activation::Identity)?;
+        let info = ModelInfo { activation, min_samples, ..ModelInfo::new(name, sample_rate, n_classes, embedding_dim) };
         Ok(Self { base, fc, info })
     }
 

@@ -18,7 +18,9 @@ use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::forward_by_length;
+use super::family::Family;
 use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
+use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
 use crate::error::{Context, Result};
@@ -45,6 +47,9 @@ pub enum TimePooling {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `rnn`.
+    #[serde(default = "rnn")]
+    pub name: Cow<'static, str>,
     /// The front end.
     pub features: FeaturesConfig,
     /// GRU or LSTM.
@@ -63,9 +68,15 @@ pub struct Config {
     pub head: OutputActivation,
 }
 
+/// The family's name.
+fn rnn() -> Cow<'static, str> {
+    Cow::Borrowed("rnn")
+}
+
 impl Config {
     /// Two layers of bidirectional GRU over 64 mels, the mean over time, 10 classes: 448,010 parameters.
     pub const BIGRU: Self = Self {
+        name: Cow::Borrowed("bigru"),
         features: FeaturesConfig::LOG_MEL_64,
         cell: Cell::Gru,
         hidden: 128,
@@ -76,9 +87,15 @@ impl Config {
         head: OutputActivation::Softmax,
     };
     /// The same with LSTM and attention.
-    pub const BILSTM_ATTENTION: Self = Self { cell: Cell::Lstm, pooling: TimePooling::Attention, ..Self::BIGRU };
+    pub const BILSTM_ATTENTION: Self = Self {
+        name: Cow::Borrowed("bilstm-attention"),
+        cell: Cell::Lstm,
+        pooling: TimePooling::Attention,
+        ..Self::BIGRU
+    };
     /// Speech-Commands-Classification-by-LSTM-PyTorch: 3 layers of LSTM, the last state, 35 words.
     pub const SPEECH_COMMANDS: Self = Self {
+        name: Cow::Borrowed("lstm-speech-commands"),
         features: FeaturesConfig::SPEECH_COMMANDS,
         cell: Cell::Lstm,
         hidden: 64,
@@ -89,8 +106,43 @@ impl Config {
         head: OutputActivation::Softmax,
     };
 
-    /// Takes cell, sizes and classes from a checkpoint, where it has them.
-    pub(super) fn fit(&mut self, weights: &Weights) {
+    fn info(&self, features: &Features) -> ModelInfo {
+        let (sample_rate, embedding_dim) = (self.features.sample_rate(), self.rnn(true).outputs());
+        ModelInfo {
+            min_samples: features.min_samples(),
+            activation: self.head,
+            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
+            ..ModelInfo::new(self.name.clone(), sample_rate, self.n_classes, embedding_dim)
+        }
+    }
+
+    /// The sizes of the recurrent layers.
+    pub fn rnn(&self, bias: bool) -> RnnConfig {
+        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
+        RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::BIGRU, "bidirectional GRU over 64 mels, 16 kHz, mean over time, no published weights"),
+        (Self::BILSTM_ATTENTION, "bidirectional LSTM over 64 mels, 16 kHz, attention over time, no published weights"),
+        (Self::SPEECH_COMMANDS, "LSTM over 12 MFCC, 16 kHz, 35 words"),
+    ];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["rnn.weight_hh_l0", "fc.weight"], &["gru.weight_hh_l0", "fc.weight"], &["lstm.weight_hh_l0", "fc.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Nothing in a recurrent checkpoint tells its front end.
+    fn detect(_: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        Ok(None)
+    }
+
+    /// The cell, its sizes and the number of classes.
+    fn fit(&mut self, weights: &Weights) {
         let is_here = |name: &&str| weights.contains(&format!("{name}.weight_hh_l0"));
         let Some(name) = NAMES.into_iter().find(is_here) else { return };
         if let Some(&[rows, hidden]) = weights.shape(&format!("{name}.weight_hh_l0"))
@@ -110,23 +162,8 @@ impl Config {
         }
     }
 
-    fn info(&self, features: &Features) -> ModelInfo {
-        ModelInfo {
-            name: "rnn".into(),
-            sample_rate: self.features.sample_rate(),
-            n_classes: self.n_classes,
-            embedding_dim: self.rnn(true).outputs(),
-            min_samples: features.min_samples(),
-            activation: self.head,
-            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
-            labels: None,
-        }
-    }
-
-    /// The sizes of the recurrent layers.
-    pub fn rnn(&self, bias: bool) -> RnnConfig {
-        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
-        RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(AudioRnnClassifier::load(self, weights, device)?))
     }
 }
 
@@ -153,7 +190,7 @@ impl AudioRnnClassifier {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
-        root.finish("rnn")?;
+        root.finish(&config.name)?;
         Ok(model)
     }
 
@@ -193,8 +230,16 @@ impl AudioRnnClassifier {
     /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`](crate::Error::Tensor) if the shape or the
     /// device does not fit.
     pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
+        self.run(features, lengths, Detail::Clip).context("a recurrent classifier")
+    }
+
+    fn run(&self, features: &Tensor, lengths: Option<&[usize]>, detail: Detail) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
-        self.classify(&self.pool(&frames, lengths, &state)?)
+        let mut output = self.classify(&self.pool(&frames, lengths, &state)?)?;
+        if detail == Detail::Frames {
+            output.framewise_output = Some(self.frame_probabilities(&frames)?);
+        }
+        Ok(output)
     }
 
     /// The next frames of a sequence: features `[batch, n_frames, n_features]` after those that led to `state`, to the
@@ -207,25 +252,23 @@ impl AudioRnnClassifier {
 
     /// `frames` `[batch, n_frames, outputs]` to `[batch, n_frames, n_classes]`.
     fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
-        self.config.head.probabilities(&self.fc.forward(frames)?).context("the probabilities of frames")
+        Ok(self.config.head.probabilities(&self.fc.forward(frames)?)?)
     }
 
     fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
-        let context = "pooling over time";
         if self.config.pooling == TimePooling::Last {
-            return self.last(state).context(context);
+            return Ok(self.last(state)?);
         }
         let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
-        let (batch, n_frames, _) = frames.dims3().context(context)?;
+        let (batch, n_frames, _) = frames.dims3()?;
         if self.config.pooling == TimePooling::Mean && frames.track_op() {
             // In one piece, for gradients: the share of each frame.
             let share = |i: usize| {
                 let length = lengths.map_or(n_frames, |lengths| lengths[i / n_frames]);
                 if i % n_frames < length { 1.0 / length as f32 } else { 0.0 }
             };
-            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device());
-            let shares = shares.and_then(|shares| shares.reshape((batch, n_frames, 1)));
-            return shares.and_then(|shares| frames.broadcast_mul(&shares)?.sum(1)).context(context);
+            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device())?;
+            return Ok(frames.broadcast_mul(&shares.reshape((batch, n_frames, 1))?)?.sum(1)?);
         }
         let pool_clip = |clip: usize| {
             let n_frames = lengths.map_or(n_frames, |lengths| lengths[clip]);
@@ -240,8 +283,7 @@ impl AudioRnnClassifier {
                 (None, _) => frames.mean(0),
             }
         };
-        let rows = (0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>();
-        rows.and_then(|rows| Tensor::stack(&rows, 0)).context(context)
+        Ok(Tensor::stack(&(0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
     }
 
     /// The final states of the last layer, `[batch, outputs]`.
@@ -278,12 +320,7 @@ impl TaggingModel for AudioRnnClassifier {
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         let run = |clips: &[Cow<[f32]>]| {
             let (features, lengths) = self.batch(clips)?;
-            let (frames, state) = self.rnn.forward(&features, Some(&lengths), None)?;
-            let mut output = self.classify(&self.pool(&frames, Some(&lengths), &state)?)?;
-            if detail == Detail::Frames {
-                output.framewise_output = Some(self.frame_probabilities(&frames)?);
-            }
-            Ok(output)
+            self.run(&features, Some(&lengths), detail).context("a recurrent classifier")
         };
         match detail {
             Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
@@ -324,7 +361,6 @@ impl Attention {
 
     /// `[batch, n_frames, 1]`.
     fn scores(&self, frames: &Tensor) -> Result<Tensor> {
-        let hidden = self.hidden.forward(frames)?.tanh().context("attention over time")?;
-        self.score.forward(&hidden)
+        self.score.forward(&self.hidden.forward(frames)?.tanh()?)
     }
 }

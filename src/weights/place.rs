@@ -1,6 +1,7 @@
 //! Where in a checkpoint a model stands.
 
 use super::Weights;
+use crate::assumption::Assumption;
 use crate::error::{Error, Result};
 
 /// The place of a model, given all places where there is one, the shortest first.
@@ -22,13 +23,8 @@ pub(crate) fn only(weights: &Weights, places: &[impl AsRef<str>]) -> Result<Stri
     }
 }
 
-/// What is to be said of the tensors that stand beside a model.
-pub(crate) fn left_out(weights: &Weights, place: &str) -> Option<String> {
-    let names: Vec<&str> = weights.outside(place).collect();
-    let listed = match names.len() {
-        0 => return None,
-        1..=3 => names.join(", "),
-        n => format!("{} and {} more", names[..3].join(", "), n - 3),
-    };
-    Some(format!("the model is taken to be what stands below `{place}.` in the checkpoint; left out: {listed}"))
+/// The tensors outside a model's place, if there are any.
+pub(crate) fn left_out(weights: &Weights, place: &str) -> Option<Assumption> {
+    let tensors: Vec<String> = weights.outside(place).map(str::to_string).collect();
+    (!tensors.is_empty()).then(|| Assumption::LeftOut { place: place.to_string(), tensors })
 }

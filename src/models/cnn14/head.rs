@@ -2,8 +2,9 @@
 
 use candle_core::Tensor;
 
-use super::{Config, Decision, Head};
-use crate::error::{Context, Result};
+use super::{Config, Decision};
+use crate::error::Result;
+use crate::models::OutputActivation;
 use crate::nn::{Activation, Linear};
 use crate::output::{TaggingOutput, logits_of};
 use crate::weights::Loader;
@@ -14,7 +15,7 @@ const MAX_SCORE: f64 = 10.0;
 /// The last layer.
 #[derive(Debug)]
 pub(super) struct Classifier {
-    head: Head,
+    activation: OutputActivation,
     decision: Decision,
     /// `fc_audioset`, `fc_transfer` or `att_block.cla`.
     classes: Linear,
@@ -36,52 +37,40 @@ impl Classifier {
                 };
                 (of_kernel_one(&block.at("cla"))?, Some(of_kernel_one(&block.at("att"))?))
             }
-            (_, Head::Audioset) => (linear(&root.at("fc_audioset"))?, None),
-            (_, Head::Transfer) => {
+            (_, OutputActivation::Sigmoid) => (linear(&root.at("fc_audioset"))?, None),
+            (_, OutputActivation::Softmax) => {
                 root.ignore("fc_audioset.*");
                 (linear(&root.at("fc_transfer"))?, None)
             }
         };
-        Ok(Self { head: config.head, decision: config.decision, classes, attention })
+        Ok(Self { activation: config.head, decision: config.decision, classes, attention })
     }
 
     /// `[batch, embedding_dim]` to the output of a clip.
     pub fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         let logits = self.classes.forward(embedding)?; // [batch, n_classes]
-        match self.head {
-            Head::Audioset => TaggingOutput::multi_label(logits, embedding.clone()),
-            Head::Transfer => TaggingOutput::single_label(logits, embedding.clone()),
-        }
+        self.activation.output(logits, embedding.clone())
     }
 
     /// `[batch, n_segments, embedding_dim]` to `[batch, n_segments, n_classes]`.
     pub fn probabilities(&self, segments: &Tensor) -> Result<Tensor> {
-        let logits = self.classes.forward(segments)?;
-        match self.head {
-            Head::Audioset => candle_nn::ops::sigmoid(&logits),
-            Head::Transfer => candle_nn::ops::softmax_last_dim(&logits),
-        }
-        .context("the probabilities of segments")
+        Ok(self.activation.probabilities(&self.classes.forward(segments)?)?)
     }
 
     /// `[batch, n_segments, embedding_dim]` to the output of a clip; the frames are the segments, the embedding is their mean.
     pub fn decide(&self, segments: &Tensor) -> Result<TaggingOutput> {
-        let context = "from segments to a clip";
         let logits = self.classes.forward(segments)?; // [batch, n_segments, n_classes]
-        let probabilities = candle_nn::ops::sigmoid(&logits).context(context)?;
-        let embedding = segments.mean(1).context(context)?;
+        let probabilities = candle_nn::ops::sigmoid(&logits)?;
+        let embedding = segments.mean(1)?;
         let mut output = match self.decision {
             // The sigmoid rises, so the largest logit has the largest probability.
-            Decision::Max => TaggingOutput::multi_label(logits.max(1).context(context)?, embedding)?,
+            Decision::Max => TaggingOutput::multi_label(logits.max(1)?, embedding)?,
             _ => {
+                // [batch, n_classes]
                 let clipwise_output = match &self.attention {
-                    None => probabilities.mean(1),
-                    Some(attention) => {
-                        let scores = attention.forward(segments)?;
-                        weighted(&scores, &probabilities)
-                    }
+                    None => probabilities.mean(1)?,
+                    Some(attention) => weighted(&attention.forward(segments)?, &probabilities)?,
                 };
-                let clipwise_output = clipwise_output.context(context)?; // [batch, n_classes]
                 let logits = logits_of(&clipwise_output)?;
                 TaggingOutput { logits, clipwise_output, framewise_output: None, embedding }
             }

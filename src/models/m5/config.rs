@@ -2,11 +2,15 @@
 
 use std::borrow::Cow;
 
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
+use super::M5;
+use crate::assumption::Assumption;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Error, Result};
-use crate::models::{FrameGrid, ModelInfo, OutputActivation};
+use crate::models::family::Family;
+use crate::models::{FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::weights::Weights;
 
 /// Kernel of all convolutions but the first.
@@ -26,6 +30,9 @@ pub struct Stage {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `m5`.
+    #[serde(default = "m5")]
+    pub name: Cow<'static, str>,
     /// Rate of the audio in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
     /// Channels of the first convolution, 1 to 65,536.
@@ -52,6 +59,11 @@ pub struct Config {
     pub head: OutputActivation,
 }
 
+/// The family's name.
+fn m5() -> Cow<'static, str> {
+    Cow::Borrowed("m5")
+}
+
 /// A stage of `layers` layers.
 const fn stage(channels: usize, layers: usize) -> Stage {
     Stage { channels, layers }
@@ -60,6 +72,7 @@ const fn stage(channels: usize, layers: usize) -> Stage {
 impl Config {
     /// The M5 of PyTorch's tutorial, 35 words at 8 kHz: 26,915 parameters.
     pub const M5: Self = Self {
+        name: Cow::Borrowed("m5"),
         sample_rate: 8_000,
         channels: 32,
         kernel: 80,
@@ -73,9 +86,11 @@ impl Config {
         head: OutputActivation::Softmax,
     };
     /// The paper's M3: 221,194 parameters with 10 classes.
-    pub const M3_PAPER: Self = Self { channels: 256, stages: Cow::Borrowed(&[stage(256, 1)]), ..Self::M5_PAPER };
+    pub const M3_PAPER: Self =
+        Self { name: Cow::Borrowed("m3"), channels: 256, stages: Cow::Borrowed(&[stage(256, 1)]), ..Self::M5_PAPER };
     /// The paper's M5: 559,114 parameters with 10 classes.
     pub const M5_PAPER: Self = Self {
+        name: Cow::Borrowed("m5-paper"),
         channels: 128,
         stride: 4,
         padded: true,
@@ -85,44 +100,29 @@ impl Config {
     };
     /// The paper's M11: 1,786,442 parameters with 10 classes.
     pub const M11_PAPER: Self = Self {
+        name: Cow::Borrowed("m11"),
         channels: 64,
         stages: Cow::Borrowed(&[stage(64, 2), stage(128, 2), stage(256, 3), stage(512, 2)]),
         pool_last: false,
         ..Self::M5_PAPER
     };
     /// The paper's M18: 3,683,786 parameters with 10 classes.
-    pub const M18_PAPER: Self =
-        Self { stages: Cow::Borrowed(&[stage(64, 4), stage(128, 4), stage(256, 4), stage(512, 4)]), ..Self::M11_PAPER };
+    pub const M18_PAPER: Self = Self {
+        name: Cow::Borrowed("m18"),
+        stages: Cow::Borrowed(&[stage(64, 4), stage(128, 4), stage(256, 4), stage(512, 4)]),
+        ..Self::M11_PAPER
+    };
     /// The paper's M34-res: 3,984,154 parameters with 10 classes.
     pub const M34_RES_PAPER: Self = Self {
+        name: Cow::Borrowed("m34-res"),
         channels: 48,
         stages: Cow::Borrowed(&[stage(48, 3), stage(96, 4), stage(192, 6), stage(384, 3)]),
         residual: true,
         ..Self::M11_PAPER
     };
 
-    /// Takes channels, kernel and classes from a checkpoint, where it has the layers of this net.
-    pub(in crate::models) fn fit(&mut self, weights: &Weights) {
-        let names = Names::of(|name| weights.contains(name));
-        let shape = |name: String| weights.shape(&format!("{name}.weight"));
-        if let Some(&[channels, _, kernel]) = shape(names.conv(0)) {
-            (self.channels, self.kernel) = (channels, kernel);
-        }
-        let mut first = 1;
-        for stage in self.stages.to_mut() {
-            let name = if self.residual { format!("block{first}.conv1") } else { names.conv(first) };
-            if let Some(&[channels, ..]) = shape(name) {
-                stage.channels = channels;
-            }
-            first += stage.layers;
-        }
-        if let Some(&[n_classes, _]) = shape(names.fc().to_string()) {
-            self.n_classes = n_classes;
-        }
-    }
-
     /// Layers after the first convolution.
-    pub(in crate::models) fn n_layers(&self) -> usize {
+    fn n_layers(&self) -> usize {
         self.stages.iter().map(|stage| stage.layers).sum()
     }
 
@@ -157,27 +157,12 @@ impl Config {
     }
 
     pub(super) fn info(&self) -> ModelInfo {
+        let embedding_dim = self.stages.last().map_or(self.channels, |stage| stage.channels);
         ModelInfo {
-            name: self.name().into(),
-            sample_rate: self.sample_rate,
-            n_classes: self.n_classes,
-            embedding_dim: self.stages.last().map_or(self.channels, |stage| stage.channels),
             min_samples: self.min_samples().unwrap_or(usize::MAX), // `validate` has counted them
             activation: self.head,
             frames: Some(self.frames()),
-            labels: None,
-        }
-    }
-
-    /// The name in [`MODELS`](crate::models::MODELS) of the preset with so many layers.
-    pub(super) fn name(&self) -> &'static str {
-        match (self.residual, self.n_layers()) {
-            (true, _) => "m34-res",
-            (_, ..=1) => "m3",
-            (_, 2..=3) if self.padded => "m5-paper",
-            (_, 2..=3) => "m5",
-            (_, 4..=12) => "m11",
-            _ => "m18",
+            ..ModelInfo::new(self.name.clone(), self.sample_rate, self.n_classes, embedding_dim)
         }
     }
 
@@ -202,7 +187,7 @@ impl Config {
         let mut channels = self.channels;
         for stage in self.stages.iter().filter(|_| self.residual) {
             if !stage.channels.is_multiple_of(channels) {
-                let reason = format!("a multiple of the {channels} before is due in a residual net");
+                let reason = format!("expected a multiple of the {channels} channels before, as in any residual net");
                 return Err(Error::config("stages", stage.channels, reason));
             }
             channels = stage.channels;
@@ -211,9 +196,88 @@ impl Config {
     }
 }
 
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::M5, "M5 of PyTorch's tutorial, 8 kHz waveform, 35 words, no published weights"),
+        (Self::M3_PAPER, "M3 of the paper, 8 kHz waveform, no published weights"),
+        (Self::M5_PAPER, "M5 of the paper, 8 kHz waveform, no published weights"),
+        (Self::M11_PAPER, "M11 of the paper, 8 kHz waveform, no published weights"),
+        (Self::M18_PAPER, "M18 of the paper, 8 kHz waveform, no published weights"),
+        (Self::M34_RES_PAPER, "M34-res of the paper, 8 kHz waveform, no published weights"),
+    ];
+    const SIGNATURES: &'static [&'static [&'static str]] = &[
+        &["fc1.weight", "conv1.weight", "bn1.weight"],
+        &["fc.weight", "model.4.weight"],
+        &["fc.weight", "model.5.weight"],
+    ];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The preset with the same widths, else the one with the same number of layers.
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        let names = Names::of(|name| weights.contains(name));
+        let is_first = |shape: &[usize]| shape.len() == 3 && shape[1] == 1;
+        if !weights.shape(&format!("{}.weight", names.conv(0))).is_some_and(is_first)
+            || !(weights.contains("fc1.weight") || weights.contains("fc.weight"))
+        {
+            return Ok(None);
+        }
+        let residual = weights.contains("block1.conv1.weight");
+        let layer = |i: &usize| {
+            let name = if residual { format!("block{i}.conv1") } else { names.conv(*i) };
+            weights.contains(&format!("{name}.weight"))
+        };
+        let n_layers = (1..weights.len()).take_while(layer).count();
+        let same_depth = |config: &&Self| config.residual == residual && config.n_layers() == n_layers;
+        let fitted = |preset: &Self| {
+            let mut config = preset.clone();
+            config.fit(weights);
+            (config == Self { n_classes: config.n_classes, ..preset.clone() }, config)
+        };
+        let fitting = || Self::PRESETS.iter().map(|(preset, _)| preset).filter(same_depth).map(fitted);
+        let as_published = fitting().find(|(same_widths, _)| *same_widths);
+        let Some((same_widths, mut config)) = as_published.or_else(|| fitting().next()) else { return Ok(None) };
+        if !same_widths {
+            config.name = m5();
+        }
+        let model = "M5".to_string();
+        let assumptions = vec![
+            Assumption::SampleRate { model: model.clone(), sample_rate: config.sample_rate },
+            Assumption::Stride { model, stride: config.stride },
+        ];
+        Ok(Some((config, assumptions)))
+    }
+
+    /// Channels, kernel and classes, where the checkpoint has the layers of this net.
+    fn fit(&mut self, weights: &Weights) {
+        let names = Names::of(|name| weights.contains(name));
+        let shape = |name: String| weights.shape(&format!("{name}.weight"));
+        if let Some(&[channels, _, kernel]) = shape(names.conv(0)) {
+            (self.channels, self.kernel) = (channels, kernel);
+        }
+        let mut first = 1;
+        for stage in self.stages.to_mut() {
+            let name = if self.residual { format!("block{first}.conv1") } else { names.conv(first) };
+            if let Some(&[channels, ..]) = shape(name) {
+                stage.channels = channels;
+            }
+            first += stage.layers;
+        }
+        if let Some(&[n_classes, _]) = shape(names.fc().to_string()) {
+            self.n_classes = n_classes;
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(M5::load(self, weights, device)?))
+    }
+}
+
 /// How a checkpoint names its layers.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::models) enum Names {
+pub(super) enum Names {
     Numbered,
     /// Members of a `Sequential`, so many a convolution.
     Sequential(usize),
