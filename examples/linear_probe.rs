@@ -11,13 +11,13 @@ use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use clap::Parser;
 use clipwise::candle_core::Tensor;
 use clipwise::models::OutputActivation;
-use clipwise::models::probe::{LinearProbe, ProbeHead};
-use clipwise::{LabelSet, Tagger, Waveform, Weights};
+use clipwise::models::probe::ProbeHead;
+use clipwise::{LabelSet, Tagger, Waveform};
 use command_line::{Failure, ModelArgs, about, after_help};
 
-/// Trains a linear layer on a tagger's embeddings of labelled files and writes head.safetensors and labels.txt.
+/// Trains a linear layer on a tagger's embeddings of labelled files and writes a folder that is a tagger: --weights FOLDER.
 ///
-/// The data is a folder with one folder of audio files a class. Where file names begin with a fold, as in ESC-10 and ESC-50
+/// The data is a folder with one folder of audio files per class. Where file names begin with a fold, as in ESC-10 and ESC-50
 /// (1-….ogg), the accuracy is measured first: each fold by a head that was trained on the others.
 #[derive(Parser)]
 #[command(version, after_help = after_help("  linear_probe --out my-sounds recordings/"))]
@@ -76,14 +76,10 @@ fn probe(args: &Args) -> Result<(), Failure> {
     let start = Instant::now();
     let head = fit(args, &examples.iter().collect::<Vec<_>>(), labels.len())?;
     println!("a head on all files in {:.2} s", start.elapsed().as_secs_f64());
-    std::fs::create_dir_all(&args.out)?;
-    let (file, label_file) = (args.out.join("head.safetensors"), args.out.join("labels.txt"));
-    head.save(&file)?;
-    std::fs::write(&label_file, labels.iter().map(|label| label.name.clone() + "\n").collect::<String>())?;
+    tagger.with_probe(&head, OutputActivation::Softmax, labels)?.save(&args.out)?;
 
     // What was written, as a tagger.
-    let probe = LinearProbe::load(tagger.into_model(), &Weights::open(&file)?, OutputActivation::Softmax)?;
-    let tagger = Tagger::new(probe, LabelSet::open(&label_file)?)?;
+    let tagger = Tagger::open(&args.out, tagger.model().device())?;
     let first = &examples[0].file;
     let tag = tagger.tag(&Waveform::open(first)?)?.top_k(1).remove(0);
     println!("{}: {} {:.3}", first.display(), tag.label, tag.score);

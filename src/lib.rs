@@ -44,11 +44,12 @@
 //! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: as `cuda`, with convolutions by cuDNN.
 //!
-//! Types of `candle_core`, `ndarray` and `rustfft` stand in the public interface; they are re-exported.
+//! Types of `candle_core`, `candle_nn`, `ndarray` and `rustfft` are part of the public interface; they are re-exported.
 
 pub mod assumption;
 pub mod audio;
 pub mod augment;
+mod batch;
 mod check;
 pub mod ctc;
 pub mod device;
@@ -79,11 +80,12 @@ pub use labels::{Label, LabelSet};
 pub use models::{Detail, ModelConfig, ModelInfo, TaggingModel};
 pub use output::{Embedding, Tag, Tagging, TaggingOutput};
 pub use stream::TaggerStream;
-pub use tagger::Tagger;
+pub use tagger::{OpenOptions, Tagger};
 pub use weights::Weights;
 pub use windows::{Aggregation, WindowConfig, WindowTagging, Windows};
 
 pub use candle_core;
+pub use candle_nn;
 pub use ndarray;
 pub use rustfft::num_complex;
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules from bottom to top, each with those that it may import. `nn/kernels` is a module of its own, so
 /// that front ends can use its vector instructions.
-const ALLOWED: [(&str, &[&str]); 24] = [
+const ALLOWED: [(&str, &[&str]); 25] = [
     ("error", &[]),
     ("assumption", &[]),
     ("check", &["error"]),
@@ -24,9 +24,10 @@ const ALLOWED: [(&str, &[&str]); 24] = [
     ("augment", &["check", "error", "random"]),
     ("weights", &["assumption", "check", "error", "files", "random"]),
     ("nn", &["check", "error", "nn/kernels", "tensor", "weights"]),
+    ("batch", &["audio", "check", "error"]),
     ("output", &["error", "labels"]),
-    ("models", &["assumption", "audio", "check", "error", "frontend", "labels", "nn", "output", "weights"]),
-    ("encoders", &["audio", "check", "error", "frontend", "nn", "weights"]),
+    ("models", &["assumption", "audio", "batch", "check", "error", "frontend", "labels", "nn", "output", "weights"]),
+    ("encoders", &["audio", "batch", "check", "error", "frontend", "nn", "weights"]),
     ("ctc", &["assumption", "audio", "check", "encoders", "error", "files", "nn", "tensor", "weights"]),
     ("fusion", &["ctc", "error", "output"]),
     ("events", &["error", "labels", "output"]),

@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use clipwise::ctc::{
     CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, TokenTransformer, TokenTransformerConfig, Vocabulary,
 };
-use clipwise::encoders::{Encoded, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use clipwise::encoders::{Encoded, EncoderInfo, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
 use clipwise::weights::Trainable;
 use clipwise::{Error, Result, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, values};
@@ -293,31 +293,17 @@ fn a_token_transformer_can_be_trained() {
 }
 
 /// An encoder for tests: frame `t` of layer `l` holds the mean of 100 samples, plus `l`.
-struct Means;
+struct Means(EncoderInfo);
+
+fn means() -> Box<Means> {
+    let mut info = EncoderInfo::new("means", 8000, 2, 0.0125);
+    (info.n_layers, info.min_samples) = (3, 100);
+    Box::new(Means(info))
+}
 
 impl SpeechEncoder for Means {
-    fn name(&self) -> &'static str {
-        "means"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        8000
-    }
-
-    fn dim(&self) -> usize {
-        2
-    }
-
-    fn n_layers(&self) -> usize {
-        3
-    }
-
-    fn frame_seconds(&self) -> f64 {
-        0.0125
-    }
-
-    fn min_samples(&self) -> usize {
-        100
+    fn info(&self) -> &EncoderInfo {
+        &self.0
     }
 
     fn device(&self) -> &Device {
@@ -354,8 +340,8 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
     let sum = |n_layers: usize| WeightedSum::uniform(n_layers, &WeightedSumConfig::default(), &CPU).unwrap();
     let clips = WaveformBatch::new(vec![vec![0.5; 250], vec![-0.25; 100]], 8000).unwrap();
     for (model, offset) in [
-        (CtcModel::new(Box::new(Means), None, head()).unwrap(), 2.0),
-        (CtcModel::new(Box::new(Means), Some(sum(3)), head()).unwrap(), 1.0),
+        (CtcModel::new(means(), None, head()).unwrap(), 2.0),
+        (CtcModel::new(means(), Some(sum(3)), head()).unwrap(), 1.0),
     ] {
         let output = model.forward(&clips).unwrap();
         assert_eq!((output.logits.dims(), output.frame_seconds), (&[2, 2, 3][..], 0.0125));
@@ -374,11 +360,11 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
         let names = Vocabulary::new(["<blank>", "a", "b"]).unwrap();
         assert_eq!(model.with_vocabulary(names).unwrap().vocabulary().unwrap().blank(), 0);
     }
-    let model = CtcModel::new(Box::new(Means), None, head()).unwrap();
+    let model = CtcModel::new(means(), None, head()).unwrap();
     assert!(model.with_vocabulary(Vocabulary::new(["<blank>", "a"]).unwrap()).is_err());
-    assert!(matches!(CtcModel::new(Box::new(Means), Some(sum(4)), head()), Err(Error::Config { .. })));
+    assert!(matches!(CtcModel::new(means(), Some(sum(4)), head()), Err(Error::Config { .. })));
     let wide = Head::load(&HeadConfig { dim: 3, ..config }, &Trainable::new(&CPU, 1).loader()).unwrap();
-    assert!(matches!(CtcModel::new(Box::new(Means), None, wide), Err(Error::Config { field: "head.dim", .. })));
+    assert!(matches!(CtcModel::new(means(), None, wide), Err(Error::Config { field: "head.dim", .. })));
     let logits = Tensor::zeros((2, 3, 4), DType::F32, &CPU).unwrap();
     for lengths in [vec![3], vec![3, 4]] {
         assert!(matches!(CtcOutput::new(logits.clone(), lengths, 0.02), Err(Error::Config { field: "lengths", .. })));
@@ -424,7 +410,7 @@ fn a_folder_opens() {
     write("vocab.json", r#"{"[PAD]": 0, "a": 1, "b": 2, "|": 3, "<s>": 4, "</s>": 5}"#);
     let named = CtcModel::open(&folder, &CPU).unwrap();
     assert_eq!(named.vocabulary().unwrap().tokens(), ["[PAD]", "a", "b", "|"]);
-    assert_eq!((named.n_tokens(), named.sample_rate(), named.encoder().name()), (4, 16_000, "whisper"));
+    assert_eq!((named.n_tokens(), named.sample_rate(), &*named.encoder().info().name), (4, 16_000, "whisper"));
     let clips =
         WaveformBatch::new(vec![common::signal(3000, 16_000, 1), common::signal(16_000, 16_000, 2)], 16_000).unwrap();
     let output = named.forward(&clips).unwrap();

@@ -287,7 +287,16 @@ fn models() {
 }
 
 fn speech() {
-    let whisper = whisper::Config { n_mels: 8, dim: 4, n_heads: 2, n_blocks: 1, ffn_dim: 4, n_positions: 8, pad: true };
+    let whisper = whisper::Config {
+        name: "whisper".into(),
+        n_mels: 8,
+        dim: 4,
+        n_heads: 2,
+        n_blocks: 1,
+        ffn_dim: 4,
+        n_positions: 8,
+        pad: true,
+    };
     sweep("whisper", &whisper, |config| outcome(WhisperEncoder::load(config, &nothing(), &Device::Cpu)));
     sweep("whisper large", &whisper::Config::LARGE_V3, |config| {
         outcome(WhisperEncoder::load(config, &nothing(), &Device::Cpu))

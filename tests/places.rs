@@ -9,7 +9,7 @@ use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::{EncoderConfig, recurrent};
 use clipwise::models::{AudioRnnClassifier, M5, ModelConfig, cnn14, detect, leenet, m5, rnn};
 use clipwise::weights::Trainable;
-use clipwise::{Assumption, Detail, Error, Tagger, WaveformBatch, Weights};
+use clipwise::{Assumption, Detail, Error, OpenOptions, Tagger, WaveformBatch, Weights};
 use common::{cnn14_tensors, leenet_tensors, m5_tensors, real, signal, values};
 
 type Tensors = Vec<(String, Tensor)>;
@@ -127,7 +127,7 @@ fn taggers_say_what_was_left_out() {
         .unwrap();
     for tagger in [
         Tagger::open(&path, &Device::Cpu),
-        Tagger::open_as("m5", &path, &Device::Cpu),
+        Tagger::open_with(&path, &OpenOptions::new().model("m5")),
         Tagger::open(folder, &Device::Cpu),
     ] {
         let tagger = tagger.unwrap();
@@ -151,7 +151,7 @@ fn the_lightning_checkpoint_of_the_report() {
     let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
     assert_eq!((&*tagger.model().info().name, tagger.labels().len()), ("m5", 10));
     assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("left out: criterion.pos_weight")));
-    assert_eq!(Tagger::open_as("m5", &path, &Device::Cpu).unwrap().labels().len(), 10);
+    assert_eq!(Tagger::open_with(&path, &OpenOptions::new().model("m5")).unwrap().labels().len(), 10);
 }
 
 #[test]

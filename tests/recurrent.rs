@@ -82,12 +82,9 @@ fn a_row_of_a_batch_is_the_clip_alone() {
     let parameters = Trainable::new(&Device::Cpu, 7);
     CtcModel::build(&config, &parameters.loader()).unwrap();
     let model = CtcModel::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap();
-    let encoder = model.encoder();
-    assert_eq!(
-        (encoder.name(), encoder.dim(), encoder.n_layers(), encoder.sample_rate()),
-        ("recurrent", 12, 3, 16_000)
-    );
-    assert_eq!(encoder.frame_seconds(), 0.03);
+    let info = model.encoder().info();
+    assert_eq!((&info.name, info.dim, info.n_layers, info.sample_rate), (&config.encoder.name().into(), 12, 3, 16_000));
+    assert_eq!(info.frame_seconds, 0.03);
 
     let batch = WaveformBatch::new(clips(), 16_000).unwrap();
     let output = model.forward(&batch).unwrap();
@@ -97,7 +94,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
         let alone = model.forward(&WaveformBatch::new(vec![clip], 16_000).unwrap()).unwrap();
         assert_eq!(alone.clip(0).unwrap(), output.clip(row).unwrap(), "row {row}");
     }
-    let encoded = encoder.forward(&batch, Layers::All).unwrap();
+    let encoded = model.encoder().forward(&batch, Layers::All).unwrap();
     for layer in &encoded.layers {
         let beyond = layer.get(1).unwrap().narrow(0, 1, layer.dim(1).unwrap() - 1).unwrap();
         assert!(values(&beyond).iter().all(|&x| x == 0.0));

@@ -4,8 +4,12 @@ mod common;
 
 use candle_core::{DType, Device, Tensor};
 use clipwise::frontend::LogMelConfig;
-use clipwise::models::{cnn14, detect, leenet};
-use clipwise::{Assumption, Detail, Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
+use clipwise::models::probe::ProbeHead;
+use clipwise::models::{OutputActivation, cnn14, detect, leenet};
+use clipwise::{
+    Assumption, Detail, Error, LabelSet, ModelConfig, OpenOptions, Tagger, TaggingModel, Waveform, WaveformBatch,
+    Weights,
+};
 use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
@@ -272,11 +276,11 @@ fn the_published_leenet11_tags_a_real_recording() {
     let first = &tagging.top_k(1)[0];
     assert_eq!((first.label.as_str(), first.id.as_deref()), ("Speech", Some("/m/09x0r")));
     assert!((first.score - 0.5436).abs() < 5e-5, "{}", first.score);
-    let as_named = Tagger::open_as("leenet11", &checkpoint, &Device::Cpu).unwrap();
+    let as_named = Tagger::open_with(&checkpoint, &OpenOptions::new().model("leenet11")).unwrap();
     assert_eq!(as_named.model().info().name, "leenet11");
-    let error = Tagger::open_as("cnn14", &checkpoint, &Device::Cpu).unwrap_err();
+    let error = Tagger::open_with(&checkpoint, &OpenOptions::new().model("cnn14")).unwrap_err();
     assert!(matches!(error, Error::Weights(_)), "{error}");
-    let error = Tagger::open_as("cnn15", &checkpoint, &Device::Cpu).unwrap_err();
+    let error = Tagger::open_with(&checkpoint, &OpenOptions::new().model("cnn15")).unwrap_err();
     assert!(error.to_string().contains("cnn14-16k"), "{error}");
 }
 
@@ -311,4 +315,80 @@ fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
     }
     std::fs::remove_dir_all(&folder).unwrap();
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
+}
+
+/// A model that refuses nothing by itself.
+struct Careless(clipwise::ModelInfo);
+
+impl TaggingModel for Careless {
+    fn info(&self) -> &clipwise::ModelInfo {
+        &self.0
+    }
+
+    fn device(&self) -> &Device {
+        &Device::Cpu
+    }
+
+    fn forward(&self, batch: &WaveformBatch, _: Detail) -> clipwise::Result<clipwise::TaggingOutput> {
+        let zeros = Tensor::zeros((batch.rows().len(), 2), DType::F32, &Device::Cpu)?;
+        clipwise::TaggingOutput::multi_label(zeros.clone(), zeros)
+    }
+}
+
+#[test]
+fn an_empty_clip_is_an_error_whatever_the_model_does() {
+    let model = Careless(clipwise::ModelInfo::new("careless", 8_000, 2, 2));
+    let tagger = Tagger::new(model, LabelSet::numbered(2)).unwrap();
+    let clip = |n: usize| Waveform::new(vec![0.1; n], 8_000);
+    assert!(tagger.tag(&clip(1)).is_ok());
+    for clips in [vec![clip(0)], vec![clip(5), clip(0)]] {
+        let error = tagger.tag_batch(&clips).unwrap_err();
+        assert!(matches!(error, Error::TooShort { needed: 1, got: 0 }), "{error}");
+    }
+    let error = tagger.save(std::env::temp_dir().join("clipwise-never-written")).unwrap_err();
+    assert!(error.to_string().contains("careless"), "{error}");
+}
+
+/// A head on the bundled tagger and on a `.pth` tagger, as a folder: the same results bit for bit, from the folder alone.
+#[test]
+fn a_saved_probe_opens_as_the_same_tagger() {
+    let folder = std::env::temp_dir().join(format!("clipwise-probe-{}", std::process::id()));
+    let narrow = folder.join("narrow.safetensors");
+    std::fs::create_dir_all(&folder).unwrap();
+    let tensors = cnn14_tensors(CHANNELS, 8, 50, 3).tensors().into_iter().map(|(name, x)| (format!("net.{name}"), x));
+    let beside = ("loss.weight".to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap());
+    candle_core::safetensors::save(&tensors.chain([beside]).collect(), &narrow).unwrap();
+    let clip = Waveform::new(signal(50_000, 32_000, 1), 32_000);
+    let labels = LabelSet::from_iter(["soft", "loud", "middle"]);
+    for base in [Tagger::bundled(&Device::Cpu).unwrap(), Tagger::open(&narrow, &Device::Cpu).unwrap()] {
+        let embedding = base.tag(&clip).unwrap().embedding.0;
+        let rows = Tensor::new([embedding.clone(), embedding.iter().map(|x| 1.0 - x).collect()].concat(), &Device::Cpu);
+        let head = ProbeHead::new(&rows.unwrap().reshape((2, embedding.len())).unwrap(), 3, 1).unwrap();
+        let probe = base.with_probe(&head, OutputActivation::Softmax, labels.clone()).unwrap();
+        let wanted = probe.tag(&clip).unwrap();
+        assert!((wanted.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(wanted.embedding.0, embedding);
+
+        let saved = folder.join(&*base.model().info().name);
+        probe.save(&saved).unwrap();
+        let opened = Tagger::open(&saved, &Device::Cpu).unwrap();
+        assert_eq!((opened.labels(), &*opened.model().info().name), (&labels, "linear-probe"));
+        assert!(opened.assumptions().is_empty(), "{:?}", opened.assumptions());
+        assert_eq!(opened.clone().tag(&clip).unwrap(), wanted);
+        let mut names: Vec<_> = std::fs::read_dir(&saved).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["config.json", "labels.json", "model.safetensors"]);
+
+        // The tensors alone do not tell what the outputs mean.
+        let error = Tagger::open(saved.join("model.safetensors"), &Device::Cpu).unwrap_err();
+        assert!(error.to_string().contains("config.json"), "{error}");
+        // A head for another base.
+        let wide = ProbeHead::new(&Tensor::zeros((2, 1 + embedding.len()), DType::F32, &Device::Cpu).unwrap(), 3, 1);
+        let error = base.with_probe(&wide.unwrap(), OutputActivation::Softmax, labels.clone()).unwrap_err();
+        assert!(matches!(error, Error::Weights(_)), "{error}");
+        // The base itself, written out and opened again.
+        base.save(&saved).unwrap();
+        assert_eq!(Tagger::open(&saved, &Device::Cpu).unwrap().tag(&clip).unwrap(), base.tag(&clip).unwrap());
+    }
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -10,10 +10,26 @@ use clipwise::{Error, Waveform, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, max_difference, real, signal, values};
 
 const SEED: u64 = 8;
-const NARROW_80: Config =
-    Config { n_mels: 80, dim: 128, n_heads: 2, n_blocks: 2, ffn_dim: 256, n_positions: 25, pad: false };
-const NARROW_128: Config =
-    Config { n_mels: 128, dim: 64, n_heads: 1, n_blocks: 1, ffn_dim: 96, n_positions: 20, pad: false };
+const NARROW_80: Config = Config {
+    name: std::borrow::Cow::Borrowed("whisper"),
+    n_mels: 80,
+    dim: 128,
+    n_heads: 2,
+    n_blocks: 2,
+    ffn_dim: 256,
+    n_positions: 25,
+    pad: false,
+};
+const NARROW_128: Config = Config {
+    name: std::borrow::Cow::Borrowed("whisper"),
+    n_mels: 128,
+    dim: 64,
+    n_heads: 1,
+    n_blocks: 1,
+    ffn_dim: 96,
+    n_positions: 20,
+    pad: false,
+};
 
 /// Hashed tensors under the names of transformers.
 fn tensors(config: &Config) -> Vec<(String, Tensor)> {
@@ -131,10 +147,10 @@ fn hidden_states_equal_transformers() {
             renamed(tensors(config), openai),
             renamed(tensors(config), |name| format!("model.encoder.{name}")),
         ] {
-            assert_eq!(Config::of(&weights).unwrap(), *config);
+            assert_eq!(Config::from_weights(&weights).unwrap(), *config);
             let encoder = WhisperEncoder::load(config, &weights, &Device::Cpu).unwrap();
             let all = encoder.forward_features(&features, None, Layers::All).unwrap();
-            assert_eq!((all.layers.len(), encoder.n_layers()), (config.n_blocks + 1, config.n_blocks + 1));
+            assert_eq!((all.layers.len(), encoder.info().n_layers), (config.n_blocks + 1, config.n_blocks + 1));
             for (i, state) in all.layers.iter().enumerate() {
                 let wanted = golden.to_vec(&format!("{name}.{i}")).unwrap();
                 assert_close(&format!("{name}, state {i}"), &values(state), &wanted, 2e-5, 1e-5);
@@ -240,7 +256,7 @@ fn what_cannot_work_is_an_error() {
         assert!(matches!(load(&config, tensors(&NARROW_80)), Err(Error::Config { .. })), "{config:?}");
     }
     let nothing = Weights::from_tensors([("x".to_string(), Tensor::new(1f32, &Device::Cpu).unwrap())]).unwrap();
-    assert!(matches!(Config::of(&nothing), Err(Error::UnknownModel(_))));
+    assert!(matches!(Config::from_weights(&nothing), Err(Error::UnknownModel(_))));
     let parameters = clipwise::weights::Trainable::new(&Device::Cpu, 1);
     let error = WhisperEncoder::build(&NARROW_80, &parameters.loader()).unwrap_err().to_string();
     assert!(error.contains("checkpoint"), "{error}");
@@ -251,7 +267,7 @@ fn real_speech_has_the_hidden_states_of_transformers() {
     let Some(folder) = real("real/whisper-tiny-en") else { return };
     let weights = Weights::open(folder.join("encoder.safetensors")).unwrap();
     let wanted = Weights::open(folder.join("expected_jfk.safetensors")).unwrap();
-    let config = Config::of(&weights).unwrap();
+    let config = Config::from_weights(&weights).unwrap();
     assert_eq!(config, Config::TINY);
     let encoder = WhisperEncoder::load(&config, &weights, &Device::Cpu).unwrap();
     let speech = Waveform::open(real("audio/jfk.wav").unwrap()).unwrap();

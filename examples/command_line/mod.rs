@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clipwise::audio::{AudioReader, Note, Skipped};
 use clipwise::device::{self, Threads};
-use clipwise::{LabelSet, Tagger, models};
+use clipwise::{LabelSet, OpenOptions, Tagger, models};
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -41,10 +41,11 @@ impl ModelArgs {
         if self.device == "auto" && cfg!(feature = "cuda") {
             say(format_args!("note: {reason}"));
         }
-        let mut tagger = match (&self.weights, &self.model) {
-            (None, _) => Tagger::bundled(&device)?,
-            (Some(weights), None) => Tagger::open(weights, &device)?,
-            (Some(weights), Some(name)) => Tagger::open_as(name, weights, &device)?,
+        let mut options = OpenOptions::new().device(&device);
+        options.model.clone_from(&self.model);
+        let mut tagger = match &self.weights {
+            None => Tagger::bundled(&device)?,
+            Some(weights) => Tagger::open_with(weights, &options)?,
         };
         if let Some(labels) = &self.labels {
             tagger = tagger.with_labels(LabelSet::open(labels)?).map_err(|error| about(labels, &error))?;

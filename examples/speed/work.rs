@@ -162,10 +162,10 @@ fn whisper(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Re
         Some(path) => Weights::open(path)?,
         None => seeded::whisper(&whisper::Config::TINY)?,
     };
-    let model = WhisperEncoder::load(&whisper::Config::of(&weights)?, &weights, &Device::Cpu)?;
-    let n_samples = (seconds * f64::from(model.sample_rate())).round() as usize;
+    let model = WhisperEncoder::load(&whisper::Config::from_weights(&weights)?, &weights, &Device::Cpu)?;
+    let n_samples = (seconds * f64::from(model.info().sample_rate)).round() as usize;
     let clips: Vec<_> = (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
-    let batch = WaveformBatch::new(clips, model.sample_rate())?;
+    let batch = WaveformBatch::new(clips, model.info().sample_rate)?;
     let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
         let clips = batch.rows().iter().map(|clip| model.mel().compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
         let shape = (clips.len(), clips[0].nrows(), clips[0].ncols());

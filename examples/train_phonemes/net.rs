@@ -97,7 +97,8 @@ impl Net {
     /// Logits and their lengths.
     pub fn forward(&self, clips: Vec<Waveform>) -> Result<(Tensor, Vec<usize>), Failure> {
         let rows = clips.into_iter().map(|clip| clip.samples).collect();
-        let encoded = self.encoder.forward(&WaveformBatch::new(rows, self.encoder.sample_rate())?, Layers::Last)?;
+        let encoded =
+            self.encoder.forward(&WaveformBatch::new(rows, self.encoder.info().sample_rate)?, Layers::Last)?;
         Ok((self.head.forward(&encoded.layers[0])?, encoded.lengths))
     }
 }

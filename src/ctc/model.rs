@@ -21,7 +21,7 @@ use crate::weights::{Loader, Weights};
 /// ```
 /// # let json = r#"
 /// {
-///   "encoder": {"type": "whisper", "n_mels": 80, "dim": 768, "n_heads": 12, "n_blocks": 12, "ffn_dim": 3072, "n_positions": 1500},
+///   "encoder": {"type": "whisper", "name": "whisper-small", "n_mels": 80, "dim": 768, "n_heads": 12, "n_blocks": 12, "ffn_dim": 3072, "n_positions": 1500},
 ///   "head": {"dim": 768, "n_tokens": 43, "dropout": 0.1}
 /// }
 /// # "#;
@@ -122,7 +122,7 @@ impl CtcModel {
     /// # Errors
     /// [`Error::Config`] if they do not fit each other.
     pub fn new(encoder: Box<dyn SpeechEncoder>, sum: Option<WeightedSum>, head: Head) -> Result<Self> {
-        let dim = encoder.dim();
+        let dim = encoder.info().dim;
         if head.config().dim != dim {
             return Err(Error::config(
                 "head.dim",
@@ -130,7 +130,7 @@ impl CtcModel {
                 format!("the encoder's states have {dim} values"),
             ));
         }
-        let n_layers = encoder.n_layers();
+        let n_layers = encoder.info().n_layers;
         if let Some(sum) = sum.as_ref().filter(|sum| sum.n_layers() != n_layers) {
             let reason = format!("the encoder has {n_layers} layers of hidden states");
             return Err(Error::config("weighted_sum.n_layers", sum.n_layers(), reason));
@@ -144,7 +144,7 @@ impl CtcModel {
     /// As [`EncoderConfig::build`] and [`new`](Self::new).
     pub fn build(config: &CtcConfig, root: &Loader) -> Result<Self> {
         let encoder = config.encoder.build(root)?;
-        let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.n_layers(), &sum)).transpose()?;
+        let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.info().n_layers, &sum)).transpose()?;
         Self::new(encoder, sum, Head::load(&config.head, root)?)
     }
 
@@ -224,7 +224,7 @@ impl CtcModel {
 
     /// The rate of the audio that it takes, in Hz.
     pub fn sample_rate(&self) -> u32 {
-        self.encoder.sample_rate()
+        self.encoder.info().sample_rate
     }
 
     /// The device that it runs on.
@@ -246,7 +246,8 @@ impl CtcModel {
                 last.ok_or_else(|| Error::config("layers.len()", 0, "an encoder gives at least one layer"))?
             }
         };
-        let mut output = CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.frame_seconds())?;
+        let mut output =
+            CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.info().frame_seconds)?;
         let rate = f64::from(waveforms.sample_rate());
         for (times, samples) in output.times.iter_mut().zip(waveforms.rows()) {
             *times = times.until(samples.len() as f64 / rate);
@@ -259,7 +260,7 @@ impl std::fmt::Debug for CtcModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { encoder, sum, head, .. } = self;
         f.debug_struct("CtcModel")
-            .field("encoder", &encoder.name())
+            .field("encoder", &encoder.info().name)
             .field("sum", sum)
             .field("head", head)
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! Speech encoders: from a waveform to hidden states, one sequence of vectors a layer.
+//! Speech encoders: from a waveform to hidden states, one sequence of vectors per layer. One family per file.
 //!
 //! | encoder | audio | a frame |
 //! |---|---|---|
@@ -9,6 +9,7 @@
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
 
 mod batch;
+mod family;
 pub mod recurrent;
 mod weighted_sum;
 pub mod whisper;
@@ -17,12 +18,15 @@ pub use recurrent::RecurrentEncoder;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
 pub use whisper::WhisperEncoder;
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use crate::audio::WaveformBatch;
 use crate::error::Result;
 use crate::weights::{Loader, Weights};
+use family::{Family, encoders};
 
 /// Which hidden states are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,32 +40,42 @@ pub enum Layers {
 /// Hidden states of a batch.
 #[derive(Debug, Clone)]
 pub struct Encoded {
-    /// One tensor a layer, or that of the last alone: each `[batch, n_frames, dim]`, f32, on the encoder's device, where
+    /// One tensor per layer, or that of the last alone: each `[batch, n_frames, dim]`, f32, on the encoder's device, where
     /// `n_frames` is that of the longest clip.
     pub layers: Vec<Tensor>,
     /// Frames of each clip; zeros follow.
     pub lengths: Vec<usize>,
 }
 
+/// What is constant about an encoder.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct EncoderInfo {
+    /// The name: a preset's, or what the configuration file says.
+    pub name: Cow<'static, str>,
+    /// The rate of the audio that it takes, in Hz.
+    pub sample_rate: u32,
+    /// The length of a hidden state.
+    pub dim: usize,
+    /// Hidden states per frame with [`Layers::All`]: the layers, and one more for the input of the first.
+    pub n_layers: usize,
+    /// The time from a frame to the next, in seconds.
+    pub frame_seconds: f64,
+    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
+    pub min_samples: usize,
+}
+
+impl EncoderInfo {
+    /// An encoder with one layer that takes clips of any length as they are; the fields can be set to say otherwise.
+    pub fn new(name: impl Into<Cow<'static, str>>, sample_rate: u32, dim: usize, frame_seconds: f64) -> Self {
+        Self { name: name.into(), sample_rate, dim, n_layers: 2, frame_seconds, min_samples: 1 }
+    }
+}
+
 /// A model that turns speech into hidden states.
 pub trait SpeechEncoder: Send + Sync {
-    /// A short name, such as `whisper`.
-    fn name(&self) -> &'static str;
-
-    /// The rate of the audio that it takes, in Hz.
-    fn sample_rate(&self) -> u32;
-
-    /// The length of a hidden state.
-    fn dim(&self) -> usize;
-
-    /// How many hidden states a frame has with [`Layers::All`]: the layers, and one more for the input of the first.
-    fn n_layers(&self) -> usize;
-
-    /// The time from a frame to the next, in seconds.
-    fn frame_seconds(&self) -> f64;
-
-    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
-    fn min_samples(&self) -> usize;
+    /// What is constant about it.
+    fn info(&self) -> &EncoderInfo;
 
     /// The device that it runs on.
     fn device(&self) -> &Device;
@@ -76,62 +90,39 @@ pub trait SpeechEncoder: Send + Sync {
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
 }
 
-/// The configuration of any encoder, as it stands in a `config.json`: `{"type": "whisper", …}`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EncoderConfig {
+encoders! {
     /// Whisper's encoder.
-    Whisper(whisper::Config),
+    Whisper: whisper,
     /// A convolution and recurrent layers.
-    Recurrent(recurrent::Config),
+    Recurrent: recurrent,
 }
 
-impl EncoderConfig {
-    /// The encoder with the tensors that a loader gives; they stand below `encoder`.
-    ///
-    /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`]; tensors that do not
-    /// fit are reported by [`Loader::finish`].
-    pub fn build(&self, weights: &Loader) -> Result<Box<dyn SpeechEncoder>> {
-        Ok(match self {
-            Self::Whisper(config) => Box::new(WhisperEncoder::build(config, weights)?),
-            Self::Recurrent(config) => Box::new(RecurrentEncoder::build(config, &weights.at("encoder"))?),
-        })
-    }
+/// A named configuration.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Preset {
+    /// One line about it.
+    pub description: &'static str,
+    /// The configuration.
+    pub config: EncoderConfig,
+}
 
-    /// Whether a checkpoint has tensors where [`build`](Self::build) looks for them.
-    pub(crate) fn is_in(&self, weights: &Weights) -> bool {
-        match self {
-            Self::Whisper(_) => whisper::is_in(weights),
-            Self::Recurrent(_) => weights.contains("encoder.conv.weight"),
-        }
+impl Preset {
+    /// The name, as command lines take it.
+    pub fn name(&self) -> &str {
+        self.config.name()
     }
+}
+
+/// The presets of one family.
+fn presets_of<C: Family + Into<EncoderConfig>>() -> Vec<Preset> {
+    let preset = |(config, description): &(C, &'static str)| Preset { description, config: config.clone().into() };
+    C::PRESETS.iter().map(preset).collect()
 }
 
 impl<E: SpeechEncoder + ?Sized> SpeechEncoder for Box<E> {
-    fn name(&self) -> &'static str {
-        (**self).name()
-    }
-
-    fn sample_rate(&self) -> u32 {
-        (**self).sample_rate()
-    }
-
-    fn dim(&self) -> usize {
-        (**self).dim()
-    }
-
-    fn n_layers(&self) -> usize {
-        (**self).n_layers()
-    }
-
-    fn frame_seconds(&self) -> f64 {
-        (**self).frame_seconds()
-    }
-
-    fn min_samples(&self) -> usize {
-        (**self).min_samples()
+    fn info(&self) -> &EncoderInfo {
+        (**self).info()
     }
 
     fn device(&self) -> &Device {

@@ -15,10 +15,11 @@ use std::borrow::Cow;
 use candle_core::{DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::{Encoded, Layers, SpeechEncoder};
+use super::family::Family;
+use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
-use crate::check;
-use crate::check::{check_finite, check_lengths};
+use crate::batch::checked_clips;
+use crate::check::{self, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Dropout, Rnn, RnnConfig};
@@ -28,6 +29,9 @@ use crate::weights::{Init, Loader, Weights};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `recurrent`.
+    #[serde(default = "recurrent")]
+    pub name: Cow<'static, str>,
     /// The front end.
     pub features: FeaturesConfig,
     /// Length of the convolution's kernel in frames of features; odd, at most 1,023.
@@ -48,9 +52,15 @@ pub struct Config {
     pub dropout: f64,
 }
 
+/// The family's name.
+fn recurrent() -> Cow<'static, str> {
+    Cow::Borrowed("recurrent")
+}
+
 impl Config {
-    /// Two layers of bidirectional GRU with 128 values a direction over 64 mels, a state every 30 ms: 0.68 M parameters.
+    /// Two layers of bidirectional GRU with 128 values per direction over 64 mels, a state every 30 ms: 0.68 M parameters.
     pub const BIGRU: Self = Self {
+        name: Cow::Borrowed("bigru-encoder"),
         features: FeaturesConfig::LOG_MEL_64,
         kernel: 5,
         stride: 3,
@@ -83,10 +93,28 @@ impl Config {
     }
 }
 
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] =
+        &[(Self::BIGRU, "convolution and bidirectional GRU over 64 mels, 0.68 M parameters, no published weights")];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_in(weights: &Weights) -> bool {
+        weights.contains("encoder.conv.weight")
+    }
+
+    fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
+        Ok(Box::new(RecurrentEncoder::build(self, &root.at("encoder"))?))
+    }
+}
+
 /// A recurrent encoder: loaded, or to be trained.
 #[derive(Debug)]
 pub struct RecurrentEncoder {
     config: Config,
+    info: EncoderInfo,
     device: Device,
     features: Features,
     conv: ConvStack,
@@ -102,7 +130,7 @@ impl RecurrentEncoder {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
-        root.finish("recurrent")?;
+        root.finish(&config.name)?;
         Ok(encoder)
     }
 
@@ -126,7 +154,14 @@ impl RecurrentEncoder {
         };
         let layers = (0..config.n_layers).map(layer).collect::<Result<Vec<_>>>()?;
         let dropout = Dropout::new(root, config.dropout)?;
-        Ok(Self { config: config.clone(), device: root.device().clone(), features, conv, layers, dropout })
+        let sample_rate = config.features.sample_rate();
+        let frame_seconds = (config.features.hop_length() * config.stride) as f64 / f64::from(sample_rate);
+        let info = EncoderInfo {
+            n_layers: layers.len() + 1,
+            min_samples: features.min_samples(),
+            ..EncoderInfo::new(config.name.clone(), sample_rate, dim, frame_seconds)
+        };
+        Ok(Self { config: config.clone(), info, device: root.device().clone(), features, conv, layers, dropout })
     }
 
     /// The configuration that it was built with.
@@ -184,15 +219,7 @@ impl RecurrentEncoder {
 
     /// The convolution's output for a clip alone, `[n_frames, dim]`.
     fn clip(&self, clip: &[f32]) -> Result<Tensor> {
-        check_finite(clip)?;
-        let mut clip = Cow::Borrowed(clip);
-        if clip.is_empty() {
-            return Err(Error::TooShort { needed: 1, got: 0 });
-        }
-        if clip.len() < self.min_samples() {
-            clip.to_mut().resize(self.min_samples(), 0.0);
-        }
-        let features = self.features.compute(&clip)?;
+        let features = self.features.compute(clip)?;
         let shape = (1, features.nrows(), features.ncols());
         let features = Tensor::from_iter(features, &self.device)?.reshape(shape)?;
         Ok(self.conv.forward_vectors(&features, None)?.squeeze(0)?)
@@ -200,29 +227,8 @@ impl RecurrentEncoder {
 }
 
 impl SpeechEncoder for RecurrentEncoder {
-    fn name(&self) -> &'static str {
-        "recurrent"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.config.features.sample_rate()
-    }
-
-    fn dim(&self) -> usize {
-        self.config.dim()
-    }
-
-    fn n_layers(&self) -> usize {
-        self.layers.len() + 1
-    }
-
-    fn frame_seconds(&self) -> f64 {
-        let hop = self.config.features.hop_length() * self.config.stride;
-        hop as f64 / f64::from(self.sample_rate())
-    }
-
-    fn min_samples(&self) -> usize {
-        self.features.min_samples()
+    fn info(&self) -> &EncoderInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
@@ -230,11 +236,9 @@ impl SpeechEncoder for RecurrentEncoder {
     }
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
-        if waveforms.sample_rate() != self.sample_rate() {
-            return Err(Error::SampleRate { expected: self.sample_rate(), got: waveforms.sample_rate() });
-        }
         let context = "a recurrent encoder";
-        let clips = waveforms.rows().iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>().context(context)?;
+        let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
+        let clips = clips.iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>().context(context)?;
         let lengths: Vec<usize> = clips.iter().map(|clip| clip.dims()[0]).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let padded = |clip: &Tensor| {

@@ -4,23 +4,26 @@
 //! `AudioEncoder` of openai/whisper, `WhisperEncoder` of transformers. Checkpoint keys: those of either, `encoder.blocks.0.attn.query`
 //! or `model.encoder.layers.0.self_attn.q_proj`, with or without the decoder, which is not read.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → log-mel `[batch, n_frames, n_mels]`, 100 a second → convolution over 3 frames, GELU →
-//! the same with a step of 2, GELU: `[batch, ⌈n_frames / 2⌉, dim]`, 50 a second → plus a table of positions → transformer
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel `[batch, n_frames, n_mels]`, 100 per second → convolution over 3 frames, GELU →
+//! the same with a step of 2, GELU: `[batch, ⌈n_frames / 2⌉, dim]`, 50 per second → plus a table of positions → transformer
 //! blocks (norm first) → norm.
 //!
 //! The original fills every clip up with zeros to 30 s. Here a clip takes its own length and the beginning of the table, so
 //! that short clips are fast and nothing attends to silence that is not there; [`Config::pad`] brings the zeros back. What
 //! comes out are the clip's own frames in both cases. A clip of more than 30 s is an error: it has to be cut.
 
+use std::borrow::Cow;
+
 use candle_core::{Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::batch;
-use super::{Encoded, Layers, SpeechEncoder};
+use super::family::Family;
+use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
-use crate::check::check_lengths;
-use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
+use crate::batch::checked_clips;
+use crate::check::{self, MAX_LAYERS, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{WhisperMel, WhisperMelConfig};
 use crate::nn::{
@@ -45,6 +48,9 @@ const DECODERS: [&str; 4] = ["decoder.*", "model.decoder.*", "whisper.decoder.*"
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `whisper`.
+    #[serde(default = "whisper")]
+    pub name: Cow<'static, str>,
     /// Mel filters of the front end.
     pub n_mels: usize,
     /// Length of a hidden state, even, 2 to 65,536.
@@ -62,30 +68,59 @@ pub struct Config {
     pub pad: bool,
 }
 
+/// The family's name.
+fn whisper() -> Cow<'static, str> {
+    Cow::Borrowed("whisper")
+}
+
 impl Config {
     /// Whisper tiny: 8.2 M parameters.
-    pub const TINY: Self =
-        Self { n_mels: 80, dim: 384, n_heads: 6, n_blocks: 4, ffn_dim: 1536, n_positions: 1500, pad: false };
+    pub const TINY: Self = Self {
+        name: Cow::Borrowed("whisper-tiny"),
+        n_mels: 80,
+        dim: 384,
+        n_heads: 6,
+        n_blocks: 4,
+        ffn_dim: 1536,
+        n_positions: 1500,
+        pad: false,
+    };
     /// Whisper base: 20.6 M parameters.
-    pub const BASE: Self = Self { dim: 512, n_heads: 8, n_blocks: 6, ffn_dim: 2048, ..Self::TINY };
+    pub const BASE: Self =
+        Self { name: Cow::Borrowed("whisper-base"), dim: 512, n_heads: 8, n_blocks: 6, ffn_dim: 2048, ..Self::TINY };
     /// Whisper small: 88.2 M parameters.
-    pub const SMALL: Self = Self { dim: 768, n_heads: 12, n_blocks: 12, ffn_dim: 3072, ..Self::TINY };
+    pub const SMALL: Self =
+        Self { name: Cow::Borrowed("whisper-small"), dim: 768, n_heads: 12, n_blocks: 12, ffn_dim: 3072, ..Self::TINY };
     /// Whisper medium: 307 M parameters.
-    pub const MEDIUM: Self = Self { dim: 1024, n_heads: 16, n_blocks: 24, ffn_dim: 4096, ..Self::TINY };
+    pub const MEDIUM: Self = Self {
+        name: Cow::Borrowed("whisper-medium"),
+        dim: 1024,
+        n_heads: 16,
+        n_blocks: 24,
+        ffn_dim: 4096,
+        ..Self::TINY
+    };
     /// Whisper large and large-v2: 637 M parameters.
-    pub const LARGE: Self = Self { dim: 1280, n_heads: 20, n_blocks: 32, ffn_dim: 5120, ..Self::TINY };
+    pub const LARGE: Self = Self {
+        name: Cow::Borrowed("whisper-large"),
+        dim: 1280,
+        n_heads: 20,
+        n_blocks: 32,
+        ffn_dim: 5120,
+        ..Self::TINY
+    };
     /// Whisper large-v3, and its turbo, whose encoder is the same.
-    pub const LARGE_V3: Self = Self { n_mels: 128, ..Self::LARGE };
+    pub const LARGE_V3: Self = Self { name: Cow::Borrowed("whisper-large-v3"), n_mels: 128, ..Self::LARGE };
 
     /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
     ///
     /// # Errors
     /// [`Error::UnknownModel`] if it holds no Whisper encoder.
-    pub fn of(weights: &Weights) -> Result<Self> {
-        Self::of_place(&place(&weights.loader(&Device::Cpu)))
+    pub fn from_weights(weights: &Weights) -> Result<Self> {
+        Self::from_place(&place(&weights.loader(&Device::Cpu)))
     }
 
-    fn of_place(place: &Loader) -> Result<Self> {
+    fn from_place(place: &Loader) -> Result<Self> {
         let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
         let names = Names::of(place);
         let block = |index: usize| place.at(names.blocks).at(index);
@@ -99,7 +134,11 @@ impl Config {
             Some(&[n_positions, _]) => n_positions,
             _ => Self::TINY.n_positions,
         };
-        Ok(Self { n_mels, dim, n_heads: (dim / HEAD_DIM).max(1), n_blocks, ffn_dim, n_positions, pad: false })
+        let n_heads = (dim / HEAD_DIM).max(1);
+        let sizes = Self { name: whisper(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, pad: false };
+        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..sizes.clone() };
+        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
+        Ok(preset.cloned().unwrap_or(sizes))
     }
 
     /// The settings of the front end.
@@ -120,6 +159,29 @@ impl Config {
             return Err(Error::config("n_heads", n_heads, format!("must divide dim = {dim}, which must be even")));
         }
         Ok(())
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::TINY, "encoder of Whisper tiny, 8.2 M parameters"),
+        (Self::BASE, "encoder of Whisper base, 20.6 M parameters"),
+        (Self::SMALL, "encoder of Whisper small, 88.2 M parameters"),
+        (Self::MEDIUM, "encoder of Whisper medium, 307 M parameters"),
+        (Self::LARGE, "encoder of Whisper large and large-v2, 637 M parameters"),
+        (Self::LARGE_V3, "encoder of Whisper large-v3 and its turbo, 637 M parameters"),
+    ];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_in(weights: &Weights) -> bool {
+        place(&weights.loader(&Device::Cpu)).shape("conv1.weight").is_some()
+    }
+
+    fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
+        Ok(Box::new(WhisperEncoder::build(self, root)?))
     }
 }
 
@@ -175,15 +237,11 @@ fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
 }
 
-/// Whether a checkpoint holds an encoder where it is looked for.
-pub(super) fn is_in(weights: &Weights) -> bool {
-    place(&weights.loader(&Device::Cpu)).shape("conv1.weight").is_some()
-}
-
 /// A loaded encoder of Whisper.
 #[derive(Debug)]
 pub struct WhisperEncoder {
     config: Config,
+    info: EncoderInfo,
     device: Device,
     mel: WhisperMel,
     convs: ConvStack,
@@ -193,14 +251,14 @@ pub struct WhisperEncoder {
 }
 
 impl WhisperEncoder {
-    /// Builds the encoder from a checkpoint, of the whole model or of the encoder alone. [`Config::of`] has the sizes.
+    /// Builds the encoder from a checkpoint, of the whole model or of the encoder alone. [`Config::from_weights`] has the sizes.
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
-        root.finish("whisper")?;
+        root.finish(&config.name)?;
         Ok(encoder)
     }
 
@@ -232,8 +290,15 @@ impl WhisperEncoder {
             root.ignore(rest);
         }
         let block = |index: usize| load_block(&place.at(names.blocks).at(index), config, &names);
+        let hop = mel.max_samples() / mel.config().max_frames;
+        let frame_seconds = (STRIDE * hop) as f64 / f64::from(mel.sample_rate());
+        let info = EncoderInfo {
+            n_layers: config.n_blocks + 1,
+            ..EncoderInfo::new(config.name.clone(), mel.sample_rate(), dim, frame_seconds)
+        };
         Ok(Self {
             config: config.clone(),
+            info,
             device: root.device().clone(),
             mel,
             convs,
@@ -296,9 +361,9 @@ impl WhisperEncoder {
     }
 
     /// Clips of one number of frames.
-    fn forward_clips(&self, clips: &[Array2<f32>], layers: Layers) -> Result<Encoded> {
-        let (n_frames, n_mels) = clips.first().map_or((0, 0), Array2::dim);
-        let values: Vec<f32> = clips.iter().flatten().copied().collect();
+    fn forward_clips(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
+        let (n_frames, n_mels) = clips.first().map_or((0, 0), |clip| clip.dim());
+        let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
         let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device).context("whisper")?;
         self.forward_features(&features, None, layers)
     }
@@ -341,29 +406,8 @@ fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<Transfor
 }
 
 impl SpeechEncoder for WhisperEncoder {
-    fn name(&self) -> &'static str {
-        "whisper"
-    }
-
-    fn sample_rate(&self) -> u32 {
-        self.mel.sample_rate()
-    }
-
-    fn dim(&self) -> usize {
-        self.config.dim
-    }
-
-    fn n_layers(&self) -> usize {
-        self.config.n_blocks + 1
-    }
-
-    fn frame_seconds(&self) -> f64 {
-        let hop = self.mel.max_samples() / self.mel.config().max_frames;
-        (STRIDE * hop) as f64 / f64::from(self.sample_rate())
-    }
-
-    fn min_samples(&self) -> usize {
-        1
+    fn info(&self) -> &EncoderInfo {
+        &self.info
     }
 
     fn device(&self) -> &Device {
@@ -371,16 +415,14 @@ impl SpeechEncoder for WhisperEncoder {
     }
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
-        if waveforms.sample_rate() != self.sample_rate() {
-            return Err(Error::SampleRate { expected: self.sample_rate(), got: waveforms.sample_rate() });
-        }
-        let features = |clip: &Vec<f32>| match self.config.pad {
+        let features = |clip: &Cow<[f32]>| match self.config.pad {
             true => self.mel.compute_padded(clip),
             false => self.mel.compute(clip),
         };
-        let features = waveforms.rows().iter().map(features).collect::<Result<Vec<_>>>()?;
+        let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
+        let features = clips.iter().map(features).collect::<Result<Vec<_>>>()?;
         let mut encoded =
-            batch::by_length(features, STRIDE * self.config.n_positions, |clips| self.forward_clips(clips, layers))?;
+            batch::by_length(&features, STRIDE * self.config.n_positions, |clips| self.forward_clips(clips, layers))?;
         if self.config.pad {
             let lengths = waveforms.rows().iter().map(|clip| self.mel.n_frames(clip.len()).div_ceil(STRIDE));
             encoded = batch::cut(encoded, lengths.collect())?;

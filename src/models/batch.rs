@@ -1,117 +1,123 @@
-//! Groups a mixed batch into sub-batches of equal length.
+//! What a model does with a mixed batch: check and pad the clips, run those of one length together, join the rows.
+//!
+//! [`forward_by_length`] is the whole of it; a model of your own needs only a closure for clips of one length:
+//!
+//! ```
+//! # use candle_core::{Device, Tensor};
+//! # use clipwise::models::{Detail, ModelInfo, TaggingModel, batch};
+//! # use clipwise::{Result, TaggingOutput, WaveformBatch};
+//! struct Loudness(ModelInfo);
+//!
+//! impl TaggingModel for Loudness {
+//!     fn info(&self) -> &ModelInfo {
+//!         &self.0
+//!     }
+//!     fn device(&self) -> &Device {
+//!         &Device::Cpu
+//!     }
+//!     fn forward(&self, waveforms: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+//!         self.0.check(detail)?;
+//!         batch::forward_by_length(waveforms, &self.0, |n_samples| n_samples, |clips| {
+//!             let samples = batch::waveforms(clips, &Device::Cpu)?; // [batch, 1, n_samples]
+//!             let energy = samples.sqr()?.mean(2)?; // [batch, 1]
+//!             TaggingOutput::multi_label(energy.log()?, energy)
+//!         })
+//!     }
+//! }
+//!
+//! let model = Loudness(ModelInfo::new("loudness", 16_000, 1, 1));
+//! let clips = WaveformBatch::new(vec![vec![0.5; 800], vec![0.1; 300]], 16_000)?;
+//! assert_eq!(model.forward(&clips, Detail::Clip)?.clipwise_output.dims(), [2, 1]);
+//! # Ok::<(), clipwise::Error>(())
+//! ```
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 use candle_core::{Device, Tensor};
 
 use super::ModelInfo;
 use crate::audio::WaveformBatch;
-use crate::check::check_finite;
-use crate::error::{Context, Error, Result};
-use crate::frontend::LogMel;
+use crate::batch;
+use crate::error::{Context, Result};
+use crate::frontend::FrontEnd;
 use crate::output::TaggingOutput;
 
 /// Upper bound on the audio per sub-batch, in seconds; a longer clip forms its own. It bounds the memory of a forward.
 const MAX_SECONDS: usize = 40;
 
-/// Calls `run` with clips that share `key(n_samples)`, and puts the rows of its outputs in the order of the batch.
+/// The clips of a batch, checked, and padded with zeros at the end to the model's
+/// [`min_samples`](ModelInfo::min_samples).
+///
+/// # Errors
+/// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate than the model,
+/// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite) for
+/// a NaN or infinite sample.
+pub fn checked_clips<'a>(waveforms: &'a WaveformBatch, info: &ModelInfo) -> Result<Vec<Cow<'a, [f32]>>> {
+    batch::checked_clips(waveforms, info.sample_rate, info.min_samples)
+}
+
+/// Calls `run` with clips that share `key(n_samples)`, such as their number of frames, at most 40 s of audio together
+/// unless one clip alone is longer, and joins the results in the order of the batch.
 ///
 /// A row thus equals the clip alone: nothing is ever padded to the length of a neighbour.
-pub fn forward_by_length(
-    batch: &WaveformBatch,
+///
+/// # Errors
+/// As [`checked_clips`], those of `run`, and [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the
+/// device.
+pub fn forward_by_length<K: Ord>(
+    waveforms: &WaveformBatch,
     info: &ModelInfo,
-    key: impl Fn(usize) -> usize,
-    run: impl Fn(&[Cow<[f32]>]) -> Result<TaggingOutput>,
+    key: impl Fn(usize) -> K,
+    run: impl Fn(&[&[f32]]) -> Result<TaggingOutput>,
 ) -> Result<TaggingOutput> {
-    let clips = prepare(batch, info)?;
-    let mut groups: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (row, clip) in clips.iter().enumerate() {
-        groups.entry(key(clip.len())).or_default().push(row);
-    }
-    let (mut outputs, mut order) = (Vec::new(), Vec::new());
-    for rows in groups.into_values() {
+    let clips = checked_clips(waveforms, info)?;
+    let at_once = |rows: &[usize]| {
         let longest = rows.iter().map(|&row| clips[row].len()).max().unwrap_or(1);
-        let at_once = (MAX_SECONDS * info.sample_rate as usize / longest).max(1);
-        for rows in rows.chunks(at_once) {
-            let clips: Vec<Cow<[f32]>> = rows.iter().map(|&row| Cow::Borrowed(&*clips[row])).collect();
-            outputs.push(run(&clips)?);
-            order.extend_from_slice(rows);
-        }
-    }
-    match <[TaggingOutput; 1]>::try_from(outputs) {
-        Ok([output]) if order.is_sorted() => Ok(output),
-        Ok([output]) => merge(&[output], &order),
-        Err(outputs) => merge(&outputs, &order),
-    }
+        MAX_SECONDS * info.sample_rate as usize / longest
+    };
+    let sub_batches = batch::sub_batches(clips.iter().map(|clip| key(clip.len())), at_once);
+    let run = |rows: &Vec<usize>| run(&rows.iter().map(|&row| &*clips[row]).collect::<Vec<_>>());
+    let outputs = sub_batches.iter().map(run).collect::<Result<Vec<_>>>()?;
+    let join = |part: fn(&TaggingOutput) -> Option<&Tensor>| {
+        let parts: Vec<&Tensor> = outputs.iter().filter_map(part).collect();
+        let all = parts.len() == outputs.len() && !parts.is_empty();
+        all.then(|| batch::join(&parts, &sub_batches)).transpose()
+    };
+    let required = |part| join(part)?.ok_or_else(|| candle_core::Error::Msg("expected at least one clip".to_string()));
+    let joined = || {
+        Ok::<_, candle_core::Error>(TaggingOutput {
+            logits: required(|output| Some(&output.logits))?,
+            clipwise_output: required(|output| Some(&output.clipwise_output))?,
+            framewise_output: join(|output| output.framewise_output.as_ref())?,
+            embedding: required(|output| Some(&output.embedding))?,
+        })
+    };
+    joined().context("joining the rows of a batch")
 }
 
-/// Log-mel of clips with the same number of frames, `[batch, n_frames, n_mels]`.
-pub fn features(log_mel: &LogMel, clips: &[Cow<[f32]>], device: &Device) -> Result<Tensor> {
-    let (n_frames, n_mels) = (log_mel.n_frames(clips[0].len()), log_mel.config().n_mels);
-    let mut values = vec![0.0; clips.len() * n_frames * n_mels];
-    for (clip, values) in clips.iter().zip(values.chunks_mut(n_frames * n_mels)) {
-        log_mel.compute_into(clip, values)?;
-    }
-    Tensor::from_vec(values, (clips.len(), n_frames, n_mels), device).context("moving the log-mel to the device")
-}
-
-/// Samples of clips of one length, `[batch, 1, n_samples]`.
-pub fn samples(clips: &[Cow<[f32]>], device: &Device) -> Result<Tensor> {
-    let shape = (clips.len(), 1, clips[0].len());
+/// Samples of clips of one length, `[batch, 1, n_samples]`, f32.
+///
+/// # Errors
+/// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device, or if the lengths differ.
+pub fn waveforms(clips: &[&[f32]], device: &Device) -> Result<Tensor> {
+    let shape = (clips.len(), 1, clips.first().map_or(0, |clip| clip.len()));
     Tensor::from_vec(clips.concat(), shape, device).context("moving samples to the device")
 }
 
-/// Refuses a clip without samples or with NaN or infinite ones.
-fn check_samples(clip: &[f32]) -> Result<()> {
-    if clip.is_empty() {
-        return Err(Error::TooShort { needed: 1, got: 0 });
+/// Features of clips, `[batch, n_frames, n_features]`, f32, and the number of frames of each. Zeros follow the frames of
+/// clips that have fewer than the longest.
+///
+/// # Errors
+/// As [`FrontEnd::compute`], and [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
+pub fn features(front_end: &dyn FrontEnd, clips: &[&[f32]], device: &Device) -> Result<(Tensor, Vec<usize>)> {
+    let features = clips.iter().map(|clip| front_end.compute(clip)).collect::<Result<Vec<_>>>()?;
+    let lengths: Vec<usize> = features.iter().map(|features| features.nrows()).collect();
+    let (longest, n_features) = (lengths.iter().copied().max().unwrap_or(0), front_end.n_features());
+    let mut values = Vec::with_capacity(clips.len() * longest * n_features);
+    for (row, features) in features.into_iter().enumerate() {
+        values.extend(features);
+        values.resize((row + 1) * longest * n_features, 0.0);
     }
-    check_finite(clip)
-}
-
-/// Checks the samples and pads short clips.
-fn prepare<'a>(batch: &'a WaveformBatch, info: &ModelInfo) -> Result<Vec<Cow<'a, [f32]>>> {
-    if batch.sample_rate() != info.sample_rate {
-        return Err(Error::SampleRate { expected: info.sample_rate, got: batch.sample_rate() });
-    }
-    let prepare_clip = |clip: &'a Vec<f32>| {
-        check_samples(clip)?;
-        if clip.len() >= info.min_samples {
-            return Ok(Cow::Borrowed(clip.as_slice()));
-        }
-        let mut padded = clip.clone();
-        padded.resize(info.min_samples, 0.0);
-        Ok(Cow::Owned(padded))
-    };
-    batch.rows().iter().map(prepare_clip).collect()
-}
-
-/// Joins outputs whose rows stand at `order[i]` of the batch.
-fn merge(outputs: &[TaggingOutput], order: &[usize]) -> Result<TaggingOutput> {
-    let mut place = vec![0u32; order.len()];
-    for (i, &row) in order.iter().enumerate() {
-        place[row] = i as u32;
-    }
-    let join = |part: fn(&TaggingOutput) -> &Tensor| {
-        let parts: Vec<&Tensor> = outputs.iter().map(part).collect();
-        let place = Tensor::new(place.as_slice(), parts[0].device())?;
-        Tensor::cat(&parts, 0)?.index_select(&place, 0)
-    };
-    let context = "joining the rows of a batch";
-    let frames: Option<Vec<&Tensor>> = outputs.iter().map(|output| output.framewise_output.as_ref()).collect();
-    let frames = frames.filter(|frames| !frames.is_empty());
-    let join_frames = |frames: Vec<&Tensor>| {
-        let place = Tensor::new(place.as_slice(), frames[0].device())?;
-        let longest = frames.iter().map(|frames| frames.dim(1)).collect::<candle_core::Result<Vec<_>>>()?;
-        let longest = longest.into_iter().max().unwrap_or(0);
-        let padded = frames.iter().map(|frames| frames.pad_with_zeros(1, 0, longest - frames.dim(1)?));
-        Tensor::cat(&padded.collect::<candle_core::Result<Vec<_>>>()?, 0)?.index_select(&place, 0)
-    };
-    Ok(TaggingOutput {
-        logits: join(|output| &output.logits).context(context)?,
-        clipwise_output: join(|output| &output.clipwise_output).context(context)?,
-        framewise_output: frames.map(join_frames).transpose().context(context)?,
-        embedding: join(|output| &output.embedding).context(context)?,
-    })
+    let tensor = Tensor::from_vec(values, (clips.len(), longest, n_features), device);
+    Ok((tensor.context("moving the features to the device")?, lengths))
 }

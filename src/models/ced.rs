@@ -406,7 +406,7 @@ impl TaggingModel for Ced {
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
         forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 

@@ -20,8 +20,6 @@
 mod config;
 mod head;
 
-use std::borrow::Cow;
-
 use candle_core::{Device, Tensor};
 
 use super::batch::{features, forward_by_length};
@@ -202,7 +200,7 @@ impl TaggingModel for Cnn14 {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
         forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 

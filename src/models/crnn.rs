@@ -261,7 +261,7 @@ impl TaggingModel for Crnn {
 
     /// The frames come with any [`Detail`]: the clip's result is made of theirs.
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.forward_features(&features(&self.log_mel, clips, &self.device)?, detail);
+        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
         forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 

@@ -16,7 +16,7 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{forward_by_length, samples};
+use super::batch::{forward_by_length, waveforms};
 use super::family::Family;
 use super::frames::{Edge, FrameGrid, around};
 use super::{Detail, ModelInfo, TaggingModel, panns};
@@ -208,7 +208,7 @@ impl TaggingModel for LeeNet {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.forward_samples(samples(clips, &self.device)?, detail).context("LeeNet");
+        let run = |clips: &[&[f32]]| self.forward_samples(waveforms(clips, &self.device)?, detail).context("LeeNet");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 

@@ -20,11 +20,9 @@
 
 mod config;
 
-use std::borrow::Cow;
-
 use candle_core::{Device, Tensor};
 
-use super::batch::{forward_by_length, samples};
+use super::batch::{forward_by_length, waveforms};
 use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
@@ -154,7 +152,7 @@ impl TaggingModel for M5 {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| self.run(&samples(clips, &self.device)?, detail).context("M5");
+        let run = |clips: &[&[f32]]| self.run(&waveforms(clips, &self.device)?, detail).context("M5");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 

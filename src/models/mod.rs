@@ -17,6 +17,7 @@
 //!
 //! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
 
+pub mod batch;
 pub mod ced;
 pub mod cnn14;
 pub mod crnn;
@@ -25,7 +26,6 @@ pub mod m5;
 pub mod probe;
 pub mod rnn;
 
-mod batch;
 mod detect;
 mod family;
 mod frames;
@@ -42,6 +42,8 @@ pub use leenet::LeeNet;
 pub use m5::M5;
 pub use probe::LinearProbe;
 pub use rnn::AudioRnnClassifier;
+
+use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -98,31 +100,38 @@ pub trait TaggingModel: Send + Sync {
     }
 }
 
-impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
-    fn info(&self) -> &ModelInfo {
-        (**self).info()
-    }
+/// A shared model is a model.
+macro_rules! shared {
+    ($pointer:ident) => {
+        impl<M: TaggingModel + ?Sized> TaggingModel for $pointer<M> {
+            fn info(&self) -> &ModelInfo {
+                (**self).info()
+            }
 
-    fn device(&self) -> &Device {
-        (**self).device()
-    }
+            fn device(&self) -> &Device {
+                (**self).device()
+            }
 
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        (**self).forward(batch, detail)
-    }
+            fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+                (**self).forward(batch, detail)
+            }
 
-    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        (**self).classify(embedding)
-    }
+            fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+                (**self).classify(embedding)
+            }
 
-    fn front_end(&self) -> Option<&LogMel> {
-        (**self).front_end()
-    }
+            fn front_end(&self) -> Option<&LogMel> {
+                (**self).front_end()
+            }
 
-    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        (**self).forward_features(features, detail)
-    }
+            fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+                (**self).forward_features(features, detail)
+            }
+        }
+    };
 }
+shared!(Box);
+shared!(Arc);
 
 families! {
     /// CNN14.

@@ -17,7 +17,7 @@ use std::borrow::Cow;
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::forward_by_length;
+use super::batch::{features, forward_by_length};
 use super::family::Family;
 use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
@@ -293,19 +293,6 @@ impl AudioRnnClassifier {
         let states = (first..first + n_directions).map(|i| state.h.get(i)).collect::<candle_core::Result<Vec<_>>>()?;
         Tensor::cat(&states, D::Minus1)
     }
-
-    /// Features of clips of any lengths, zeros where a clip has no more, and the frames of each.
-    fn batch(&self, clips: &[Cow<[f32]>]) -> Result<(Tensor, Vec<usize>)> {
-        let features = clips.iter().map(|clip| self.features.compute(clip)).collect::<Result<Vec<_>>>()?;
-        let lengths: Vec<usize> = features.iter().map(|features| features.nrows()).collect();
-        let (longest, n_features) = (lengths.iter().copied().max().unwrap_or(0), self.config.features.n_features());
-        let mut values = vec![0.0; clips.len() * longest * n_features];
-        for (values, features) in values.chunks_mut(longest * n_features).zip(&features) {
-            values.iter_mut().zip(features).for_each(|(to, from)| *to = *from);
-        }
-        let tensor = Tensor::from_vec(values, (clips.len(), longest, n_features), &self.device);
-        Ok((tensor.context("moving the features to the device")?, lengths))
-    }
 }
 
 impl TaggingModel for AudioRnnClassifier {
@@ -318,8 +305,8 @@ impl TaggingModel for AudioRnnClassifier {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[Cow<[f32]>]| {
-            let (features, lengths) = self.batch(clips)?;
+        let run = |clips: &[&[f32]]| {
+            let (features, lengths) = features(&self.features, clips, &self.device)?;
             self.run(&features, Some(&lengths), detail).context("a recurrent classifier")
         };
         match detail {

@@ -1,21 +1,27 @@
 //! A model with its labels: audio in, tags out.
 
+mod folder;
+mod options;
+mod save;
+
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Device;
 
 use crate::assumption::Assumption;
 use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Context, Error, Result};
-use crate::files;
 use crate::labels::LabelSet;
 use crate::models::{Detail, ModelConfig, TaggingModel, detect};
 use crate::output::Tagging;
 use crate::weights::Weights;
-use crate::weights::folder;
 use crate::weights::place::left_out;
+use folder::Folder;
+pub use options::OpenOptions;
+use save::Source;
 
-/// Tags clips of any sample rate.
+/// Tags clips of any sample rate. Cheap to clone: the model is shared.
 ///
 /// ```no_run
 /// use clipwise::{Tagger, Waveform};
@@ -30,10 +36,13 @@ use crate::weights::place::left_out;
 /// # Ok(())
 /// # }
 /// ```
+#[derive(Clone)]
 pub struct Tagger {
-    model: Box<dyn TaggingModel>,
+    model: Arc<dyn TaggingModel>,
     labels: LabelSet,
     assumptions: Vec<Assumption>,
+    /// What the model was loaded from; `None` for one that was given.
+    source: Option<Arc<Source>>,
 }
 
 impl Tagger {
@@ -45,11 +54,11 @@ impl Tagger {
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     #[cfg(feature = "bundled")]
     pub fn bundled(device: &Device) -> Result<Self> {
-        let weights = Weights::from_bytes(include_bytes!("../weights/ced-tiny/model.safetensors").as_slice())?;
+        let weights = Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?;
         let unusable = |reason: String| Error::Checkpoint { path: "<bundled>".into(), reason };
-        let config = serde_json::from_str(include_str!("../weights/ced-tiny/config.json"));
+        let config = serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"));
         let config = config.map_err(|error| unusable(error.to_string()))?;
-        Self::from_config(&config, &weights, device, Vec::new())
+        Self::load(config, weights, device, Vec::new())
     }
 
     /// Opens a checkpoint file, or a folder with `config.json` and `model.safetensors` (or its index).
@@ -69,53 +78,54 @@ impl Tagger {
     /// [`Error::Io`], [`Error::Checkpoint`] if it is not a checkpoint, [`Error::UnknownModel`] if no model has such
     /// tensors, and as [`ModelConfig::load`].
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let path = path.as_ref();
-        if path.is_dir() {
-            let folder = Folder::open(path)?;
-            let (config, assumptions) = folder.model()?;
-            let tagger = Self::from_config(&config, &folder.weights, device, assumptions)?;
-            return match folder.labels {
-                Some(labels) => tagger.with_labels(labels),
-                None => Ok(tagger),
-            };
-        }
-        let weights = Weights::open(path)?;
-        let detected = detect(&weights)?;
-        Self::from_config(&detected.config, &weights, device, detected.assumptions)
+        Self::open_with(path, &OpenOptions::new().device(device))
     }
 
-    /// Opens a checkpoint file as the model with this name, one of [`presets`](crate::models::presets).
+    /// As [`open`](Self::open), with settings.
     ///
     /// # Errors
-    /// As [`Tagger::open`].
-    pub fn open_as(name: &str, path: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let weights = Weights::open(path)?;
-        let config = ModelConfig::by_name(name, &weights)?;
-        let assumptions = left_out(&weights, &config.place(&weights)?).into_iter().collect();
-        Self::from_config(&config, &weights, device, assumptions)
+    /// As [`open`](Self::open); [`Error::UnknownModel`] with the known names if [`OpenOptions::model`] is none of them,
+    /// [`Error::LabelCount`] if the number of [`OpenOptions::labels`] differs from the number of classes.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
+        let Folder { weights, config, labels } = Folder::open(path.as_ref())?;
+        let config = match &options.model {
+            Some(name) => Some(ModelConfig::by_name(name, &weights)?),
+            None => config,
+        };
+        let (config, assumptions) = match config {
+            Some(config) => {
+                let left_out = left_out(&weights, &config.place(&weights)?);
+                (config, left_out.into_iter().collect())
+            }
+            None => detect(&weights).map(|detected| (detected.config, detected.assumptions))?,
+        };
+        let device = options.device.as_ref().unwrap_or(&Device::Cpu);
+        let tagger = Self::load(config, weights, device, assumptions)?;
+        match options.labels.clone().or(labels) {
+            Some(labels) => tagger.with_labels(labels),
+            None => Ok(tagger),
+        }
     }
 
-    /// A tagger of a loaded model.
+    /// Wraps a loaded model.
     ///
     /// # Errors
     /// [`Error::LabelCount`] if the number of labels differs from the number of classes.
     pub fn new(model: impl TaggingModel + 'static, labels: LabelSet) -> Result<Self> {
-        Self { model: Box::new(model), labels: LabelSet::numbered(0), assumptions: Vec::new() }.with_labels(labels)
+        Self { model: Arc::new(model), labels: LabelSet::numbered(0), assumptions: Vec::new(), source: None }
+            .with_labels(labels)
     }
 
-    fn from_config(
-        config: &ModelConfig,
-        weights: &Weights,
-        device: &Device,
-        mut assumptions: Vec<Assumption>,
-    ) -> Result<Self> {
-        let model = config.load(weights, device)?;
+    fn load(config: ModelConfig, weights: Weights, device: &Device, mut assumptions: Vec<Assumption>) -> Result<Self> {
+        let model: Arc<dyn TaggingModel> = config.load(&weights, device)?.into();
+        let n_classes = model.info().n_classes;
         let mut labels = model.info().labels.clone().unwrap_or_else(LabelSet::audioset);
-        if model.info().n_classes != labels.len() {
-            labels = LabelSet::numbered(model.info().n_classes);
-            assumptions.push(Assumption::NumberedLabels { n_classes: model.info().n_classes });
+        if n_classes != labels.len() {
+            labels = LabelSet::numbered(n_classes);
+            assumptions.push(Assumption::NumberedLabels { n_classes });
         }
-        Ok(Self { model, labels, assumptions })
+        let source = Some(Arc::new(Source::new(config, weights)));
+        Ok(Self { model, labels, assumptions, source })
     }
 
     /// The same tagger with other labels.
@@ -154,7 +164,10 @@ impl Tagger {
             return Ok(Vec::new());
         }
         let rate = self.model.info().sample_rate;
-        let row = |waveform: &Waveform| Ok(waveform.resample(rate)?.samples);
+        let row = |waveform: &Waveform| match waveform.resample(rate)?.samples {
+            samples if samples.is_empty() => Err(Error::TooShort { needed: 1, got: 0 }),
+            samples => Ok(samples),
+        };
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
         self.model.forward(&WaveformBatch::new(rows, rate)?, Detail::Clip)?.to_taggings(&self.labels)
     }
@@ -164,8 +177,8 @@ impl Tagger {
         &*self.model
     }
 
-    /// The model by itself.
-    pub fn into_model(self) -> Box<dyn TaggingModel> {
+    /// The model by itself, shared with the clones of this tagger.
+    pub fn into_model(self) -> Arc<dyn TaggingModel> {
         self.model
     }
 
@@ -184,48 +197,5 @@ impl std::fmt::Debug for Tagger {
     fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
         let (model, labels) = (&self.model.info().name, self.labels.len());
         f.debug_struct("Tagger").field("model", model).field("n_labels", &labels).finish_non_exhaustive()
-    }
-}
-
-/// A folder with a model: `config.json`, `model.safetensors`, perhaps labels.
-struct Folder {
-    weights: Weights,
-    labels: Option<LabelSet>,
-    config: Option<ModelConfig>,
-}
-
-impl Folder {
-    fn open(path: &Path) -> Result<Self> {
-        let mut folder = Self { weights: folder::open_weights(path)?, labels: None, config: None };
-        if let Some(name) = files::first_of(path, &["labels.csv", "labels.json", "labels.txt"])? {
-            folder.labels = Some(LabelSet::open(path.join(name))?);
-        }
-        if let Some(name) = files::first_of(path, &["config.json"])? {
-            folder.read_config(&path.join(name))?;
-        }
-        Ok(folder)
-    }
-
-    fn read_config(&mut self, path: &Path) -> Result<()> {
-        let value = folder::read_json(path)?;
-        if value.get("model").is_some() {
-            let config = serde_json::from_value(value);
-            self.config =
-                Some(config.map_err(|error| Error::Checkpoint { path: path.into(), reason: error.to_string() })?);
-        } else if self.labels.is_none() && value.get("id2label").is_some() {
-            self.labels = Some(LabelSet::open(path)?);
-        }
-        Ok(())
-    }
-
-    /// The configuration and what had to be assumed.
-    fn model(&self) -> Result<(ModelConfig, Vec<Assumption>)> {
-        match &self.config {
-            Some(config) => {
-                let left_out = left_out(&self.weights, &config.place(&self.weights)?);
-                Ok((config.clone(), left_out.into_iter().collect()))
-            }
-            None => detect(&self.weights).map(|detected| (detected.config, detected.assumptions)),
-        }
     }
 }

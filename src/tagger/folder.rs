@@ -1,0 +1,45 @@
+//! What stands in a file or a folder with a model.
+
+use std::path::Path;
+
+use crate::error::{Error, Result};
+use crate::files;
+use crate::labels::LabelSet;
+use crate::models::ModelConfig;
+use crate::weights::{Weights, folder};
+
+/// A checkpoint, and what the folder says about it.
+pub(super) struct Folder {
+    pub weights: Weights,
+    pub config: Option<ModelConfig>,
+    pub labels: Option<LabelSet>,
+}
+
+impl Folder {
+    /// Opens a folder with `model.safetensors`, perhaps `config.json` and labels, or a checkpoint file alone.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_dir() {
+            return Ok(Self { weights: Weights::open(path)?, config: None, labels: None });
+        }
+        let mut folder = Self { weights: folder::open_weights(path)?, config: None, labels: None };
+        if let Some(name) = files::first_of(path, &["labels.csv", "labels.json", "labels.txt"])? {
+            folder.labels = Some(LabelSet::open(path.join(name))?);
+        }
+        if let Some(name) = files::first_of(path, &["config.json"])? {
+            folder.read_config(&path.join(name))?;
+        }
+        Ok(folder)
+    }
+
+    fn read_config(&mut self, path: &Path) -> Result<()> {
+        let value = folder::read_json(path)?;
+        if value.get("model").is_some() {
+            let config = serde_json::from_value(value);
+            self.config =
+                Some(config.map_err(|error| Error::Checkpoint { path: path.into(), reason: error.to_string() })?);
+        } else if self.labels.is_none() && value.get("id2label").is_some() {
+            self.labels = Some(LabelSet::open(path)?);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,50 @@
+//! Settings of [`Tagger::open_with`](super::Tagger::open_with).
+
+use candle_core::Device;
+
+use crate::labels::LabelSet;
+
+/// How a checkpoint is opened.
+///
+/// ```no_run
+/// use clipwise::{LabelSet, OpenOptions, Tagger};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let options = OpenOptions::new().model("cnn14").labels(LabelSet::open("labels.txt")?);
+/// let tagger = Tagger::open_with("checkpoint.pth", &options)?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The device that the model runs on. Default: the CPU.
+    pub device: Option<Device>,
+    /// The name of the model, one of [`presets`](crate::models::presets), whatever the tensors and a `config.json` say.
+    /// Default: they decide.
+    pub model: Option<String>,
+    /// The names of the classes. Default: those of the folder, or of the model.
+    pub labels: Option<LabelSet>,
+}
+
+impl OpenOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`device`](Self::device#structfield.device).
+    pub fn device(self, device: &Device) -> Self {
+        Self { device: Some(device.clone()), ..self }
+    }
+
+    /// Sets [`model`](Self::model#structfield.model).
+    pub fn model(self, name: impl Into<String>) -> Self {
+        Self { model: Some(name.into()), ..self }
+    }
+
+    /// Sets [`labels`](Self::labels#structfield.labels).
+    pub fn labels(self, labels: LabelSet) -> Self {
+        Self { labels: Some(labels), ..self }
+    }
+}
