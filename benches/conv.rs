@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use candle_core::{DType, Device, Tensor};
 use clipwise::Weights;
-use clipwise::nn::{Activation, Conv2d, Conv2dConfig, FeatureMap, Pool2d, Pooling, Workspace};
+use clipwise::nn::{Activation, ConvConfig, ConvStack, Pool2d, Pooling};
 use turns::{medians, side, wanted};
 
 /// Name, rows, columns, channels in and out, pooled.
@@ -72,25 +72,30 @@ fn layer_times((rows, columns): (usize, usize), (inputs, outputs): (usize, usize
     ];
     let weights = Weights::from_tensors(tensors.map(|(name, tensor)| (name.to_string(), tensor))).expect("weights");
     let loader = weights.loader(&device);
-    let pool = pooled.then_some(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
-    let width = Some(columns);
-    let (in_channels, out_channels) = (inputs, outputs);
-    let config = Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
-    let ours = Conv2d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Relu).expect("a layer");
+    let mut ours = ConvStack::on_maps(Some(columns));
+    if inputs > 1 {
+        // Between layers maps lie in blocks already: a pooling that changes nothing lays them out, and is not timed.
+        ours.pool(Pool2d { pooling: Pooling::Max, size: (1, 1) });
+    }
+    ours.end_stage();
+    let config = ConvConfig { padding: 1, ..ConvConfig::new(inputs, outputs, 3) };
+    ours.conv(&loader.at("conv"), Some(&loader.at("bn")), config, Activation::Relu).expect("a layer");
+    if pooled {
+        ours.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
+    }
+    ours.end_stage();
     let norm = candle_nn::BatchNorm::new(outputs, constant(0.0), constant(1.0), constant(1.0), constant(0.1), 1e-5);
     let norm = norm.expect("a norm");
 
     let x = random(&[1, inputs, rows, columns], 1.0);
-    let workspace = Workspace::default();
-    // Between layers maps lie in blocks already.
-    let map = || FeatureMap::new(&x, &workspace).and_then(FeatureMap::into_blocks).expect("a map");
     let timed = || {
-        let map = if inputs == 1 { FeatureMap::new(&x, &workspace).expect("a map") } else { map() };
-        let start = Instant::now();
-        let y = ours.forward_map(map).expect("a map");
-        let time = start.elapsed();
-        drop(y);
-        time
+        let mut ends = Vec::new();
+        let observe = |_, _: &dyn Fn() -> _| {
+            ends.push(Instant::now());
+            Ok(())
+        };
+        ours.forward_observed(&x, observe).expect("maps");
+        ends[1] - ends[0]
     };
     let candle = || {
         let y = x.conv2d(&weight, 1, 1, 1, 1)?;

@@ -6,7 +6,7 @@ use candle_core::{CpuStorage, Layout, Storage, Tensor};
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
-        _ => Err(candle_core::Error::Msg("contiguous f32 values are wanted".to_string())),
+        _ => Err(candle_core::Error::Msg(format!("expected contiguous f32 values, got other values or {layout:?}"))),
     }
 }
 
@@ -16,7 +16,7 @@ pub(crate) fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R
     let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();
     let values = storages.iter().map(|(storage, layout)| match &**storage {
         Storage::Cpu(storage) => contiguous(storage, layout),
-        _ => Err(candle_core::Error::Msg("a tensor on the CPU is wanted".to_string())),
+        _ => Err(candle_core::Error::Msg("expected a tensor on the CPU, got one on another device".to_string())),
     });
     Ok(f(&values.collect::<candle_core::Result<Vec<_>>>()?))
 }

@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::nn::{
-    Activation, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, FeatureMap, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d,
-    Pool2d, Pooling, SelfAttention, TransformerBlock, Workspace,
+    Activation, ConvConfig, ConvStack, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d, Pool2d, Pooling, SelfAttention,
+    TransformerBlock,
 };
 use clipwise::weights::{Loader, Trainable};
 use clipwise::{Error, Weights};
@@ -171,15 +171,14 @@ impl Convolution {
     }
 
     fn forward(&self, loader: &Loader, width: Option<usize>, x: &Tensor) -> clipwise::Result<Tensor> {
-        let ((in_channels, out_channels), kernel) = (self.channels, self.kernel[0]);
-        let Self { stride, padding, .. } = *self;
-        let (conv, norm, none) = (loader.at("conv"), loader.at("bn"), Activation::Identity);
-        if self.kernel.len() == 1 {
-            let config = Conv1dConfig { in_channels, out_channels, kernel, stride, padding, bias: true, pool: None };
-            return Conv1d::load(&conv, &norm, config, none)?.forward(x);
-        }
-        let config = Conv2dConfig { in_channels, out_channels, kernel, stride, padding, bias: true, width, pool: None };
-        Conv2d::load(&conv, &norm, config, none)?.forward(x)
+        let mut stack = if self.kernel.len() == 1 { ConvStack::on_sequences() } else { ConvStack::on_maps(width) };
+        stack.conv(&loader.at("conv"), Some(&loader.at("bn")), self.config(), Activation::Identity)?;
+        stack.forward(x)
+    }
+
+    fn config(&self) -> ConvConfig {
+        let Self { channels: (inputs, outputs), stride, padding, .. } = *self;
+        ConvConfig { stride, padding, bias: true, ..ConvConfig::new(inputs, outputs, self.kernel[0]) }
     }
 }
 
@@ -212,11 +211,11 @@ fn a_padded_convolution_of_one_value_equals_pytorch() {
     ];
     let weights = Weights::from_tensors(weights.map(|(name, tensor)| (name.to_string(), tensor))).unwrap();
     let loader = weights.loader(&Device::Cpu);
-    let (stride, padding, bias, pool) = (1, 1, false, None);
     for width in [None, Some(1)] {
-        let config = Conv2dConfig { in_channels: 1, out_channels: 1, kernel: 1, stride, padding, bias, width, pool };
-        let conv = Conv2d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity).unwrap();
-        let y = conv.forward(&tensor(&[3.0], &[1, 1, 1, 1])).unwrap();
+        let config = ConvConfig { padding: 1, ..ConvConfig::new(1, 1, 1) };
+        let mut stack = ConvStack::on_maps(width);
+        stack.conv(&loader.at("conv"), Some(&loader.at("bn")), config, Activation::Identity).unwrap();
+        let y = stack.forward(&tensor(&[3.0], &[1, 1, 1, 1])).unwrap();
         assert_eq!(y.dims(), [1, 1, 3, 3]);
         // torch.nn.functional.conv2d(x, 2, padding=1) + 0.5
         assert_close("3 x 3", &values(&y), &[0.5, 0.5, 0.5, 0.5, 6.5, 0.5, 0.5, 0.5, 0.5], 1e-6, 0.0);
@@ -228,14 +227,16 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
     let convolution = Convolution { channels: (2, 3), kernel: vec![3], stride: 1, padding: 1, shape: vec![1, 2, 4] };
     let weights = Weights::from_tensors(convolution.weights()).unwrap();
     let loader = weights.loader(&Device::Cpu);
-    let good =
-        Conv1dConfig { in_channels: 2, out_channels: 3, kernel: 3, stride: 1, padding: 1, bias: true, pool: None };
-    let load = |config| Conv1d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity);
+    let good = convolution.config();
+    let load = |config| {
+        let mut stack = ConvStack::on_sequences();
+        stack.conv(&loader.at("conv"), Some(&loader.at("bn")), config, Activation::Identity).map(|()| stack)
+    };
     for (field, config) in [
-        ("in_channels", Conv1dConfig { in_channels: 0, ..good }),
-        ("out_channels", Conv1dConfig { out_channels: 0, ..good }),
-        ("kernel", Conv1dConfig { kernel: 0, ..good }),
-        ("stride", Conv1dConfig { stride: 0, ..good }),
+        ("in_channels", ConvConfig { in_channels: 0, ..good }),
+        ("out_channels", ConvConfig { out_channels: 0, ..good }),
+        ("kernel", ConvConfig { kernel: 0, ..good }),
+        ("stride", ConvConfig { stride: 0, ..good }),
     ] {
         let error = load(config).unwrap_err();
         assert!(matches!(error, Error::Config { field: named, .. } if named == field), "{error}");
@@ -243,24 +244,26 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
     let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let conv = load(good).unwrap();
     for padding in [usize::MAX, usize::MAX / 2, usize::MAX / 4, 1 << 17] {
-        let error = load(Conv1dConfig { padding, ..good }).unwrap_err();
+        let error = load(ConvConfig { padding, ..good }).unwrap_err();
         assert!(matches!(error, Error::Config { field: "padding", .. }), "{error}");
     }
     for shape in [[0, 2, 4], [1, 0, 4], [1, 2, 0], [1, 3, 4]] {
         assert!(matches!(conv.forward(&zeros(&shape)), Err(Error::Tensor { .. })), "{shape:?}");
     }
-    // A sequence has one column; what has more is none, whatever kernel would serve it.
-    let wide = FeatureMap::new(&zeros(&[1, 2, 4, 2]), &Workspace::default()).unwrap();
-    assert!(matches!(wide.to_sequence(), Err(Error::Tensor { .. })));
-    let wide = wide.into_blocks().unwrap();
-    assert!(matches!(wide.to_sequence(), Err(Error::Tensor { .. })));
+    // A sequence has no columns, whatever kernel would serve it, and a map is no sequence.
     for kernel in [3, 1] {
         let convolution = Convolution { kernel: vec![kernel], shape: vec![1, 2, 4], ..convolution };
         let weights = Weights::from_tensors(convolution.weights()).unwrap();
-        let (loader, config) = (weights.loader(&Device::Cpu), Conv1dConfig { kernel, ..good });
-        let conv = Conv1d::load(&loader.at("conv"), &loader.at("bn"), config, Activation::Identity).unwrap();
-        let wide = FeatureMap::new(&zeros(&[1, 2, 4, 2]), &Workspace::default()).unwrap();
-        assert!(matches!(conv.forward_map(wide), Err(Error::Tensor { .. })), "kernel {kernel}");
+        for width in [1, 2] {
+            let wide = convolution.forward(&weights.loader(&Device::Cpu), None, &zeros(&[1, 2, 4, width]));
+            assert!(matches!(wide, Err(Error::Tensor { .. })), "kernel {kernel}");
+        }
+        let square = Convolution { kernel: vec![kernel; 2], ..convolution };
+        let weights = Weights::from_tensors(square.weights()).unwrap();
+        for x in [zeros(&[1, 2, 4]), zeros(&[1, 2, 4, 0]), zeros(&[1, 2, 0, 4])] {
+            let refused = square.forward(&weights.loader(&Device::Cpu), None, &x);
+            assert!(matches!(refused, Err(Error::Tensor { .. })), "kernel {kernel} of {:?}", x.dims());
+        }
     }
     for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
         for (shape, size) in [
@@ -293,5 +296,92 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
     for (length, size, padding) in [(0, 2, 1), (4, 0, 0), (4, 2, 2), (4, usize::MAX, usize::MAX / 2)] {
         let pooled = Pool1d { size, padding }.forward(&zeros(&[1, 2, length]));
         assert!(matches!(pooled, Err(Error::Tensor { .. })), "{size} {padding} of {length}");
+    }
+}
+
+/// A stack of everything that can stand between two convolutions, and the same by candle's operations.
+#[test]
+fn a_stack_equals_its_layers_one_by_one() {
+    let tensor = |name: &str, shape: &[usize], low: f64| {
+        let values = hashed(name, shape.iter().product(), low, 1.0, 3);
+        (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    let norm = |name: &str, channels: usize| {
+        ["weight", "bias", "running_mean", "running_var"]
+            .map(|leaf| tensor(&format!("{name}.{leaf}"), &[channels], if leaf == "running_var" { 0.5 } else { -1.0 }))
+    };
+    let mut tensors = vec![tensor("a.weight", &[20, 2, 3, 3], -1.0), tensor("b.weight", &[40, 20, 3, 3], -0.3)];
+    tensors.extend([tensor("b.bias", &[40], -1.0)].into_iter().chain(norm("an", 20)).chain(norm("n", 40)));
+    let find = |name: &str| tensors.iter().find(|(full, _)| full == name).unwrap().1.clone();
+    let affine = |x: &Tensor, norm: &str| {
+        let part = |leaf: &str| find(&format!("{norm}.{leaf}")).reshape((1, (), 1, 1)).unwrap();
+        let scale = (part("weight") / (part("running_var") + 1e-5).unwrap().sqrt().unwrap()).unwrap();
+        let centred = x.broadcast_sub(&part("running_mean")).unwrap();
+        centred.broadcast_mul(&scale).unwrap().broadcast_add(&part("bias")).unwrap()
+    };
+    let x = tensor("x", &[2, 2, 9, 8], -1.0).1;
+    // By the definitions.
+    let first = affine(&x.conv2d(&find("a.weight"), 1, 1, 1, 1).unwrap(), "an").relu().unwrap().max_pool2d(2).unwrap();
+    let bias = find("b.bias").reshape((1, (), 1, 1)).unwrap();
+    let twice = Tensor::stack(&[&first, &first], 2).unwrap().reshape((2, 40, 4, 4)).unwrap();
+    let inner = first.conv2d(&find("b.weight"), 1, 1, 1, 1).unwrap().broadcast_add(&bias).unwrap();
+    let second = affine(&affine(&(inner + twice).unwrap(), "n").relu().unwrap(), "n");
+    let third = (second.sqr().unwrap().avg_pool2d(2).unwrap() * 4.0).unwrap().sqrt().unwrap();
+
+    let weights = Weights::from_tensors(tensors.clone()).unwrap();
+    let trained = Trainable::new(&Device::Cpu, 1);
+    for (mode, loader) in [("packed", weights.loader(&Device::Cpu)), ("trained", trained.loader())] {
+        let mut stack = ConvStack::on_maps(Some(8));
+        let config = ConvConfig { padding: 1, ..ConvConfig::new(2, 20, 3) };
+        stack.conv(&loader.at("a"), Some(&loader.at("an")), config, Activation::Relu).unwrap();
+        stack.pool(Pool2d { pooling: Pooling::Max, size: (2, 2) });
+        stack.end_stage();
+        let config = ConvConfig { padding: 1, bias: true, ..ConvConfig::new(20, 40, 3) };
+        stack.residual(2, |stack| stack.conv(&loader.at("b"), None, config, Activation::Identity)).unwrap();
+        stack.batch_norm(&loader.at("n"), 40, Activation::Relu).unwrap();
+        stack.batch_norm(&loader.at("n"), 40, Activation::Identity).unwrap();
+        stack.end_stage();
+        stack.lp_pool(LpPool2d { power: 2, size: (2, 2) });
+        trained.restore(&weights).unwrap();
+        let mut stages = Vec::new();
+        let y = stack.forward_observed(&x, |i, x| {
+            stages.push((i, x()?));
+            Ok(())
+        });
+        stages.push((2, y.unwrap()));
+        for ((i, got), wanted) in stages.into_iter().zip([&first, &second, &third]) {
+            assert_eq!(got.dims(), wanted.dims(), "{mode} {i}");
+            assert_close(&format!("{mode} {i}"), &values(&got), &values(wanted), 1e-4, 1e-4);
+        }
+    }
+}
+
+/// Sequences in a batch, with anything behind their ends, give what each gives alone.
+#[test]
+fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
+    for channels in [16, 5] {
+        let tensor = |name: &str, shape: &[usize]| {
+            let values = hashed(name, shape.iter().product(), -1.0, 1.0, 4);
+            (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+        };
+        let weights = [tensor("a.weight", &[32, channels, 3]), tensor("b.weight", &[7, 32, 3])];
+        let weights = Weights::from_tensors(weights).unwrap();
+        let loader = weights.loader(&Device::Cpu);
+        let mut stack = ConvStack::on_sequences();
+        let config = ConvConfig { padding: 1, ..ConvConfig::new(channels, 32, 3) };
+        stack.conv(&loader.at("a"), None, config, Activation::Gelu).unwrap();
+        let config = ConvConfig { padding: 1, stride: 2, ..ConvConfig::new(32, 7, 3) };
+        stack.conv(&loader.at("b"), None, config, Activation::Relu).unwrap();
+
+        let (x, lengths) = (tensor("x", &[3, 9, channels]).1, [9, 4, 1]);
+        let all = stack.forward_vectors(&x, Some(&lengths)).unwrap();
+        assert_eq!(all.dims(), [3, 5, 7]);
+        for (row, length) in lengths.into_iter().enumerate() {
+            let alone = x.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
+            let wanted = stack.forward(&alone.transpose(1, 2).unwrap()).unwrap().transpose(1, 2).unwrap();
+            assert_eq!(values(&stack.forward_vectors(&alone, None).unwrap()), values(&wanted));
+            let got = all.narrow(0, row, 1).unwrap().narrow(1, 0, length.div_ceil(2)).unwrap();
+            assert_close(&format!("{channels} {length}"), &values(&got), &values(&wanted), 1e-6, 0.0);
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use clipwise::{
     Error, Weights,
-    weights::{Dtype, Format, LoadReport},
+    weights::{Dtype, Format, LoadReport, Trainable},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -168,11 +168,23 @@ fn small() -> Weights {
 }
 
 #[test]
+fn names_are_chosen_by_what_the_checkpoint_has() {
+    let (weights, trained) = (small(), Trainable::new(&Device::Cpu, 1));
+    let loader = weights.loader(&Device::Cpu);
+    assert_eq!(loader.first_of(&["linear", "f", "fc", "conv1"]), "fc");
+    assert_eq!(loader.first_of(&["fc.weight", "fc.bias"]), "fc.bias");
+    assert_eq!(loader.at("fc").first_of(&["weight", "bia"]), "weight", "neither is there");
+    // What is to be trained has no names yet, and lacks nothing.
+    assert_eq!(trained.loader().first_of(&["linear", "fc"]), "linear");
+    assert!(!trained.loader().lacks("linear.weight"));
+}
+
+#[test]
 fn loading_reports_everything_at_once() {
     let weights = small();
     let loader = weights.loader(&Device::Cpu);
     let fc = loader.at("fc");
-    assert!(fc.contains("bias") && !fc.contains("weight"));
+    assert!(!fc.lacks("bias") && fc.lacks("weight"));
     assert_eq!(fc.shape("bias"), Some(&[3][..]));
     assert_eq!(
         loader.at("conv1").get("weight", (4, 1, 3)).unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap(),

@@ -19,11 +19,6 @@ use crate::weights::{Init, Loader, Weights};
 
 /// New weights and biases: no token begins ahead of the others, the blank least of all.
 pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
-/// The names of the head in checkpoints.
-const NAMES: [&str; 2] = ["lm_head", "ctc_head"];
-/// The numbers that its last linear layer has in a `Sequential`, by what stands before.
-const LAST: [&str; 4] = ["3", "2", "1", "0"];
-
 /// The names that the weights of its last layer may have.
 const WEIGHTS: [&[&str]; 10] = [
     &["lm_head.weight"],
@@ -125,27 +120,22 @@ impl Head {
     pub fn load(config: &HeadConfig, weights: &Loader) -> Result<Self> {
         config.validate()?;
         let HeadConfig { dim, n_tokens, .. } = *config;
-        let is_here = |name: &str| {
-            weights.contains(&format!("{name}.weight"))
-                || LAST.iter().any(|last| weights.contains(&format!("{name}.{last}.weight")))
-        };
-        let root = weights.at(NAMES.into_iter().find(|name| is_here(name)).unwrap_or(NAMES[0]));
+        let root = weights.at(weights.first_of(&["lm_head", "ctc_head"]));
         let dropout = Dropout::new(weights, config.dropout)?;
         let linear = |place: &Loader, inputs: usize, outputs: usize, activation: Activation| {
             Linear::load_with(place, inputs, outputs, activation, INIT)
         };
         // Which linear layer of a `Sequential` is the last depends on whether dropout has a place in it.
-        let last = LAST.into_iter().find(|last| root.contains(&format!("{last}.weight")));
         let (hidden, output) = match config.hidden {
             Some(width) => {
                 let hidden = linear(&root.at("0"), dim, width, Activation::Gelu)?;
-                let output = root.at(last.filter(|last| *last != "0").unwrap_or(LAST[0]));
+                let output = root.at(root.first_of(&["3", "2", "1"]));
                 (Some(hidden), linear(&output, width, n_tokens, Activation::Identity)?)
             }
             None => {
-                let place = match last {
-                    Some(last) if !root.contains("weight") => root.at(last),
-                    _ => root.clone(),
+                let place = match root.first_of(&["weight", "3", "2", "1", "0"]) {
+                    "weight" => root,
+                    last => root.at(last),
                 };
                 (None, linear(&place, dim, n_tokens, Activation::Identity)?)
             }

@@ -58,14 +58,16 @@ pub fn ctc_loss(
     targets: &[impl AsRef<[u32]>],
     config: &LossConfig,
 ) -> Result<Tensor> {
-    let context = "the CTC loss";
-    let (batch, n_frames, n_tokens) = logits.dims3().context(context)?;
+    loss(logits, lengths, targets, config).context("the CTC loss")
+}
+
+fn loss(logits: &Tensor, lengths: &[usize], targets: &[impl AsRef<[u32]>], config: &LossConfig) -> Result<Tensor> {
+    let (batch, n_frames, n_tokens) = logits.dims3()?;
     check_lengths(lengths, batch, 0..=n_frames)?;
     if targets.len() != batch {
         return Err(Error::config("targets.len()", targets.len(), format!("expected {batch}, one per clip")));
     }
-    let host = logits.to_device(&Device::Cpu).and_then(|logits| logits.to_dtype(DType::F32)?.contiguous());
-    let host = host.context(context)?;
+    let host = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
     let check = |values: &[&[f32]]| {
         let of_clip = |(clip, (target, &length)): (usize, (_, &usize))| {
             check_scores(&values[0][clip * n_frames * n_tokens..][..length * n_tokens], n_tokens)?;
@@ -73,21 +75,18 @@ pub fn ctc_loss(
         };
         targets.iter().zip(lengths).enumerate().map(of_clip).collect::<Result<Vec<_>>>()
     };
-    let labels = with_values(&[&host], check).context(context)??;
+    let labels = with_values(&[&host], check)??;
     let op = LossOp { labels, lengths: lengths.to_vec(), n_frames, n_tokens, zero_infinity: config.zero_infinity };
-    let reduced = || {
-        let losses = host.apply_op1(op)?; // [batch]
-        let loss = match config.reduction {
-            Reduction::None => losses,
-            Reduction::Sum => losses.sum_all()?,
-            Reduction::Mean => {
-                let shares = targets.iter().map(|target| 1.0 / (target.as_ref().len().max(1) * batch) as f32);
-                (losses * Tensor::from_iter(shares, &Device::Cpu)?)?.sum_all()?
-            }
-        };
-        loss.to_device(logits.device())
+    let losses = host.apply_op1(op)?; // [batch]
+    let loss = match config.reduction {
+        Reduction::None => losses,
+        Reduction::Sum => losses.sum_all()?,
+        Reduction::Mean => {
+            let shares = targets.iter().map(|target| 1.0 / (target.as_ref().len().max(1) * batch) as f32);
+            (losses * Tensor::from_iter(shares, &Device::Cpu)?)?.sum_all()?
+        }
     };
-    reduced().context(context)
+    Ok(loss.to_device(logits.device())?)
 }
 
 /// The natural logarithm of the probability of a sequence of tokens, over all its alignments with `log_probs` `[n_frames,

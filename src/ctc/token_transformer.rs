@@ -120,10 +120,9 @@ impl TokenTransformer {
     pub fn build(config: &TokenTransformerConfig, root: &Loader) -> Result<Self> {
         config.validate()?;
         let TokenTransformerConfig { n_codes, width, n_positions, n_tokens, .. } = *config;
-        let short = root.mode().is_none() && root.contains("emb.weight");
-        let [embedding, positions, blocks, output] = match short {
-            true => ["emb.weight", "pos_enc", "encoder.layers", "head"],
-            false => ["embedding.weight", "pos_encoding", "transformer.layers", "lm_head"],
+        let [embedding, positions, blocks, output] = match root.first_of(&["embedding.weight", "emb.weight"]) {
+            "emb.weight" => ["emb.weight", "pos_enc", "encoder.layers", "head"],
+            _ => ["embedding.weight", "pos_encoding", "transformer.layers", "lm_head"],
         };
         let block = |index: usize| load_block(&root.at(blocks).at(index), config);
         Ok(Self {
@@ -146,6 +145,10 @@ impl TokenTransformer {
     /// [`Error::Config`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
     /// `n_codes`, and for no sequences; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
+        self.run(sequences).context("a token transformer")
+    }
+
+    fn run(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
         let TokenTransformerConfig { n_codes, width, n_positions, frame_seconds, .. } = self.config;
         for sequence in sequences {
             if !(1..=n_positions).contains(&sequence.len()) {
@@ -164,12 +167,9 @@ impl TokenTransformer {
             return Err(Error::config("sequences.len()", 0, "at least 1"));
         };
         let padded = sequences.iter().flat_map(|sequence| (0..longest).map(|i| sequence.get(i).copied().unwrap_or(0)));
-        let embed = || {
-            let tokens = Tensor::from_iter(padded, self.embedding.device())?;
-            let x = self.embedding.index_select(&tokens, 0)?.reshape((sequences.len(), longest, width))?;
-            x.broadcast_add(&self.positions.narrow(1, 0, longest)?)
-        };
-        let mut x = embed().context("an embedding of tokens")?;
+        let tokens = Tensor::from_iter(padded, self.embedding.device())?;
+        let x = self.embedding.index_select(&tokens, 0)?.reshape((sequences.len(), longest, width))?;
+        let mut x = x.broadcast_add(&self.positions.narrow(1, 0, longest)?)?;
         // Sequences that are all of one length need no mask.
         let masked = lengths.iter().any(|&length| length < longest).then_some(&lengths[..]);
         for block in &self.blocks {

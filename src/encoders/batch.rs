@@ -6,6 +6,7 @@ use ndarray::Array2;
 use super::Encoded;
 use crate::batch;
 use crate::error::{Context, Result};
+use crate::nn::mask;
 
 /// Calls `run` with clips, `[n_frames, n_features]`, that have the same number of frames, at most `at_once` frames together
 /// unless one alone has more, and joins the results in the order of the clips, with zeros behind the shorter ones.
@@ -36,21 +37,9 @@ pub fn by_length(
 pub fn cut(encoded: Encoded, lengths: Vec<usize>) -> Result<Encoded> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let layer = |layer: &Tensor| {
-        let layer = layer.narrow(1, 0, longest).and_then(|layer| layer.contiguous()).context("cutting a batch")?;
+        let layer = layer.narrow(1, 0, longest)?.contiguous()?;
         if lengths.iter().all(|&length| length == longest) { Ok(layer) } else { mask(&layer, &lengths) }
     };
-    Ok(Encoded { layers: encoded.layers.iter().map(layer).collect::<Result<_>>()?, lengths })
-}
-
-/// `x` `[batch, n_frames, …]` with zeros from frame `lengths[b]` of row `b` on.
-pub fn mask(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
-    let masked = || {
-        let n_frames = x.dim(1)?;
-        let rows = lengths.iter().enumerate().map(|(row, &length)| {
-            let row = x.narrow(0, row, 1)?.narrow(1, 0, length.min(n_frames))?;
-            row.pad_with_zeros(1, 0, n_frames - length.min(n_frames))
-        });
-        Tensor::cat(&rows.collect::<candle_core::Result<Vec<_>>>()?, 0)
-    };
-    masked().context("masking a batch")
+    let layers = encoded.layers.iter().map(layer).collect::<candle_core::Result<_>>().context("cutting a batch")?;
+    Ok(Encoded { layers, lengths })
 }

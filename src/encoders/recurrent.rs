@@ -22,7 +22,7 @@ use crate::batch::checked_clips;
 use crate::check::{self, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::{Features, FeaturesConfig};
-use crate::nn::{Activation, Cell, Conv1d, Conv1dConfig, Dropout, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Dropout, Rnn, RnnConfig};
 use crate::weights::{Init, Loader, Weights};
 
 /// The shape of a [`RecurrentEncoder`].
@@ -117,7 +117,7 @@ pub struct RecurrentEncoder {
     info: EncoderInfo,
     device: Device,
     features: Features,
-    conv: Conv1d,
+    conv: ConvStack,
     layers: Vec<Rnn>,
     dropout: Dropout,
 }
@@ -142,16 +142,11 @@ impl RecurrentEncoder {
         config.validate()?;
         let features = Features::new(&config.features)?;
         let dim = config.dim();
-        let conv = Conv1dConfig {
-            in_channels: config.features.n_features(),
-            out_channels: dim,
-            kernel: config.kernel,
-            stride: config.stride,
-            padding: config.kernel / 2,
-            bias: false,
-            pool: None,
-        };
-        let conv = Conv1d::load(&root.at("conv"), &root.at("norm"), conv, Activation::Relu)?;
+        let Config { kernel, stride, .. } = *config;
+        let first =
+            ConvConfig { stride, padding: kernel / 2, ..ConvConfig::new(config.features.n_features(), dim, kernel) };
+        let mut conv = ConvStack::on_sequences();
+        conv.conv(&root.at("conv"), Some(&root.at("norm")), first, Activation::Relu)?;
         let (rnn, init) = (root.at("rnn"), Init::of_fan_in(config.hidden));
         let layer = |i: usize| {
             let name = |name: &str| name.replacen("_l0", &format!("_l{i}"), 1);
@@ -191,25 +186,21 @@ impl RecurrentEncoder {
     /// [`Error::Config`] unless there is one length from 1 to `n` a clip, [`Error::Tensor`] if the shape or the device does
     /// not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
-        let (batch, n, _) = features.dims3().context("a recurrent encoder")?;
+        self.run(features, lengths, layers).context("a recurrent encoder")
+    }
+
+    fn run(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
+        let (batch, n, _) = features.dims3()?;
         check_lengths(lengths, batch, 1..=n)?;
-        let x = self.convolve(features)?;
+        let x = self.conv.forward_vectors(features, None)?;
         let lengths: Vec<usize> = lengths.iter().map(|&length| self.n_frames(length)).collect();
         let n_frames = self.n_frames(n);
         if lengths.iter().all(|&length| length == n_frames) {
             return self.recur(x, lengths, layers);
         }
         let counts = |i: usize| f32::from(i % n_frames < lengths[i / n_frames]);
-        let mask = Tensor::from_iter((0..batch * n_frames).map(counts), x.device());
-        let x = mask.and_then(|mask| x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?));
-        self.recur(x.context("masking frames")?, lengths, layers)
-    }
-
-    /// `[batch, n, n_features]` to `[batch, n_frames, dim]`.
-    fn convolve(&self, features: &Tensor) -> Result<Tensor> {
-        let context = "a recurrent encoder's convolution";
-        let x = features.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
-        self.conv.forward(&x)?.transpose(1, 2).and_then(|x| x.contiguous()).context(context)
+        let mask = Tensor::from_iter((0..batch * n_frames).map(counts), x.device())?;
+        self.recur(x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?)?, lengths, layers)
     }
 
     /// The recurrent layers.
@@ -230,9 +221,8 @@ impl RecurrentEncoder {
     fn clip(&self, clip: &[f32]) -> Result<Tensor> {
         let features = self.features.compute(clip)?;
         let shape = (1, features.nrows(), features.ncols());
-        let features = Tensor::from_iter(features, &self.device).and_then(|features| features.reshape(shape));
-        let x = self.convolve(&features.context("moving the features to the device")?)?;
-        x.squeeze(0).context("a recurrent encoder")
+        let features = Tensor::from_iter(features, &self.device)?.reshape(shape)?;
+        Ok(self.conv.forward_vectors(&features, None)?.squeeze(0)?)
     }
 }
 
@@ -246,8 +236,9 @@ impl SpeechEncoder for RecurrentEncoder {
     }
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
+        let context = "a recurrent encoder";
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
-        let clips = clips.iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>()?;
+        let clips = clips.iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>().context(context)?;
         let lengths: Vec<usize> = clips.iter().map(|clip| clip.dims()[0]).collect();
         let longest = lengths.iter().copied().max().unwrap_or(0);
         let padded = |clip: &Tensor| {
@@ -256,7 +247,7 @@ impl SpeechEncoder for RecurrentEncoder {
             if missing == 0 { Ok(clip.clone()) } else { Tensor::cat(&[clip, &zeros], 0) }
         };
         let rows = clips.iter().map(padded).collect::<candle_core::Result<Vec<_>>>();
-        let x = rows.and_then(|rows| Tensor::stack(&rows, 0)).context("padding frames")?;
-        self.recur(x, lengths, layers)
+        let x = rows.and_then(|rows| Tensor::stack(&rows, 0)).context(context)?;
+        self.recur(x, lengths, layers).context(context)
     }
 }

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{self, MAX_LAYERS};
 use crate::error::{Context, Error, Result};
 use crate::nn::normalized;
-use crate::weights::{Init, Loader};
+use crate::weights::{Init, Loader, Target};
 
 /// ε of s3prl's normalisation.
 const EPS: f32 = 1e-5;
@@ -42,7 +42,7 @@ impl WeightedSum {
     /// [`Error::Config`] if there are none, or one is not finite.
     pub fn new(alpha: &[f32], config: &WeightedSumConfig, device: &Device) -> Result<Self> {
         if alpha.is_empty() || !alpha.iter().all(|alpha| alpha.is_finite()) {
-            return Err(Error::config("alpha", format!("{alpha:?}"), "finite numbers are due, one a layer"));
+            return Err(Error::config("alpha", format!("{alpha:?}"), "expected finite numbers, one per layer"));
         }
         let tensor = Tensor::new(alpha, device).context("moving weights to the device")?;
         Ok(Self::with(tensor, Some(softmax(alpha)), config))
@@ -63,13 +63,13 @@ impl WeightedSum {
     /// # Errors
     /// As [`Loader::get`], and [`Error::Config`] for 0 layers.
     pub fn load(weights: &Loader, n_layers: usize, config: &WeightedSumConfig) -> Result<Self> {
-        if weights.mode().is_some() {
+        let name = weights.first_of(&NAMES);
+        if let Target::Training(_) = weights.target() {
             if n_layers == 0 {
                 return Err(Error::config("n_layers", 0, "at least 1"));
             }
-            return Ok(Self::with(weights.parameter(NAMES[0], n_layers, Init::Constant(0.0))?, None, config));
+            return Ok(Self::with(weights.parameter(name, n_layers, Init::Constant(0.0))?, None, config));
         }
-        let name = NAMES.into_iter().find(|name| weights.contains(name)).unwrap_or(NAMES[0]);
         Self::new(&weights.get_vec(name, &[n_layers])?, config, weights.device())
     }
 
@@ -98,29 +98,28 @@ impl WeightedSum {
     /// # Errors
     /// [`Error::Config`] if there are not [`n_layers`](Self::n_layers) of them, [`Error::Tensor`] if their shapes differ.
     pub fn forward(&self, layers: &[Tensor]) -> Result<Tensor> {
-        let due = self.n_layers();
-        if layers.len() != due {
-            return Err(Error::config("layers.len()", layers.len(), format!("the sum has weights for {due} layers")));
+        self.sum(layers).context("a weighted sum of layers")
+    }
+
+    fn sum(&self, layers: &[Tensor]) -> Result<Tensor> {
+        let expected = self.n_layers();
+        if layers.len() != expected {
+            let reason = format!("expected {expected}, one per weight");
+            return Err(Error::config("layers.len()", layers.len(), reason));
         }
-        let context = "a weighted sum of layers";
         let mut sum: Option<Tensor> = None;
         for (index, layer) in layers.iter().enumerate() {
             let layer = if self.config.normalize { normalized(layer, EPS)? } else { layer.clone() };
             let weighted = match &self.weights {
-                Some(weights) => layer * weights[index],
-                None => self.share(index).and_then(|share| layer.broadcast_mul(&share)),
+                Some(weights) => (layer * weights[index])?,
+                None => layer.broadcast_mul(&candle_nn::ops::softmax(&self.alpha, 0)?.get(index)?)?,
             };
             sum = Some(match sum {
-                Some(sum) => weighted.and_then(|weighted| sum + weighted).context(context)?,
-                None => weighted.context(context)?,
+                Some(sum) => (sum + weighted)?,
+                None => weighted,
             });
         }
         sum.ok_or_else(|| Error::config("layers.len()", 0, "at least 1")) // never: there is a weight
-    }
-
-    /// The share of a layer with its gradient.
-    fn share(&self, index: usize) -> candle_core::Result<Tensor> {
-        candle_nn::ops::softmax(&self.alpha, 0)?.get(index)
     }
 }
 

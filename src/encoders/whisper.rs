@@ -27,10 +27,9 @@ use crate::check::{self, MAX_LAYERS, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{WhisperMel, WhisperMelConfig};
 use crate::nn::{
-    Activation, Conv1d, Conv1dConfig, FeatureMap, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock,
-    Workspace,
+    Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock, mask,
 };
-use crate::weights::{Loader, Weights};
+use crate::weights::{Loader, Target, Weights};
 
 /// Log-mel frames to one of the encoder's.
 const STRIDE: usize = 2;
@@ -178,7 +177,7 @@ impl Family for Config {
     }
 
     fn is_in(weights: &Weights) -> bool {
-        place(&weights.loader(&Device::Cpu)).contains("conv1.weight")
+        place(&weights.loader(&Device::Cpu)).shape("conv1.weight").is_some()
     }
 
     fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
@@ -245,12 +244,10 @@ pub struct WhisperEncoder {
     info: EncoderInfo,
     device: Device,
     mel: WhisperMel,
-    conv1: Conv1d,
-    conv2: Conv1d,
+    convs: ConvStack,
     positions: Tensor, // [n_positions, dim]
     blocks: Vec<TransformerBlock>,
     norm: LayerNorm,
-    workspace: Workspace,
 }
 
 impl WhisperEncoder {
@@ -272,7 +269,7 @@ impl WhisperEncoder {
     /// as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
-        if root.mode().is_some() {
+        if let Target::Training(_) = root.target() {
             let reason = "comes from a checkpoint; what stands on top of it can be trained";
             return Err(Error::config("encoder", "whisper", reason));
         }
@@ -280,15 +277,14 @@ impl WhisperEncoder {
         let Config { n_mels, dim, n_positions, .. } = *config;
         let place = place(root);
         let names = Names::of(&place);
-        let conv = |name: &str, in_channels: usize, stride: usize| {
-            let shape =
-                Conv1dConfig { in_channels, out_channels: dim, kernel: 3, stride, padding: 1, bias: true, pool: None };
-            Conv1d::load_plain(&place.at(name), shape, Activation::Gelu)
-        };
-        let (conv1, conv2) = (conv("conv1", n_mels, 1)?, conv("conv2", dim, STRIDE)?);
-        let positions = match place.contains(names.positions) {
-            true => place.get(names.positions, (n_positions, dim))?,
-            false => sinusoids(n_positions, dim, root.device()).context("a table of positions")?,
+        let mut convs = ConvStack::on_sequences();
+        for (name, in_channels, stride) in [("conv1", n_mels, 1), ("conv2", dim, STRIDE)] {
+            let conv = ConvConfig { stride, padding: 1, bias: true, ..ConvConfig::new(in_channels, dim, 3) };
+            convs.conv(&place.at(name), None, conv, Activation::Gelu)?;
+        }
+        let positions = match place.lacks(names.positions) {
+            true => sinusoids(n_positions, dim, root.device()).context("a table of positions")?,
+            false => place.get(names.positions, (n_positions, dim))?,
         };
         for rest in DECODERS {
             root.ignore(rest);
@@ -305,12 +301,10 @@ impl WhisperEncoder {
             info,
             device: root.device().clone(),
             mel,
-            conv1,
-            conv2,
+            convs,
             positions,
             blocks: (0..config.n_blocks).map(block).collect::<Result<_>>()?,
             norm: LayerNorm::load(&place.at(names.norm), dim, EPS)?,
-            workspace: Workspace::default(),
         })
     }
 
@@ -332,7 +326,11 @@ impl WhisperEncoder {
     /// [`Error::Config`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
     /// the shape or the device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
-        let (batch, n_frames, _) = features.dims3().context("the shape of the features")?;
+        self.run(features, lengths, layers).context("whisper")
+    }
+
+    fn run(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
+        let (batch, n_frames, _) = features.dims3()?;
         let longest = STRIDE * self.config.n_positions;
         if !(1..=longest).contains(&n_frames) {
             return Err(Error::config("n_frames", n_frames, format!("1 to {longest} at once")));
@@ -345,9 +343,8 @@ impl WhisperEncoder {
         let n_tokens = n_frames.div_ceil(STRIDE);
         let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
 
-        let mut x = self.convolve(features, lengths)?; // [batch, n_tokens, dim]
-        let positions = self.positions.narrow(0, 0, n_tokens);
-        x = positions.and_then(|positions| x.broadcast_add(&positions)).context("adding positions")?;
+        let mut x = self.convs.forward_vectors(features, lengths)?; // [batch, n_tokens, dim]
+        x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?)?;
         let mut states = Vec::new();
         for block in &self.blocks {
             let y = block.forward(&x, tokens.as_deref())?;
@@ -358,31 +355,17 @@ impl WhisperEncoder {
         }
         states.push(self.norm.forward(&x)?);
         if let Some(tokens) = &tokens {
-            states = states.iter().map(|x| batch::mask(x, tokens)).collect::<Result<_>>()?;
+            states = states.iter().map(|x| mask(x, tokens)).collect::<candle_core::Result<_>>()?;
         }
         Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
-    }
-
-    /// The two convolutions, for which zeros follow each clip.
-    fn convolve(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
-        let features = match lengths {
-            Some(lengths) => &batch::mask(features, lengths)?,
-            None => features,
-        };
-        let x = FeatureMap::from_vectors(features, &self.workspace)?;
-        let mut x = self.conv1.forward_map(x)?;
-        if let Some(lengths) = lengths {
-            x = FeatureMap::from_vectors(&batch::mask(&x.to_vectors()?, lengths)?, &self.workspace)?;
-        }
-        self.conv2.forward_map(x)?.to_vectors()
     }
 
     /// Clips of one number of frames.
     fn forward_clips(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
         let (n_frames, n_mels) = clips.first().map_or((0, 0), |clip| clip.dim());
         let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device);
-        self.forward_features(&features.context("moving the log-mel to the device")?, None, layers)
+        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device).context("whisper")?;
+        self.forward_features(&features, None, layers)
     }
 }
 

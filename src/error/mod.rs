@@ -141,20 +141,26 @@ pub enum Error {
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Names what was being computed when the tensor library refused.
+/// What was being computed, where nobody has said yet.
+const UNNAMED: &str = "a tensor operation";
+
+/// Names what was being computed when the tensor library refused. An error that has a name keeps it.
 pub(crate) trait Context<T> {
     fn context(self, context: &'static str) -> Result<T>;
 }
 
-impl<T> Context<T> for std::result::Result<T, candle_core::Error> {
+impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, context: &'static str) -> Result<T> {
-        self.map_err(|cause| Error::Tensor { context, cause })
+        self.map_err(|error| match error.into() {
+            Error::Tensor { context: UNNAMED, cause } => Error::Tensor { context, cause },
+            error => error,
+        })
     }
 }
 
 impl From<candle_core::Error> for Error {
     fn from(cause: candle_core::Error) -> Self {
-        Self::Tensor { context: "a tensor operation", cause }
+        Self::Tensor { context: UNNAMED, cause }
     }
 }
 

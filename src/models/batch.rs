@@ -85,7 +85,7 @@ pub fn forward_by_length<K: Ord>(
     };
     let required = |part| join(part)?.ok_or_else(|| candle_core::Error::Msg("expected at least one clip".to_string()));
     let joined = || {
-        Ok(TaggingOutput {
+        Ok::<_, candle_core::Error>(TaggingOutput {
             logits: required(|output| Some(&output.logits))?,
             clipwise_output: required(|output| Some(&output.clipwise_output))?,
             framewise_output: join(|output| output.framewise_output.as_ref())?,

@@ -43,7 +43,7 @@ use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::output::{TaggingOutput, logits_of};
 use crate::weights::{Loader, Weights};
 
@@ -208,7 +208,7 @@ pub struct Ced {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    init_bn: ChannelAffine,
+    init_bn: BatchNorm,
     patch_embed: Linear,
     time_positions: Tensor,      // [1, 1, 63, width]
     frequency_positions: Tensor, // [1, n_mels / 16, 1, width]
@@ -226,12 +226,14 @@ impl Ced {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let root = weights.loader(device);
-        let encoder = if root.contains("encoder.patch_embed.proj.weight") { root.at("encoder") } else { root.clone() };
+        let encoder = match root.first_of(&["patch_embed", "encoder"]) {
+            "encoder" => root.at("encoder"),
+            _ => root.clone(),
+        };
         let log_mel = load_front_end(config, &root)?;
         check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(PATCH))?;
-        let init_bn = encoder.at("init_bn");
-        let init_bn = if init_bn.contains("1.weight") { init_bn.at("1") } else { init_bn };
-        let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.mel.n_mels)?, device)?;
+        let init_bn = encoder.at(encoder.first_of(&["init_bn.1", "init_bn"]));
+        let init_bn = BatchNorm::load(&init_bn, config.log_mel.mel.n_mels)?;
 
         let (width, rows, columns) = (config.width, config.log_mel.mel.n_mels / PATCH, config.target_length / PATCH);
         let patches = encoder.at("patch_embed").at("proj");
@@ -239,7 +241,7 @@ impl Ced {
         let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
         let positions = |name: &str, rows: usize, columns: usize| {
             let table = encoder.get(name, (1, width, rows, columns))?;
-            table.permute((0, 2, 3, 1)).and_then(|table| table.contiguous()).context("a position table")
+            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
         };
         let time_positions = positions("time_pos_embed", 1, columns)?;
         let frequency_positions = positions("freq_pos_embed", rows, 1)?;
@@ -277,12 +279,24 @@ impl Ced {
         &self.log_mel
     }
 
+    fn run(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        if n_frames < PATCH {
+            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        }
+        let x = self.init_bn.forward(log_mel)?;
+        if n_frames <= self.config.target_length {
+            return self.classify(&self.embed(&x)?);
+        }
+        self.forward_windows(&x, n_frames)
+    }
+
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.patch_embed.forward(&self.patches(x).context("cutting patches")?)?;
-        let x = self.add_positions(&x).context("adding positions")?; // [batch, n_tokens, width]
+        let x = self.patch_embed.forward(&self.patches(x)?)?;
+        let x = self.add_positions(&x)?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
-        self.norm.forward(&x)?.mean(1).context("pooling over tokens")
+        Ok(self.norm.forward(&x)?.mean(1)?)
     }
 
     /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
@@ -320,18 +334,16 @@ impl Ced {
     fn forward_windows(&self, x: &Tensor, n_frames: usize) -> Result<TaggingOutput> {
         let windows = self.windows(n_frames);
         let embed = |window: &Window| {
-            let cut = x.narrow(1, window.start, window.length);
-            let padded = cut.and_then(|cut| cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous());
-            self.embed(&padded.context("a window of the log-mel")?)
+            let cut = x.narrow(1, window.start, window.length)?;
+            self.embed(&cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous()?)
         };
         let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        let context = "averaging windows";
-        let embedding = mean(&embeddings, &windows).context(context)?;
+        let embedding = mean(&embeddings, &windows)?;
         if self.config.window_mean == WindowMean::Tokens {
             return self.classify(&embedding);
         }
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
-        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows).context(context)?;
+        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
         Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
     }
 }
@@ -355,7 +367,7 @@ fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
 
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let log_mel = LogMel::new(&config.log_mel)?;
-    if !root.contains(WINDOW) || !root.contains(FILTERS) {
+    if root.lacks(WINDOW) || root.lacks(FILTERS) {
         root.ignore("front_end.*");
         return Ok(log_mel);
     }
@@ -410,14 +422,6 @@ impl TaggingModel for Ced {
     /// Log-mel in dB, with at least 16 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        if n_frames < PATCH {
-            return Err(Error::TooShort { needed: PATCH, got: n_frames });
-        }
-        let x = self.init_bn.forward(log_mel)?;
-        if n_frames <= self.config.target_length {
-            return self.classify(&self.embed(&x)?);
-        }
-        self.forward_windows(&x, n_frames)
+        self.run(log_mel).context("CED")
     }
 }

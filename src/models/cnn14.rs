@@ -29,7 +29,7 @@ use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Workspace};
+use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 pub use config::{Config, Decision};
@@ -45,13 +45,11 @@ pub struct Cnn14 {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    bn0: ChannelAffine,
-    blocks: [ConvBlock; 6],
-    block_dropout: Dropout,
+    bn0: BatchNorm,
+    blocks: ConvStack,
     pooled_dropout: Dropout,
     fc1: Linear,
     head: Classifier,
-    workspace: Workspace,
 }
 
 impl Cnn14 {
@@ -83,15 +81,24 @@ impl Cnn14 {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
         check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
-        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.mel.n_mels)?;
-        let block = |i: usize| {
-            let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
+        let bn0 = BatchNorm::load(&root.at("bn0"), config.log_mel.mel.n_mels)?;
+        let mut blocks = ConvStack::on_maps(Some(config.log_mel.mel.n_mels));
+        let mut in_channels = 1;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at(format_args!("conv_block{}", i + 1));
+            for i in [1, 2] {
+                let (conv, norm) = (block.at(format_args!("conv{i}")), block.at(format_args!("bn{i}")));
+                let config = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
+                blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
+                in_channels = channels;
+            }
             // The last block is not pooled.
-            let pool = (i < 5).then_some(Pool2d { pooling: config.pooling, size: (2, 2) });
-            let shape = (in_channels, config.channels[i], config.log_mel.mel.n_mels >> i);
-            ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), shape, pool)
-        };
-        let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
+            if i < 5 {
+                blocks.pool(Pool2d { pooling: config.pooling, size: (2, 2) });
+            }
+            blocks.dropout(Dropout::new(root, 0.2)?);
+            blocks.end_stage();
+        }
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
         let fc1 = Linear::load(&root.at("fc1"), pooled, embedding_dim, Activation::Relu)?;
         let head = Classifier::load(config, root)?;
@@ -102,11 +109,9 @@ impl Cnn14 {
             log_mel,
             bn0,
             blocks,
-            block_dropout: Dropout::new(root, 0.2)?,
             pooled_dropout: Dropout::new(root, 0.5)?,
             fc1,
             head,
-            workspace: Workspace::default(),
         })
     }
 
@@ -134,20 +139,20 @@ impl Cnn14 {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run_normalized(x, Detail::Clip)
+        self.run_normalized(x, Detail::Clip).context("CNN14")
+    }
+
+    fn run(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
+        self.run_normalized(&self.normalize(&log_mel.unsqueeze(1)?)?, detail)
     }
 
     fn run_normalized(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let n_frames = x.dim(2).context("the shape of the log-mel")?;
-        let x = FeatureMap::new(x, &self.workspace)?; // [batch, 1, n_frames, n_mels]
-        let x = self.blocks.iter().try_fold(x, |x, block| {
-            let x = block.forward(x)?;
-            if !self.block_dropout.is_on() {
-                return Ok(x);
-            }
-            FeatureMap::new(&self.block_dropout.forward(&x.to_tensor()?)?, &self.workspace)
-        })?; // [batch, 2048, n_frames / 32, n_mels / 32]
-        let steps = mean_over_mel(&x.to_tensor()?)?; // [batch, 2048, n_frames / 32]
+        let n_frames = x.dim(2)?;
+        let steps = self.blocks.forward(x)?.mean(3)?; // [batch, 2048, n_frames / 32]
         let mut output = if self.config.decision == Decision::Clip {
             let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
@@ -163,8 +168,8 @@ impl Cnn14 {
             self.head.decide(&segments)?
         };
         if let Some(segments) = output.framewise_output.take() {
-            let frames = stretch(&segments, MIN_FRAMES, n_frames);
-            output.framewise_output = Some(frames.context("from segments to frames")?); // [batch, n_frames, n_classes]
+            // [batch, n_frames, n_classes]
+            output.framewise_output = Some(stretch(&segments, MIN_FRAMES, n_frames)?);
         }
         Ok(output)
     }
@@ -175,13 +180,12 @@ impl Cnn14 {
     /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
         let mut stages = vec![("bn0".to_string(), self.bn0.forward(log_mel)?)];
-        let mut x = FeatureMap::new(&stages[0].1, &self.workspace)?;
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(x)?;
-            stages.push((format!("block{}", i + 1), x.to_tensor()?));
-        }
-        let pooled = pool_over_time(&mean_over_mel(&stages[6].1)?)?;
-        stages.push(("pooled".to_string(), pooled));
+        let x = stages[0].1.clone();
+        self.blocks.forward_observed(&x, |i, x| {
+            stages.push((format!("block{}", i + 1), x()?));
+            Ok(())
+        })?;
+        stages.push(("pooled".to_string(), pool_over_time(&stages[6].1.mean(3)?)?));
         Ok(stages)
     }
 }
@@ -213,49 +217,11 @@ impl TaggingModel for Cnn14 {
 
     /// Log-mel in dB, with at least 32 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        if n_frames < MIN_FRAMES {
-            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
-        }
-        let log_mel = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
-        self.run_normalized(&self.normalize(&log_mel)?, detail)
+        self.run(log_mel, detail).context("CNN14")
     }
-}
-
-/// Two 3x3 convolutions with batch norm and ReLU, then perhaps pooling.
-#[derive(Debug)]
-struct ConvBlock {
-    conv1: Conv2d,
-    conv2: Conv2d,
-}
-
-impl ConvBlock {
-    fn load(
-        weights: &Loader,
-        (in_channels, out_channels, n_mels): (usize, usize, usize),
-        pool: Option<Pool2d>,
-    ) -> Result<Self> {
-        let conv = |i: usize, in_channels: usize, pool: Option<Pool2d>| {
-            let width = Some(n_mels);
-            let config =
-                Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
-            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
-            Conv2d::load(&conv, &norm, config, Activation::Relu)
-        };
-        Ok(Self { conv1: conv(1, in_channels, None)?, conv2: conv(2, out_channels, pool)? })
-    }
-
-    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
-        self.conv2.forward_map(self.conv1.forward_map(x)?)
-    }
-}
-
-/// `[batch, channels, n_frames, n_mels]` to `[batch, channels, n_frames]`.
-fn mean_over_mel(x: &Tensor) -> Result<Tensor> {
-    x.mean(3).context("pooling over mel")
 }
 
 /// Max + mean: `[batch, channels, n_frames]` to `[batch, channels]`.
-fn pool_over_time(x: &Tensor) -> Result<Tensor> {
-    x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")
+fn pool_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.max(2)? + x.mean(2)?
 }

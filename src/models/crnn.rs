@@ -25,9 +25,9 @@ use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::labels::LabelSet;
-use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
+use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Weights};
+use crate::weights::Weights;
 
 /// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
 const PLACES: [usize; 5] = [0, 2, 3, 5, 6];
@@ -152,7 +152,7 @@ pub struct Crnn {
     info: ModelInfo,
     device: Device,
     log_mel: LogMel,
-    blocks: Vec<Block>,
+    blocks: ConvStack,
     gru: Rnn,
     output: Linear,
 }
@@ -167,11 +167,18 @@ impl Crnn {
         let log_mel = LogMel::new(&config.log_mel)?;
         check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(config.stride()))?;
         let root = weights.loader(device);
-        let inputs = [1].into_iter().chain(config.channels);
-        let mut blocks = Vec::with_capacity(PLACES.len());
-        for (i, (inputs, outputs)) in inputs.zip(config.channels).enumerate() {
-            let pooling = POOLINGS[i].map(|pooling| LpPool2d { power: 4, size: config.pooling[pooling] });
-            blocks.push(Block::load(&root.at("features").at(PLACES[i]).at("block"), (inputs, outputs), pooling)?);
+        let mut blocks = ConvStack::on_maps(Some(config.log_mel.mel.n_mels));
+        let mut in_channels = 1;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at("features").at(PLACES[i]).at("block");
+            blocks.batch_norm(&block.at("0"), in_channels, Activation::Identity)?;
+            let conv = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
+            blocks.conv(&block.at("1"), None, conv, Activation::LeakyRelu { slope: 0.1 })?;
+            if let Some(pooling) = POOLINGS[i] {
+                blocks.lp_pool(LpPool2d { power: 4, size: config.pooling[pooling] });
+            }
+            blocks.end_stage();
+            in_channels = channels;
         }
         let gru = RnnConfig {
             cell: Cell::Gru,
@@ -205,11 +212,11 @@ impl Crnn {
     /// # Errors
     /// As [`TaggingModel::forward_features`].
     pub fn stages(&self, log_mel: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        let (mut x, mut stages) = (log_mel.clone(), Vec::new());
-        for (i, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x)?;
-            stages.push((format!("block{i}"), x.clone()));
-        }
+        let mut stages = Vec::new();
+        let x = self.blocks.forward_observed(log_mel, |i, x| {
+            stages.push((format!("block{i}"), x()?));
+            Ok(())
+        })?;
         let frames = self.recurrent(&x)?;
         let probabilities = self.frame_probabilities(&frames)?;
         stages.extend([("gru".to_string(), frames), ("frames".to_string(), probabilities)]);
@@ -218,14 +225,28 @@ impl Crnn {
 
     /// Maps `[batch, channels, n_frames / 4, bands]` to frames `[batch, n_frames / 4, 2 · hidden]`.
     fn recurrent(&self, x: &Tensor) -> Result<Tensor> {
-        let context = "from maps to frames";
-        let x = x.transpose(1, 2).and_then(|x| x.flatten_from(2)).context(context)?;
-        Ok(self.gru.forward(&x, None, None)?.0)
+        Ok(self.gru.forward(&x.transpose(1, 2)?.flatten_from(2)?, None, None)?.0)
     }
 
     fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
-        let logits = self.output.forward(frames)?;
-        candle_nn::ops::sigmoid(&logits).and_then(|p| p.clamp(LOWEST, 1.0)).context("the sigmoid of the frames")
+        Ok(candle_nn::ops::sigmoid(&self.output.forward(frames)?)?.clamp(LOWEST, 1.0)?)
+    }
+
+    fn run(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        let needed = self.config.stride();
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
+        }
+        let x = self.blocks.forward(&log_mel.unsqueeze(1)?)?;
+        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
+        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
+        let framewise = stretch(&framewise, n_frames)?; // [batch, n_frames, n_classes]
+        let clipwise_output = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
+        let inside = clipwise_output.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
+        let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+        let embedding = frames.mean(1)?;
+        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
     }
 }
 
@@ -250,61 +271,7 @@ impl TaggingModel for Crnn {
 
     /// Natural log-mel, with at least 4 frames.
     fn forward_features(&self, log_mel: &Tensor, _detail: Detail) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("the shape of the log-mel")?;
-        let needed = self.config.stride();
-        if n_frames < needed {
-            return Err(Error::TooShort { needed, got: n_frames });
-        }
-        let x = log_mel.unsqueeze(1).context("the shape of the log-mel")?;
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x))?;
-        let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
-        let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
-        let framewise = stretch(&framewise, n_frames).context("stretching frames")?; // [batch, n_frames, n_classes]
-        let pool = || {
-            let clipwise = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
-            let inside = clipwise.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
-            let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
-            Ok((clipwise, logits, frames.mean(1)?))
-        };
-        let (clipwise_output, logits, embedding) = pool().context("pooling over time")?;
-        Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
-    }
-}
-
-/// Batch norm, 3x3 convolution, leaky ReLU, perhaps a pooling.
-#[derive(Debug)]
-struct Block {
-    norm: ChannelAffine,
-    conv: Conv2d,
-    pooling: Option<LpPool2d>,
-}
-
-impl Block {
-    fn load(weights: &Loader, (inputs, outputs): (usize, usize), pooling: Option<LpPool2d>) -> Result<Self> {
-        let norm = ChannelAffine::load_over_maps(&weights.at("0"), inputs)?;
-        let (in_channels, out_channels) = (inputs, outputs);
-        let (width, pool) = (None, None);
-        let config =
-            Conv2dConfig { in_channels, out_channels, kernel: 3, stride: 1, padding: 1, bias: false, width, pool };
-        // The convolution stands alone: the norm after it is the one that changes nothing.
-        let unit = |name: &str, value: f32| {
-            let tensor = Tensor::full(value, outputs, &Device::Cpu).context("making a norm")?;
-            Ok((name.to_string(), tensor))
-        };
-        let variance = 1.0 - crate::nn::BATCH_NORM_EPS as f32;
-        let unit = [unit("weight", 1.0), unit("bias", 0.0), unit("running_mean", 0.0), unit("running_var", variance)];
-        let unit = Weights::from_tensors(unit.into_iter().collect::<Result<Vec<_>>>()?)?;
-        let activation = Activation::LeakyRelu { slope: 0.1 };
-        let conv = Conv2d::load(&weights.at("1"), &unit.loader(weights.device()), config, activation)?;
-        Ok(Self { norm, conv, pooling })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.conv.forward(&self.norm.forward(x)?)?;
-        match self.pooling {
-            Some(pooling) => pooling.forward(&x),
-            None => Ok(x),
-        }
+        self.run(log_mel).context("CRNN")
     }
 }
 

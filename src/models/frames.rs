@@ -2,8 +2,6 @@
 
 use candle_core::Tensor;
 
-use crate::error::{Context, Result};
-
 /// Where the frames of `framewise_output` lie in a clip, in samples at the model's rate: frame `i` stands for the samples from
 /// `first + i · step` up to `first + (i + 1) · step`.
 ///
@@ -26,23 +24,20 @@ pub(super) enum Edge {
 }
 
 /// Max + mean of each step with its two neighbours: `x` `[batch, channels, n_steps]` to `[batch, n_steps, channels]`.
-pub(super) fn around(x: &Tensor, edge: Edge) -> Result<Tensor> {
-    let pool = || {
-        let n_steps = x.dim(2)?;
-        let three = |x: &Tensor| Ok::<_, candle_core::Error>((x.narrow(2, 0, n_steps)?, x.narrow(2, 2, n_steps)?));
-        // A repeated edge value never changes a maximum in which the edge stands itself.
-        let (before, after) = three(&x.pad_with_same(2, 1, 1)?)?;
-        let max = x.maximum(&before)?.maximum(&after)?;
-        let (before, after) = three(&x.pad_with_zeros(2, 1, 1)?)?;
-        let sum = ((before + x)? + after)?;
-        let count = |step: usize| match edge {
-            Edge::Zeros => 3.0,
-            Edge::Cut => 1.0 + f32::from(u8::from(step > 0)) + f32::from(u8::from(step + 1 < n_steps)),
-        };
-        let counts = Tensor::from_iter((0..n_steps).map(count), x.device())?.reshape((1, 1, n_steps))?;
-        (max + sum.broadcast_div(&counts)?)?.transpose(1, 2)?.contiguous()
+pub(super) fn around(x: &Tensor, edge: Edge) -> candle_core::Result<Tensor> {
+    let n_steps = x.dim(2)?;
+    let three = |x: &Tensor| Ok::<_, candle_core::Error>((x.narrow(2, 0, n_steps)?, x.narrow(2, 2, n_steps)?));
+    // A repeated edge value never changes a maximum in which the edge stands itself.
+    let (before, after) = three(&x.pad_with_same(2, 1, 1)?)?;
+    let max = x.maximum(&before)?.maximum(&after)?;
+    let (before, after) = three(&x.pad_with_zeros(2, 1, 1)?)?;
+    let sum = ((before + x)? + after)?;
+    let count = |step: usize| match edge {
+        Edge::Zeros => 3.0,
+        Edge::Cut => 1.0 + f32::from(u8::from(step > 0)) + f32::from(u8::from(step + 1 < n_steps)),
     };
-    pool().context("pooling over neighbours")
+    let counts = Tensor::from_iter((0..n_steps).map(count), x.device())?.reshape((1, 1, n_steps))?;
+    (max + sum.broadcast_div(&counts)?)?.transpose(1, 2)?.contiguous()
 }
 
 /// Each of `segments` `[batch, n_segments, n_classes]` for `length` frames, the last for all that are left:

@@ -24,9 +24,9 @@ use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
+use crate::nn::{Activation, ConvConfig, ConvStack, Linear, Pool1d};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Weights};
+use crate::weights::Weights;
 
 /// Kernel of the convolutions, stride of the first, window of the pooling.
 const THREE: usize = 3;
@@ -144,10 +144,9 @@ pub struct LeeNet {
     config: Config,
     info: ModelInfo,
     device: Device,
-    blocks: Vec<ConvBlock>,
+    blocks: ConvStack,
     fc1: Linear,
     fc_audioset: Linear,
-    workspace: Workspace,
 }
 
 impl LeeNet {
@@ -158,37 +157,26 @@ impl LeeNet {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let root = weights.loader(device);
-        let mut blocks = Vec::new();
+        let mut blocks = ConvStack::on_sequences();
         let mut in_channels = 1;
-        for (i, &out_channels) in config.channels.iter().enumerate() {
-            let stride = if i == 0 { THREE } else { 1 };
-            let first = Conv1dConfig {
-                in_channels,
-                out_channels,
-                kernel: THREE,
-                stride,
-                padding: THREE / 2,
-                bias: false,
-                pool: None,
-            };
-            let pooled = i > 0 && (i < 8 || config.pool_last);
-            let weights = root.at(format_args!("conv_block{}", i + 1));
-            blocks.push(ConvBlock::load(&weights, first, config.convs_per_block, pooled)?);
-            in_channels = out_channels;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at(format_args!("conv_block{}", i + 1));
+            for k in 1..=config.convs_per_block {
+                let (conv, norm) = (block.at(format_args!("conv{k}")), block.at(format_args!("bn{k}")));
+                let stride = if (i, k) == (0, 1) { THREE } else { 1 };
+                let config = ConvConfig { stride, padding: THREE / 2, ..ConvConfig::new(in_channels, channels, THREE) };
+                blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
+                in_channels = channels;
+            }
+            if i > 0 && (i < 8 || config.pool_last) {
+                blocks.pool(Pool1d { size: THREE, padding: THREE / 2 });
+            }
         }
         let fc1 = Linear::load(&root.at("fc1"), in_channels, config.embedding_dim, Activation::Relu)?;
         let fc_audioset = &root.at("fc_audioset");
         let fc_audioset = Linear::load(fc_audioset, config.embedding_dim, config.n_classes, Activation::Identity)?;
         root.finish(config.name())?;
-        Ok(Self {
-            config: config.clone(),
-            info: config.info(),
-            device: device.clone(),
-            blocks,
-            fc1,
-            fc_audioset,
-            workspace: Workspace::default(),
-        })
+        Ok(Self { config: config.clone(), info: config.info(), device: device.clone(), blocks, fc1, fc_audioset })
     }
 
     /// The configuration that it was loaded with.
@@ -198,15 +186,13 @@ impl LeeNet {
 
     /// `x` `[batch, 1, n_samples]`.
     fn forward_samples(&self, x: Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let x = FeatureMap::new(&x, &self.workspace)?;
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(x))?.to_sequence()?; // [batch, 256, n_frames]
-        let pooled = x.max(2).and_then(|max| max + x.mean(2)?).context("pooling over time")?; // [batch, 256]
+        let x = self.blocks.forward(&x)?; // [batch, 256, n_frames]
+        let pooled = (x.max(2)? + x.mean(2)?)?; // [batch, 256]
         let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
         let mut output = self.classify(&embedding)?;
         if detail == Detail::Frames {
             let frames = self.fc1.forward(&around(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
-            let frames = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?);
-            output.framewise_output = Some(frames.context("the sigmoid of the frames")?);
+            output.framewise_output = Some(candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?)?);
         }
         Ok(output)
     }
@@ -222,31 +208,11 @@ impl TaggingModel for LeeNet {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_samples(waveforms(clips, &self.device)?, detail);
+        let run = |clips: &[&[f32]]| self.forward_samples(waveforms(clips, &self.device)?, detail).context("LeeNet");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
-    }
-}
-
-/// One or two convolutions with batch norm and ReLU, then perhaps a maximum over 3.
-#[derive(Debug)]
-struct ConvBlock(Vec<Conv1d>);
-
-impl ConvBlock {
-    fn load(weights: &Loader, first: Conv1dConfig, n_convs: usize, pooled: bool) -> Result<Self> {
-        let second = Conv1dConfig { in_channels: first.out_channels, stride: 1, ..first };
-        let load = |(i, config): (usize, Conv1dConfig)| {
-            let pool = (pooled && i == n_convs).then_some(Pool1d { size: THREE, padding: THREE / 2 });
-            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
-            Conv1d::load(&conv, &norm, Conv1dConfig { pool, ..config }, Activation::Relu)
-        };
-        Ok(Self([(1, first), (2, second)].into_iter().take(n_convs).map(load).collect::<Result<_>>()?))
-    }
-
-    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
-        self.0.iter().try_fold(x, |x, conv| conv.forward_map(x))
     }
 }

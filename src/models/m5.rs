@@ -26,7 +26,7 @@ use super::batch::{forward_by_length, waveforms};
 use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, ChannelAffine, Conv1d, Conv1dConfig, FeatureMap, Linear, Pool1d, Workspace};
+use crate::nn::{Activation, ConvConfig, ConvStack, Linear, Pool1d};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 pub use config::{Config, Stage};
@@ -38,10 +38,8 @@ pub struct M5 {
     config: Config,
     info: ModelInfo,
     device: Device,
-    first: Conv1d,
-    layers: Vec<Layer>,
+    layers: ConvStack,
     fc1: Linear,
-    workspace: Workspace,
 }
 
 impl M5 {
@@ -62,46 +60,40 @@ impl M5 {
     /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
-        let names = Names::of(|name| root.contains(name));
-        let pool = Some(Pool1d { size: config.pool, padding: 0 });
-        let conv = |index: usize, config: Conv1dConfig| {
-            Conv1d::load(&root.at(names.conv(index)), &root.at(names.norm(index)), config, Activation::Relu)
-        };
-        let first = Conv1dConfig {
-            in_channels: 1,
-            out_channels: config.channels,
-            kernel: config.kernel,
+        let names = Names::of(|name| root.shape(name).is_some());
+        let pool = Pool1d { size: config.pool, padding: 0 };
+        let mut layers = ConvStack::on_sequences();
+        let first = ConvConfig {
             stride: config.stride,
             padding: config.first_padding(),
             bias: true,
-            pool,
+            ..ConvConfig::new(1, config.channels, config.kernel)
         };
-        let first = conv(0, first)?;
-        let (mut layers, mut in_channels) = (Vec::new(), config.channels);
+        layers.conv(&root.at(names.conv(0)), Some(&root.at(names.norm(0))), first, Activation::Relu)?;
+        layers.pool(pool);
+        layers.end_stage();
+        let (mut index, mut in_channels) = (0, config.channels);
         for (i, stage) in config.stages.iter().enumerate() {
             for layer in 1..=stage.layers {
-                let pooled = layer == stage.layers && (config.pool_last || i + 1 < config.stages.len());
-                let shape = Conv1dConfig {
-                    in_channels,
-                    out_channels: stage.channels,
-                    kernel: KERNEL,
-                    stride: 1,
-                    padding: usize::from(config.padded),
-                    bias: true,
-                    pool: pool.filter(|_| pooled),
-                };
-                let index = layers.len() + 1;
-                layers.push(if config.residual {
-                    Layer::Residual(Box::new(Residual::load(&root.at(format_args!("block{index}")), shape)?))
+                index += 1;
+                let padding = usize::from(config.padded);
+                let conv = ConvConfig { padding, bias: true, ..ConvConfig::new(in_channels, stage.channels, KERNEL) };
+                if config.residual {
+                    add_residual(&mut layers, &root.at(format_args!("block{index}")), conv)?;
                 } else {
-                    Layer::Conv(Box::new(conv(index, shape)?))
-                });
+                    let (conv_at, norm_at) = (root.at(names.conv(index)), root.at(names.norm(index)));
+                    layers.conv(&conv_at, Some(&norm_at), conv, Activation::Relu)?;
+                }
+                if layer == stage.layers && (config.pool_last || i + 1 < config.stages.len()) {
+                    layers.pool(pool);
+                }
+                layers.end_stage();
                 in_channels = stage.channels;
             }
         }
         let fc1 = Linear::load(&root.at(names.fc()), in_channels, config.n_classes, Activation::Identity)?;
         let (config, info, device) = (config.clone(), config.info(), root.device().clone());
-        Ok(Self { config, info, device, first, layers, fc1, workspace: Workspace::default() })
+        Ok(Self { config, info, device, layers, fc1 })
     }
 
     /// The configuration that it was built with.
@@ -115,18 +107,16 @@ impl M5 {
     /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the shape or
     /// the device does not fit.
     pub fn forward_samples(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run(x, Detail::Clip)
+        self.run(x, Detail::Clip).context("M5")
     }
 
     fn run(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let x = self.layers.iter().try_fold(self.first(x)?, |x, layer| layer.forward(x, &self.workspace))?;
-        let x = x.to_sequence()?; // [batch, channels, n_frames]
-        let mut output = self.classify(&x.mean(2).context("pooling over time")?)?;
+        self.check(x)?;
+        let x = self.layers.forward(x)?; // [batch, channels, n_frames]
+        let mut output = self.classify(&x.mean(2)?)?;
         if detail == Detail::Frames {
-            let context = "the frames";
-            let frames = x.transpose(1, 2).and_then(|x| x.contiguous()).context(context)?;
-            let logits = self.fc1.forward(&frames)?; // [batch, n_frames, n_classes]
-            output.framewise_output = Some(self.config.head.probabilities(&logits).context(context)?);
+            let logits = self.fc1.forward(&x.transpose(1, 2)?.contiguous()?)?; // [batch, n_frames, n_classes]
+            output.framewise_output = Some(self.config.head.probabilities(&logits)?);
         }
         Ok(output)
     }
@@ -136,22 +126,19 @@ impl M5 {
     /// # Errors
     /// As [`M5::forward_samples`].
     pub fn stages(&self, x: &Tensor) -> Result<Vec<(String, Tensor)>> {
-        let mut x = self.first(x)?;
-        let mut stages = vec![("layer1".to_string(), x.to_sequence()?)];
-        for (i, layer) in self.layers.iter().enumerate() {
-            x = layer.forward(x, &self.workspace)?;
-            stages.push((format!("layer{}", i + 2), x.to_sequence()?));
-        }
+        self.check(x)?;
+        let mut stages = Vec::new();
+        self.layers.forward_observed(x, |i, x| {
+            stages.push((format!("layer{}", i + 1), x()?));
+            Ok(())
+        })?;
         Ok(stages)
     }
 
-    fn first(&self, x: &Tensor) -> Result<FeatureMap> {
-        let (_, _, got) = x.dims3().context("the shape of the samples")?;
+    fn check(&self, x: &Tensor) -> Result<()> {
+        let (_, _, got) = x.dims3()?;
         let needed = self.info.min_samples;
-        if got < needed {
-            return Err(Error::TooShort { needed, got });
-        }
-        self.first.forward_map(FeatureMap::new(x, &self.workspace)?)
+        if got < needed { Err(Error::TooShort { needed, got }) } else { Ok(()) }
     }
 }
 
@@ -165,7 +152,7 @@ impl TaggingModel for M5 {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.run(&waveforms(clips, &self.device)?, detail);
+        let run = |clips: &[&[f32]]| self.run(&waveforms(clips, &self.device)?, detail).context("M5");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 
@@ -174,60 +161,13 @@ impl TaggingModel for M5 {
     }
 }
 
-#[derive(Debug)]
-enum Layer {
-    Conv(Box<Conv1d>),
-    Residual(Box<Residual>),
-}
-
-impl Layer {
-    fn forward(&self, x: FeatureMap, workspace: &Workspace) -> Result<FeatureMap> {
-        match self {
-            Self::Conv(conv) => conv.forward_map(x),
-            Self::Residual(block) => block.forward(x, workspace),
-        }
-    }
-}
-
-/// Two convolutions around which the input goes, a norm, ReLU, perhaps a pooling.
-#[derive(Debug)]
-struct Residual {
-    conv1: Conv1d,
-    conv2: Conv1d,
-    bn3: ChannelAffine,
-    /// Channels out for each channel in.
-    repeats: usize,
-    pool: Option<Pool1d>,
-}
-
-impl Residual {
-    fn load(weights: &Loader, first: Conv1dConfig) -> Result<Self> {
-        let conv = |i: usize, config: Conv1dConfig, activation: Activation| {
-            let (conv, norm) = (weights.at(format_args!("conv{i}")), weights.at(format_args!("bn{i}")));
-            Conv1d::load(&conv, &norm, Conv1dConfig { pool: None, ..config }, activation)
-        };
-        let channels = first.out_channels;
-        Ok(Self {
-            conv1: conv(1, first, Activation::Relu)?,
-            conv2: conv(2, Conv1dConfig { in_channels: channels, ..first }, Activation::Identity)?,
-            bn3: ChannelAffine::load_over_maps(&weights.at("bn3"), channels)?,
-            repeats: channels / first.in_channels,
-            pool: first.pool,
-        })
-    }
-
-    fn forward(&self, x: FeatureMap, workspace: &Workspace) -> Result<FeatureMap> {
-        let shortcut = x.to_sequence()?;
-        let y = self.conv2.forward_map(self.conv1.forward_map(x)?)?.to_sequence()?;
-        let sum = || {
-            let (batch, channels, length) = shortcut.dims3()?;
-            let repeated = shortcut.unsqueeze(2)?.broadcast_as((batch, channels, self.repeats, length))?;
-            y + repeated.reshape((batch, channels * self.repeats, length))?
-        };
-        let y = self.bn3.forward(&sum().context("a residual sum")?)?.relu().context("a residual block")?;
-        match self.pool {
-            Some(pool) => FeatureMap::new(&pool.forward(&y)?, workspace),
-            None => FeatureMap::new(&y, workspace),
-        }
-    }
+/// Two convolutions around which their input goes, a norm, ReLU.
+fn add_residual(layers: &mut ConvStack, block: &Loader, first: ConvConfig) -> Result<()> {
+    let channels = first.out_channels;
+    layers.residual(channels / first.in_channels, |layers| {
+        layers.conv(&block.at("conv1"), Some(&block.at("bn1")), first, Activation::Relu)?;
+        let second = ConvConfig { in_channels: channels, ..first };
+        layers.conv(&block.at("conv2"), Some(&block.at("bn2")), second, Activation::Identity)
+    })?;
+    layers.batch_norm(&block.at("bn3"), channels, Activation::Relu)
 }

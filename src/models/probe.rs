@@ -181,7 +181,7 @@ impl ProbeHead {
             let variance = embeddings.broadcast_sub(&mean)?.sqr()?.mean(0)?;
             // A value that never changes is left out.
             let scale = variance.ge(1e-12)?.to_dtype(variance.dtype())?.div(&(variance + 1e-12)?.sqrt()?)?;
-            Ok((mean.squeeze(0)?, scale))
+            Ok::<_, Error>((mean.squeeze(0)?, scale))
         };
         let (mean, scale) = statistics().context(context)?;
         let parameters = Trainable::new(embeddings.device(), seed);
@@ -214,7 +214,7 @@ impl ProbeHead {
         let folded = || {
             let weight = weight.detach().broadcast_mul(&self.scale)?;
             let shift = weight.matmul(&self.mean.unsqueeze(1)?)?.squeeze(1)?;
-            Ok(vec![("fc.bias".to_string(), (bias.detach() - shift)?), ("fc.weight".to_string(), weight)])
+            Ok::<_, Error>(vec![("fc.bias".to_string(), (bias.detach() - shift)?), ("fc.weight".to_string(), weight)])
         };
         folded().context("folding the normalisation into a head")
     }

@@ -145,7 +145,8 @@ impl Family for Config {
 
     /// The cell, its sizes and the number of classes.
     fn fit(&mut self, weights: &Weights) {
-        let Some(name) = key(|name| weights.contains(&format!("{name}.weight_hh_l0"))) else { return };
+        let is_here = |name: &&str| weights.contains(&format!("{name}.weight_hh_l0"));
+        let Some(name) = NAMES.into_iter().find(is_here) else { return };
         if let Some(&[rows, hidden]) = weights.shape(&format!("{name}.weight_hh_l0"))
             && hidden > 0
         {
@@ -168,10 +169,8 @@ impl Family for Config {
     }
 }
 
-/// The name that a checkpoint has for its recurrent layers.
-fn key(has: impl Fn(&str) -> bool) -> Option<&'static str> {
-    ["rnn", "gru", "lstm"].into_iter().find(|name| has(name))
-}
+/// The names that checkpoints have for the recurrent layers.
+const NAMES: [&str; 3] = ["rnn", "gru", "lstm"];
 
 /// A loaded recurrent classifier.
 #[derive(Debug)]
@@ -204,9 +203,8 @@ impl AudioRnnClassifier {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
-        let name = key(|name| root.contains(&format!("{name}.weight_hh_l0"))).unwrap_or("rnn");
-        let rnn = root.at(name);
-        let rnn = Rnn::load(&rnn, config.rnn(rnn.contains("bias_ih_l0")))?;
+        let rnn = root.at(root.first_of(&NAMES));
+        let rnn = Rnn::load(&rnn, config.rnn(!rnn.lacks("bias_ih_l0")))?;
         let outputs = rnn.config().outputs();
         let attention = match config.pooling {
             TimePooling::Attention => Some(Attention::load(&root.at("attention"), outputs)?),
@@ -234,13 +232,12 @@ impl AudioRnnClassifier {
     /// [`Error::Config`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
     /// device does not fit.
     pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
-        let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
-        self.classify(&self.pool(&frames, lengths, &state)?)
+        self.run(features, lengths, Detail::Clip).context("a recurrent classifier")
     }
 
-    fn run(&self, features: &Tensor, lengths: &[usize], detail: Detail) -> Result<TaggingOutput> {
-        let (frames, state) = self.rnn.forward(features, Some(lengths), None)?; // [batch, n_frames, outputs]
-        let mut output = self.classify(&self.pool(&frames, Some(lengths), &state)?)?;
+    fn run(&self, features: &Tensor, lengths: Option<&[usize]>, detail: Detail) -> Result<TaggingOutput> {
+        let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
+        let mut output = self.classify(&self.pool(&frames, lengths, &state)?)?;
         if detail == Detail::Frames {
             output.framewise_output = Some(self.frame_probabilities(&frames)?);
         }
@@ -257,25 +254,23 @@ impl AudioRnnClassifier {
 
     /// `frames` `[batch, n_frames, outputs]` to `[batch, n_frames, n_classes]`.
     fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
-        self.config.head.probabilities(&self.fc.forward(frames)?).context("the probabilities of frames")
+        Ok(self.config.head.probabilities(&self.fc.forward(frames)?)?)
     }
 
     fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
-        let context = "pooling over time";
         if self.config.pooling == TimePooling::Last {
-            return self.last(state).context(context);
+            return Ok(self.last(state)?);
         }
         let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
-        let (batch, n_frames, _) = frames.dims3().context(context)?;
+        let (batch, n_frames, _) = frames.dims3()?;
         if self.config.pooling == TimePooling::Mean && frames.track_op() {
             // In one piece, for gradients: the share of each frame.
             let share = |i: usize| {
                 let length = lengths.map_or(n_frames, |lengths| lengths[i / n_frames]);
                 if i % n_frames < length { 1.0 / length as f32 } else { 0.0 }
             };
-            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device());
-            let shares = shares.and_then(|shares| shares.reshape((batch, n_frames, 1)));
-            return shares.and_then(|shares| frames.broadcast_mul(&shares)?.sum(1)).context(context);
+            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device())?;
+            return Ok(frames.broadcast_mul(&shares.reshape((batch, n_frames, 1))?)?.sum(1)?);
         }
         let pool_clip = |clip: usize| {
             let n_frames = lengths.map_or(n_frames, |lengths| lengths[clip]);
@@ -290,8 +285,7 @@ impl AudioRnnClassifier {
                 (None, _) => frames.mean(0),
             }
         };
-        let rows = (0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>();
-        rows.and_then(|rows| Tensor::stack(&rows, 0)).context(context)
+        Ok(Tensor::stack(&(0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
     }
 
     /// The final states of the last layer, `[batch, outputs]`.
@@ -315,7 +309,7 @@ impl TaggingModel for AudioRnnClassifier {
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         let run = |clips: &[&[f32]]| {
             let (features, lengths) = features(&self.features, clips, &self.device)?;
-            self.run(&features, &lengths, detail)
+            self.run(&features, Some(&lengths), detail).context("a recurrent classifier")
         };
         match detail {
             Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
@@ -337,7 +331,7 @@ impl TaggingModel for AudioRnnClassifier {
         if n_frames == 0 {
             return Err(Error::TooShort { needed: 1, got: 0 });
         }
-        self.run(features, &vec![n_frames; batch], detail)
+        self.run(features, Some(&vec![n_frames; batch]), detail)
     }
 }
 
@@ -357,18 +351,17 @@ impl Attention {
             _ => outputs,
         };
         let linear = |place: &Loader, inputs: usize, outputs: usize| {
-            if place.contains("bias") {
-                return Linear::load(place, inputs, outputs, Activation::Identity);
+            if place.lacks("bias") {
+                let weight = place.get_vec("weight", &[outputs, inputs])?;
+                return Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device());
             }
-            let weight = place.get_vec("weight", &[outputs, inputs])?;
-            Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device())
+            Linear::load(place, inputs, outputs, Activation::Identity)
         };
         Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
     }
 
     /// `[batch, n_frames, 1]`.
     fn scores(&self, frames: &Tensor) -> Result<Tensor> {
-        let hidden = self.hidden.forward(frames)?.tanh().context("attention over time")?;
-        self.score.forward(&hidden)
+        self.score.forward(&self.hidden.forward(frames)?.tanh()?)
     }
 }

@@ -38,25 +38,28 @@ impl SelfAttention {
     }
 
     /// `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` only looks at its
-    /// first `lengths[b]` tokens; what comes out for the tokens beyond means nothing.
+    /// first `lengths[b]` tokens; ignore what comes out for the tokens beyond.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n_tokens` a sequence, [`Error::Tensor`] if the shape does
+    /// [`Error::Config`] unless there is one length from 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape does
     /// not fit.
     pub fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
-        let context = "attention";
+        self.attend(x, lengths, residual).context("attention")
+    }
+
+    fn attend(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
         let qkv = self.qkv.forward(x)?; // [batch, n_tokens, 3 · width]
-        let (batch, n_tokens, _) = qkv.dims3().context(context)?;
+        let (batch, n_tokens, _) = qkv.dims3()?;
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_tokens)?;
         }
         let y = if runs_on_cpu_kernels(&qkv) {
             let (n_heads, lengths) = (self.n_heads, lengths.map(<[usize]>::to_vec));
-            qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, workspace: self.workspace.clone() })
+            qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, workspace: self.workspace.clone() })?
         } else {
-            self.on_device(&qkv, lengths)
+            self.on_device(&qkv, lengths)?
         };
-        self.output.forward_add(&y.context(context)?, residual)
+        self.output.forward_add(&y, residual)
     }
 
     fn on_device(&self, qkv: &Tensor, lengths: Option<&[usize]>) -> candle_core::Result<Tensor> {

@@ -7,26 +7,17 @@ use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::workspace::Workspace;
 use super::ops::linear::LinearOp;
 use super::ops::runs_on_cpu_kernels;
+use super::prepared::Prepared;
 use crate::error::{Context, Error, Result};
-use crate::weights::{Init, Loader};
+use crate::weights::{Init, Loader, Target};
 
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
 #[derive(Debug)]
 pub struct Linear {
     out_features: usize,
-    kind: Kind,
-}
-
-#[derive(Debug)]
-enum Kind {
-    /// Packed for the kernel.
-    Cpu(LinearOp),
-    /// As tensors: elsewhere than on the CPU, and in training.
-    Tensors {
-        weight: Tensor, // [out, in]
-        bias: Tensor,   // [out]
-        activation: Activation,
-    },
+    activation: Activation,
+    /// As tensors: the weight `[out, in]` and the bias `[out]`.
+    weights: Prepared<LinearOp, [Tensor; 2]>,
 }
 
 impl Linear {
@@ -62,10 +53,10 @@ impl Linear {
         init: [Init; 2],
     ) -> Result<Self> {
         let [in_features, out_features] = features;
-        if weights.mode().is_some() {
+        if let Target::Training(_) = weights.target() {
             let weight = weights.parameter(names[0], (out_features, in_features), init[0])?;
             let bias = weights.parameter(names[1], out_features, init[1])?;
-            return Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } });
+            return Ok(Self { out_features, activation, weights: Prepared::Training([weight, bias]) });
         }
         let weight = weights.get_vec(names[0], &[out_features, in_features])?;
         let bias = weights.get_vec(names[1], &[out_features])?;
@@ -75,24 +66,28 @@ impl Linear {
     /// From `weight` `[out, in]`, row-major, and `bias` `[out]`, which tells the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if the device
-    /// refuses.
+    /// [`Error::Config`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
+    /// operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
         let out_features = bias.len();
         if out_features == 0 || weight.is_empty() || !weight.len().is_multiple_of(out_features) {
-            let reason = format!("rows for {out_features} biases are due");
+            let reason = format!("expected a multiple of the {out_features} biases");
             return Err(Error::config("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
-        if device.is_cpu() {
-            let matrix = PackedMatrix::pack(&weight, in_features, out_features);
-            let op = LinearOp { matrix, bias, activation, workspace: Workspace::default() };
-            return Ok(Self { out_features, kind: Kind::Cpu(op) });
-        }
-        let weight = Tensor::from_vec(weight, (out_features, in_features), device);
-        let tensors = weight.and_then(|weight| Ok((weight, Tensor::from_vec(bias, out_features, device)?)));
-        let (weight, bias) = tensors.context("moving weights to the device")?;
-        Ok(Self { out_features, kind: Kind::Tensors { weight, bias, activation } })
+        let weights = match Target::of(device) {
+            Target::Kernels => {
+                let matrix = PackedMatrix::pack(&weight, in_features, out_features);
+                Prepared::Packed(LinearOp { matrix, bias, activation, workspace: Workspace::default() })
+            }
+            _ => {
+                let weight = Tensor::from_vec(weight, (out_features, in_features), device);
+                let bias = Tensor::from_vec(bias, out_features, device);
+                let context = "moving weights to the device";
+                Prepared::OnDevice([weight.context(context)?, bias.context(context)?])
+            }
+        };
+        Ok(Self { out_features, activation, weights })
     }
 
     /// `x` `[batch, in]` or `[batch, n_tokens, in]` to the same with `out`. A row's result does not depend on the rest.
@@ -100,11 +95,7 @@ impl Linear {
     /// # Errors
     /// [`Error::Tensor`] if the shape does not fit or `x` is on another device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match &self.kind {
-            Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op1_no_bwd(op)),
-            Kind::Tensors { weight, bias, activation } => on_device(x, weight, bias, *activation),
-        }
-        .context("a linear layer")
+        self.run(x, None).context("a linear layer")
     }
 
     /// [`forward`](Self::forward) of `x` `[batch, n_tokens, in]` plus `residual` `[batch, n_tokens, out]`.
@@ -112,13 +103,21 @@ impl Linear {
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        match &self.kind {
-            Kind::Cpu(op) => contiguous(x).and_then(|x| x.apply_op2_no_bwd(&contiguous(residual)?, op)),
-            Kind::Tensors { weight, bias, activation } => {
-                on_device(x, weight, bias, *activation).and_then(|y| y + residual)
+        self.run(x, Some(residual)).context("a linear layer")
+    }
+
+    fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
+        match (&self.weights, residual) {
+            (Prepared::Packed(op), None) => contiguous(x)?.apply_op1_no_bwd(op),
+            (Prepared::Packed(op), Some(residual)) => contiguous(x)?.apply_op2_no_bwd(&contiguous(residual)?, op),
+            (Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]), _) => {
+                let y = self.activation.forward(x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)?)?;
+                match residual {
+                    Some(residual) => y + residual,
+                    None => Ok(y),
+                }
             }
         }
-        .context("a linear layer")
     }
 
     /// Outputs.
@@ -127,16 +126,11 @@ impl Linear {
     }
 }
 
-fn on_device(x: &Tensor, weight: &Tensor, bias: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
-    activation.forward(x.broadcast_matmul(&weight.t()?)?.broadcast_add(bias)?)
-}
-
 /// `x` as the kernels take it.
 fn contiguous(x: &Tensor) -> candle_core::Result<Tensor> {
     if !runs_on_cpu_kernels(x) {
-        return Err(candle_core::Error::Msg(
-            "an f32 tensor on the CPU, one that no gradients are to reach, is wanted".to_string(),
-        ));
+        let got = format!("{:?} on {:?}{}", x.dtype(), x.device(), if x.track_op() { " with gradients" } else { "" });
+        return Err(candle_core::Error::Msg(format!("expected f32 on the CPU without gradients, got {got}")));
     }
     x.contiguous()
 }

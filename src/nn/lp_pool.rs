@@ -3,8 +3,9 @@
 use candle_core::Tensor;
 
 use super::kernels::blocked::Window;
-use super::ops::pool::LpPoolOp;
-use super::ops::runs_on_cpu_kernels;
+use super::kernels::lp_pool::lp_pool;
+use super::kernels::workspace::Workspace;
+use super::map::{FeatureMap, Values};
 use crate::error::{Context, Error, Result};
 
 /// `(Σ x^p)^(1/p)` over windows with `stride = size` and no padding, PyTorch's `LPPool2d`: between a sum and a maximum. A
@@ -21,25 +22,34 @@ impl LpPool2d {
     /// `x` `[batch, channels, height, width]` to `[batch, channels, height / size.0, width / size.1]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for an odd power or 0, [`Error::Tensor`] if a window
-    /// is larger than `x`.
+    /// [`Error::Config`] for an odd power or 0, [`Error::Tensor`] if a window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let context = "pooling";
+        let x = FeatureMap::new(x.clone(), &Workspace::default()).context(context)?;
+        self.forward_map(x).context(context)?.to_tensor().context(context)
+    }
+
+    pub(super) fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
         if self.power == 0 || !self.power.is_multiple_of(2) {
             return Err(Error::config("power", self.power, "an even number above 0"));
         }
-        let context = "pooling";
-        let (_, _, height, width) = x.dims4().context(context)?;
-        if (Window { size: self.size, padding: 0 }).output(height, width).is_none() {
-            let reason = format!("expected maps of at least {:?}, got {:?}", self.size, (height, width));
-            return Err(candle_core::Error::Msg(reason)).context(context);
-        }
-        if runs_on_cpu_kernels(x) && !x.track_op() {
-            return x
-                .contiguous()
-                .and_then(|x| x.apply_op1_no_bwd(&LpPoolOp { power: self.power, size: self.size }))
-                .context(context);
-        }
-        self.on_device(x).context(context)
+        let window = Window { size: self.size, padding: 0 };
+        let refuse = |height: usize, width: usize| {
+            candle_core::Error::Msg(format!("expected maps of at least {:?}, got {:?}", self.size, (height, width)))
+        };
+        let x = x.into_blocks()?;
+        let y = match &x.values {
+            Values::Blocks(map) => {
+                let pooled = lp_pool(map, self.power, window, &x.workspace);
+                Values::Blocks(pooled.ok_or_else(|| refuse(map.shape.height, map.shape.width))?)
+            }
+            Values::Tensor(x) => {
+                let (_, _, height, width) = x.dims4()?;
+                window.output(height, width).ok_or_else(|| refuse(height, width))?;
+                Values::Tensor(self.on_device(x)?)
+            }
+        };
+        Ok(x.with(y))
     }
 
     fn on_device(&self, x: &Tensor) -> candle_core::Result<Tensor> {

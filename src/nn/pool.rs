@@ -25,7 +25,9 @@ impl Pool2d {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        Pool::from(*self).forward(FeatureMap::new(x, &Workspace::default())?)?.to_tensor()
+        let context = "pooling";
+        let x = FeatureMap::new(x.clone(), &Workspace::default()).context(context)?;
+        Pool::from(*self).forward(x).and_then(|y| y.to_tensor()).context(context)
     }
 }
 
@@ -44,16 +46,17 @@ impl Pool1d {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than the padded `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.dims3().context("pooling")?;
-        Pool::from(*self).forward(FeatureMap::new(x, &Workspace::default())?)?.to_sequence()
+        let context = "pooling";
+        let x = FeatureMap::from_sequence(x, &Workspace::default()).context(context)?;
+        Pool::from(*self).forward(x).and_then(|y| y.to_sequence()).context(context)
     }
 }
 
-/// Either of them on feature maps.
+/// Either of them, in a [`ConvStack`](super::ConvStack).
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pool {
-    pub pooling: Pooling,
-    pub window: Window,
+pub struct Pool {
+    pub(super) pooling: Pooling,
+    pub(super) window: Window,
 }
 
 impl From<Pool2d> for Pool {
@@ -69,30 +72,36 @@ impl From<Pool1d> for Pool {
 }
 
 impl Pool {
-    pub fn forward(self, x: FeatureMap) -> Result<FeatureMap> {
-        let context = "pooling";
+    pub(super) fn forward(self, x: FeatureMap) -> candle_core::Result<FeatureMap> {
         let Self { pooling, window } = self;
+        let refuse = |height: usize, width: usize| {
+            candle_core::Error::Msg(format!("{window:?} does not fit maps of {height} rows and {width} columns"))
+        };
         let x = x.into_blocks()?;
-        let refuse = |shape: &[usize]| candle_core::Error::Msg(format!("{window:?} does not fit maps of {shape:?}"));
-        if let Values::Blocks(map) = &x.values {
-            let pooled = map.pool(pooling, window, Isa::best(), &x.workspace);
-            let refuse = || refuse(&[map.shape.height, map.shape.width]);
-            return Ok(FeatureMap::with(x.workspace.clone(), pooled.ok_or_else(refuse).context(context)?));
-        }
-        let tensor = x.to_tensor()?;
-        let (_, _, height, width) = tensor.dims4().context(context)?;
-        if tensor.elem_count() == 0 || window.output(height, width).is_none() {
-            return Err(refuse(&[height, width])).context(context);
-        }
+        let y = match &x.values {
+            Values::Blocks(map) => {
+                let pooled = map.pool(pooling, window, Isa::best(), &x.workspace);
+                Values::Blocks(pooled.ok_or_else(|| refuse(map.shape.height, map.shape.width))?)
+            }
+            Values::Tensor(x) => {
+                let (_, _, height, width) = x.dims4()?;
+                if x.elem_count() == 0 || window.output(height, width).is_none() {
+                    return Err(refuse(height, width));
+                }
+                Values::Tensor(if x.track_op() { train::pool(x, pooling, window)? } else { self.on_device(x)? })
+            }
+        };
+        Ok(x.with(y))
+    }
+
+    fn on_device(self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let Window { size, padding } = self.window;
         // A repeated edge value stands in the same window as the edge itself, so it never changes the maximum.
-        if tensor.track_op() {
-            return FeatureMap::new(&train::pool(&tensor, pooling, window).context(context)?, &x.workspace);
+        let x = x.pad_with_same(2, padding, padding)?;
+        match self.pooling {
+            Pooling::Avg => x.avg_pool2d(size),
+            Pooling::Max => x.max_pool2d(size),
+            Pooling::AvgMax => x.avg_pool2d(size)? + x.max_pool2d(size)?,
         }
-        let y = tensor.pad_with_same(2, window.padding, window.padding).and_then(|y| match pooling {
-            Pooling::Avg => y.avg_pool2d(window.size),
-            Pooling::Max => y.max_pool2d(window.size),
-            Pooling::AvgMax => y.avg_pool2d(window.size).and_then(|mean| mean + y.max_pool2d(window.size)?),
-        });
-        FeatureMap::new(&y.context(context)?, &x.workspace)
     }
 }

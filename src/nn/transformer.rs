@@ -39,6 +39,10 @@ impl TransformerBlock {
     /// # Errors
     /// As [`SelfAttention::forward_add`].
     pub fn forward(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+        self.run(x, lengths).context("a transformer block")
+    }
+
+    fn run(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
         match self.place {
             NormPlace::Before => {
                 let x = self.attend(&self.norm1.forward(x)?, lengths, x)?;
@@ -55,9 +59,8 @@ impl TransformerBlock {
     fn attend(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
         match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
             Some(dropout) => {
-                let zeros = residual.zeros_like().context("attention")?;
-                let y = dropout.forward(&self.attention.forward_add(x, lengths, &zeros)?)?;
-                (y + residual).context("attention")
+                let y = self.attention.forward_add(x, lengths, &residual.zeros_like()?)?;
+                Ok((dropout.forward(&y)? + residual)?)
             }
             None => self.attention.forward_add(x, lengths, residual),
         }
@@ -68,8 +71,8 @@ impl TransformerBlock {
         let y = self.fc1.forward(x)?;
         match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
             Some(dropout) => {
-                let y = dropout.forward(&self.fc2.forward(&dropout.forward(&y)?)?)?;
-                (y + residual).context("feed-forward layers")
+                let y = self.fc2.forward(&dropout.forward(&y)?)?;
+                Ok((dropout.forward(&y)? + residual)?)
             }
             None => self.fc2.forward_add(&y, residual),
         }

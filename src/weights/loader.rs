@@ -8,7 +8,7 @@ use std::{
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
-use super::trainable::Mode;
+use super::trainable::TrainingState;
 use super::{Init, LoadReport, MissingTensor, Trainable, Weights, WrongShape, keys, nearest::Nearest};
 use crate::check::check_finite;
 use crate::error::{Context, Error, Result};
@@ -41,6 +41,24 @@ pub struct Loader<'a> {
 enum Source<'a> {
     Checkpoint(&'a Weights),
     Trainable(&'a Trainable),
+}
+
+/// What computes with the weights of a layer.
+#[derive(Debug, Clone)]
+pub(crate) enum Target {
+    /// The kernels of this crate, on the CPU.
+    Kernels,
+    /// The tensor library, on another device.
+    Device,
+    /// The tensor library's differentiable operations, on any device. The layers of a model share the state.
+    Training(TrainingState),
+}
+
+impl Target {
+    /// Of weights that are not trained.
+    pub fn of(device: &Device) -> Self {
+        if device.is_cpu() { Self::Kernels } else { Self::Device }
+    }
 }
 
 #[derive(Default)]
@@ -90,11 +108,11 @@ impl<'a> Loader<'a> {
         Self { source, device: device.clone(), prefix: String::new(), record: Arc::default() }
     }
 
-    /// The state of training that the model's layers share; `None` where the tensors are those of a checkpoint.
-    pub(crate) fn mode(&self) -> Option<Mode> {
+    /// What computes with the tensors that are read here.
+    pub(crate) fn target(&self) -> Target {
         match self.source {
-            Source::Checkpoint(_) => None,
-            Source::Trainable(trainable) => Some(trainable.mode().clone()),
+            Source::Checkpoint(_) => Target::of(&self.device),
+            Source::Trainable(trainable) => Target::Training(trainable.state().clone()),
         }
     }
 
@@ -111,13 +129,11 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// A tensor of a model in training that gradients do not change; `None` where the tensors are those of a checkpoint.
-    pub(crate) fn statistic(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Option<Var>> {
+    /// As [`parameter`](Self::parameter), of a tensor that follows the batches and not the gradients.
+    pub(crate) fn statistic(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Var> {
         match self.source {
-            Source::Checkpoint(_) => Ok(None),
-            Source::Trainable(trainable) => {
-                trainable.get(self.full(name), shape.into(), Init::Constant(value), true).map(Some)
-            }
+            Source::Checkpoint(_) => Var::from_tensor(&self.get(name, shape)?).context("copying a statistic"),
+            Source::Trainable(trainable) => trainable.get(self.full(name), shape.into(), Init::Constant(value), true),
         }
     }
 
@@ -131,9 +147,19 @@ impl<'a> Loader<'a> {
         &self.device
     }
 
-    /// Whether the checkpoint has `name` here. Does not count as reading it. Always true for [`Trainable`](super::Trainable): it creates tensors on request.
-    pub fn contains(&self, name: &str) -> bool {
-        self.checkpoint().is_none_or(|weights| weights.contains(&self.full(name)))
+    /// The first of `names` under which the checkpoint has anything here, a tensor or a place with tensors below it: for what
+    /// goes by several names. The first of all if it has none of them, and for what is to be trained.
+    ///
+    /// Does not count as reading it. `names` must not be empty.
+    pub fn first_of<'n>(&self, names: &[&'n str]) -> &'n str {
+        let is_here = |name: &&&str| self.checkpoint().is_some_and(|weights| weights.has(&self.full(name)));
+        names.iter().find(is_here).or(names.first()).copied().unwrap_or_default()
+    }
+
+    /// Whether this is a checkpoint without a tensor `name` here: for tensors that a model can do without. What is to be
+    /// trained lacks nothing.
+    pub fn lacks(&self, name: &str) -> bool {
+        self.checkpoint().is_some_and(|weights| !weights.contains(&self.full(name)))
     }
 
     /// The shape of `name` here, if the checkpoint has it. Does not count as reading it.

@@ -74,7 +74,6 @@ use std::{
 use candle_core::{DType, Device, Tensor};
 
 use self::safetensors::Index;
-pub(crate) use self::trainable::Mode;
 use self::{
     bytes::{Bytes, Fault},
     entry::Entry,
@@ -86,6 +85,7 @@ pub use self::{
     loader::Loader,
     trainable::{Init, Trainable},
 };
+pub(crate) use self::{loader::Target, trainable::TrainingState};
 use crate::error::{Error, Result};
 pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 
@@ -311,6 +311,13 @@ impl Weights {
     /// Whether there is a tensor `name`.
     pub fn contains(&self, name: &str) -> bool {
         self.entries.contains_key(name)
+    }
+
+    /// Whether there is a tensor `name`, or one below that place.
+    fn has(&self, name: &str) -> bool {
+        let below = format!("{name}.");
+        let next = self.entries.range(below.clone()..).next();
+        self.contains(name) || next.is_some_and(|(name, _)| name.starts_with(&below))
     }
 
     /// The shape of tensor `name`.

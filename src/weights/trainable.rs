@@ -47,7 +47,7 @@ pub struct Trainable {
     device: Device,
     seed: u64,
     tensors: Mutex<BTreeMap<String, Parameter>>,
-    mode: Mode,
+    state: TrainingState,
 }
 
 struct Parameter {
@@ -86,8 +86,8 @@ const MAX_VALUES: usize = 1 << 29;
 impl Trainable {
     /// Nothing yet; tensors will be made on `device`.
     pub fn new(device: &Device, seed: u64) -> Self {
-        let mode = Mode(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
-        Self { device: device.clone(), seed, tensors: Mutex::default(), mode }
+        let state = TrainingState(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
+        Self { device: device.clone(), seed, tensors: Mutex::default(), state }
     }
 
     /// Where models find their tensors.
@@ -97,7 +97,7 @@ impl Trainable {
 
     /// Whether batch norms use the statistics of the batch (and learn from them) and dropout drops. At first, no.
     pub fn set_training(&self, training: bool) {
-        self.mode.0.0.store(training, Ordering::Relaxed);
+        self.state.0.0.store(training, Ordering::Relaxed);
     }
 
     /// The tensors that gradients change, in the order of their names: for an optimiser.
@@ -142,8 +142,8 @@ impl Trainable {
         for (name, parameter) in self.tensors().iter().filter(|(name, _)| weights.contains(name)) {
             let tensor = weights.tensor(name, &self.device)?;
             if tensor.dims() != parameter.var.dims() {
-                let (got, due) = (tensor.dims(), parameter.var.dims());
-                return Err(Error::config("weights", format!("{name} {got:?}"), format!("{due:?} is due")));
+                let (got, expected) = (tensor.dims(), parameter.var.dims());
+                return Err(Error::config("weights", format!("{name} {got:?}"), format!("expected {expected:?}")));
             }
             parameter.var.set(&tensor).context("setting a parameter")?;
             count += 1;
@@ -156,12 +156,11 @@ impl Trainable {
     }
 
     pub(super) fn get(&self, name: String, shape: Shape, init: Init, is_statistic: bool) -> Result<Var> {
-        let context = "making a parameter";
         let mut tensors = self.tensors();
         if let Some(Parameter { var, .. }) = tensors.get(&name) {
             if var.shape() != &shape {
-                let reason = format!("{name} has shape {:?} already, not {shape:?}", var.shape());
-                return Err(candle_core::Error::Msg(reason)).context(context);
+                let reason = format!("{name} is a parameter of shape {:?} already", var.shape());
+                return Err(Error::config("shape", format!("{shape:?}"), reason));
             }
             return Ok(var.clone());
         }
@@ -185,7 +184,7 @@ impl Trainable {
             }
         }
         let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
-        let var = var.context(context)?;
+        let var = var.context("making a parameter")?;
         tensors.insert(name, Parameter { var: var.clone(), is_statistic });
         Ok(var)
     }
@@ -196,8 +195,8 @@ impl Trainable {
         Random::stream(self.seed, of_name)
     }
 
-    pub(super) fn mode(&self) -> &Mode {
-        &self.mode
+    pub(super) fn state(&self) -> &TrainingState {
+        &self.state
     }
 
     fn tensors(&self) -> MutexGuard<'_, BTreeMap<String, Parameter>> {
@@ -208,15 +207,15 @@ impl Trainable {
 
 impl fmt::Debug for Trainable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("mode", &self.mode).finish()
+        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("state", &self.state).finish()
     }
 }
 
 /// Whether a model is in training, shared by its layers, and where their random numbers come from.
 #[derive(Clone)]
-pub(crate) struct Mode(Arc<(AtomicBool, Mutex<Random>)>);
+pub(crate) struct TrainingState(Arc<(AtomicBool, Mutex<Random>)>);
 
-impl Mode {
+impl TrainingState {
     pub fn is_training(&self) -> bool {
         self.0.0.load(Ordering::Relaxed)
     }
@@ -226,7 +225,7 @@ impl Mode {
     }
 }
 
-impl fmt::Debug for Mode {
+impl fmt::Debug for TrainingState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_training() { "Training" } else { "Evaluation" })
     }

@@ -3,7 +3,7 @@
 use candle_core::Tensor;
 
 use super::{Config, Decision};
-use crate::error::{Context, Result};
+use crate::error::Result;
 use crate::models::OutputActivation;
 use crate::nn::{Activation, Linear};
 use crate::output::{TaggingOutput, logits_of};
@@ -54,28 +54,23 @@ impl Classifier {
 
     /// `[batch, n_segments, embedding_dim]` to `[batch, n_segments, n_classes]`.
     pub fn probabilities(&self, segments: &Tensor) -> Result<Tensor> {
-        let logits = self.classes.forward(segments)?;
-        self.activation.probabilities(&logits).context("the probabilities of segments")
+        Ok(self.activation.probabilities(&self.classes.forward(segments)?)?)
     }
 
     /// `[batch, n_segments, embedding_dim]` to the output of a clip; the frames are the segments, the embedding is their mean.
     pub fn decide(&self, segments: &Tensor) -> Result<TaggingOutput> {
-        let context = "from segments to a clip";
         let logits = self.classes.forward(segments)?; // [batch, n_segments, n_classes]
-        let probabilities = candle_nn::ops::sigmoid(&logits).context(context)?;
-        let embedding = segments.mean(1).context(context)?;
+        let probabilities = candle_nn::ops::sigmoid(&logits)?;
+        let embedding = segments.mean(1)?;
         let mut output = match self.decision {
             // The sigmoid rises, so the largest logit has the largest probability.
-            Decision::Max => TaggingOutput::multi_label(logits.max(1).context(context)?, embedding)?,
+            Decision::Max => TaggingOutput::multi_label(logits.max(1)?, embedding)?,
             _ => {
+                // [batch, n_classes]
                 let clipwise_output = match &self.attention {
-                    None => probabilities.mean(1),
-                    Some(attention) => {
-                        let scores = attention.forward(segments)?;
-                        weighted(&scores, &probabilities)
-                    }
+                    None => probabilities.mean(1)?,
+                    Some(attention) => weighted(&attention.forward(segments)?, &probabilities)?,
                 };
-                let clipwise_output = clipwise_output.context(context)?; // [batch, n_classes]
                 let logits = logits_of(&clipwise_output)?;
                 TaggingOutput { logits, clipwise_output, framewise_output: None, embedding }
             }

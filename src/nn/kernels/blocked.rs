@@ -94,6 +94,32 @@ impl BlockedMap {
         y
     }
 
+    /// `scale[c] x + shift[c]` for the values `x` of channel `c`. `None`, and nothing done, unless there is one of each per
+    /// channel.
+    pub fn affine(&mut self, scale: &[f32], shift: &[f32]) -> Option<()> {
+        let (row, width) = (self.shape.row(), self.shape.width);
+        if [scale.len(), shift.len()] != [self.shape.channels; 2] {
+            return None;
+        }
+        let padded = |values: &[f32]| {
+            let mut values = values.to_vec();
+            values.resize(self.shape.blocks() * CHANNEL_BLOCK, 0.0);
+            values
+        };
+        let (scale, shift) = (padded(scale), padded(shift));
+        let blocks = || scale.as_chunks::<CHANNEL_BLOCK>().0.iter().zip(shift.as_chunks::<CHANNEL_BLOCK>().0);
+        self.values.par_chunks_mut((TASK / row).max(1) * row).for_each(|rows| {
+            for (block, (scale, shift)) in rows.chunks_mut(width * CHANNEL_BLOCK).zip(blocks().cycle()) {
+                for x in block.as_chunks_mut::<CHANNEL_BLOCK>().0 {
+                    for c in 0..CHANNEL_BLOCK {
+                        x[c] = x[c] * scale[c] + shift[c];
+                    }
+                }
+            }
+        });
+        Some(())
+    }
+
     /// Pooling over windows of `size` with the same step; `padding` places before and after each column of the map never
     /// win a maximum (for [`Pooling::Max`] only). `None` if a window is empty, larger than the map or mostly padding.
     pub fn pool(&self, pooling: Pooling, window: Window, isa: Isa, workspace: &Workspace) -> Option<Self> {

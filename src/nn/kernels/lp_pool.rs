@@ -2,37 +2,48 @@
 
 use rayon::prelude::*;
 
+use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
 use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
+use crate::nn::kernels::workspace::Workspace;
 
-/// `y = (Σ x^power)^(1/power)` per window; `power` is even. `x` is `[planes, height, width]`, `y` `[planes, height / size.0,
-/// width / size.1]`, neither of them empty.
-pub fn lp_pool(x: &[f32], (height, width): (usize, usize), y: &mut [f32], power: u32, size: (usize, usize)) {
-    let (rows, columns) = (height / size.0, width / size.1);
-    let planes = ((1 << 15) / (height * width)).max(1);
-    let tasks = y.par_chunks_mut(planes * rows * columns).zip(x.par_chunks(planes * height * width));
-    tasks.for_each(|(y, x)| {
+/// Values per task, about.
+const TASK: usize = 1 << 15;
+
+/// `(Σ x^power)^(1/power)` per window without padding; `power` is even. `None` if a window is empty or larger than the map.
+pub fn lp_pool(x: &BlockedMap, power: u32, window: Window, workspace: &Workspace) -> Option<BlockedMap> {
+    let (height, width) = window.output(x.shape.height, x.shape.width)?;
+    let mut pooled = BlockedMap::unwritten(Shape { height, width, ..x.shape }, workspace)?;
+    let row = pooled.shape.row();
+    let rows = (TASK / row).max(1);
+    pooled.values.par_chunks_mut(rows * row).enumerate().for_each(|(task, y)| {
         dispatch(
             #[inline(always)]
             || {
-                for (y, x) in y.chunks_mut(rows * columns).zip(x.chunks(height * width)) {
-                    for (y, x) in y.chunks_mut(columns).zip(x.chunks(size.0 * width)) {
-                        pool_rows(x, width, y, power, size.1);
+                for (i, y) in y.chunks_mut(row).enumerate() {
+                    let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
+                    let top = item * x.shape.height + row * window.size.0;
+                    for (place, y) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().enumerate() {
+                        let start = (place / width * x.shape.width + place % width * window.size.1) * CHANNEL_BLOCK;
+                        *y = root(sum(x, top, start, power, window.size), power);
                     }
                 }
             },
         );
     });
+    Some(pooled)
 }
 
-/// One output row from the input rows that it covers.
+/// `Σ x^power` over a window, in rows from `top` on that each start at `start`.
 #[inline(always)]
-fn pool_rows(x: &[f32], width: usize, y: &mut [f32], power: u32, size: usize) {
-    y.fill(0.0);
-    for x in x.chunks(width) {
-        for (y, x) in y.iter_mut().zip(x.chunks_exact(size)) {
-            for &x in x {
+fn sum(x: &BlockedMap, top: usize, start: usize, power: u32, size: (usize, usize)) -> [f32; CHANNEL_BLOCK] {
+    let mut sums = [0.0; CHANNEL_BLOCK];
+    for row in top..top + size.0 {
+        let x = &x.values[row * x.shape.row() + start..][..size.1 * CHANNEL_BLOCK];
+        for x in x.as_chunks::<CHANNEL_BLOCK>().0 {
+            for (sum, x) in sums.iter_mut().zip(x) {
                 let square = x * x;
-                *y += match power {
+                *sum += match power {
                     2 => square,
                     4 => square * square,
                     _ => square.powi((power / 2) as i32),
@@ -40,11 +51,14 @@ fn pool_rows(x: &[f32], width: usize, y: &mut [f32], power: u32, size: usize) {
             }
         }
     }
-    for y in y {
-        *y = match power {
-            2 => y.sqrt(),
-            4 => y.sqrt().sqrt(),
-            _ => y.powf(1.0 / power as f32),
-        };
-    }
+    sums
+}
+
+#[inline(always)]
+fn root(sums: [f32; CHANNEL_BLOCK], power: u32) -> [f32; CHANNEL_BLOCK] {
+    sums.map(|sum| match power {
+        2 => sum.sqrt(),
+        4 => sum.sqrt().sqrt(),
+        _ => sum.powf(1.0 / power as f32),
+    })
 }

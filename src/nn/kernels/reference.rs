@@ -1,6 +1,7 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
 use super::attention::{Heads, Softmax, attention};
+use super::blocked::{BlockedMap, Shape, Window};
 use super::simd::math;
 use super::workspace::Workspace;
 use super::{lp_pool, pointwise};
@@ -14,16 +15,23 @@ fn values(n: usize) -> Vec<f32> {
 
 #[test]
 fn power_average_pooling_equals_its_naive_form() {
+    let workspace = Workspace::default();
     for (height, width) in [(1, 1), (2, 4), (3, 5), (7, 64), (351, 64)] {
-        for (planes, power, size) in [(1, 4, (1, 1)), (3, 4, (2, 4)), (5, 2, (1, 4)), (2, 6, (3, 2))] {
-            let (rows, columns) = (height / size.0, width / size.1);
-            if rows == 0 || columns == 0 {
+        for (channels, power, size) in
+            [(1, 4, (1, 1)), (3, 4, (2, 4)), (5, 2, (1, 4)), (2, 6, (3, 2)), (20, 4, (2, 2)), (1, 2, (0, 1))]
+        {
+            let shape = Shape { batch: 2, channels, height, width };
+            let x = values(2 * channels * height * width);
+            let map = BlockedMap::from_planes(&x, shape, &workspace).unwrap();
+            let pooled = lp_pool::lp_pool(&map, power, Window { size, padding: 0 }, &workspace);
+            let (Some(rows @ 1..), Some(columns @ 1..)) = (height.checked_div(size.0), width.checked_div(size.1))
+            else {
+                assert!(pooled.is_none());
                 continue;
-            }
-            let x = values(planes * height * width);
-            let mut y = vec![f32::NAN; planes * rows * columns];
-            lp_pool::lp_pool(&x, (height, width), &mut y, power, size);
-            for (i, &got) in y.iter().enumerate() {
+            };
+            let pooled = pooled.unwrap();
+            assert_eq!(pooled.shape, Shape { height: rows, width: columns, ..shape });
+            for (i, &got) in pooled.to_planes().iter().enumerate() {
                 let (plane, row, column) = (i / columns / rows, i / columns % rows, i % columns);
                 let places =
                     (0..size.0).flat_map(|r| (0..size.1).map(move |c| (row * size.0 + r, column * size.1 + c)));
@@ -81,6 +89,10 @@ fn pointwise_kernels_equal_their_naive_form() {
         let wanted: Vec<f32> =
             (0..x.len()).map(|i| x[i] * bias[i / plane % channels] + shift[i / plane % channels + 1]).collect();
         assert_eq!(y, wanted);
+        let shape = Shape { batch, channels, height: 1, width: plane };
+        let mut map = BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
+        assert_eq!((map.affine(&bias, &shift), map.affine(&bias, &shift[1..])), (None, Some(())));
+        assert_eq!(map.to_planes(), wanted);
 
         let mut y = vec![f32::NAN; x.len()];
         pointwise::affine_last(&x, &bias, &shift[1..], &mut y);

@@ -5,7 +5,6 @@ mod activation;
 pub mod attention;
 pub mod linear;
 pub mod norm;
-pub mod pool;
 pub mod train;
 
 use candle_core::{Error, Layout, Tensor};

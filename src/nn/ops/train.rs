@@ -35,6 +35,11 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
     filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
 }
 
+/// The gradient of `x`, if it was computed.
+fn gradient(values: impl Into<Option<Vec<f32>>>, x: &Tensor) -> Result<Option<Tensor>> {
+    values.into().map(|values| Tensor::from_vec(values, x.shape(), x.device())).transpose()
+}
+
 fn refuse(geometry: ConvShape, dims: &[usize]) -> Error {
     Error::Msg(format!("{geometry:?} does not fit maps of shape {dims:?}"))
 }
@@ -79,10 +84,7 @@ impl CustomOp2 for ConvOp {
             let of_filters = filters.track_op().then(|| patches.gradient_of_filters(values[0], values[2]));
             (of_x, of_filters)
         })?;
-        let tensor = |values: Option<Vec<f32>>, like: &Tensor| {
-            values.map(|values| Tensor::from_vec(values, like.shape(), like.device())).transpose()
-        };
-        Ok((tensor(gradients.0, x)?, tensor(gradients.1, filters)?))
+        Ok((gradient(gradients.0, x)?, gradient(gradients.1, filters)?))
     }
 }
 
@@ -142,8 +144,7 @@ impl CustomOp1 for PoolOp {
 
     fn bwd(&self, x: &Tensor, _: &Tensor, of_output: &Tensor) -> Result<Option<Tensor>> {
         let planes = self.planes(x.dims())?;
-        let gradient = with_values(&[x, of_output], |values| planes.gradient(values[0], values[1]))?;
-        Tensor::from_vec(gradient, x.shape(), x.device()).map(Some)
+        gradient(with_values(&[x, of_output], |values| planes.gradient(values[0], values[1]))?, x)
     }
 }
 
@@ -185,8 +186,7 @@ impl CustomOp3 for NormOp {
         let [of_x, of_weight, of_bias] = with_values(&[x, y, of_output, weight], |values| {
             self.layers.gradients((values[0], values[1]), values[2], &self.normal, values[3], self.relu)
         })?;
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((tensor(of_x, x)?, tensor(of_weight, weight)?, tensor(of_bias, bias)?))
+        Ok((gradient(of_x, x)?, gradient(of_weight, weight)?, gradient(of_bias, bias)?))
     }
 }
 
@@ -239,10 +239,9 @@ impl CustomOp3 for GruOp {
         y: &Tensor,
         of_output: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let gradients = with_values(&[x, weight, bias, y, of_output], |values| {
+        let of = with_values(&[x, weight, bias, y, of_output], |values| {
             self.0.gradients((values[0], values[1], values[2]), values[3], values[4])
         })?;
-        let tensor = |values: Vec<f32>, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((tensor(gradients.x, x)?, tensor(gradients.weight, weight)?, tensor(gradients.bias, bias)?))
+        Ok((gradient(of.x, x)?, gradient(of.weight, weight)?, gradient(of.bias, bias)?))
     }
 }

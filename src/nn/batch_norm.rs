@@ -1,0 +1,150 @@
+//! Batch norm. At inference it is an affine map per channel, folded into the layer before it where there is one.
+//!
+//! `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
+
+use candle_core::{Device, Tensor};
+
+use super::Activation;
+use super::batch_statistics::BatchStatistics;
+use super::map::{FeatureMap, Values};
+use super::ops::norm::AffineOp;
+use super::ops::runs_on_cpu_kernels;
+use super::prepared::Prepared;
+use crate::error::{Context, Error, Result};
+use crate::weights::{Loader, Target};
+
+/// PyTorch's default ε.
+pub(super) const EPS: f64 = 1e-5;
+
+/// Batch norm as `y = scale · x + shift` per channel. Computed in f64, kept in f32.
+pub(super) struct FoldedBatchNorm {
+    /// `γ / √(σ² + ε)`, one per channel.
+    pub scale: Vec<f32>,
+    /// `β − μ · scale`, one per channel.
+    pub shift: Vec<f32>,
+}
+
+impl FoldedBatchNorm {
+    /// Reads `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`.
+    fn load(weights: &Loader, channels: usize) -> Result<Self> {
+        let read = |name: &str| weights.get_vec(name, &[channels]);
+        let (weight, bias) = (read("weight")?, read("bias")?);
+        let (mean, variance) = (read("running_mean")?, read("running_var")?);
+        if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + EPS <= 0.0) {
+            return Err(Error::config("running_var", value, "a variance is 0 or more"));
+        }
+        let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + EPS).sqrt();
+        let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
+        Ok(Self {
+            scale: (0..channels).map(|i| scale(i) as f32).collect(),
+            shift: (0..channels).map(|i| shift(i) as f32).collect(),
+        })
+    }
+
+    /// What follows the products of a convolution: its `bias` if it has one, then the norm if one follows.
+    pub fn load_after(conv: &Loader, bias: bool, norm: Option<&Loader>, channels: usize) -> Result<Self> {
+        let Some(norm) = norm else {
+            let shift = if bias { conv.get_vec("bias", &[channels])? } else { vec![0.0; channels] };
+            return Ok(Self { scale: vec![1.0; channels], shift });
+        };
+        let mut norm = Self::load(norm, channels)?;
+        if bias {
+            let bias = conv.get_vec("bias", &[channels])?;
+            for ((shift, scale), bias) in norm.shift.iter_mut().zip(&norm.scale).zip(bias) {
+                *shift = (f64::from(*shift) + f64::from(*scale) * f64::from(bias)) as f32;
+            }
+        }
+        Ok(norm)
+    }
+}
+
+/// A batch norm that has no layer before it to be folded into, over mel bins or before a convolution, or that is trained.
+#[derive(Debug)]
+pub struct BatchNorm {
+    /// The dimension of the channels; the last if there are fewer.
+    axis: usize,
+    weights: Prepared<AffineOp, [Tensor; 2], BatchStatistics>,
+}
+
+impl BatchNorm {
+    /// Reads the norm over the last dimension: `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; ε is 1e-5.
+    ///
+    /// # Errors
+    /// As [`Loader::get_vec`], and [`Error::Config`] for a negative variance; tensors that do not fit are reported by
+    /// [`Loader::finish`].
+    pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
+        Self::load_with_axis(weights, channels, usize::MAX)
+    }
+
+    /// Reads the norm over dimension 1, that of the channels of `[batch, channels, …]`. Before a convolution with zero padding
+    /// it cannot be folded into the filters: the padding is zero after the norm, not before.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_channels_first(weights: &Loader, channels: usize) -> Result<Self> {
+        Self::load_with_axis(weights, channels, 1)
+    }
+
+    fn load_with_axis(weights: &Loader, channels: usize, axis: usize) -> Result<Self> {
+        let folded = || FoldedBatchNorm::load(weights, channels);
+        let weights = match weights.target() {
+            Target::Kernels => {
+                let FoldedBatchNorm { scale, shift } = folded()?;
+                Prepared::Packed(AffineOp { scale, shift, axis })
+            }
+            Target::Device => {
+                let FoldedBatchNorm { scale, shift } = folded()?;
+                Prepared::OnDevice(
+                    tensors(&scale, &shift, weights.device()).context("moving a batch norm to the device")?,
+                )
+            }
+            Target::Training(state) => Prepared::Training(BatchStatistics::load(weights, channels, state)?),
+        };
+        Ok(Self { axis, weights })
+    }
+
+    /// `x` `[…, channels]`, or `[batch, channels, …]` if loaded with [`load_channels_first`](Self::load_channels_first), to the
+    /// same shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if there are not `channels` channels.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_with(x, Activation::Identity).context("a batch norm")
+    }
+
+    /// [`forward`](Self::forward) and then an activation.
+    pub(super) fn forward_with(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
+        let axis = self.axis.min(x.rank().max(1) - 1);
+        let affine = |[scale, shift]: &[Tensor; 2]| {
+            let mut shape = vec![1; x.rank().max(1)];
+            shape[axis] = scale.elem_count();
+            x.broadcast_mul(&scale.reshape(shape.as_slice())?)?.broadcast_add(&shift.reshape(shape.as_slice())?)
+        };
+        activation.forward(match &self.weights {
+            Prepared::Packed(op) if runs_on_cpu_kernels(x) => x.contiguous()?.apply_op1_no_bwd(op)?,
+            Prepared::Packed(op) => affine(&tensors(&op.scale, &op.shift, &Device::Cpu)?)?,
+            Prepared::OnDevice(tensors) => affine(tensors)?,
+            Prepared::Training(statistics) => return statistics.forward(x, axis, activation),
+        })
+    }
+
+    /// The norm of maps, over their channels, and an activation.
+    pub(super) fn forward_map(&self, mut x: FeatureMap, activation: Activation) -> candle_core::Result<FeatureMap> {
+        match (&mut x.values, &self.weights) {
+            (Values::Blocks(map), Prepared::Packed(op)) if activation == Activation::Identity => {
+                let refuse = |channels| format!("expected {} channels, got {channels}", op.scale.len());
+                let done = map.affine(&op.scale, &op.shift);
+                done.ok_or_else(|| candle_core::Error::Msg(refuse(map.shape.channels)))?;
+                Ok(x)
+            }
+            _ => {
+                let y = self.forward_with(&x.to_tensor()?, activation)?;
+                Ok(x.with(Values::Tensor(y)))
+            }
+        }
+    }
+}
+
+fn tensors(scale: &[f32], shift: &[f32], device: &Device) -> candle_core::Result<[Tensor; 2]> {
+    Ok([Tensor::new(scale, device)?, Tensor::new(shift, device)?])
+}

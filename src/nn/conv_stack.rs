@@ -1,0 +1,243 @@
+//! Stacks of convolutions.
+
+use candle_core::Tensor;
+
+use super::conv::{Conv, ConvConfig};
+use super::kernels::workspace::Workspace;
+use super::map::{FeatureMap, Values};
+use super::pool::Pool;
+use super::{Activation, BatchNorm, Dropout, LpPool2d};
+use crate::check::check_lengths;
+use crate::error::{Context, Error, Result};
+use crate::weights::Loader;
+
+/// Convolutions and what stands between them, on maps `[batch, channels, height, width]` or on sequences
+/// `[batch, channels, length]`. A single convolution is a stack of one.
+///
+/// On the CPU the values stay in the kernels' layout, blocks of sixteen channels, from the first layer to the last, and memory is
+/// used again from call to call.
+///
+/// ```
+/// use clipwise::candle_core::{DType, Device, Tensor};
+/// use clipwise::nn::{Activation, ConvConfig, ConvStack, Pool1d};
+/// use clipwise::weights::Trainable;
+///
+/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let loader = parameters.loader();
+/// let mut convs = ConvStack::on_sequences();
+/// let first = ConvConfig { stride: 4, bias: true, ..ConvConfig::new(1, 16, 8) };
+/// convs.conv(&loader.at("conv1"), Some(&loader.at("bn1")), first, Activation::Relu)?;
+/// convs.pool(Pool1d { size: 4, padding: 0 });
+/// convs.conv(&loader.at("conv2"), None, ConvConfig::new(16, 32, 3), Activation::Relu)?;
+///
+/// let x = Tensor::zeros((2, 1, 200), DType::F32, &Device::Cpu)?;
+/// assert_eq!(convs.forward(&x)?.dims(), [2, 32, 10]);
+/// # Ok::<(), clipwise::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct ConvStack {
+    of_sequences: bool,
+    /// Columns of the maps after the last layer, if they are known.
+    width: Option<usize>,
+    layers: Vec<Layer>,
+    workspace: Workspace,
+}
+
+#[derive(Debug)]
+enum Layer {
+    Conv(Box<Conv>, Option<Pool>),
+    Pool(Pool),
+    LpPool(LpPool2d),
+    BatchNorm(BatchNorm, Activation),
+    Dropout(Dropout),
+    /// The layers' output plus their input, each channel of which counts for so many.
+    Residual(Vec<Layer>, usize),
+    EndOfStage,
+}
+
+impl ConvStack {
+    /// No layers yet, on maps. Where their `width` (mel bins, in a spectrogram) is known, layers whose maps are 1 or 2 columns
+    /// wide need fewer products, and then refuse maps of another width.
+    pub fn on_maps(width: Option<usize>) -> Self {
+        Self { of_sequences: false, width, layers: Vec::new(), workspace: Workspace::default() }
+    }
+
+    /// No layers yet, on sequences.
+    pub fn on_sequences() -> Self {
+        Self { of_sequences: true, ..Self::on_maps(Some(1)) }
+    }
+
+    /// Adds a convolution: reads its `weight` `[out, in, kernel, kernel]`, or `[out, in, kernel]` on sequences, its `bias` `[out]`
+    /// if it has one, and the batch norm if one follows. The activation comes last.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
+    pub fn conv(
+        &mut self,
+        conv: &Loader,
+        norm: Option<&Loader>,
+        config: ConvConfig,
+        activation: Activation,
+    ) -> Result<()> {
+        let conv = Conv::load(conv, norm, config, activation, (self.of_sequences, self.width))?;
+        self.width = self.width.and_then(|width| Some(conv.shape.output(config.kernel, width)?.1));
+        self.layers.push(Layer::Conv(Box::new(conv), None));
+        Ok(())
+    }
+
+    /// Adds a pooling, a [`Pool2d`](super::Pool2d) or a [`Pool1d`](super::Pool1d).
+    pub fn pool(&mut self, pool: impl Into<Pool>) {
+        let pool = pool.into();
+        self.narrow(pool.window.size.1);
+        match self.layers.last_mut() {
+            // The kernel pools what it has just computed.
+            Some(Layer::Conv(_, after @ None)) => *after = Some(pool),
+            _ => self.layers.push(Layer::Pool(pool)),
+        }
+    }
+
+    /// Adds a power-average pooling.
+    pub fn lp_pool(&mut self, pool: LpPool2d) {
+        self.narrow(pool.size.1);
+        self.layers.push(Layer::LpPool(pool));
+    }
+
+    /// Adds a batch norm that does not follow a convolution, and an activation: see [`BatchNorm::load_channels_first`].
+    ///
+    /// # Errors
+    /// As [`BatchNorm::load`].
+    pub fn batch_norm(&mut self, norm: &Loader, channels: usize, activation: Activation) -> Result<()> {
+        self.layers.push(Layer::BatchNorm(BatchNorm::load_channels_first(norm, channels)?, activation));
+        Ok(())
+    }
+
+    /// Adds a dropout.
+    pub fn dropout(&mut self, dropout: Dropout) {
+        self.layers.push(Layer::Dropout(dropout));
+    }
+
+    /// Adds the layers that `add` adds, and a connection around them: their input, each of its channels `repeats` times, is
+    /// added to their output, which has the same shape.
+    ///
+    /// # Errors
+    /// Those of `add`.
+    pub fn residual(&mut self, repeats: usize, add: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
+        let before = std::mem::take(&mut self.layers);
+        let added = add(self);
+        let inner = std::mem::replace(&mut self.layers, before);
+        self.layers.push(Layer::Residual(inner, repeats));
+        added
+    }
+
+    /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
+    pub fn end_stage(&mut self) {
+        self.layers.push(Layer::EndOfStage);
+    }
+
+    fn narrow(&mut self, by: usize) {
+        self.width = self.width.and_then(|width| width.checked_div(by));
+    }
+
+    /// `x` `[batch, channels, height, width]`, or `[batch, channels, length]` on sequences, to the same of the last layer. A row's
+    /// result does not depend on the rest of the batch.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.forward_observed(x, |_, _| Ok(()))
+    }
+
+    /// [`forward`](Self::forward) that calls `observe` at the end of each stage, with its number from 0 and a function that gives the
+    /// values there, in the shape that `forward` has.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward), and those of `observe`.
+    pub fn forward_observed(
+        &self,
+        x: &Tensor,
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+    ) -> Result<Tensor> {
+        self.run(x, observe).context("a stack of convolutions")
+    }
+
+    fn run(
+        &self,
+        x: &Tensor,
+        mut observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+    ) -> Result<Tensor> {
+        let tensor = |x: &FeatureMap| Ok(if self.of_sequences { x.to_sequence()? } else { x.to_tensor()? });
+        let mut x = match self.of_sequences {
+            true => FeatureMap::from_sequence(x, &self.workspace)?,
+            false => FeatureMap::new(x.clone(), &self.workspace)?,
+        };
+        let mut stage = 0;
+        for layer in &self.layers {
+            x = layer.forward(x)?;
+            if let Layer::EndOfStage = layer {
+                observe(stage, &|| tensor(&x))?;
+                stage += 1;
+            }
+        }
+        tensor(&x)
+    }
+
+    /// [`forward`](Self::forward) of sequences of vectors: `x` `[batch, length, channels]` to the same of the last layer. With
+    /// `lengths`, zeros follow the first `lengths[b]` vectors of sequence `b` before each convolution, as they would follow the
+    /// sequence alone; ignore what comes out for the vectors beyond.
+    ///
+    /// # Errors
+    /// [`Error::Config`] unless there is one length from 1 to `length` per sequence, and for lengths in a stack with other
+    /// layers than convolutions; [`Error::Tensor`] if the shape or the device does not fit, or the stack is one on maps.
+    pub fn forward_vectors(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+        self.run_vectors(x, lengths.map(<[usize]>::to_vec)).context("a stack of convolutions")
+    }
+
+    fn run_vectors(&self, x: &Tensor, mut lengths: Option<Vec<usize>>) -> Result<Tensor> {
+        let (batch, length, _) = x.dims3()?;
+        if let Some(lengths) = &lengths {
+            check_lengths(lengths, batch, 1..=length)?;
+        }
+        let mut x = FeatureMap::from_vectors(x, &self.workspace)?;
+        for layer in &self.layers {
+            if let Some(lengths) = &mut lengths {
+                let Layer::Conv(conv, None) = layer else {
+                    return Err(Error::config(
+                        "lengths",
+                        format!("{lengths:?}"),
+                        "expected a stack of convolutions alone",
+                    ));
+                };
+                x = x.masked(lengths)?;
+                for length in lengths {
+                    *length = conv.shape.output(*length, 1).map_or(0, |(length, _)| length);
+                }
+            }
+            x = layer.forward(x)?;
+        }
+        Ok(x.to_vectors()?)
+    }
+}
+
+impl Layer {
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
+        match self {
+            Self::Conv(conv, pool) => Ok(conv.forward(x, *pool)?),
+            Self::Pool(pool) => Ok(pool.forward(x)?),
+            Self::LpPool(pool) => pool.forward_map(x),
+            Self::BatchNorm(norm, activation) => Ok(norm.forward_map(x, *activation)?),
+            Self::Dropout(dropout) if dropout.is_on() => {
+                let y = dropout.forward(&x.to_tensor()?)?;
+                Ok(x.with(Values::Tensor(y)))
+            }
+            Self::Residual(layers, repeats) => {
+                let shortcut = x.to_tensor()?;
+                let y = layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
+                let (batch, channels, height, width) = shortcut.dims4()?;
+                let repeated = shortcut.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
+                let sum = (y.to_tensor()? + repeated.reshape((batch, channels * repeats, height, width))?)?;
+                Ok(y.with(Values::Tensor(sum)))
+            }
+            Self::Dropout(_) | Self::EndOfStage => Ok(x),
+        }
+    }
+}

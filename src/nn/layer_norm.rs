@@ -1,0 +1,79 @@
+//! Layer norm: each row has a mean and a variance of its own.
+
+use candle_core::{D, Device, Tensor};
+use candle_nn::ops::{layer_norm, layer_norm_slow};
+
+use super::ops::norm::LayerNormOp;
+use super::ops::runs_on_cpu_kernels;
+use super::prepared::Prepared;
+use crate::error::{Context, Result};
+use crate::weights::{Init, Loader, Target};
+
+/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
+#[derive(Debug)]
+pub struct LayerNorm {
+    weights: Prepared<LayerNormOp, [Tensor; 2]>,
+    eps: f32,
+}
+
+impl LayerNorm {
+    /// Reads `weight` and `bias`, each `[channels]`; to be trained, they are 1 and 0 at first.
+    ///
+    /// # Errors
+    /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
+    pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
+        let tensor = |name: &str, value: f32| weights.parameter(name, channels, Init::Constant(value));
+        let tensors = || Ok::<_, crate::error::Error>([tensor("weight", 1.0)?, tensor("bias", 0.0)?]);
+        let weights = match weights.target() {
+            Target::Kernels => {
+                let host = |name: &str| weights.get_vec(name, &[channels]);
+                Prepared::Packed(LayerNormOp { weight: host("weight")?, bias: host("bias")?, eps })
+            }
+            Target::Device => Prepared::OnDevice(tensors()?),
+            Target::Training(_) => Prepared::Training(tensors()?),
+        };
+        Ok(Self { weights, eps })
+    }
+
+    /// `x` `[…, channels]` to the same shape.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.normalize(x).context("a layer norm")
+    }
+
+    fn normalize(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let x = x.contiguous()?;
+        match &self.weights {
+            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => x.apply_op1_no_bwd(op),
+            Prepared::Packed(op) => {
+                let [weight, bias] = [&op.weight, &op.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
+                layer_norm_slow(&x, &weight?, &bias?, self.eps)
+            }
+            Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps),
+            // The only one that has gradients.
+            Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]) => {
+                layer_norm_slow(&x, weight, bias, self.eps)
+            }
+        }
+    }
+}
+
+/// [`LayerNorm`] without weight and bias, of `x` `[…, channels]`.
+///
+/// # Errors
+/// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
+pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
+    let norm = || {
+        let channels = x.dim(D::Minus1)?;
+        if runs_on_cpu_kernels(x) {
+            let op = LayerNormOp { weight: vec![1.0; channels], bias: vec![0.0; channels], eps };
+            return x.contiguous()?.apply_op1_no_bwd(&op);
+        }
+        let weight = Tensor::ones(channels, x.dtype(), x.device())?;
+        let bias = Tensor::zeros(channels, x.dtype(), x.device())?;
+        layer_norm_slow(x, &weight, &bias, eps)
+    };
+    norm().context("a layer norm")
+}

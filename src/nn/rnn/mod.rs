@@ -1,0 +1,243 @@
+//! GRU and LSTM as PyTorch defines them: several layers, one or both directions, sequences of any lengths.
+//!
+//! With `x` a frame, `h` the state, σ the sigmoid, ⊙ the product of elements (Cho et al. 2014, arXiv 1406.1078; Hochreiter
+//! and Schmidhuber 1997; the forms with two biases and with `r` outside the product, of `torch.nn.GRU` and `LSTM`):
+//!
+//! | GRU, rows of weights in the order r, z, n | LSTM, in the order i, f, g, o |
+//! |---|---|
+//! | `r = σ(W_ir x + b_ir + W_hr h + b_hr)` | `i, f, o = σ(W_i* x + b_i* + W_h* h + b_h*)` |
+//! | `z = σ(W_iz x + b_iz + W_hz h + b_hz)` | `g = tanh(W_ig x + b_ig + W_hg h + b_hg)` |
+//! | `n = tanh(W_in x + b_in + r ⊙ (W_hn h + b_hn))` | `c' = f ⊙ c + i ⊙ g` |
+//! | `h' = (1 − z) ⊙ n + z ⊙ h` | `h' = o ⊙ tanh(c')` |
+
+mod cpu;
+mod device;
+mod scan;
+
+use candle_core::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::kernels::rnn::Gates;
+use super::ops::runs_on_cpu_kernels;
+use crate::check::{self, MAX_WIDTH, check_lengths};
+use crate::error::{Context, Result};
+use crate::weights::{Init, Loader};
+
+/// The recurrence of a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cell {
+    /// Gated recurrent unit.
+    Gru,
+    /// Long short-term memory.
+    Lstm,
+}
+
+impl Cell {
+    /// Rows of weights per hidden value: 3 or 4.
+    pub fn n_gates(self) -> usize {
+        self.gates().count()
+    }
+
+    fn gates(self) -> Gates {
+        match self {
+            Self::Gru => Gates::Gru,
+            Self::Lstm => Gates::Lstm,
+        }
+    }
+}
+
+/// The sizes of an [`Rnn`]: PyTorch's `input_size`, `hidden_size`, `num_layers`, `bidirectional`, `bias`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RnnConfig {
+    /// GRU or LSTM.
+    pub cell: Cell,
+    /// Length of a frame, 1 to 65,536.
+    pub inputs: usize,
+    /// Length of the state of one direction of a layer, 1 to 65,536.
+    pub hidden: usize,
+    /// Layers, 1 to 64; each reads the frames that the one before gives.
+    pub n_layers: usize,
+    /// Whether each layer also has a direction that goes from the last frame to the first.
+    pub bidirectional: bool,
+    /// Whether there are biases.
+    pub bias: bool,
+}
+
+/// The most recurrent layers.
+const MAX_LAYERS: usize = 64;
+
+impl RnnConfig {
+    /// 1 or 2.
+    pub fn n_directions(&self) -> usize {
+        1 + usize::from(self.bidirectional)
+    }
+
+    /// Length of an output frame: `hidden` of each direction.
+    pub fn outputs(&self) -> usize {
+        self.hidden.saturating_mul(self.n_directions())
+    }
+
+    fn validate(&self) -> Result<()> {
+        check::sizes([
+            ("inputs", self.inputs, MAX_WIDTH),
+            ("hidden", self.hidden, MAX_WIDTH),
+            ("n_layers", self.n_layers, MAX_LAYERS),
+        ])
+    }
+}
+
+/// What a recurrent net remembers between calls. Layer `l`, direction `d` (1 is backward) is at `l · n_directions + d`.
+#[derive(Debug, Clone)]
+pub struct RnnState {
+    /// `[n_layers · n_directions, batch, hidden]`.
+    pub h: Tensor,
+    /// The cells of an LSTM, in the same shape.
+    pub c: Option<Tensor>,
+}
+
+/// A recurrent net.
+///
+/// Weights that are [`Var`](candle_core::Var)s, or computed from them, are used as they are through differentiable operations,
+/// so that gradients reach them and their updates count. Inputs that need gradients also take this path; everything else on the
+/// CPU uses the kernels, whose results for a sequence do not depend on the batch nor on the number of threads.
+#[derive(Debug)]
+pub struct Rnn {
+    config: RnnConfig,
+    /// Per layer, per direction.
+    layers: Vec<Vec<Parameters>>,
+    /// The same for the kernels, where they can take every tensor. The tensors serve inputs that need gradients.
+    packed: Option<cpu::Packed>,
+}
+
+/// The weights of one direction of a layer.
+#[derive(Debug)]
+struct Parameters {
+    names: [String; 4],
+    input: Tensor,                    // [gates · hidden, inputs]
+    recurrent: Tensor,                // [gates · hidden, hidden]
+    biases: Option<(Tensor, Tensor)>, // [gates · hidden]
+}
+
+impl Rnn {
+    /// Reads `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, the same with `_reverse`, then `_l1` and so on.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
+    /// reported by [`Loader::finish`].
+    pub fn load(weights: &Loader, config: RnnConfig) -> Result<Self> {
+        let init = Init::of_fan_in(config.hidden);
+        Self::new(config, |name, shape| weights.parameter(name, shape, init))
+    }
+
+    /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) as [`load`](Self::load), those of `parameter`, [`Error::Tensor`](crate::Error::Tensor) for a tensor of another shape.
+    pub fn new(config: RnnConfig, mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>) -> Result<Self> {
+        config.validate()?;
+        let rows = config.cell.n_gates() * config.hidden;
+        let mut layers = Vec::with_capacity(config.n_layers);
+        for layer in 0..config.n_layers {
+            let inputs = if layer == 0 { config.inputs } else { config.outputs() };
+            let mut directions = Vec::with_capacity(config.n_directions());
+            for suffix in ["", "_reverse"].into_iter().take(config.n_directions()) {
+                let names =
+                    ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("{name}_l{layer}{suffix}"));
+                let mut get = |name: &str, shape: &[usize]| {
+                    let tensor = parameter(name, shape)?;
+                    let wrong =
+                        || candle_core::Error::Msg(format!("{name}: expected {shape:?}, got {:?}", tensor.dims()));
+                    if tensor.dims() == shape { Ok(tensor) } else { Err(wrong()).context("making a recurrent layer") }
+                };
+                let (input, recurrent) = (get(&names[0], &[rows, inputs])?, get(&names[1], &[rows, config.hidden])?);
+                let biases =
+                    if config.bias { Some((get(&names[2], &[rows])?, get(&names[3], &[rows])?)) } else { None };
+                directions.push(Parameters { names, input, recurrent, biases });
+            }
+            layers.push(directions);
+        }
+        let mut rnn = Self { config, layers, packed: None };
+        if rnn.parameters().all(|(_, tensor)| runs_on_cpu_kernels(tensor)) {
+            rnn.packed = Some(rnn.pack().context("packing the weights of a recurrent layer")?);
+        }
+        Ok(rnn)
+    }
+
+    /// The sizes.
+    pub fn config(&self) -> &RnnConfig {
+        &self.config
+    }
+
+    /// Names and weights.
+    pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.layers.iter().flatten().flat_map(|direction| {
+            let biases = direction.biases.iter().flat_map(|(input, recurrent)| [input, recurrent]);
+            direction
+                .names
+                .iter()
+                .map(String::as_str)
+                .zip([&direction.input, &direction.recurrent].into_iter().chain(biases))
+        })
+    }
+
+    /// `x` `[batch, n_frames, inputs]` to frames `[batch, n_frames, outputs]`, those of the last layer, with the forward
+    /// direction in the first half, and the states after the last frame of each sequence (backward: after its first).
+    ///
+    /// With `lengths`, only the first `lengths[b]` frames of sequence `b` count: the backward direction starts at the last of
+    /// them, and frames beyond come out as zeros (PyTorch's packed sequences). `state` is what to start from, zeros without
+    /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` per sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
+    /// does not fit.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        lengths: Option<&[usize]>,
+        state: Option<&RnnState>,
+    ) -> Result<(Tensor, RnnState)> {
+        self.run(x, lengths, state).context("a recurrent layer")
+    }
+
+    fn run(&self, x: &Tensor, lengths: Option<&[usize]>, state: Option<&RnnState>) -> Result<(Tensor, RnnState)> {
+        let (batch, n_frames, inputs) = x.dims3()?;
+        if inputs != self.config.inputs || batch == 0 || n_frames == 0 {
+            let reason = format!("expected [batch, n_frames, {}], got {:?}", self.config.inputs, x.dims());
+            return Err(candle_core::Error::Msg(reason).into());
+        }
+        if let Some(lengths) = lengths {
+            check_lengths(lengths, batch, 1..=n_frames)?;
+        }
+        let all = vec![n_frames; batch];
+        let lengths = lengths.unwrap_or(&all);
+        let from_zeros = state.is_none();
+        let state = self.start(batch, x.device(), state)?;
+        let scans = self.config.cell == Cell::Gru && x.device().is_cpu() && x.dtype() == DType::F32;
+        let on_cpu = [x, &state.h].into_iter().chain(&state.c).all(runs_on_cpu_kernels);
+        Ok(match &self.packed {
+            Some(packed) if on_cpu => self.on_cpu(packed, x, lengths, &state)?,
+            _ if from_zeros && scans => self.scanned(x, lengths)?,
+            _ => self.on_device(x, lengths, &state)?,
+        })
+    }
+
+    /// The state to start from, checked.
+    fn start(&self, batch: usize, device: &Device, state: Option<&RnnState>) -> candle_core::Result<RnnState> {
+        let RnnConfig { cell, hidden, n_layers, .. } = self.config;
+        let shape = (n_layers * self.config.n_directions(), batch, hidden);
+        let has_cells = cell == Cell::Lstm;
+        let Some(state) = state else {
+            let h = Tensor::zeros(shape, DType::F32, device)?;
+            return Ok(RnnState { c: has_cells.then(|| h.clone()), h });
+        };
+        let fits = |tensor: &Tensor| tensor.dims3().is_ok_and(|dims| dims == shape) && tensor.dtype() == DType::F32;
+        if !fits(&state.h) || has_cells != state.c.is_some() || !state.c.iter().all(fits) {
+            let expected = if has_cells { "h and c" } else { "h alone" };
+            let got = (state.h.shape(), state.c.as_ref().map(Tensor::shape));
+            let reason = format!("expected a state with {expected} of shape {shape:?} in f32, got h and c of {got:?}");
+            return Err(candle_core::Error::Msg(reason));
+        }
+        Ok(state.clone())
+    }
+}
