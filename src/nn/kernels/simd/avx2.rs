@@ -10,15 +10,20 @@ use super::lanes::{CHANNEL_BLOCK, Lanes};
 #[derive(Clone, Copy)]
 struct Register(__m256);
 
-/// Runs `work` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
-pub fn run<W: SimdOp>(work: W) -> W::Output {
+/// Whether this machine has all that [`run`] enables. A hypervisor may show one without the other.
+pub fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Runs `op` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<O: SimdOp>(op: O) -> O::Output {
     #[target_feature(enable = "avx2,fma")]
-    fn inside<W: SimdOp>(work: W) -> W::Output {
-        work.run::<Register>()
+    fn inside<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Register>()
     }
-    debug_assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
-    // SAFETY: `Isa` holds this kind only where both were detected.
-    unsafe { inside(work) }
+    debug_assert!(is_available());
+    // SAFETY: `Isa` holds this kind only where `is_available` says so.
+    unsafe { inside(op) }
 }
 
 // SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are

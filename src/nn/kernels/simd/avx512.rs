@@ -10,16 +10,26 @@ use super::lanes::{CHANNEL_BLOCK, Lanes};
 #[derive(Clone, Copy)]
 struct Register(__m512);
 
-/// Runs `work` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
-pub fn run<W: SimdOp>(work: W) -> W::Output {
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    fn inside<W: SimdOp>(work: W) -> W::Output {
-        work.run::<Register>()
+/// Whether this machine has all that [`run`] enables: x86-64-v4, the AVX-512 of Skylake-X and Zen 4. The parts beside F
+/// let the compiler vectorise loops with integers and with shorter vectors; a machine without them counts as AVX2.
+pub fn is_available() -> bool {
+    super::avx2::is_available()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Runs `op` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<O: SimdOp>(op: O) -> O::Output {
+    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
+    fn inside<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Register>()
     }
-    debug_assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2"));
-    debug_assert!(is_x86_feature_detected!("fma"));
-    // SAFETY: `Isa` holds this kind only where all three were detected.
-    unsafe { inside(work) }
+    debug_assert!(is_available());
+    // SAFETY: `Isa` holds this kind only where `is_available` says so.
+    unsafe { inside(op) }
 }
 
 // SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are
