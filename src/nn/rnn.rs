@@ -13,8 +13,9 @@
 use candle_core::{D, DType, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::kernels::matmul::gates::GateWeights;
+use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::rnn::{self as kernel, Gates};
+use super::kernels::simd::isa::Isa;
 use super::ops::{runs_on_cpu_kernels, train};
 use crate::check::check_lengths;
 use crate::check::{self, MAX_WIDTH};
@@ -236,22 +237,20 @@ impl Rnn {
     }
 
     fn pack(&self) -> candle_core::Result<Vec<Vec<kernel::Direction>>> {
-        let (gates, hidden) = (self.config.cell.n_gates(), self.config.hidden);
         let values = |tensor: &Tensor| tensor.flatten_all()?.to_vec1::<f32>();
-        let panels = |weight: &Tensor, bias: Option<&Tensor>| {
-            let bias = bias.map(values).transpose()?;
-            Ok::<_, candle_core::Error>(GateWeights::new(
-                &values(weight)?,
-                bias.as_deref(),
-                (gates, hidden, weight.dim(1)?),
-            ))
+        let pack = |weight: &Tensor, bias: Option<&Tensor>| {
+            let packed = PackedMatrix::pack(&values(weight)?, weight.dim(1)?, weight.dim(0)?);
+            Ok::<_, candle_core::Error>(match bias {
+                Some(bias) => packed.with_bias(&values(bias)?),
+                None => packed,
+            })
         };
-        let pack = |direction: &Parameters| {
+        let direction = |direction: &Parameters| {
             let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
-            let input = panels(&direction.input, input_bias)?;
-            Ok(kernel::Direction { input, recurrent: panels(&direction.recurrent, recurrent_bias)? })
+            let input = pack(&direction.input, input_bias)?;
+            Ok(kernel::Direction { input, recurrent: pack(&direction.recurrent, recurrent_bias)? })
         };
-        self.layers.iter().map(|directions| directions.iter().map(pack).collect()).collect()
+        self.layers.iter().map(|directions| directions.iter().map(direction).collect()).collect()
     }
 
     fn on_cpu(
@@ -271,7 +270,7 @@ impl Rnn {
             let mut y = vec![0.0; of_layer * n_frames];
             let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
             let states = (&mut h[layer * of_layer..][..of_layer], cells);
-            kernel::layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y);
+            kernel::layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y, Isa::best());
             x = y;
         }
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);

@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::workspace::Workspace;
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
@@ -114,7 +114,7 @@ impl Sizes {
             self.isa,
             inputs,
             &span,
-            for_keys,
+            Weights { panels: for_keys, bias: None },
             Outputs { row_stride: keys, panel_stride: CHANNEL_BLOCK, y: &mut *scores },
         );
         let mut inverse = [0.0; QUERIES];
@@ -126,7 +126,7 @@ impl Sizes {
             self.isa,
             inputs,
             &span,
-            for_values,
+            Weights { panels: for_values, bias: None },
             Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums },
         );
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {

@@ -72,6 +72,36 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
 }
 
 #[test]
+fn rows_of_a_packed_matrix_equal_their_naive_form_for_every_tile() {
+    for (inputs, outputs) in [(1, 1), (5, 15), (16, 21), (7, 48), (64, 132), (20, 210), (64, 768), (12, 256), (40, 90)] {
+        let (weight, bias) = (values(inputs * outputs), values(outputs));
+        let matrix = PackedMatrix::pack(&weight, inputs, outputs).with_bias(&bias);
+        let (padded, width) = (matrix.padded_inputs(), matrix.width());
+        let mut x = values(19 * padded);
+        x.chunks_mut(padded).for_each(|row| row[inputs..].fill(0.0));
+        for isa in Isa::available() {
+            let multiply = |x: &[f32]| {
+                let mut y = vec![f32::NAN; x.len() / padded * width];
+                matrix.multiply_rows(x, &mut y, isa);
+                y
+            };
+            let alone: Vec<f32> = x.chunks(padded).flat_map(multiply).collect();
+            for (i, &got) in alone.iter().enumerate().filter(|(i, _)| i % width < outputs) {
+                let (row, output) = (i / width, i % width);
+                let products = x[row * padded..].iter().zip(&weight[output * inputs..][..inputs]);
+                let sum: f64 = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                // 64 products of values up to 1 in f32.
+                let error = (f64::from(got) - sum - f64::from(bias[output])).abs();
+                assert!(error < 1e-5, "{inputs}->{outputs} {isa:?}: {got}, off by {error:e}");
+            }
+            for rows in 2..=19 {
+                assert_eq!(multiply(&x[..rows * padded]), alone[..rows * width], "{inputs}->{outputs} {rows} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn pointwise_kernels_equal_their_naive_form() {
     for (batch, channels, plane) in [(1, 1, 1), (2, 3, 5), (3, 64, 1), (2, 7, 70_000)] {
         let (x, bias) = (values(batch * channels * plane), values(channels));

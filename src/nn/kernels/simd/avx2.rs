@@ -17,6 +17,7 @@ pub fn is_available() -> bool {
 
 /// Runs `op` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
+    #[inline(never)]
     #[target_feature(enable = "avx2,fma")]
     fn inside<O: SimdOp>(op: O) -> O::Output {
         op.run::<Register>()
@@ -30,9 +31,13 @@ pub fn run<O: SimdOp>(op: O) -> O::Output {
 // unaligned ones on halves of arrays of sixteen.
 impl Lanes for Register {
     const PARTS: usize = 2;
-    // 12 sums, 2 registers of weights, 1 of the input: 15 of 16 registers.
-    const ROWS: usize = 6;
-    const COLUMNS: usize = 2;
+    // At most 12 sums, 2 registers of weights, 1 of the input: 15 of 16 registers.
+    const TILES: &'static [usize] = &[8, 4, 2, 2, 2, 2];
+
+    #[inline(always)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        run(op)
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

@@ -23,6 +23,7 @@ pub fn is_available() -> bool {
 
 /// Runs `op` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
+    #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
     fn inside<O: SimdOp>(op: O) -> O::Output {
         op.run::<Register>()
@@ -36,9 +37,13 @@ pub fn run<O: SimdOp>(op: O) -> O::Output {
 // unaligned ones on arrays of sixteen.
 impl Lanes for Register {
     const PARTS: usize = 1;
-    // 28 sums, 2 registers of weights, 1 of the input: 31 of 32 registers.
-    const ROWS: usize = 14;
-    const COLUMNS: usize = 2;
+    // At most 28 sums, 2 registers of weights, 1 of the input: 31 of 32 registers.
+    const TILES: &'static [usize] = &[8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+
+    #[inline(always)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        run(op)
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {

@@ -3,6 +3,8 @@
 //! Kernels that are worth more than what the compiler makes of a loop are written once over [`Lanes`] and compiled for
 //! each [`Isa`](super::isa::Isa).
 
+use super::isa::SimdOp;
+
 /// Channels in a block.
 pub const CHANNEL_BLOCK: usize = 16;
 
@@ -11,11 +13,13 @@ pub const CHANNEL_BLOCK: usize = 16;
 pub trait Lanes: Copy {
     /// Registers that make up a block.
     const PARTS: usize;
-    /// Rows of the register tile of `matmul::packed`.
-    const ROWS: usize;
-    /// Registers per row of that tile: one block of channels or several.
-    const COLUMNS: usize;
+    /// The register tiles of `matmul::packed`: registers per row of a tile of 1, 2, … rows, each at least one block of
+    /// channels. Two multiply-adds per cycle, each of which takes four, keep eight sums busy.
+    const TILES: &'static [usize];
 
+    /// Runs `op` with the instructions of these lanes, as a function of its own: the compiler runs out of registers where
+    /// many large loops share one.
+    fn call<O: SimdOp>(op: O) -> O::Output;
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self;
     fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize);

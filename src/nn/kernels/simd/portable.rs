@@ -1,6 +1,7 @@
 //! [`Lanes`] as a plain array of four: what the compiler makes of it with the instructions that every machine of the target
 //! has.
 
+use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Four values: a register of SSE2, NEON or wasm SIMD.
@@ -23,8 +24,12 @@ impl Portable {
 impl Lanes for Portable {
     const PARTS: usize = CHANNEL_BLOCK / WIDTH;
     // 8 sums, 4 registers of weights, 1 of the input, of 16.
-    const ROWS: usize = 2;
-    const COLUMNS: usize = 4;
+    const TILES: &'static [usize] = &[8, 4];
+
+    #[inline(never)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Self>()
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
