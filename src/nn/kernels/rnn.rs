@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use crate::nn::kernels::matmul::linear::PackedMatrix;
-use crate::nn::kernels::simd::dispatch;
-use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// What a step computes.
@@ -204,47 +204,70 @@ impl Group<'_> {
             let (x, s) = (&products[row * distance..], &self.sums[row * recurrent.width()..]);
             let h = &mut self.h[row * padded..][..hidden];
             match gates {
-                Gates::Gru => gru(x, s, h),
-                Gates::Lstm => lstm(x, s, h, &mut self.c[row * padded..][..hidden]),
+                Gates::Gru => isa.run(Gru { x: parts(x, hidden), s: parts(s, hidden), h }),
+                Gates::Lstm => {
+                    let c = &mut self.c[row * padded..][..hidden];
+                    isa.run(Lstm { x: parts(x, hidden), s: parts(s, hidden), h, c });
+                }
             }
             let frame = if self.direction == 0 { step } else { track.length - 1 - step };
-            track.frames[frame].copy_from_slice(h);
+            track.frames[frame].copy_from_slice(&self.h[row * padded..][..hidden]);
         }
     }
 }
 
-/// See [`Gates::Gru`]. `x` and `s` begin with `[3, hidden]`.
-pub(super) fn gru(x: &[f32], s: &[f32], h: &mut [f32]) {
-    let n = h.len();
-    let ([x0, x1, x2], [s0, s1, s2]) = (parts(x, n), parts(s, n));
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let new = tanh(x2[u] + reset * s2[u]);
-                h[u] = (h[u] - new) * keep + new;
-            }
-        },
-    );
+/// See [`Gates::Gru`].
+pub(super) struct Gru<'a> {
+    pub x: [&'a [f32]; 3],
+    pub s: [&'a [f32]; 3],
+    pub h: &'a mut [f32],
 }
 
-/// See [`Gates::Lstm`]. `x` and `s` begin with `[4, hidden]`.
-fn lstm(x: &[f32], s: &[f32], h: &mut [f32], c: &mut [f32]) {
-    let n = h.len();
-    let ([x0, x1, x2, x3], [s0, s1, s2, s3]) = (parts(x, n), parts(s, n));
-    let c = &mut c[..n];
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (input, forget) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let (new, output) = (tanh(x2[u] + s2[u]), sigmoid(x3[u] + s3[u]));
-                c[u] = forget * c[u] + input * new;
-                h[u] = output * tanh(c[u]);
-            }
-        },
-    );
+impl SimdOp for Gru<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ([x0, x1, x2], [s0, s1, s2]) = (self.x, self.s);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, s0, s1, s2],
+            [self.h],
+            #[inline(always)]
+            |[x0, x1, x2, s0, s1, s2], [h]| {
+                let (reset, keep) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let new = tanh(reset.mul_add(s2, x2));
+                [h.sub(new).mul_add(keep, new)]
+            },
+        );
+    }
+}
+
+/// See [`Gates::Lstm`].
+struct Lstm<'a> {
+    x: [&'a [f32]; 4],
+    s: [&'a [f32]; 4],
+    h: &'a mut [f32],
+    c: &'a mut [f32],
+}
+
+impl SimdOp for Lstm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ([x0, x1, x2, x3], [s0, s1, s2, s3]) = (self.x, self.s);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, x3, s0, s1, s2, s3],
+            [self.h, self.c],
+            #[inline(always)]
+            |[x0, x1, x2, x3, s0, s1, s2, s3], [_, c]| {
+                let (input, forget) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let (new, output) = (tanh(x2.add(s2)), sigmoid(x3.add(s3)));
+                let c = forget.mul_add(c, input.mul(new));
+                [output.mul(tanh(c)), c]
+            },
+        );
+    }
 }
 
 /// The values of each gate, `n` of them.

@@ -84,10 +84,9 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        // The instruction gives its second operand if one is NaN.
+    fn div(self, other: Self) -> Self {
         // SAFETY: see above.
-        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        Self(unsafe { _mm256_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -97,6 +96,20 @@ impl Lanes for Register {
             let larger = _mm256_max_ps(self.0, other.0); // `other` if one is NaN
             Self(_mm256_blendv_ps(larger, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)))
         }
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm256_max_ps(bound.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        // As in `at_least`.
+        // SAFETY: see above.
+        Self(unsafe { _mm256_min_ps(bound.0, self.0) })
     }
 
     #[inline(always)]

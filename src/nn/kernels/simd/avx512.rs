@@ -88,10 +88,9 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        // The instruction gives its second operand if one is NaN.
+    fn div(self, other: Self) -> Self {
         // SAFETY: see above.
-        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -102,6 +101,20 @@ impl Lanes for Register {
             let keep = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
             Self(_mm512_mask_mov_ps(larger, keep, self.0))
         }
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_max_ps(bound.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        // As in `at_least`.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_min_ps(bound.0, self.0) })
     }
 
     #[inline(always)]

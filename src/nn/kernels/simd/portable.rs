@@ -67,13 +67,23 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        self.zip(self, |x, _| if x < 0.0 { 0.0 } else { x })
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        self.zip(bound, |x, bound| if x < bound { bound } else { x })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        self.zip(bound, |x, bound| if x > bound { bound } else { x })
     }
 
     #[inline(always)]

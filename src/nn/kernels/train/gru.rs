@@ -12,9 +12,9 @@ use rayon::prelude::*;
 
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
-use crate::nn::kernels::rnn::{gru, parts};
-use crate::nn::kernels::simd::dispatch;
-use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::rnn::{Gru, parts};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// Sequences of one task, whatever the number of threads.
@@ -57,8 +57,9 @@ impl Scan {
                 for (row, &length) in lengths.iter().enumerate().filter(|&(_, &length)| step < length) {
                     let frame = row * self.n_frames + self.frame(step, length);
                     let h = &mut states[row * padded..][..hidden];
-                    gru(&x[frame * 3 * hidden..], &sums[row * width..], h);
-                    y[frame * hidden..][..hidden].copy_from_slice(h);
+                    let (x, s) = (parts(&x[frame * 3 * hidden..], hidden), parts(&sums[row * width..], hidden));
+                    isa.run(Gru { x, s, h });
+                    y[frame * hidden..][..hidden].copy_from_slice(&states[row * padded..][..hidden]);
                 }
             }
         });
@@ -119,14 +120,16 @@ impl Scan {
             for (row, &length) in running() {
                 let frame = row * n + self.frame(step, length);
                 let (state, gates) = (frame * hidden, frame * 3 * hidden);
-                let values = Values {
-                    x: &x[gates..],
-                    s: &sums[frame * width..],
+                let of_s = &mut of_gates[row * of_width..][..3 * hidden];
+                isa.run(Backward {
+                    x: parts(&x[gates..], hidden),
+                    s: parts(&sums[frame * width..], hidden),
                     h: &before[frame * padded..][..hidden],
                     of_y: &of_y[state..][..hidden],
-                };
-                let of_s = &mut of_gates[row * of_width..][..3 * hidden];
-                backward(&values, &mut of_states[row * hidden..][..hidden], &mut of_x[gates..][..3 * hidden], of_s);
+                    of_h: &mut of_states[row * hidden..][..hidden],
+                    of_x: &mut of_x[gates..][..3 * hidden],
+                    of_s: &mut *of_s,
+                });
                 of_sums[gates..][..3 * hidden].copy_from_slice(of_s);
             }
             transposed.multiply_rows(&of_gates, &mut products, isa);
@@ -151,40 +154,46 @@ impl Scan {
     }
 }
 
-/// What a step went by, and the gradient of its output.
-struct Values<'a> {
-    x: &'a [f32],
-    s: &'a [f32],
+/// One step backward.
+struct Backward<'a> {
+    /// What the step went by, and the gradient of its output.
+    x: [&'a [f32]; 3],
+    s: [&'a [f32]; 3],
     h: &'a [f32],
     of_y: &'a [f32],
+    /// From the gradient of the state after the step, without `of_y`, to the part of that before it that does not go through
+    /// the weights.
+    of_h: &'a mut [f32],
+    /// The gradients of `x` and `s`, `[3, hidden]`.
+    of_x: &'a mut [f32],
+    of_s: &'a mut [f32],
 }
 
-/// From the gradient of the state after a step, without that of the step's output, to the part of that before it that does
-/// not go through the weights, and to those of `x` and `s`, `[3, hidden]`.
-fn backward(values: &Values, of_h: &mut [f32], of_x: &mut [f32], of_s: &mut [f32]) {
-    let n = of_h.len();
-    let Values { x, s, h, of_y } = *values;
-    let ([x0, x1, x2], [s0, s1, s2]) = (parts(x, n), parts(s, n));
-    let (h, of_y) = (&h[..n], &of_y[..n]);
-    let (of_x0, rest) = of_x.split_at_mut(n);
-    let (of_x1, of_x2) = rest.split_at_mut(n);
-    let (of_s0, rest) = of_s.split_at_mut(n);
-    let (of_s1, of_s2) = rest.split_at_mut(n);
-    let (of_x2, of_s2) = (&mut of_x2[..n], &mut of_s2[..n]);
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let new = tanh(x2[u] + reset * s2[u]);
-                let of = of_h[u] + of_y[u];
-                let of_new = of * (1.0 - keep) * (1.0 - new * new);
-                let of_keep = of * (h[u] - new) * keep * (1.0 - keep);
-                let of_reset = of_new * s2[u] * reset * (1.0 - reset);
-                (of_x0[u], of_x1[u], of_x2[u]) = (of_reset, of_keep, of_new);
-                (of_s0[u], of_s1[u], of_s2[u]) = (of_reset, of_keep, of_new * reset);
-                of_h[u] = of * keep;
-            }
-        },
-    );
+impl SimdOp for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let n = self.of_h.len();
+        let ([x0, x1, x2], [s0, s1, s2]) = (self.x, self.s);
+        let (of_x0, rest) = self.of_x.split_at_mut(n);
+        let (of_x1, of_x2) = rest.split_at_mut(n);
+        let (of_s0, rest) = self.of_s.split_at_mut(n);
+        let (of_s1, of_s2) = rest.split_at_mut(n);
+        let one = L::splat(1.0);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, s0, s1, s2, self.h, self.of_y],
+            [self.of_h, of_x0, of_x1, of_x2, of_s0, of_s1, of_s2],
+            #[inline(always)]
+            |[x0, x1, x2, s0, s1, s2, h, of_y], [of_h, ..]| {
+                let (reset, keep) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let new = tanh(reset.mul_add(s2, x2));
+                let of = of_h.add(of_y);
+                let of_new = of.mul(one.sub(keep)).mul(one.sub(new.mul(new)));
+                let of_keep = of.mul(h.sub(new)).mul(keep).mul(one.sub(keep));
+                let of_reset = of_new.mul(s2).mul(reset).mul(one.sub(reset));
+                [of.mul(keep), of_reset, of_keep, of_new, of_reset, of_keep, of_new.mul(reset)]
+            },
+        );
+    }
 }
