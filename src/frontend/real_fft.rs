@@ -16,7 +16,7 @@
 use std::f64::consts::TAU;
 use std::sync::Arc;
 
-use pulp::bytemuck::cast_slice_mut;
+use bytemuck::cast_slice_mut;
 use rustfft::num_complex::Complex;
 use rustfft::{Fft, FftPlanner};
 

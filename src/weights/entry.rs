@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use bytemuck::cast_slice_mut;
 use half::{bf16, f16};
-use pulp::bytemuck::cast_slice_mut;
 use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};

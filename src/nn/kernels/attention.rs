@@ -6,9 +6,10 @@
 use rayon::prelude::*;
 
 use super::workspace::Workspace;
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::simd::math::exp;
 
 /// Queries per task: with 1500 keys their scores take 290 KB.
 const QUERIES: usize = 48;
@@ -114,7 +115,7 @@ impl Sizes {
             self.isa,
             inputs,
             &span,
-            for_keys,
+            Weights { panels: for_keys, bias: None },
             Outputs { row_stride: keys, panel_stride: CHANNEL_BLOCK, y: &mut *scores },
         );
         let mut inverse = [0.0; QUERIES];
@@ -126,7 +127,7 @@ impl Sizes {
             self.isa,
             inputs,
             &span,
-            for_values,
+            Weights { panels: for_values, bias: None },
             Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums },
         );
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {
@@ -151,8 +152,7 @@ impl SimdOp for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        // Within 1e-7 of e^x: 2^t = 2^n 2^f with n the nearest integer to t.
-        let scale = self.scale * std::f32::consts::LOG2_E;
+        let scale = self.scale;
         for (row, inverse) in self.scores.chunks_mut(self.keys).zip(self.inverse) {
             row[self.n_keys..].fill(f32::NEG_INFINITY);
             let (blocks, _) = row.as_chunks_mut::<CHANNEL_BLOCK>();
@@ -169,7 +169,7 @@ impl SimdOp for Softmax<'_> {
             for part in 0..L::PARTS {
                 let mut sum = L::splat(0.0);
                 for block in blocks.iter_mut() {
-                    let power = exp2(L::load(block, part).mul_add(L::splat(scale), shift));
+                    let power = exp(L::load(block, part).mul_add(L::splat(scale), shift));
                     power.store(block, part);
                     sum = sum.add(power);
                 }
@@ -178,23 +178,4 @@ impl SimdOp for Softmax<'_> {
             *inverse = 1.0 / lanes.iter().sum::<f32>();
         }
     }
-}
-
-/// `2^t` within 1e-7 of its value, `t` at most 0; below -126 as there.
-///
-/// The polynomial for `|f| ≤ 1/2` has the least largest relative error among those of degree 6 that are 1 at 0.
-#[inline(always)]
-fn exp2<L: Lanes>(t: L) -> L {
-    const COEFFICIENTS: [f32; 6] =
-        [0.000_153_533_62, 0.001_339_887_5, 0.009_618_437, 0.055_503_324, 0.240_226_48, std::f32::consts::LN_2];
-    // Adding this puts the nearest integer into the low bits of the sum.
-    let to_integer = L::splat(12_582_912.0); // 1.5 · 2^23
-    let t = t.max(L::splat(-126.0));
-    let shifted = t.add(to_integer);
-    let f = t.sub(shifted.sub(to_integer));
-    let mut polynomial = L::splat(COEFFICIENTS[0]);
-    for coefficient in &COEFFICIENTS[1..] {
-        polynomial = polynomial.mul_add(f, L::splat(*coefficient));
-    }
-    polynomial.mul_add(f, L::splat(1.0)).mul(shifted.power_of_two())
 }

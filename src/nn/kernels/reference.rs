@@ -6,7 +6,8 @@ use super::simd::math;
 use super::workspace::Workspace;
 use super::{lp_pool, pointwise};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
-use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 
 /// Values that repeat nowhere near, positive and negative.
 fn values(n: usize) -> Vec<f32> {
@@ -80,6 +81,37 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
 }
 
 #[test]
+fn rows_of_a_packed_matrix_equal_their_naive_form_for_every_tile() {
+    for (inputs, outputs) in [(1, 1), (5, 15), (16, 21), (7, 48), (64, 132), (20, 210), (64, 768), (12, 256), (40, 90)]
+    {
+        let (weight, bias) = (values(inputs * outputs), values(outputs));
+        let matrix = PackedMatrix::pack(&weight, inputs, outputs).with_bias(&bias);
+        let (padded, width) = (matrix.padded_inputs(), matrix.width());
+        let mut x = values(19 * padded);
+        x.chunks_mut(padded).for_each(|row| row[inputs..].fill(0.0));
+        for isa in Isa::available() {
+            let multiply = |x: &[f32]| {
+                let mut y = vec![f32::NAN; x.len() / padded * width];
+                matrix.multiply_rows(x, &mut y, isa);
+                y
+            };
+            let alone: Vec<f32> = x.chunks(padded).flat_map(multiply).collect();
+            for (i, &got) in alone.iter().enumerate().filter(|(i, _)| i % width < outputs) {
+                let (row, output) = (i / width, i % width);
+                let products = x[row * padded..].iter().zip(&weight[output * inputs..][..inputs]);
+                let sum: f64 = products.map(|(&a, &b)| f64::from(a) * f64::from(b)).sum();
+                // 64 products of values up to 1 in f32.
+                let error = (f64::from(got) - sum - f64::from(bias[output])).abs();
+                assert!(error < 1e-5, "{inputs}->{outputs} {isa:?}: {got}, off by {error:e}");
+            }
+            for rows in 2..=19 {
+                assert_eq!(multiply(&x[..rows * padded]), alone[..rows * width], "{inputs}->{outputs} {rows} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn pointwise_kernels_equal_their_naive_form() {
     for (batch, channels, plane) in [(1, 1, 1), (2, 3, 5), (3, 64, 1), (2, 7, 70_000)] {
         let (x, bias) = (values(batch * channels * plane), values(channels));
@@ -102,15 +134,7 @@ fn pointwise_kernels_equal_their_naive_form() {
 }
 
 #[test]
-fn exp_and_gelu_are_right_to_the_last_digits() {
-    for i in -90_000..=88_300 {
-        let x = i as f32 / 1000.0;
-        let (got, wanted) = (f64::from(math::exp(x)), f64::from(x).exp());
-        let error = if x < -87.3 { got.abs() } else { (got / wanted - 1.0).abs() };
-        assert!(error < 2.0 * f64::from(f32::EPSILON), "exp({x}) = {got}, wanted {wanted}");
-    }
-    assert_eq!(math::exp(f32::NEG_INFINITY), 0.0);
-    assert_eq!(math::exp(0.0), 1.0);
+fn gelu_is_right_to_the_last_digits() {
     for i in -12_000..=12_000 {
         let x = f64::from(i) / 1000.0;
         let (got, wanted) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
@@ -118,22 +142,79 @@ fn exp_and_gelu_are_right_to_the_last_digits() {
     }
 }
 
-#[test]
-fn sigmoid_and_tanh_are_right_to_the_last_digits() {
-    for i in -100_000..=100_000 {
-        let x = i as f32 / 1000.0;
-        let (got, wanted) = (f64::from(math::sigmoid(x)), 1.0 / (1.0 + (-f64::from(x)).exp()));
-        assert!((got - wanted).abs() < 2e-7 && (0.0..=1.0).contains(&got), "sigmoid({x}) = {got}, wanted {wanted}");
-        for x in [x, x / 1e4, x / 1e9] {
-            let (got, wanted) = (f64::from(math::tanh(x)), f64::from(x).tanh());
-            let error = (got - wanted).abs();
-            assert!(error < 2e-7 && error <= 4e-7 * wanted.abs(), "tanh({x}) = {got}, wanted {wanted}");
-        }
+#[derive(Clone, Copy)]
+enum Function {
+    Exp,
+    Sigmoid,
+    Tanh,
+}
+
+/// A function of each value.
+struct Map<'a>(Function, &'a mut [f32]);
+
+impl SimdOp for Map<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        map_lanes::<L, 0, 1>(
+            [],
+            [self.1],
+            #[inline(always)]
+            |_, [x]| match self.0 {
+                Function::Exp => [math::exp(x)],
+                Function::Sigmoid => [math::sigmoid(x)],
+                Function::Tanh => [math::tanh(x)],
+            },
+        );
     }
-    assert_eq!([math::tanh(f32::INFINITY), math::tanh(f32::NEG_INFINITY), math::tanh(0.0)], [1.0, -1.0, 0.0]);
-    assert_eq!([math::sigmoid(f32::INFINITY), math::sigmoid(0.0)], [1.0, 0.5]);
-    assert!((0.0..1e-38).contains(&math::sigmoid(f32::NEG_INFINITY)));
-    assert!(math::tanh(f32::NAN).is_nan() && math::sigmoid(f32::NAN).is_nan());
+}
+
+fn map(function: Function, x: impl IntoIterator<Item = f32>, isa: Isa) -> Vec<f32> {
+    let mut y: Vec<f32> = x.into_iter().collect();
+    isa.run(Map(function, &mut y));
+    y
+}
+
+#[test]
+fn exp_is_right_to_the_last_digit_at_every_level() {
+    for isa in Isa::available() {
+        let x: Vec<f32> = (-873_000..=883_000).map(|i| i as f32 / 10_000.0).collect();
+        let mut worst = 0.0f64;
+        for (&x, y) in x.iter().zip(map(Function::Exp, x.iter().copied(), isa)) {
+            let wanted = f64::from(x).exp();
+            let unit = f64::from((wanted as f32).next_up() - wanted as f32);
+            worst = worst.max((f64::from(y) - wanted).abs() / unit);
+        }
+        let fused = isa != Isa::available()[Isa::available().len() - 1];
+        assert!(worst < if fused { 1.0 } else { 2.0 }, "{isa:?}: off by {worst} units in the last place");
+        let ends = map(Function::Exp, [0.0, f32::NEG_INFINITY, -100.0, f32::INFINITY, f32::NAN], isa);
+        assert!(ends[0] == 1.0 && ends[1] == ends[2] && (0.0..2e-38).contains(&ends[1]), "{isa:?}: {ends:?}");
+        assert!(ends[3] > 2e38 && ends[4].is_nan(), "{isa:?}: {ends:?}");
+    }
+}
+
+#[test]
+fn sigmoid_and_tanh_are_right_to_the_last_digits_at_every_level() {
+    for isa in Isa::available() {
+        let x: Vec<f32> = (-100_000..=100_000).map(|i| i as f32 / 1000.0).collect();
+        for (&x, got) in x.iter().zip(map(Function::Sigmoid, x.iter().copied(), isa)) {
+            let (got, wanted) = (f64::from(got), 1.0 / (1.0 + (-f64::from(x)).exp()));
+            assert!((got - wanted).abs() < 2e-7 && (0.0..=1.0).contains(&got), "sigmoid({x}) = {got}, wanted {wanted}");
+        }
+        for scale in [1.0, 1e-4, 1e-9] {
+            let x: Vec<f32> = x.iter().map(|x| x * scale).collect();
+            for (&x, got) in x.iter().zip(map(Function::Tanh, x.iter().copied(), isa)) {
+                let (got, wanted) = (f64::from(got), f64::from(x).tanh());
+                let error = (got - wanted).abs();
+                assert!(error < 2e-7 && error <= 4e-7 * wanted.abs(), "tanh({x}) = {got}, wanted {wanted}");
+            }
+        }
+        let ends = [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::NAN];
+        let (sigmoids, tanhs) = (map(Function::Sigmoid, ends, isa), map(Function::Tanh, ends, isa));
+        assert_eq!((&tanhs[..3], sigmoids[0], sigmoids[2]), (&[1.0, -1.0, 0.0][..], 1.0, 0.5));
+        assert!((0.0..1e-38).contains(&sigmoids[1]) && sigmoids[3].is_nan() && tanhs[3].is_nan());
+    }
 }
 
 /// The series `2/√π Σ (−1)^n x^(2n+1) / (n! (2n+1))`, summed in f64 where it converges well, 1 beyond.

@@ -4,10 +4,13 @@
 //! all frames and sequences at once; then each direction goes through these frames step by step, with the product of its
 //! state and the gates. Sequences are spread over threads in groups that share each weight they read.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
-use crate::nn::kernels::matmul::gates::{GateWeights, Rows, gate_matmul};
-use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// What a step computes.
@@ -29,12 +32,12 @@ impl Gates {
     }
 }
 
-/// The weights of one direction of a layer: `x` in the formulas is the product of the input with the first, `s` that of the
-/// state with the second, biases included.
+/// The weights of one direction of a layer, `[gates · hidden, …]`: `x` in the formulas is the product of the input with the
+/// first, `s` that of the state with the second, biases included.
 #[derive(Debug)]
 pub struct Direction {
-    pub input: GateWeights,
-    pub recurrent: GateWeights,
+    pub input: PackedMatrix,
+    pub recurrent: PackedMatrix,
 }
 
 /// Frames of one sequence that one task multiplies by the input's weights.
@@ -50,9 +53,6 @@ struct Track<'a> {
     row: usize,
     /// Its frames that count.
     length: usize,
-    /// State, `hidden` long, and of an LSTM its cell.
-    h: Vec<f32>,
-    c: Vec<f32>,
     /// Where the output of each frame goes.
     frames: Vec<&'a mut [f32]>,
 }
@@ -61,7 +61,10 @@ struct Track<'a> {
 struct Group<'a> {
     direction: usize,
     tracks: Vec<Track<'a>>,
-    /// Products of the states, `[tracks, gates, width]`.
+    /// States, `[tracks, padded]`, and of an LSTM its cells: rows of `hidden` values and zeros up to a whole block.
+    h: Vec<f32>,
+    c: Vec<f32>,
+    /// Products of the states, `[tracks, width]`.
     sums: Vec<f32>,
 }
 
@@ -76,9 +79,12 @@ pub fn layer(
     lengths: &[usize],
     (h, c): (&mut [f32], &mut [f32]),
     y: &mut [f32],
+    isa: Isa,
 ) {
     let (batch, steps) = (lengths.len(), lengths.iter().copied().max().unwrap_or(0));
-    let (inputs, stride) = (directions[0].input.inputs(), directions[0].input.stride());
+    let (inputs, width) = (directions[0].input.padded_inputs(), directions[0].input.width());
+    let (hidden, padded) = (directions[0].recurrent.inputs(), directions[0].recurrent.padded_inputs());
+    let x = pad_rows(x, directions[0].input.inputs(), inputs);
     let sequence = x.len() / batch.max(1);
     let mut groups = groups(gates, directions, lengths, (h, c), y);
     let tracks: Vec<(usize, usize, usize)> = groups
@@ -87,40 +93,54 @@ pub fn layer(
         .collect();
     let task = FRAMES.min(steps).max(1);
     let held = (HELD_FRAMES / batch.max(1) / task).clamp(1, steps.div_ceil(task).max(1)) * task;
-    let mut products = vec![0.0; tracks.len() * held * stride]; // [tracks, held, gates, width]
+    // [tracks, held, width], by frame: of the second direction the last step comes first.
+    let mut products = vec![0.0; tracks.len() * held * width];
     for start in (0..steps).step_by(held) {
-        products.par_chunks_mut(task * stride).enumerate().for_each(|(i, products)| {
+        products.par_chunks_mut(task * width).enumerate().for_each(|(i, products)| {
             let (direction, row, length) = tracks[i * task / held];
-            let first = start + i * task % held;
-            let count = length.saturating_sub(first).min(task);
-            let x = &x[row * sequence..][..sequence];
-            let frame = |step: usize| if direction == 0 { first + step } else { length - 1 - first - step };
-            let get = |step: usize| &x[frame(step) * inputs..][..inputs];
-            gate_matmul(&directions[direction].input, Rows { count, get }, products);
+            let place = (i * task % held) as isize;
+            let begin = place + if direction == 0 { start as isize } else { length as isize - (start + held) as isize };
+            let frame = |place: isize| (begin + place).clamp(0, length as isize) as usize;
+            let (first, end) = (frame(0), frame(task as isize));
+            if first == end {
+                return;
+            }
+            let x = &x[row * sequence + first * inputs..row * sequence + end * inputs];
+            let products = &mut products[(first as isize - begin) as usize * width..];
+            directions[direction].input.multiply_rows(x, products, isa);
         });
-        let mut rest = products.as_slice();
-        let mut tasks = Vec::with_capacity(groups.len());
-        for group in &mut groups {
-            let (own, others) = rest.split_at(group.tracks.len() * held * stride);
-            rest = others;
-            tasks.push((group, own));
-        }
-        tasks.into_par_iter().for_each(|(group, products)| {
-            let recurrent = &directions[group.direction].recurrent;
+        let own = groups.iter_mut().scan(products.as_slice(), |rest, group| {
+            let (own, others) = rest.split_at(group.tracks.len() * held * width);
+            *rest = others;
+            Some((group, own))
+        });
+        own.collect::<Vec<_>>().into_par_iter().for_each(|(group, products)| {
             for step in 0..held {
-                group.step(gates, recurrent, &products[step * stride..], (start + step, held * stride));
+                let place = if group.direction == 0 { step } else { held - 1 - step };
+                let products = &products[place * width..];
+                group.step(gates, &directions[group.direction].recurrent, products, (start + step, held * width), isa);
             }
         });
     }
     for group in groups {
-        for track in group.tracks {
-            let place = (group.direction * batch + track.row) * track.h.len();
-            h[place..][..track.h.len()].copy_from_slice(&track.h);
+        for (i, track) in group.tracks.iter().enumerate() {
+            let place = (group.direction * batch + track.row) * hidden;
+            h[place..][..hidden].copy_from_slice(&group.h[i * padded..][..hidden]);
             if gates == Gates::Lstm {
-                c[place..][..track.c.len()].copy_from_slice(&track.c);
+                c[place..][..hidden].copy_from_slice(&group.c[i * padded..][..hidden]);
             }
         }
     }
+}
+
+/// Rows of `len` values as rows of `padded`, with zeros behind them.
+pub(super) fn pad_rows(x: &[f32], len: usize, padded: usize) -> Cow<'_, [f32]> {
+    if len == padded {
+        return Cow::Borrowed(x);
+    }
+    let mut rows = vec![0.0; x.len() / len * padded];
+    rows.chunks_mut(padded).zip(x.chunks(len)).for_each(|(row, x)| row[..len].copy_from_slice(x));
+    Cow::Owned(rows)
 }
 
 /// Each direction's sequences by falling length, in as many groups as there are threads, if they do not get too large.
@@ -132,7 +152,8 @@ fn groups<'a>(
     y: &'a mut [f32],
 ) -> Vec<Group<'a>> {
     let (batch, n_directions) = (lengths.len(), directions.len());
-    let (hidden, stride) = (directions[0].recurrent.inputs(), directions[0].recurrent.stride());
+    let recurrent = &directions[0].recurrent;
+    let hidden = recurrent.inputs();
     let mut rows: Vec<usize> = (0..batch).collect();
     rows.sort_by_key(|&row| std::cmp::Reverse(lengths[row]));
     let n_frames = y.len() / (batch * n_directions * hidden).max(1);
@@ -144,18 +165,22 @@ fn groups<'a>(
     let mut groups = Vec::new();
     for direction in 0..n_directions {
         for rows in rows.chunks(size) {
-            let track = |&row: &usize| {
-                let state = (direction * batch + row) * hidden..(direction * batch + row + 1) * hidden;
-                Track {
-                    row,
-                    length: lengths[row],
-                    h: h[state.clone()].to_vec(),
-                    c: if gates == Gates::Lstm { c[state].to_vec() } else { Vec::new() },
-                    frames: std::mem::take(&mut frames[row * n_directions + direction]),
-                }
+            let states = |values: &[f32]| {
+                let row = |&row: &usize| &values[(direction * batch + row) * hidden..][..hidden];
+                pad_rows(&rows.iter().map(row).collect::<Vec<_>>().concat(), hidden, recurrent.padded_inputs())
+                    .into_owned()
             };
-            let tracks: Vec<Track> = rows.iter().map(track).collect();
-            groups.push(Group { direction, sums: vec![0.0; tracks.len() * stride], tracks });
+            let track = |&row: &usize| {
+                let frames = std::mem::take(&mut frames[row * n_directions + direction]);
+                Track { row, length: lengths[row], frames }
+            };
+            groups.push(Group {
+                direction,
+                tracks: rows.iter().map(track).collect(),
+                h: states(h),
+                c: if gates == Gates::Lstm { states(c) } else { Vec::new() },
+                sums: vec![0.0; rows.len() * recurrent.width()],
+            });
         }
     }
     groups
@@ -164,61 +189,88 @@ fn groups<'a>(
 impl Group<'_> {
     /// Step `step` of those tracks that have one. `products` starts at the first track's, the others' follow at multiples
     /// of `distance`.
-    fn step(&mut self, gates: Gates, recurrent: &GateWeights, products: &[f32], (step, distance): (usize, usize)) {
-        let (tracks, sums) = (&mut self.tracks, &mut self.sums);
-        let count = tracks.partition_point(|track| track.length > step);
-        gate_matmul(recurrent, Rows { count, get: |row: usize| tracks[row].h.as_slice() }, sums);
-        let (width, stride) = (recurrent.width(), recurrent.stride());
-        for (row, track) in tracks[..count].iter_mut().enumerate() {
-            let (x, s) = (&products[row * distance..][..stride], &sums[row * stride..][..stride]);
+    fn step(
+        &mut self,
+        gates: Gates,
+        recurrent: &PackedMatrix,
+        products: &[f32],
+        (step, distance): (usize, usize),
+        isa: Isa,
+    ) {
+        let count = self.tracks.partition_point(|track| track.length > step);
+        let (hidden, padded) = (recurrent.inputs(), recurrent.padded_inputs());
+        recurrent.multiply_rows(&self.h[..count * padded], &mut self.sums, isa);
+        for (row, track) in self.tracks[..count].iter_mut().enumerate() {
+            let (x, s) = (&products[row * distance..], &self.sums[row * recurrent.width()..]);
+            let h = &mut self.h[row * padded..][..hidden];
             match gates {
-                Gates::Gru => gru((x, width), (s, width), &mut track.h),
-                Gates::Lstm => lstm(x, s, width, &mut track.h, &mut track.c),
+                Gates::Gru => isa.run(Gru { x: parts(x, hidden), s: parts(s, hidden), h }),
+                Gates::Lstm => {
+                    let c = &mut self.c[row * padded..][..hidden];
+                    isa.run(Lstm { x: parts(x, hidden), s: parts(s, hidden), h, c });
+                }
             }
             let frame = if self.direction == 0 { step } else { track.length - 1 - step };
-            track.frames[frame].copy_from_slice(&track.h);
+            track.frames[frame].copy_from_slice(&self.h[row * padded..][..hidden]);
         }
     }
 }
 
-/// See [`Gates::Gru`]. `x` and `s` are `[3, width]`, each of its own width.
-pub(super) fn gru((x, x_width): (&[f32], usize), (s, s_width): (&[f32], usize), h: &mut [f32]) {
-    let n = h.len();
-    let (x0, x1, x2) = (part(x, 0, x_width, n), part(x, 1, x_width, n), part(x, 2, x_width, n));
-    let (s0, s1, s2) = (part(s, 0, s_width, n), part(s, 1, s_width, n), part(s, 2, s_width, n));
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let new = tanh(x2[u] + reset * s2[u]);
-                h[u] = (h[u] - new) * keep + new;
-            }
-        },
-    );
+/// See [`Gates::Gru`].
+pub(super) struct Gru<'a> {
+    pub x: [&'a [f32]; 3],
+    pub s: [&'a [f32]; 3],
+    pub h: &'a mut [f32],
 }
 
-/// See [`Gates::Lstm`]. `x` and `s` are `[4, width]`.
-fn lstm(x: &[f32], s: &[f32], width: usize, h: &mut [f32], c: &mut [f32]) {
-    let n = h.len();
-    let gate = |values, gate: usize| -> &[f32] { part(values, gate, width, n) };
-    let (x0, x1, x2, x3) = (gate(x, 0), gate(x, 1), gate(x, 2), gate(x, 3));
-    let (s0, s1, s2, s3) = (gate(s, 0), gate(s, 1), gate(s, 2), gate(s, 3));
-    let c = &mut c[..n];
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (input, forget) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let (new, output) = (tanh(x2[u] + s2[u]), sigmoid(x3[u] + s3[u]));
-                c[u] = forget * c[u] + input * new;
-                h[u] = output * tanh(c[u]);
-            }
-        },
-    );
+impl SimdOp for Gru<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ([x0, x1, x2], [s0, s1, s2]) = (self.x, self.s);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, s0, s1, s2],
+            [self.h],
+            #[inline(always)]
+            |[x0, x1, x2, s0, s1, s2], [h]| {
+                let (reset, keep) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let new = tanh(reset.mul_add(s2, x2));
+                [h.sub(new).mul_add(keep, new)]
+            },
+        );
+    }
 }
 
-/// The first `n` values of a gate.
-fn part(values: &[f32], gate: usize, width: usize, n: usize) -> &[f32] {
-    &values[gate * width..][..n]
+/// See [`Gates::Lstm`].
+struct Lstm<'a> {
+    x: [&'a [f32]; 4],
+    s: [&'a [f32]; 4],
+    h: &'a mut [f32],
+    c: &'a mut [f32],
+}
+
+impl SimdOp for Lstm<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let ([x0, x1, x2, x3], [s0, s1, s2, s3]) = (self.x, self.s);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, x3, s0, s1, s2, s3],
+            [self.h, self.c],
+            #[inline(always)]
+            |[x0, x1, x2, x3, s0, s1, s2, s3], [_, c]| {
+                let (input, forget) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let (new, output) = (tanh(x2.add(s2)), sigmoid(x3.add(s3)));
+                let c = forget.mul_add(c, input.mul(new));
+                [output.mul(tanh(c)), c]
+            },
+        );
+    }
+}
+
+/// The values of each gate, `n` of them.
+pub(super) fn parts<const GATES: usize>(values: &[f32], n: usize) -> [&[f32]; GATES] {
+    std::array::from_fn(|gate| &values[gate * n..][..n])
 }

@@ -6,6 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 /// Longer buffers, in values, go back to the system: one long recording must not hold gigabytes for as long as its model lives.
 const LONGEST_KEPT: usize = 1 << 25;
 
+/// In bytes.
+const CACHE_LINE: usize = 64;
+
 /// The product of sizes, of an array of f32; `None` if no memory could hold so many.
 pub fn count(sizes: &[usize]) -> Option<usize> {
     let product = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
@@ -67,6 +70,36 @@ impl Drop for Buffer {
             let mut free = self.home.0.lock().unwrap_or_else(PoisonError::into_inner);
             free.push(std::mem::take(&mut self.values));
         }
+    }
+}
+
+/// f32 values that begin on a cache line, so that no register is loaded from two of them.
+#[derive(Debug)]
+pub struct AlignedVec {
+    values: Vec<f32>,
+    start: usize,
+    len: usize,
+}
+
+impl AlignedVec {
+    pub fn zeros(len: usize) -> Self {
+        let values = vec![0.0; len + CACHE_LINE / size_of::<f32>()];
+        let start = values.as_ptr().align_offset(CACHE_LINE).min(values.len() - len);
+        Self { values, start, len }
+    }
+}
+
+impl Deref for AlignedVec {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        &self.values[self.start..][..self.len]
+    }
+}
+
+impl DerefMut for AlignedVec {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        &mut self.values[self.start..][..self.len]
     }
 }
 

@@ -3,8 +3,9 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::{Parameters, Rnn, RnnState};
-use crate::nn::kernels::matmul::gates::GateWeights;
+use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::rnn::{Direction, layer as run_layer};
+use crate::nn::kernels::simd::isa::Isa;
 
 /// The weights of each direction of each layer, packed.
 pub(super) type Packed = Vec<Vec<Direction>>;
@@ -12,21 +13,19 @@ pub(super) type Packed = Vec<Vec<Direction>>;
 impl Rnn {
     /// The weights, of which the kernels can take each.
     pub(super) fn pack(&self) -> Result<Packed> {
-        let (gates, hidden) = (self.config.cell.n_gates(), self.config.hidden);
-        let panels = |weight: &Tensor, bias: Option<&Tensor>| {
-            let bias = bias.map(values).transpose()?;
-            Ok::<_, candle_core::Error>(GateWeights::new(
-                &values(weight)?,
-                bias.as_deref(),
-                (gates, hidden, weight.dim(1)?),
-            ))
+        let pack = |weight: &Tensor, bias: Option<&Tensor>| {
+            let packed = PackedMatrix::pack(&values(weight)?, weight.dim(1)?, weight.dim(0)?);
+            Ok::<_, candle_core::Error>(match bias {
+                Some(bias) => packed.with_bias(&values(bias)?),
+                None => packed,
+            })
         };
-        let pack = |direction: &Parameters| {
+        let direction = |direction: &Parameters| {
             let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
-            let input = panels(&direction.input, input_bias)?;
-            Ok(Direction { input, recurrent: panels(&direction.recurrent, recurrent_bias)? })
+            let input = pack(&direction.input, input_bias)?;
+            Ok(Direction { input, recurrent: pack(&direction.recurrent, recurrent_bias)? })
         };
-        self.layers.iter().map(|directions| directions.iter().map(pack).collect()).collect()
+        self.layers.iter().map(|directions| directions.iter().map(direction).collect()).collect()
     }
 
     pub(super) fn on_cpu(
@@ -45,7 +44,7 @@ impl Rnn {
             let mut y = vec![0.0; of_layer * n_frames];
             let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
             let states = (&mut h[layer * of_layer..][..of_layer], cells);
-            run_layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y);
+            run_layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y, Isa::best());
             x = y;
         }
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape};
 use crate::nn::kernels::conv::shape::ConvShape;
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{Workspace, count};
@@ -129,7 +129,7 @@ impl DirectConv {
                 (0..lines).map(|line| Span { x: line * stride.0 * row, y: line * y_line, rows: columns }).collect();
             let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, run };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
-            packed_matmul(isa, inputs, &spans, &self.weights, outputs);
+            packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
             let places = if is_1d { 1 } else { out.width };
             isa.run(Finish { bias: &self.bias, activation: self.activation, places, y });
         });

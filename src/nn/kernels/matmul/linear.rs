@@ -2,20 +2,22 @@
 
 use rayon::prelude::*;
 
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::Workspace;
+use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
 
 /// Rows per task where there are many.
 const ROWS: usize = 64;
-/// Outputs per task where there are few rows, in panels: enough weights (with 2048 inputs 1 MiB) to be worth a task.
+/// Panels per task where there are few rows, at most: enough weights (with 2048 inputs 1 MiB) to be worth a task.
 const PANELS: usize = 8;
 
-/// A weight matrix, packed once: `[panels][inputs][16]`, with zeros for what the last panel and the last block of inputs lack.
+/// A weight matrix, packed once: `[panels][inputs][16]`, with zeros for what the last panel and the last block of inputs
+/// lack.
 #[derive(Debug)]
 pub struct PackedMatrix {
-    weights: Vec<f32>,
+    weights: AlignedVec,
+    bias: Option<Vec<f32>>, // [panels · 16]
     inputs: usize,
     outputs: usize,
 }
@@ -24,14 +26,21 @@ impl PackedMatrix {
     /// From `[outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
         let panel = inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
-        let mut weights = vec![0.0; outputs.div_ceil(CHANNEL_BLOCK) * panel];
+        let mut weights = AlignedVec::zeros(outputs.div_ceil(CHANNEL_BLOCK) * panel);
         weights.par_chunks_mut(panel.max(1)).enumerate().for_each(|(index, panel)| {
             for lane in 0..CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK) {
                 let row = &weight[(index * CHANNEL_BLOCK + lane) * inputs..][..inputs];
                 panel[lane..].iter_mut().step_by(CHANNEL_BLOCK).zip(row).for_each(|(weight, &value)| *weight = value);
             }
         });
-        Self { weights, inputs, outputs }
+        Self { weights, bias: None, inputs, outputs }
+    }
+
+    /// Sums start from `bias`, one value per output, instead of from 0.
+    pub fn with_bias(self, bias: &[f32]) -> Self {
+        let mut padded = vec![0.0; self.width()];
+        padded[..self.outputs].copy_from_slice(bias);
+        Self { bias: Some(padded), ..self }
     }
 
     pub fn inputs(&self) -> usize {
@@ -42,9 +51,19 @@ impl PackedMatrix {
         self.outputs
     }
 
-    /// `y[r][o] = Σ_i weight[o][i] x[r][i]`, handed to `finish` as the row's outputs from the first one that is given, the row's
-    /// place for them in `y`, and its number. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result does not depend
-    /// on the others.
+    /// The inputs, rounded up to whole blocks.
+    pub fn padded_inputs(&self) -> usize {
+        self.inputs.next_multiple_of(CHANNEL_BLOCK)
+    }
+
+    /// The outputs, rounded up to whole blocks.
+    pub fn width(&self) -> usize {
+        self.outputs.next_multiple_of(CHANNEL_BLOCK)
+    }
+
+    /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`, handed to `finish` as the row's outputs from the first one that is
+    /// given, the row's place for them in `y`, and its number. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result
+    /// does not depend on the others.
     pub fn multiply(
         &self,
         x: &[f32],
@@ -54,14 +73,14 @@ impl PackedMatrix {
         finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
     ) {
         let rows = x.len() / self.inputs;
+        let panels = self.width() / CHANNEL_BLOCK;
         if rows >= 2 * ROWS {
             let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
             tasks.for_each(|(task, (y, x))| {
                 let x = self.blocks(x, workspace);
-                let mut sums = workspace.take(y.len() / self.outputs * self.outputs.next_multiple_of(CHANNEL_BLOCK));
-                self.sums(&x, y.len() / self.outputs, &self.weights, &mut sums, isa);
-                let width = self.outputs.next_multiple_of(CHANNEL_BLOCK);
-                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(width)).enumerate() {
+                let mut sums = workspace.take(y.len() / self.outputs * self.width());
+                self.sums(&x, y.len() / self.outputs, 0, panels, &mut sums, isa);
+                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(self.width())).enumerate() {
                     finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
             });
@@ -69,24 +88,33 @@ impl PackedMatrix {
         }
         // Few rows: the outputs are divided.
         let blocks = self.blocks(x, workspace);
-        let panel = self.inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
-        let width = PANELS * CHANNEL_BLOCK;
-        let mut sums = workspace.take(self.outputs.div_ceil(width) * width * rows); // [task][rows][width]
-        sums.par_chunks_mut(rows * width).zip(self.weights.par_chunks(PANELS * panel)).for_each(|(sums, weights)| {
-            self.sums(&blocks, rows, weights, &mut sums[..weights.len() / panel * CHANNEL_BLOCK * rows], isa);
+        let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
+        let width = task_panels * CHANNEL_BLOCK;
+        let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
+        sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
+            self.sums(&blocks, rows, task * task_panels, sums.len() / rows / CHANNEL_BLOCK, sums, isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
-                let panels = (self.outputs - task * width).min(width).next_multiple_of(CHANNEL_BLOCK);
-                let sums = &sums[task * rows * width + row * panels..];
+                let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
                 finish(&sums[..y.len()], y, row, task * width);
             }
         }
     }
 
+    /// The same on the calling thread, summed without a break. `x` is `[rows, padded_inputs]`, `y` `[rows, width]`.
+    pub fn multiply_rows(&self, x: &[f32], y: &mut [f32], isa: Isa) {
+        let (row_stride, width) = (self.padded_inputs(), self.width());
+        let inputs = Inputs { x, row_stride, segments: &[0], run: row_stride };
+        let weights = Weights { panels: &self.weights, bias: self.bias.as_deref() };
+        let rows = x.len() / row_stride;
+        let outputs = Outputs { y, row_stride: width, panel_stride: CHANNEL_BLOCK };
+        packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
+    }
+
     /// `x` as `[block of inputs][row][16]`, with one row more if they are even in number, so that blocks do not fall onto the same
     /// lines of the cache.
-    fn blocks(&self, x: &[f32], workspace: &Workspace) -> crate::nn::kernels::workspace::Buffer {
+    fn blocks(&self, x: &[f32], workspace: &Workspace) -> Buffer {
         let rows = (x.len() / self.inputs) | 1;
         let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
         for (block, y) in blocks.chunks_mut(rows * CHANNEL_BLOCK).enumerate() {
@@ -100,12 +128,17 @@ impl PackedMatrix {
         blocks
     }
 
-    /// `[rows, panels · 16]` for the panels of `weights`.
-    fn sums(&self, x: &[f32], rows: usize, weights: &[f32], y: &mut [f32], isa: Isa) {
+    /// `[rows, panels · 16]` for `panels` panels from `first` on.
+    fn sums(&self, x: &[f32], rows: usize, first: usize, panels: usize, y: &mut [f32], isa: Isa) {
         let segments: Vec<usize> =
             (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
         let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
-        let outputs = Outputs { row_stride: y.len() / rows, panel_stride: CHANNEL_BLOCK, y };
+        let panel = self.padded_inputs() * CHANNEL_BLOCK;
+        let weights = Weights {
+            panels: &self.weights[first * panel..(first + panels) * panel],
+            bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
+        };
+        let outputs = Outputs { row_stride: panels * CHANNEL_BLOCK, panel_stride: CHANNEL_BLOCK, y };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 }

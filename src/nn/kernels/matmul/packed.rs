@@ -2,15 +2,15 @@
 //!
 //! `y[r][o] = Σ_s Σ_k x[r · row_stride + segments[s] + k] · w[s][k][o]`, for the sixteen outputs `o` of a panel. The inputs
 //! of a row are a list of runs of `run` consecutive values ("segments"), which describes patches of a map without
-//! copying them; the weights lie in the order in which they are read. A block of [`Lanes::ROWS`] rows times
-//! [`Lanes::COLUMNS`] registers of outputs is summed in registers, always in the order of `s` and `k`: a row's result depends on nothing else.
+//! copying them; the weights lie in the order in which they are read. A tile of some rows times some registers of outputs,
+//! by [`Lanes::TILES`], is summed in registers, always in the order of `s` and `k`: a row's result depends on nothing else.
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{count, is_inside};
 
-/// Segments that are summed over all rows before the next ones: their weights (2 panels x 24 segments x 16 values, 48 KiB)
+/// Segments that are summed over all rows before the next ones: the weights of a tile of many rows (2 panels x 24 segments x 16 values, 48 KiB)
 /// then come from the first-level cache or the one below for all rows but the first.
 const SEGMENTS_AT_ONCE: usize = 24;
 /// How far ahead weights are asked for, in values. They are read once, in order, often from memory, and the hardware does
@@ -41,6 +41,15 @@ pub struct Span {
     pub rows: usize,
 }
 
+/// The columns of the matrix.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// `[panels][segments][run][16]`.
+    pub panels: &'a [f32],
+    /// What the sums start from, `[panels][16]`; zeros without it.
+    pub bias: Option<&'a [f32]>,
+}
+
 /// Where sums go: row `r` of panel `p` is the sixteen values at `p · panel_stride + r · row_stride`.
 pub struct Outputs<'a> {
     pub y: &'a mut [f32],
@@ -48,15 +57,15 @@ pub struct Outputs<'a> {
     pub panel_stride: usize,
 }
 
-/// All rows of `spans` times all panels of `weights` (`[panels][segments][run][16]`).
-pub fn packed_matmul(isa: Isa, inputs: Inputs, spans: &[Span], weights: &[f32], outputs: Outputs) {
+/// All rows of `spans` times all panels of `weights`, on the calling thread.
+pub fn packed_matmul(isa: Isa, inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
     isa.run(Product { inputs, spans, weights, outputs });
 }
 
 struct Product<'a> {
     inputs: Inputs<'a>,
     spans: &'a [Span],
-    weights: &'a [f32],
+    weights: Weights<'a>,
     outputs: Outputs<'a>,
 }
 
@@ -65,19 +74,30 @@ impl SimdOp for Product<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        all_blocks::<L>(self.inputs, self.spans, self.weights, self.outputs);
+        all_tiles::<L>(self.inputs, self.spans, self.weights, self.outputs);
     }
 }
 
+/// Cuts `n` into pieces of nearly equal size, at most `most`, rather than full ones and a small rest: starts and sizes.
 #[inline(always)]
-fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs: Outputs) {
+fn pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+    let pieces = n.div_ceil(most);
+    let (least, longer) = (n / pieces.max(1), n % pieces.max(1));
+    (0..pieces).map(move |i| (i * least + i.min(longer), least + usize::from(i < longer)))
+}
+
+#[inline(always)]
+fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
     let Inputs { x, row_stride, segments, run } = inputs;
-    if segments.is_empty() || run == 0 || weights.is_empty() || spans.iter().all(|span| span.rows == 0) {
+    let most_rows = spans.iter().map(|span| span.rows).max().unwrap_or(0);
+    if segments.is_empty() || run == 0 || weights.panels.is_empty() || most_rows == 0 {
         return;
     }
-    let panel = count(&[segments.len(), run, CHANNEL_BLOCK]).filter(|&panel| weights.len().is_multiple_of(panel));
+    let panel =
+        count(&[segments.len(), run, CHANNEL_BLOCK]).filter(|&panel| weights.panels.len().is_multiple_of(panel));
     let Some(panel) = panel else { panic!("weights that are not whole panels") };
-    let panels = weights.len() / panel;
+    let panels = weights.panels.len() / panel;
+    assert!(weights.bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "one bias per output");
     let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(run - 1));
     for span in spans.iter().filter(|span| span.rows > 0) {
         let last = span.rows - 1;
@@ -87,21 +107,22 @@ fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs
             [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (CHANNEL_BLOCK - 1, 1)];
         assert!(is_inside(&strides, outputs.y.len()), "outputs outside their slice");
     }
-    let mut first_panel = 0;
-    while first_panel < panels {
-        let n = (L::COLUMNS / L::PARTS).min(panels - first_panel);
+    // Few rows take many columns at once, or each sum would wait for the one before.
+    let columns = L::TILES[most_rows.div_ceil(most_rows.div_ceil(L::TILES.len())) - 1];
+    let tile_rows = L::TILES.iter().filter(|&&fit| fit >= columns).count();
+    for (first_panel, n) in pieces(panels, columns / L::PARTS) {
         for (chunk, segments) in segments.chunks(SEGMENTS_AT_ONCE).enumerate() {
-            let weights = &weights[first_panel * panel + chunk * SEGMENTS_AT_ONCE * run * CHANNEL_BLOCK..];
+            let start = match weights.bias {
+                _ if chunk > 0 => Start::Sums,
+                Some(bias) => Start::Bias(bias[first_panel * CHANNEL_BLOCK..].as_ptr()),
+                None => Start::Zero,
+            };
+            let weights = &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * run * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
-                // Blocks of nearly equal size rather than full ones and a small rest.
-                let blocks = span.rows.div_ceil(L::ROWS);
-                let (least, longer) = (span.rows / blocks, span.rows % blocks);
-                for block in 0..blocks {
-                    let start = block * least + block.min(longer);
-                    let rows = least + usize::from(block < longer);
-                    let y = first_panel * outputs.panel_stride + span.y + start * outputs.row_stride;
-                    let block = Block {
-                        x: x[span.x + start * row_stride..].as_ptr(),
+                for (first_row, rows) in pieces(span.rows, tile_rows) {
+                    let y = first_panel * outputs.panel_stride + span.y + first_row * outputs.row_stride;
+                    let tile = Tile {
+                        x: x[span.x + first_row * row_stride..].as_ptr(),
                         row_stride,
                         segments,
                         run,
@@ -110,22 +131,31 @@ fn all_blocks<L: Lanes>(inputs: Inputs, spans: &[Span], weights: &[f32], outputs
                         y: outputs.y[y..].as_mut_ptr(),
                         y_row_stride: outputs.row_stride,
                         y_panel_stride: outputs.panel_stride,
-                        add: chunk > 0,
+                        start,
                     };
                     // SAFETY: the asserts above hold for every row of the span and every panel: the inputs of row `r`
                     // end at `span.x + r · row_stride + furthest`, its outputs in panel `p` at `span.y + …`, and
-                    // the panels `first_panel..first_panel + n` lie inside `weights`. `y` is borrowed mutably.
-                    unsafe { block.sum::<L>(rows, n) };
+                    // the panels `first_panel..first_panel + n` lie inside `weights` and the bias. `y` is borrowed mutably.
+                    unsafe { tile.sum::<L>(rows, n) };
                 }
             }
         }
-        first_panel += n;
     }
 }
 
-/// The arguments of one block of sums.
+/// What the sums of a tile start from.
 #[derive(Clone, Copy)]
-struct Block<'a> {
+enum Start {
+    Zero,
+    /// Sixteen values per panel.
+    Bias(*const f32),
+    /// What `y` holds.
+    Sums,
+}
+
+/// The arguments of one tile of sums.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
     x: *const f32,
     row_stride: usize,
     segments: &'a [usize],
@@ -135,55 +165,45 @@ struct Block<'a> {
     y: *mut f32,
     y_row_stride: usize,
     y_panel_stride: usize,
-    /// Onto what `y` holds.
-    add: bool,
+    start: Start,
 }
 
-impl Block<'_> {
+impl Tile<'_> {
     /// # Safety
-    /// `rows` rows of inputs and outputs and `panels` panels of weights can be reached as [`all_blocks`] lays down.
+    /// `rows` rows of inputs and outputs and `panels` panels of weights can be reached as [`all_tiles`] lays down.
     #[inline(always)]
     unsafe fn sum<L: Lanes>(self, rows: usize, panels: usize) {
         let columns = panels * L::PARTS;
-        debug_assert!((1..=L::ROWS).contains(&rows) && (1..=L::COLUMNS).contains(&columns));
-        macro_rules! by_rows {
-            ($($n:literal)*) => {
+        debug_assert!((1..=L::TILES.len()).contains(&rows) && (1..=L::TILES[rows - 1]).contains(&columns));
+        macro_rules! by_size {
+            ($($m:literal: $($n:literal)*;)*) => {
                 match (rows, columns) {
-                    // SAFETY: the caller's promise.
-                    $(($n, 1) => unsafe { self.sum_of::<L, $n, 1>() },
-                      ($n, 2) => unsafe { self.sum_of::<L, $n, 2>() },
-                      ($n, 4) => unsafe { self.sum_of::<L, $n, 4>() },)*
-                    _ => unreachable!("a block of {rows} rows and {columns} registers"),
+                    $($(($m, $n) => L::call(TileOf::<$m, $n>(self)),)*)*
+                    _ => unreachable!("a tile of {rows} rows and {columns} registers"),
                 }
             };
         }
-        by_rows!(1 2 3 4 5 6 7 8 9 10 11 12 13 14);
-    }
-
-    /// # Safety
-    /// As [`Block::sum`], for `M` rows and `N` registers.
-    #[inline(always)]
-    unsafe fn sum_of<L: Lanes, const M: usize, const N: usize>(self) {
-        if M > L::ROWS || N > L::COLUMNS || !N.is_multiple_of(L::PARTS) {
-            return; // never called: spares the compiler what no level has
-        }
-        // The usual distance between rows, a block of channels, as a constant saves registers for addresses.
-        // SAFETY: the caller's promise.
-        unsafe {
-            match (self.row_stride, self.run) {
-                (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
-                (row_stride, run) => self.sum_with::<L, M, N>(row_stride, run),
-            }
+        by_size! {
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6 7 8; 3: 1 2 3 4; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4; 7: 1 2; 8: 1 2; 9: 1 2;
+            10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;
         }
     }
 
     /// # Safety
-    /// As [`Block::sum_of`].
+    /// As [`Tile::sum`], for `M` rows and `N` registers.
     #[inline(always)]
     unsafe fn sum_with<L: Lanes, const M: usize, const N: usize>(self, row_stride: usize, run: usize) {
-        // SAFETY: rows, segments, panels and outputs as the caller promises.
+        // SAFETY: rows, segments, panels, bias and outputs as the caller promises.
         unsafe {
             let mut sums = [[L::splat(0.0); N]; M];
+            if let Start::Bias(bias) = self.start {
+                for n in 0..N {
+                    let bias = bias.add(n / L::PARTS * CHANNEL_BLOCK).cast::<[f32; CHANNEL_BLOCK]>();
+                    for m in 0..M {
+                        sums[m][n] = L::load(&*bias, n % L::PARTS);
+                    }
+                }
+            }
             let y = |m: usize, n: usize| {
                 self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; CHANNEL_BLOCK]>()
             };
@@ -204,7 +224,10 @@ impl Block<'_> {
             for m in 0..M {
                 for n in 0..N {
                     // Sums of a few hundred products, added up: the error grows with the square root of either number.
-                    let sum = if self.add { L::load(&*y(m, n), n % L::PARTS).add(sums[m][n]) } else { sums[m][n] };
+                    let sum = match self.start {
+                        Start::Sums => L::load(&*y(m, n), n % L::PARTS).add(sums[m][n]),
+                        _ => sums[m][n],
+                    };
                     sum.store(&mut *y(m, n), n % L::PARTS);
                 }
             }
@@ -214,7 +237,7 @@ impl Block<'_> {
     /// Adds the products of one input of each row, `row_stride` apart, with its weights.
     ///
     /// # Safety
-    /// As [`Block::sum_of`], with `x` in the inputs of the first row and `weights` in the first panel.
+    /// As [`Tile::sum_with`], with `x` in the inputs of the first row and `weights` in the first panel.
     #[inline(always)]
     unsafe fn step<L: Lanes, const M: usize, const N: usize>(
         &self,
@@ -229,7 +252,8 @@ impl Block<'_> {
             for n in 0..N {
                 let at = weights.add(n / L::PARTS * self.panel);
                 w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
-                if n % L::PARTS == 0 {
+                // Of one or two rows the weights are all that is read, which the hardware sees by itself.
+                if M > 2 && n % L::PARTS == 0 {
                     L::prefetch(at.wrapping_add(AHEAD));
                 }
             }
@@ -238,6 +262,28 @@ impl Block<'_> {
                 for n in 0..N {
                     sums[m][n] = x.mul_add(w[n], sums[m][n]);
                 }
+            }
+        }
+    }
+}
+
+/// A tile of `M` rows and `N` registers. Only [`Tile::sum`] makes one.
+struct TileOf<'a, const M: usize, const N: usize>(Tile<'a>);
+
+impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        if M > L::TILES.len() || N > L::TILES[M - 1] || !N.is_multiple_of(L::PARTS) {
+            return; // never called: spares the compiler what no instruction set has
+        }
+        // The usual distance between rows, a block of channels, as a constant saves registers for addresses.
+        // SAFETY: the promise of who called `Tile::sum`.
+        unsafe {
+            match (self.0.row_stride, self.0.run) {
+                (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
+                (row_stride, run) => self.0.sum_with::<L, M, N>(row_stride, run),
             }
         }
     }
@@ -280,7 +326,10 @@ mod tests {
                 let inputs = Inputs { x: &x, row_stride: self.row_stride, segments: &self.segments, run: self.run };
                 let (row_stride, panel_stride) = (self.y_row_stride, self.y_panel_stride);
                 let outputs = Outputs { y: &mut y, row_stride, panel_stride };
-                let run = AssertUnwindSafe(|| packed_matmul(isa, inputs, &[self.span], &weights, outputs));
+                let run = AssertUnwindSafe(|| {
+                    let weights = Weights { panels: &weights, bias: None };
+                    packed_matmul(isa, inputs, &[self.span], weights, outputs)
+                });
                 let refused = catch_unwind(run).is_err();
                 assert!(refused || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
                 refused

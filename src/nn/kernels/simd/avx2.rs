@@ -10,24 +10,34 @@ use super::lanes::{CHANNEL_BLOCK, Lanes};
 #[derive(Clone, Copy)]
 struct Register(__m256);
 
-/// Runs `work` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
-pub fn run<W: SimdOp>(work: W) -> W::Output {
+/// Whether this machine has all that [`run`] enables. A hypervisor may show one without the other.
+pub fn is_available() -> bool {
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+}
+
+/// Runs `op` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<O: SimdOp>(op: O) -> O::Output {
+    #[inline(never)]
     #[target_feature(enable = "avx2,fma")]
-    fn inside<W: SimdOp>(work: W) -> W::Output {
-        work.run::<Register>()
+    fn inside<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Register>()
     }
-    debug_assert!(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"));
-    // SAFETY: `Isa` holds this kind only where both were detected.
-    unsafe { inside(work) }
+    debug_assert!(is_available());
+    // SAFETY: `Isa` holds this kind only where `is_available` says so.
+    unsafe { inside(op) }
 }
 
 // SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are
 // unaligned ones on halves of arrays of sixteen.
 impl Lanes for Register {
     const PARTS: usize = 2;
-    // 12 sums, 2 registers of weights, 1 of the input: 15 of 16 registers.
-    const ROWS: usize = 6;
-    const COLUMNS: usize = 2;
+    // At most 12 sums, 2 registers of weights, 1 of the input: 15 of 16 registers.
+    const TILES: &'static [usize] = &[8, 4, 2, 2, 2, 2];
+
+    #[inline(always)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        run(op)
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -74,10 +84,9 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        // The instruction gives its second operand if one is NaN.
+    fn div(self, other: Self) -> Self {
         // SAFETY: see above.
-        Self(unsafe { _mm256_max_ps(_mm256_setzero_ps(), self.0) })
+        Self(unsafe { _mm256_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -87,6 +96,20 @@ impl Lanes for Register {
             let larger = _mm256_max_ps(self.0, other.0); // `other` if one is NaN
             Self(_mm256_blendv_ps(larger, self.0, _mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0)))
         }
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm256_max_ps(bound.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        // As in `at_least`.
+        // SAFETY: see above.
+        Self(unsafe { _mm256_min_ps(bound.0, self.0) })
     }
 
     #[inline(always)]

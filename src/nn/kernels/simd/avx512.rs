@@ -10,25 +10,40 @@ use super::lanes::{CHANNEL_BLOCK, Lanes};
 #[derive(Clone, Copy)]
 struct Register(__m512);
 
-/// Runs `work` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
-pub fn run<W: SimdOp>(work: W) -> W::Output {
-    #[target_feature(enable = "avx512f,avx2,fma")]
-    fn inside<W: SimdOp>(work: W) -> W::Output {
-        work.run::<Register>()
+/// Whether this machine has all that [`run`] enables: x86-64-v4, the AVX-512 of Skylake-X and Zen 4. The parts beside F
+/// let the compiler vectorise loops with integers and with shorter vectors; a machine without them counts as AVX2.
+pub fn is_available() -> bool {
+    super::avx2::is_available()
+        && is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512cd")
+        && is_x86_feature_detected!("avx512dq")
+        && is_x86_feature_detected!("avx512vl")
+}
+
+/// Runs `op` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
+pub fn run<O: SimdOp>(op: O) -> O::Output {
+    #[inline(never)]
+    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
+    fn inside<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Register>()
     }
-    debug_assert!(is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx2"));
-    debug_assert!(is_x86_feature_detected!("fma"));
-    // SAFETY: `Isa` holds this kind only where all three were detected.
-    unsafe { inside(work) }
+    debug_assert!(is_available());
+    // SAFETY: `Isa` holds this kind only where `is_available` says so.
+    unsafe { inside(op) }
 }
 
 // SAFETY of every block below: the instructions are there, as a `Register` exists only inside `run`; loads and stores are
 // unaligned ones on arrays of sixteen.
 impl Lanes for Register {
     const PARTS: usize = 1;
-    // 28 sums, 2 registers of weights, 1 of the input: 31 of 32 registers.
-    const ROWS: usize = 14;
-    const COLUMNS: usize = 2;
+    // At most 28 sums, 2 registers of weights, 1 of the input: 31 of 32 registers.
+    const TILES: &'static [usize] = &[8, 8, 4, 4, 4, 4, 2, 2, 2, 2, 2, 2, 2, 2];
+
+    #[inline(always)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        run(op)
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -73,10 +88,9 @@ impl Lanes for Register {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        // The instruction gives its second operand if one is NaN.
+    fn div(self, other: Self) -> Self {
         // SAFETY: see above.
-        Self(unsafe { _mm512_max_ps(_mm512_setzero_ps(), self.0) })
+        Self(unsafe { _mm512_div_ps(self.0, other.0) })
     }
 
     #[inline(always)]
@@ -87,6 +101,20 @@ impl Lanes for Register {
             let keep = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
             Self(_mm512_mask_mov_ps(larger, keep, self.0))
         }
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        // The instruction gives its second operand if one is NaN.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_max_ps(bound.0, self.0) })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        // As in `at_least`.
+        // SAFETY: see above.
+        Self(unsafe { _mm512_min_ps(bound.0, self.0) })
     }
 
     #[inline(always)]

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use super::lanes::Lanes;
 
-/// Work that is compiled for every [`Isa`].
+/// An operation that is compiled for every [`Isa`].
 pub trait SimdOp {
     type Output;
     /// Mark it and all that it calls `#[inline(always)]`.
@@ -27,6 +27,7 @@ enum Kind {
 
 impl Isa {
     /// The best one.
+    #[inline]
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| Self::available()[0])
@@ -34,30 +35,29 @@ impl Isa {
 
     /// All, the best first.
     pub fn available() -> Vec<Self> {
-        let mut levels = Vec::new();
+        let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma");
-            // A hypervisor may show the one without the others.
-            if avx2 && is_x86_feature_detected!("avx512f") {
-                levels.push(Self(Kind::Avx512));
+            if super::avx512::is_available() {
+                available.push(Self(Kind::Avx512));
             }
-            if avx2 {
-                levels.push(Self(Kind::Avx2));
+            if super::avx2::is_available() {
+                available.push(Self(Kind::Avx2));
             }
         }
-        levels.push(Self(Kind::Portable));
-        levels
+        available.push(Self(Kind::Portable));
+        available
     }
 
-    /// Runs `work` with these instructions.
-    pub fn run<W: SimdOp>(self, work: W) -> W::Output {
+    /// Runs `op` with these instructions.
+    #[inline]
+    pub fn run<O: SimdOp>(self, op: O) -> O::Output {
         match self.0 {
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx512 => super::avx512::run(work),
+            Kind::Avx512 => super::avx512::run(op),
             #[cfg(target_arch = "x86_64")]
-            Kind::Avx2 => super::avx2::run(work),
-            Kind::Portable => work.run::<super::portable::Portable>(),
+            Kind::Avx2 => super::avx2::run(op),
+            Kind::Portable => op.run::<super::portable::Portable>(),
         }
     }
 }

@@ -3,6 +3,8 @@
 //! Kernels that are worth more than what the compiler makes of a loop are written once over [`Lanes`] and compiled for
 //! each [`Isa`](super::isa::Isa).
 
+use super::isa::SimdOp;
+
 /// Channels in a block.
 pub const CHANNEL_BLOCK: usize = 16;
 
@@ -11,11 +13,13 @@ pub const CHANNEL_BLOCK: usize = 16;
 pub trait Lanes: Copy {
     /// Registers that make up a block.
     const PARTS: usize;
-    /// Rows of the register tile of `matmul::packed`.
-    const ROWS: usize;
-    /// Registers per row of that tile: one block of channels or several.
-    const COLUMNS: usize;
+    /// The register tiles of `matmul::packed`: registers per row of a tile of 1, 2, … rows, each at least one block of
+    /// channels. Two multiply-adds per cycle, each of which takes four, keep eight sums busy.
+    const TILES: &'static [usize];
 
+    /// Runs `op` with the instructions of these lanes, as a function of its own: the compiler runs out of registers where
+    /// many large loops share one.
+    fn call<O: SimdOp>(op: O) -> O::Output;
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self;
     fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize);
@@ -24,12 +28,70 @@ pub trait Lanes: Copy {
     fn mul(self, other: Self) -> Self;
     /// `self · factor + term`, rounded once where the machine can and twice where it cannot.
     fn mul_add(self, factor: Self, term: Self) -> Self;
-    /// `max(self, 0)`; NaN stays NaN.
-    fn relu(self) -> Self;
+    fn div(self, other: Self) -> Self;
     /// The larger one; NaN if one is.
     fn max(self, other: Self) -> Self;
+    /// `max(self, bound)` for a `bound` that is a number; NaN stays NaN.
+    fn at_least(self, bound: Self) -> Self;
+    /// `min(self, bound)` for a `bound` that is a number; NaN stays NaN.
+    fn at_most(self, bound: Self) -> Self;
+    /// `max(self, 0)`; NaN stays NaN.
+    #[inline(always)]
+    fn relu(self) -> Self {
+        self.at_least(Self::splat(0.0))
+    }
     /// `2^n` for `n` from -126 to 127, given as `n + 1.5 · 2^23`, whose low bits are `n`.
     fn power_of_two(self) -> Self;
     /// Asks for the cache line at `ahead`, which need not be an address that may be read.
     fn prefetch(ahead: *const f32);
+}
+
+/// `y = f(x, y)` place by place: from the lanes of each `x` and each `y` to those of each `y`. All slices are of one length.
+#[inline(always)]
+pub fn map_lanes<L: Lanes, const X: usize, const Y: usize>(
+    x: [&[f32]; X],
+    mut y: [&mut [f32]; Y],
+    f: impl Fn([L; X], [L; Y]) -> [L; Y],
+) {
+    let n = y[0].len();
+    assert!(x.iter().all(|x| x.len() == n) && y.iter().all(|y| y.len() == n), "slices of different lengths");
+    map_blocks(x.map(|x| x.as_chunks().0), y.each_mut().map(|y| y.as_chunks_mut().0), &f);
+    let rest = n / CHANNEL_BLOCK * CHANNEL_BLOCK..n;
+    if rest.is_empty() {
+        return;
+    }
+    let (mut last_x, mut last_y) = ([[0.0; CHANNEL_BLOCK]; X], [[0.0; CHANNEL_BLOCK]; Y]);
+    for i in 0..X {
+        last_x[i][..rest.len()].copy_from_slice(&x[i][rest.clone()]);
+    }
+    for i in 0..Y {
+        last_y[i][..rest.len()].copy_from_slice(&y[i][rest.clone()]);
+    }
+    map_blocks(last_x.each_ref().map(std::slice::from_ref), last_y.each_mut().map(std::slice::from_mut), &f);
+    for i in 0..Y {
+        y[i][rest.clone()].copy_from_slice(&last_y[i][..rest.len()]);
+    }
+}
+
+#[inline(always)]
+fn map_blocks<L: Lanes, const X: usize, const Y: usize>(
+    x: [&[[f32; CHANNEL_BLOCK]]; X],
+    y: [&mut [[f32; CHANNEL_BLOCK]]; Y],
+    f: &impl Fn([L; X], [L; Y]) -> [L; Y],
+) {
+    for block in 0..y[0].len() {
+        for part in 0..L::PARTS {
+            let (mut of_x, mut of_y) = ([L::splat(0.0); X], [L::splat(0.0); Y]);
+            for i in 0..X {
+                of_x[i] = L::load(&x[i][block], part);
+            }
+            for i in 0..Y {
+                of_y[i] = L::load(&y[i][block], part);
+            }
+            let values = f(of_x, of_y);
+            for i in 0..Y {
+                values[i].store(&mut y[i][block], part);
+            }
+        }
+    }
 }

@@ -1,4 +1,7 @@
-//! Functions of one value and of one row, without branches and calls, so that loops over them vectorise.
+//! Functions of [`Lanes`], and functions of one value and of one row without branches and calls, so that loops over them
+//! vectorise.
+
+use super::lanes::Lanes;
 
 /// Partial results of a row, so that it vectorises.
 const PARTIALS: usize = 16;
@@ -15,48 +18,51 @@ pub fn leaky_relu(x: f32, slope: f32) -> f32 {
     if x < 0.0 { slope * x } else { x }
 }
 
-/// `e^x` for `x` up to 88, within 2 units in the last place; 0 below -87.
+/// `e^x` within 1 unit in the last place, 2 without fused multiply-adds; as at the ends outside -87.3..=88.3.
 #[inline(always)]
-pub fn exp(x: f32) -> f32 {
+pub fn exp<L: Lanes>(x: L) -> L {
     let (less_one, power) = exp_parts(x);
-    if x < -87.3 { 0.0 } else { (less_one + 1.0) * power }
+    less_one.mul_add(power, power)
 }
 
 /// `1 / (1 + e^-x)` within 2e-7, in 0..=1.
 #[inline(always)]
-pub fn sigmoid(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+pub fn sigmoid<L: Lanes>(x: L) -> L {
+    let one = L::splat(1.0);
+    one.div(one.add(exp(L::splat(0.0).sub(x))))
 }
 
 /// `tanh x` within 2e-7 and 4e-7 of its value, in -1..=1.
 ///
 /// `m / (m + 2)` with `m = e^2x − 1`, which keeps its digits near 0.
 #[inline(always)]
-pub fn tanh(x: f32) -> f32 {
-    let (less_one, power) = exp_parts(2.0 * x);
-    let m = less_one * power + (power - 1.0);
-    m / (m + 2.0)
+pub fn tanh<L: Lanes>(x: L) -> L {
+    let (less_one, power) = exp_parts(x.add(x));
+    let m = less_one.mul_add(power, power.sub(L::splat(1.0)));
+    m.div(m.add(L::splat(2.0)))
 }
 
-/// `e^r − 1` and `2^n` with `e^x = 2^n e^r`, for `x` in -87..=88, at whose ends larger values count as the end.
+/// `e^r − 1` and `2^n` with `e^x = 2^n e^r`.
 ///
-/// `x = n ln 2 + r`, with the Taylor polynomial of degree 7 for `|r| ≤ ln 2 / 2`. No branch and no call, so that loops
-/// over it vectorise.
+/// `x = n ln 2 + r` with `|r| ≤ ln 2 / 2`, and `e^r − 1 = r + r² q(r)`. The polynomial q of degree 4 was found by Remez's
+/// algorithm for the least largest error relative to `e^r`: 4e-9 with its coefficients in f32.
 #[inline(always)]
-fn exp_parts(x: f32) -> (f32, f32) {
-    // Adding this puts the nearest integer into the low bits of the sum.
-    const TO_INTEGER: f32 = 12_582_912.0; // 1.5 · 2^23
-    // ln 2 in two parts, the first short enough that its product with n is exact.
+fn exp_parts<L: Lanes>(x: L) -> (L, L) {
+    const Q: [f32; 5] = [0.001_381_458_4, 0.008_368_724, 0.041_668_39, 0.166_665_21, 0.499_999_94];
+    // ln 2 in two parts, the first short enough that its product with n is exact (Cody and Waite).
     const LN_2_HIGH: f32 = 0.693_359_4;
     const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let clamped = x.clamp(-87.3, 88.3);
-    let shifted = clamped * std::f32::consts::LOG2_E + TO_INTEGER;
-    let n = shifted - TO_INTEGER;
-    let r = (clamped - n * LN_2_HIGH) - n * LN_2_LOW;
-    let even = 1.0 / 5040.0 * r + 1.0 / 720.0;
-    let less_one = ((((even * r + 1.0 / 120.0) * r + 1.0 / 24.0) * r + 1.0 / 6.0) * r + 0.5) * r * r + r;
-    let exponent = (shifted.to_bits() as i32).wrapping_sub(TO_INTEGER.to_bits() as i32).wrapping_add(127);
-    (less_one, f32::from_bits((exponent << 23) as u32))
+    // Adding this puts the nearest integer into the low bits of the sum.
+    let to_integer = L::splat(12_582_912.0); // 1.5 · 2^23
+    let x = x.at_least(L::splat(-87.3)).at_most(L::splat(88.3));
+    let shifted = x.mul_add(L::splat(std::f32::consts::LOG2_E), to_integer);
+    let n = shifted.sub(to_integer);
+    let r = n.mul_add(L::splat(-LN_2_LOW), n.mul_add(L::splat(-LN_2_HIGH), x));
+    let mut q = L::splat(Q[0]);
+    for coefficient in &Q[1..] {
+        q = q.mul_add(r, L::splat(*coefficient));
+    }
+    (q.mul_add(r.mul(r), r), shifted.power_of_two())
 }
 
 /// `x Φ(x) = x (1 + erf(x / √2)) / 2`, the exact form of GELU, within 2e-7 · max(1, |x|).

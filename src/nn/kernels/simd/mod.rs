@@ -9,24 +9,26 @@ pub mod lanes;
 pub mod math;
 mod portable;
 
-use pulp::{Arch, Simd, WithSimd};
+use isa::{Isa, SimdOp};
+use lanes::Lanes;
 
-/// Runs `work` once, compiled for the best vector instructions of this machine (AVX-512, AVX2 with FMA, NEON, or the
-/// build's own). Only what is inlined into `work` gains: mark the closure and all that it calls `#[inline(always)]`.
+/// Runs `work` once, compiled for the best [`Isa`] of this machine. Only what is inlined into `work` gains: mark the closure
+/// and all that it calls `#[inline(always)]`.
 ///
 /// `FnMut`, because the mark of a closure does not reach the function by which it would be called as an `FnOnce`.
-#[inline(always)]
+#[inline]
 pub fn dispatch<R>(work: impl FnMut() -> R) -> R {
-    Arch::new().dispatch(Work(work))
+    Isa::best().run(Vectorized(work))
 }
 
-struct Work<F>(F);
+/// Work that the compiler vectorises by itself.
+struct Vectorized<F>(F);
 
-impl<R, F: FnMut() -> R> WithSimd for Work<F> {
+impl<R, F: FnMut() -> R> SimdOp for Vectorized<F> {
     type Output = R;
 
     #[inline(always)]
-    fn with_simd<S: Simd>(mut self, _: S) -> R {
+    fn run<L: Lanes>(mut self) -> R {
         (self.0)()
     }
 }

@@ -1,6 +1,7 @@
 //! [`Lanes`] as a plain array of four: what the compiler makes of it with the instructions that every machine of the target
 //! has.
 
+use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Four values: a register of SSE2, NEON or wasm SIMD.
@@ -23,8 +24,12 @@ impl Portable {
 impl Lanes for Portable {
     const PARTS: usize = CHANNEL_BLOCK / WIDTH;
     // 8 sums, 4 registers of weights, 1 of the input, of 16.
-    const ROWS: usize = 2;
-    const COLUMNS: usize = 4;
+    const TILES: &'static [usize] = &[8, 4];
+
+    #[inline(never)]
+    fn call<O: SimdOp>(op: O) -> O::Output {
+        op.run::<Self>()
+    }
 
     #[inline(always)]
     fn splat(x: f32) -> Self {
@@ -62,13 +67,23 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
-    fn relu(self) -> Self {
-        self.zip(self, |x, _| if x < 0.0 { 0.0 } else { x })
+    fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
     }
 
     #[inline(always)]
     fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b || a.is_nan() { a } else { b })
+    }
+
+    #[inline(always)]
+    fn at_least(self, bound: Self) -> Self {
+        self.zip(bound, |x, bound| if x < bound { bound } else { x })
+    }
+
+    #[inline(always)]
+    fn at_most(self, bound: Self) -> Self {
+        self.zip(bound, |x, bound| if x > bound { bound } else { x })
     }
 
     #[inline(always)]

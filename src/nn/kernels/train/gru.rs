@@ -10,16 +10,15 @@
 
 use rayon::prelude::*;
 
-use crate::nn::kernels::matmul::gates::{GateWeights, Rows, gate_matmul};
+use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
-use crate::nn::kernels::rnn::gru;
-use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::rnn::{Gru, parts};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
 /// Sequences of one task, whatever the number of threads.
 const GROUP: usize = 8;
-/// Parts of a state's gradient that are computed together: the panels are made for 3 or 4.
-const PARTS: usize = 4;
 
 /// A direction of a layer over sequences of some lengths, from states of zeros.
 #[derive(Debug, Clone)]
@@ -45,22 +44,22 @@ impl Scan {
     /// sequence's end.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         let hidden = self.hidden;
-        let panels = GateWeights::new(weight, Some(bias), (3, hidden, hidden));
+        let recurrent = PackedMatrix::pack(weight, hidden, 3 * hidden).with_bias(bias);
+        let (padded, width, isa) = (recurrent.padded_inputs(), recurrent.width(), Isa::best());
         let mut y = vec![0.0; self.lengths.len() * self.n_frames * hidden];
         let groups =
             y.par_chunks_mut(GROUP * self.n_frames * hidden).zip(x.par_chunks(GROUP * self.n_frames * 3 * hidden));
         groups.zip(self.lengths.par_chunks(GROUP)).for_each(|((y, x), lengths)| {
-            let mut states = vec![0.0; lengths.len() * hidden];
-            let mut sums = vec![0.0; lengths.len() * panels.stride()];
+            let mut states = vec![0.0; lengths.len() * padded];
+            let mut sums = vec![0.0; lengths.len() * width];
             for step in 0..lengths.iter().copied().max().unwrap_or(0) {
-                let rows = Rows { count: lengths.len(), get: |row: usize| &states[row * hidden..][..hidden] };
-                gate_matmul(&panels, rows, &mut sums);
+                recurrent.multiply_rows(&states, &mut sums, isa);
                 for (row, &length) in lengths.iter().enumerate().filter(|&(_, &length)| step < length) {
                     let frame = row * self.n_frames + self.frame(step, length);
-                    let h = &mut states[row * hidden..][..hidden];
-                    let s = &sums[row * panels.stride()..][..panels.stride()];
-                    gru((&x[frame * 3 * hidden..][..3 * hidden], hidden), (s, panels.width()), h);
-                    y[frame * hidden..][..hidden].copy_from_slice(h);
+                    let h = &mut states[row * padded..][..hidden];
+                    let (x, s) = (parts(&x[frame * 3 * hidden..], hidden), parts(&sums[row * width..], hidden));
+                    isa.run(Gru { x, s, h });
+                    y[frame * hidden..][..hidden].copy_from_slice(&states[row * padded..][..hidden]);
                 }
             }
         });
@@ -70,14 +69,16 @@ impl Scan {
     /// The gradients of the arguments from that of the states, `of_y`, and the states themselves, `y`.
     pub fn gradients(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), y: &[f32], of_y: &[f32]) -> Gradients {
         let hidden = self.hidden;
-        let panels = GateWeights::new(weight, Some(bias), (3, hidden, hidden));
-        let transposed = self.transposed(weight);
+        let recurrent = PackedMatrix::pack(weight, hidden, 3 * hidden).with_bias(bias);
+        let transposed: Vec<f32> =
+            (0..hidden).flat_map(|unit| weight[unit..].iter().step_by(hidden)).copied().collect();
+        let transposed = PackedMatrix::pack(&transposed, 3 * hidden, hidden);
         let mut of_x = vec![0.0; x.len()];
         let (states, gates) = (GROUP * self.n_frames * hidden, GROUP * self.n_frames * 3 * hidden);
         let values = x.par_chunks(gates).zip(y.par_chunks(states)).zip(of_y.par_chunks(states));
         let groups = of_x.par_chunks_mut(gates).zip(values).zip(self.lengths.par_chunks(GROUP));
         let of_weights: Vec<(Vec<f32>, Vec<f32>)> = groups
-            .map(|((of_x, ((x, y), of_y)), lengths)| self.group(lengths, (x, y, of_y), (&panels, &transposed), of_x))
+            .map(|((of_x, ((x, y), of_y)), lengths)| self.group(lengths, (x, y, of_y), (&recurrent, &transposed), of_x))
             .collect();
         let (mut of_weight, mut of_bias) = (vec![0.0; weight.len()], vec![0.0; bias.len()]);
         for (weight, bias) in of_weights {
@@ -92,57 +93,54 @@ impl Scan {
         &self,
         lengths: &[usize],
         (x, y, of_y): (&[f32], &[f32], &[f32]),
-        (panels, transposed): (&GateWeights, &GateWeights),
+        (recurrent, transposed): (&PackedMatrix, &PackedMatrix),
         of_x: &mut [f32],
     ) -> (Vec<f32>, Vec<f32>) {
-        let (hidden, n) = (self.hidden, self.n_frames);
-        // The state before each frame, and the gradients of the state's products, of frames that count; else zeros.
-        let mut before = vec![0.0; lengths.len() * n * hidden];
+        let (hidden, n, isa) = (self.hidden, self.n_frames, Isa::best());
+        let (padded, width) = (recurrent.padded_inputs(), recurrent.width());
+        let (of_width, of_padded) = (transposed.padded_inputs(), transposed.width());
+        let rows = lengths.len() * n;
+        // The state before each frame, its products, and their gradients, of frames that count; else zeros.
+        let mut before = vec![0.0; rows * padded];
         for (row, &length) in lengths.iter().enumerate() {
             for step in 1..length {
                 let (to, from) = (row * n + self.frame(step, length), row * n + self.frame(step - 1, length));
-                before[to * hidden..][..hidden].copy_from_slice(&y[from * hidden..][..hidden]);
+                before[to * padded..][..hidden].copy_from_slice(&y[from * hidden..][..hidden]);
             }
         }
-        let mut of_sums = vec![0.0; lengths.len() * n * 3 * hidden];
+        let mut sums = vec![0.0; rows * width];
+        recurrent.multiply_rows(&before, &mut sums, isa);
+        let mut of_sums = vec![0.0; rows * 3 * hidden];
         let mut of_states = vec![0.0; lengths.len() * hidden];
-        let mut sums = vec![0.0; lengths.len() * panels.stride()];
-        let mut products = vec![0.0; lengths.len() * transposed.stride()];
+        // Of one step.
+        let mut of_gates = vec![0.0; lengths.len() * of_width];
+        let mut products = vec![0.0; lengths.len() * of_padded];
         for step in (0..lengths.iter().copied().max().unwrap_or(0)).rev() {
-            // The frame of each sequence that has one at this step, else its first one, whose values are then not used.
-            let frame = |row: usize| {
-                let length = lengths[row];
-                row * n + if step < length { self.frame(step, length) } else { 0 }
-            };
-            let rows = Rows { count: lengths.len(), get: |row: usize| &before[frame(row) * hidden..][..hidden] };
-            gate_matmul(panels, rows, &mut sums);
-            for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
-                let (state, gates) = (frame(row) * hidden, frame(row) * 3 * hidden);
-                let values = Values {
-                    x: &x[gates..][..3 * hidden],
-                    s: &sums[row * panels.stride()..][..panels.stride()],
-                    width: panels.width(),
-                    h: &before[state..][..hidden],
+            let running = || lengths.iter().enumerate().filter(|&(_, &length)| step < length);
+            for (row, &length) in running() {
+                let frame = row * n + self.frame(step, length);
+                let (state, gates) = (frame * hidden, frame * 3 * hidden);
+                let of_s = &mut of_gates[row * of_width..][..3 * hidden];
+                isa.run(Backward {
+                    x: parts(&x[gates..], hidden),
+                    s: parts(&sums[frame * width..], hidden),
+                    h: &before[frame * padded..][..hidden],
                     of_y: &of_y[state..][..hidden],
-                };
-                let of_h = &mut of_states[row * hidden..][..hidden];
-                backward(&values, of_h, &mut of_x[gates..][..3 * hidden], &mut of_sums[gates..][..3 * hidden]);
+                    of_h: &mut of_states[row * hidden..][..hidden],
+                    of_x: &mut of_x[gates..][..3 * hidden],
+                    of_s: &mut *of_s,
+                });
+                of_sums[gates..][..3 * hidden].copy_from_slice(of_s);
             }
-            let rows =
-                Rows { count: lengths.len(), get: |row: usize| &of_sums[frame(row) * 3 * hidden..][..3 * hidden] };
-            gate_matmul(transposed, rows, &mut products);
-            for row in (0..lengths.len()).filter(|&row| step < lengths[row]) {
-                let (products, part) = (&products[row * transposed.stride()..], hidden.div_ceil(PARTS));
-                for (i, of_h) in of_states[row * hidden..][..hidden].chunks_mut(part).enumerate() {
-                    let products = &products[i * transposed.width()..];
-                    of_h.iter_mut().zip(products).for_each(|(of_h, x)| *of_h += x);
-                }
+            transposed.multiply_rows(&of_gates, &mut products, isa);
+            for (row, _) in running() {
+                let of_h = &mut of_states[row * hidden..][..hidden];
+                of_h.iter_mut().zip(&products[row * of_padded..]).for_each(|(of_h, x)| *of_h += x);
             }
         }
-        let rows = lengths.len() * n;
         let mut of_weight = vec![0.0; 3 * hidden * hidden];
         let of_rows = MatrixView::rows(&of_sums, rows, 3 * hidden, 3 * hidden).transposed();
-        strided_matmul(of_rows, MatrixView::rows(&before, rows, hidden, hidden), &mut of_weight, hidden);
+        strided_matmul(of_rows, MatrixView::rows(&before, rows, hidden, padded), &mut of_weight, hidden);
         let mut of_bias = vec![0.0; 3 * hidden];
         for of_sums in of_sums.chunks(3 * hidden) {
             of_bias.iter_mut().zip(of_sums).for_each(|(sum, x)| *sum += x);
@@ -154,54 +152,48 @@ impl Scan {
     fn frame(&self, step: usize, length: usize) -> usize {
         if self.backward { length - 1 - step } else { step }
     }
-
-    /// The transposed weights, their rows in [`PARTS`] parts of one length.
-    fn transposed(&self, weight: &[f32]) -> GateWeights {
-        let (hidden, part) = (self.hidden, self.hidden.div_ceil(PARTS));
-        let mut transposed = vec![0.0; PARTS * part * 3 * hidden];
-        for (unit, row) in transposed.chunks_mut(3 * hidden).take(hidden).enumerate() {
-            row.iter_mut().enumerate().for_each(|(gate, value)| *value = weight[gate * hidden + unit]);
-        }
-        GateWeights::new(&transposed, None, (PARTS, part, 3 * hidden))
-    }
 }
 
-/// What a step went by, and the gradient of its output.
-struct Values<'a> {
-    x: &'a [f32],
-    s: &'a [f32],
-    width: usize,
+/// One step backward.
+struct Backward<'a> {
+    /// What the step went by, and the gradient of its output.
+    x: [&'a [f32]; 3],
+    s: [&'a [f32]; 3],
     h: &'a [f32],
     of_y: &'a [f32],
+    /// From the gradient of the state after the step, without `of_y`, to the part of that before it that does not go through
+    /// the weights.
+    of_h: &'a mut [f32],
+    /// The gradients of `x` and `s`, `[3, hidden]`.
+    of_x: &'a mut [f32],
+    of_s: &'a mut [f32],
 }
 
-/// From the gradient of the state after a step, without that of the step's output, to the part of that before it that does
-/// not go through the weights, and to those of `x` and `s`, `[3, hidden]`.
-fn backward(values: &Values, of_h: &mut [f32], of_x: &mut [f32], of_s: &mut [f32]) {
-    let n = of_h.len();
-    let Values { x, s, width, h, of_y } = *values;
-    let (x0, x1, x2) = (&x[..n], &x[n..][..n], &x[2 * n..][..n]);
-    let (s0, s1, s2) = (&s[..n], &s[width..][..n], &s[2 * width..][..n]);
-    let (h, of_y) = (&h[..n], &of_y[..n]);
-    let (of_x0, rest) = of_x.split_at_mut(n);
-    let (of_x1, of_x2) = rest.split_at_mut(n);
-    let (of_s0, rest) = of_s.split_at_mut(n);
-    let (of_s1, of_s2) = rest.split_at_mut(n);
-    let (of_x2, of_s2) = (&mut of_x2[..n], &mut of_s2[..n]);
-    dispatch(
-        #[inline(always)]
-        || {
-            for u in 0..n {
-                let (reset, keep) = (sigmoid(x0[u] + s0[u]), sigmoid(x1[u] + s1[u]));
-                let new = tanh(x2[u] + reset * s2[u]);
-                let of = of_h[u] + of_y[u];
-                let of_new = of * (1.0 - keep) * (1.0 - new * new);
-                let of_keep = of * (h[u] - new) * keep * (1.0 - keep);
-                let of_reset = of_new * s2[u] * reset * (1.0 - reset);
-                (of_x0[u], of_x1[u], of_x2[u]) = (of_reset, of_keep, of_new);
-                (of_s0[u], of_s1[u], of_s2[u]) = (of_reset, of_keep, of_new * reset);
-                of_h[u] = of * keep;
-            }
-        },
-    );
+impl SimdOp for Backward<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let n = self.of_h.len();
+        let ([x0, x1, x2], [s0, s1, s2]) = (self.x, self.s);
+        let (of_x0, rest) = self.of_x.split_at_mut(n);
+        let (of_x1, of_x2) = rest.split_at_mut(n);
+        let (of_s0, rest) = self.of_s.split_at_mut(n);
+        let (of_s1, of_s2) = rest.split_at_mut(n);
+        let one = L::splat(1.0);
+        map_lanes::<L, _, _>(
+            [x0, x1, x2, s0, s1, s2, self.h, self.of_y],
+            [self.of_h, of_x0, of_x1, of_x2, of_s0, of_s1, of_s2],
+            #[inline(always)]
+            |[x0, x1, x2, s0, s1, s2, h, of_y], [of_h, ..]| {
+                let (reset, keep) = (sigmoid(x0.add(s0)), sigmoid(x1.add(s1)));
+                let new = tanh(reset.mul_add(s2, x2));
+                let of = of_h.add(of_y);
+                let of_new = of.mul(one.sub(keep)).mul(one.sub(new.mul(new)));
+                let of_keep = of.mul(h.sub(new)).mul(keep).mul(one.sub(keep));
+                let of_reset = of_new.mul(s2).mul(reset).mul(one.sub(reset));
+                [of.mul(keep), of_reset, of_keep, of_new, of_reset, of_keep, of_new.mul(reset)]
+            },
+        );
+    }
 }

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape};
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, packed_matmul};
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
@@ -300,11 +300,11 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
         for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
             let first = (place * panels + task * TASK_PANELS) * panel;
-            let weights = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
+            let panels = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
             let x = &transformed[place * tiles * CHANNEL_BLOCK..];
             let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
             let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
-            packed_matmul(self.isa, inputs, &spans, weights, outputs);
+            packed_matmul(self.isa, inputs, &spans, Weights { panels, bias: None }, outputs);
         });
 
         let mut bands = Vec::new();
