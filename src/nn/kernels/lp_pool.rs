@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::simd::dispatch;
 
 /// `y = (Σ x^power)^(1/power)` per window; `power` is even. `x` is `[planes, height, width]`, `y` `[planes, height / size.0,
-/// width / size.1]`, neither of them empty.
+/// width / size.1]`; neither is empty.
 pub fn lp_pool(x: &[f32], (height, width): (usize, usize), y: &mut [f32], power: u32, size: (usize, usize)) {
     let (rows, columns) = (height / size.0, width / size.1);
     let planes = ((1 << 15) / (height * width)).max(1);
