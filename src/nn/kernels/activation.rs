@@ -30,7 +30,7 @@ impl Activation {
         }
     }
 
-    /// On the lanes of a kernel.
+    /// The same on lanes.
     #[inline(always)]
     pub(super) fn apply_lanes<L: Lanes>(self, x: L) -> L {
         match self {
@@ -45,7 +45,7 @@ impl Activation {
         }
     }
 
-    /// Out of line: it would be copied into every kernel.
+    /// Out of line, or every kernel would hold a copy.
     #[inline(never)]
     fn apply_to(self, values: &mut [f32; CHANNEL_BLOCK]) {
         dispatch(

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention.
 //!
-//! Keys and values are packed once per sequence and head as the weights of two products: of queries with keys, and of the
-//! softmax's results with values. A task has a few queries, whose scores stay in the cache.
+//! Keys and values are packed once per sequence and head, as the weights of two products: queries times keys, and softmax
+//! times values. A task takes a few queries, so that their scores stay in the cache.
 
 use rayon::prelude::*;
 
@@ -19,13 +19,13 @@ const QUERIES: usize = 48;
 pub struct Heads {
     pub n_tokens: usize,
     pub n_heads: usize,
-    /// Of one head.
+    /// Values of one head.
     pub head_dim: usize,
 }
 
 /// `y = softmax(q kᵀ / √head_dim) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
-/// `[batch, n_tokens, n_heads, head_dim]`. Of sequence `b` the keys from `lengths[b]` on are left out; `lengths[b]` is at
-/// least 1. A query's result depends on nothing but itself and those keys.
+/// `[batch, n_tokens, n_heads, head_dim]`. Sequence `b` has `lengths[b]` keys, at least 1; the rest are
+/// masked. A query's result depends only on itself and those keys.
 pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [f32], isa: Isa, workspace: &Workspace) {
     let Heads { n_tokens, n_heads, head_dim } = heads;
     let width = n_heads * head_dim;
@@ -49,7 +49,7 @@ pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [
     });
 }
 
-/// Of one sequence.
+/// The sizes of one sequence.
 #[derive(Clone, Copy)]
 struct Sizes {
     heads: Heads,
@@ -73,8 +73,8 @@ impl Sizes {
         self.keys() * (self.heads.head_dim + self.values())
     }
 
-    /// The keys as `[block of keys][head_dim][16]`, then the values as `[block of values][keys][16]`, with zeros for what the
-    /// blocks lack. `keys` starts at this head of the first key.
+    /// Keys as `[block of keys][head_dim][16]`, then values as `[block of values][keys][16]`, both padded with zeros. `keys`
+    /// starts at this head of the first key.
     fn pack(&self, keys: &[f32], packed: &mut [f32]) {
         let Heads { n_heads, head_dim, .. } = self.heads;
         let width = n_heads * head_dim;
@@ -110,7 +110,7 @@ impl Sizes {
         let rows = scores.len() / keys;
         let (for_keys, for_values) = packed.split_at(keys * head_dim);
         let span = [Span { x: 0, y: 0, rows }];
-        let inputs = Inputs { x: queries, row_stride: 3 * width, segments: &[0], run: head_dim };
+        let inputs = Inputs { x: queries, row_stride: 3 * width, segments: &[0], segment_len: head_dim };
         packed_matmul(
             self.isa,
             inputs,
@@ -122,7 +122,7 @@ impl Sizes {
         let scale = 1.0 / (head_dim as f32).sqrt();
         self.isa.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
         let segments: Vec<usize> = (0..keys).step_by(CHANNEL_BLOCK).collect();
-        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, run: CHANNEL_BLOCK };
+        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, segment_len: CHANNEL_BLOCK };
         packed_matmul(
             self.isa,
             inputs,
@@ -136,8 +136,8 @@ impl Sizes {
     }
 }
 
-/// Softmax of rows of `keys` values, whole blocks, of which the first `n_keys` count: `scores = e^(scale · (scores − max))`,
-/// about 0 beyond, and for each row `inverse`, 1 over their sum.
+/// Softmax of rows of `keys` values, a multiple of a block. Of a row the first `n_keys` are valid: they become
+/// `e^(scale · (score − max))`, the others about 0. `inverse` takes 1 over the sum of each row.
 pub struct Softmax<'a> {
     pub scores: &'a mut [f32],
     pub keys: usize,

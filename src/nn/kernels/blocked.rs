@@ -1,8 +1,7 @@
 //! Feature maps in blocks of sixteen channels: `[batch, height, channel block, width, 16]`.
 //!
-//! Sixteen channels of one place fill a vector, and a row (a moment in time, in a spectrogram) with all its channels is
-//! one piece of memory, so that tasks own whole rows of what they write. Channels up to the next multiple of sixteen
-//! are there and hold zeros.
+//! Sixteen channels of one place fill a vector. A row (in a spectrogram, a moment in time) with all its channels is contiguous,
+//! so that a task owns the rows that it writes. Channels are padded with zeros to a multiple of sixteen.
 
 use rayon::prelude::*;
 
@@ -11,7 +10,7 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Values per task, about.
+/// About so many values per task.
 const TASK: usize = 1 << 15;
 
 /// Sizes of a map.
@@ -49,7 +48,7 @@ pub struct BlockedMap {
 }
 
 impl BlockedMap {
-    /// A map whose values are yet to be written. `None` if it is empty or no memory could hold it.
+    /// A map with arbitrary values, for the caller to write. `None` if it is empty or no memory could hold it.
     pub fn unwritten(shape: Shape, workspace: &Workspace) -> Option<Self> {
         let len = shape.values().filter(|&len| len > 0)?;
         Some(Self { shape, values: workspace.take(len) })
@@ -120,8 +119,8 @@ impl BlockedMap {
         Some(())
     }
 
-    /// Pooling over windows of `size` with the same step; `padding` places before and after each column of the map never
-    /// win a maximum (for [`Pooling::Max`] only). `None` if a window is empty, larger than the map or mostly padding.
+    /// Pooling over windows with `stride = size`. Padding is for [`Pooling::Max`] only and never wins. `None` if a window is
+    /// empty, larger than the map or mostly padding.
     pub fn pool(&self, pooling: Pooling, window: Window, isa: Isa, workspace: &Workspace) -> Option<Self> {
         let (height, width) = window.output(self.shape.height, self.shape.width)?;
         let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace)?;
@@ -147,7 +146,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Rows and columns of what is left of a map; `None` where a window does not fit it or is mostly padding.
+    /// Rows and columns of a pooled map; `None` if a window does not fit the map or is mostly padding.
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
         if height == 0 || self.padding > self.size.0 / 2 {
             return None;
@@ -157,7 +156,7 @@ impl Window {
         (rows > 0 && columns > 0).then_some((rows, columns))
     }
 
-    /// Places of a window, those in the padding too.
+    /// Places of a window, padding included.
     pub fn places(&self) -> f32 {
         self.size.0 as f32 * self.size.1 as f32
     }

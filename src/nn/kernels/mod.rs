@@ -1,12 +1,12 @@
 //! CPU kernels: f32 slices and sizes, no tensors and no layers.
 //!
-//! Each kernel splits its output into disjoint pieces over the current rayon pool; a value of the output is computed by
-//! one thread in one fixed order, so results do not depend on the number of threads.
+//! Each kernel splits its output into disjoint pieces over the current rayon pool. One thread computes a value, in one fixed
+//! order, so results do not depend on the number of threads.
 //!
-//! | folder or file | what is there |
+//! | folder or file | contents |
 //! |---|---|
 //! | `simd` | instruction sets, chosen at run time; vectors; functions of one value |
-//! | `matmul` | matrix products: packed weights, fully connected layers, gates of recurrent layers, strided views |
+//! | `matmul` | matrix products: packed weights, fully connected layers, strided views |
 //! | `conv` | convolutions: the choice of a kernel, direct ones, Winograd's |
 //! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
 //! | `attention`, `rnn`, `pointwise`, `lp_pool` | one operation each |

@@ -2,6 +2,7 @@
 
 use super::attention::{Heads, Softmax, attention};
 use super::blocked::{BlockedMap, Shape, Window};
+use super::rnn::{self, Direction, Gates};
 use super::simd::math;
 use super::workspace::Workspace;
 use super::{lp_pool, pointwise};
@@ -106,6 +107,81 @@ fn rows_of_a_packed_matrix_equal_their_naive_form_for_every_tile() {
             }
             for rows in 2..=19 {
                 assert_eq!(multiply(&x[..rows * padded]), alone[..rows * width], "{inputs}->{outputs} {rows} {isa:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn recurrent_layers_equal_their_naive_form_and_a_sequence_does_not_depend_on_the_others() {
+    for (gates, inputs, hidden, lengths) in [
+        (Gates::Gru, 3, 5, vec![4, 1, 2]),
+        (Gates::Lstm, 1, 16, vec![1]),
+        (Gates::Gru, 20, 33, vec![40, 7, 77, 64, 33]),
+        (Gates::Lstm, 16, 20, vec![70, 3, 100]),
+    ] {
+        let (rows, batch, n_frames) = (gates.count() * hidden, lengths.len(), *lengths.iter().max().unwrap());
+        let scaled = |n: usize, scale: f32| values(n).iter().map(|x| x * scale).collect::<Vec<_>>();
+        let weights: Vec<[Vec<f32>; 4]> = [0.3, -0.2]
+            .map(|w| {
+                [scaled(rows * inputs, w), scaled(rows * hidden, w), scaled(rows, w), scaled(rows + 1, w)[1..].to_vec()]
+            })
+            .to_vec();
+        let pack = |[input, recurrent, input_bias, recurrent_bias]: &[Vec<f32>; 4]| Direction {
+            input: PackedMatrix::pack(input, inputs, rows).with_bias(input_bias),
+            recurrent: PackedMatrix::pack(recurrent, hidden, rows).with_bias(recurrent_bias),
+        };
+        let directions: Vec<Direction> = weights.iter().map(pack).collect();
+        let x = values(batch * n_frames * inputs);
+        let run = |x: &[f32], lengths: &[usize], isa: Isa| {
+            let mut y = vec![0.0; x.len() / inputs * 2 * hidden];
+            let state = vec![0.0; 2 * lengths.len() * hidden];
+            let (mut h, mut c) = (state.clone(), if gates == Gates::Lstm { state } else { Vec::new() });
+            rnn::layer(gates, &directions, x, lengths, (&mut h, &mut c), &mut y, isa);
+            y
+        };
+        for isa in Isa::available() {
+            let y = run(&x, &lengths, isa);
+            for (row, &length) in lengths.iter().enumerate() {
+                let (x, y) = (&x[row * n_frames * inputs..], &y[row * n_frames * 2 * hidden..][..length * 2 * hidden]);
+                assert_eq!(run(&x[..length * inputs], &[length], isa), y, "{gates:?} {hidden} {isa:?}");
+                for (direction, weights) in weights.iter().enumerate() {
+                    let frame = |step: usize| if direction == 0 { step } else { length - 1 - step };
+                    let (mut h, mut c) = (vec![0.0; hidden], vec![0.0; hidden]);
+                    for step in 0..length {
+                        let x: Vec<f64> = x[frame(step) * inputs..][..inputs].iter().map(|&x| f64::from(x)).collect();
+                        naive_step(gates, weights, &x, &mut h, &mut c);
+                        let got = &y[(frame(step) * 2 + direction) * hidden..][..hidden];
+                        // Sums of up to 33 products of values below 1, through functions of slope 1 at most.
+                        let worst = got.iter().zip(&h).map(|(&a, b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+                        assert!(worst < 2e-6, "{gates:?} {hidden} {isa:?}, step {step}: off by {worst:e}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// One step by the definition, in f64.
+fn naive_step(gates: Gates, weights: &[Vec<f32>; 4], x: &[f64], h: &mut [f64], c: &mut [f64]) {
+    let n = h.len();
+    let product = |weight: &[f32], bias: &[f32], x: &[f64], row: usize| {
+        let products = weight[row * x.len()..].iter().zip(x).map(|(&w, x)| f64::from(w) * x);
+        products.sum::<f64>() + f64::from(bias[row])
+    };
+    let of_x: Vec<f64> = (0..gates.count() * n).map(|row| product(&weights[0], &weights[2], x, row)).collect();
+    let of_h: Vec<f64> = (0..gates.count() * n).map(|row| product(&weights[1], &weights[3], h, row)).collect();
+    let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+    for u in 0..n {
+        let sum = |gate: usize| of_x[gate * n + u] + of_h[gate * n + u];
+        match gates {
+            Gates::Gru => {
+                let new = (of_x[2 * n + u] + sigmoid(sum(0)) * of_h[2 * n + u]).tanh();
+                h[u] = (1.0 - sigmoid(sum(1))) * new + sigmoid(sum(1)) * h[u];
+            }
+            Gates::Lstm => {
+                c[u] = sigmoid(sum(1)) * c[u] + sigmoid(sum(0)) * sum(2).tanh();
+                h[u] = sigmoid(sum(3)) * c[u].tanh();
             }
         }
     }

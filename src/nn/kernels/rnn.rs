@@ -1,8 +1,8 @@
 //! GRU and LSTM layers over whole sequences.
 //!
-//! A layer has one or two directions. For a few frames at a time the products of the input with its weights are taken,
-//! all frames and sequences at once; then each direction goes through these frames step by step, with the product of its
-//! state and the gates. Sequences are spread over threads in groups that share each weight they read.
+//! A layer has one or two directions. It takes some frames at a time and multiplies them by the input's weights, all
+//! sequences at once. Then each direction goes through these frames step by step: the product of its state, then the gates.
+//! Groups of sequences share each weight that they read, and groups are spread over threads.
 
 use std::borrow::Cow;
 
@@ -44,34 +44,36 @@ pub struct Direction {
 const FRAMES: usize = 32;
 /// Frames of all sequences together whose products are held at a time, per direction.
 const HELD_FRAMES: usize = 512;
-/// Sequences per task at most: more do not make better use of a weight that is read.
+/// Sequences per task, at most: larger groups do not use a weight more often per read.
 const GROUP: usize = 16;
 
 /// One sequence in one direction.
 struct Track<'a> {
-    /// Which sequence.
+    /// Index of the sequence in the batch.
     row: usize,
-    /// Its frames that count.
+    /// Its valid frames.
     length: usize,
     /// Where the output of each frame goes.
     frames: Vec<&'a mut [f32]>,
 }
 
-/// Sequences that go step by step together, longest first, in one direction.
+/// Sequences of one direction that advance together, the longest first.
 struct Group<'a> {
     direction: usize,
     tracks: Vec<Track<'a>>,
-    /// States, `[tracks, padded]`, and of an LSTM its cells: rows of `hidden` values and zeros up to a whole block.
+    /// States, `[tracks, padded]`: rows of `hidden` values, then zeros up to a whole block.
     h: Vec<f32>,
+    /// The cells of an LSTM, likewise.
     c: Vec<f32>,
     /// Products of the states, `[tracks, width]`.
     sums: Vec<f32>,
 }
 
-/// One layer. `x` is `[batch, n_frames, inputs]`, `y` zeros `[batch, n_frames, directions, hidden]`. Of sequence `b` only
-/// the first `lengths[b]` frames count, 1 to `n_frames`; `y` is left as it is beyond. The second of `directions`, if there
-/// is one, goes from the last of these frames to the first. `h` and, for an LSTM, `c` are `[directions, batch, hidden]`: the
-/// state before and, when done, after.
+/// One layer. `x` is `[batch, n_frames, inputs]`, `y` is `[batch, n_frames, directions, hidden]` and holds zeros.
+///
+/// Only the first `lengths[b]` frames of sequence `b` are valid, 1 to `n_frames`; `y` is not written beyond them. The second
+/// of `directions`, if present, goes from the last valid frame to the first. `h` and, for an LSTM, `c` are
+/// `[directions, batch, hidden]`: on entry the state before the first step, on return the state after the last.
 pub fn layer(
     gates: Gates,
     directions: &[Direction],
@@ -93,7 +95,7 @@ pub fn layer(
         .collect();
     let task = FRAMES.min(steps).max(1);
     let held = (HELD_FRAMES / batch.max(1) / task).clamp(1, steps.div_ceil(task).max(1)) * task;
-    // [tracks, held, width], by frame: of the second direction the last step comes first.
+    // [tracks, held, width], in the order of frames: the second direction reads it backwards.
     let mut products = vec![0.0; tracks.len() * held * width];
     for start in (0..steps).step_by(held) {
         products.par_chunks_mut(task * width).enumerate().for_each(|(i, products)| {
@@ -143,7 +145,8 @@ pub(super) fn pad_rows(x: &[f32], len: usize, padded: usize) -> Cow<'_, [f32]> {
     Cow::Owned(rows)
 }
 
-/// Each direction's sequences by falling length, in as many groups as there are threads, if they do not get too large.
+/// Sorts each direction's sequences by falling length and cuts them into one group per thread, or more where groups would
+/// exceed [`GROUP`].
 fn groups<'a>(
     gates: Gates,
     directions: &[Direction],
@@ -187,8 +190,7 @@ fn groups<'a>(
 }
 
 impl Group<'_> {
-    /// Step `step` of those tracks that have one. `products` starts at the first track's, the others' follow at multiples
-    /// of `distance`.
+    /// Step `step` of the tracks that are long enough. The products of track `i` start at `i · distance`.
     fn step(
         &mut self,
         gates: Gates,
@@ -270,7 +272,7 @@ impl SimdOp for Lstm<'_> {
     }
 }
 
-/// The values of each gate, `n` of them.
+/// The `n` values of each gate.
 pub(super) fn parts<const GATES: usize>(values: &[f32], n: usize) -> [&[f32]; GATES] {
     std::array::from_fn(|gate| &values[gate * n..][..n])
 }

@@ -1,15 +1,15 @@
-//! Memory that is used again: large buffers fresh from the system cost a page fault every 4 KiB.
+//! Reused buffers: large ones fresh from the system cost a page fault every 4 KiB.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Longer buffers, in values, go back to the system: one long recording must not hold gigabytes for as long as its model lives.
+/// Longer buffers, in values, go back to the system: a model must not hold gigabytes after one long recording.
 const LONGEST_KEPT: usize = 1 << 25;
 
-/// In bytes.
+/// Bytes in a cache line.
 const CACHE_LINE: usize = 64;
 
-/// The product of sizes, of an array of f32; `None` if no memory could hold so many.
+/// Number of values of an f32 array of these sizes; `None` if no memory could hold it.
 pub fn count(sizes: &[usize]) -> Option<usize> {
     let product = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     product.filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
@@ -30,7 +30,7 @@ impl Workspace {
     pub fn take(&self, len: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
-        // Where none is long enough the longest grows, so that there are never more than were in use at once.
+        // If none is long enough, the longest is replaced, so that there are never more than were in use at once.
         let longest = || (0..free.len()).max_by_key(|&i| free[i].len());
         let found = fitting.or_else(longest).map(|i| free.swap_remove(i));
         drop(free);
@@ -73,7 +73,7 @@ impl Drop for Buffer {
     }
 }
 
-/// f32 values that begin on a cache line, so that no register is loaded from two of them.
+/// f32 values aligned to a cache line, so that no register is loaded from two lines.
 #[derive(Debug)]
 pub struct AlignedVec {
     values: Vec<f32>,

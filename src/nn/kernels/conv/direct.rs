@@ -1,5 +1,5 @@
-//! Convolutions by their definition, for kernels, steps and paddings of any size: the patches are described to
-//! [`packed_matmul`] as segments of a padded copy of a few rows, which lies in the cache.
+//! Direct convolutions, for kernels, steps and paddings of any size. A task copies a few padded rows into the cache and
+//! describes the patches to [`packed_matmul`] as segments of that copy.
 
 use rayon::prelude::*;
 
@@ -11,10 +11,10 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{Workspace, count};
 
-/// Inputs and outputs of a task, in values: half of a second-level cache.
+/// Values of a task, inputs plus outputs: half of a second-level cache.
 const TASK: usize = 1 << 17;
 
-/// Where a convolution's input lies.
+/// Layout of the input.
 #[derive(Clone, Copy)]
 pub enum Source<'a> {
     /// `[batch, channels, height, width]`.
@@ -22,34 +22,34 @@ pub enum Source<'a> {
     Map(&'a BlockedMap),
 }
 
-/// Weights in reading order, bias and activation.
+/// Weights in the order in which they are read, bias and activation.
 #[derive(Debug)]
 pub struct DirectConv {
-    geometry: ConvShape,
-    weights: Vec<f32>, // [panels][segments][run][16]
+    conv_shape: ConvShape,
+    weights: Vec<f32>, // [panels][segments][segment_len][16]
     bias: Vec<f32>,    // [panels · 16]
     activation: Activation,
 }
 
 impl DirectConv {
-    /// From a filter's value by output, input, row and column; `bias` has whole blocks.
+    /// `filter` gives a weight by output, input, row and column; `bias` has whole blocks.
     pub fn pack(
-        geometry: ConvShape,
+        conv_shape: ConvShape,
         filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
         bias: Vec<f32>,
         activation: Activation,
     ) -> Self {
-        let ConvShape { in_channels, out_channels, kernel, .. } = geometry;
+        let ConvShape { in_channels, out_channels, kernel, .. } = conv_shape;
         let blocks = in_channels.div_ceil(CHANNEL_BLOCK);
         let panel = kernel.0
             * kernel.1
-            * if geometry.is_planar() { in_channels } else { blocks * CHANNEL_BLOCK }
+            * if conv_shape.is_planar() { in_channels } else { blocks * CHANNEL_BLOCK }
             * CHANNEL_BLOCK;
         let mut weights = vec![0.0; out_channels.div_ceil(CHANNEL_BLOCK) * panel];
         weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
             for (at, weights) in panel.chunks_mut(CHANNEL_BLOCK).enumerate() {
-                let (input, row, column) = if geometry.is_planar() {
-                    // Segments are rows of the kernel; where the axes are swapped for the product, its columns.
+                let (input, row, column) = if conv_shape.is_planar() {
+                    // A segment is a row of the kernel, or a column if the axes are swapped for the product.
                     (at / (kernel.0 * kernel.1), at / kernel.1 % kernel.0, at % kernel.1)
                 } else {
                     let (tap, input) = (at / (blocks * CHANNEL_BLOCK), at % (blocks * CHANNEL_BLOCK));
@@ -63,23 +63,23 @@ impl DirectConv {
                 }
             }
         });
-        Self { geometry, weights, bias, activation }
+        Self { conv_shape, weights, bias, activation }
     }
 
-    /// `x`, of `shape`, to a map; `None` if it is shorter than the kernel or the map too large for any memory.
+    /// `x`, of `shape`, to a map; `None` if `x` is smaller than the kernel or no memory could hold the map.
     pub fn forward(&self, x: Source, shape: Shape, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
-        let (height, width) = self.geometry.output(shape.height, shape.width)?;
-        let channels = self.geometry.out_channels;
+        let (height, width) = self.conv_shape.output(shape.height, shape.width)?;
+        let channels = self.conv_shape.out_channels;
         let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
-        // Rows of the product run along the longer axis of a 1-D convolution: one whose output has one column too.
-        let is_1d = shape.width == 1 && self.geometry.kernel.1 == 1 && self.geometry.padding.1 == 0;
+        // In a 1-D convolution, whose output also has one column, the rows of the product run along the longer axis.
+        let is_1d = shape.width == 1 && self.conv_shape.kernel.1 == 1 && self.conv_shape.padding.1 == 0;
         let out = map.shape;
-        let (geometry, lines, columns) =
-            if is_1d { (self.geometry.lying(), 1, height) } else { (self.geometry, height, width) };
-        let unit = if geometry.is_planar() { 1 } else { CHANNEL_BLOCK };
-        let planes = if geometry.is_planar() { shape.channels } else { shape.blocks() };
-        let place = (planes * unit).saturating_mul(geometry.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
-        // A task is some whole lines, or a part of the one line.
+        let (conv_shape, lines, columns) =
+            if is_1d { (self.conv_shape.swapped(), 1, height) } else { (self.conv_shape, height, width) };
+        let unit = if conv_shape.is_planar() { 1 } else { CHANNEL_BLOCK };
+        let planes = if conv_shape.is_planar() { shape.channels } else { shape.blocks() };
+        let place = (planes * unit).saturating_mul(conv_shape.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
+        // A task is some whole lines, or in 1-D a part of the line.
         let (task_lines, task_columns) = if is_1d {
             (1, (TASK / place).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
         } else {
@@ -87,7 +87,7 @@ impl DirectConv {
         };
         let patch_size = |lines: usize, columns: usize| {
             let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // inside the padded input
-            let (kernel, stride) = (geometry.kernel, geometry.stride);
+            let (kernel, stride) = (conv_shape.kernel, conv_shape.stride);
             (axis(lines, stride.0, kernel.0), axis(columns, stride.1, kernel.1))
         };
         let largest = patch_size(task_lines, task_columns);
@@ -103,17 +103,17 @@ impl DirectConv {
             let (first_line, lines, first_column, columns) =
                 if is_1d { (0, 1, task * task_columns, done) } else { (task * task_lines, done, 0, columns) };
             let patch = Patch {
-                first: (first_line * geometry.stride.0, first_column * geometry.stride.1),
+                first: (first_line * conv_shape.stride.0, first_column * conv_shape.stride.1),
                 size: patch_size(lines, columns),
-                padding: geometry.padding,
+                padding: conv_shape.padding,
                 is_1d,
             };
             let plane = patch.size.0 * patch.size.1 * unit;
             let mut padded = workspace.take(planes * plane);
             patch.copy(x, shape, item, &mut padded);
             let row = patch.size.1 * unit;
-            let (kernel, stride) = (geometry.kernel, geometry.stride);
-            let (segments, run): (Vec<_>, _) = if geometry.is_planar() {
+            let (kernel, stride) = (conv_shape.kernel, conv_shape.stride);
+            let (segments, segment_len): (Vec<_>, _) = if conv_shape.is_planar() {
                 let rows = (0..planes * kernel.0).map(|i| i / kernel.0 * plane + i % kernel.0 * row);
                 (rows.collect(), kernel.1)
             } else {
@@ -127,7 +127,7 @@ impl DirectConv {
             };
             let spans: Vec<_> =
                 (0..lines).map(|line| Span { x: line * stride.0 * row, y: line * y_line, rows: columns }).collect();
-            let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, run };
+            let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, segment_len };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
             packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
             let places = if is_1d { 1 } else { out.width };
@@ -137,7 +137,7 @@ impl DirectConv {
     }
 }
 
-/// A padded part of the input, with the axes as the product has them.
+/// A padded part of the input, with its axes swapped if those of the product are.
 struct Patch {
     /// Its first row and column in the padded input.
     first: (usize, usize),
@@ -154,7 +154,7 @@ impl Patch {
             Source::Planes(_) => (1, shape.channels),
             Source::Map(_) => (CHANNEL_BLOCK, shape.blocks()),
         };
-        // Columns of the input that the patch has, as they lie in the patch.
+        // The columns of the patch that are not padding.
         let start = self.padding.1.saturating_sub(self.first.1).min(self.size.1);
         let end = (width + self.padding.1).saturating_sub(self.first.1).clamp(start, self.size.1);
         for (i, y) in y.chunks_mut(self.size.1 * unit).enumerate() {
@@ -195,7 +195,7 @@ impl Patch {
 struct Finish<'a> {
     bias: &'a [f32],
     activation: Activation,
-    /// Places that follow each other in `y` with the same channels.
+    /// Consecutive places of `y` that have the same channels.
     places: usize,
     y: &'a mut [f32],
 }

@@ -1,4 +1,4 @@
-//! Convolutions: which kernel serves which.
+//! Convolutions: the choice of a kernel.
 
 mod direct;
 #[cfg(test)]
@@ -16,13 +16,13 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
 
-/// Filters with their norm folded in, and what follows them.
+/// Filters with their norm folded in, and the activation after them.
 pub struct Filters<'a> {
     /// `[out, in, rows, columns]`.
     pub values: &'a [f32],
-    /// One an output channel.
+    /// One per output channel.
     pub scale: &'a [f32],
-    /// One an output channel.
+    /// One per output channel.
     pub bias: &'a [f32],
     pub activation: Activation,
 }
@@ -30,7 +30,7 @@ pub struct Filters<'a> {
 /// A convolution, packed for its kernel.
 #[derive(Debug)]
 pub struct Conv {
-    geometry: ConvShape,
+    conv_shape: ConvShape,
     packed: Packed,
 }
 
@@ -48,9 +48,9 @@ pub enum Input<'a> {
 }
 
 impl Conv {
-    /// Chooses a kernel and packs the filters for it. `width` is the map's, where it is known.
-    pub fn pack(geometry: ConvShape, width: Option<usize>, filters: Filters) -> Self {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = geometry;
+    /// Chooses a kernel and packs the filters for it. `width` is the map's, if known.
+    pub fn pack(conv_shape: ConvShape, width: Option<usize>, filters: Filters) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv_shape;
         let mut bias = filters.bias.to_vec();
         bias.resize(out_channels.next_multiple_of(CHANNEL_BLOCK), 0.0);
         let filter = |output: usize, input: usize, row: usize, column: usize| {
@@ -59,7 +59,9 @@ impl Conv {
         };
         let channels = (in_channels, out_channels);
         let packed = match (kernel, stride, padding) {
-            _ if geometry.is_planar() => Packed::Direct(DirectConv::pack(geometry, filter, bias, filters.activation)),
+            _ if conv_shape.is_planar() => {
+                Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation))
+            }
             ((3, 3), (1, 1), (1, 1)) => {
                 let scale = |x: f32, output: usize| f64::from(x) * f64::from(filters.scale[output]);
                 let (all, _) = filters.values.as_chunks::<9>();
@@ -70,16 +72,16 @@ impl Conv {
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
             }
             ((3, 1), (1, 1), (1, 0)) if width == Some(1) => {
-                // The one column as the middle of three.
+                // The column becomes the middle one of three.
                 let taps = |o, i| [0, 1, 2].map(|row| [0.0, filter(o, i, row, 0), 0.0]);
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
             }
-            _ => Packed::Direct(DirectConv::pack(geometry, filter, bias, filters.activation)),
+            _ => Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation)),
         };
-        Self { geometry, packed }
+        Self { conv_shape, packed }
     }
 
-    /// The convolution, its activation and a pooling after it. `None` if the input does not fit.
+    /// Convolution, activation and pooling. `None` if the input does not fit.
     pub fn forward(
         &self,
         x: Input,
@@ -91,13 +93,13 @@ impl Conv {
             Input::Planes(_, shape) => *shape,
             Input::Map(map) => map.shape,
         };
-        if shape.channels != self.geometry.in_channels {
+        if shape.channels != self.conv_shape.in_channels {
             return None;
         }
         let (blocked, planes);
         let source = match x {
-            Input::Planes(x, _) if self.geometry.is_planar() => Source::Planes(x),
-            Input::Map(map) if self.geometry.is_planar() => {
+            Input::Planes(x, _) if self.conv_shape.is_planar() => Source::Planes(x),
+            Input::Map(map) if self.conv_shape.is_planar() => {
                 planes = map.to_planes();
                 Source::Planes(&planes)
             }

@@ -33,7 +33,7 @@ impl Random {
 
 /// One case: a convolution and its input.
 struct Case {
-    geometry: ConvShape,
+    conv_shape: ConvShape,
     shape: Shape,
     width: Option<usize>,
     activation: Activation,
@@ -45,19 +45,19 @@ struct Case {
 }
 
 impl Case {
-    fn new(geometry: ConvShape, (batch, height, width): (usize, usize, usize), random: &mut Random) -> Self {
-        let ConvShape { in_channels, out_channels, kernel, .. } = geometry;
+    fn new(conv_shape: ConvShape, (batch, height, width): (usize, usize, usize), random: &mut Random) -> Self {
+        let ConvShape { in_channels, out_channels, kernel, .. } = conv_shape;
         let shape = Shape { batch, channels: in_channels, height, width };
         let x = random.values(batch * in_channels * height * width);
         let filters = random.values(out_channels * in_channels * kernel.0 * kernel.1);
         let (scale, bias) = (random.values(out_channels), random.values(out_channels));
         let (activation, pool) = (Activation::Identity, None);
-        Self { geometry, shape, width: Some(width), activation, pool, x, filters, scale, bias }
+        Self { conv_shape, shape, width: Some(width), activation, pool, x, filters, scale, bias }
     }
 
     fn conv(&self) -> Conv {
         let Self { filters: values, scale, bias, activation, .. } = self;
-        Conv::pack(self.geometry, self.width, Filters { values, scale, bias, activation: *activation })
+        Conv::pack(self.conv_shape, self.width, Filters { values, scale, bias, activation: *activation })
     }
 
     fn run(&self, conv: &Conv, isa: Isa, workspace: &Workspace) -> Vec<f32> {
@@ -71,9 +71,9 @@ impl Case {
 
     /// By the definition, in f64.
     fn naive(&self) -> Vec<f64> {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.geometry;
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.conv_shape;
         let Shape { batch, height, width, .. } = self.shape;
-        let (rows, columns) = self.geometry.output(height, width).unwrap();
+        let (rows, columns) = self.conv_shape.output(height, width).unwrap();
         let mut y = Vec::new();
         for plane in 0..batch * out_channels {
             let (item, output) = (plane / out_channels, plane % out_channels);
@@ -104,11 +104,11 @@ impl Case {
     /// about 4 ε √n, and the transformed forms, on a million random outputs, within 30 ε √n.
     fn check(&self) {
         let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
-        let taps = (self.geometry.in_channels * self.geometry.kernel.0 * self.geometry.kernel.1) as f64;
+        let taps = (self.conv_shape.in_channels * self.conv_shape.kernel.0 * self.conv_shape.kernel.1) as f64;
         let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
         for isa in Isa::available() {
             let y = self.run(&conv, isa, &workspace);
-            let what = format!("{:?} {:?} {isa:?}", self.geometry, self.shape);
+            let what = format!("{:?} {:?} {isa:?}", self.conv_shape, self.shape);
             assert_eq!(y.len(), wanted.len(), "{what}");
             let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
             assert!(worst <= tolerance && y.iter().all(|y| y.is_finite()), "{what}: off by {worst:e}");
@@ -198,8 +198,8 @@ fn sequences_equal_their_naive_form() {
     {
         for (batch, length) in [(1, 80), (2, 333), (1, 20_000)] {
             let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-            let geometry = ConvShape { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
-            let mut case = Case::new(geometry, (batch, length, 1), &mut random);
+            let conv_shape = ConvShape { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
+            let mut case = Case::new(conv_shape, (batch, length, 1), &mut random);
             case.check();
             case.pool = Some((Pooling::Max, Window { size: (3, 1), padding: 1 }));
             case.check();
@@ -213,7 +213,7 @@ fn random_convolutions_equal_their_naive_form() {
     for _ in 0..150 {
         let kernel = (1 + random.below(5), 1 + random.below(5));
         let padding = (random.below(kernel.0 + 1), random.below(kernel.1 + 1));
-        let geometry = ConvShape {
+        let conv_shape = ConvShape {
             in_channels: 1 + random.below(40),
             out_channels: 1 + random.below(60),
             kernel,
@@ -221,7 +221,7 @@ fn random_convolutions_equal_their_naive_form() {
             padding,
         };
         let size = (1 + random.below(3), kernel.0 + random.below(30), kernel.1 + random.below(20));
-        Case::new(geometry, size, &mut random).check();
+        Case::new(conv_shape, size, &mut random).check();
     }
 }
 
@@ -337,10 +337,10 @@ fn narrow_maps_equal_their_naive_form() {
                 (3, 3) => (3 + longer, 3 + longer),
                 stride => stride,
             };
-            let geometry = ConvShape { in_channels, out_channels, kernel, stride, padding };
+            let conv_shape = ConvShape { in_channels, out_channels, kernel, stride, padding };
             let (batch, height) = (1 + random.below(2), 1 + random.below(6));
-            let Some(output) = geometry.output(height, width) else { continue };
-            let mut case = Case::new(geometry, (batch, height, width), &mut random);
+            let Some(output) = conv_shape.output(height, width) else { continue };
+            let mut case = Case::new(conv_shape, (batch, height, width), &mut random);
             case.width = case.width.filter(|_| random.below(2) == 0);
             case.activation = [Activation::Identity, Activation::Relu][random.below(2)];
             case.check();
@@ -364,14 +364,14 @@ fn short_sequences_equal_their_naive_form() {
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
                 let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-                let geometry = ConvShape { in_channels, out_channels, kernel, stride, padding };
-                if geometry.output(length, 1).is_none() {
+                let conv_shape = ConvShape { in_channels, out_channels, kernel, stride, padding };
+                if conv_shape.output(length, 1).is_none() {
                     continue;
                 }
-                let mut case = Case::new(geometry, (1 + random.below(2), length, 1), &mut random);
+                let mut case = Case::new(conv_shape, (1 + random.below(2), length, 1), &mut random);
                 case.check();
                 let window = Window { size: (2, 1), padding: random.below(2) };
-                if window.output(geometry.output(length, 1).unwrap().0, 1).is_some() {
+                if window.output(conv_shape.output(length, 1).unwrap().0, 1).is_some() {
                     case.pool = Some((Pooling::Max, window));
                     case.check();
                 }
@@ -383,24 +383,25 @@ fn short_sequences_equal_their_naive_form() {
 #[test]
 fn sizes_that_no_memory_holds_are_refused() {
     let huge = usize::MAX / 2;
-    let refused = |geometry: ConvShape, shape: Shape, x: &[f32]| {
-        let values = vec![1.0; geometry.in_channels * geometry.out_channels * geometry.kernel.0 * geometry.kernel.1];
-        let ones = vec![1.0; geometry.out_channels];
+    let refused = |conv_shape: ConvShape, shape: Shape, x: &[f32]| {
+        let values =
+            vec![1.0; conv_shape.in_channels * conv_shape.out_channels * conv_shape.kernel.0 * conv_shape.kernel.1];
+        let ones = vec![1.0; conv_shape.out_channels];
         let filters = Filters { values: &values, scale: &ones, bias: &ones, activation: Activation::Identity };
-        let conv = Conv::pack(geometry, None, filters);
+        let conv = Conv::pack(conv_shape, None, filters);
         Isa::available()
             .into_iter()
             .all(|isa| conv.forward(Input::Planes(x, shape), None, isa, &Workspace::default()).is_none())
     };
     let shape = Shape { batch: 1, channels: 1, height: 3, width: 2 };
-    let geometry = three_by_three(1, 1);
+    let conv_shape = three_by_three(1, 1);
     for (kernel, padding) in [(1, huge), (1, huge / 2), (3, huge + 1), (3, usize::MAX)] {
-        let geometry = ConvShape { kernel: (kernel, 1), padding: (padding, 0), ..geometry };
-        assert!(refused(geometry, shape, &[0.0; 6]), "{geometry:?}");
-        assert!(refused(ConvShape { padding: (0, padding), ..geometry }, shape, &[0.0; 6]), "{geometry:?}");
+        let conv_shape = ConvShape { kernel: (kernel, 1), padding: (padding, 0), ..conv_shape };
+        assert!(refused(conv_shape, shape, &[0.0; 6]), "{conv_shape:?}");
+        assert!(refused(ConvShape { padding: (0, padding), ..conv_shape }, shape, &[0.0; 6]), "{conv_shape:?}");
     }
     // Rows of the output that are few, but lie on a patch of the padded map that is not.
-    let few = ConvShape { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..geometry };
+    let few = ConvShape { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..conv_shape };
     assert_eq!(few.output(3, 2), Some((2, 2)));
     assert!(refused(few, shape, &[0.0; 6]));
     assert!(refused(ConvShape { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));

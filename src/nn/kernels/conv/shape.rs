@@ -1,9 +1,9 @@
 //! Sizes of a convolution.
 
-/// Up to this many channels, planes are read as they are, since blocks of sixteen would be mostly zeros.
+/// Up to this many channels the input is read as planes: blocks of sixteen would be mostly zeros.
 const PLANAR_CHANNELS: usize = 4;
 
-/// A convolution's sizes. A 1-D one has its length as the height, and a width of 1.
+/// Sizes of a convolution. In a 1-D one the height is the length, and the width is 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvShape {
     pub in_channels: usize,
@@ -14,7 +14,7 @@ pub struct ConvShape {
 }
 
 impl ConvShape {
-    /// Rows and columns of the output, `None` where the input is shorter than the kernel or empty.
+    /// Rows and columns of the output; `None` if the input is smaller than the kernel or empty.
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
         let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
             (length > 0).then_some(())?;
@@ -31,7 +31,7 @@ impl ConvShape {
     }
 
     /// With the axes swapped.
-    pub fn lying(self) -> Self {
+    pub fn swapped(self) -> Self {
         let swap = |(a, b): (usize, usize)| (b, a);
         Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
     }

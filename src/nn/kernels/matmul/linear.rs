@@ -7,13 +7,12 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
 
-/// Rows per task where there are many.
+/// Rows per task for many rows.
 const ROWS: usize = 64;
-/// Panels per task where there are few rows, at most: enough weights (with 2048 inputs 1 MiB) to be worth a task.
+/// Panels per task for few rows, at most: enough weights (1 MiB with 2048 inputs) to be worth a task.
 const PANELS: usize = 8;
 
-/// A weight matrix, packed once: `[panels][inputs][16]`, with zeros for what the last panel and the last block of inputs
-/// lack.
+/// A weight matrix, packed once: `[panels][inputs][16]`. Outputs and inputs are padded with zeros to whole blocks.
 #[derive(Debug)]
 pub struct PackedMatrix {
     weights: AlignedVec,
@@ -61,9 +60,10 @@ impl PackedMatrix {
         self.outputs.next_multiple_of(CHANNEL_BLOCK)
     }
 
-    /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`, handed to `finish` as the row's outputs from the first one that is
-    /// given, the row's place for them in `y`, and its number. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result
-    /// does not depend on the others.
+    /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result does not
+    /// depend on the others.
+    ///
+    /// `finish(sums, y, row, first)` writes the outputs of `row` from `first` on: `sums` to the slice `y`.
     pub fn multiply(
         &self,
         x: &[f32],
@@ -86,7 +86,7 @@ impl PackedMatrix {
             });
             return;
         }
-        // Few rows: the outputs are divided.
+        // Few rows: tasks divide the outputs.
         let blocks = self.blocks(x, workspace);
         let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
         let width = task_panels * CHANNEL_BLOCK;
@@ -102,18 +102,17 @@ impl PackedMatrix {
         }
     }
 
-    /// The same on the calling thread, summed without a break. `x` is `[rows, padded_inputs]`, `y` `[rows, width]`.
+    /// The same on the calling thread, all inputs in one sum. `x` is `[rows, padded_inputs]`, `y` `[rows, width]`.
     pub fn multiply_rows(&self, x: &[f32], y: &mut [f32], isa: Isa) {
         let (row_stride, width) = (self.padded_inputs(), self.width());
-        let inputs = Inputs { x, row_stride, segments: &[0], run: row_stride };
+        let inputs = Inputs { x, row_stride, segments: &[0], segment_len: row_stride };
         let weights = Weights { panels: &self.weights, bias: self.bias.as_deref() };
         let rows = x.len() / row_stride;
         let outputs = Outputs { y, row_stride: width, panel_stride: CHANNEL_BLOCK };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 
-    /// `x` as `[block of inputs][row][16]`, with one row more if they are even in number, so that blocks do not fall onto the same
-    /// lines of the cache.
+    /// `x` as `[block of inputs][row][16]`. The number of rows is made odd, so that blocks do not share cache sets.
     fn blocks(&self, x: &[f32], workspace: &Workspace) -> Buffer {
         let rows = (x.len() / self.inputs) | 1;
         let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
@@ -132,7 +131,7 @@ impl PackedMatrix {
     fn sums(&self, x: &[f32], rows: usize, first: usize, panels: usize, y: &mut [f32], isa: Isa) {
         let segments: Vec<usize> =
             (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
-        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
+        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let weights = Weights {
             panels: &self.weights[first * panel..(first + panels) * panel],

@@ -1,22 +1,22 @@
 //! Products of rows with panels of packed weights: the inner loop of convolutions and linear layers.
 //!
 //! `y[r][o] = Σ_s Σ_k x[r · row_stride + segments[s] + k] · w[s][k][o]`, for the sixteen outputs `o` of a panel. The inputs
-//! of a row are a list of runs of `run` consecutive values ("segments"), which describes patches of a map without
-//! copying them; the weights lie in the order in which they are read. A tile of some rows times some registers of outputs,
-//! by [`Lanes::TILES`], is summed in registers, always in the order of `s` and `k`: a row's result depends on nothing else.
+//! of a row are a list of segments of `segment_len` consecutive values: a patch of a map is described, not copied. Weights are
+//! stored in the order in which they are read. A register tile ([`Lanes::TILES`]) sums some rows times some registers of
+//! outputs, always in the order of `s` and `k`. So a row's result does not depend on the other rows.
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{count, is_inside};
 
-/// Segments that are summed over all rows before the next ones: the weights of a tile of many rows (2 panels x 24 segments x 16 values, 48 KiB)
-/// then come from the first-level cache or the one below for all rows but the first.
+/// Segments that are summed over all rows before the next ones. The weights of a tile of many rows (2 panels x 24 segments
+/// x 16 values: 48 KiB) then stay in the first- or second-level cache.
 const SEGMENTS_AT_ONCE: usize = 24;
-/// How far ahead weights are asked for, in values. They are read once, in order, often from memory, and the hardware does
-/// not look beyond a page: late layers of CNN14 gain 15 to 30 %.
+/// How far ahead weights are prefetched, in values. They often come from memory, and the hardware's prefetcher stops at the end
+/// of a page: late layers of CNN14 gain 15 to 30 %.
 const AHEAD: usize = 256;
-/// Inputs of a row that the loop takes at a time: with AVX2 its own instructions cost a tenth otherwise.
+/// Inputs of a row per turn of the loop: with AVX2 the loop itself would take a tenth of the time.
 const UNROLLED: usize = 4;
 
 /// The inputs of a row.
@@ -28,7 +28,7 @@ pub struct Inputs<'a> {
     /// Where each segment starts, from the start of the row.
     pub segments: &'a [usize],
     /// Values in a segment.
-    pub run: usize,
+    pub segment_len: usize,
 }
 
 /// Rows that follow each other in steps of `row_stride` in `x` and in `y`.
@@ -44,7 +44,7 @@ pub struct Span {
 /// The columns of the matrix.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
-    /// `[panels][segments][run][16]`.
+    /// `[panels][segments][segment_len][16]`.
     pub panels: &'a [f32],
     /// What the sums start from, `[panels][16]`; zeros without it.
     pub bias: Option<&'a [f32]>,
@@ -78,7 +78,7 @@ impl SimdOp for Product<'_> {
     }
 }
 
-/// Cuts `n` into pieces of nearly equal size, at most `most`, rather than full ones and a small rest: starts and sizes.
+/// Start and size of pieces of `n`, at most `most` each and nearly equal: better than full ones and a small rest.
 #[inline(always)]
 fn pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most);
@@ -88,17 +88,17 @@ fn pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
 
 #[inline(always)]
 fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
-    let Inputs { x, row_stride, segments, run } = inputs;
+    let Inputs { x, row_stride, segments, segment_len } = inputs;
     let most_rows = spans.iter().map(|span| span.rows).max().unwrap_or(0);
-    if segments.is_empty() || run == 0 || weights.panels.is_empty() || most_rows == 0 {
+    if segments.is_empty() || segment_len == 0 || weights.panels.is_empty() || most_rows == 0 {
         return;
     }
-    let panel =
-        count(&[segments.len(), run, CHANNEL_BLOCK]).filter(|&panel| weights.panels.len().is_multiple_of(panel));
+    let panel = count(&[segments.len(), segment_len, CHANNEL_BLOCK])
+        .filter(|&panel| weights.panels.len().is_multiple_of(panel));
     let Some(panel) = panel else { panic!("weights that are not whole panels") };
     let panels = weights.panels.len() / panel;
     assert!(weights.bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "one bias per output");
-    let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(run - 1));
+    let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(segment_len - 1));
     for span in spans.iter().filter(|span| span.rows > 0) {
         let last = span.rows - 1;
         let inputs = [(span.x, 1), (last, row_stride), (furthest, 1)];
@@ -107,7 +107,7 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
             [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (CHANNEL_BLOCK - 1, 1)];
         assert!(is_inside(&strides, outputs.y.len()), "outputs outside their slice");
     }
-    // Few rows take many columns at once, or each sum would wait for the one before.
+    // Few rows need many columns: each sum waits for its last multiply-add, and others fill the time.
     let columns = L::TILES[most_rows.div_ceil(most_rows.div_ceil(L::TILES.len())) - 1];
     let tile_rows = L::TILES.iter().filter(|&&fit| fit >= columns).count();
     for (first_panel, n) in pieces(panels, columns / L::PARTS) {
@@ -117,7 +117,8 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
                 Some(bias) => Start::Bias(bias[first_panel * CHANNEL_BLOCK..].as_ptr()),
                 None => Start::Zero,
             };
-            let weights = &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * run * CHANNEL_BLOCK..];
+            let weights =
+                &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * segment_len * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
                 for (first_row, rows) in pieces(span.rows, tile_rows) {
                     let y = first_panel * outputs.panel_stride + span.y + first_row * outputs.row_stride;
@@ -125,7 +126,7 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
                         x: x[span.x + first_row * row_stride..].as_ptr(),
                         row_stride,
                         segments,
-                        run,
+                        segment_len,
                         weights: weights.as_ptr(),
                         panel,
                         y: outputs.y[y..].as_mut_ptr(),
@@ -159,7 +160,7 @@ struct Tile<'a> {
     x: *const f32,
     row_stride: usize,
     segments: &'a [usize],
-    run: usize,
+    segment_len: usize,
     weights: *const f32,
     panel: usize,
     y: *mut f32,
@@ -170,7 +171,8 @@ struct Tile<'a> {
 
 impl Tile<'_> {
     /// # Safety
-    /// `rows` rows of inputs and outputs and `panels` panels of weights can be reached as [`all_tiles`] lays down.
+    /// `rows` rows of inputs and outputs and `panels` panels of weights and bias lie inside their slices, as [`all_tiles`]
+    /// asserts.
     #[inline(always)]
     unsafe fn sum<L: Lanes>(self, rows: usize, panels: usize) {
         let columns = panels * L::PARTS;
@@ -192,7 +194,7 @@ impl Tile<'_> {
     /// # Safety
     /// As [`Tile::sum`], for `M` rows and `N` registers.
     #[inline(always)]
-    unsafe fn sum_with<L: Lanes, const M: usize, const N: usize>(self, row_stride: usize, run: usize) {
+    unsafe fn sum_with<L: Lanes, const M: usize, const N: usize>(self, row_stride: usize, segment_len: usize) {
         // SAFETY: rows, segments, panels, bias and outputs as the caller promises.
         unsafe {
             let mut sums = [[L::splat(0.0); N]; M];
@@ -207,7 +209,7 @@ impl Tile<'_> {
             let y = |m: usize, n: usize| {
                 self.y.add(m * self.y_row_stride + n / L::PARTS * self.y_panel_stride).cast::<[f32; CHANNEL_BLOCK]>()
             };
-            let whole = run - run % UNROLLED;
+            let whole = segment_len - segment_len % UNROLLED;
             let mut weights = self.weights;
             for &segment in self.segments {
                 let x = self.x.add(segment);
@@ -216,10 +218,10 @@ impl Tile<'_> {
                         self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
                     }
                 }
-                for k in whole..run {
+                for k in whole..segment_len {
                     self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
                 }
-                weights = weights.add(run * CHANNEL_BLOCK);
+                weights = weights.add(segment_len * CHANNEL_BLOCK);
             }
             for m in 0..M {
                 for n in 0..N {
@@ -252,7 +254,7 @@ impl Tile<'_> {
             for n in 0..N {
                 let at = weights.add(n / L::PARTS * self.panel);
                 w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
-                // Of one or two rows the weights are all that is read, which the hardware sees by itself.
+                // For one or two rows, where loads are the limit, the hardware's prefetcher is faster alone.
                 if M > 2 && n % L::PARTS == 0 {
                     L::prefetch(at.wrapping_add(AHEAD));
                 }
@@ -276,14 +278,14 @@ impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         if M > L::TILES.len() || N > L::TILES[M - 1] || !N.is_multiple_of(L::PARTS) {
-            return; // never called: spares the compiler what no instruction set has
+            return; // never called: spares the compiler tiles that no instruction set has
         }
-        // The usual distance between rows, a block of channels, as a constant saves registers for addresses.
+        // As a constant, the usual distance between rows saves registers for addresses.
         // SAFETY: the promise of who called `Tile::sum`.
         unsafe {
-            match (self.0.row_stride, self.0.run) {
+            match (self.0.row_stride, self.0.segment_len) {
                 (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
-                (row_stride, run) => self.0.sum_with::<L, M, N>(row_stride, run),
+                (row_stride, segment_len) => self.0.sum_with::<L, M, N>(row_stride, segment_len),
             }
         }
     }
@@ -299,7 +301,7 @@ mod tests {
     struct Sizes {
         row_stride: usize,
         segments: Vec<usize>,
-        run: usize,
+        segment_len: usize,
         span: Span,
         y_row_stride: usize,
         y_panel_stride: usize,
@@ -311,7 +313,7 @@ mod tests {
             Self {
                 row_stride: 4,
                 segments: vec![0, 2],
-                run: 2,
+                segment_len: 2,
                 span,
                 y_row_stride: CHANNEL_BLOCK,
                 y_panel_stride: 3 * CHANNEL_BLOCK,
@@ -323,7 +325,12 @@ mod tests {
             let refused = |isa: Isa| {
                 let (x, weights, mut y) =
                     (vec![1.0; 12], vec![0.5; 3 * 4 * CHANNEL_BLOCK], vec![f32::NAN; 9 * CHANNEL_BLOCK]);
-                let inputs = Inputs { x: &x, row_stride: self.row_stride, segments: &self.segments, run: self.run };
+                let inputs = Inputs {
+                    x: &x,
+                    row_stride: self.row_stride,
+                    segments: &self.segments,
+                    segment_len: self.segment_len,
+                };
                 let (row_stride, panel_stride) = (self.y_row_stride, self.y_panel_stride);
                 let outputs = Outputs { y: &mut y, row_stride, panel_stride };
                 let run = AssertUnwindSafe(|| {
@@ -350,8 +357,8 @@ mod tests {
             Sizes { row_stride: wraps, ..Sizes::new() },
             Sizes { segments: vec![0, 3], ..Sizes::new() },
             Sizes { segments: vec![usize::MAX, 2], ..Sizes::new() },
-            Sizes { segments: vec![0], run: wraps, ..Sizes::new() },
-            Sizes { segments: vec![0], run: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
+            Sizes { segments: vec![0], segment_len: wraps, ..Sizes::new() },
+            Sizes { segments: vec![0], segment_len: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
             Sizes { span: Span { x: 1, ..span }, ..Sizes::new() },
             Sizes { span: Span { x: usize::MAX - 3, ..span }, ..Sizes::new() },
             Sizes { span: Span { y: 1, ..span }, ..Sizes::new() },

@@ -36,8 +36,8 @@ impl<'a> MatrixView<'a> {
     }
 }
 
-/// `y = a · b` on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; what lies between
-/// the rows is left alone.
+/// `y = a · b` on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; values between rows
+/// are not written.
 pub fn strided_matmul(a: MatrixView, b: MatrixView, y: &mut [f32], row_stride: usize) {
     let y_inside = MatrixView::rows(y, a.rows, b.columns, row_stride).is_inside();
     assert!(a.columns == b.rows && row_stride >= b.columns, "a product of matrices that do not fit");

@@ -1,7 +1,7 @@
 //! Vectors of f32.
 //!
-//! Kernels that are worth more than what the compiler makes of a loop are written once over [`Lanes`] and compiled for
-//! each [`Isa`](super::isa::Isa).
+//! Kernels for which the compiler's vectorised loops are not good enough are written once over [`Lanes`] and compiled for each
+//! [`Isa`](super::isa::Isa).
 
 use super::isa::SimdOp;
 
@@ -17,8 +17,8 @@ pub trait Lanes: Copy {
     /// channels. Two multiply-adds per cycle, each of which takes four, keep eight sums busy.
     const TILES: &'static [usize];
 
-    /// Runs `op` with the instructions of these lanes, as a function of its own: the compiler runs out of registers where
-    /// many large loops share one.
+    /// Runs `op` as a separate function, with the instructions of these lanes. With many large loops in one function the
+    /// compiler spills registers.
     fn call<O: SimdOp>(op: O) -> O::Output;
     fn splat(x: f32) -> Self;
     fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self;
@@ -42,7 +42,7 @@ pub trait Lanes: Copy {
     }
     /// `2^n` for `n` from -126 to 127, given as `n + 1.5 · 2^23`, whose low bits are `n`.
     fn power_of_two(self) -> Self;
-    /// Asks for the cache line at `ahead`, which need not be an address that may be read.
+    /// Prefetches the cache line at `ahead`, which may be any address.
     fn prefetch(ahead: *const f32);
 }
 

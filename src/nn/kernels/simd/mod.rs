@@ -15,7 +15,7 @@ use lanes::Lanes;
 /// Runs `work` once, compiled for the best [`Isa`] of this machine. Only what is inlined into `work` gains: mark the closure
 /// and all that it calls `#[inline(always)]`.
 ///
-/// `FnMut`, because the mark of a closure does not reach the function by which it would be called as an `FnOnce`.
+/// `FnMut`, because the mark of a closure does not apply when it is called as an `FnOnce`.
 #[inline]
 pub fn dispatch<R>(work: impl FnMut() -> R) -> R {
     Isa::best().run(Vectorized(work))

@@ -1,5 +1,4 @@
-//! [`Lanes`] as a plain array of four: what the compiler makes of it with the instructions that every machine of the target
-//! has.
+//! [`Lanes`] as an array of four, which the compiler vectorises with the instructions that every machine of the target has.
 
 use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};

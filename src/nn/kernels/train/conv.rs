@@ -1,4 +1,4 @@
-//! A convolution and its gradients, for training: a product of filters and patches for each clip, clips in parallel.
+//! A convolution and its gradients, for training: one product of filters and patches per clip, clips in parallel.
 
 use std::ops::Range;
 
@@ -9,53 +9,53 @@ use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
 use crate::nn::kernels::workspace::count;
 
-/// Gradients of filters are summed by so many groups of clips, whatever the number of threads.
+/// Groups of clips whose filter gradients are summed separately: fixed, so that results do not depend on threads.
 const GROUPS: usize = 8;
 
 /// A convolution of maps of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Patches {
-    geometry: ConvShape,
+    conv_shape: ConvShape,
     x: Shape,
     /// Rows and columns of the output.
     y: (usize, usize),
 }
 
 impl Patches {
-    /// `None` if the input does not fit, or output or patches are too large for any memory.
-    pub fn new(geometry: ConvShape, x: Shape) -> Option<Self> {
-        let (rows, columns) = geometry.output(x.height, x.width).filter(|_| x.channels == geometry.in_channels)?;
-        count(&[x.batch, geometry.out_channels, rows, columns])?;
-        count(&[geometry.in_channels, geometry.kernel.0, geometry.kernel.1, rows, columns])?;
-        let patches = Self { geometry, x, y: (rows, columns) };
-        // One column is in memory what one row is, and rows are what the loops are made for.
-        let lies = x.width == 1 && geometry.kernel.1 == 1 && geometry.padding.1 == 0;
+    /// `None` if the input does not fit, or no memory could hold the output or the patches.
+    pub fn new(conv_shape: ConvShape, x: Shape) -> Option<Self> {
+        let (rows, columns) = conv_shape.output(x.height, x.width).filter(|_| x.channels == conv_shape.in_channels)?;
+        count(&[x.batch, conv_shape.out_channels, rows, columns])?;
+        count(&[conv_shape.in_channels, conv_shape.kernel.0, conv_shape.kernel.1, rows, columns])?;
+        let patches = Self { conv_shape, x, y: (rows, columns) };
+        // One column lies in memory like one row, and the loops are made for rows.
+        let lies = x.width == 1 && conv_shape.kernel.1 == 1 && conv_shape.padding.1 == 0;
         Some(if lies {
             let x = Shape { height: 1, width: x.height, ..x };
-            Self { geometry: geometry.lying(), x, y: (columns, rows) }
+            Self { conv_shape: conv_shape.swapped(), x, y: (columns, rows) }
         } else {
             patches
         })
     }
 
-    /// Values of a clip's output, of one channel.
+    /// Places of the output.
     pub fn places(&self) -> usize {
         self.y.0 * self.y.1
     }
 
-    /// Values of a patch.
+    /// Values per patch.
     fn taps(&self) -> usize {
-        self.geometry.in_channels * self.geometry.kernel.0 * self.geometry.kernel.1
+        self.conv_shape.in_channels * self.conv_shape.kernel.0 * self.conv_shape.kernel.1
     }
 
-    /// Values of a clip.
+    /// Values per clip.
     fn clip(&self) -> usize {
         self.x.channels * self.x.height * self.x.width
     }
 
     /// `x` `[batch, in, height, width]` and `filters` `[out, in, rows, columns]` to `[batch, out, …]`.
     pub fn forward(&self, x: &[f32], filters: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
         let mut y = vec![0.0; self.x.batch * outputs * places];
         let clips = y.par_chunks_mut(outputs * places).zip(x.par_chunks(self.clip()));
         clips.for_each_init(Vec::new, |patches, (y, x)| {
@@ -68,7 +68,7 @@ impl Patches {
 
     /// The gradient of `x` from that of the output.
     pub fn gradient_of_input(&self, filters: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
         let mut gradient = vec![0.0; self.x.batch * self.clip()];
         let clips = gradient.par_chunks_mut(self.clip()).zip(of_output.par_chunks(outputs * places));
         clips.for_each_init(
@@ -84,7 +84,7 @@ impl Patches {
 
     /// The gradient of the filters from that of the output.
     pub fn gradient_of_filters(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.geometry.out_channels, self.taps(), self.places());
+        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
         let at_once = self.x.batch.div_ceil(GROUPS).max(1);
         let groups = x.par_chunks(at_once * self.clip()).zip(of_output.par_chunks(at_once * outputs * places));
         let sums: Vec<Vec<f32>> = groups
@@ -107,20 +107,20 @@ impl Patches {
         gradient
     }
 
-    /// A clip's patches, `[taps, places]`, zeros in the padding.
+    /// The patches of a clip, `[taps, places]`; padding is zero.
     fn gather(&self, x: &[f32], patches: &mut Vec<f32>) {
         patches.clear();
         patches.resize(self.taps() * self.places(), 0.0);
-        let step = self.geometry.stride.1;
+        let step = self.conv_shape.stride.1;
         self.for_each_row(|places, values| {
             let x = x[values.start..].iter().step_by(step);
             patches[places].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
         });
     }
 
-    /// Adds patches to where they came from.
+    /// Adds each value of the patches to the place that it came from.
     fn scatter(&self, patches: &[f32], x: &mut [f32]) {
-        let step = self.geometry.stride.1;
+        let step = self.conv_shape.stride.1;
         self.for_each_row(|places, values| {
             let x = x[values.start..].iter_mut().step_by(step);
             x.zip(&patches[places]).for_each(|(x, patch)| *x += patch);
@@ -130,7 +130,7 @@ impl Patches {
     /// For each tap and each row of the output: the places of the row that lie on the map, and the values there, of which
     /// every `stride.1`-th counts.
     fn for_each_row(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
-        let ConvShape { in_channels, kernel, stride, padding, .. } = self.geometry;
+        let ConvShape { in_channels, kernel, stride, padding, .. } = self.conv_shape;
         let Shape { height, width, .. } = self.x;
         let (rows, columns) = self.y;
         for tap in 0..in_channels * kernel.0 * kernel.1 {
@@ -161,9 +161,9 @@ mod tests {
     }
 
     /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
-    fn weighed(geometry: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = geometry;
-        let (rows, columns) = geometry.output(shape.height, shape.width).unwrap();
+    fn weighed(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
+        let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv_shape;
+        let (rows, columns) = conv_shape.output(shape.height, shape.width).unwrap();
         let mut sum = 0.0;
         for item in 0..shape.batch {
             for (output, row, column) in
@@ -187,7 +187,8 @@ mod tests {
 
     #[test]
     fn a_convolution_and_its_gradients_agree_with_the_definition() {
-        let geometry = |kernel, stride, padding| ConvShape { in_channels: 3, out_channels: 2, kernel, stride, padding };
+        let conv_shape =
+            |kernel, stride, padding| ConvShape { in_channels: 3, out_channels: 2, kernel, stride, padding };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
         let narrow = (0..400usize).map(|i| {
             // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
@@ -195,48 +196,48 @@ mod tests {
             let kernel = (1 + pick(1, 3), 1 + pick(3, 3));
             let padding = (pick(5, 3), pick(7, 4));
             let stride = (1 + pick(11, 3), 1 + pick(2, 3));
-            (geometry(kernel, stride, padding), shape(1 + pick(13, 4), 1 + pick(9, 4)))
+            (conv_shape(kernel, stride, padding), shape(1 + pick(13, 4), 1 + pick(9, 4)))
         });
-        let fits = |(geometry, shape): &(ConvShape, Shape)| geometry.output(shape.height, shape.width).is_some();
-        for (geometry, shape) in narrow.filter(fits).chain([
-            (geometry((3, 3), (1, 1), (1, 1)), shape(5, 4)),
-            (geometry((3, 3), (2, 2), (1, 1)), shape(6, 7)),
-            (geometry((3, 1), (1, 1), (1, 0)), shape(9, 1)),
-            (geometry((8, 1), (4, 1), (2, 0)), shape(23, 1)),
-            (geometry((8, 1), (4, 1), (0, 0)), shape(8, 1)),
-            (geometry((1, 1), (1, 1), (0, 0)), shape(1, 1)),
-            (geometry((5, 5), (1, 1), (2, 2)), shape(2, 1)),
+        let fits = |(conv_shape, shape): &(ConvShape, Shape)| conv_shape.output(shape.height, shape.width).is_some();
+        for (conv_shape, shape) in narrow.filter(fits).chain([
+            (conv_shape((3, 3), (1, 1), (1, 1)), shape(5, 4)),
+            (conv_shape((3, 3), (2, 2), (1, 1)), shape(6, 7)),
+            (conv_shape((3, 1), (1, 1), (1, 0)), shape(9, 1)),
+            (conv_shape((8, 1), (4, 1), (2, 0)), shape(23, 1)),
+            (conv_shape((8, 1), (4, 1), (0, 0)), shape(8, 1)),
+            (conv_shape((1, 1), (1, 1), (0, 0)), shape(1, 1)),
+            (conv_shape((5, 5), (1, 1), (2, 2)), shape(2, 1)),
         ]) {
-            let patches = Patches::new(geometry, shape).unwrap();
+            let patches = Patches::new(conv_shape, shape).unwrap();
             let x = values(shape.batch * patches.clip(), 1);
             let filters = values(2 * patches.taps(), 2);
             let g = values(shape.batch * 2 * patches.places(), 3);
-            let wanted = weighed(geometry, shape, &x, &filters, &g);
+            let wanted = weighed(conv_shape, shape, &x, &filters, &g);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             for (what, got) in [
                 ("output", dot(&patches.forward(&x, &filters), &g)),
                 ("input", dot(&patches.gradient_of_input(&filters, &g), &x)),
                 ("filters", dot(&patches.gradient_of_filters(&x, &g), &filters)),
             ] {
-                assert!((got - wanted).abs() < 1e-3, "{what} of {geometry:?} on {shape:?}: {got} for {wanted}");
+                assert!((got - wanted).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {wanted}");
             }
             // Each value of the gradients: what a single one of `x` or of the filters brings.
             let of_x = patches.gradient_of_input(&filters, &g);
             let of_filters = patches.gradient_of_filters(&x, &g);
             let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
             for i in (0..x.len()).step_by(7) {
-                let wanted = weighed(geometry, shape, &one(x.len(), i), &filters, &g);
-                assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {geometry:?}");
+                let wanted = weighed(conv_shape, shape, &one(x.len(), i), &filters, &g);
+                assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {conv_shape:?}");
             }
             for i in 0..filters.len() {
-                let wanted = weighed(geometry, shape, &x, &one(filters.len(), i), &g);
-                assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {geometry:?}");
+                let wanted = weighed(conv_shape, shape, &x, &one(filters.len(), i), &g);
+                assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {conv_shape:?}");
             }
         }
-        assert!(Patches::new(geometry((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());
+        assert!(Patches::new(conv_shape((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());
         for padding in [usize::MAX, usize::MAX / 2, usize::MAX / 4, usize::MAX / 16] {
-            assert!(Patches::new(geometry((1, 1), (1, 1), (padding, 0)), shape(7, 1)).is_none(), "{padding}");
-            assert!(Patches::new(geometry((1, 1), (1, 1), (0, padding)), shape(7, 1)).is_none(), "{padding}");
+            assert!(Patches::new(conv_shape((1, 1), (1, 1), (padding, 0)), shape(7, 1)).is_none(), "{padding}");
+            assert!(Patches::new(conv_shape((1, 1), (1, 1), (0, padding)), shape(7, 1)).is_none(), "{padding}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Kernels of training: forward passes whose gradients are taken, and the gradients.
+//! Kernels for training: forward passes and their gradients.
 
 pub mod conv;
 pub mod gru;

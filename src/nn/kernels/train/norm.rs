@@ -1,18 +1,20 @@
-//! Batch norm with the statistics of the batch, ReLU perhaps, and their gradients, for training.
+//! Batch norm with the statistics of the batch, optionally with ReLU, and its gradients, for training.
 
 use rayon::prelude::*;
 
-/// Values per task, about.
+use crate::nn::kernels::simd::math;
+
+/// About so many values per task.
 const TASK: usize = 1 << 14;
 
-/// An array with a dimension of channels somewhere: `[outer, channels, inner]`.
+/// Where the channels of an array are: `[outer, channels, inner]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ChannelLayout {
     pub channels: usize,
     pub inner: usize,
 }
 
-/// What normalises a channel: `(x − mean) · scale`.
+/// Of one channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Statistics {
     pub mean: f32,
@@ -20,7 +22,7 @@ pub struct Statistics {
 }
 
 impl ChannelLayout {
-    /// Values of a channel, of `x` and of `y` at the same places.
+    /// Rows of a channel, in `x` and at the same places in `y`.
     fn channel<'a>(self, channel: usize, x: &'a [f32], y: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
         let rows = move |values: &'a [f32]| values.chunks_exact(self.inner).skip(channel).step_by(self.channels);
         rows(x).zip(rows(y))
@@ -41,7 +43,7 @@ impl ChannelLayout {
         (0..self.channels).into_par_iter().map(of_channel).collect()
     }
 
-    /// `f(channel, x, y)` for each row of `inner` values, with what it writes.
+    /// Calls `f(channel, start, row)` for each row of `y`, which begins at `start`.
     fn for_each_row(self, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
         let rows = (TASK / self.inner).max(1);
         y.par_chunks_mut(rows * self.inner).enumerate().for_each(|(task, y)| {
@@ -52,7 +54,7 @@ impl ChannelLayout {
         });
     }
 
-    /// `(x − mean) · scale · weight + bias`, then ReLU if asked for.
+    /// `(x − mean) · scale · weight + bias`, then ReLU if `relu`.
     pub fn forward(self, x: &[f32], normal: &[(f32, f32)], weight: &[f32], bias: &[f32], relu: bool) -> Vec<f32> {
         let mut y = vec![0.0; x.len()];
         self.for_each_row(&mut y, |channel, start, y| {
@@ -60,13 +62,13 @@ impl ChannelLayout {
             let (scale, bias) = (scale * weight[channel], bias[channel]);
             for (y, x) in y.iter_mut().zip(&x[start..]) {
                 let value = (x - mean) * scale + bias;
-                *y = if relu { crate::nn::kernels::simd::math::relu(value) } else { value };
+                *y = if relu { math::relu(value) } else { value };
             }
         });
         y
     }
 
-    /// The gradients of `x`, of the weight and of the bias, where mean and scale are those of `x`. `y` is the output.
+    /// The gradients of `x`, weight and bias, with `normal` computed from `x`. `y` is the output.
     pub fn gradients(
         self,
         (x, y): (&[f32], &[f32]),

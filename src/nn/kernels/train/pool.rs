@@ -38,7 +38,7 @@ impl Planes {
         y
     }
 
-    /// The gradient of `x`. Where several values are the largest, as in silence, the first one gets it, as in PyTorch.
+    /// The gradient of `x`. If several values are the largest, as in silence, the first one gets it, as in PyTorch.
     pub fn gradient(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
         let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
         let share = 1.0 / self.window.places();
@@ -61,7 +61,7 @@ impl Planes {
         gradient
     }
 
-    /// Where the largest value of a window is, that value, and the mean.
+    /// The index of a window's largest value, that value, and the mean.
     fn look(&self, x: &[f32], place: usize) -> (usize, f32, f32) {
         let (rows, columns) = self.inside(place);
         let mut first = rows.start * self.size.1 + columns.start;

@@ -1,9 +1,9 @@
-//! Transforms along one axis: three taps, step 1, one zero of padding.
+//! 1-D Winograd transforms for three taps, step 1 and one zero of padding: F(4,3), the two-column case, none.
 //!
-//! Each [`Axis`] turns a tile of inputs into values to multiply (`forward`), filters into what they are multiplied with
-//! (`filter`), and the products into a tile of outputs (`inverse`). Untransformed, a convolution needs three products an output.
+//! Each [`Axis`] transforms a tile of inputs (`forward`), the filters (`filter`), and the products of the two back to a tile of
+//! outputs (`inverse`). Untransformed, a convolution needs three products per output.
 //!
-//! | axis | tile of outputs | products | an output | filters grow |
+//! | axis | outputs per tile | products per tile | products per output | filters grow |
 //! |---|---|---|---|---|
 //! | [`F43`] | 4 | 6 | 1.5 | 2 x |
 //! | [`TwoColumns`] | 2, the whole axis | 3 | 1.5 | 1 x |

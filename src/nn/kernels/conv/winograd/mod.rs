@@ -1,13 +1,12 @@
-//! Winograd convolutions, for kernel 3, step 1 and padding 1: each axis in the form of [`axis`].
+//! Winograd convolutions, for kernel 3, step 1 and padding 1. [`axis`] has the transforms of each axis.
 //!
-//! Tiles of the input are transformed, each of the (up to 36) transformed places is one matrix product over channels,
-//! and the results are transformed back, with bias, activation and pooling on the way out. Filters are transformed at
-//! load, in f64.
+//! A convolution has three steps. Tiles of the input are transformed. Each of the (up to 36) transformed places is one matrix
+//! product over channels. The products are transformed back, with bias, activation and pooling on the way out. Filters are
+//! transformed at load, in f64.
 //!
-//! Two loop orders keep a task's operands in the cache. Where filters are small (the first blocks of
-//! CNN14) a task takes some rows of the map through all three steps. Where filters are large (the last ones, which are
-//! bound by reading them) the steps follow each other over the whole map, each with all threads, and the products go
-//! place by place, so that a filter is read once.
+//! Two loop orders keep operands in cache. If filters are small (the first blocks of CNN14), a task takes some rows of the
+//! map through all three steps. If they are large (the last blocks, which are bound by reading them), each step runs over
+//! the whole map with all threads. The products then go place by place, so that a filter is read once.
 
 mod axis;
 mod input;
@@ -28,11 +27,11 @@ use axis::{Axis, F43, TwoColumns, Untransformed};
 use input::InputTransform;
 use output::OutputTransform;
 
-/// Up to this many channels, in and out together, a task takes rows through all steps.
+/// Up to this many channels, inputs plus outputs, a task takes rows through all steps.
 const ROWS_CHANNELS: usize = 512;
-/// Transformed values of such a task, in and out together, 2 MiB: of the sizes tried (0.5 to 2 MiB) this is the best by a little.
+/// Transformed values of such a task, inputs plus outputs: 2 MiB, the best by a little of 0.5 to 2 MiB.
 const ROWS_VALUES: usize = 1 << 19;
-/// Transformed inputs of one place and all channels otherwise: half a second-level cache …
+/// Otherwise: transformed inputs of one place and all channels. Half a second-level cache …
 const PLACE_VALUES: usize = 1 << 17;
 /// … but at least this many tiles, so that filters are not read more often than they are used.
 const MIN_TILES: usize = 256;
@@ -40,8 +39,8 @@ const MIN_TILES: usize = 256;
 const PACKED_INPUTS: usize = 64;
 /// Panels of a product's task.
 const TASK_PANELS: usize = 2;
-/// Weights of a filter above which time keeps its plain form: transformed along both axes they would double once more, and
-/// reading them is what these layers wait for.
+/// Weights of a filter above which time is not transformed: the transform would double them, and these layers are bound by
+/// reading them.
 const LARGE_FILTER: usize = 3 << 20;
 
 /// Row bands per thread in the output transform.
@@ -52,7 +51,7 @@ const BANDS_PER_THREAD: usize = 2;
 enum Form {
     F43,
     TwoColumns,
-    /// No taps along this axis, or for time: three, summed by the product.
+    /// An axis without taps, or time with three taps that the product sums.
     Untransformed,
 }
 
@@ -87,8 +86,8 @@ pub struct WinogradConv {
 }
 
 impl WinogradConv {
-    /// From the filters of an output and an input, three rows of three columns. `width`, where it is known, is the map's; maps
-    /// of other widths are refused if it is 1 or 2. `bias` has whole blocks.
+    /// From the filter of each output and input, three rows of three columns. `width` is the map's, if known; if it is 1 or 2,
+    /// maps of other widths are refused. `bias` has whole blocks.
     pub fn pack(
         (in_channels, out_channels): (usize, usize),
         width: Option<usize>,
@@ -131,8 +130,8 @@ impl WinogradConv {
         Self { in_channels, out_channels, time, mel, weights, bias, activation }
     }
 
-    /// `x` to a map of the same size, or with `pooling` over windows of 2 x 2 to one of half its rows and columns. `None` if
-    /// the map's channels or width are not those of the filters, or nothing is left of it.
+    /// `x` to a map of the same size, or of half its rows and columns with `pooling` over windows of 2 x 2. `None` if the
+    /// filters are for other channels or another width, or if the output is empty.
     pub fn forward(
         &self,
         x: &BlockedMap,
@@ -181,9 +180,9 @@ pub struct Pass<'a, T, W> {
 #[derive(Debug, Clone, Copy)]
 pub struct TileRows {
     pub item: usize,
-    /// The first row of tiles, and their number.
+    /// The first one, and their number.
     pub first: usize,
-    pub rows: usize,
+    pub count: usize,
     /// Where they start among the rows of transformed tiles.
     pub start: usize,
 }
@@ -227,8 +226,8 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         Some(map)
     }
 
-    /// The map in groups of at most `rows` rows of tiles, each with its rows of the output. Where `across` is set, a group
-    /// may hold pieces of several clips.
+    /// Cuts the map into groups of at most `rows` rows of tiles, each with its rows of the output. With `across`, a group may
+    /// hold rows of several clips.
     fn groups<'y>(&self, rows: usize, map: &'y mut BlockedMap, across: bool) -> Vec<Vec<(TileRows, &'y mut [f32])>> {
         let all = self.x.shape.height.div_ceil(T::OUTPUTS);
         let (row, height) = (map.shape.row(), map.shape.height);
@@ -241,14 +240,14 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
                     groups.push(Vec::new());
                     filled = 0;
                 }
-                // What is left of the group in whole steps; the last piece of a clip may be short.
+                // Fills the group in whole steps; the last rows of a clip may be fewer.
                 let count = (rows - filled).next_multiple_of(Self::STEP).min(all - first);
                 let start = filled + groups.last().map_or(0, |group| group.len() * (self.taps - 1));
-                let piece = TileRows { item, first, rows: count, start };
+                let tile_rows = TileRows { item, first, count, start };
                 let (mine, rest) = y.split_at_mut(self.output_rows(first, count) * row);
                 y = rest;
                 if let Some(group) = groups.last_mut() {
-                    group.push((piece, mine));
+                    group.push((tile_rows, mine));
                 }
                 filled += count;
                 first += count;
@@ -257,7 +256,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         groups
     }
 
-    /// Rows of the output that `count` rows of tiles from `first` on give.
+    /// Output rows of `count` rows of tiles from `first` on.
     fn output_rows(&self, first: usize, count: usize) -> usize {
         let height = self.x.shape.height;
         let place = |row: usize| {
@@ -270,16 +269,16 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
     /// The three steps for a group, each with all threads if `parallel`.
     fn group(&self, group: Vec<(TileRows, &mut [f32])>, parallel: bool) {
         let layer = self.layer;
-        let pieces: Vec<TileRows> = group.iter().map(|(piece, _)| *piece).collect();
-        let rows = pieces.last().map_or(0, |last| last.start + last.rows + self.taps - 1);
-        // Odd, so that neither channels nor places fall onto the same lines of the cache.
-        let tiles = (rows * self.columns) | 1;
+        let tile_rows: Vec<TileRows> = group.iter().map(|(rows, _)| *rows).collect();
+        let n_rows = tile_rows.last().map_or(0, |last| last.start + last.count + self.taps - 1);
+        // Odd, so that channels and places do not share cache sets.
+        let tiles = (n_rows * self.columns) | 1;
         let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / CHANNEL_BLOCK);
 
         let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * CHANNEL_BLOCK); // [block][place][tile][16]
         let by_block = transformed.chunks_mut(Self::PLACES * tiles * CHANNEL_BLOCK).enumerate().collect();
         for_each(parallel, by_block, |(block, y): (usize, &mut [f32])| {
-            self.isa.run(InputTransform { run: self, pieces: &pieces, block, tiles, y });
+            self.isa.run(InputTransform { pass: self, tile_rows: &tile_rows, block, tiles, y });
         });
 
         let mut products = self.workspace.take(Self::PLACES * panels * tiles * CHANNEL_BLOCK); // [place][panel][tile][16]
@@ -292,37 +291,37 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         let segments: Vec<usize> = (0..taps)
             .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * CHANNEL_BLOCK))
             .collect();
-        let place_of = |piece: &TileRows| piece.start * columns * CHANNEL_BLOCK;
-        let spans: Vec<Span> = pieces
+        let place_of = |rows: &TileRows| rows.start * columns * CHANNEL_BLOCK;
+        let spans: Vec<Span> = tile_rows
             .iter()
-            .map(|piece| Span { x: place_of(piece), y: place_of(piece), rows: piece.rows * columns })
+            .map(|rows| Span { x: place_of(rows), y: place_of(rows), rows: rows.count * columns })
             .collect();
         let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
         for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
             let first = (place * panels + task * TASK_PANELS) * panel;
             let panels = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
             let x = &transformed[place * tiles * CHANNEL_BLOCK..];
-            let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, run: CHANNEL_BLOCK };
+            let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
             let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
             packed_matmul(self.isa, inputs, &spans, Weights { panels, bias: None }, outputs);
         });
 
         let mut bands = Vec::new();
-        for (piece, mut y) in group {
-            // Few and long: the products of a place and a panel lie side by side along the rows.
+        for (rows, mut y) in group {
+            // Few and long bands, as the products of a place and panel follow each other along the rows.
             let parts = if parallel { BANDS_PER_THREAD * rayon::current_num_threads() } else { 1 };
-            let step = piece.rows.div_ceil(parts).next_multiple_of(Self::STEP);
-            for first in (0..piece.rows).step_by(step) {
-                let count = step.min(piece.rows - first);
-                let piece = TileRows { first: piece.first + first, rows: count, start: piece.start + first, ..piece };
+            let step = rows.count.div_ceil(parts).next_multiple_of(Self::STEP);
+            for first in (0..rows.count).step_by(step) {
+                let count = step.min(rows.count - first);
+                let band = TileRows { first: rows.first + first, count, start: rows.start + first, ..rows };
                 let row = if self.pooling.is_some() { self.x.shape.width / 2 } else { self.x.shape.width };
-                let (mine, rest) = y.split_at_mut(self.output_rows(piece.first, count) * panels * row * CHANNEL_BLOCK);
+                let (mine, rest) = y.split_at_mut(self.output_rows(band.first, count) * panels * row * CHANNEL_BLOCK);
                 y = rest;
-                bands.push((piece, mine));
+                bands.push((band, mine));
             }
         }
-        for_each(parallel, bands, |(piece, y): (TileRows, &mut [f32])| {
-            self.isa.run(OutputTransform { run: self, piece, tiles, products: &products, y });
+        for_each(parallel, bands, |(rows, y): (TileRows, &mut [f32])| {
+            self.isa.run(OutputTransform { pass: self, rows, tiles, products: &products, y });
         });
     }
 }

@@ -1,4 +1,4 @@
-//! The last step of a Winograd convolution: products to outputs, with bias, activation and pooling.
+//! The output transform: the last step of a Winograd convolution, with bias, activation and pooling.
 
 use super::axis::{Axis, MAX_OUTPUTS, MAX_POINTS};
 use crate::nn::kernels::conv::winograd::{Pass, TileRows};
@@ -6,10 +6,10 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::SimdOp;
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// The last step, for some rows of tiles.
+/// Transforms the products of some rows of tiles back.
 pub struct OutputTransform<'a, T, W> {
-    pub run: &'a Pass<'a, T, W>,
-    pub piece: TileRows,
+    pub pass: &'a Pass<'a, T, W>,
+    pub rows: TileRows,
     pub tiles: usize,
     pub products: &'a [f32], // [place][panel][tile][16]
     pub y: &'a mut [f32],    // [row][panel][column][16]
@@ -20,24 +20,24 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { run, piece, tiles, products, y } = self;
+        let Self { pass, rows, tiles, products, y } = self;
         let (products, _) = products.as_chunks::<CHANNEL_BLOCK>();
-        let (bias, _) = run.layer.bias.as_chunks::<CHANNEL_BLOCK>();
+        let (bias, _) = pass.layer.bias.as_chunks::<CHANNEL_BLOCK>();
         let panels = bias.len();
         let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
-        let pooled = run.pooling.is_some();
-        let width = if pooled { run.x.shape.width / 2 } else { run.x.shape.width };
+        let pooled = pass.pooling.is_some();
+        let width = if pooled { pass.x.shape.width / 2 } else { pass.x.shape.width };
         let height = y.len() / (panels * width);
         let step = Pass::<T, W>::STEP;
         let panels_in_parts = (0..panels).flat_map(|panel| (0..L::PARTS).map(move |part| (panel, part)));
         for (panel, part) in panels_in_parts {
             let bias = L::load(&bias[panel], part);
-            for row in (0..piece.rows).step_by(step) {
-                for column in 0..run.columns {
-                    // An even number of rows, outputs as they are before pooling.
+            for row in (0..rows.count).step_by(step) {
+                for column in 0..pass.columns {
+                    // An even number of rows of outputs, before pooling.
                     let mut out = [[L::splat(0.0); MAX_OUTPUTS]; MAX_OUTPUTS];
-                    for i in 0..step.min(piece.rows - row) {
-                        let tile = (piece.start + row + i) * run.columns + column;
+                    for i in 0..step.min(rows.count - row) {
+                        let tile = (rows.start + row + i) * pass.columns + column;
                         let first = i * T::OUTPUTS;
                         let mut along_mel = [[L::splat(0.0); MAX_POINTS]; MAX_OUTPUTS];
                         for j in 0..W::PRODUCTS {
@@ -54,7 +54,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
                         for i in 0..T::OUTPUTS {
                             let values = W::inverse(along_mel[i]);
                             for j in 0..W::OUTPUTS {
-                                out[first + i][j] = run.layer.activation.apply_lanes(values[j].add(bias));
+                                out[first + i][j] = pass.layer.activation.apply_lanes(values[j].add(bias));
                             }
                         }
                     }
@@ -64,7 +64,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
                             value.store(&mut y[(row * panels + panel) * width + column], part);
                         }
                     };
-                    match run.pooling {
+                    match pass.pooling {
                         None => {
                             for i in 0..step * T::OUTPUTS {
                                 for j in 0..W::OUTPUTS {
