@@ -15,9 +15,9 @@
 //! ```
 //!
 //! **A window's result is that of the cut clip alone**, bit for bit: [`Tagger::tag`] of the recording's samples from `start` to
-//! `end`, at the model's rate. Still the log-mel spectrogram of a recording is computed once, however much windows overlap: only
-//! frames that touch the ends of a window, where a clip is padded, are the window's own. What concerns a clip as a whole, such as
-//! a floor below its maximum, is done for each window.
+//! `end`, at the model's rate. However much windows overlap, each frame of the model's [front end](crate::TaggingModel::front_end) is
+//! computed once; only the frames at the ends of a window, where a clip is padded, are the window's own. What depends on the
+//! whole clip, such as a floor below its maximum, is computed for each window.
 //!
 //! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
 //! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.
@@ -82,7 +82,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
     /// Over blocks of samples of any size, at the model's rate. Samples at another rate: [`Tagger::windows`].
     ///
     /// # Errors
-    /// [`Error::Config`] for windows that cannot be, and for frames of a model that has none.
+    /// [`Error::Config`] if the window settings are invalid, and if frames are requested from a model without them.
     pub fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
         let runner = Runner::new(tagger, config)?;
         let (block, ready) = ((Vec::new(), 0), VecDeque::new());

@@ -3,12 +3,15 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
-use clipwise::frontend::LogMelConfig;
+use clipwise::frontend::features::{Features, FeaturesConfig, Spectrum};
+use clipwise::frontend::{ClipRule, FbankConfig, FrontEnd, LogMelConfig, MfccConfig, Reach};
 use clipwise::models::ced::WindowMean;
-use clipwise::models::{Ced, OutputActivation, ced, cnn14, leenet, m5};
+use clipwise::models::{AudioRnnClassifier, Ced, OutputActivation, ced, cnn14, leenet, m5, rnn};
+use clipwise::weights::Trainable;
 use clipwise::windows::Aggregator;
 use clipwise::{
     Aggregation, Detail, Error, EventConfig, EventDetector, LabelSet, ModelInfo, Result, Tagger, TaggerStream,
@@ -51,6 +54,30 @@ fn ced(window_mean: WindowMean) -> Tagger {
     Tagger::new(Ced::load(&config, &weights, &Device::Cpu).unwrap(), LabelSet::numbered(9)).unwrap()
 }
 
+/// A small recurrent net.
+fn recurrent(features: FeaturesConfig) -> AudioRnnClassifier {
+    let config = rnn::Config { features, hidden: 6, n_classes: 4, ..rnn::Config::BIGRU };
+    let parameters = Trainable::new(&Device::Cpu, 8);
+    AudioRnnClassifier::build(&config, &parameters.loader()).unwrap();
+    AudioRnnClassifier::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap()
+}
+
+/// Front ends of recurrent nets: Kaldi's without and with frames beyond the ends, MFCC, with what depends on the whole clip.
+fn features() -> [FeaturesConfig; 4] {
+    let plain = |spectrum: Spectrum| FeaturesConfig { spectrum, deltas: None, normalize: None };
+    let mirrored = FbankConfig { snip_edges: false, ..FbankConfig::KALDI_16K };
+    [
+        plain(Spectrum::Fbank(FbankConfig::KALDI_16K)),
+        FeaturesConfig { spectrum: Spectrum::Fbank(mirrored), ..FeaturesConfig::LOG_MEL_64 },
+        plain(Spectrum::Mfcc(MfccConfig::TORCHAUDIO_16K)),
+        FeaturesConfig::MFCC_39,
+    ]
+}
+
+fn recurrent_taggers() -> [Tagger; 4] {
+    features().map(|features| Tagger::new(recurrent(features), LabelSet::numbered(4)).unwrap())
+}
+
 /// The windows of samples at the model's rate, which come in blocks of some size.
 fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig) -> Vec<WindowTagging> {
     let blocks = samples.chunks(block).map(|block| Ok(block.to_vec()));
@@ -68,7 +95,8 @@ fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
 fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
     let ceds = [WindowMean::Scores, WindowMean::Tokens, WindowMean::ScoresByLength].map(ced);
-    for tagger in [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()].into_iter().chain(ceds) {
+    let others = [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()];
+    for tagger in others.into_iter().chain(ceds).chain(recurrent_taggers()) {
         let rate = tagger.model().info().sample_rate;
         let samples = signal(rate as usize * 5 / 2 + 77, rate, 5);
         for config in [
@@ -81,7 +109,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
         ] {
             let what = format!("{} {config:?}", tagger.model().info().name);
             let got = windows(&tagger, &samples, 1000, &config);
-            let align = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+            let align = tagger.model().front_end().map_or(1, |front_end| front_end.reach().hop_length);
             let length = samples_of(&config, rate, align);
             let mut covered = 0;
             for (k, window) in got.iter().enumerate() {
@@ -111,11 +139,101 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
     }
 }
 
+/// A front end that counts the rows that it computes.
+#[derive(Debug)]
+struct Counting {
+    front_end: Features,
+    rows: Arc<AtomicUsize>,
+}
+
+impl FrontEnd for Counting {
+    fn sample_rate(&self) -> u32 {
+        self.front_end.sample_rate()
+    }
+    fn hop_length(&self) -> usize {
+        self.front_end.hop_length()
+    }
+    fn n_features(&self) -> usize {
+        self.front_end.n_features()
+    }
+    fn n_frames(&self, n_samples: usize) -> usize {
+        self.front_end.n_frames(n_samples)
+    }
+    fn min_samples(&self) -> usize {
+        self.front_end.min_samples()
+    }
+    fn reach(&self) -> Reach {
+        self.front_end.reach()
+    }
+    fn clip_rule(&self) -> Option<ClipRule> {
+        self.front_end.clip_rule()
+    }
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.front_end.frames_dim(n_samples)
+    }
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.rows.fetch_add(out.len() / self.frames_dim(samples.len()).1, Ordering::Relaxed);
+        self.front_end.frames_into(samples, first, out)
+    }
+    fn finish(&self, frames: ndarray::Array2<f32>, n_samples: usize) -> Result<ndarray::Array2<f32>> {
+        self.front_end.finish(frames, n_samples)
+    }
+}
+
+/// A recurrent net with such a front end.
+struct Counted(AudioRnnClassifier, Counting);
+
+impl TaggingModel for Counted {
+    fn info(&self) -> &ModelInfo {
+        self.0.info()
+    }
+    fn device(&self) -> &Device {
+        self.0.device()
+    }
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.0.forward(batch, detail)
+    }
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
+        Some(&self.1)
+    }
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        self.0.forward_features(features, detail)
+    }
+}
+
+#[test]
+fn windows_that_overlap_share_the_frames_of_any_front_end() {
+    for config in features() {
+        let (rows, front_end) = (Arc::new(AtomicUsize::new(0)), Features::new(&config).unwrap());
+        let (rate, reach) = (front_end.sample_rate(), front_end.reach());
+        let (hop, n_windows) = (20 * reach.hop_length, 16);
+        let length = 10 * hop + 99;
+        // Frames of a window that see one of its ends, and those of the recording, each once.
+        let at_ends = front_end.frames_dim(length).0
+            - ((length - reach.after) / reach.hop_length + 1 - reach.before.div_ceil(reach.hop_length));
+        let n_samples = length + (n_windows - 1) * hop;
+        let due = front_end.frames_dim(n_samples).0 + (n_windows - 1) * at_ends;
+
+        let model = Counted(recurrent(config.clone()), Counting { front_end, rows: rows.clone() });
+        let tagger = Tagger::new(model, LabelSet::numbered(4)).unwrap();
+        let seconds = |samples: usize| samples as f64 / f64::from(rate);
+        let window = WindowConfig { length: seconds(length), hop: seconds(hop), ..WindowConfig::default() };
+        let got = windows(&tagger, &signal(n_samples, rate, 5), 3_000, &window);
+        assert_eq!(got.len(), n_windows);
+        assert_eq!(rows.load(Ordering::Relaxed), due, "{config:?}");
+        assert!(due < 2 * front_end_rows(&tagger, n_samples), "{config:?}");
+    }
+}
+
+fn front_end_rows(tagger: &Tagger, n_samples: usize) -> usize {
+    tagger.model().front_end().unwrap().frames_dim(n_samples).0
+}
+
 #[test]
 fn windows_that_touch_cover_the_recording() {
     for tagger in [narrow(), leenet(), m5()] {
         let rate = tagger.model().info().sample_rate;
-        let hop_length = tagger.model().front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+        let hop_length = tagger.model().front_end().map_or(1, |front_end| front_end.reach().hop_length);
         let step = tagger.model().info().frames.unwrap().step;
         let sample = |seconds: f64| (seconds * f64::from(rate)).round() as usize;
         for (length, hop) in [(0.995, 0.995), (0.4321, 0.4321), (2.5001, 2.4999), (3.0, 3.0), (1.234, 1.0)] {

@@ -6,6 +6,7 @@ mod draw;
 #[path = "../events/rules.rs"]
 mod rules;
 
+use std::any::Any;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -64,8 +65,9 @@ fn plot(args: &Args) -> Result<(), Failure> {
     let classes = hear(args, &tagger, &waveform)?;
     let waveform = waveform.resample(tagger.model().info().sample_rate)?;
     // What the model sees, in decibels.
-    let seen = match tagger.model().front_end() {
-        Some(front_end) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..front_end.config().clone() },
+    let log_mel = tagger.model().front_end().and_then(|front_end| (front_end as &dyn Any).downcast_ref::<LogMel>());
+    let seen = match log_mel {
+        Some(log_mel) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..log_mel.config().clone() },
         None => LogMelConfig {
             sample_rate: waveform.sample_rate,
             n_fft: 1024,

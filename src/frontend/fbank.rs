@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
 use super::real_fft::{Bins, Buffers, RealFft};
-use super::stft::{array, check_n_fft};
-use super::{MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
+use super::stft::check_n_fft;
+use super::{FrontEnd, MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::check;
-use crate::check::check_finite;
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
@@ -258,22 +257,26 @@ impl Fbank {
     /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a result
     /// that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let n_frames = self.n_frames(samples.len());
-        if n_frames == 0 {
-            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
-        }
-        check_finite(samples)?;
+        self.frames(samples)
+    }
+
+    /// Frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have these frames.
+    pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
         let width = self.n_features();
-        array(n_frames, width, |out: &mut [f32]| {
-            out.par_chunks_mut(FRAMES_PER_TASK * width).enumerate().for_each_init(
-                || self.scratch(),
-                |scratch, (block, rows)| {
-                    for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                        self.fill(block * FRAMES_PER_TASK + index, samples, scratch, row);
-                    }
-                },
-            );
-        })
+        out.par_chunks_mut(FRAMES_PER_TASK * width).enumerate().for_each_init(
+            || self.scratch(),
+            |scratch, (block, rows)| {
+                for (index, row) in rows.chunks_exact_mut(width).enumerate() {
+                    self.fill(first + block * FRAMES_PER_TASK + index, samples, scratch, row);
+                }
+            },
+        );
+    }
+
+    /// Samples from the start of frame `t` to `t * hop_length`; negative where the frame starts later.
+    pub(super) fn before(&self) -> isize {
+        let FbankConfig { win_length, hop_length, snip_edges, .. } = self.config;
+        if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize }
     }
 
     fn fill(&self, index: usize, samples: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
@@ -340,10 +343,9 @@ impl Fbank {
     /// Writes the scaled samples of one frame, mirrored beyond the ends of the clip.
     #[inline(always)]
     fn cut(&self, index: usize, samples: &[f32], frame: &mut [f64]) {
-        let FbankConfig { win_length, hop_length, snip_edges, sample_scale, .. } = self.config;
+        let FbankConfig { win_length, hop_length, sample_scale, .. } = self.config;
         let scale = f64::from(sample_scale);
-        let before = if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize };
-        let start = (index * hop_length) as isize - before;
+        let start = (index * hop_length) as isize - self.before();
         let inside = usize::try_from(start).ok().and_then(|start| samples.get(start..start + win_length));
         if let Some(inside) = inside {
             frame.iter_mut().zip(inside).for_each(|(out, &x)| *out = f64::from(x) * scale);

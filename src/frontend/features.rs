@@ -207,11 +207,12 @@ impl FrontEnd for Features {
         self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(|| self.spectrum.clip_rule())
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples {
-            return Err(Error::TooShort { needed: self.min_samples, got: samples.len() });
-        }
-        self.spectrum.frames(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.spectrum.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.spectrum.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

@@ -1,7 +1,5 @@
 //! Cutting a clip into overlapping frames, with padding at its ends.
 
-use std::ops::Range;
-
 use serde::{Deserialize, Serialize};
 
 use crate::check::check_finite;
@@ -53,13 +51,6 @@ impl Framing {
     pub fn samples_for(&self, n_frames: usize) -> usize {
         let frames = (n_frames - 1).saturating_mul(self.hop_length).saturating_add(self.n_fft - 2 * self.margin);
         frames.max(self.min_samples())
-    }
-
-    /// The frames of a clip that touch none of its padding.
-    pub fn inside(&self, n_samples: usize) -> Range<usize> {
-        let first = self.margin.div_ceil(self.hop_length);
-        let end = (n_samples + self.margin).checked_sub(self.n_fft).map_or(0, |last| last / self.hop_length + 1);
-        first..end.min(self.n_frames(n_samples)).max(first)
     }
 
     /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.

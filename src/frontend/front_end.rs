@@ -1,17 +1,23 @@
 //! What all front ends share, and what overlapping windows and streams need to know of them.
 
+use std::any::Any;
 use std::fmt::Debug;
+use std::ops::Range;
 
 use ndarray::Array2;
 
+use super::framing::Framing;
 use super::stft::array;
 use super::{Fbank, FbankConfig, LogMel};
+use crate::check::check_finite;
 use crate::error::{Error, Result};
 
 /// A planned front end: from mono samples to `[n_frames, n_features]`.
 ///
 /// It works in two steps. [`frames`](Self::frames) looks at the samples around each frame, so that clips which overlap can
 /// share frames; [`finish`](Self::finish) does the rest, such as a floor below the loudest value of the clip.
+///
+/// A `&dyn FrontEnd` upcasts to [`&dyn Any`](Any), which tells whether it is a [`LogMel`], for example.
 ///
 /// ```
 /// use clipwise::frontend::{Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig};
@@ -25,7 +31,7 @@ use crate::error::{Error, Result};
 /// }
 /// # Ok::<(), clipwise::Error>(())
 /// ```
-pub trait FrontEnd: Debug + Send + Sync {
+pub trait FrontEnd: Any + Debug + Send + Sync {
     /// In Hz.
     fn sample_rate(&self) -> u32;
 
@@ -48,11 +54,31 @@ pub trait FrontEnd: Debug + Send + Sync {
     /// where [`finish`](Self::finish) treats each frame by itself.
     fn clip_rule(&self) -> Option<ClipRule>;
 
-    /// The first step. The rows may be more than the frames of the result, and the columns others than its features.
+    /// Rows and columns of [`frames`](Self::frames) for a clip that is long enough. There may be more rows than frames in the
+    /// result, and other columns than its features.
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize);
+
+    /// Writes rows of [`frames`](Self::frames) for a clip of finite samples to `out`, as many as it holds, beginning with row
+    /// `first`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if `out` does not hold whole rows, or more than the clip has.
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()>;
+
+    /// The first step: an array with the shape of [`frames_dim`](Self::frames_dim).
     ///
     /// # Errors
     /// As [`compute`](Self::compute).
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>>;
+    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
+        if samples.len() < self.min_samples() {
+            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
+        }
+        check_finite(samples)?;
+        let (n_rows, n_columns) = self.frames_dim(samples.len());
+        let mut written = Ok(());
+        let frames = array(n_rows, n_columns, |out| written = self.frames_into(samples, 0, out))?;
+        written.map(|()| frames)
+    }
 
     /// The second step, for a clip of `n_samples`: from what [`frames`](Self::frames) gives for it to its features.
     ///
@@ -82,6 +108,20 @@ pub struct Reach {
     pub after: usize,
 }
 
+impl Reach {
+    /// How many frames see nothing beyond the first `n_samples` samples.
+    pub(crate) fn n_complete(&self, n_samples: u64) -> u64 {
+        n_samples.checked_sub(self.after as u64).map_or(0, |last| last / self.hop_length as u64 + 1)
+    }
+
+    /// Of the `n_frames` frames of a clip, those that see neither of its ends.
+    pub(crate) fn inside(&self, n_samples: usize, n_frames: usize) -> Range<usize> {
+        let start = self.before.div_ceil(self.hop_length).min(n_frames);
+        let end = usize::try_from(self.n_complete(n_samples as u64)).unwrap_or(usize::MAX);
+        start..end.min(n_frames).max(start)
+    }
+}
+
 /// A setting that makes each frame depend on the whole clip, or on frames beside it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipRule {
@@ -103,6 +143,16 @@ pub(super) fn check_frames(frames: &Array2<f32>, expected: (usize, usize)) -> Re
         true => Ok(()),
         false => Err(Error::config("frames", format!("{:?}", frames.dim()), format!("expected {expected:?}"))),
     }
+}
+
+/// Refuses rows that a clip does not have.
+pub(super) fn check_rows(first: usize, out: &[f32], (n_rows, n_columns): (usize, usize)) -> Result<()> {
+    let end = first.saturating_add(out.len() / n_columns);
+    if out.len().is_multiple_of(n_columns) && end <= n_rows {
+        return Ok(());
+    }
+    let reason = format!("expected whole rows of {n_columns} values, from row {first} up to {n_rows}");
+    Err(Error::config("out.len()", out.len(), reason))
 }
 
 impl FrontEnd for LogMel {
@@ -127,21 +177,26 @@ impl FrontEnd for LogMel {
     }
 
     fn reach(&self) -> Reach {
-        let before = self.margin();
-        Reach { hop_length: self.config().hop_length, before, after: self.config().n_fft - before }
+        let Framing { n_fft, hop_length, margin, .. } = *self.stft().framing();
+        Reach { hop_length, before: margin, after: n_fft - margin }
     }
 
     fn clip_rule(&self) -> Option<ClipRule> {
         self.config().top_db.map(|top_db| ClipRule::new("top_db", top_db.to_string()))
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let n_frames = self.stft().framing().check(samples)?;
-        array(n_frames, self.config().n_mels, |out| self.frames_from(0, samples, out))
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        (self.n_frames(n_samples), self.config().n_mels)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        check_rows(first, out, self.frames_dim(samples.len()))?;
+        self.rows(samples, first, out);
+        Ok(())
     }
 
     fn finish(&self, mut frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
-        check_frames(&frames, (self.n_frames(n_samples), self.config().n_mels))?;
+        check_frames(&frames, self.frames_dim(n_samples))?;
         if let Some(floor) = self.floor(frames.iter()) {
             frames.iter_mut().for_each(|value| *value = value.max(floor));
         }
@@ -175,22 +230,28 @@ impl FrontEnd for Fbank {
     }
 
     fn reach(&self) -> Reach {
-        let FbankConfig { hop_length, win_length, n_fft, snip_edges, .. } = *self.config();
-        // A frame lies around its place or after it.
-        let before = if snip_edges { 0 } else { win_length };
-        Reach { hop_length, before, after: win_length.max(n_fft) + before }
+        let FbankConfig { hop_length, win_length, .. } = *self.config();
+        let before = self.before();
+        let after = (win_length as isize - before) as usize; // above 0: `before` is at most half a window
+        Reach { hop_length, before: before.max(0) as usize, after }
     }
 
     fn clip_rule(&self) -> Option<ClipRule> {
         None
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.compute(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        (self.n_frames(n_samples), self.n_features())
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        check_rows(first, out, self.frames_dim(samples.len()))?;
+        self.rows(samples, first, out);
+        Ok(())
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
-        check_frames(&frames, (self.n_frames(n_samples), self.n_features()))?;
+        check_frames(&frames, self.frames_dim(n_samples))?;
         Ok(frames)
     }
 }

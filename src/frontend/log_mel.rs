@@ -4,12 +4,9 @@
 //! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`; [`LogScale`] has the other logarithms. Unlike
 //! torchlibrosa, everything up to the final value is computed in f64.
 
-use std::ops::Range;
-
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
-use super::framing::Framing;
 use super::real_fft::Bins;
 use super::stft::array;
 use super::{LogScale, MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
@@ -329,35 +326,7 @@ impl LogMel {
     }
 
     fn fill(&self, samples: &[f32], out: &mut [f32]) {
-        self.rows((self.stft.framing(), 0), samples, out);
-        self.raise_to_floor(out);
-    }
-
-    /// The frames of a clip with this many samples that touch none of its padding. They depend on nothing but the samples
-    /// under them, before [`raise_to_floor`](Self::raise_to_floor).
-    pub(crate) fn inside(&self, n_samples: usize) -> Range<usize> {
-        self.stft.framing().inside(n_samples)
-    }
-
-    /// Frames of a clip from its frame `from` on, as many as there are rows of `out`, without the floor of `top_db`. The samples
-    /// must be finite, and have as many frames.
-    pub(crate) fn frames_from(&self, from: usize, samples: &[f32], out: &mut [f32]) {
-        self.rows((self.stft.framing(), from), samples, out);
-    }
-
-    /// As [`frames_from`](Self::frames_from), for frames that touch no padding, of which the first begins with the first of
-    /// `samples`.
-    pub(crate) fn frames_at(&self, samples: &[f32], out: &mut [f32]) {
-        self.rows((&Framing { margin: 0, ..*self.stft.framing() }, 0), samples, out);
-    }
-
-    /// Samples before the middle of a centred frame; 0 where frames are not centred.
-    pub(crate) fn margin(&self) -> usize {
-        self.stft.framing().margin
-    }
-
-    /// The rule of `top_db` for all frames of a clip.
-    pub(crate) fn raise_to_floor(&self, out: &mut [f32]) {
+        self.rows(samples, 0, out);
         if let Some(floor) = self.floor(out.iter()) {
             out.iter_mut().for_each(|value| *value = value.max(floor));
         }
@@ -369,10 +338,12 @@ impl LogMel {
         Some(values.copied().fold(f32::NEG_INFINITY, f32::max) - range)
     }
 
-    fn rows(&self, place: (&Framing, usize), samples: &[f32], out: &mut [f32]) {
+    /// Frames of a clip from its frame `first` on, as many as `out` has rows, without the floor of `top_db`. The clip must have
+    /// these frames.
+    pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
         self.stft.for_each_frame(
-            place,
             samples,
+            first,
             out,
             self.config.n_mels,
             || self.mel.spectrum(),

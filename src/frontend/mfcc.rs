@@ -316,8 +316,12 @@ impl FrontEnd for Mfcc {
         self.mel.clip_rule()
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.mel.frames(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.mel.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.mel.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

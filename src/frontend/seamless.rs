@@ -169,11 +169,12 @@ impl FrontEnd for SeamlessM4t {
         self.config.normalize.as_ref().and_then(Normalize::clip_rule).or_else(joined)
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        if samples.len() < self.min_samples() {
-            return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
-        }
-        self.fbank.compute(samples)
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        self.fbank.frames_dim(n_samples)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        self.fbank.frames_into(samples, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {

@@ -195,8 +195,8 @@ impl Stft {
         let n_frames = self.framing.check(samples)?;
         array(n_frames, self.n_bins(), |out| {
             self.for_each_frame(
-                (&self.framing, 0),
                 samples,
+                0,
                 out,
                 self.n_bins(),
                 || (),
@@ -210,14 +210,14 @@ impl Stft {
         &self.framing
     }
 
-    /// Calls `job(bins, work, row)` for the frames of a framing from its frame `from` on, where `row` is the `width` values of
-    /// `out` that belong to the frame and `work` what `scratch` made for the task, as the frame before left it. The samples
-    /// must have passed the framing's check. `job` is compiled for the best vector instructions, as far as it is inlined.
+    /// Calls `job(bins, work, row)` for the frames of a clip from its frame `from` on, where `row` is the `width` values of
+    /// `out` that belong to the frame and `work` what `scratch` made for the task, as the frame before left it. The clip must
+    /// have these frames. `job` is compiled for the best vector instructions, as far as it is inlined.
     /// No frame sees another one, so the result does not depend on the number of threads.
     pub(super) fn for_each_frame<T, W, S, F>(
         &self,
-        (framing, from): (&Framing, usize),
         samples: &[f32],
+        from: usize,
         out: &mut [T],
         width: usize,
         scratch: S,
@@ -232,7 +232,7 @@ impl Stft {
             for (index, row) in rows.chunks_exact_mut(width).enumerate() {
                 dispatch(
                     #[inline(always)]
-                    || framing.windowed(from + first + index, samples, &self.window, &mut buffers.frame),
+                    || self.framing.windowed(from + first + index, samples, &self.window, &mut buffers.frame),
                 );
                 let bins = self.fft.transform(buffers);
                 dispatch(

@@ -8,7 +8,7 @@
 use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
-use super::front_end::check_frames;
+use super::front_end::{check_frames, check_rows};
 use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, Reach};
 use crate::check;
 use crate::error::{Error, Result};
@@ -107,7 +107,7 @@ impl WhisperMel {
     /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Config`] above
     /// [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.finish(self.decibels(samples)?, samples.len())
+        self.finish(self.frames(samples)?, samples.len())
     }
 
     /// The features of a clip with zeros up to the full length, as in the original: `[max_frames, n_mels]`.
@@ -115,33 +115,13 @@ impl WhisperMel {
     /// # Errors
     /// As [`compute`](Self::compute).
     pub fn compute_padded(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let decibels = self.decibels(samples)?;
+        let decibels = self.frames(samples)?;
         // Silence has the lowest value there is.
         let silence = 10.0 * self.log_mel.config().amin.log10();
         let mut features = Array2::from_elem((self.config.max_frames, self.config.n_mels), silence);
         features.slice_mut(s![..decibels.nrows(), ..]).assign(&decibels);
         normalize(features.view_mut(), floor(&decibels));
         Ok(features)
-    }
-
-    /// All frames that a sample of the clip is in, in dB.
-    fn decibels(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        let (longest, n_samples) = (self.max_samples(), samples.len());
-        if n_samples == 0 {
-            return Err(Error::TooShort { needed: 1, got: 0 });
-        }
-        if n_samples > longest {
-            let seconds = longest as f64 / f64::from(self.sample_rate());
-            let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
-            return Err(Error::config("n_samples", n_samples, reason));
-        }
-        let (hop_length, half) = (self.hop_length(), self.log_mel.config().n_fft / 2);
-        let n_frames = self.n_touched(n_samples);
-        let mut padded = samples.to_vec();
-        padded.resize(((n_frames - 1) * hop_length + half).min(longest), 0.0);
-        let mut decibels = self.log_mel.compute(&padded)?;
-        decibels.slice_collapse(s![..n_frames, ..]);
-        Ok(decibels)
     }
 
     /// Frames that a sample of a clip is in: frame t covers the samples from 160 t - 200 up to 160 t + 200.
@@ -184,12 +164,27 @@ impl FrontEnd for WhisperMel {
         Some(ClipRule::new("top_db", RANGE.to_string()))
     }
 
-    fn frames(&self, samples: &[f32]) -> Result<Array2<f32>> {
-        self.decibels(samples)
+    /// All frames that a sample of the clip is in, in dB.
+    fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
+        (self.n_touched(n_samples), self.config.n_mels)
+    }
+
+    fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {
+        let (longest, n_samples) = (self.max_samples(), samples.len());
+        if n_samples > longest {
+            let seconds = longest as f64 / f64::from(self.sample_rate());
+            let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
+            return Err(Error::config("n_samples", n_samples, reason));
+        }
+        check_rows(first, out, self.frames_dim(n_samples))?;
+        let half = self.log_mel.config().n_fft / 2;
+        let mut padded = samples.to_vec();
+        padded.resize(((self.n_touched(n_samples) - 1) * self.hop_length() + half).min(longest), 0.0);
+        self.log_mel.frames_into(&padded, first, out)
     }
 
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>> {
-        check_frames(&frames, (self.n_touched(n_samples), self.config.n_mels))?;
+        check_frames(&frames, self.frames_dim(n_samples))?;
         let own = self.n_frames(n_samples).min(frames.nrows());
         let mut features = frames.slice(s![..own, ..]).to_owned();
         normalize(features.view_mut(), floor(&frames));

@@ -40,7 +40,7 @@ use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
+use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::nn::{Activation, BatchNorm, ChannelAffine, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::output::{TaggingOutput, logits_of};
 use crate::weights::{Loader, Weights};
@@ -368,7 +368,7 @@ impl TaggingModel for Ced {
         TaggingOutput::multi_label(logits, embedding.clone())
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 

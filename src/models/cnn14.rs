@@ -30,7 +30,7 @@ use super::{Detail, ModelInfo, OutputActivation, TaggingModel, panns};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
+use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::nn::{
     Activation, ChannelAffine, Conv2d, Conv2dConfig, Dropout, FeatureMap, Linear, Pool2d, Pooling, Workspace,
 };
@@ -322,7 +322,7 @@ impl TaggingModel for Cnn14 {
         self.head.classify(embedding)
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 

@@ -21,7 +21,7 @@ use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
+use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::labels::LabelSet;
 use crate::nn::{Activation, Cell, ChannelAffine, Conv2d, Conv2dConfig, Linear, LpPool2d, Rnn, RnnConfig};
 use crate::output::TaggingOutput;
@@ -211,7 +211,7 @@ impl TaggingModel for Crnn {
         forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 

@@ -47,7 +47,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::audio::WaveformBatch;
 use crate::error::{Error, Result};
-use crate::frontend::LogMel;
+use crate::frontend::FrontEnd;
 use crate::output::TaggingOutput;
 use crate::weights::Weights;
 
@@ -78,20 +78,21 @@ pub trait TaggingModel: Send + Sync {
         Err(Error::config("embedding", &self.info().name, "this model does not decide by its embedding"))
     }
 
-    /// The front end, where it is a log-mel spectrogram and nothing else, which clips that overlap can share.
-    fn front_end(&self) -> Option<&LogMel> {
+    /// The front end, if [`forward_features`](Self::forward_features) takes its features: windows that overlap then share its
+    /// frames.
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         None
     }
 
-    /// Everything after the [`front_end`](Self::front_end): `features` `[batch, n_frames, n_mels]`, f32, on the model's device, of
-    /// clips with at least [`min_samples`](ModelInfo::min_samples) samples.
+    /// Everything after the [`front_end`](Self::front_end): `features` `[batch, n_frames, n_features]`, f32, on the model's
+    /// device, of clips with at least [`min_samples`](ModelInfo::min_samples) samples.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model without such a front end, and as [`forward`](Self::forward) if frames are wanted,
+    /// [`Error::Config`] for a model without a front end, and as [`forward`](Self::forward) if frames are wanted,
     /// [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the shape or the device does not fit.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let _ = (features, detail);
-        Err(Error::config("features", &self.info().name, "the front end of this model is not a log-mel spectrogram"))
+        Err(Error::config("features", &self.info().name, "this model has no front end"))
     }
 }
 
@@ -112,7 +113,7 @@ impl<M: TaggingModel + ?Sized> TaggingModel for Box<M> {
         (**self).classify(embedding)
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         (**self).front_end()
     }
 

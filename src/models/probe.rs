@@ -7,7 +7,7 @@ use candle_core::{Device, Tensor};
 use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
-use crate::frontend::LogMel;
+use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Trainable, Weights};
@@ -79,7 +79,7 @@ impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
         self.info.activation.output(self.fc.forward(embedding)?, embedding.clone())
     }
 
-    fn front_end(&self) -> Option<&LogMel> {
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
         self.base.front_end()
     }
 

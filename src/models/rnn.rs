@@ -21,7 +21,8 @@ use super::batch::forward_by_length;
 use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Result};
+use crate::frontend::FrontEnd;
 use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
 use crate::output::TaggingOutput;
@@ -150,7 +151,7 @@ impl AudioRnnClassifier {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -161,7 +162,7 @@ impl AudioRnnClassifier {
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
@@ -192,11 +193,20 @@ impl AudioRnnClassifier {
     /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`](crate::Error::Tensor) if the shape or the
+    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
     /// device does not fit.
     pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
         self.classify(&self.pool(&frames, lengths, &state)?)
+    }
+
+    fn run(&self, features: &Tensor, lengths: &[usize], detail: Detail) -> Result<TaggingOutput> {
+        let (frames, state) = self.rnn.forward(features, Some(lengths), None)?; // [batch, n_frames, outputs]
+        let mut output = self.classify(&self.pool(&frames, Some(lengths), &state)?)?;
+        if detail == Detail::Frames {
+            output.framewise_output = Some(self.frame_probabilities(&frames)?);
+        }
+        Ok(output)
     }
 
     /// The next frames of a sequence: features `[batch, n_frames, n_features]` after those that led to `state`, to the
@@ -280,12 +290,7 @@ impl TaggingModel for AudioRnnClassifier {
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         let run = |clips: &[Cow<[f32]>]| {
             let (features, lengths) = self.batch(clips)?;
-            let (frames, state) = self.rnn.forward(&features, Some(&lengths), None)?;
-            let mut output = self.classify(&self.pool(&frames, Some(&lengths), &state)?)?;
-            if detail == Detail::Frames {
-                output.framewise_output = Some(self.frame_probabilities(&frames)?);
-            }
-            Ok(output)
+            self.run(&features, &lengths, detail)
         };
         match detail {
             Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
@@ -296,6 +301,18 @@ impl TaggingModel for AudioRnnClassifier {
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         self.config.head.output(self.fc.forward(embedding)?, embedding.clone())
+    }
+
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
+        Some(&self.features)
+    }
+
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        let (batch, n_frames, _) = features.dims3().context("reading the shape of the features")?;
+        if n_frames == 0 {
+            return Err(Error::TooShort { needed: 1, got: 0 });
+        }
+        self.run(features, &vec![n_frames; batch], detail)
     }
 }
 

@@ -87,10 +87,8 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             self.received += chunk.len() as u64;
             // Frames that see no end of the stream.
             let end = self.base + self.samples.len() as u64;
-            let ready =
-                end.checked_sub(self.reach.after as u64).map_or(0, |last| last / self.reach.hop_length as u64 + 1);
             if self.samples.len() >= self.model.info().min_samples {
-                self.run(ready, &mut scores)?;
+                self.run(self.reach.n_complete(end), &mut scores)?;
             }
         }
         self.frames(first, scores, None)

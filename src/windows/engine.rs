@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
+use ndarray::Array2;
+
 use super::schedule::Schedule;
 use crate::check::check_finite_after;
-use crate::error::Result;
-use crate::frontend::LogMel;
+use crate::error::{Error, Result};
+use crate::frontend::FrontEnd;
 
 /// A window that is complete.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Window {
     /// Its samples in the recording, without those that were added at its end.
     pub range: Range<u64>,
@@ -18,11 +20,11 @@ pub(super) struct Window {
 }
 
 /// What of it the model sees.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(super) enum Content {
     Samples(Vec<f32>),
-    /// `[n_frames, n_mels]` of a whole window.
-    LogMel(Vec<f32>),
+    /// `[n_frames, n_features]` of a whole window.
+    Features(Result<Array2<f32>>),
 }
 
 /// Collects samples and cuts windows. Holds no more samples than a window and what was pushed last.
@@ -39,15 +41,13 @@ pub(super) struct Engine {
     received: u64,
     /// The index of the next window.
     index: u64,
-    /// Frames of the recording from `first_frame` on, without the rules that hold for a clip as a whole.
-    frames: Vec<f32>,
-    first_frame: u64,
+    shared: SharedRows,
 }
 
 impl Engine {
     pub fn new(schedule: Schedule, pad_last: bool, wait: bool) -> Self {
-        let (samples, frames) = (Vec::new(), Vec::new());
-        Self { schedule, pad_last, wait, samples, base: 0, received: 0, index: 0, frames, first_frame: 0 }
+        let (samples, shared) = (Vec::new(), SharedRows::default());
+        Self { schedule, pad_last, wait, samples, base: 0, received: 0, index: 0, shared }
     }
 
     /// Samples so far.
@@ -66,22 +66,22 @@ impl Engine {
     }
 
     /// The next window that is complete.
-    pub fn take(&mut self, log_mel: Option<&LogMel>) -> Option<Window> {
+    pub fn take(&mut self, front_end: Option<&dyn FrontEnd>) -> Option<Window> {
         let range = self.schedule.window(self.index);
         if self.received < range.end + u64::from(self.wait) {
             return None;
         }
-        let content = match log_mel {
-            Some(log_mel) => Content::LogMel(self.log_mel(log_mel)),
+        let content = match front_end {
+            Some(front_end) => Content::Features(self.features(front_end)),
             None => Content::Samples(self.samples[..self.schedule.length].to_vec()),
         };
         Some(self.advance(range, content))
     }
 
     /// The windows that are left when no more samples come; the last one has what no window before it has.
-    pub fn take_last(&mut self, log_mel: Option<&LogMel>) -> Option<Window> {
+    pub fn take_last(&mut self, front_end: Option<&dyn FrontEnd>) -> Option<Window> {
         let wait = std::mem::replace(&mut self.wait, false);
-        let whole = self.take(log_mel);
+        let whole = self.take(front_end);
         self.wait = wait;
         if whole.is_some() {
             return whole;
@@ -109,35 +109,47 @@ impl Engine {
         Window { range, next: follows.then_some(next), content }
     }
 
-    /// The log-mel of the window at the beginning of `samples`: what its clip alone has.
-    fn log_mel(&mut self, log_mel: &LogMel) -> Vec<f32> {
-        let (length, hop_length, n_mels) = (self.schedule.length, log_mel.config().hop_length, log_mel.config().n_mels);
-        let n_frames = log_mel.n_frames(length);
-        let inside = log_mel.inside(length);
-        // Frame t of the window is frame offset + t of the recording, as windows start at multiples of the hop.
-        let offset = self.base / hop_length as u64;
-        let shared = offset + inside.start as u64..offset + inside.end as u64;
-        let unused = (shared.start.saturating_sub(self.first_frame) as usize * n_mels).min(self.frames.len());
-        self.frames.drain(..unused);
-        if self.frames.is_empty() {
-            self.first_frame = shared.start;
-        } else {
-            self.first_frame += (unused / n_mels) as u64;
+    /// The features of the window at the beginning of `samples`: those of its clip alone.
+    fn features(&mut self, front_end: &dyn FrontEnd) -> Result<Array2<f32>> {
+        let window = &self.samples[..self.schedule.length];
+        let (n_rows, n_columns) = front_end.frames_dim(window.len());
+        let inside = front_end.reach().inside(window.len(), n_rows);
+        // Windows start at multiples of the hop: row t of the window is row offset + t of the recording.
+        let offset = self.base / front_end.reach().hop_length as u64;
+        self.shared.forget_before(offset + inside.start as u64, n_columns);
+        let known = self.shared.values.len();
+        self.shared.values.resize(inside.len() * n_columns, 0.0);
+        let mut rows = vec![0.0; n_rows * n_columns];
+        let (before, rest) = rows.split_at_mut(inside.start * n_columns);
+        let (middle, after) = rest.split_at_mut(inside.len() * n_columns);
+        let computed = front_end
+            .frames_into(window, inside.start + known / n_columns, &mut self.shared.values[known..])
+            .and_then(|()| front_end.frames_into(window, 0, before))
+            .and_then(|()| front_end.frames_into(window, inside.end, after));
+        if let Err(error) = computed {
+            self.shared.values.clear();
+            return Err(error);
         }
-        let there = self.frames.len() / n_mels;
-        if there < inside.len() {
-            let first = (inside.start + there) * hop_length - log_mel.margin(); // in the window
-            self.frames.resize(inside.len() * n_mels, 0.0);
-            log_mel.frames_at(&self.samples[first..length], &mut self.frames[there * n_mels..]);
-        }
-        let window = &self.samples[..length];
-        let mut out = vec![0.0; n_frames * n_mels];
-        let (before, rest) = out.split_at_mut(inside.start.min(n_frames) * n_mels);
-        let (within, after) = rest.split_at_mut(inside.len() * n_mels);
-        log_mel.frames_from(0, window, before);
-        within.copy_from_slice(&self.frames[..within.len()]);
-        log_mel.frames_from(inside.end, window, after);
-        log_mel.raise_to_floor(&mut out);
-        out
+        middle.copy_from_slice(&self.shared.values);
+        let rows = Array2::from_shape_vec((n_rows, n_columns), rows);
+        let rows = rows.map_err(|error| Error::config("frames", format!("{n_rows} rows"), error.to_string()))?;
+        front_end.finish(rows, window.len())
+    }
+}
+
+/// Rows of the front end's frames of the recording, which windows that overlap have in common.
+#[derive(Debug, Default)]
+struct SharedRows {
+    /// The row of the recording with which `values` begin.
+    first: u64,
+    values: Vec<f32>,
+}
+
+impl SharedRows {
+    /// Keeps the rows from `first` on. Later calls have no smaller `first`.
+    fn forget_before(&mut self, first: u64, n_columns: usize) {
+        let unused = ((first - self.first) as usize).saturating_mul(n_columns).min(self.values.len());
+        self.values.drain(..unused);
+        self.first = first;
     }
 }

@@ -10,7 +10,6 @@ use super::schedule::{Schedule, WindowConfig};
 use super::{Frames, WindowTagging};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
-use crate::frontend::LogMel;
 use crate::models::{Detail, FrameGrid};
 use crate::output::TaggingOutput;
 use crate::tagger::Tagger;
@@ -76,9 +75,9 @@ impl Runner {
 
     /// Cuts windows, as many as the model sees at once: each is a copy of its samples.
     fn fill(&mut self, tagger: &Tagger) {
-        let log_mel = front_end(tagger, self.schedule.length);
+        let front_end = self.schedule.shared_front_end(tagger.model());
         while !self.is_full() {
-            let window = if self.ended { self.engine.take_last(log_mel) } else { self.engine.take(log_mel) };
+            let window = if self.ended { self.engine.take_last(front_end) } else { self.engine.take(front_end) };
             match window {
                 Some(window) => self.waiting.push_back(window),
                 None => break,
@@ -107,8 +106,8 @@ impl Runner {
     fn tag_waiting(&mut self, tagger: &Tagger) -> Result<Vec<WindowTagging>> {
         // Windows of one kind and length, in their order.
         let kind = |window: &Window| match &window.content {
-            Content::Samples(samples) => (false, samples.len()),
-            Content::LogMel(_) => (true, self.schedule.length),
+            Content::Samples(samples) => Some(samples.len()),
+            Content::Features(_) => None,
         };
         let Some(first) = self.waiting.front().map(kind) else { return Ok(Vec::new()) };
         let count = self.waiting.iter().take_while(|window| kind(window) == first).count();
@@ -138,24 +137,22 @@ impl Runner {
     fn forward(&self, tagger: &Tagger, windows: &mut [Window]) -> Result<TaggingOutput> {
         let model = tagger.model();
         let detail = if self.config.framewise { Detail::Frames } else { Detail::Clip };
-        let (mut rows, mut log_mel) = (Vec::new(), Vec::new());
+        let (mut clips, mut values, mut dim) = (Vec::new(), Vec::<f32>::new(), None);
         for window in windows.iter_mut() {
-            match &mut window.content {
-                Content::Samples(samples) => rows.push(std::mem::take(samples)),
-                Content::LogMel(values) => log_mel.append(values),
+            match std::mem::replace(&mut window.content, Content::Samples(Vec::new())) {
+                Content::Samples(samples) => clips.push(samples),
+                Content::Features(features) => {
+                    let features = features?;
+                    dim = Some(features.dim());
+                    values.extend(features.iter());
+                }
             }
         }
-        match front_end(tagger, self.schedule.length) {
-            Some(front_end) if rows.is_empty() => {
-                let shape = (windows.len(), front_end.n_frames(self.schedule.length), front_end.config().n_mels);
-                let log_mel = Tensor::from_vec(log_mel, shape, model.device());
-                model.forward_features(&log_mel.context("moving the log-mel to the device")?, detail)
-            }
-            _ => {
-                let batch = WaveformBatch::new(rows, model.info().sample_rate)?;
-                model.forward(&batch, detail)
-            }
-        }
+        let Some((n_frames, n_features)) = dim else {
+            return model.forward(&WaveformBatch::new(clips, model.info().sample_rate)?, detail);
+        };
+        let features = Tensor::from_vec(values, (windows.len(), n_frames, n_features), model.device());
+        model.forward_features(&features.context("moving the features to the device")?, detail)
     }
 
     /// The frames of a window that are farther from its ends than from those of its neighbours.
@@ -194,9 +191,4 @@ impl Runner {
             scores: scores.map_err(|error| Error::config("frames", format!("{shape:?}"), error.to_string()))?,
         })
     }
-}
-
-/// The front end that windows of this length share: that of a model which takes them as they are.
-fn front_end(tagger: &Tagger, length: usize) -> Option<&LogMel> {
-    tagger.model().front_end().filter(|_| length >= tagger.model().info().min_samples)
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::frontend::FrontEnd;
 use crate::models::TaggingModel;
 
 /// The longest window in samples.
@@ -31,8 +32,8 @@ pub struct WindowConfig {
     pub length: f64,
     /// From the start of a window to that of the next. Default: 5.
     ///
-    /// Window `k` starts at the multiple of the front end's hop that is nearest to `k · hop`, for a model with a log-mel front
-    /// end (10 ms at most, for those of this crate); at the nearest sample for another. With `framewise`, at the nearest multiple
+    /// Window `k` starts at the multiple of the front end's hop that is nearest to `k · hop`, for a model with a
+    /// [`front_end`](TaggingModel::front_end) (32 ms at most, for those of this crate); at the nearest sample for another. With `framewise`, at the nearest multiple
     /// of a frame. Starts thus never drift from what was asked for.
     pub hop: f64,
     /// Whether zeros fill the last window up to `length`, which is then at most 2^25 samples (17 minutes at 32 kHz). Otherwise (the
@@ -77,7 +78,7 @@ impl Schedule {
         if !(1..=MAX_BATCH).contains(&batch) {
             return Err(Error::config("batch", batch, format!("1 to {MAX_BATCH}")));
         }
-        let mut align = model.front_end().map_or(1, |log_mel| log_mel.config().hop_length);
+        let mut align = model.front_end().map_or(1, |front_end| front_end.reach().hop_length.max(1));
         if framewise {
             let no_frames =
                 || Error::config("framewise", true, format!("{} has no output for frames", model.info().name));
@@ -125,6 +126,13 @@ impl Schedule {
             return Err(Error::config("hop", config.hop, reason));
         }
         Ok(())
+    }
+
+    /// The model's front end, if windows that overlap can share its frames.
+    pub fn shared_front_end<'m>(&self, model: &'m dyn TaggingModel) -> Option<&'m dyn FrontEnd> {
+        let front_end = model.front_end()?;
+        let long_enough = self.length >= model.info().min_samples.max(front_end.min_samples());
+        (long_enough && self.align.is_multiple_of(front_end.reach().hop_length)).then_some(front_end)
     }
 
     /// The longest way from start to start, in multiples of `align`.
