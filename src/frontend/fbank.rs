@@ -9,19 +9,15 @@
 use std::fmt;
 
 use ndarray::Array2;
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
-use super::real_fft::{Bins, Buffers, RealFft};
+use super::frame_loop::for_each_frame;
+use super::real_fft::{Bins, RealFft};
 use super::stft::check_n_fft;
 use super::{FrontEnd, MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, Window};
 use crate::check;
 use crate::error::{Error, Result};
-use crate::nn::kernels::simd::dispatch;
-
-/// Frames that one task of the thread pool handles.
-const FRAMES_PER_TASK: usize = 32;
 
 /// The largest table of filters that is built, in cells.
 const MAX_CELLS: usize = 1 << 24;
@@ -193,13 +189,6 @@ pub struct Fbank {
     fft: RealFft,
 }
 
-/// What one task needs for its frames.
-struct Scratch {
-    buffers: Buffers,
-    spectrum: Vec<f64>,
-    mels: Vec<f64>,
-}
-
 impl Fbank {
     /// Plans the transform and builds the filters.
     ///
@@ -262,14 +251,14 @@ impl Fbank {
 
     /// Frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have these frames.
     pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
-        let width = self.n_features();
-        out.par_chunks_mut(FRAMES_PER_TASK * width).enumerate().for_each_init(
-            || self.scratch(),
-            |scratch, (block, rows)| {
-                for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                    self.fill(first + block * FRAMES_PER_TASK + index, samples, scratch, row);
-                }
-            },
+        for_each_frame(
+            &self.fft,
+            (out, self.n_features()),
+            || (self.mel.spectrum(), vec![0.0; self.config.n_mels]),
+            #[inline(always)]
+            |index, frame| self.prepare(first + index, samples, frame),
+            #[inline(always)]
+            |bins, energy, (spectrum, mels), row| self.finish_frame(bins, energy, spectrum, mels, row),
         );
     }
 
@@ -279,20 +268,7 @@ impl Fbank {
         if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize }
     }
 
-    fn fill(&self, index: usize, samples: &[f32], scratch: &mut Scratch, row: &mut [f32]) {
-        let Scratch { buffers, spectrum, mels } = scratch;
-        let energy = dispatch(
-            #[inline(always)]
-            || self.prepare(index, samples, &mut buffers.frame),
-        );
-        let bins = self.fft.transform(buffers);
-        dispatch(
-            #[inline(always)]
-            || self.finish(bins, energy, spectrum, mels, row),
-        );
-    }
-
-    /// Writes a frame as it is transformed, and tells its energy.
+    /// Writes a frame as it is transformed, and returns its energy.
     #[inline(always)]
     fn prepare(&self, index: usize, samples: &[f32], frame: &mut [f64]) -> f64 {
         let config = &self.config;
@@ -319,7 +295,7 @@ impl Fbank {
 
     /// From a transformed frame to its features.
     #[inline(always)]
-    fn finish(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
+    fn finish_frame(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
         let config = &self.config;
         let first_mel = usize::from(config.use_energy && !config.htk_compat);
         if config.use_energy {
@@ -356,10 +332,6 @@ impl Fbank {
             let place = (start + k as isize).rem_euclid(2 * n);
             *out = f64::from(samples[place.min(2 * n - 1 - place) as usize]) * scale;
         }
-    }
-
-    fn scratch(&self) -> Scratch {
-        Scratch { buffers: self.fft.buffers(), spectrum: self.mel.spectrum(), mels: vec![0.0; self.config.n_mels] }
     }
 }
 

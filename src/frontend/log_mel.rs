@@ -344,8 +344,7 @@ impl LogMel {
         self.stft.for_each_frame(
             samples,
             first,
-            out,
-            self.config.n_mels,
+            (out, self.config.n_mels),
             || self.mel.spectrum(),
             #[inline(always)]
             |bins, spectrum, row| self.finish_frame(bins, spectrum, row),

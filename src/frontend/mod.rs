@@ -28,6 +28,7 @@ mod decibel;
 mod delta;
 mod fbank;
 pub mod features;
+mod frame_loop;
 mod framing;
 mod front_end;
 mod log_mel;

@@ -8,21 +8,17 @@
 use std::fmt;
 
 use ndarray::Array2;
-use rayon::prelude::*;
 use rustfft::num_complex::Complex;
 use serde::{Deserialize, Serialize};
 
 use super::Window;
+use super::frame_loop::for_each_frame;
 use super::framing::{Framing, PadMode};
-use super::real_fft::{Bins, Buffers, RealFft};
+use super::real_fft::{Bins, RealFft};
 use crate::error::{Error, Result};
-use crate::nn::kernels::simd::dispatch;
 
 /// The largest `n_fft` that is accepted: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;
-
-/// Frames that one task of the thread pool handles; a clip of no more frames stays on the calling thread.
-const FRAMES_PER_TASK: usize = 32;
 
 /// What becomes of a complex spectrum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -197,8 +193,7 @@ impl Stft {
             self.for_each_frame(
                 samples,
                 0,
-                out,
-                self.n_bins(),
+                (out, self.n_bins()),
                 || (),
                 #[inline(always)]
                 |bins, (), row| bins.write(row, &value),
@@ -210,43 +205,25 @@ impl Stft {
         &self.framing
     }
 
-    /// Calls `job(bins, work, row)` for the frames of a clip from its frame `from` on, where `row` is the `width` values of
-    /// `out` that belong to the frame and `work` what `scratch` made for the task, as the frame before left it. The clip must
-    /// have these frames. `job` is compiled for the best vector instructions, as far as it is inlined.
-    /// No frame sees another one, so the result does not depend on the number of threads.
-    pub(super) fn for_each_frame<T, W, S, F>(
+    /// [`for_each_frame`] over the frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have
+    /// these frames.
+    pub(super) fn for_each_frame<T: Send, W>(
         &self,
         samples: &[f32],
-        from: usize,
-        out: &mut [T],
-        width: usize,
-        scratch: S,
-        job: F,
-    ) where
-        T: Send,
-        S: Fn() -> W + Sync,
-        F: Fn(Bins, &mut W, &mut [T]) + Sync,
-    {
-        let start = || (self.fft.buffers(), scratch());
-        let task = |(buffers, work): &mut (Buffers, W), first: usize, rows: &mut [T]| {
-            for (index, row) in rows.chunks_exact_mut(width).enumerate() {
-                dispatch(
-                    #[inline(always)]
-                    || self.framing.windowed(from + first + index, samples, &self.window, &mut buffers.frame),
-                );
-                let bins = self.fft.transform(buffers);
-                dispatch(
-                    #[inline(always)]
-                    || job(bins, work, row),
-                );
-            }
-        };
-        if out.len() <= FRAMES_PER_TASK * width {
-            return task(&mut start(), 0, out);
-        }
-        out.par_chunks_mut(FRAMES_PER_TASK * width)
-            .enumerate()
-            .for_each_init(start, |scratch, (block, rows)| task(scratch, block * FRAMES_PER_TASK, rows));
+        first: usize,
+        (out, width): (&mut [T], usize),
+        scratch: impl Fn() -> W + Sync,
+        finish: impl Fn(Bins, &mut W, &mut [T]) + Sync,
+    ) {
+        for_each_frame(
+            &self.fft,
+            (out, width),
+            scratch,
+            #[inline(always)]
+            |index, frame| self.framing.windowed(first + index, samples, &self.window, frame),
+            #[inline(always)]
+            |bins, (), work, row| finish(bins, work, row),
+        );
     }
 }
 
