@@ -30,15 +30,15 @@
 //! Memory does not grow with the recording.
 
 mod aggregate;
-mod engine;
-mod run;
+mod cutter;
 mod schedule;
+mod tagging;
 
 use std::collections::VecDeque;
 
 pub use aggregate::{Aggregation, Aggregator};
-pub(crate) use run::Runner;
 pub use schedule::WindowConfig;
+pub(crate) use tagging::{CHUNK, WindowTagger};
 
 use crate::audio::AudioReader;
 use crate::error::{Error, Result};
@@ -50,15 +50,20 @@ use crate::tagger::Tagger;
 ///
 /// After an error of the source come the windows of what was read until then, then the error, then nothing.
 pub struct Windows<'t, I> {
-    tagger: &'t Tagger,
-    runner: Runner,
+    windows: WindowTagger<&'t Tagger>,
     blocks: I,
-    /// The block that is being read, and how much of it was.
-    block: (Vec<f32>, usize),
-    /// The source has ended, perhaps with an error.
+    block: Block,
+    /// Set once the source has ended, or failed.
     ended: bool,
     error: Option<Error>,
     ready: VecDeque<WindowTagging>,
+}
+
+/// The block that is being read.
+#[derive(Default)]
+struct Block {
+    samples: Vec<f32>,
+    n_read: usize,
 }
 
 impl Tagger {
@@ -84,9 +89,9 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
     /// # Errors
     /// [`Error::Config`] if the window settings are invalid, and if frames are requested from a model without them.
     pub fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
-        let runner = Runner::new(tagger, config)?;
-        let (block, ready) = ((Vec::new(), 0), VecDeque::new());
-        Ok(Self { tagger, runner, blocks, block, ended: false, error: None, ready })
+        let windows = WindowTagger::new(tagger, config)?;
+        let (block, ready) = (Block::default(), VecDeque::new());
+        Ok(Self { windows, blocks, block, ended: false, error: None, ready })
     }
 
     /// The source of samples: how far it is, for example.
@@ -96,7 +101,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
 
     /// Seconds of audio that were read so far.
     pub fn position(&self) -> f64 {
-        self.runner.received() as f64 / f64::from(self.tagger.model().info().sample_rate)
+        self.windows.received() as f64 / f64::from(self.windows.tagger().model().info().sample_rate)
     }
 
     /// One result for all windows that are left.
@@ -104,7 +109,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
     /// # Errors
     /// The first error of a window, [`Error::TooShort`] if there is none, and as [`Aggregator::finish`].
     pub fn aggregate(self, aggregation: Aggregation) -> Result<Tagging> {
-        let tagger = self.tagger;
+        let tagger = *self.windows.tagger();
         let mut aggregator = Aggregator::new(aggregation);
         for window in self {
             aggregator.push(&window?);
@@ -112,31 +117,33 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
         aggregator.finish(tagger)
     }
 
-    /// Reads until the model has enough to do.
+    /// Reads until a batch of windows waits for the model, or to the end.
     fn fill(&mut self) {
-        while !self.ended && !self.runner.is_full() {
-            let result = if self.block.1 < self.block.0.len() {
-                self.runner.push(self.tagger, &self.block.0[self.block.1..]).map(|taken| self.block.1 += taken)
-            } else {
-                match self.blocks.next() {
-                    Some(Ok(block)) => {
-                        self.block = (block, 0);
-                        continue;
-                    }
-                    Some(Err(error)) => Err(error),
-                    None => {
-                        self.ended = true;
-                        Ok(())
-                    }
-                }
-            };
-            if let Err(error) = result {
-                (self.ended, self.error) = (true, Some(error));
-            }
-            if self.ended {
-                self.runner.finish(self.tagger);
+        while !self.ended && !self.windows.is_full() {
+            if let Err(error) = self.read() {
+                self.error = Some(error);
+                self.end();
             }
         }
+    }
+
+    /// Takes samples of the current block, or the next block.
+    fn read(&mut self) -> Result<()> {
+        let rest = &self.block.samples[self.block.n_read..];
+        if !rest.is_empty() {
+            self.block.n_read += self.windows.push(rest)?;
+            return Ok(());
+        }
+        match self.blocks.next().transpose()? {
+            Some(samples) => self.block = Block { samples, n_read: 0 },
+            None => self.end(),
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) {
+        self.ended = true;
+        self.windows.finish();
     }
 }
 
@@ -146,11 +153,12 @@ impl<I: Iterator<Item = Result<Vec<f32>>>> Iterator for Windows<'_, I> {
     fn next(&mut self) -> Option<Self::Item> {
         if self.ready.is_empty() {
             self.fill();
-            match self.runner.tag(self.tagger) {
+            match self.windows.tag() {
                 Ok(windows) => self.ready.extend(windows),
                 Err(error) => {
-                    (self.ended, self.error) = (true, None);
-                    self.runner.reset();
+                    self.ended = true;
+                    self.error = None;
+                    self.windows.reset();
                     return Some(Err(error));
                 }
             }

@@ -13,7 +13,7 @@ use crate::frontend::LogMel;
 use crate::output::TaggingOutput;
 
 /// Upper bound on the audio per sub-batch, in seconds; a longer clip forms its own. It bounds the memory of a forward.
-const MAX_SECONDS: usize = 40;
+pub(crate) const MAX_SECONDS: usize = 40;
 
 /// Calls `run` with clips that share `key(n_samples)`, and puts the rows of its outputs in the order of the batch.
 ///

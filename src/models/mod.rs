@@ -31,6 +31,7 @@ mod frames;
 mod info;
 mod panns;
 
+pub(crate) use batch::MAX_SECONDS;
 pub use ced::Ced;
 pub use cnn14::Cnn14;
 pub use crnn::Crnn;

@@ -2,6 +2,7 @@
 //!
 //! [`TaggerStream`] tags window by window; [`RnnStream`] carries the state of a recurrent model on, frame by frame.
 
+mod input;
 mod recurrent;
 mod tagger;
 

@@ -5,8 +5,7 @@ use std::ops::Deref;
 use candle_core::Tensor;
 use ndarray::Array2;
 
-use crate::audio::Resampler;
-use crate::check::check_finite_after;
+use super::input::StreamInput;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, Reach};
 use crate::models::TaggingModel;
@@ -14,14 +13,11 @@ use crate::models::rnn::AudioRnnClassifier;
 use crate::nn::RnnState;
 use crate::output::Frames;
 
-/// Samples that are taken at a time.
-const CHUNK: usize = 1 << 16;
-
-/// What a recurrent model says frame by frame of a stream that never ends.
+/// The output of a recurrent model for each frame of a stream that never ends.
 ///
-/// Whatever the sizes of the blocks, the frames are, bit for bit, the
-/// [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole recording as one clip: with
-/// [`TimePooling::Last`](crate::models::rnn::TimePooling::Last) what the model would say if the clip ended there. Memory does not grow.
+/// The frames are bit-identical to the [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole recording as
+/// one clip, however it is split into blocks. With [`TimePooling::Last`](crate::models::rnn::TimePooling::Last), a frame is the
+/// model's output for the clip up to there. Memory does not grow.
 ///
 /// ```no_run
 /// use clipwise::models::rnn::{AudioRnnClassifier, Config};
@@ -41,26 +37,73 @@ const CHUNK: usize = 1 << 16;
 /// ```
 #[derive(Debug)]
 pub struct RnnStream<M> {
-    model: M,
-    reach: Reach,
-    resampler: Resampler,
-    /// Samples at the model's rate from `base`, a multiple of the hop, on.
-    samples: Vec<f32>,
-    base: u64,
-    /// Frames given out.
-    n_frames: u64,
-    state: Option<RnnState>,
-    received: u64,
+    input: StreamInput,
+    recurrence: Recurrence<M>,
 }
 
 impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that cannot tell before the end: one that goes both ways, or whose features depend on the
-    /// whole clip (normalised by its own statistics, with a floor below its maximum) or on frames to come (deltas); for a rate
-    /// of 0 Hz or one too far from the model's.
+    /// [`Error::Config`] for a model that needs more of the clip than a stream has: a bidirectional one, or one whose features
+    /// depend on the whole clip (normalised by its own statistics, with a floor below its maximum) or on later frames (deltas).
+    /// The same for a rate of 0 Hz or one too far from the model's.
     pub fn new(model: M, sample_rate: u32) -> Result<Self> {
+        let input = StreamInput::new(sample_rate, model.info().sample_rate)?;
+        Ok(Self { input, recurrence: Recurrence::new(model)? })
+    }
+
+    /// Takes the next samples, any number, and returns the frames that are now complete, which may be none.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then no sample was taken.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    pub fn push(&mut self, samples: &[f32]) -> Result<Frames> {
+        let (first, mut scores) = (self.recurrence.n_frames, Vec::new());
+        self.input.push(samples, |samples| self.recurrence.push(samples, &mut scores))?;
+        self.recurrence.frames(first, scores, None)
+    }
+
+    /// Ends the stream: returns the frames that are left and begins a new one.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    pub fn finish(&mut self) -> Result<Frames> {
+        let (first, mut scores) = (self.recurrence.n_frames, Vec::new());
+        let finished = self.input.finish(|samples| self.recurrence.finish(samples, &mut scores));
+        let frames = finished.and_then(|end| self.recurrence.frames(first, scores, Some(end)));
+        self.reset();
+        frames
+    }
+
+    /// Forgets what was pushed, and begins a new stream at time 0.
+    pub fn reset(&mut self) {
+        self.input.reset();
+        self.recurrence.reset();
+    }
+
+    /// Seconds of audio that must follow the start of a frame before it is returned, at most.
+    pub fn latency(&self) -> f64 {
+        let Reach { hop_length, after, .. } = self.recurrence.reach;
+        self.input.delay(after + hop_length)
+    }
+}
+
+/// The model, with its state and the samples that its next frames see.
+#[derive(Debug)]
+struct Recurrence<M> {
+    model: M,
+    reach: Reach,
+    /// Samples from `base` on, a multiple of the hop.
+    samples: Vec<f32>,
+    base: u64,
+    /// Frames returned so far.
+    n_frames: u64,
+    state: Option<RnnState>,
+}
+
+impl<M: Deref<Target = AudioRnnClassifier>> Recurrence<M> {
+    fn new(model: M) -> Result<Self> {
         if model.config().bidirectional {
             return Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back"));
         }
@@ -69,61 +112,41 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
             return Err(Error::config(rule.setting, rule.value, reason));
         }
         let reach = model.features().reach();
-        let resampler = Resampler::new(sample_rate, model.info().sample_rate)?;
-        let samples = Vec::new();
-        Ok(Self { model, reach, resampler, samples, base: 0, n_frames: 0, state: None, received: 0 })
+        Ok(Self { model, reach, samples: Vec::new(), base: 0, n_frames: 0, state: None })
     }
 
-    /// Takes the next samples, any number, and returns the frames that can be told; perhaps none.
-    ///
-    /// # Errors
-    /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then nothing of `samples` was taken.
-    /// [`Error::Tensor`] if a tensor operation fails on the device.
-    pub fn push(&mut self, samples: &[f32]) -> Result<Frames> {
-        check_finite_after(self.received, samples)?;
-        let (first, mut scores) = (self.n_frames, Vec::new());
-        for chunk in samples.chunks(CHUNK) {
-            self.resampler.push(chunk, &mut self.samples)?;
-            self.received += chunk.len() as u64;
-            // Frames that see no end of the stream.
-            let end = self.base + self.samples.len() as u64;
-            if self.samples.len() >= self.model.info().min_samples {
-                self.run(self.reach.n_complete(end), &mut scores)?;
-            }
+    fn reset(&mut self) {
+        self.samples.clear();
+        (self.base, self.n_frames, self.state) = (0, 0, None);
+    }
+
+    /// Samples so far.
+    fn end(&self) -> u64 {
+        self.base + self.samples.len() as u64
+    }
+
+    /// Appends the scores of the frames that see no sample to come.
+    fn push(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<()> {
+        self.samples.extend_from_slice(samples);
+        if self.samples.len() < self.model.info().min_samples {
+            return Ok(());
         }
-        self.frames(first, scores, None)
+        self.run(self.reach.n_complete(self.end()), scores)
     }
 
-    /// Ends the stream: returns the frames that are left and begins a new one.
-    ///
-    /// # Errors
-    /// [`Error::Tensor`] if a tensor operation fails on the device.
-    pub fn finish(&mut self) -> Result<Frames> {
-        let (first, mut scores) = (self.n_frames, Vec::new());
-        let frames = self.flush(first, &mut scores);
-        self.reset();
-        frames
-    }
-
-    fn flush(&mut self, first: u64, scores: &mut Vec<f32>) -> Result<Frames> {
-        self.resampler.finish(&mut self.samples)?;
-        let end = self.base + self.samples.len() as u64;
+    /// Appends the scores of the frames that are left, where `samples` are the last. Returns the number of all samples.
+    fn finish(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<u64> {
+        self.samples.extend_from_slice(samples);
+        let end = self.end();
         if end == 0 {
-            return self.frames(first, Vec::new(), None);
+            return Ok(0);
         }
         if self.base == 0 && self.samples.len() < self.model.info().min_samples {
             self.samples.resize(self.model.info().min_samples, 0.0); // as a short clip
         }
-        let n_samples = usize::try_from(self.base).unwrap_or(usize::MAX).saturating_add(self.samples.len());
+        let n_samples = usize::try_from(self.end()).unwrap_or(usize::MAX);
         self.run(self.model.features().n_frames(n_samples) as u64, scores)?;
-        self.frames(first, std::mem::take(scores), Some(end))
-    }
-
-    /// Forgets what was pushed, and begins a new stream at time 0.
-    pub fn reset(&mut self) {
-        self.resampler.reset();
-        self.samples.clear();
-        (self.base, self.n_frames, self.state, self.received) = (0, 0, None, 0);
+        Ok(end)
     }
 
     /// Runs the model up to frame `end` of the stream.
@@ -142,7 +165,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         scores.extend(probabilities.flatten_all().and_then(|p| p.to_vec1::<f32>()).context(context)?);
         self.state = Some(state);
         self.n_frames += count as u64;
-        // Frames to come see no sample before these, of which there are enough for the front end.
+        // Later frames see no earlier sample than these, which are enough for the front end.
         let hop = self.reach.hop_length as u64;
         let before = (self.reach.before + self.model.info().min_samples).div_ceil(self.reach.hop_length) as u64;
         let base = (self.n_frames.saturating_sub(before) * hop).max(self.base);
@@ -161,11 +184,5 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         let last = time(first + n_frames as u64);
         let end = end.map_or(last, |end| last.min((end as f64 / rate).max(time(first))));
         Ok(Frames { start: time(first), step: self.reach.hop_length as f64 / rate, end, scores })
-    }
-
-    /// Seconds of audio that must follow the start of a frame before it can be told, at most.
-    pub fn latency(&self) -> f64 {
-        let (rate, after) = (f64::from(self.model.info().sample_rate), self.reach.after + self.reach.hop_length);
-        after as f64 / rate + self.resampler.lookahead() as f64 / f64::from(self.resampler.input_rate())
     }
 }

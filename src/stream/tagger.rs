@@ -3,14 +3,10 @@
 use std::ops::Deref;
 use std::time::{Duration, Instant};
 
-use crate::audio::Resampler;
-use crate::check::check_finite_after;
+use super::input::StreamInput;
 use crate::error::Result;
 use crate::tagger::Tagger;
-use crate::windows::{Runner, WindowConfig, WindowTagging};
-
-/// Samples that are resampled at a time.
-const CHUNK: usize = 1 << 16;
+use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 
 /// Tags a stream of samples at any rate, window by window.
 ///
@@ -44,11 +40,8 @@ const CHUNK: usize = 1 << 16;
 /// carries its state on, without windows: [`RnnStream`](super::RnnStream).
 #[derive(Debug)]
 pub struct TaggerStream<T> {
-    tagger: T,
-    resampler: Resampler,
-    runner: Runner,
-    resampled: Vec<f32>,
-    received: u64,
+    input: StreamInput,
+    windows: WindowTagger<T>,
     /// Time spent in `push` since the stream began.
     busy: Duration,
 }
@@ -67,29 +60,23 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, if frames are requested from a model without them, and
-    /// for a rate of 0 Hz or one too far from the model's.
+    /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, if frames are requested from a model without
+    /// them, and for a rate of 0 Hz or one too far from the model's.
     pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
-        let resampler = Resampler::new(sample_rate, tagger.model().info().sample_rate)?;
-        let runner = Runner::new(&tagger, config)?;
-        Ok(Self { tagger, resampler, runner, resampled: Vec::new(), received: 0, busy: Duration::ZERO })
+        let input = StreamInput::new(sample_rate, tagger.model().info().sample_rate)?;
+        Ok(Self { input, windows: WindowTagger::new(tagger, config)?, busy: Duration::ZERO })
     }
 
     /// Takes the next samples, any number, and returns the windows that are now complete.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite), with the position in the stream, for a NaN or infinite sample:
-    /// then nothing of `samples` was taken and the stream can go on. [`Error::Tensor`](crate::Error::Tensor) if the
-    /// device refuses: windows are lost.
+    /// [`Error::NonFinite`](crate::Error::NonFinite), with the position in the stream, for a NaN or infinite sample: no sample
+    /// was taken then, and the stream can go on. [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the
+    /// device: windows are lost.
     pub fn push(&mut self, samples: &[f32]) -> Result<Vec<WindowTagging>> {
-        check_finite_after(self.received, samples)?;
         let begun = Instant::now();
         let mut results = Vec::new();
-        for chunk in samples.chunks(CHUNK) {
-            self.resampler.push(chunk, &mut self.resampled)?;
-            self.received += chunk.len() as u64;
-            self.run(&mut results)?;
-        }
+        self.input.push(samples, |samples| self.windows.push_all(samples, &mut results))?;
         self.busy += begun.elapsed();
         Ok(results)
     }
@@ -101,90 +88,57 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
     pub fn finish(&mut self) -> Result<Vec<WindowTagging>> {
         let mut results = Vec::new();
-        let finished = self.flush(&mut results);
+        let finished = self.input.finish(|samples| {
+            self.windows.push_all(samples, &mut results)?;
+            self.windows.finish();
+            self.windows.tag_all(&mut results)
+        });
         self.reset();
         finished.map(|()| results)
     }
 
-    fn flush(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
-        self.resampler.finish(&mut self.resampled)?;
-        self.run(results)?;
-        self.runner.finish(&self.tagger);
-        self.tag(results)
-    }
-
     /// Forgets what was pushed, and begins a new stream at time 0.
     pub fn reset(&mut self) {
-        self.resampler.reset();
-        self.runner.reset();
-        self.resampled.clear();
-        self.received = 0;
+        self.input.reset();
+        self.windows.reset();
         self.busy = Duration::ZERO;
-    }
-
-    /// Gives the resampled samples to the model.
-    fn run(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
-        let mut samples = std::mem::take(&mut self.resampled);
-        let mut taken = 0;
-        let mut result = Ok(());
-        while taken < samples.len() && result.is_ok() {
-            result = self.runner.push(&self.tagger, &samples[taken..]).and_then(|count| {
-                taken += count;
-                self.tag(results)
-            });
-        }
-        samples.clear();
-        self.resampled = samples;
-        result
-    }
-
-    fn tag(&mut self, results: &mut Vec<WindowTagging>) -> Result<()> {
-        loop {
-            let windows = self.runner.tag(&self.tagger)?;
-            if windows.is_empty() {
-                return Ok(());
-            }
-            results.extend(windows);
-        }
     }
 
     /// The tagger.
     pub fn tagger(&self) -> &Tagger {
-        &self.tagger
+        self.windows.tagger()
     }
 
     /// The windows.
     pub fn config(&self) -> &WindowConfig {
-        self.runner.config()
+        self.windows.config()
     }
 
     /// Rate of the samples that are pushed, in Hz.
     pub fn sample_rate(&self) -> u32 {
-        self.resampler.input_rate()
+        self.input.sample_rate()
     }
 
     /// Seconds of audio pushed so far.
     pub fn position(&self) -> f64 {
-        self.received as f64 / f64::from(self.sample_rate())
+        self.input.position()
     }
 
-    /// Time spent in [`push`](Self::push) over time of audio pushed so far. A stream with more than 1 falls behind.
+    /// Time spent in [`push`](Self::push) per time of audio pushed so far. A stream with more than 1 falls behind.
     pub fn real_time_factor(&self) -> f64 {
-        if self.received == 0 { 0.0 } else { self.busy.as_secs_f64() / self.position() }
+        if self.position() == 0.0 { 0.0 } else { self.busy.as_secs_f64() / self.position() }
     }
 
-    /// Seconds of audio that must follow the end of a window before its result can be there, at most: what the resampling looks
-    /// ahead, and one sample if frames are wanted. The front end of a window looks no further than its end.
+    /// Seconds of audio that must follow the end of a window before its result is ready, at most: the lookahead of the
+    /// resampling, and one sample with [`framewise`](WindowConfig::framewise). The front end sees nothing beyond the window.
     pub fn lookahead(&self) -> f64 {
-        let after = u32::from(self.runner.config().framewise);
-        self.resampler.lookahead() as f64 / f64::from(self.sample_rate())
-            + f64::from(after) / f64::from(self.resampler.output_rate())
+        self.input.delay(usize::from(self.config().framewise))
     }
 
     /// Seconds from the beginning of a window to its result, at most: the length of a window and
     /// [`lookahead`](Self::lookahead). The model's own run time comes on top. (A window ends every
     /// [`hop`](WindowConfig::hop) seconds, so a sound first counts no later than a hop and the lookahead after it.)
     pub fn latency(&self) -> f64 {
-        self.runner.length() as f64 / f64::from(self.resampler.output_rate()) + self.lookahead()
+        self.windows.length() as f64 / f64::from(self.tagger().model().info().sample_rate) + self.lookahead()
     }
 }

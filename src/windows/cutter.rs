@@ -1,25 +1,25 @@
-//! From samples that come in pieces to windows, with the front end computed once where windows overlap.
+//! Cuts samples that come in pieces into windows. Windows that overlap share the frames of the front end.
 
 use std::ops::Range;
 
 use ndarray::Array2;
 
-use super::schedule::Schedule;
+use super::schedule::{Schedule, WindowConfig};
 use crate::check::check_finite_after;
 use crate::error::{Error, Result};
 use crate::frontend::FrontEnd;
 
-/// A window that is complete.
+/// A complete window.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Its samples in the recording, without those that were added at its end.
+    /// Its samples in the recording, without padding.
     pub range: Range<u64>,
-    /// The next window, where there is one.
+    /// The first sample of the next window, if there is one.
     pub next: Option<u64>,
     pub content: Content,
 }
 
-/// What of it the model sees.
+/// What the model gets of it.
 #[derive(Debug)]
 pub(super) enum Content {
     Samples(Vec<f32>),
@@ -29,12 +29,12 @@ pub(super) enum Content {
 
 /// Collects samples and cuts windows. Holds no more samples than a window and what was pushed last.
 #[derive(Debug)]
-pub(super) struct Engine {
+pub(super) struct WindowCutter {
     schedule: Schedule,
     pad_last: bool,
-    /// Whether a window waits for the sample after it, so that it knows whether another one follows.
+    /// Whether a window waits for the sample after it, which tells whether another window follows.
     wait: bool,
-    /// The samples from `base` on that a window still needs.
+    /// The samples from `base` on that later windows need.
     samples: Vec<f32>,
     base: u64,
     /// Samples so far.
@@ -44,10 +44,22 @@ pub(super) struct Engine {
     shared: SharedRows,
 }
 
-impl Engine {
-    pub fn new(schedule: Schedule, pad_last: bool, wait: bool) -> Self {
-        let (samples, shared) = (Vec::new(), SharedRows::default());
-        Self { schedule, pad_last, wait, samples, base: 0, received: 0, index: 0, shared }
+impl WindowCutter {
+    pub fn new(schedule: Schedule, config: &WindowConfig) -> Self {
+        Self {
+            schedule,
+            pad_last: config.pad_last,
+            wait: config.framewise,
+            samples: Vec::new(),
+            base: 0,
+            received: 0,
+            index: 0,
+            shared: SharedRows::default(),
+        }
+    }
+
+    pub fn schedule(&self) -> &Schedule {
+        &self.schedule
     }
 
     /// Samples so far.
@@ -55,10 +67,10 @@ impl Engine {
         self.received
     }
 
-    /// Takes samples; none if one is not finite.
+    /// Takes samples, or none if one is not finite.
     pub fn push(&mut self, samples: &[f32]) -> Result<()> {
         check_finite_after(self.received, samples)?;
-        // Between windows that do not touch nothing is kept.
+        // Samples that fall between windows are dropped.
         let unused = self.base.saturating_sub(self.received).min(samples.len() as u64) as usize;
         self.samples.extend_from_slice(&samples[unused..]);
         self.received += samples.len() as u64;
@@ -78,7 +90,7 @@ impl Engine {
         Some(self.advance(range, content))
     }
 
-    /// The windows that are left when no more samples come; the last one has what no window before it has.
+    /// The next of the windows that are left once the input has ended; the last one ends with the recording.
     pub fn take_last(&mut self, front_end: Option<&dyn FrontEnd>) -> Option<Window> {
         let wait = std::mem::replace(&mut self.wait, false);
         let whole = self.take(front_end);
@@ -98,7 +110,7 @@ impl Engine {
         Some(self.advance(start..self.received, Content::Samples(samples)))
     }
 
-    /// Goes to the next window and forgets what it does not need.
+    /// Goes to the next window and drops the samples before it.
     fn advance(&mut self, range: Range<u64>, content: Content) -> Window {
         self.index += 1;
         let next = self.schedule.start(self.index);
