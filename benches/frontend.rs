@@ -3,18 +3,19 @@
 //! `stft` ends at the power spectrum, which it writes to memory; what `log_mel` takes beyond it is about the share of
 //! filters and logarithm. `naive` is the straightforward program: an FFT in f32, planned once, a padded copy of the
 //! clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the transform as
-//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine. Resampling stands beside
-//! `rubato`'s synchronous FFT resampler, also in f64.
+//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine. `realfft` is power spectra
+//! by that crate, in f64 as ours; `-C target-cpu=native` gives the passes around it the vector instructions that ours choose at
+//! run time. Resampling is compared with `rubato`'s synchronous FFT resampler, also in f64.
 
 mod turns;
 
 use std::hint::black_box;
 
 use clipwise::audio::resample;
-use clipwise::frontend::{Complex, LogMel, LogMelConfig, Stft};
+use clipwise::frontend::{Complex, LogMel, LogMelConfig, Stft, StftConfig};
 use ndarray::{Array1, Array2, ArrayView1, s};
 use rayon::ThreadPoolBuilder;
-use realfft::RealFftPlanner;
+use realfft::{RealFftPlanner, RealToComplex};
 use rubato::audioadapter_buffers::direct::InterleavedSlice;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use turns::{compare, side};
@@ -52,6 +53,19 @@ fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f
         to_db(filters.dot(&power))
     };
     padded(samples, CONFIG.n_fft / 2).windows(CONFIG.n_fft).step_by(CONFIG.hop_length).map(frame).collect()
+}
+
+/// Power spectra of the frames of a clip with its reflections by `realfft`, in f64 as ours.
+fn by_realfft(padded: &[f32], stft: &Stft, plan: &dyn RealToComplex<f64>) -> Vec<f32> {
+    let (mut frame, mut spectrum) = (plan.make_input_vec(), plan.make_output_vec());
+    let (mut scratch, mut power) = (plan.make_scratch_vec(), Vec::new());
+    for samples in padded.windows(frame.len()).step_by(stft.config().hop_length) {
+        let windowed = samples.iter().zip(stft.window()).map(|(&x, &w)| f64::from(x) * f64::from(w));
+        frame.iter_mut().zip(windowed).for_each(|(out, x)| *out = x);
+        plan.process_with_scratch(&mut frame, &mut spectrum, &mut scratch).expect("fitting buffers");
+        power.extend(spectrum.iter().map(|x| x.norm_sqr() as f32));
+    }
+    power
 }
 
 /// `window * cos` and `-window * sin`, each `[n_bins, n_fft]`.
@@ -109,6 +123,17 @@ fn main() {
         side("dft_matrix", || dft_matrix(black_box(&samples), &matrices, &filters)),
     ];
     compare("log-mel", 25, sides);
+
+    for n_fft in [400, 512, 1024, 2048] {
+        let stft = Stft::new(&StftConfig { n_fft, win_length: n_fft, ..CONFIG.stft() }).expect("fitting sizes");
+        let plan = RealFftPlanner::new().plan_fft_forward(n_fft);
+        let padded = padded(&samples, n_fft / 2);
+        let sides = vec![
+            side("stft", || stft.power(black_box(&samples))),
+            side("realfft", || by_realfft(black_box(&padded), &stft, &*plan)),
+        ];
+        compare(&format!("power spectra of {n_fft} samples"), 25, sides);
+    }
 
     for (from, to, block) in [(44_100, 32_000, 882), (44_100, 16_000, 1_764), (48_000, 16_000, 1_536)] {
         let sides = vec![

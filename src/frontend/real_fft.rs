@@ -7,6 +7,11 @@
 //! The sum belongs to the even samples, the difference to the odd ones. This last step is done while the bins are read,
 //! so that a power spectrum takes one vectorised pass, and `X` is nowhere in memory. Frames of odd length are transformed
 //! as complex numbers.
+//!
+//! The crate `realfft` does the same, with a last step of its own that writes `X`. In place of this module it gives the same
+//! bits, and takes longer: about 1.2, 1.15 and 1.1 times for a power spectrum at `n` = 512, 1024 and 2048, and 1.1 times for a
+//! whole log-mel spectrogram (at 400, 1.08 and 1.06 times; turns on one thread, AVX-512). `benches/frontend.rs` has it as its
+//! users call it, with plain loops around it.
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
