@@ -21,6 +21,7 @@ use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 use turns::{compare, side};
 
 const CONFIG: LogMelConfig = LogMelConfig::PANNS_32K;
+const STFT: StftConfig = CONFIG.stft;
 
 fn clip() -> Vec<f32> {
     // A linear congruential generator: noise, so that no value is special.
@@ -44,7 +45,7 @@ fn to_db(mel: Array1<f32>) -> Array1<f32> {
 }
 
 fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f32>> {
-    let plan = RealFftPlanner::<f32>::new().plan_fft_forward(CONFIG.n_fft);
+    let plan = RealFftPlanner::<f32>::new().plan_fft_forward(STFT.n_fft);
     let frame = |frame: &[f32]| {
         let mut frame: Vec<f32> = frame.iter().zip(window).map(|(x, w)| x * w).collect();
         let mut spectrum = plan.make_output_vec();
@@ -52,7 +53,7 @@ fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f
         let power: Array1<f32> = spectrum.iter().map(Complex::norm_sqr).collect();
         to_db(filters.dot(&power))
     };
-    padded(samples, CONFIG.n_fft / 2).windows(CONFIG.n_fft).step_by(CONFIG.hop_length).map(frame).collect()
+    padded(samples, STFT.n_fft / 2).windows(STFT.n_fft).step_by(STFT.hop_length).map(frame).collect()
 }
 
 /// Power spectra of the frames of a clip with its reflections by `realfft`, in f64 as ours.
@@ -70,8 +71,8 @@ fn by_realfft(padded: &[f32], stft: &Stft, plan: &dyn RealToComplex<f64>) -> Vec
 
 /// `window * cos` and `-window * sin`, each `[n_bins, n_fft]`.
 fn dft_matrices(window: &[f32]) -> [Array2<f32>; 2] {
-    let angle = |k: usize, m: usize| std::f64::consts::TAU * (k * m % CONFIG.n_fft) as f64 / CONFIG.n_fft as f64;
-    let shape = (CONFIG.n_fft / 2 + 1, CONFIG.n_fft);
+    let angle = |k: usize, m: usize| std::f64::consts::TAU * (k * m % STFT.n_fft) as f64 / STFT.n_fft as f64;
+    let shape = (STFT.n_fft / 2 + 1, STFT.n_fft);
     [
         Array2::from_shape_fn(shape, |(k, m)| window[m] * angle(k, m).cos() as f32),
         Array2::from_shape_fn(shape, |(k, m)| -window[m] * angle(k, m).sin() as f32),
@@ -79,12 +80,11 @@ fn dft_matrices(window: &[f32]) -> [Array2<f32>; 2] {
 }
 
 fn dft_matrix(samples: &[f32], matrices: &[Array2<f32>; 2], filters: &Array2<f32>) -> Array2<f32> {
-    let samples = padded(samples, CONFIG.n_fft / 2);
-    let n_frames = (samples.len() - CONFIG.n_fft) / CONFIG.hop_length + 1;
-    let mut frames = Array2::zeros((n_frames, CONFIG.n_fft));
+    let samples = padded(samples, STFT.n_fft / 2);
+    let n_frames = (samples.len() - STFT.n_fft) / STFT.hop_length + 1;
+    let mut frames = Array2::zeros((n_frames, STFT.n_fft));
     for (t, mut frame) in frames.rows_mut().into_iter().enumerate() {
-        frame
-            .assign(&ArrayView1::from(&samples).slice(s![t * CONFIG.hop_length..t * CONFIG.hop_length + CONFIG.n_fft]));
+        frame.assign(&ArrayView1::from(&samples).slice(s![t * STFT.hop_length..t * STFT.hop_length + STFT.n_fft]));
     }
     let [real, imag] = [frames.dot(&matrices[0].t()), frames.dot(&matrices[1].t())];
     let power = &real * &real + &imag * &imag;
@@ -109,10 +109,10 @@ fn by_rubato(samples: &[f32], n_in: usize, n_out: usize) -> Vec<f64> {
 fn main() {
     let samples = clip();
     let log_mel = LogMel::new(&CONFIG).expect("a preset");
-    let stft = Stft::new(&CONFIG.stft()).expect("a preset");
+    let stft = Stft::new(&STFT).expect("a preset");
     let filters = log_mel.mel().to_array();
     let matrices = dft_matrices(stft.window());
-    let mut out = vec![0.0; log_mel.n_frames(samples.len()) * CONFIG.n_mels];
+    let mut out = vec![0.0; log_mel.n_frames(samples.len()) * CONFIG.mel.n_mels];
 
     ThreadPoolBuilder::new().num_threads(1).build_global().expect("the first use of the pool");
     turns::title("log-mel of 10 s at 32 kHz");
@@ -125,7 +125,7 @@ fn main() {
     compare("log-mel", 25, sides);
 
     for n_fft in [400, 512, 1024, 2048] {
-        let stft = Stft::new(&StftConfig { n_fft, win_length: n_fft, ..CONFIG.stft() }).expect("fitting sizes");
+        let stft = Stft::new(&StftConfig { n_fft, win_length: n_fft, ..STFT }).expect("fitting sizes");
         let plan = RealFftPlanner::new().plan_fft_forward(n_fft);
         let padded = padded(&samples, n_fft / 2);
         let sides = vec![

@@ -39,7 +39,7 @@ impl PlainCnn14 {
             inputs = outputs;
         }
         Ok(Self {
-            bn0: candle_nn::batch_norm(config.log_mel.n_mels, 1e-5, weights.pp("bn0"))?,
+            bn0: candle_nn::batch_norm(config.log_mel.mel.n_mels, 1e-5, weights.pp("bn0"))?,
             blocks,
             fc1: candle_nn::linear(inputs, config.embedding_dim, weights.pp("fc1"))?,
             fc_audioset: candle_nn::linear(config.embedding_dim, config.n_classes, weights.pp("fc_audioset"))?,

@@ -295,7 +295,7 @@ fn configurations_that_cannot_work_are_typed_errors() {
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let tiny = ced::Config::TINY;
     let mut odd_mels = tiny.clone();
-    odd_mels.log_mel.n_mels = 60;
+    odd_mels.log_mel.mel.n_mels = 60;
     for (field, config) in [
         ("n_mels", odd_mels),
         ("n_heads", ced::Config { n_heads: 5, ..tiny.clone() }),

@@ -93,7 +93,7 @@ fn what_does_not_fit_is_a_typed_error() {
         assert!(model.forward_features(&zeros(shape), Detail::Clip).is_err(), "{shape:?}");
     }
     let mut few_mels = narrow();
-    few_mels.log_mel.n_mels = 63;
+    few_mels.log_mel.mel.n_mels = 63;
     let no_window = crnn::Config { pooling: [(2, 0), (2, 4), (1, 4)], ..narrow() };
     let no_channels = crnn::Config { channels: [3, 0, 6, 5, 7], ..narrow() };
     let no_classes = crnn::Config { n_classes: 0, ..narrow() };

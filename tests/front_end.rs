@@ -6,7 +6,7 @@ use clipwise::Error;
 use clipwise::frontend::features::{Features, FeaturesConfig, Spectrum};
 use clipwise::frontend::{
     Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, Mfcc, MfccConfig, Normalize, SeamlessM4t, SeamlessM4tConfig,
-    WhisperMel, WhisperMelConfig,
+    StftConfig, WhisperMel, WhisperMelConfig,
 };
 use clipwise::ndarray::{Array2, s};
 use common::signal;
@@ -23,8 +23,20 @@ fn front_ends() -> Vec<(Box<dyn FrontEnd>, Option<&'static str>)> {
     let energy = FbankConfig { use_energy: true, ..FbankConfig::KALDI_16K };
     vec![
         (log_mel(LogMelConfig::PANNS_32K), None),
-        (log_mel(LogMelConfig { center: false, ..LogMelConfig::PANNS_16K }), None),
-        (log_mel(LogMelConfig { n_fft: 401, ..LogMelConfig::SPEECH_16K }), None),
+        (
+            log_mel(LogMelConfig {
+                stft: StftConfig { center: false, ..LogMelConfig::PANNS_16K.stft },
+                ..LogMelConfig::PANNS_16K
+            }),
+            None,
+        ),
+        (
+            log_mel(LogMelConfig {
+                stft: StftConfig { n_fft: 401, ..LogMelConfig::SPEECH_16K.stft },
+                ..LogMelConfig::SPEECH_16K
+            }),
+            None,
+        ),
         (log_mel(LogMelConfig::LIBROSA_22K), Some("top_db")),
         (fbank(energy), None),
         (fbank(FbankConfig { snip_edges: false, ..FbankConfig::KALDI_16K }), None),

@@ -163,7 +163,7 @@ fn log_mel_is_torchlibrosas_within_its_own_error() {
 fn spectra_are_librosas() {
     let mut worst = 0f64;
     for golden in Golden::all() {
-        let stft = Stft::new(&golden.config.stft()).unwrap();
+        let stft = Stft::new(&golden.config.stft).unwrap();
         for (case, samples) in golden.cases("power") {
             let what = format!("{} {case}", golden.name);
             let expected = golden.matrix(&format!("{case}.power"));
@@ -216,7 +216,7 @@ fn windows_and_filters_are_librosas() {
 #[test]
 fn dft_kernels_are_the_published_ones() {
     let golden = Golden::all().into_iter().find(|golden| golden.name == "frontend_panns_8k").unwrap();
-    let stft = Stft::new(&golden.config.stft()).unwrap();
+    let stft = Stft::new(&golden.config.stft).unwrap();
     let (real, imag) = (golden.matrix("kernel.real"), golden.matrix("kernel.imag"));
     for (row, k) in golden.integers("kernel.bins").into_iter().enumerate() {
         for (m, &w) in stft.window().iter().enumerate() {
@@ -258,8 +258,8 @@ fn every_transform_length_is_the_dft() {
 
 #[test]
 fn sparse_filters_are_the_dense_matrix() {
-    let bank = MelFilterBank::new(&LogMelConfig::PANNS_16K.mel()).unwrap();
-    let spectrum = Stft::new(&LogMelConfig::PANNS_16K.stft()).unwrap().power(&signal(4000, 16_000, SEED)).unwrap();
+    let bank = MelFilterBank::new(&LogMelConfig::PANNS_16K.mel, 16_000, 512).unwrap();
+    let spectrum = Stft::new(&LogMelConfig::PANNS_16K.stft).unwrap().power(&signal(4000, 16_000, SEED)).unwrap();
     let dense = spectrum.mapv(f64::from).dot(&bank.to_array().mapv(f64::from).t());
     let largest = dense.iter().copied().fold(0.0, f64::max);
     assert_close("row-major", &bank.apply(&spectrum).unwrap(), &dense, 1e-7 * largest);
@@ -295,24 +295,33 @@ fn refused<T>(result: clipwise::Result<T>) -> &'static str {
 #[test]
 fn bad_settings_are_refused() {
     let good = LogMelConfig::PANNS_16K;
+    let stft = |stft: StftConfig| LogMelConfig { stft, ..good };
+    let mel = |mel: MelConfig| LogMelConfig { mel, ..good };
     for (field, config) in [
-        ("n_fft", LogMelConfig { n_fft: 0, win_length: 0, ..good }),
-        ("n_fft", LogMelConfig { n_fft: usize::MAX, ..good }),
-        ("n_fft", LogMelConfig { n_fft: MAX_N_FFT + 1, ..good }),
-        ("win_length", LogMelConfig { win_length: 0, ..good }),
-        ("win_length", LogMelConfig { win_length: 513, ..good }),
-        ("hop_length", LogMelConfig { hop_length: 0, ..good }),
-        ("sample_rate", LogMelConfig { sample_rate: 0, fmax: None, fmin: 0.0, ..good }),
-        ("n_mels", LogMelConfig { n_mels: 0, ..good }),
-        ("n_mels", LogMelConfig { n_mels: usize::MAX, ..good }),
-        ("n_mels", LogMelConfig { n_mels: MAX_N_MELS + 1, ..good }),
-        ("n_mels", LogMelConfig { n_fft: MAX_N_FFT, n_mels: MAX_MEL_CELLS / (MAX_N_FFT / 2), ..good }),
-        ("fmin", LogMelConfig { fmin: -1.0, ..good }),
-        ("fmin", LogMelConfig { fmin: f64::NAN, ..good }),
-        ("fmax", LogMelConfig { fmin: 8000.0, ..good }),
-        ("fmax", LogMelConfig { fmin: 9000.0, fmax: None, ..good }),
-        ("fmax", LogMelConfig { fmax: Some(f64::NAN), ..good }),
-        ("fmax", LogMelConfig { fmax: Some(f64::INFINITY), ..good }),
+        ("n_fft", stft(StftConfig { n_fft: 0, win_length: 0, ..good.stft })),
+        ("n_fft", stft(StftConfig { n_fft: usize::MAX, ..good.stft })),
+        ("n_fft", stft(StftConfig { n_fft: MAX_N_FFT + 1, ..good.stft })),
+        ("win_length", stft(StftConfig { win_length: 0, ..good.stft })),
+        ("win_length", stft(StftConfig { win_length: 513, ..good.stft })),
+        ("hop_length", stft(StftConfig { hop_length: 0, ..good.stft })),
+        ("sample_rate", LogMelConfig { sample_rate: 0, mel: MelConfig { fmax: None, fmin: 0.0, ..good.mel }, ..good }),
+        ("n_mels", mel(MelConfig { n_mels: 0, ..good.mel })),
+        ("n_mels", mel(MelConfig { n_mels: usize::MAX, ..good.mel })),
+        ("n_mels", mel(MelConfig { n_mels: MAX_N_MELS + 1, ..good.mel })),
+        (
+            "n_mels",
+            LogMelConfig {
+                stft: StftConfig { n_fft: MAX_N_FFT, ..good.stft },
+                mel: MelConfig { n_mels: MAX_MEL_CELLS / (MAX_N_FFT / 2), ..good.mel },
+                ..good
+            },
+        ),
+        ("fmin", mel(MelConfig { fmin: -1.0, ..good.mel })),
+        ("fmin", mel(MelConfig { fmin: f64::NAN, ..good.mel })),
+        ("fmax", mel(MelConfig { fmin: 8000.0, ..good.mel })),
+        ("fmax", mel(MelConfig { fmin: 9000.0, fmax: None, ..good.mel })),
+        ("fmax", mel(MelConfig { fmax: Some(f64::NAN), ..good.mel })),
+        ("fmax", mel(MelConfig { fmax: Some(f64::INFINITY), ..good.mel })),
         ("amin", LogMelConfig { amin: 0.0, ..good }),
         ("amin", LogMelConfig { amin: f32::NAN, ..good }),
         ("reference", LogMelConfig { reference: -1.0, ..good }),
@@ -322,7 +331,7 @@ fn bad_settings_are_refused() {
     ] {
         assert_eq!(refused(LogMel::new(&config)), field, "{config:?}");
     }
-    let error = LogMel::new(&LogMelConfig { win_length: 600, ..good }).unwrap_err();
+    let error = LogMel::new(&stft(StftConfig { win_length: 600, ..good.stft })).unwrap_err();
     assert_eq!(error.to_string(), "win_length = 600: must be 1 to n_fft = 512");
 }
 
@@ -370,15 +379,30 @@ fn settings_survive_json() {
     for preset in presets {
         let json = serde_json::to_string(&preset).unwrap();
         assert_eq!(serde_json::from_str::<LogMelConfig>(&json).unwrap(), preset);
-        let (stft, mel) =
-            (serde_json::to_string(&preset.stft()).unwrap(), serde_json::to_string(&preset.mel()).unwrap());
-        assert_eq!(serde_json::from_str::<StftConfig>(&stft).unwrap(), preset.stft());
-        assert_eq!(serde_json::from_str::<MelConfig>(&mel).unwrap(), preset.mel());
+        let (stft, mel) = (serde_json::to_string(&preset.stft).unwrap(), serde_json::to_string(&preset.mel).unwrap());
+        assert_eq!(serde_json::from_str::<StftConfig>(&stft).unwrap(), preset.stft);
+        assert_eq!(serde_json::from_str::<MelConfig>(&mel).unwrap(), preset.mel);
     }
     let sizes = r#""sample_rate": 16000, "n_fft": 512, "win_length": 512, "hop_length": 160, "n_mels": 64"#;
     let read: LogMelConfig = serde_json::from_str(&format!("{{{sizes}}}")).unwrap();
-    assert_eq!(read, LogMelConfig { fmin: 0.0, fmax: None, ..LogMelConfig::PANNS_16K });
-    assert!(serde_json::from_str::<LogMelConfig>(&format!("{{{sizes}, \"hop\": 1}}")).is_err());
+    let whole_band = MelConfig { fmin: 0.0, fmax: None, ..LogMelConfig::PANNS_16K.mel };
+    assert_eq!(read, LogMelConfig { mel: whole_band, ..LogMelConfig::PANNS_16K });
+    let refused =
+        |more: &str| serde_json::from_str::<LogMelConfig>(&format!("{{{sizes}, {more}}}")).unwrap_err().to_string();
+    assert!(refused(r#""hop": 1"#).contains("unknown field `hop`"));
+    assert!(refused(r#""scale": "htk""#).contains("unknown field `scale`"));
+    assert!(refused(r#""n_fft": 256"#).contains("duplicate field `n_fft`"));
+    let missing = serde_json::from_str::<LogMelConfig>(r#"{"sample_rate": 16000, "n_mels": 64}"#).unwrap_err();
+    assert!(missing.to_string().contains("missing field `n_fft`"), "{missing}");
+    // One object, as files have always had it.
+    let flat =
+        r#"{"sample_rate":32000,"n_fft":1024,"win_length":1024,"hop_length":320,"window":"hann","periodic":true,"#
+            .to_string()
+            + r#""center":true,"pad_mode":"reflect","power":"power","n_mels":64,"fmin":50.0,"fmax":14000.0,"#
+            + r#""mel_scale":"slaney","mel_norm":"slaney","log":"decibel","reference":1.0,"amin":1e-10,"top_db":null}"#;
+    assert_eq!(serde_json::to_string(&LogMelConfig::PANNS_32K).unwrap(), flat);
+    let renamed = flat.replace("reference", "ref").replace("1024,\"hop", "1024, \"hop");
+    assert_eq!(serde_json::from_str::<LogMelConfig>(&renamed).unwrap(), LogMelConfig::PANNS_32K);
 }
 
 #[test]

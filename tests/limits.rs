@@ -378,11 +378,11 @@ fn untrained() {
 
 fn front_ends() {
     let samples = tone();
-    sweep("stft", &LogMelConfig::PANNS_8K.stft(), |config: &StftConfig| {
+    sweep("stft", &LogMelConfig::PANNS_8K.stft, |config: &StftConfig| {
         outcome(Stft::new(config).and_then(|stft| stft.power(&samples)))
     });
-    sweep("mel", &LogMelConfig::PANNS_8K.mel(), |config: &MelConfig| {
-        outcome(MelFilterBank::new(config).map(|bank| bank.to_array()))
+    sweep("mel", &LogMelConfig::PANNS_8K.mel, |config: &MelConfig| {
+        outcome(MelFilterBank::new(config, 8_000, 256).map(|bank| bank.to_array()))
     });
     for config in [LogMelConfig::PANNS_8K, LogMelConfig::LIBROSA_22K, LogMelConfig::TORCHAUDIO_16K] {
         sweep("log-mel", &config, |config| outcome(LogMel::new(config).and_then(|mel| mel.compute(&samples))));

@@ -179,9 +179,9 @@ fn audio_that_cannot_be_tagged_is_a_typed_error() {
 fn configurations_that_cannot_work_are_typed_errors() {
     let base = cnn14::Config { channels: CHANNELS, embedding_dim: 20, n_classes: 11, ..cnn14::Config::AUDIOSET_32K };
     let mut few_mels = base.clone();
-    few_mels.log_mel.n_mels = 31;
+    few_mels.log_mel.mel.n_mels = 31;
     let mut no_hop = base.clone();
-    no_hop.log_mel.hop_length = 0;
+    no_hop.log_mel.stft.hop_length = 0;
     let no_channels = cnn14::Config { channels: [4, 8, 0, 12, 16, 24], ..base.clone() };
     let no_classes = cnn14::Config { n_classes: 0, ..base };
     for (field, config) in

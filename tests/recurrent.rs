@@ -6,8 +6,8 @@ use candle_core::{Device, Tensor};
 use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::recurrent::{Config, RecurrentEncoder};
 use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder};
-use clipwise::frontend::LogMelConfig;
 use clipwise::frontend::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::{LogMelConfig, MelConfig};
 use clipwise::nn::Cell;
 use clipwise::weights::Trainable;
 use clipwise::{Error, WaveformBatch, Weights};
@@ -16,7 +16,8 @@ use common::{assert_close, golden, hashed, max_difference, signal, values};
 const LENGTHS: [usize; 3] = [17, 24, 1];
 
 fn config(cell: Cell, bidirectional: bool) -> Config {
-    let log_mel = LogMelConfig { n_mels: 8, ..LogMelConfig::SPEECH_16K };
+    let log_mel =
+        LogMelConfig { mel: MelConfig { n_mels: 8, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
     let features = FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), ..FeaturesConfig::LOG_MEL_64 };
     Config { features, cell, bidirectional, hidden: 6, ..Config::BIGRU }
 }

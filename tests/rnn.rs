@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::device::Threads;
-use clipwise::frontend::LogMelConfig;
 use clipwise::frontend::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::{LogMelConfig, MelConfig, StftConfig};
 use clipwise::models::OutputActivation;
 use clipwise::models::rnn::{AudioRnnClassifier, Config, TimePooling};
 use clipwise::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
@@ -197,7 +197,8 @@ fn what_does_not_fit_is_a_typed_error() {
 
 /// A front end with frames of five values, for features that are given.
 fn five() -> FeaturesConfig {
-    let log_mel = LogMelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K };
+    let log_mel =
+        LogMelConfig { mel: MelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
     FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), deltas: None, normalize: None }
 }
 
@@ -383,15 +384,16 @@ fn a_published_phoneme_net_equals_pytorch() {
 fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     use clipwise::frontend::{FbankConfig, MfccConfig, Normalize};
     use clipwise::stream::RnnStream;
-    let log_mel = LogMelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K };
+    let log_mel =
+        LogMelConfig { mel: MelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
     let data_set = Normalize::DataSet { mean: vec![-30.0], std: vec![12.0] };
     let features =
         |spectrum: Spectrum, normalize: Option<Normalize>| FeaturesConfig { spectrum, deltas: None, normalize };
-    let uncentred = LogMelConfig { center: false, ..log_mel.clone() };
+    let uncentred = LogMelConfig { stft: StftConfig { center: false, ..log_mel.stft }, ..log_mel };
     let kaldi = FbankConfig { n_mels: 12, ..FbankConfig::KALDI_16K };
-    let mel = clipwise::frontend::MelFeatures::LogMel(log_mel.clone());
+    let mel = clipwise::frontend::MelFeatures::LogMel(log_mel);
     for (what, front_end) in [
-        ("log-mel", features(Spectrum::LogMel(log_mel.clone()), Some(data_set))),
+        ("log-mel", features(Spectrum::LogMel(log_mel), Some(data_set))),
         ("uncentred", features(Spectrum::LogMel(uncentred), None)),
         ("kaldi", features(Spectrum::Fbank(kaldi.clone()), None)),
         ("kaldi, edges", features(Spectrum::Fbank(FbankConfig { snip_edges: false, ..kaldi }), None)),

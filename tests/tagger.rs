@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::{DType, Device, Tensor};
-use clipwise::frontend::LogMelConfig;
+use clipwise::frontend::{LogMelConfig, MelConfig, MelScale, StftConfig};
 use clipwise::models::{Detected, cnn14, detect, leenet};
 use clipwise::{Detail, Error, LabelSet, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
 use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
@@ -13,7 +13,7 @@ const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
 /// A narrow CNN14 with the front-end tensors that a published file carries, made for `log_mel`.
 fn with_front_end(log_mel: &LogMelConfig) -> Vec<(String, Tensor)> {
     let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
-    let (n_fft, n_bins) = (log_mel.n_fft, log_mel.n_fft / 2 + 1);
+    let (n_fft, n_bins) = (log_mel.stft.n_fft, log_mel.stft.n_fft / 2 + 1);
     let front_end = clipwise::frontend::LogMel::new(log_mel).unwrap();
     let mel_w: Vec<f32> = front_end.mel().to_array().t().iter().copied().collect();
     tensors.push(("logmel_extractor.melW".into(), Tensor::from_vec(mel_w, (n_bins, 64), &Device::Cpu).unwrap()));
@@ -97,8 +97,7 @@ fn a_checkpoint_with_another_front_end_is_refused_with_the_preset_that_fits() {
     let made_for_16k = with_front_end(&LogMelConfig::PANNS_16K);
     let load = |config: &LogMelConfig, tensors: &[(String, Tensor)]| {
         let channels = CHANNELS;
-        let config =
-            cnn14::Config { log_mel: config.clone(), channels, embedding_dim: 8, ..cnn14::Config::AUDIOSET_32K };
+        let config = cnn14::Config { log_mel: *config, channels, embedding_dim: 8, ..cnn14::Config::AUDIOSET_32K };
         cnn14::Cnn14::load(&config, &weights(tensors.to_vec()), &Device::Cpu)
     };
     assert!(load(&LogMelConfig::PANNS_16K, &made_for_16k).is_ok());
@@ -106,8 +105,12 @@ fn a_checkpoint_with_another_front_end_is_refused_with_the_preset_that_fits() {
     assert!(matches!(error, Error::FrontEnd { fitting: Some("cnn14-16k"), .. }), "{error}");
     assert!(error.to_string().contains("cnn14-16k"), "{error}");
 
-    let symmetric = LogMelConfig { periodic: false, ..LogMelConfig::PANNS_8K };
-    let htk = LogMelConfig { mel_scale: clipwise::frontend::MelScale::Htk, ..LogMelConfig::PANNS_8K };
+    let symmetric =
+        LogMelConfig { stft: StftConfig { periodic: false, ..LogMelConfig::PANNS_8K.stft }, ..LogMelConfig::PANNS_8K };
+    let htk = LogMelConfig {
+        mel: MelConfig { scale: MelScale::Htk, ..LogMelConfig::PANNS_8K.mel },
+        ..LogMelConfig::PANNS_8K
+    };
     let made_for_8k = with_front_end(&LogMelConfig::PANNS_8K);
     for wrong in [symmetric, htk] {
         let error = load(&wrong, &made_for_8k).unwrap_err();

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clipwise::frontend::{LogMel, LogMelConfig, LogScale};
+use clipwise::frontend::{LogMel, LogMelConfig, LogScale, MelConfig, StftConfig};
 use clipwise::{Event, EventDetector, Tagger, Waveform, WindowConfig};
 use command_line::{Failure, ModelArgs, after_help, say, say_notes};
 use draw::{Class, Picture};
@@ -67,13 +67,11 @@ fn plot(args: &Args) -> Result<(), Failure> {
     // What the model sees, in decibels.
     let log_mel = tagger.model().front_end().and_then(|front_end| (front_end as &dyn Any).downcast_ref::<LogMel>());
     let seen = match log_mel {
-        Some(log_mel) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..log_mel.config().clone() },
+        Some(log_mel) => LogMelConfig { log: LogScale::Decibel, top_db: None, ..*log_mel.config() },
         None => LogMelConfig {
             sample_rate: waveform.sample_rate,
-            n_fft: 1024,
-            win_length: 1024,
-            hop_length: 256,
-            fmax: None,
+            stft: StftConfig { hop_length: 256, ..LogMelConfig::PANNS_32K.stft },
+            mel: MelConfig { fmax: None, ..LogMelConfig::PANNS_32K.mel },
             ..LogMelConfig::PANNS_32K
         },
     };
@@ -147,7 +145,7 @@ fn mel_hz(front_end: &LogMel) -> Vec<f64> {
     let config = front_end.config();
     let highest = |row: clipwise::ndarray::ArrayView1<f32>| {
         let bin = row.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(bin, _)| bin);
-        bin as f64 * f64::from(config.sample_rate) / config.n_fft as f64
+        bin as f64 * f64::from(config.sample_rate) / config.stft.n_fft as f64
     };
     front_end.mel().to_array().rows().into_iter().map(highest).collect()
 }

@@ -25,7 +25,7 @@ struct Seeded {
 /// The weights of a CNN14 without its front end's tables.
 pub fn cnn14(config: &cnn14::Config) -> Result<Weights> {
     let mut seeded = Seeded::default();
-    let n_mels = [config.log_mel.n_mels];
+    let n_mels = [config.log_mel.mel.n_mels];
     seeded.tensor("bn0.weight", &n_mels, 0.9, 1.1);
     seeded.tensor("bn0.bias", &n_mels, -0.1, 0.1);
     // Log-mel of noise in dB.

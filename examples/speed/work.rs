@@ -99,8 +99,8 @@ pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Op
         (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect()
     };
     let (sample_rate, front_end) = match &config {
-        ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
-        ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel.clone())),
+        ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
+        ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
         ModelConfig::LeeNet(config) => (config.sample_rate, None),
         ModelConfig::M5(config) => (config.sample_rate, None),
         _ => return Err("this model cannot be timed yet".into()),
@@ -123,7 +123,7 @@ pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Op
 
 fn log_mel(config: &LogMelConfig, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
     let log_mel = LogMel::new(config)?;
-    let mut out = vec![0.0; log_mel.n_frames(clips[0].len()) * config.n_mels];
+    let mut out = vec![0.0; log_mel.n_frames(clips[0].len()) * config.mel.n_mels];
     log_mel.compute_into(&clips[0], &mut out)?; // a clip that is too short is an error before the clock runs
     Ok(Box::new(move || {
         clips.iter().try_for_each(|clip| log_mel.compute_into(clip, &mut out))?;
@@ -210,7 +210,7 @@ fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Wor
 
 /// Log-mel of clips of one length, `[batch, n_frames, n_mels]`.
 fn features(log_mel: &LogMel, clips: &[Vec<f32>]) -> Result<Tensor, Failure> {
-    let shape = (clips.len(), log_mel.n_frames(clips[0].len()), log_mel.config().n_mels);
+    let shape = (clips.len(), log_mel.n_frames(clips[0].len()), log_mel.config().mel.n_mels);
     let rows = clips.iter().map(|clip| log_mel.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
     let values: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
     Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)

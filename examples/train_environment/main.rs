@@ -11,7 +11,7 @@ use clap::Parser;
 use classes::{Clip, describe, interval, measure, step, targets};
 use clipwise::augment::{Mixup, MixupPairing, Random, SpecAugment};
 use clipwise::candle_core::Tensor;
-use clipwise::frontend::LogMelConfig;
+use clipwise::frontend::{LogMelConfig, StftConfig};
 use clipwise::models::cnn14::{Cnn14, Config, Head};
 use clipwise::weights::Trainable;
 use clipwise::{LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, device};
@@ -44,7 +44,8 @@ struct Args {
 }
 
 /// 16 kHz, window 32 ms, hop 32 ms, 64 mels.
-const LOG_MEL: LogMelConfig = LogMelConfig { hop_length: 512, ..LogMelConfig::PANNS_16K };
+const LOG_MEL: LogMelConfig =
+    LogMelConfig { stft: StftConfig { hop_length: 512, ..LogMelConfig::PANNS_16K.stft }, ..LogMelConfig::PANNS_16K };
 /// Of 5 s.
 const N_FRAMES: usize = 157;
 const CHANNELS: [usize; 6] = [16, 24, 32, 64, 96, 128];
@@ -79,7 +80,7 @@ fn main() -> Result<(), Failure> {
     let mixup = (args.mixup > 0.0).then_some(Mixup { alpha: args.mixup, pairing: MixupPairing::Shuffled });
     let forward = |batch: &[usize], random: &mut Random| {
         let rows: Vec<Vec<f32>> = batch.iter().map(|&i| moved(features[i].as_slice().unwrap_or(&[]), random)).collect();
-        let shape = (batch.len(), 1, N_FRAMES, LOG_MEL.n_mels);
+        let shape = (batch.len(), 1, N_FRAMES, LOG_MEL.mel.n_mels);
         let x = Tensor::from_vec(rows.concat(), shape, model.device())?;
         let classes: Vec<usize> = batch.iter().map(|&i| train[i].class).collect();
         let mut targets = targets(&classes, labels.len(), 0.05, model.device())?;
@@ -145,7 +146,7 @@ fn read(folder: &Path) -> Result<(LabelSet, Vec<(u8, Clip)>), Failure> {
 /// [`N_FRAMES`] frames from anywhere on, over and over, up to 10 dB louder or softer.
 fn moved(features: &[f32], random: &mut Random) -> Vec<f32> {
     let gain = (20.0 * random.uniform() - 10.0) as f32;
-    let start = random.below(features.len() / LOG_MEL.n_mels) * LOG_MEL.n_mels;
-    let values = features.iter().cycle().skip(start).take(N_FRAMES * LOG_MEL.n_mels);
+    let start = random.below(features.len() / LOG_MEL.mel.n_mels) * LOG_MEL.mel.n_mels;
+    let values = features.iter().cycle().skip(start).take(N_FRAMES * LOG_MEL.mel.n_mels);
     values.map(|x| x + gain).collect()
 }

@@ -3,7 +3,7 @@
 use clipwise::augment::{Random, SpecAugment, add_gaussian_noise};
 use clipwise::candle_core::Tensor;
 use clipwise::frontend::features::{FeaturesConfig, Spectrum};
-use clipwise::frontend::{LogMelConfig, Normalize};
+use clipwise::frontend::{LogMelConfig, MelConfig, Normalize, StftConfig};
 use clipwise::models::{m5, rnn};
 use clipwise::ndarray::{Array2, s};
 use clipwise::weights::Trainable;
@@ -43,10 +43,8 @@ impl Net {
         }
         let log_mel = LogMelConfig {
             sample_rate: RATE,
-            n_fft: 256,
-            win_length: 200,
-            hop_length: 128,
-            n_mels: 40,
+            stft: StftConfig { n_fft: 256, win_length: 200, hop_length: 128, ..LogMelConfig::SPEECH_16K.stft },
+            mel: MelConfig { n_mels: 40, ..LogMelConfig::SPEECH_16K.mel },
             ..LogMelConfig::SPEECH_16K
         };
         let features =

@@ -8,9 +8,9 @@ use clipwise::augment::{self, Random, ShiftFill, SpecAugment};
 use clipwise::ctc::{self, BeamSearch, FrameTimes, GreedyDecoder, LanguageModel, Vocabulary, beam};
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
 use clipwise::frontend::{
-    DeltaConfig, DeltaEdge, DeltaMethod, Fbank, FbankConfig, Lifter, LogMel, LogMelConfig, LogScale, MelFeatures,
-    MelNorm, MelScale, Mfcc, MfccConfig, Normalize, PadMode, SeamlessM4t, SeamlessM4tConfig, Spectrum, WhisperMel,
-    WhisperMelConfig, Window, delta,
+    DeltaConfig, DeltaEdge, DeltaMethod, Fbank, FbankConfig, Lifter, LogMel, LogMelConfig, LogScale, MelConfig,
+    MelFeatures, MelNorm, MelScale, Mfcc, MfccConfig, Normalize, PadMode, SeamlessM4t, SeamlessM4tConfig, Spectrum,
+    StftConfig, WhisperMel, WhisperMelConfig, Window, delta,
 };
 use clipwise::models::{M5, m5};
 use clipwise::ndarray::Array2;
@@ -101,19 +101,29 @@ fn log_mel(u: &mut Unstructured) -> Result<LogMelConfig> {
     let (n_fft, sample_rate) = (size(u, 2048)?, rate(u)?);
     Ok(LogMelConfig {
         sample_rate,
-        n_fft,
-        win_length: if u.arbitrary()? { n_fft } else { size(u, n_fft.clamp(1, 4096))? },
-        hop_length: size(u, 1024)?,
-        window: *u.choose(&[Window::Hann, Window::Hamming, Window::Blackman, Window::Povey, Window::Rectangular])?,
-        periodic: u.arbitrary()?,
-        center: u.arbitrary()?,
-        pad_mode: *u.choose(&[PadMode::Reflect, PadMode::Constant])?,
+        stft: StftConfig {
+            n_fft,
+            win_length: if u.arbitrary()? { n_fft } else { size(u, n_fft.clamp(1, 4096))? },
+            hop_length: size(u, 1024)?,
+            window: *u.choose(&[
+                Window::Hann,
+                Window::Hamming,
+                Window::Blackman,
+                Window::Povey,
+                Window::Rectangular,
+            ])?,
+            periodic: u.arbitrary()?,
+            center: u.arbitrary()?,
+            pad_mode: *u.choose(&[PadMode::Reflect, PadMode::Constant])?,
+        },
         power: *u.choose(&[Spectrum::Power, Spectrum::Magnitude])?,
-        n_mels: size(u, 128)?,
-        fmin: real(u, 100.0)?,
-        fmax: option(u, |u| real(u, f64::from(sample_rate) / 2.0))?,
-        mel_scale: *u.choose(&[MelScale::Slaney, MelScale::Htk])?,
-        mel_norm: *u.choose(&[MelNorm::Slaney, MelNorm::None])?,
+        mel: MelConfig {
+            n_mels: size(u, 128)?,
+            fmin: real(u, 100.0)?,
+            fmax: option(u, |u| real(u, f64::from(sample_rate) / 2.0))?,
+            scale: *u.choose(&[MelScale::Slaney, MelScale::Htk])?,
+            norm: *u.choose(&[MelNorm::Slaney, MelNorm::None])?,
+        },
         log: *u.choose(&[LogScale::Decibel, LogScale::Natural, LogScale::NaturalOffset])?,
         reference: real(u, 2.0)? as f32,
         amin: *u.choose(&[1e-10, 1e-5, 0.0, f32::MIN_POSITIVE, f32::MAX])?,
@@ -156,8 +166,8 @@ fn clip(u: &mut Unstructured, hop_length: usize) -> Result<Vec<f32>> {
 fn log_mel_of_clip(u: &mut Unstructured) -> Result<()> {
     let config = log_mel(u)?;
     let Ok(front_end) = LogMel::new(&config) else { return Ok(()) };
-    let clip = clip(u, config.hop_length)?;
-    announced(front_end.compute(&clip), &clip, front_end.n_frames(clip.len()), config.n_mels);
+    let clip = clip(u, config.stft.hop_length)?;
+    announced(front_end.compute(&clip), &clip, front_end.n_frames(clip.len()), config.mel.n_mels);
     if clip.len() < front_end.min_samples() {
         assert!(front_end.compute(&clip).is_err());
     }
@@ -175,7 +185,7 @@ fn fbank_of_clip(u: &mut Unstructured) -> Result<()> {
 fn mfcc_of_clip(u: &mut Unstructured) -> Result<()> {
     let (mel, hop_length) = if u.arbitrary()? {
         let config = log_mel(u)?;
-        let hop_length = config.hop_length;
+        let hop_length = config.stft.hop_length;
         (MelFeatures::LogMel(config), hop_length)
     } else {
         let config = fbank(u)?;

@@ -5,10 +5,11 @@ use std::f64::consts::{LN_10, SQRT_2};
 use serde::{Deserialize, Serialize};
 
 /// The logarithm of a mel spectrum `x`; `amin` and `reference` are fields of the settings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LogScale {
     /// `10 log10(max(x, amin)) - 10 log10(max(amin, reference))`: decibels, as librosa's `power_to_db`.
+    #[default]
     Decibel,
     /// `ln(max(x, amin)) - ln(max(amin, reference))`.
     Natural,

@@ -6,8 +6,8 @@ use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    ClipRule, DeltaConfig, DeltaEdge, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, Mfcc, MfccConfig, Normalize,
-    Reach, with_deltas,
+    ClipRule, DeltaConfig, DeltaEdge, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, MelConfig, Mfcc, MfccConfig,
+    Normalize, Reach, with_deltas,
 };
 use crate::check;
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ impl Spectrum {
     /// The sample rate in Hz, and samples from a frame to the next.
     fn timing(&self) -> (u32, usize) {
         match self {
-            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
             Self::Fbank(config) => (config.sample_rate, config.hop_length),
             Self::Mfcc(config) => config.mel.timing(),
         }
@@ -70,7 +70,10 @@ pub struct FeaturesConfig {
 impl FeaturesConfig {
     /// 64 mels in dB, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
     pub const LOG_MEL_64: Self = Self {
-        spectrum: Spectrum::LogMel(LogMelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K }),
+        spectrum: Spectrum::LogMel(LogMelConfig {
+            mel: MelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K.mel },
+            ..LogMelConfig::SPEECH_16K
+        }),
         deltas: None,
         normalize: Some(Normalize::CMVN),
     };
@@ -97,7 +100,7 @@ impl FeaturesConfig {
     /// Length of a frame.
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {
-            Spectrum::LogMel(config) => config.n_mels,
+            Spectrum::LogMel(config) => config.mel.n_mels,
             Spectrum::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
             Spectrum::Mfcc(config) => config.n_mfcc,
         };

@@ -7,10 +7,11 @@ use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
 /// What stands before the first and after the last sample of a centred clip.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PadMode {
     /// The clip mirrored at its end samples, which are not repeated. Needs `n_fft / 2 + 1` samples.
+    #[default]
     Reflect,
     /// Zeros (librosa's default).
     Constant,

@@ -161,11 +161,11 @@ impl FrontEnd for LogMel {
     }
 
     fn hop_length(&self) -> usize {
-        self.config().hop_length
+        self.config().stft.hop_length
     }
 
     fn n_features(&self) -> usize {
-        self.config().n_mels
+        self.config().mel.n_mels
     }
 
     fn n_frames(&self, n_samples: usize) -> usize {
@@ -186,7 +186,7 @@ impl FrontEnd for LogMel {
     }
 
     fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
-        (self.n_frames(n_samples), self.config().n_mels)
+        (self.n_frames(n_samples), self.n_features())
     }
 
     fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()> {

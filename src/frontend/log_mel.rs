@@ -4,7 +4,10 @@
 //! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`; [`LogScale`] has the other logarithms. Unlike
 //! torchlibrosa, everything up to the final value is computed in f64.
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array2, ArrayView2};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use super::real_fft::Bins;
@@ -18,85 +21,98 @@ const MELS_PER_BLOCK: usize = 64;
 /// The settings of a log-mel front end. Take a preset and change what differs:
 ///
 /// ```
-/// use clipwise::frontend::LogMelConfig;
+/// use clipwise::frontend::{LogMelConfig, MelConfig};
 ///
-/// let config = LogMelConfig { n_mels: 128, ..LogMelConfig::PANNS_32K };
+/// let config = LogMelConfig {
+///     mel: MelConfig { n_mels: 128, ..LogMelConfig::PANNS_32K.mel },
+///     ..LogMelConfig::PANNS_32K
+/// };
 /// ```
 ///
-/// Read from a file, only `sample_rate`, the lengths and `n_mels` must be there; the other fields have the values of
-/// the presets as defaults, except that the filters cover 0 Hz to half the sample rate.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// In a file, the fields of `stft` and `mel` stand beside the others, the scale and the norm of the filters as `mel_scale` and
+/// `mel_norm`. Only `sample_rate`, the lengths and `n_mels` are required; the other fields have the values of the presets as
+/// defaults, except that the filters cover 0 Hz to half the sample rate.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "FileConfig")]
 pub struct LogMelConfig {
-    /// In Hz.
+    /// In Hz, 1 to 100 MHz.
     pub sample_rate: u32,
-    /// Length of the transform in samples.
-    pub n_fft: usize,
-    /// Length of the window in samples, at most `n_fft`.
-    pub win_length: usize,
-    /// Distance between frames in samples.
-    pub hop_length: usize,
-    /// Shape of the window.
-    #[serde(default = "super::defaults::window")]
-    pub window: Window,
-    /// Whether the window is periodic or symmetric: see [`Window::samples`].
-    #[serde(default = "super::defaults::yes")]
-    pub periodic: bool,
-    /// Whether frames are centred at multiples of the hop: see [`StftConfig::center`].
-    #[serde(default = "super::defaults::yes")]
-    pub center: bool,
-    /// The padding of centred frames.
-    #[serde(default = "super::defaults::pad_mode")]
-    pub pad_mode: PadMode,
+    /// The frames and their Fourier transform.
+    #[serde(flatten)]
+    pub stft: StftConfig,
     /// What the filters are applied to. (In decibels, the logarithm is ten times log10 in both cases.)
-    #[serde(default = "super::defaults::power")]
     pub power: Spectrum,
-    /// Number of mel filters.
-    pub n_mels: usize,
-    /// Lower edge of the first filter in Hz.
-    #[serde(default)]
-    pub fmin: f64,
-    /// Upper edge of the last filter in Hz; `None` is half the sample rate.
-    #[serde(default)]
-    pub fmax: Option<f64>,
-    /// Scale on which the filters are evenly spaced.
-    #[serde(default = "super::defaults::mel_scale")]
-    pub mel_scale: MelScale,
-    /// Height of the filters.
-    #[serde(default = "super::defaults::mel_norm")]
-    pub mel_norm: MelNorm,
+    /// The mel filters.
+    #[serde(flatten)]
+    pub mel: MelConfig,
     /// The logarithm. Default: decibels.
-    #[serde(default = "super::defaults::log")]
     pub log: LogScale,
-    /// The value that becomes 0 dB, 0 or more (librosa's `ref`); `amin` if that is larger.
-    #[serde(default = "super::defaults::reference", alias = "ref")]
+    /// The value that becomes 0 dB, 0 or more (librosa's `ref`); `amin` if that is larger. Default: 1.
     pub reference: f32,
-    /// Smaller values count as this one; above 0. With [`LogScale::NaturalOffset`], added to every value instead.
-    #[serde(default = "super::defaults::amin")]
+    /// Smaller values count as this one; above 0. With [`LogScale::NaturalOffset`], added to every value instead. Default: 1e-10.
     pub amin: f32,
-    /// Values more than this many dB below the clip's largest are raised to that floor; `None` for no floor. With a
-    /// floor, a frame depends on the whole clip.
-    #[serde(default)]
+    /// Values more than this many dB below the clip's largest are raised to that floor; `None` (the default) for no floor. With
+    /// a floor, a frame depends on the whole clip.
     pub top_db: Option<f32>,
+}
+
+/// [`LogMelConfig`] as read from a file. serde does not refuse unknown fields beside flattened ones, so they are collected.
+#[derive(Deserialize)]
+struct FileConfig {
+    sample_rate: u32,
+    #[serde(flatten)]
+    stft: StftConfig,
+    #[serde(default)]
+    power: Spectrum,
+    #[serde(flatten)]
+    mel: MelConfig,
+    #[serde(default)]
+    log: LogScale,
+    #[serde(default = "default_reference", alias = "ref")]
+    reference: f32,
+    #[serde(default = "default_amin")]
+    amin: f32,
+    #[serde(default)]
+    top_db: Option<f32>,
+    #[serde(flatten)]
+    unknown: BTreeMap<String, IgnoredAny>,
+}
+
+fn default_reference() -> f32 {
+    LogMelConfig::PANNS_32K.reference
+}
+
+fn default_amin() -> f32 {
+    LogMelConfig::PANNS_32K.amin
+}
+
+impl TryFrom<FileConfig> for LogMelConfig {
+    type Error = String;
+
+    fn try_from(config: FileConfig) -> std::result::Result<Self, String> {
+        let FileConfig { sample_rate, stft, power, mel, log, reference, amin, top_db, unknown } = config;
+        match unknown.keys().next() {
+            Some(field) => Err(format!("unknown field `{field}` of a log-mel front end")),
+            None => Ok(Self { sample_rate, stft, power, mel, log, reference, amin, top_db }),
+        }
+    }
 }
 
 impl LogMelConfig {
     /// PANNs at 32 kHz, as in `Cnn14_mAP=0.431.pth`: window 1024, hop 320, 64 mels, 50–14000 Hz.
     pub const PANNS_32K: Self = Self {
         sample_rate: 32_000,
-        n_fft: 1024,
-        win_length: 1024,
-        hop_length: 320,
-        window: Window::Hann,
-        periodic: true,
-        center: true,
-        pad_mode: PadMode::Reflect,
+        stft: StftConfig {
+            n_fft: 1024,
+            win_length: 1024,
+            hop_length: 320,
+            window: Window::Hann,
+            periodic: true,
+            center: true,
+            pad_mode: PadMode::Reflect,
+        },
         power: Spectrum::Power,
-        n_mels: 64,
-        fmin: 50.0,
-        fmax: Some(14_000.0),
-        mel_scale: MelScale::Slaney,
-        mel_norm: MelNorm::Slaney,
+        mel: MelConfig { n_mels: 64, fmin: 50.0, fmax: Some(14_000.0), scale: MelScale::Slaney, norm: MelNorm::Slaney },
         log: LogScale::Decibel,
         reference: 1.0,
         amin: 1e-10,
@@ -106,42 +122,46 @@ impl LogMelConfig {
     /// PANNs at 16 kHz, as in `Cnn14_16k_mAP=0.438.pth`: window 512, hop 160, 64 mels, 50–8000 Hz.
     pub const PANNS_16K: Self = Self {
         sample_rate: 16_000,
-        n_fft: 512,
-        win_length: 512,
-        hop_length: 160,
-        fmax: Some(8_000.0),
+        stft: StftConfig { n_fft: 512, win_length: 512, hop_length: 160, ..Self::PANNS_32K.stft },
+        mel: MelConfig { fmax: Some(8_000.0), ..Self::PANNS_32K.mel },
         ..Self::PANNS_32K
     };
 
     /// PANNs at 8 kHz, as in `Cnn14_8k_mAP=0.416.pth`: window 256, hop 80, 64 mels, 50–4000 Hz.
     pub const PANNS_8K: Self = Self {
         sample_rate: 8_000,
-        n_fft: 256,
-        win_length: 256,
-        hop_length: 80,
-        fmax: Some(4_000.0),
+        stft: StftConfig { n_fft: 256, win_length: 256, hop_length: 80, ..Self::PANNS_32K.stft },
+        mel: MelConfig { fmax: Some(4_000.0), ..Self::PANNS_32K.mel },
         ..Self::PANNS_32K
     };
 
     /// PANNs' filters at 48 kHz: window 2048, hop 320, 64 mels, 50–14000 Hz. No published checkpoint uses it.
-    pub const PANNS_48K: Self = Self { sample_rate: 48_000, n_fft: 2048, win_length: 2048, ..Self::PANNS_32K };
+    pub const PANNS_48K: Self = Self {
+        sample_rate: 48_000,
+        stft: StftConfig { n_fft: 2048, win_length: 2048, ..Self::PANNS_32K.stft },
+        ..Self::PANNS_32K
+    };
 
     /// CED: 16 kHz, window 512, hop 160, 64 HTK mels without area norm, 0–8000 Hz, at most 120 dB below the maximum.
-    pub const CED_16K: Self =
-        Self { fmin: 0.0, mel_scale: MelScale::Htk, mel_norm: MelNorm::None, top_db: Some(120.0), ..Self::PANNS_16K };
+    pub const CED_16K: Self = Self {
+        mel: MelConfig { fmin: 0.0, scale: MelScale::Htk, norm: MelNorm::None, ..Self::PANNS_16K.mel },
+        top_db: Some(120.0),
+        ..Self::PANNS_16K
+    };
 
     /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zeros at the ends,
     /// 128 mels, at most 80 dB below the maximum. librosa has the same lengths in samples at every rate:
     /// `LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }` is `sr=16000`.
     pub const LIBROSA_22K: Self = Self {
         sample_rate: 22_050,
-        n_fft: 2048,
-        win_length: 2048,
-        hop_length: 512,
-        pad_mode: PadMode::Constant,
-        n_mels: 128,
-        fmin: 0.0,
-        fmax: None,
+        stft: StftConfig {
+            n_fft: 2048,
+            win_length: 2048,
+            hop_length: 512,
+            pad_mode: PadMode::Constant,
+            ..Self::PANNS_32K.stft
+        },
+        mel: MelConfig { n_mels: 128, fmin: 0.0, fmax: None, ..Self::PANNS_32K.mel },
         top_db: Some(80.0),
         ..Self::PANNS_32K
     };
@@ -149,19 +169,16 @@ impl LogMelConfig {
     /// The usual speech front end on librosa's filters: 16 kHz, window 25 ms, hop 10 ms, 80 mels, no floor below the maximum.
     pub const SPEECH_16K: Self = Self {
         sample_rate: 16_000,
-        n_fft: 512,
-        win_length: 400,
-        hop_length: 160,
-        n_mels: 80,
+        stft: StftConfig { n_fft: 512, win_length: 400, hop_length: 160, ..Self::LIBROSA_22K.stft },
+        mel: MelConfig { n_mels: 80, ..Self::LIBROSA_22K.mel },
         top_db: None,
         ..Self::LIBROSA_22K
     };
 
     /// The CRNN of Datadriven-GPVAD: 22.05 kHz, window 40 ms, hop 20 ms, 64 mels, `ln(x + 2.2e-16)`.
     pub const CRNN_22K: Self = Self {
-        win_length: 882,
-        hop_length: 441,
-        n_mels: 64,
+        stft: StftConfig { win_length: 882, hop_length: 441, ..Self::LIBROSA_22K.stft },
+        mel: MelConfig { n_mels: 64, ..Self::LIBROSA_22K.mel },
         log: LogScale::NaturalOffset,
         amin: 2.2e-16,
         top_db: None,
@@ -172,40 +189,16 @@ impl LogMelConfig {
     /// hop 200, 128 HTK mels without area norm.
     pub const TORCHAUDIO_16K: Self = Self {
         sample_rate: 16_000,
-        n_fft: 400,
-        win_length: 400,
-        hop_length: 200,
-        pad_mode: PadMode::Reflect,
-        mel_scale: MelScale::Htk,
-        mel_norm: MelNorm::None,
+        stft: StftConfig {
+            n_fft: 400,
+            win_length: 400,
+            hop_length: 200,
+            pad_mode: PadMode::Reflect,
+            ..Self::LIBROSA_22K.stft
+        },
+        mel: MelConfig { scale: MelScale::Htk, norm: MelNorm::None, ..Self::LIBROSA_22K.mel },
         ..Self::LIBROSA_22K
     };
-
-    /// The part that concerns the Fourier transform.
-    pub fn stft(&self) -> StftConfig {
-        StftConfig {
-            n_fft: self.n_fft,
-            win_length: self.win_length,
-            hop_length: self.hop_length,
-            window: self.window,
-            periodic: self.periodic,
-            center: self.center,
-            pad_mode: self.pad_mode,
-        }
-    }
-
-    /// The part that concerns the mel filters.
-    pub fn mel(&self) -> MelConfig {
-        MelConfig {
-            sample_rate: self.sample_rate,
-            n_fft: self.n_fft,
-            n_mels: self.n_mels,
-            fmin: self.fmin,
-            fmax: self.fmax,
-            scale: self.mel_scale,
-            norm: self.mel_norm,
-        }
-    }
 }
 
 /// A planned log-mel front end.
@@ -247,9 +240,9 @@ impl LogMel {
             return Err(Error::config("top_db", top_db, "must be 0 dB or more, or None"));
         }
         Ok(Self {
-            config: config.clone(),
-            stft: Stft::new(&config.stft())?,
-            mel: MelFilterBank::new(&config.mel())?,
+            config: *config,
+            stft: Stft::new(&config.stft)?,
+            mel: MelFilterBank::new(&config.mel, config.sample_rate, config.stft.n_fft)?,
             offset: 10.0 * f64::from(amin.max(reference)).log10(),
         })
     }
@@ -309,7 +302,7 @@ impl LogMel {
     /// result that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let n_frames = self.stft.framing().check(samples)?;
-        array(n_frames, self.config.n_mels, |out| self.fill(samples, out))
+        array(n_frames, self.config.mel.n_mels, |out| self.fill(samples, out))
     }
 
     /// As [`compute`](Self::compute), written row by row to `out`, which must be `n_frames * n_mels` long.
@@ -317,7 +310,7 @@ impl LogMel {
     /// # Errors
     /// As [`compute`](Self::compute), and where `out` has another length.
     pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
-        let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.n_mels);
+        let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.mel.n_mels);
         if n_frames.checked_mul(n_mels) != Some(out.len()) {
             return Err(Error::config("out.len()", out.len(), format!("{n_frames} frames of {n_mels} mels are due")));
         }
@@ -344,7 +337,7 @@ impl LogMel {
         self.stft.for_each_frame(
             samples,
             first,
-            (out, self.config.n_mels),
+            (out, self.config.mel.n_mels),
             || self.mel.spectrum(),
             #[inline(always)]
             |bins, spectrum, row| self.finish_frame(bins, spectrum, row),

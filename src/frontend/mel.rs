@@ -17,10 +17,11 @@ pub const MAX_MEL_CELLS: usize = 1 << 24;
 pub const MAX_N_MELS: usize = 1 << 16;
 
 /// A formula for pitch in mel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MelScale {
     /// `3 f / 200` below 1 kHz, then 27 steps for each factor of 6.4: librosa's default, used by PANNs.
+    #[default]
     Slaney,
     /// `2595 log10(1 + f / 700)` everywhere.
     Htk,
@@ -52,23 +53,20 @@ impl MelScale {
 }
 
 /// How the height of a triangle is chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MelNorm {
     /// `2 / width in Hz`: equal areas (librosa's default).
+    #[default]
     Slaney,
     /// Every triangle peaks at 1.
     None,
 }
 
 /// The settings of a mel filter bank.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelConfig {
-    /// In Hz, 1 to 100 MHz.
-    pub sample_rate: u32,
-    /// Length of the transform whose spectra are filtered.
-    pub n_fft: usize,
     /// Number of filters, 1 or more.
     pub n_mels: usize,
     /// Lower edge of the first filter in Hz, 0 or more. Default when read from a file: 0.
@@ -79,10 +77,10 @@ pub struct MelConfig {
     #[serde(default)]
     pub fmax: Option<f64>,
     /// Scale on which the filters are evenly spaced. Default: Slaney.
-    #[serde(default = "super::defaults::mel_scale")]
+    #[serde(default, rename = "mel_scale")]
     pub scale: MelScale,
     /// Height of the filters. Default: Slaney.
-    #[serde(default = "super::defaults::mel_norm")]
+    #[serde(default, rename = "mel_norm")]
     pub norm: MelNorm,
 }
 
@@ -91,7 +89,7 @@ pub struct MelConfig {
 /// ```
 /// use clipwise::frontend::{LogMelConfig, MelFilterBank};
 ///
-/// let bank = MelFilterBank::new(&LogMelConfig::PANNS_32K.mel())?;
+/// let bank = MelFilterBank::new(&LogMelConfig::PANNS_32K.mel, 32_000, 1024)?;
 /// assert_eq!(bank.to_array().dim(), (64, 513)); // [n_mels, n_bins]
 /// assert!(bank.empty_filters().is_empty());
 /// # Ok::<(), clipwise::Error>(())
@@ -117,15 +115,26 @@ struct Filter {
 }
 
 impl MelFilterBank {
-    /// Builds the triangles, in f64, each weight rounded once.
+    /// Builds the triangles over the spectra of `n_fft` samples at `sample_rate` Hz, in f64, each weight rounded once.
     ///
     /// # Errors
     /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` that [`Stft`](super::Stft) refuses, no filters, more than
     /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
-    pub fn new(config: &MelConfig) -> Result<Self> {
-        let MelConfig { sample_rate, n_fft, n_mels, fmin, fmax, scale, norm } = *config;
+    pub fn new(config: &MelConfig, sample_rate: u32, n_fft: usize) -> Result<Self> {
+        let MelConfig { n_mels, fmin, fmax, scale, norm } = *config;
+        check_n_fft(n_fft)?;
+        check::sample_rate(sample_rate)?;
         let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
-        check_config(config, fmax)?;
+        let most = (MAX_MEL_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
+        if n_mels == 0 || n_mels > most {
+            return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
+        }
+        if !(fmin.is_finite() && fmin >= 0.0) {
+            return Err(Error::config("fmin", fmin, "must be 0 Hz or more"));
+        }
+        if !(fmax.is_finite() && fmax > fmin) {
+            return Err(Error::config("fmax", fmax, format!("must be above fmin = {fmin} Hz")));
+        }
         let (low, high) = (scale.from_hz(fmin), scale.from_hz(fmax));
         let edge = |m: usize| scale.to_hz(low + (high - low) * m as f64 / (n_mels + 1) as f64);
         let hz_per_bin = f64::from(sample_rate) / n_fft as f64;
@@ -270,23 +279,6 @@ fn dot(values: &[f64], weights: &[f32]) -> f64 {
         }
     }
     (sums[0] + sums[2]) + (sums[1] + sums[3])
-}
-
-fn check_config(config: &MelConfig, fmax: f64) -> Result<()> {
-    let MelConfig { sample_rate, n_fft, n_mels, fmin, .. } = *config;
-    check_n_fft(n_fft)?;
-    check::sample_rate(sample_rate)?;
-    let most = (MAX_MEL_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
-    if n_mels == 0 || n_mels > most {
-        return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
-    }
-    if !(fmin.is_finite() && fmin >= 0.0) {
-        return Err(Error::config("fmin", fmin, "must be 0 Hz or more"));
-    }
-    if !(fmax.is_finite() && fmax > fmin) {
-        return Err(Error::config("fmax", fmax, format!("must be above fmin = {fmin} Hz")));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

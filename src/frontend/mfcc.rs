@@ -45,7 +45,7 @@ impl MelFeatures {
     /// The sample rate in Hz, and samples from a frame to the next.
     pub(super) fn timing(&self) -> (u32, usize) {
         match self {
-            Self::LogMel(config) => (config.sample_rate, config.hop_length),
+            Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
             Self::Fbank(config) => (config.sample_rate, config.hop_length),
         }
     }
@@ -152,7 +152,7 @@ impl Mfcc {
     /// is not above 0, and an [`Fbank`] without logarithm.
     pub fn new(config: &MfccConfig) -> Result<Self> {
         let (mel, n_mels): (Arc<dyn FrontEnd>, usize) = match &config.mel {
-            MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.n_mels),
+            MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.mel.n_mels),
             MelFeatures::Fbank(mel) if !mel.log => {
                 return Err(Error::config(
                     "log",

@@ -55,38 +55,3 @@ pub use seamless::{SeamlessM4t, SeamlessM4tBatch, SeamlessM4tConfig};
 pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
 pub use whisper::{WhisperMel, WhisperMelConfig};
 pub use window::Window;
-
-/// What a field that is missing in a config file means.
-mod defaults {
-    use super::{LogMelConfig, LogScale, MelNorm, MelScale, PadMode, Spectrum, Window};
-
-    const PRESET: LogMelConfig = LogMelConfig::PANNS_32K;
-
-    pub fn yes() -> bool {
-        true
-    }
-    pub fn window() -> Window {
-        PRESET.window
-    }
-    pub fn pad_mode() -> PadMode {
-        PRESET.pad_mode
-    }
-    pub fn power() -> Spectrum {
-        PRESET.power
-    }
-    pub fn mel_scale() -> MelScale {
-        PRESET.mel_scale
-    }
-    pub fn mel_norm() -> MelNorm {
-        PRESET.mel_norm
-    }
-    pub fn log() -> LogScale {
-        PRESET.log
-    }
-    pub fn reference() -> f32 {
-        PRESET.reference
-    }
-    pub fn amin() -> f32 {
-        PRESET.amin
-    }
-}

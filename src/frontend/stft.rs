@@ -21,17 +21,18 @@ use crate::error::{Error, Result};
 pub const MAX_N_FFT: usize = 1 << 20;
 
 /// What becomes of a complex spectrum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spectrum {
     /// `|X|` (librosa's `power=1.0`).
     Magnitude,
-    /// `|X|²` (librosa's `power=2.0`, the usual one).
+    /// `|X|²` (librosa's `power=2.0`). The default.
+    #[default]
     Power,
 }
 
 /// How a clip is cut into frames and weighted. All lengths are in samples.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StftConfig {
     /// Length of the transform: any number from 1 to [`MAX_N_FFT`]; small prime factors are fastest.
@@ -41,18 +42,22 @@ pub struct StftConfig {
     /// Distance between the starts of neighbouring frames, 1 or more.
     pub hop_length: usize,
     /// Shape of the window. Default when read from a file: Hann.
-    #[serde(default = "super::defaults::window")]
+    #[serde(default)]
     pub window: Window,
     /// Whether the window is periodic (true, the default) or symmetric: see [`Window::samples`].
-    #[serde(default = "super::defaults::yes")]
+    #[serde(default = "yes")]
     pub periodic: bool,
     /// Whether frame `t` has its middle at sample `t * hop_length`, with `n_fft / 2` samples of padding at both ends of
     /// the clip (true, the default); otherwise it starts there, and only whole frames count.
-    #[serde(default = "super::defaults::yes")]
+    #[serde(default = "yes")]
     pub center: bool,
     /// The padding of centred frames; of no meaning otherwise. Default: reflect, as in torchlibrosa.
-    #[serde(default = "super::defaults::pad_mode")]
+    #[serde(default)]
     pub pad_mode: PadMode,
+}
+
+fn yes() -> bool {
+    true
 }
 
 /// A planned short-time Fourier transform.
@@ -100,7 +105,7 @@ impl Stft {
             return Err(Error::config("hop_length", hop_length, format!("must be 1 to {MAX_N_FFT}")));
         }
         let mut stft = Self {
-            config: config.clone(),
+            config: *config,
             framing: Framing { n_fft, hop_length, margin: if center { n_fft / 2 } else { 0 }, pad_mode },
             window_f32: Vec::new(),
             window: Vec::new(),

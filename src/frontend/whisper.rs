@@ -9,7 +9,7 @@ use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
 
 use super::front_end::{check_frames, check_rows};
-use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, Reach};
+use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, MelConfig, Reach, StftConfig};
 use crate::check;
 use crate::error::{Error, Result};
 
@@ -71,11 +71,8 @@ impl WhisperMel {
         }
         check::cells("n_mels", config.n_mels, config.max_frames)?;
         let settings = LogMelConfig {
-            n_fft: 400,
-            win_length: 400,
-            n_mels: config.n_mels,
-            fmin: 0.0,
-            fmax: Some(8000.0),
+            stft: StftConfig { n_fft: 400, win_length: 400, ..LogMelConfig::PANNS_16K.stft },
+            mel: MelConfig { n_mels: config.n_mels, fmin: 0.0, ..LogMelConfig::PANNS_16K.mel },
             ..LogMelConfig::PANNS_16K
         };
         Ok(Self { config: config.clone(), log_mel: LogMel::new(&settings)? })
@@ -126,12 +123,12 @@ impl WhisperMel {
 
     /// Frames that a sample of a clip is in: frame t covers the samples from 160 t - 200 up to 160 t + 200.
     fn n_touched(&self, n_samples: usize) -> usize {
-        let before_end = n_samples.saturating_add(self.log_mel.config().n_fft / 2).saturating_sub(1);
+        let before_end = n_samples.saturating_add(self.log_mel.config().stft.n_fft / 2).saturating_sub(1);
         (before_end / self.hop_length() + 1).min(self.config.max_frames)
     }
 
     fn hop_length(&self) -> usize {
-        self.log_mel.config().hop_length
+        self.log_mel.config().stft.hop_length
     }
 }
 
@@ -177,7 +174,7 @@ impl FrontEnd for WhisperMel {
             return Err(Error::config("n_samples", n_samples, reason));
         }
         check_rows(first, out, self.frames_dim(n_samples))?;
-        let half = self.log_mel.config().n_fft / 2;
+        let half = self.log_mel.config().stft.n_fft / 2;
         let mut padded = samples.to_vec();
         padded.resize(((self.n_touched(n_samples) - 1) * self.hop_length() + half).min(longest), 0.0);
         self.log_mel.frames_into(&padded, first, out)

@@ -15,10 +15,11 @@ use std::f64::consts::TAU;
 use serde::{Deserialize, Serialize};
 
 /// The shape that a frame is multiplied with before its Fourier transform.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
     /// Raised cosine that touches zero: the window of librosa and PANNs.
+    #[default]
     Hann,
     /// Raised cosine on a pedestal of 0.08.
     Hamming,

@@ -48,7 +48,7 @@ pub fn forward_by_length(
 
 /// Log-mel of clips with the same number of frames, `[batch, n_frames, n_mels]`.
 pub fn features(log_mel: &LogMel, clips: &[Cow<[f32]>], device: &Device) -> Result<Tensor> {
-    let (n_frames, n_mels) = (log_mel.n_frames(clips[0].len()), log_mel.config().n_mels);
+    let (n_frames, n_mels) = (log_mel.n_frames(clips[0].len()), log_mel.config().mel.n_mels);
     let mut values = vec![0.0; clips.len() * n_frames * n_mels];
     for (clip, values) in clips.iter().zip(values.chunks_mut(n_frames * n_mels)) {
         log_mel.compute_into(clip, values)?;

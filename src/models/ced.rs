@@ -146,7 +146,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        let n_mels = self.log_mel.n_mels;
+        let n_mels = self.log_mel.mel.n_mels;
         if n_mels == 0 || !n_mels.is_multiple_of(PATCH) {
             return Err(Error::config("n_mels", n_mels, "a multiple of 16"));
         }
@@ -193,12 +193,12 @@ impl Ced {
         let root = weights.loader(device);
         let encoder = if root.contains("encoder.patch_embed.proj.weight") { root.at("encoder") } else { root.clone() };
         let log_mel = load_front_end(config, &root)?;
-        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(PATCH))?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(PATCH))?;
         let init_bn = encoder.at("init_bn");
         let init_bn = if init_bn.contains("1.weight") { init_bn.at("1") } else { init_bn };
-        let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.n_mels)?, device)?;
+        let init_bn = ChannelAffine::new(BatchNorm::load(&init_bn, config.log_mel.mel.n_mels)?, device)?;
 
-        let (width, rows, columns) = (config.width, config.log_mel.n_mels / PATCH, config.target_length / PATCH);
+        let (width, rows, columns) = (config.width, config.log_mel.mel.n_mels / PATCH, config.target_length / PATCH);
         let patches = encoder.at("patch_embed").at("proj");
         let filters = patches.get_vec("weight", &[width, 1, PATCH, PATCH])?;
         let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
@@ -260,7 +260,7 @@ impl Ced {
 
     fn add_positions(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, width) = x.dims3()?;
-        let rows = self.config.log_mel.n_mels / PATCH;
+        let rows = self.config.log_mel.mel.n_mels / PATCH;
         let time = self.time_positions.narrow(2, 0, n_tokens / rows)?;
         let positions = time.broadcast_add(&self.frequency_positions)?; // [1, rows, columns, width]
         x.broadcast_add(&positions.reshape((1, n_tokens, width))?)?.reshape((batch, n_tokens, width))
@@ -325,7 +325,7 @@ fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
         return Ok(log_mel);
     }
     let shape = (log_mel.mel().n_bins(), log_mel.mel().n_mels());
-    let window = root.get_vec(WINDOW, &[config.log_mel.win_length])?;
+    let window = root.get_vec(WINDOW, &[config.log_mel.stft.win_length])?;
     let filters = Array2::from_shape_vec(shape, root.get_vec(FILTERS, &[shape.0, shape.1])?);
     let filters = filters.map_err(|error| Error::config("filters", format!("{shape:?}"), error.to_string()))?;
     log_mel.with_tables(&window, filters.t())

@@ -126,7 +126,7 @@ impl Config {
     }
 
     fn validate(&self) -> Result<()> {
-        let n_mels = self.log_mel.n_mels;
+        let n_mels = self.log_mel.mel.n_mels;
         if n_mels < MIN_FRAMES {
             return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
         }
@@ -197,13 +197,13 @@ impl Cnn14 {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
-        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(MIN_FRAMES))?;
-        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.n_mels)?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
+        let bn0 = ChannelAffine::load(&root.at("bn0"), config.log_mel.mel.n_mels)?;
         let block = |i: usize| {
             let in_channels = if i == 0 { 1 } else { config.channels[i - 1] };
             // The last block is not pooled.
             let pool = (i < 5).then_some(Pool2d { pooling: config.pooling, size: (2, 2) });
-            let shape = (in_channels, config.channels[i], config.log_mel.n_mels >> i);
+            let shape = (in_channels, config.channels[i], config.log_mel.mel.n_mels >> i);
             ConvBlock::load(&root.at(format_args!("conv_block{}", i + 1)), shape, pool)
         };
         let blocks = [block(0)?, block(1)?, block(2)?, block(3)?, block(4)?, block(5)?];
@@ -349,7 +349,7 @@ impl Config {
                 Head::Audioset => OutputActivation::Sigmoid,
                 Head::Transfer => OutputActivation::Softmax,
             },
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
             labels: None,
         }
     }

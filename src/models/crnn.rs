@@ -82,7 +82,7 @@ impl Config {
 
     /// Bands that the poolings leave.
     fn n_bands(&self) -> usize {
-        self.pooling.iter().fold(self.log_mel.n_mels, |bands, pooling| bands / pooling.1)
+        self.pooling.iter().fold(self.log_mel.mel.n_mels, |bands, pooling| bands / pooling.1)
     }
 
     fn info(&self, log_mel: &LogMel) -> ModelInfo {
@@ -93,7 +93,7 @@ impl Config {
             embedding_dim: 2 * self.hidden,
             min_samples: log_mel.samples_for(self.stride()),
             activation: OutputActivation::Sigmoid,
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.hop_length }),
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
             labels: (self.n_classes == 527).then(LabelSet::audioset_by_name),
         }
     }
@@ -105,7 +105,7 @@ impl Config {
         }
         check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
         if self.n_bands() == 0 {
-            return Err(Error::config("n_mels", self.log_mel.n_mels, "the poolings leave no band"));
+            return Err(Error::config("n_mels", self.log_mel.mel.n_mels, "the poolings leave no band"));
         }
         check::size("hidden", self.hidden, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)
@@ -132,7 +132,7 @@ impl Crnn {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
-        check::min_samples("hop_length", config.log_mel.hop_length, log_mel.samples_for(config.stride()))?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(config.stride()))?;
         let root = weights.loader(device);
         let inputs = [1].into_iter().chain(config.channels);
         let mut blocks = Vec::with_capacity(PLACES.len());

@@ -183,7 +183,7 @@ fn detect_cnn14(weights: &Weights) -> Result<Detected> {
         }
     };
     if let Some(&[n_mels]) = weights.shape("bn0.weight") {
-        log_mel.n_mels = n_mels;
+        log_mel.mel.n_mels = n_mels;
     }
     let mut config = cnn14::Config { log_mel, ..cnn14::Config::AUDIOSET_32K };
     config.decision = detect_decision(weights, &mut assumptions);

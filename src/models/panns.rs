@@ -32,15 +32,15 @@ pub fn n_fft(weights: &Weights) -> Option<usize> {
 
 /// The preset with this frame length.
 pub fn preset(n_fft: usize) -> Option<LogMelConfig> {
-    KNOWN.into_iter().map(|(_, config)| config).find(|config| config.n_fft == n_fft)
+    KNOWN.into_iter().map(|(_, config)| config).find(|config| config.stft.n_fft == n_fft)
 }
 
 /// Compares the front end that a checkpoint carries, if any, with the one that is to be used.
 pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
     let Some((tensor, reason)) = difference(weights, log_mel)? else { return Ok(()) };
     let mut fitting = None;
-    for (name, config) in KNOWN {
-        let config = LogMelConfig { n_mels: log_mel.config().n_mels, ..config };
+    for (name, mut config) in KNOWN {
+        config.mel.n_mels = log_mel.config().mel.n_mels;
         if difference(weights, &LogMel::new(&config)?)?.is_none() {
             fitting = Some(name);
         }
@@ -51,7 +51,7 @@ pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
 
 /// The first tensor that differs, and how.
 fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static str, String)>> {
-    let n_fft = log_mel.config().n_fft;
+    let n_fft = log_mel.config().stft.n_fft;
     let n_bins = n_fft / 2 + 1;
     let window = log_mel.stft().window();
     let turn = std::f64::consts::TAU / n_fft as f64;
@@ -61,7 +61,7 @@ fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static st
         let rows = (0..n_bins).flat_map(|bin| row(bin).zip(window));
         rows.map(|(phase, &w)| (table[phase] * f64::from(w)) as f32).collect()
     };
-    if let Some(reason) = differs(weights, MEL_W, &[n_bins, log_mel.config().n_mels], || {
+    if let Some(reason) = differs(weights, MEL_W, &[n_bins, log_mel.config().mel.n_mels], || {
         log_mel.mel().to_array().t().iter().copied().collect()
     })? {
         return Ok(Some((MEL_W, reason)));

@@ -218,7 +218,7 @@ pub fn m5_tensors(config: &clipwise::models::m5::Config, seed: u64) -> Hashed {
 
 /// The tensors of a CED without front end, named as in RicherMans/CED, with the values of `golden/ced_windows.py`.
 pub fn ced_tensors(config: &clipwise::models::ced::Config, seed: u64) -> Vec<(String, Tensor)> {
-    let (width, n_mels, mut tensors) = (config.width, config.log_mel.n_mels, Vec::new());
+    let (width, n_mels, mut tensors) = (config.width, config.log_mel.mel.n_mels, Vec::new());
     let mut tensor = |name: &str, shape: &[usize]| {
         let (low, high) = match name.rsplit('.').next().unwrap() {
             "running_mean" => (-30.0, -10.0),
