@@ -1,4 +1,4 @@
-//! Augmentation: what training does to its examples so that a small data set goes further. Never used at inference.
+//! Augmentation of training examples, so that a small data set goes further. Never used at inference.
 //!
 //! | on | by | what |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | features, tensor `[batch, channels, n_frames, n_mels]` or array `[n_frames, n_mels]` | [`SpecAugment`] | stripes of time and frequency set to 0 |
 //! | any tensor `[batch, ...]`, its labels with it | [`Mixup`] | weighted means of two examples |
 //!
-//! What works on tensors is differentiable and stays on the tensor's device; its random choices are made on the host.
+//! Augmentation of tensors is differentiable and stays on the tensor's device; its random choices are made on the host.
 //! Everything takes a [`Random`]: the same seed gives the same augmentation on every machine.
 //!
 //! PANNs' training applies, in this order: front end, batch norm over the mels, [`SpecAugment::PANNS`],

@@ -21,9 +21,9 @@
 //! 1. a **run** is a stretch without a score below `threshold_off`, with at least one of `threshold_on` or more in it (double
 //!    threshold, as in Dinkel et al. 2021, arXiv 2105.04065);
 //! 2. runs no more than `min_gap` apart become one event;
-//! 3. events shorter than `min_duration` are left out.
+//! 3. events shorter than `min_duration` are dropped.
 //!
-//! It works as scores come, and keeps no more than a smoothing window and a few numbers a class.
+//! The detector works on scores as they arrive, and keeps no more than a smoothing window and a few numbers per class.
 
 mod config;
 mod detector;
@@ -47,13 +47,13 @@ pub struct Event {
     pub label: String,
     /// Machine id of the class, such as AudioSet's `/m/09x0r`, where the label set has one.
     pub id: Option<String>,
-    /// The class's place in the label set.
+    /// The class's index in the label set.
     pub index: usize,
     /// The largest score, smoothed.
     pub peak: f32,
-    /// The mean of the scores over time, smoothed, gaps that were closed included.
+    /// The mean of the smoothed scores over time, including closed gaps.
     pub mean: f32,
-    /// Classes above it in the ontology, where they were asked for and the label set has them.
+    /// Classes above it in the ontology, if [`parents`](EventConfig::parents) is set and the label set has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
 }

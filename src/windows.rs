@@ -1,4 +1,4 @@
-//! Long recordings: one result for each window, one for all.
+//! Long recordings: one result per window, or one for all.
 //!
 //! ```no_run
 //! use clipwise::{Tagger, Waveform, WindowConfig};
@@ -21,11 +21,11 @@
 //!
 //! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
 //! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.
-//! Only with a hop longer than a window are there samples in no window, between windows and perhaps at the end.
+//! If the hop is longer than a window, samples between windows, and at the end of the recording, may be in no window.
 //!
-//! **Frames.** With [`framewise`](WindowConfig::framewise) every frame of the recording comes once, from the window in which it is
-//! farthest from an end: a window has those of its own in [`WindowTagging::frames`], which begin where those of the window before
-//! end. Windows that overlap by half or more leave no frame near an end, but for those of the recording.
+//! **Frames.** With [`framewise`](WindowConfig::framewise) each frame of the recording is returned once, by the window in which it
+//! is farthest from an end: a window's own frames are in [`WindowTagging::frames`], and begin where those of the window before
+//! end. If windows overlap by half or more, no frame is near an end, except at the ends of the recording.
 //!
 //! Memory does not grow with the recording.
 
@@ -48,7 +48,7 @@ use crate::tagger::Tagger;
 
 /// The results for the windows of a recording, in their order: see [`Tagger::windows`].
 ///
-/// After an error of the source come the windows of what was read until then, then the error, then nothing.
+/// If the source fails, the windows of what was read until then come first, then the error, then nothing.
 pub struct Windows<'t, I> {
     windows: WindowTagger<&'t Tagger>,
     blocks: I,
@@ -67,13 +67,13 @@ struct Block {
 }
 
 impl Tagger {
-    /// Tags a recording of any length window by window: an iterator over the results, which reads as it goes. Give a
-    /// [`Waveform`](crate::Waveform) or an [`AudioReader`], of any rate. See [the module](self).
+    /// Tags a recording of any length and rate window by window, a [`Waveform`](crate::Waveform) or an [`AudioReader`]: an iterator
+    /// over the results, which reads as it goes. See [the module](self).
     ///
     /// # Errors
     /// [`Error::Config`] if the window settings are invalid, if frames are requested from a model without them, if the
-    /// reader has already been read from, or if its rate is too far from the model's. Errors of reading and tagging come as
-    /// items.
+    /// reader has already been read from, or if its rate is too far from the model's. Errors of reading and tagging are items of
+    /// the iterator.
     pub fn windows(
         &self,
         recording: impl Into<AudioReader>,
@@ -94,17 +94,17 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
         Ok(Self { windows, blocks, block, ended: false, error: None, ready })
     }
 
-    /// The source of samples: how far it is, for example.
+    /// The source of samples, to ask it for its position for example.
     pub fn source(&self) -> &I {
         &self.blocks
     }
 
-    /// Seconds of audio that were read so far.
+    /// Seconds of audio read so far.
     pub fn position(&self) -> f64 {
         self.windows.received() as f64 / f64::from(self.windows.tagger().model().info().sample_rate)
     }
 
-    /// One result for all windows that are left.
+    /// One result for all remaining windows.
     ///
     /// # Errors
     /// The first error of a window, [`Error::TooShort`] if there is none, and as [`Aggregator::finish`].

@@ -248,7 +248,7 @@ fn what_cannot_work_is_a_typed_error() {
     refused(roc_auc(&[0.5], &[]), "targets = 0 values: expected 1, as many as scores");
     refused(accuracy(&[1, 2], &[1]), "predictions = 1 values: expected 2, as many as targets");
     refused(Counts::at_threshold(&nan, &[true, true], 0.5), "scores = NaN: score 1 must be a number");
-    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: it must be a number");
+    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: must be a number");
     let scores = array![[0.1, 0.2], [0.3, f64::NAN]];
     let targets = array![[true, false], [false, true]];
     refused(MultiLabelReport::new(scores.view(), targets.view()), "scores = NaN: score 1 of class 1 must be a number");

@@ -14,8 +14,8 @@ use crate::error::{Context, Error, Result};
 pub enum MixupPairing {
     /// Examples `2i` and `2i + 1`: the batch, of even size, becomes half as large. PANNs.
     Neighbours,
-    /// Each example with the one that stands in its place in a random order of the batch, maybe itself: the batch keeps its
-    /// size. As the paper, but with a `λ` for each pair instead of one for the batch.
+    /// Each example with the one at its index in a random permutation of the batch, which may be itself: the batch keeps its
+    /// size. As in the paper, but with one `λ` per pair instead of one for the batch.
     Shuffled,
 }
 

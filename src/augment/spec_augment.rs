@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::Random;
 use crate::error::{Context, Error, Result};
 
-/// The most stripes of a kind that are accepted.
+/// The largest number of stripes of each kind.
 const MAX_STRIPES: usize = 1024;
 
 /// How many stripes are drawn, and how wide.
@@ -35,11 +35,11 @@ const MAX_STRIPES: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecAugment {
-    /// Stripes of time are less than so many frames wide; 0 and 1 for none.
+    /// Stripes of time are narrower than this many frames; 0 and 1 for none.
     pub time_drop_width: usize,
     /// Number of stripes of time, at most 1024.
     pub time_stripes: usize,
-    /// Stripes of frequency are less than so many bands wide.
+    /// Stripes of frequency are narrower than this many bands.
     pub freq_drop_width: usize,
     /// Number of stripes of frequency, at most 1024.
     pub freq_stripes: usize,
@@ -74,8 +74,8 @@ impl SpecAugment {
         })
     }
 
-    /// Sets stripes of the features `[batch, channels, n_frames, n_mels]` of any float type to 0: other ones for each clip,
-    /// the same for its channels. Differentiable; what is masked has gradient 0.
+    /// Sets stripes of the features `[batch, channels, n_frames, n_mels]` of any float type to 0: different ones for each clip,
+    /// the same for all its channels. Differentiable; what is masked has gradient 0.
     ///
     /// # Errors
     /// [`Error::Config`] for another number of axes and as [`stripes`](Self::stripes), [`Error::Tensor`].
@@ -84,7 +84,7 @@ impl SpecAugment {
             return Err(Error::config(
                 "x.dims()",
                 format!("{:?}", x.dims()),
-                "[batch, channels, n_frames, n_mels] is due",
+                "expected [batch, channels, n_frames, n_mels]",
             ));
         };
         let mut keep = Array2::from_elem((batch * n_frames, n_mels), 1u8);

@@ -28,7 +28,7 @@ pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random)
     Ok(())
 }
 
-/// As [`add_gaussian_noise`], with a recording as noise, from its first sample on and over and over as long as the clip lasts.
+/// As [`add_gaussian_noise`], with a recording as noise, repeated from its first sample for the length of the clip.
 ///
 /// # Errors
 /// As [`add_gaussian_noise`], for either of the two, and [`Error::TooShort`] for noise without samples. Noise that is silent
@@ -63,17 +63,17 @@ fn mix(samples: &mut [f32], noise: &[f64], snr_db: f64) {
     }
 }
 
-/// What takes the place of samples that a shift moved away.
+/// What replaces the samples that a shift moved away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ShiftFill {
     /// Silence; what leaves the clip is lost.
     Zeros,
-    /// What leaves the clip at one end comes in at the other.
+    /// Samples that leave the clip at one end enter at the other.
     Wrap,
 }
 
-/// Moves the samples `by` places later, or earlier if negative. The length stays.
+/// Moves all samples later by `by`, or earlier if it is negative. The length stays the same.
 ///
 /// ```
 /// use clipwise::augment::{ShiftFill, shift};
@@ -103,7 +103,7 @@ pub fn shift(samples: &mut [f32], by: isize, fill: ShiftFill) {
     }
 }
 
-/// Moves the samples by a uniformly drawn number of places in `-most..=most`, and tells it.
+/// [`shift`] by a number drawn uniformly from `-most..=most`, which is returned.
 pub fn random_shift(samples: &mut [f32], most: usize, fill: ShiftFill, random: &mut Random) -> isize {
     let most = most.min(isize::MAX as usize / 2);
     let by = random.below(2 * most + 1) as isize - most as isize;

@@ -8,16 +8,16 @@ use crate::labels::LabelSet;
 /// The longest smoothing window, in frames or windows.
 const MAX_SMOOTHING: usize = 1 << 16;
 
-/// A filter over the scores of each class, centred, over an odd number of frames or windows; of fewer at the ends of a recording.
+/// A centred filter over the scores of each class, over an odd number of frames or windows (fewer at the ends of a recording).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Smoothing {
     /// None.
     #[default]
     None,
-    /// The median of so many (of an even number at the ends, the mean of the middle two).
+    /// The median of this many scores (of an even number at the ends, the mean of the middle two).
     Median(usize),
-    /// The mean of so many.
+    /// The mean of this many scores.
     Mean(usize),
 }
 
@@ -31,7 +31,7 @@ impl Smoothing {
     }
 }
 
-/// Thresholds of a class of its own.
+/// The thresholds of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassThresholds {
@@ -47,17 +47,17 @@ pub struct ClassThresholds {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventConfig {
-    /// A score that an event must reach. Default: 0.3.
+    /// The score that an event must reach. Default: 0.3.
     pub threshold_on: f32,
-    /// A score below which it ends, on both sides; at most `threshold_on`. Default: 0.15.
+    /// The score below which an event begins and ends; at most `threshold_on`. Default: 0.15.
     pub threshold_off: f32,
-    /// Shorter events are left out. Default: 0.
+    /// Shorter events are dropped. Default: 0.
     pub min_duration: f64,
     /// Events of a class that are no farther apart become one. Default: 0.
     pub min_gap: f64,
     /// A filter before the thresholds. Default: none.
     pub smoothing: Smoothing,
-    /// Classes with thresholds of their own. Default: none.
+    /// Classes with other thresholds. Default: none.
     pub classes: Vec<ClassThresholds>,
     /// Only these classes count, by display name or machine id; all if it is empty, the default.
     pub allow: Vec<String>,
@@ -91,13 +91,13 @@ impl EventConfig {
     pub(super) fn thresholds(&self, labels: &LabelSet) -> Result<Vec<Option<Thresholds>>> {
         for (field, seconds) in [("min_duration", self.min_duration), ("min_gap", self.min_gap)] {
             if !(seconds.is_finite() && seconds >= 0.0) {
-                return Err(Error::config(field, seconds, "0 s or more"));
+                return Err(Error::config(field, seconds, "expected 0 s or more"));
             }
         }
         if let Smoothing::Median(n) | Smoothing::Mean(n) = self.smoothing
             && (n % 2 == 0 || n > MAX_SMOOTHING)
         {
-            return Err(Error::config("smoothing", n, format!("an odd number up to {MAX_SMOOTHING}")));
+            return Err(Error::config("smoothing", n, format!("expected an odd number up to {MAX_SMOOTHING}")));
         }
         let index = |field: &'static str, name: &str| {
             let unknown = || Error::config(field, name, "no class has this name or id");
@@ -105,10 +105,10 @@ impl EventConfig {
         };
         let checked = |on: f32, off: f32| {
             if !on.is_finite() {
-                return Err(Error::config("threshold_on", on, "a score"));
+                return Err(Error::config("threshold_on", on, "expected a finite score"));
             }
             if !(off.is_finite() && off <= on) {
-                return Err(Error::config("threshold_off", off, format!("a score of at most threshold_on = {on}")));
+                return Err(Error::config("threshold_off", off, format!("expected at most threshold_on = {on}")));
             }
             Ok((on, off))
         };

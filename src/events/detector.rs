@@ -1,4 +1,4 @@
-//! From scores as they come to events.
+//! Finds events in scores as they arrive.
 
 use super::config::Thresholds;
 use super::smooth::{Segment, Smoother};
@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::labels::LabelSet;
 use crate::output::{Frames, WindowTagging};
 
-/// Times that differ by less, in seconds, are the same: they are sums of fractions.
+/// Times that differ by less count as equal, in seconds: they are sums of rounded fractions.
 const SAME: f64 = 1e-6;
 
-/// Finds events in scores that come one after the other.
+/// Finds events in scores that arrive in order of time.
 #[derive(Debug, Clone)]
 pub struct EventDetector {
     config: EventConfig,
@@ -20,7 +20,7 @@ pub struct EventDetector {
     smoother: Smoother,
     /// Where the last segment ended.
     end: Option<f64>,
-    /// A window whose end is not known yet: its successor speaks for a part of it.
+    /// The last window, whose segment ends in the middle of its overlap with the next.
     window: Option<Waiting>,
 }
 
@@ -35,7 +35,7 @@ struct Waiting {
 struct Class {
     index: usize,
     thresholds: Thresholds,
-    /// Seconds that were heard, and the integral of the score over them.
+    /// Seconds so far, and the integral of the score over them.
     heard: f64,
     area: f64,
     run: Option<Run>,
@@ -58,7 +58,7 @@ impl EventDetector {
     /// A detector for scores of the classes of `labels`.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that cannot work and for classes that `labels` does not have.
+    /// [`Error::Config`] if the settings are invalid, or name classes that `labels` does not have.
     pub fn new(config: &EventConfig, labels: &LabelSet) -> Result<Self> {
         let counts = |(index, thresholds): (usize, Option<Thresholds>)| {
             let (heard, area, run, last) = (0.0, 0.0, None, None);
@@ -70,13 +70,13 @@ impl EventDetector {
     }
 
     /// Takes a result of [`Tagger::windows`](crate::Tagger::windows) or of a [`TaggerStream`](crate::TaggerStream), and returns the
-    /// events that are over: from its frames, where it has them, else from its tags.
+    /// events that are over: from its frames if it has them, else from its tags.
     ///
-    /// Of windows that overlap each speaks for the time in which it is nearest: up to the middle of what it shares with its
-    /// neighbour. An event can thus end one window later than it is heard.
+    /// Where windows overlap, each one counts up to the middle of the overlap. An event can thus be returned one window late.
     ///
     /// # Errors
-    /// [`Error::Config`] for scores that are not finite or of another number of classes, and for times that go back.
+    /// [`Error::LabelCount`] for another number of classes, [`Error::Config`] for scores that are not finite and for times that go
+    /// back.
     pub fn push(&mut self, window: &WindowTagging) -> Result<Vec<Event>> {
         match &window.frames {
             Some(frames) => self.push_frames(frames),
@@ -99,7 +99,7 @@ impl EventDetector {
         }
     }
 
-    /// Takes frames that follow those before.
+    /// Takes the next frames.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -112,7 +112,7 @@ impl EventDetector {
         Ok(sorted(events))
     }
 
-    /// Takes the scores of the time from `start` to `end`, one for each class, and returns the events that are over.
+    /// Takes the scores of the time from `start` to `end`, one per class, and returns the events that are over.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -124,7 +124,7 @@ impl EventDetector {
         Ok(sorted(events))
     }
 
-    /// No more scores come: the events that are left. The detector begins anew.
+    /// Ends the input: returns the remaining events, and starts over.
     pub fn finish(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         self.take_window(&mut events);
@@ -147,19 +147,21 @@ impl EventDetector {
             return Err(Error::config("scores", score, "expected a finite score"));
         }
         if !(start.is_finite() && end.is_finite() && start < end) {
-            return Err(Error::config("end", end, format!("after the start, {start} s")));
+            return Err(Error::config("end", end, format!("expected after the start, {start} s")));
         }
         let before = match &self.window {
             Some(window) => Some(window.start),
             None => self.end,
         };
         match before.filter(|before| start < before - SAME) {
-            Some(before) => Err(Error::config("start", start, format!("not before {before} s, which has been"))),
+            Some(before) => {
+                Err(Error::config("start", start, format!("expected at least {before} s, the time of earlier scores")))
+            }
             None => Ok(()),
         }
     }
 
-    /// The window that waits gets all of its time.
+    /// Takes the last window, with all of its time.
     fn take_window(&mut self, events: &mut Vec<Event>) {
         if let Some(window) = self.window.take() {
             self.segment(window.segment, events);
@@ -179,7 +181,7 @@ impl EventDetector {
         }
     }
 
-    /// Nothing is known of the time until the next segment: no run lasts over it, and no smoothing.
+    /// Before a gap without scores: ends all runs and the smoothing.
     fn interrupt(&mut self, events: &mut Vec<Event>) {
         while let Some(smooth) = self.smoother.finish() {
             self.smoothed(&smooth, events);
@@ -207,7 +209,7 @@ impl EventDetector {
             } else if let Some(run) = class.run.take() {
                 class.close(run, config, labels, events);
             }
-            // What can have no part in a later run is over.
+            // An event that no later run can join is over.
             let reach = class.run.as_ref().map_or(segment.end, |run| run.onset);
             if let Some(last) = class.last.take_if(|last| reach - last.offset > config.min_gap + SAME) {
                 emit(config, labels, class.index, last, events);

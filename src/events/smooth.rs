@@ -1,10 +1,10 @@
-//! Smoothing scores as they come.
+//! Smooths scores as they arrive.
 
 use std::collections::VecDeque;
 
 use super::Smoothing;
 
-/// Scores of a stretch of time, one value a class.
+/// Scores of a stretch of time, one value per class.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     pub start: f64,
@@ -12,13 +12,13 @@ pub(super) struct Segment {
     pub scores: Vec<f32>,
 }
 
-/// A centred filter over segments that follow each other.
+/// A centred filter over successive segments.
 #[derive(Debug, Clone)]
 pub(super) struct Smoother {
     smoothing: Smoothing,
     /// Segments that a filter may still reach.
     recent: VecDeque<Segment>,
-    /// Of these, how many lie before the next that is to be given out.
+    /// How many of these precede the next one to be returned.
     before: usize,
     values: Vec<f32>,
 }
@@ -28,7 +28,7 @@ impl Smoother {
         Self { smoothing, recent: VecDeque::new(), before: 0, values: Vec::new() }
     }
 
-    /// Takes a segment, and gives the one that no later segment reaches.
+    /// Takes a segment, and returns the one whose filter is now complete.
     pub fn push(&mut self, segment: Segment) -> Option<Segment> {
         let half = self.smoothing.half();
         if half == 0 {
@@ -38,7 +38,7 @@ impl Smoother {
         (self.recent.len() > self.before + half).then(|| self.next())
     }
 
-    /// Gives the segments that are left, one a call, and begins anew after the last.
+    /// Returns the remaining segments, one per call, and starts over after the last.
     pub fn finish(&mut self) -> Option<Segment> {
         if self.before < self.recent.len() {
             return Some(self.next());

@@ -10,9 +10,9 @@ use super::Event;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum EventFormat {
-    /// Columns for people: onset, offset, peak, label, with the classes above it where they were asked for.
+    /// Columns for people: onset, offset, peak, label, with the [`parents`](Event::parents) if there are any.
     Table,
-    /// One JSON object a line: the fields of [`Event`], and `file` where there is one.
+    /// One JSON object per line: the fields of [`Event`], and `file` if there is one.
     JsonLines,
     /// `file,onset,offset,label,id,peak,mean,parents`, with a header; parents are divided by `;`.
     Csv,
@@ -23,13 +23,13 @@ pub enum EventFormat {
 }
 
 impl EventFormat {
-    /// Whether it says which file an event is in; else one output is for one file.
+    /// Whether it names the file of an event. Other formats are for events of one file.
     pub fn names_files(self) -> bool {
         matches!(self, Self::Table | Self::JsonLines | Self::Csv)
     }
 }
 
-/// Writes events one by one, in the order in which they come: that in which they end, if they come from a detector.
+/// Writes events one by one, in the order in which they arrive; a detector returns them in the order in which they end.
 ///
 /// ```
 /// use clipwise::events::{EventFormat, EventWriter};
@@ -46,13 +46,13 @@ impl EventFormat {
 pub struct EventWriter<W: Write> {
     to: W,
     format: EventFormat,
-    /// Nothing was written yet.
+    /// Whether nothing was written yet.
     fresh: bool,
-    /// Of captions, which must be sorted.
+    /// Captions, which must be sorted.
     held: Vec<Event>,
 }
 
-/// What stands on a line of JSON.
+/// A line of JSON.
 #[derive(Serialize)]
 struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,7 +67,7 @@ impl<W: Write> EventWriter<W> {
         Self { to, format, fresh: true, held: Vec::new() }
     }
 
-    /// Writes an event, of a file where that is of interest.
+    /// Writes an event, with its file for a format that [names files](EventFormat::names_files).
     ///
     /// # Errors
     /// Those of the underlying writer.
@@ -91,7 +91,7 @@ impl<W: Write> EventWriter<W> {
         self.to.write_all(line.as_bytes())
     }
 
-    /// Writes what is left, such as the header of an output without events, and returns the underlying writer.
+    /// Writes what remains, such as the header of an output without events, and returns the underlying writer.
     ///
     /// # Errors
     /// Those of the underlying writer.
@@ -146,7 +146,7 @@ fn in_one_line(label: &str) -> String {
 }
 
 fn milliseconds(seconds: f64) -> u64 {
-    // So many that one more is no overflow.
+    // One more must not overflow.
     (seconds.max(0.0) * 1000.0).round().min(1e18) as u64
 }
 

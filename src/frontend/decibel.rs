@@ -26,7 +26,7 @@ impl LogScale {
         }
     }
 
-    /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. Uses up `power`.
+    /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. `power` is overwritten.
     #[inline(always)]
     pub(super) fn apply(self, power: &mut [f64], amin: f64, offset: f64, out: &mut [f32]) {
         if self == Self::NaturalOffset {

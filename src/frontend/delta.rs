@@ -2,8 +2,9 @@
 //!
 //! Over a window of `2h + 1` frames, the slope of the straight line that fits best is `Σ n c[t + n] / Σ n²` for `n` in
 //! `-h..=h`: the regression formula of HTK and Kaldi. Savitzky and Golay's filter is the same with a polynomial of degree
-//! `order` and its derivative of that order, so both agree in the first order, away from the ends. They part in what stands
-//! beyond the ends of the clip, and in the second order: a slope of slopes, over a wider window, or a fitted parabola.
+//! `order` and its derivative of that order, so both agree in the first order, away from the ends. They differ in
+//! what they assume beyond the ends of the clip, and in the second order: the slope of the slopes over a wider window, or a
+//! fitted parabola.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
@@ -32,7 +33,7 @@ pub enum DeltaMethod {
     Kaldi,
 }
 
-/// What stands beyond the ends of the clip.
+/// What is assumed beyond the ends of the clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DeltaEdge {
@@ -57,7 +58,7 @@ pub struct DeltaConfig {
     pub method: DeltaMethod,
     /// Length of the window in frames, odd, 3 to 1025.
     pub width: usize,
-    /// What stands beyond the ends; [`DeltaEdge::Nearest`] for [`DeltaMethod::Kaldi`].
+    /// What is assumed beyond the ends; must be [`DeltaEdge::Nearest`] for [`DeltaMethod::Kaldi`].
     pub edge: DeltaEdge,
 }
 
@@ -86,7 +87,7 @@ impl DeltaConfig {
             DeltaMethod::Kaldi => edge == DeltaEdge::Nearest,
         };
         if !fits {
-            return Err(Error::config("edge", format!("{edge:?}"), format!("{method:?} does not have it")));
+            return Err(Error::config("edge", format!("{edge:?}"), format!("{method:?} does not support it")));
         }
         Ok(())
     }
@@ -179,7 +180,7 @@ fn convolve(features: &Array2<f64>, kernel: &[f64], edge: DeltaEdge) -> Array2<f
     let mut out = Array2::zeros(features.dim());
     for (t, mut row) in out.rows_mut().into_iter().enumerate() {
         let middle = match edge {
-            // Of a derivative of the polynomial's own degree, every place of the window has the same value.
+            // The derivative of the polynomial's own degree is the same everywhere in the window.
             DeltaEdge::Interp => t.clamp(kernel.len() / 2, n_frames - 1 - kernel.len() / 2),
             _ => t,
         };
@@ -192,18 +193,18 @@ fn convolve(features: &Array2<f64>, kernel: &[f64], edge: DeltaEdge) -> Array2<f
     out
 }
 
-/// The frame that stands at `place` of the extended clip; `None` for zeros.
-fn inside(place: isize, n_frames: usize, edge: DeltaEdge) -> Option<usize> {
+/// The frame at `index` of the extended clip; `None` for zeros.
+fn inside(index: isize, n_frames: usize, edge: DeltaEdge) -> Option<usize> {
     let n = n_frames as isize;
     let frame = match edge {
-        _ if (0..n).contains(&place) => place,
+        _ if (0..n).contains(&index) => index,
         DeltaEdge::Constant => return None,
-        DeltaEdge::Interp | DeltaEdge::Nearest => place.clamp(0, n - 1),
-        DeltaEdge::Wrap => place.rem_euclid(n),
+        DeltaEdge::Interp | DeltaEdge::Nearest => index.clamp(0, n - 1),
+        DeltaEdge::Wrap => index.rem_euclid(n),
         DeltaEdge::Mirror => {
             let period = (2 * (n - 1)).max(1);
-            let place = place.rem_euclid(period);
-            place.min(period - place)
+            let index = index.rem_euclid(period);
+            index.min(period - index)
         }
     };
     Some(frame as usize)

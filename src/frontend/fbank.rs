@@ -1,8 +1,8 @@
 //! Kaldi's filter-bank features: log-mel spectrograms as `compute-fbank-feats` and `torchaudio.compliance.kaldi.fbank`.
 //!
 //! What differs from [`LogMel`](super::LogMel): each frame by itself loses its mean, is pre-emphasised
-//! (`x[i] - 0.97 x[i - 1]`, the first sample standing before itself) and windowed; the zeros that fill it up to `n_fft` all
-//! stand behind it; the triangles are drawn over mel instead of Hz and all peak at 1; the logarithm is natural. Everything
+//! (`x[i] - 0.97 x[i - 1]`, where the first sample precedes itself) and windowed; the zeros that pad it to `n_fft` all
+//! follow it; the triangles are drawn over mel instead of Hz and all peak at 1; the logarithm is natural. Everything
 //! up to the final value is computed in f64. Without dither: Kaldi's own default adds noise of one unit to the samples,
 //! which makes features that no second run repeats.
 
@@ -44,9 +44,9 @@ pub struct FbankConfig {
     pub hop_length: usize,
     /// Shape of the window, always symmetric.
     pub window: Window,
-    /// Share of the previous sample that is taken off each one, 0 to 1; 0 for no pre-emphasis.
+    /// Share of the previous sample that is subtracted from each one, 0 to 1; 0 for no pre-emphasis.
     pub preemphasis: f64,
-    /// Whether the mean of each frame is taken off before anything else.
+    /// Whether the mean of each frame is subtracted before anything else.
     pub remove_dc_offset: bool,
     /// Whether only whole frames count, frame `t` from sample `t * hop_length` on. Otherwise the middle of frame `t` is
     /// at `(t + 1/2) * hop_length`, and the clip is mirrored at its ends, end samples repeated, as often as needed.
@@ -60,22 +60,22 @@ pub struct FbankConfig {
     pub n_mels: usize,
     /// Lower edge of the first filter in Hz.
     pub fmin: f64,
-    /// Upper edge of the last filter in Hz, at most half the sample rate, which is what `None` means.
+    /// Upper edge of the last filter in Hz, at most half the sample rate; `None` is half the sample rate.
     pub fmax: Option<f64>,
     /// Whether the natural logarithm is taken (`use_log_fbank`). Without it, powers of samples beyond about 1e15 exceed f32 and
     /// become infinite.
     pub log: bool,
     /// Smaller filter outputs count as this one before the logarithm; above 0.
     pub amin: f32,
-    /// Whether the natural logarithm of the frame's energy stands before the filters, as one more column. In
-    /// [`Mfcc`](super::Mfcc), it stands in place of the first coefficient.
+    /// Whether one more column, before the filters, holds the natural logarithm of the frame's energy. In
+    /// [`Mfcc`](super::Mfcc), it replaces the first coefficient.
     pub use_energy: bool,
     /// Whether the energy is measured before pre-emphasis and window (true) or after.
     pub raw_energy: bool,
     /// Smaller energies count as this one, 0 or more. (The f32 epsilon is a floor in any case.)
     pub energy_floor: f32,
-    /// Whether the energy stands behind the filters instead; in [`Mfcc`](super::Mfcc), whether the first coefficient
-    /// stands last, times √2 if it is not the energy.
+    /// Whether the energy follows the filters instead; in [`Mfcc`](super::Mfcc), whether the first coefficient comes last,
+    /// times √2 if it is not the energy.
     pub htk_compat: bool,
 }
 
@@ -329,8 +329,8 @@ impl Fbank {
         }
         let n = samples.len() as isize;
         for (k, out) in frame.iter_mut().enumerate() {
-            let place = (start + k as isize).rem_euclid(2 * n);
-            *out = f64::from(samples[place.min(2 * n - 1 - place) as usize]) * scale;
+            let index = (start + k as isize).rem_euclid(2 * n);
+            *out = f64::from(samples[index.min(2 * n - 1 - index) as usize]) * scale;
         }
     }
 }

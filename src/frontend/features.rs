@@ -1,4 +1,4 @@
-//! The front ends of models that read sequences of any features.
+//! The front ends of models over sequences: a spectrum, with optional deltas and normalisation.
 
 use std::sync::Arc;
 
@@ -43,13 +43,13 @@ impl Spectrum {
     }
 }
 
-/// Slopes beside the values themselves.
+/// Deltas beside the values themselves.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deltas {
-    /// Up to which order: 2 makes 39 values of 13.
+    /// The highest order: 2 makes 39 values of 13.
     pub orders: usize,
-    /// How they are taken.
+    /// How they are computed.
     pub config: DeltaConfig,
 }
 
@@ -59,7 +59,7 @@ pub struct Deltas {
 pub struct FeaturesConfig {
     /// The values of a frame.
     pub spectrum: Spectrum,
-    /// Slopes beside them. Default when read from a file: none.
+    /// Deltas beside them. Default when read from a file: none.
     #[serde(default)]
     pub deltas: Option<Deltas>,
     /// Normalisation, after the deltas. Default when read from a file: none.
@@ -113,7 +113,7 @@ impl FeaturesConfig {
 pub struct Features {
     config: FeaturesConfig,
     spectrum: Arc<dyn FrontEnd>,
-    /// The fewest samples that give as many frames as the deltas need.
+    /// The fewest samples with as many frames as the deltas need.
     min_samples: usize,
 }
 
@@ -130,10 +130,10 @@ impl Features {
         };
         features.min_samples = features.samples_for(needed)?;
         check::min_samples("width", needed, features.min_samples)?;
-        // Settings of the deltas and of the normalisation are checked where they are used: here, on silence.
+        // Deltas and normalisation check their settings when they are used: here, on silence.
         let n_features = features.compute(&vec![0.0; features.min_samples])?.ncols();
         if n_features != config.n_features() {
-            return Err(Error::config("n_features", n_features, format!("{} are due", config.n_features())));
+            return Err(Error::config("n_features", n_features, format!("expected {}", config.n_features())));
         }
         Ok(features)
     }

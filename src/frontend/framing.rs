@@ -6,7 +6,7 @@ use crate::check::check_finite;
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
-/// What stands before the first and after the last sample of a centred clip.
+/// The padding before the first and after the last sample of a centred clip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PadMode {
@@ -19,7 +19,7 @@ pub enum PadMode {
     Edge,
 }
 
-/// The places of the frames over a clip: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
+/// Where the frames of a clip lie: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     pub n_fft: usize,

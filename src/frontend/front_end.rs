@@ -1,4 +1,4 @@
-//! What all front ends share, and what overlapping windows and streams need to know of them.
+//! The trait of all front ends, with what overlapping windows and streams need to know of them.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -96,15 +96,15 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
     }
 }
 
-/// What a frame sees: frame `t` no sample before `t * hop_length - before`, and none from `t * hop_length + after` on. It
-/// depends on where the clip begins or ends only if that is within.
+/// The samples that a frame sees: frame `t` those from `t * hop_length - before` up to `t * hop_length + after`, exclusive. Where
+/// the clip begins or ends matters only to frames for which that lies within.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// Samples from a frame to the next.
     pub hop_length: usize,
-    /// Samples before the frame's place.
+    /// Samples before `t * hop_length`.
     pub before: usize,
-    /// Samples from the frame's place on.
+    /// Samples from `t * hop_length` on.
     pub after: usize,
 }
 

@@ -29,8 +29,8 @@ const MELS_PER_BLOCK: usize = 64;
 /// };
 /// ```
 ///
-/// In a file, the fields of `stft` and `mel` stand beside the others, the scale and the norm of the filters as `mel_scale` and
-/// `mel_norm`. Only `sample_rate`, the lengths and `n_mels` are required; the other fields have the values of the presets as
+/// A file has the fields of `stft` and `mel` beside the others, in one object, and calls the scale and the norm of the filters
+/// `mel_scale` and `mel_norm`. Only `sample_rate`, the lengths and `n_mels` are required; the other fields have the values of the presets as
 /// defaults, except that the filters cover 0 Hz to half the sample rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FileConfig")]
@@ -247,15 +247,15 @@ impl LogMel {
         })
     }
 
-    /// The same front end with a window of `win_length` values and filters `[n_mels, n_bins]` of its own: those that a
-    /// checkpoint carries, which may be rounded or trained.
+    /// The same front end with another window of `win_length` values and other filters `[n_mels, n_bins]`, such as those of a
+    /// checkpoint, which may be rounded or trained.
     ///
     /// # Errors
     /// [`Error::Config`] if the sizes are not those of the settings, or a value is not finite.
     pub fn with_tables(mut self, window: &[f32], filters: ArrayView2<f32>) -> Result<Self> {
-        let due = (self.mel.n_mels(), self.mel.n_bins());
-        if filters.dim() != due {
-            return Err(Error::config("filters", format!("{:?}", filters.dim()), format!("{due:?} is due")));
+        let expected = (self.mel.n_mels(), self.mel.n_bins());
+        if filters.dim() != expected {
+            return Err(Error::config("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
         }
         self.stft = self.stft.with_window(window)?;
         self.mel = MelFilterBank::from_array(filters)?;
@@ -312,7 +312,7 @@ impl LogMel {
     pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
         let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.mel.n_mels);
         if n_frames.checked_mul(n_mels) != Some(out.len()) {
-            return Err(Error::config("out.len()", out.len(), format!("{n_frames} frames of {n_mels} mels are due")));
+            return Err(Error::config("out.len()", out.len(), format!("expected {n_frames} frames of {n_mels} mels")));
         }
         self.fill(samples, out);
         Ok(())

@@ -118,7 +118,7 @@ impl MelFilterBank {
     /// Builds the triangles over the spectra of `n_fft` samples at `sample_rate` Hz, in f64, each weight rounded once.
     ///
     /// # Errors
-    /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` that [`Stft`](super::Stft) refuses, no filters, more than
+    /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` outside 1 to [`MAX_N_FFT`](super::MAX_N_FFT), no filters, more than
     /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
     pub fn new(config: &MelConfig, sample_rate: u32, n_fft: usize) -> Result<Self> {
         let MelConfig { n_mels, fmin, fmax, scale, norm } = *config;
@@ -154,7 +154,7 @@ impl MelFilterBank {
         Ok(bank)
     }
 
-    /// Filters given by their weights, `[n_mels, n_bins]`: those that a checkpoint carries.
+    /// Filters given by their weights, `[n_mels, n_bins]`, such as those of a checkpoint.
     ///
     /// # Errors
     /// [`Error::Config`] for no filters, no bins, more than [`MAX_N_MELS`] filters and weights that are not finite.
@@ -211,8 +211,8 @@ impl MelFilterBank {
         self.n_bins
     }
 
-    /// The filters that no bin falls into, so that their output is always 0: there are more filters than `n_fft`
-    /// resolves, or `fmax` lies beyond half the sample rate.
+    /// The filters without a bin, whose output is always 0: `n_fft` does not resolve that many filters, or `fmax` lies beyond
+    /// half the sample rate.
     pub fn empty_filters(&self) -> Vec<usize> {
         (0..self.n_mels()).filter(|&m| self.filters[m].length == 0).collect()
     }
@@ -236,7 +236,7 @@ impl MelFilterBank {
     pub fn apply(&self, spectrum: &Array2<f32>) -> Result<Array2<f32>> {
         let (n_frames, n_bins) = spectrum.dim();
         if n_bins != self.n_bins {
-            return Err(Error::config("n_bins", n_bins, format!("the filters are made for {}", self.n_bins)));
+            return Err(Error::config("n_bins", n_bins, format!("expected {}, as the filters have", self.n_bins)));
         }
         let mut bins = self.spectrum();
         let mut mels = vec![0.0; self.n_mels()];
@@ -249,7 +249,7 @@ impl MelFilterBank {
         })
     }
 
-    /// Room for a spectrum `[n_bins]` and the zeros behind it that padded filters reach into.
+    /// A spectrum buffer `[n_bins]` with zero padding for the filters' tails.
     pub(super) fn spectrum(&self) -> Vec<f64> {
         vec![0.0; self.n_bins + LANES]
     }
@@ -269,7 +269,7 @@ impl MelFilterBank {
     }
 }
 
-/// One sum a lane, for the vector units; their order is fixed, so the result is too.
+/// One sum per lane, for the vector units; their order is fixed, so the result is too.
 #[inline(always)]
 fn dot(values: &[f64], weights: &[f32]) -> f64 {
     let mut sums = [0.0; LANES];

@@ -75,7 +75,7 @@ pub enum Lifter {
 pub struct MfccConfig {
     /// What is transformed.
     pub mel: MelFeatures,
-    /// Number of coefficients from the first on, which is the loudness; 1 to the number of mels.
+    /// Number of coefficients, counted from the first, which is the loudness; 1 to the number of mels.
     pub n_mfcc: usize,
     /// Weights of the coefficients. Default when read from a file: none.
     #[serde(default = "no_lifter")]
@@ -218,7 +218,7 @@ impl Mfcc {
     /// [`Error::Config`] for another number of columns and values that are not finite.
     pub fn apply(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
         if log_mel.ncols() != self.n_mels {
-            return Err(Error::config("n_mels", log_mel.ncols(), format!("{} are due", self.n_mels)));
+            return Err(Error::config("n_mels", log_mel.ncols(), format!("expected {}", self.n_mels)));
         }
         check_features(log_mel)?;
         self.transform(log_mel)
@@ -259,7 +259,7 @@ impl Mfcc {
         }
     }
 
-    /// The coefficients of what the front end below gives.
+    /// The coefficients of the output of the front end below.
     fn cepstrum(&self, mel: Array2<f32>) -> Result<Array2<f32>> {
         match &self.config.mel {
             MelFeatures::LogMel(_) => self.transform(mel.view()),
@@ -267,7 +267,7 @@ impl Mfcc {
         }
     }
 
-    /// The same, with Kaldi's places of the energy.
+    /// The same for an fbank, with the energy in the column where Kaldi has it.
     fn kaldi_cepstrum(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
         let FbankConfig { use_energy, htk_compat, n_mels, .. } = *config;
         let first_mel = usize::from(use_energy && !htk_compat);

@@ -49,7 +49,7 @@ impl Normalize {
     /// SeamlessM4T's and W2V-BERT's: the variance over `n_frames - 1`, plus 1e-7.
     pub const SEAMLESS_M4T: Self = Self::MeanVariance { ddof: 1, eps: 1e-7 };
 
-    /// Whether the statistics are those of the clip, as a rule of the front end.
+    /// The rule of normalisation by the clip's own statistics.
     pub(super) fn clip_rule(&self) -> Option<ClipRule> {
         match self {
             Self::DataSet { .. } => None,
@@ -71,7 +71,7 @@ impl Normalize {
             Self::DataSet { mean, std } => {
                 for (field, values) in [("mean", mean), ("std", std)] {
                     if values.len() != n_features && values.len() != 1 {
-                        let reason = format!("1 or {n_features} values are due");
+                        let reason = format!("expected 1 or {n_features} values");
                         return Err(Error::config(field, format!("{} values", values.len()), reason));
                     }
                 }
@@ -146,7 +146,7 @@ impl FeatureStatistics {
     /// [`Error::Config`] for another number of columns and values that are not finite.
     pub fn push(&mut self, features: ArrayView2<f32>) -> Result<()> {
         if features.ncols() != self.mean.len() {
-            return Err(Error::config("n_features", features.ncols(), format!("{} are due", self.mean.len())));
+            return Err(Error::config("n_features", features.ncols(), format!("expected {}", self.mean.len())));
         }
         check_features(features)?;
         if features.nrows() == 0 {

@@ -19,7 +19,7 @@ pub struct SeamlessM4tConfig {
     pub normalize: Option<Normalize>,
     /// Frames joined to one step, 1 or more.
     pub stride: usize,
-    /// What stands behind the last frame of a clip, after normalisation.
+    /// The value of the padding after the last frame of a clip, which is added after normalisation.
     pub padding_value: f32,
 }
 
@@ -91,12 +91,12 @@ impl SeamlessM4t {
         self.config.stride * self.fbank.n_features()
     }
 
-    /// Steps of a clip that hold its own frames only: those that the mask lets through.
+    /// Steps of a clip that hold no padding: those that the mask lets through.
     pub fn length(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples) / self.config.stride
     }
 
-    /// Steps of a clip, with one that is filled up, if the frames do not divide.
+    /// Steps of a clip. If the frames do not divide, the last step is padded.
     pub fn n_steps(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples).div_ceil(self.config.stride)
     }
@@ -116,7 +116,7 @@ impl SeamlessM4t {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// The features of several clips, each as [`compute`](Self::compute) gives it, filled up to the longest.
+    /// The features of several clips, each as from [`compute`](Self::compute), padded to the longest.
     ///
     /// # Errors
     /// As [`compute`](Self::compute), and for a batch without clips.

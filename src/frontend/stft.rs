@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// The largest `n_fft` that is accepted: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;
 
-/// What becomes of a complex spectrum.
+/// The real value taken of each bin of a complex spectrum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Spectrum {
@@ -37,7 +37,7 @@ pub enum Spectrum {
 pub struct StftConfig {
     /// Length of the transform: any number from 1 to [`MAX_N_FFT`]; small prime factors are fastest.
     pub n_fft: usize,
-    /// Length of the window, 1 to `n_fft`. A shorter window stands in the middle of the frame, between zeros.
+    /// Length of the window, 1 to `n_fft`. A shorter window lies in the middle of the frame, between zeros.
     pub win_length: usize,
     /// Distance between the starts of neighbouring frames, 1 or more.
     pub hop_length: usize,
@@ -51,7 +51,7 @@ pub struct StftConfig {
     /// the clip (true, the default); otherwise it starts there, and only whole frames count.
     #[serde(default = "yes")]
     pub center: bool,
-    /// The padding of centred frames; of no meaning otherwise. Default: reflect, as in torchlibrosa.
+    /// The padding of centred frames; ignored for others. Default: reflect, as in torchlibrosa.
     #[serde(default)]
     pub pad_mode: PadMode,
 }
@@ -124,14 +124,14 @@ impl Stft {
         self.window_f32 = self.window.iter().map(|&w| w as f32).collect();
     }
 
-    /// The same transform with the values of another window, `win_length` of them: one that a checkpoint carries.
+    /// The same transform with another window of `win_length` values, such as that of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of values or one that is not finite.
+    /// [`Error::Config`] for another number of values, or a value that is not finite.
     pub fn with_window(mut self, window: &[f32]) -> Result<Self> {
         let win_length = self.config.win_length;
         if window.len() != win_length || !window.iter().all(|w| w.is_finite()) {
-            return Err(Error::config("window.len()", window.len(), format!("{win_length} finite values are due")));
+            return Err(Error::config("window.len()", window.len(), format!("expected {win_length} finite values")));
         }
         self.set_window(&window.iter().map(|&w| f64::from(w)).collect::<Vec<_>>());
         Ok(self)
@@ -246,7 +246,7 @@ pub(super) fn check_n_fft(n_fft: usize) -> Result<()> {
     Ok(())
 }
 
-/// A `[n_rows, width]` array whose cells `fill` writes; an error where memory for it cannot be had.
+/// A `[n_rows, width]` array that `fill` writes; an error if it does not fit into memory.
 pub(super) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
     let too_large = || Error::config("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
     let cells = n_rows.checked_mul(width).ok_or_else(too_large)?;

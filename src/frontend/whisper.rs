@@ -13,7 +13,7 @@ use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, MelConfig, Reach, StftConf
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The most frames that settings may ask for: 11 minutes.
+/// The largest `max_frames`: 11 minutes.
 const MAX_FRAMES: usize = 1 << 16;
 /// In dB, how far below the largest value the floor lies.
 const RANGE: f32 = 80.0;
@@ -170,7 +170,7 @@ impl FrontEnd for WhisperMel {
         let (longest, n_samples) = (self.max_samples(), samples.len());
         if n_samples > longest {
             let seconds = longest as f64 / f64::from(self.sample_rate());
-            let reason = format!("at most {longest} samples ({seconds} s) at once: cut the recording into pieces");
+            let reason = format!("expected at most {longest} samples ({seconds} s): cut the recording into pieces");
             return Err(Error::config("n_samples", n_samples, reason));
         }
         check_rows(first, out, self.frames_dim(n_samples))?;

@@ -14,7 +14,7 @@ use std::f64::consts::TAU;
 
 use serde::{Deserialize, Serialize};
 
-/// The shape that a frame is multiplied with before its Fourier transform.
+/// The shape by which a frame is multiplied before its Fourier transform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
@@ -34,7 +34,7 @@ pub enum Window {
 impl Window {
     /// The `length` samples of the window, in 0.0..=1.0.
     ///
-    /// A `periodic` window is one period of a longer one, as spectral analysis wants it (scipy's `fftbins=True`,
+    /// A `periodic` window is one period of a longer one, as for spectral analysis (scipy's `fftbins=True`,
     /// torch's `periodic=True`); a symmetric one has equal ends. A window of length 1 is `[1.0]`.
     pub fn samples(self, length: usize, periodic: bool) -> Vec<f64> {
         if length <= 1 {

@@ -69,7 +69,7 @@ impl Counts {
     pub fn at_threshold<S: Into<f64> + Copy>(scores: &[S], targets: &[bool], threshold: f64) -> Result<Self> {
         check_lengths("targets", targets.len(), "scores", scores.len())?;
         if threshold.is_nan() {
-            return Err(Error::config("threshold", threshold, "it must be a number"));
+            return Err(Error::config("threshold", threshold, "must be a number"));
         }
         let mut counts = Self::default();
         for (at, (&score, &target)) in scores.iter().zip(targets).enumerate() {

@@ -6,38 +6,38 @@ use serde::{Deserialize, Serialize};
 
 use super::ratio;
 
-/// One step from a reference to a hypothesis; places are counted from 0.
+/// One step from a reference to a hypothesis; indices are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Edit {
     /// The same on both sides.
     Match {
-        /// Place in the reference.
+        /// Index in the reference.
         reference: usize,
-        /// Place in the hypothesis.
+        /// Index in the hypothesis.
         hypothesis: usize,
     },
     /// One for another.
     Substitute {
-        /// Place in the reference.
+        /// Index in the reference.
         reference: usize,
-        /// Place in the hypothesis.
+        /// Index in the hypothesis.
         hypothesis: usize,
     },
     /// The hypothesis lacks it.
     Delete {
-        /// Place in the reference.
+        /// Index in the reference.
         reference: usize,
     },
     /// The hypothesis has it in addition.
     Insert {
-        /// Place in the hypothesis.
+        /// Index in the hypothesis.
         hypothesis: usize,
     },
 }
 
 /// The fewest edits that make `hypothesis` of `reference` (Levenshtein; substitution, deletion and insertion cost 1), in
-/// order. Where several are as few, seen from the end a substitution goes before a deletion, that before an insertion. Time
+/// order. Of several equally short sequences, the one that, from the end, prefers substitution, then deletion, then insertion. Time
 /// grows with the product of the lengths, memory with `√reference.len() · hypothesis.len()`.
 ///
 /// ```
@@ -51,7 +51,7 @@ pub fn edits<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Vec<Edit> {
     let n_before = reference.iter().zip(hypothesis).take_while(|(a, b)| a == b).count();
     let (from, to) = (&reference[n_before..], &hypothesis[n_before..]);
     let every = ((from.len() + 1) as f64).sqrt().ceil() as usize;
-    // Row i holds the distances from the first i items of `from` to each beginning of `to`; every so many rows are kept.
+    // Row i holds the distances from the first i items of `from` to each beginning of `to`; every `every`-th row is kept.
     let mut row: Vec<usize> = (0..=to.len()).collect();
     let mut kept = vec![row.clone()];
     for i in 1..=from.len() {
@@ -103,7 +103,7 @@ fn next_row<T: PartialEq>(item: &T, i: usize, to: &[T], row: &mut [usize]) {
     }
 }
 
-/// Errors of transcripts, summed over as many as one likes: the rate of a corpus is that of the sums, not the mean of rates.
+/// Errors summed over any number of transcripts: the rate of a corpus is that of the sums, not the mean of rates.
 ///
 /// ```
 /// use clipwise::metrics::EditCounts;
@@ -239,7 +239,7 @@ impl<T: Ord + Clone> EditConfusion<T> {
         self.pairs.get(&(reference.cloned(), hypothesis.cloned())).copied().unwrap_or_default()
     }
 
-    /// All pairs that occurred, those that are the same on both sides too, ordered by reference and hypothesis.
+    /// All pairs that occurred, including equal ones, ordered by reference and hypothesis.
     pub fn pairs(&self) -> impl Iterator<Item = Confused<'_, T>> {
         self.pairs.iter().map(|((reference, hypothesis), &n)| Confused {
             reference: reference.as_ref(),

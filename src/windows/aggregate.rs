@@ -1,4 +1,4 @@
-//! From the results of windows to one for the recording.
+//! Aggregates the results of windows into one for the recording.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -15,15 +15,14 @@ use crate::tagger::Tagger;
 pub enum Aggregation {
     /// The mean of the probabilities, and of the embeddings.
     Mean,
-    /// The largest probability of each class: what was heard at some time. The largest of each value of the embeddings.
+    /// The largest probability of each class, and the largest of each value of the embeddings.
     Max,
-    /// The mean of the embeddings, and what the model's last layer says of it, as in transfer learning with PANNs: features are
-    /// pooled over time, then classes decided. (To pool over all time within the model, as PANNs' own script does with a
+    /// The mean of the embeddings, and the output of the model's last layer for it, as in transfer learning with PANNs. (To pool over all time within the model, as PANNs' own script does with a
     /// file, tag the recording as one clip: [`Tagger::tag`]. Its memory grows with the length.)
     Embedding,
 }
 
-/// Gathers windows one by one.
+/// Collects windows one by one.
 #[derive(Debug, Clone)]
 pub struct Aggregator {
     aggregation: Aggregation,
@@ -55,8 +54,8 @@ impl Aggregator {
         add(&mut self.embedding, &window.tagging.embedding);
     }
 
-    /// The result for all windows. Its `logits` are `ln(p / (1 − p))` of its probabilities (`ln p` for classes that exclude each
-    /// other), or the last layer's.
+    /// The result for all windows. Its `logits` are `ln(p / (1 − p))` of its probabilities (`ln p` for a softmax), or the last
+    /// layer's.
     ///
     /// # Errors
     /// [`Error::TooShort`] if there were no windows; for [`Aggregation::Embedding`] as
