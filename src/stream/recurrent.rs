@@ -1,4 +1,4 @@
-//! A recurrent model on live audio, frame by frame, with its state carried on.
+//! Live audio, frame by frame: a recurrent model that carries its state on.
 
 use std::ops::Deref;
 
@@ -64,7 +64,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         self.recurrence.frames(first, scores, None)
     }
 
-    /// Ends the stream: returns the frames that are left and begins a new one.
+    /// Ends the stream: returns the remaining frames. Then begins a new stream.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -76,7 +76,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
         frames
     }
 
-    /// Forgets what was pushed, and begins a new stream at time 0.
+    /// Drops what was pushed, and begins a new stream at time 0.
     pub fn reset(&mut self) {
         self.input.reset();
         self.recurrence.reset();
@@ -125,7 +125,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> Recurrence<M> {
         self.base + self.samples.len() as u64
     }
 
-    /// Appends the scores of the frames that see no sample to come.
+    /// Appends the scores of the frames that see no later sample.
     fn push(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<()> {
         self.samples.extend_from_slice(samples);
         if self.samples.len() < self.model.info().min_samples {
@@ -134,7 +134,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> Recurrence<M> {
         self.run(self.reach.n_complete(self.end()), scores)
     }
 
-    /// Appends the scores of the frames that are left, where `samples` are the last. Returns the number of all samples.
+    /// Appends the scores of the remaining frames, after the last `samples`. Returns the number of all samples.
     fn finish(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<u64> {
         self.samples.extend_from_slice(samples);
         let end = self.end();

@@ -1,4 +1,4 @@
-//! Live audio: samples in, results as they are ready.
+//! Live audio, window by window.
 
 use std::ops::Deref;
 use std::time::{Duration, Instant};
@@ -10,8 +10,8 @@ use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 
 /// Tags a stream of samples at any rate, window by window.
 ///
-/// The results are, bit for bit, those of [`Tagger::windows`] for the same samples, however they are split into blocks. Times are
-/// counted in whole samples and never drift; memory does not grow.
+/// Results are bit-identical to [`Tagger::windows`] over the same samples, however they are split into blocks. Times are counted in
+/// whole samples and never drift; memory does not grow.
 ///
 /// ```no_run
 /// use clipwise::{Tagger, TaggerStream, WindowConfig};
@@ -31,13 +31,13 @@ use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 /// # }
 /// ```
 ///
-/// **Latency** is [`latency`](Self::latency) and what the model takes for a window. The **real-time factor**, work per time of
+/// **Latency** is [`latency`](Self::latency) plus the model's run time for a window. The **real-time factor**, run time per time of
 /// audio, is about `length / hop` times that of the model alone and must stay below 1:
-/// [`real_time_factor`](Self::real_time_factor) measures it. CED-tiny has 0.03 on one core of a server with windows of 2 s every
+/// [`real_time_factor`](Self::real_time_factor) measures it. CED-tiny reaches 0.03 on one core of a server with windows of 2 s every
 /// 0.5 s, and 0.3 with one every 0.1 s.
 ///
-/// The tagger may be borrowed, or shared by an `Arc`, by any number of streams on any number of threads. A recurrent model that
-/// carries its state on, without windows: [`RnnStream`](super::RnnStream).
+/// The tagger may be borrowed, or shared in an `Arc`, by any number of streams on any number of threads.
+/// [`RnnStream`](super::RnnStream) runs a recurrent model without windows and carries its state on.
 #[derive(Debug)]
 pub struct TaggerStream<T> {
     input: StreamInput,
@@ -81,8 +81,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         Ok(results)
     }
 
-    /// Ends the stream: returns the windows that are left, of which the last may be shorter, as in a recording, and begins a new
-    /// stream.
+    /// Ends the stream: returns the remaining windows, of which the last may be shorter, as in a recording. Then begins a new stream.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
@@ -97,7 +96,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         finished.map(|()| results)
     }
 
-    /// Forgets what was pushed, and begins a new stream at time 0.
+    /// Drops what was pushed, and begins a new stream at time 0.
     pub fn reset(&mut self) {
         self.input.reset();
         self.windows.reset();
