@@ -52,6 +52,7 @@ pub use mfcc::{Lifter, MelFeatures, Mfcc, MfccConfig};
 pub use normalize::{FeatureStatistics, Normalize};
 pub use rustfft::num_complex::Complex;
 pub use seamless::{SeamlessM4t, SeamlessM4tBatch, SeamlessM4tConfig};
+pub(crate) use stft::array;
 pub use stft::{MAX_N_FFT, Spectrum, Stft, StftConfig};
 pub use whisper::{WhisperMel, WhisperMelConfig};
 pub use window::Window;

@@ -247,7 +247,7 @@ pub(super) fn check_n_fft(n_fft: usize) -> Result<()> {
 }
 
 /// A `[n_rows, width]` array that `fill` writes; an error if it does not fit into memory.
-pub(super) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
+pub(crate) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
     let too_large = || Error::config("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
     let cells = n_rows.checked_mul(width).ok_or_else(too_large)?;
     let mut values = Vec::new();

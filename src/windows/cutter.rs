@@ -6,8 +6,8 @@ use ndarray::Array2;
 
 use super::schedule::{Schedule, WindowConfig};
 use crate::check::check_finite_after;
-use crate::error::{Error, Result};
-use crate::frontend::FrontEnd;
+use crate::error::Result;
+use crate::frontend::{FrontEnd, array};
 
 /// A complete window.
 #[derive(Debug)]
@@ -124,28 +124,12 @@ impl WindowCutter {
     /// The features of the window at the beginning of `samples`: those of its clip alone.
     fn features(&mut self, front_end: &dyn FrontEnd) -> Result<Array2<f32>> {
         let window = &self.samples[..self.schedule.length];
-        let (n_rows, n_columns) = front_end.frames_dim(window.len());
-        let inside = front_end.reach().inside(window.len(), n_rows);
         // Windows start at multiples of the hop: row t of the window is row offset + t of the recording.
         let offset = self.base / front_end.reach().hop_length as u64;
-        self.shared.forget_before(offset + inside.start as u64, n_columns);
-        let known = self.shared.values.len();
-        self.shared.values.resize(inside.len() * n_columns, 0.0);
-        let mut rows = vec![0.0; n_rows * n_columns];
-        let (before, rest) = rows.split_at_mut(inside.start * n_columns);
-        let (middle, after) = rest.split_at_mut(inside.len() * n_columns);
-        let computed = front_end
-            .frames_into(window, inside.start + known / n_columns, &mut self.shared.values[known..])
-            .and_then(|()| front_end.frames_into(window, 0, before))
-            .and_then(|()| front_end.frames_into(window, inside.end, after));
-        if let Err(error) = computed {
-            self.shared.values.clear();
-            return Err(error);
-        }
-        middle.copy_from_slice(&self.shared.values);
-        let rows = Array2::from_shape_vec((n_rows, n_columns), rows);
-        let rows = rows.map_err(|error| Error::config("frames", format!("{n_rows} rows"), error.to_string()))?;
-        front_end.finish(rows, window.len())
+        let (n_rows, n_columns) = front_end.frames_dim(window.len());
+        let mut written = Ok(());
+        let rows = array(n_rows, n_columns, |rows| written = self.shared.write(front_end, window, offset, rows))?;
+        written.and_then(|()| front_end.finish(rows, window.len()))
     }
 }
 
@@ -158,10 +142,23 @@ struct SharedRows {
 }
 
 impl SharedRows {
-    /// Keeps the rows from `first` on. Later calls have no smaller `first`.
-    fn forget_before(&mut self, first: u64, n_columns: usize) {
+    /// Writes the rows of a window, of which the first is row `offset` of the recording. Later windows have no smaller offset.
+    fn write(&mut self, front_end: &dyn FrontEnd, window: &[f32], offset: u64, rows: &mut [f32]) -> Result<()> {
+        let (n_rows, n_columns) = front_end.frames_dim(window.len());
+        let inside = front_end.reach().inside(window.len(), n_rows);
+        let (before, rest) = rows.split_at_mut(inside.start * n_columns);
+        let (middle, after) = rest.split_at_mut(inside.len() * n_columns);
+        front_end.frames_into(window, 0, before)?;
+        front_end.frames_into(window, inside.end, after)?;
+
+        let first = offset + inside.start as u64;
         let unused = ((first - self.first) as usize).saturating_mul(n_columns).min(self.values.len());
         self.values.drain(..unused);
         self.first = first;
+        let known = self.values.len();
+        front_end.frames_into(window, inside.start + known / n_columns, &mut middle[known..])?;
+        middle[..known].copy_from_slice(&self.values);
+        self.values.extend_from_slice(&middle[known..]);
+        Ok(())
     }
 }
