@@ -3,7 +3,7 @@
 mod common;
 
 use clipwise::Error;
-use clipwise::frontend::features::{Features, FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeatureKind, Features, FeaturesConfig};
 use clipwise::frontend::{
     Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, Mfcc, MfccConfig, Normalize, SeamlessM4t, SeamlessM4tConfig,
     StftConfig, WhisperMel, WhisperMelConfig,
@@ -52,7 +52,7 @@ fn front_ends() -> Vec<(Box<dyn FrontEnd>, Option<&'static str>)> {
         (features(FeaturesConfig::SPEECH_COMMANDS), Some("top_db")),
         (
             features(FeaturesConfig {
-                spectrum: Spectrum::Fbank(FbankConfig::KALDI_16K),
+                spectrum: FeatureKind::Fbank(FbankConfig::KALDI_16K),
                 deltas: None,
                 normalize: data_set,
             }),
@@ -89,6 +89,18 @@ fn the_two_steps_are_the_whole() {
         let turned = frames.t().as_standard_layout().into_owned().reversed_axes();
         assert_eq!(front_end.finish(turned, samples.len()).unwrap(), whole, "{front_end:?}");
         let (n_frames, n_columns) = frames.dim();
+        assert_eq!(front_end.frames_dim(samples.len()), frames.dim(), "{front_end:?}");
+        // Rows by themselves are those of the whole.
+        let mut last = Array2::zeros((5, n_columns));
+        front_end.frames_into(&samples, n_frames - 5, last.as_slice_mut().unwrap()).unwrap();
+        assert_eq!(last, frames.slice(s![n_frames - 5.., ..]), "{front_end:?}");
+        for (first, length) in [(n_frames - 4, 5 * n_columns), (0, n_columns + 1), (usize::MAX, n_columns)] {
+            let refused = front_end.frames_into(&samples, first, &mut vec![0.0; length]);
+            assert!(
+                matches!(refused, Err(Error::Config { field: "out.len()", .. })),
+                "{first}, {length}, {front_end:?}"
+            );
+        }
         for wrong in [(n_frames + 1, n_columns), (n_frames - 1, n_columns), (n_frames, n_columns + 1), (0, 0)] {
             let refused = front_end.finish(Array2::zeros(wrong), samples.len());
             assert!(matches!(refused, Err(Error::Config { field: "frames", .. })), "{wrong:?}, {front_end:?}");

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::recurrent::{Config, RecurrentEncoder};
 use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder};
-use clipwise::frontend::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig};
 use clipwise::nn::Cell;
 use clipwise::weights::Trainable;
@@ -18,7 +18,7 @@ const LENGTHS: [usize; 3] = [17, 24, 1];
 fn config(cell: Cell, bidirectional: bool) -> Config {
     let log_mel =
         LogMelConfig { mel: MelConfig { n_mels: 8, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
-    let features = FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), ..FeaturesConfig::LOG_MEL_64 };
+    let features = FeaturesConfig { spectrum: FeatureKind::LogMel(log_mel), ..FeaturesConfig::LOG_MEL_64 };
     Config { features, cell, bidirectional, hidden: 6, ..Config::BIGRU }
 }
 

@@ -4,7 +4,7 @@ mod common;
 
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::device::Threads;
-use clipwise::frontend::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig, StftConfig};
 use clipwise::models::OutputActivation;
 use clipwise::models::rnn::{AudioRnnClassifier, Config, TimePooling};
@@ -199,7 +199,7 @@ fn what_does_not_fit_is_a_typed_error() {
 fn five() -> FeaturesConfig {
     let log_mel =
         LogMelConfig { mel: MelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
-    FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), deltas: None, normalize: None }
+    FeaturesConfig { spectrum: FeatureKind::LogMel(log_mel), deltas: None, normalize: None }
 }
 
 /// The weights of `Classifier` in golden/rnn.py.
@@ -388,16 +388,16 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
         LogMelConfig { mel: MelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
     let data_set = Normalize::DataSet { mean: vec![-30.0], std: vec![12.0] };
     let features =
-        |spectrum: Spectrum, normalize: Option<Normalize>| FeaturesConfig { spectrum, deltas: None, normalize };
+        |spectrum: FeatureKind, normalize: Option<Normalize>| FeaturesConfig { spectrum, deltas: None, normalize };
     let uncentred = LogMelConfig { stft: StftConfig { center: false, ..log_mel.stft }, ..log_mel };
     let kaldi = FbankConfig { n_mels: 12, ..FbankConfig::KALDI_16K };
     let mel = clipwise::frontend::MelFeatures::LogMel(log_mel);
     for (what, front_end) in [
-        ("log-mel", features(Spectrum::LogMel(log_mel), Some(data_set))),
-        ("uncentred", features(Spectrum::LogMel(uncentred), None)),
-        ("kaldi", features(Spectrum::Fbank(kaldi.clone()), None)),
-        ("kaldi, edges", features(Spectrum::Fbank(FbankConfig { snip_edges: false, ..kaldi }), None)),
-        ("mfcc", features(Spectrum::Mfcc(MfccConfig { mel, n_mfcc: 12, ..MfccConfig::SPEECH_16K }), None)),
+        ("log-mel", features(FeatureKind::LogMel(log_mel), Some(data_set))),
+        ("uncentred", features(FeatureKind::LogMel(uncentred), None)),
+        ("kaldi", features(FeatureKind::Fbank(kaldi.clone()), None)),
+        ("kaldi, edges", features(FeatureKind::Fbank(FbankConfig { snip_edges: false, ..kaldi }), None)),
+        ("mfcc", features(FeatureKind::Mfcc(MfccConfig { mel, n_mfcc: 12, ..MfccConfig::SPEECH_16K }), None)),
     ] {
         for (cell, pooling) in [(Cell::Gru, TimePooling::Last), (Cell::Lstm, TimePooling::Mean)] {
             let config = Config {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use candle_core::{Device, Tensor};
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
-use clipwise::frontend::features::{Features, FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeatureKind, Features, FeaturesConfig};
 use clipwise::frontend::{ClipRule, FbankConfig, FrontEnd, LogMelConfig, MfccConfig, Reach};
 use clipwise::models::ced::WindowMean;
 use clipwise::models::{AudioRnnClassifier, Ced, OutputActivation, ced, cnn14, leenet, m5, rnn};
@@ -64,12 +64,12 @@ fn recurrent(features: FeaturesConfig) -> AudioRnnClassifier {
 
 /// Front ends of recurrent nets: Kaldi's without and with frames beyond the ends, MFCC, with what depends on the whole clip.
 fn features() -> [FeaturesConfig; 4] {
-    let plain = |spectrum: Spectrum| FeaturesConfig { spectrum, deltas: None, normalize: None };
+    let plain = |spectrum: FeatureKind| FeaturesConfig { spectrum, deltas: None, normalize: None };
     let mirrored = FbankConfig { snip_edges: false, ..FbankConfig::KALDI_16K };
     [
-        plain(Spectrum::Fbank(FbankConfig::KALDI_16K)),
-        FeaturesConfig { spectrum: Spectrum::Fbank(mirrored), ..FeaturesConfig::LOG_MEL_64 },
-        plain(Spectrum::Mfcc(MfccConfig::TORCHAUDIO_16K)),
+        plain(FeatureKind::Fbank(FbankConfig::KALDI_16K)),
+        FeaturesConfig { spectrum: FeatureKind::Fbank(mirrored), ..FeaturesConfig::LOG_MEL_64 },
+        plain(FeatureKind::Mfcc(MfccConfig::TORCHAUDIO_16K)),
         FeaturesConfig::MFCC_39,
     ]
 }

@@ -2,7 +2,7 @@
 
 use clipwise::augment::{Random, SpecAugment, add_gaussian_noise};
 use clipwise::candle_core::Tensor;
-use clipwise::frontend::features::{FeaturesConfig, Spectrum};
+use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig, Normalize, StftConfig};
 use clipwise::models::{m5, rnn};
 use clipwise::ndarray::{Array2, s};
@@ -48,7 +48,7 @@ impl Net {
             ..LogMelConfig::SPEECH_16K
         };
         let features =
-            FeaturesConfig { spectrum: Spectrum::LogMel(log_mel), deltas: None, normalize: Some(Normalize::CMVN) };
+            FeaturesConfig { spectrum: FeatureKind::LogMel(log_mel), deltas: None, normalize: Some(Normalize::CMVN) };
         let config = rnn::Config { features, hidden: 64, n_layers: 1, n_classes: 10, ..rnn::Config::BIGRU };
         Ok(Self::Gru(Box::new(rnn::AudioRnnClassifier::build(&config, &loader)?)))
     }

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Spectrum {
+pub enum FeatureKind {
     /// A log-mel spectrum.
     LogMel(LogMelConfig),
     /// Kaldi's log-mel spectrum.
@@ -24,7 +24,7 @@ pub enum Spectrum {
     Mfcc(MfccConfig),
 }
 
-impl Spectrum {
+impl FeatureKind {
     fn plan(&self) -> Result<Arc<dyn FrontEnd>> {
         Ok(match self {
             Self::LogMel(config) => Arc::new(LogMel::new(config)?),
@@ -58,7 +58,7 @@ pub struct Deltas {
 #[serde(deny_unknown_fields)]
 pub struct FeaturesConfig {
     /// The values of a frame.
-    pub spectrum: Spectrum,
+    pub spectrum: FeatureKind,
     /// Deltas beside them. Default when read from a file: none.
     #[serde(default)]
     pub deltas: Option<Deltas>,
@@ -70,7 +70,7 @@ pub struct FeaturesConfig {
 impl FeaturesConfig {
     /// 64 mels in dB, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
     pub const LOG_MEL_64: Self = Self {
-        spectrum: Spectrum::LogMel(LogMelConfig {
+        spectrum: FeatureKind::LogMel(LogMelConfig {
             mel: MelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K.mel },
             ..LogMelConfig::SPEECH_16K
         }),
@@ -79,13 +79,13 @@ impl FeaturesConfig {
     };
     /// 13 MFCC with deltas of both orders, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
     pub const MFCC_39: Self = Self {
-        spectrum: Spectrum::Mfcc(MfccConfig::SPEECH_16K),
+        spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_16K),
         deltas: Some(Deltas { orders: 2, config: DeltaConfig::TORCHAUDIO }),
         normalize: Some(Normalize::CMVN),
     };
     /// librosa's 12 MFCC at 16 kHz.
     pub const SPEECH_COMMANDS: Self =
-        Self { spectrum: Spectrum::Mfcc(MfccConfig::SPEECH_COMMANDS_16K), deltas: None, normalize: None };
+        Self { spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_COMMANDS_16K), deltas: None, normalize: None };
 
     /// In Hz.
     pub fn sample_rate(&self) -> u32 {
@@ -100,9 +100,9 @@ impl FeaturesConfig {
     /// Length of a frame.
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {
-            Spectrum::LogMel(config) => config.mel.n_mels,
-            Spectrum::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
-            Spectrum::Mfcc(config) => config.n_mfcc,
+            FeatureKind::LogMel(config) => config.mel.n_mels,
+            FeatureKind::Fbank(config) => config.n_mels.saturating_add(config.use_energy.into()),
+            FeatureKind::Mfcc(config) => config.n_mfcc,
         };
         values.saturating_mul(self.deltas.as_ref().map_or(0, |deltas| deltas.orders.min(8)) + 1)
     }
