@@ -198,6 +198,7 @@ fn mixup_mixes_what_it_says() {
                 second.sort_unstable();
                 assert_eq!((&plan.first, second), (&vec![0, 1, 2, 3, 4, 5], vec![0, 1, 2, 3, 4, 5]));
             }
+            other => panic!("{other:?}"),
         }
         let (mixed, mixed_labels) = (plan.apply(&x).unwrap(), plan.apply(&labels).unwrap());
         assert_eq!((mixed.dims(), mixed_labels.dims()), (&[n, 5][..], &[n, 6][..]));

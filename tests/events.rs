@@ -45,6 +45,7 @@ fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, 
                     let values = around(n / 2);
                     (values.iter().map(|&x| f64::from(x)).sum::<f64>() / values.len() as f64) as f32
                 }
+                other => panic!("{other:?}"),
             };
             smooth.push((piece[i].0, piece[i].1, score));
         }

@@ -130,6 +130,7 @@ fn mfcc_is_librosas_torchaudios_and_kaldis() {
         let sample_rate = match &config.mel {
             MelFeatures::LogMel(mel) => mel.sample_rate,
             MelFeatures::Fbank(mel) => mel.sample_rate,
+            other => panic!("{other:?}"),
         };
         let mfcc = Mfcc::new(&config).unwrap();
         let samples = signal(golden.number(case, "n_samples"), sample_rate, SEED);

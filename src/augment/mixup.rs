@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 /// Which examples of a batch are mixed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MixupPairing {
     /// Examples `2i` and `2i + 1`: the batch, of even size, becomes half as large. PANNs.
     Neighbours,

@@ -47,6 +47,7 @@ pub struct SpecAugment {
 
 /// The stripes of one clip.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Stripes {
     /// Frames that become 0.
     pub time: Vec<Range<usize>>,

@@ -66,6 +66,7 @@ fn mix(samples: &mut [f32], noise: &[f64], snr_db: f64) {
 /// What replaces the samples that a shift moved away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ShiftFill {
     /// Silence; what leaves the clip is lost.
     Zeros,

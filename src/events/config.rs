@@ -11,6 +11,7 @@ const MAX_SMOOTHING: usize = 1 << 16;
 /// A centred filter over the scores of each class, over an odd number of frames or windows (fewer at the ends of a recording).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Smoothing {
     /// None.
     #[default]

@@ -9,6 +9,7 @@ use super::Event;
 /// How events are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum EventFormat {
     /// Columns for people: onset, offset, peak, label, with the [`parents`](Event::parents) if there are any.
     Table,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 /// The logarithm of a mel spectrum `x`; `amin` and `reference` are fields of the settings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum LogScale {
     /// `10 log10(max(x, amin)) - 10 log10(max(amin, reference))`: decibels, as librosa's `power_to_db`.
     #[default]

@@ -22,6 +22,7 @@ const MAX_ORDER: usize = 8;
 /// How slopes are taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DeltaMethod {
     /// The derivative of a fitted polynomial: `librosa.feature.delta`.
     SavitzkyGolay,
@@ -36,6 +37,7 @@ pub enum DeltaMethod {
 /// What is assumed beyond the ends of the clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum DeltaEdge {
     /// Nothing: within half a window of an end, the polynomial fitted to the outermost window counts. Needs `width` frames;
     /// for [`DeltaMethod::SavitzkyGolay`] only.

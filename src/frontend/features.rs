@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 /// What a frame holds, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum FeatureKind {
     /// A log-mel spectrum.
     LogMel(LogMelConfig),

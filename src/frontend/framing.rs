@@ -9,6 +9,7 @@ use crate::nn::kernels::simd::dispatch;
 /// The padding before the first and after the last sample of a centred clip.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum PadMode {
     /// The clip mirrored at its end samples, which are not repeated. Needs `n_fft / 2 + 1` samples.
     #[default]

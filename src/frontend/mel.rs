@@ -19,6 +19,7 @@ pub const MAX_N_MELS: usize = 1 << 16;
 /// A formula for pitch in mel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MelScale {
     /// `3 f / 200` below 1 kHz, then 27 steps for each factor of 6.4: librosa's default, used by PANNs.
     #[default]
@@ -55,6 +56,7 @@ impl MelScale {
 /// How the height of a triangle is chosen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MelNorm {
     /// `2 / width in Hz`: equal areas (librosa's default).
     #[default]

@@ -34,6 +34,7 @@ const LANES: usize = 8;
 /// The log-mel front end below the cosine transform.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum MelFeatures {
     /// librosa's and torchaudio's.
     LogMel(LogMelConfig),
@@ -54,6 +55,7 @@ impl MelFeatures {
 /// The weight of the coefficients, which rises and falls like half a sine over the first `L` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Lifter {
     /// All weights are 1.
     None,

@@ -19,6 +19,7 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Normalize {
     /// Cepstral mean normalisation: each column loses its mean over the frames of the clip.
     Mean,

@@ -35,6 +35,7 @@ impl SeamlessM4tConfig {
 
 /// The features of a batch of clips.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct SeamlessM4tBatch {
     /// `[batch, n_steps, stride * n_features]`, where `n_steps` is that of the longest clip.
     pub input_features: Array3<f32>,

@@ -23,6 +23,7 @@ pub const MAX_N_FFT: usize = 1 << 20;
 /// The real value taken of each bin of a complex spectrum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Spectrum {
     /// `|X|` (librosa's `power=1.0`).
     Magnitude,

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 /// The shape by which a frame is multiplied before its Fourier transform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Window {
     /// Raised cosine that touches zero: the window of librosa and PANNs.
     #[default]

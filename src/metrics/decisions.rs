@@ -126,6 +126,7 @@ impl Counts {
 
 /// Precision, recall and F1 of several classes together.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct PrecisionRecallF1 {
     /// [`Counts::precision`], averaged.
     pub precision: f64,

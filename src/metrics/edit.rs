@@ -203,6 +203,7 @@ pub struct EditConfusion<T> {
 
 /// How often one item was taken for another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Confused<'a, T> {
     /// What it was; `None` for insertions.
     pub reference: Option<&'a T>,

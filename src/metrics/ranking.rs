@@ -53,6 +53,7 @@ where
 
 /// The ranking metrics of a multi-label task, class by class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct MultiLabelReport {
     /// [`average_precision`] of each class; `None` without a positive.
     pub average_precision: Vec<Option<f64>>,

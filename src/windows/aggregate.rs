@@ -12,6 +12,7 @@ use crate::tagger::Tagger;
 /// How windows become one result. Means are weighted by the windows' lengths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Aggregation {
     /// The mean of the probabilities, and of the embeddings.
     Mean,
