@@ -172,6 +172,7 @@ impl Block<'_> {
         unsafe {
             match (self.row_stride, self.run) {
                 (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
+                (CHANNEL_BLOCK, run) => self.sum_with::<L, M, N>(CHANNEL_BLOCK, run),
                 (row_stride, run) => self.sum_with::<L, M, N>(row_stride, run),
             }
         }
