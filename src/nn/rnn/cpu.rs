@@ -2,7 +2,7 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Parameters, Rnn, RnnState};
+use super::{DirectionWeights, Rnn, RnnState};
 use crate::nn::kernels::matmul::gates::GateWeights;
 use crate::nn::kernels::rnn::{Direction, layer as run_layer};
 
@@ -21,7 +21,7 @@ impl Rnn {
                 (gates, hidden, weight.dim(1)?),
             ))
         };
-        let pack = |direction: &Parameters| {
+        let pack = |direction: &DirectionWeights| {
             let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
             let input = panels(&direction.input, input_bias)?;
             Ok(Direction { input, recurrent: panels(&direction.recurrent, recurrent_bias)? })
