@@ -7,7 +7,7 @@ use clipwise::ctc::{
     CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, TokenTransformer, TokenTransformerConfig, Vocabulary,
 };
 use clipwise::encoders::{Encoded, EncoderInfo, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{Error, Result, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, values};
 
@@ -53,7 +53,7 @@ fn heads_equal_pytorch_under_every_name() {
         ("whisper_small", HeadConfig::WHISPER_SMALL, 33_067),
         ("qwen2_audio", HeadConfig::QWEN2_AUDIO, 677_931),
     ] {
-        let trainable = Trainable::new(&CPU, 3);
+        let trainable = Parameters::new(&CPU, 3);
         Head::load(&config, &trainable.loader()).unwrap();
         assert_eq!(trainable.count(), parameters);
         assert_eq!(HeadConfig::by_name(&name.replace('_', "-")).unwrap(), config);
@@ -87,7 +87,7 @@ fn heads_equal_pytorch_under_every_name() {
         HeadConfig { n_tokens: 0, ..good },
     ] {
         assert!(
-            matches!(Head::load(&config, &Trainable::new(&CPU, 1).loader()), Err(Error::Config { .. })),
+            matches!(Head::load(&config, &Parameters::new(&CPU, 1).loader()), Err(Error::Config { .. })),
             "{config:?}"
         );
     }
@@ -95,7 +95,7 @@ fn heads_equal_pytorch_under_every_name() {
 
 #[test]
 fn a_head_can_be_trained() {
-    let trainable = Trainable::new(&CPU, 3);
+    let trainable = Parameters::new(&CPU, 3);
     let config = HeadConfig { dropout: 0.5, ..HeadConfig::W2V_BERT };
     let head = Head::load(&config, &trainable.loader()).unwrap();
     let weights = trainable.weights().unwrap();
@@ -122,7 +122,7 @@ fn a_head_can_be_trained() {
     // Gradients of a small one.
     let golden = golden("ctc_head.safetensors");
     let config = HeadConfig { dim: 6, hidden: Some(5), dropout: 0.1, n_tokens: 4 };
-    let trainable = Trainable::new(&CPU, 3);
+    let trainable = Parameters::new(&CPU, 3);
     let head = Head::load(&config, &trainable.loader()).unwrap();
     trainable.restore(&layers(&[("0", "lm_head.0", 6, 5), ("3", "lm_head.3", 5, 4)])).unwrap();
     let logits = head.forward(&input("hidden", &[2, 3, 6], 1.0)).unwrap();
@@ -130,7 +130,7 @@ fn a_head_can_be_trained() {
     assert_gradients(&loss, &trainable, |name| golden.to_vec(&name.replace("lm_head", "mlp")).unwrap());
 }
 
-fn assert_gradients(loss: &Tensor, trainable: &Trainable, wanted: impl Fn(&str) -> Vec<f32>) {
+fn assert_gradients(loss: &Tensor, trainable: &Parameters, wanted: impl Fn(&str) -> Vec<f32>) {
     let gradients = loss.backward().unwrap();
     let (weights, vars) = (trainable.weights().unwrap(), trainable.vars());
     assert_eq!(weights.len(), vars.len());
@@ -167,7 +167,7 @@ fn weighted_sums_equal_s3prl() {
         }
 
         // Trained: zeros at first, and the gradient of PyTorch.
-        let trainable = Trainable::new(&CPU, 1);
+        let trainable = Parameters::new(&CPU, 1);
         let sum = WeightedSum::load(&trainable.loader(), 25, &config).unwrap();
         assert!(sum.weights().unwrap().iter().all(|weight| (weight - 0.04).abs() < 1e-9));
         trainable.vars()[0].set(&Tensor::new(alpha.as_slice(), &CPU).unwrap()).unwrap();
@@ -204,7 +204,7 @@ fn weighted_sums_equal_s3prl() {
         assert!(matches!(WeightedSum::new(alpha, &config, &CPU), Err(Error::Config { field: "alpha", .. })));
     }
     assert!(WeightedSum::uniform(0, &config, &CPU).is_err());
-    assert!(WeightedSum::load(&Trainable::new(&CPU, 1).loader(), 0, &config).is_err());
+    assert!(WeightedSum::load(&Parameters::new(&CPU, 1).loader(), 0, &config).is_err());
 }
 
 fn token_tensors(config: &TokenTransformerConfig) -> Vec<(String, Tensor)> {
@@ -266,7 +266,7 @@ fn the_token_transformer_equals_pytorch() {
         assert_eq!(model.forward(&[&[5; 2048]]).unwrap().lengths, [2048]);
     }
     let wrong = TokenTransformerConfig { n_heads: 3, ..config };
-    assert!(matches!(TokenTransformer::build(&wrong, &Trainable::new(&CPU, 1).loader()), Err(Error::Config { .. })));
+    assert!(matches!(TokenTransformer::build(&wrong, &Parameters::new(&CPU, 1).loader()), Err(Error::Config { .. })));
 }
 
 #[test]
@@ -283,7 +283,7 @@ fn a_token_transformer_can_be_trained() {
         n_tokens: 4,
         frame_seconds: 0.02,
     };
-    let trainable = Trainable::new(&CPU, 1);
+    let trainable = Parameters::new(&CPU, 1);
     let model = TokenTransformer::build(&config, &trainable.loader()).unwrap();
     let weights = Weights::from_tensors(token_tensors(&config)).unwrap();
     assert_eq!(trainable.restore(&weights).unwrap(), weights.len());
@@ -370,7 +370,7 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
     let model = CtcModel::new(means(), None, head()).unwrap();
     assert!(model.with_vocabulary(Vocabulary::new(["<blank>", "a"]).unwrap()).is_err());
     assert!(matches!(CtcModel::new(means(), Some(sum(4)), head()), Err(Error::Config { .. })));
-    let wide = Head::load(&HeadConfig { dim: 3, ..config }, &Trainable::new(&CPU, 1).loader()).unwrap();
+    let wide = Head::load(&HeadConfig { dim: 3, ..config }, &Parameters::new(&CPU, 1).loader()).unwrap();
     assert!(matches!(CtcModel::new(means(), None, wide), Err(Error::Config { field: "head.dim", .. })));
     let logits = Tensor::zeros((2, 3, 4), DType::F32, &CPU).unwrap();
     for lengths in [vec![3], vec![3, 4]] {

@@ -19,7 +19,7 @@ use clipwise::frontend::{
     SeamlessM4tConfig, Stft, StftConfig, WhisperMel, WhisperMelConfig,
 };
 use clipwise::models::{M5, ModelConfig, cnn14, leenet, m5, presets, rnn};
-use clipwise::weights::{LoadReport, Trainable};
+use clipwise::weights::{LoadReport, Parameters};
 use clipwise::{Detail, Device, Error, LabelSet, Tagger, Waveform, WaveformBatch, Weights, WindowConfig, fusion};
 use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors};
 use ndarray::Array2;
@@ -280,7 +280,7 @@ fn models() {
         sweep("narrow m5", &ModelConfig::M5(narrow), |config| outcome(tag(config, &weights)));
     }
     let narrow = rnn::Config { hidden: 4, n_layers: 1, ..rnn::Config::BILSTM_ATTENTION };
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     clipwise::models::AudioRnnClassifier::build(&narrow, &parameters.loader()).unwrap();
     let weights = parameters.weights().unwrap();
     sweep("narrow rnn", &ModelConfig::Rnn(narrow), |config| outcome(tag(config, &weights)));
@@ -310,7 +310,7 @@ fn speech() {
         head: HeadConfig { dim: 8, hidden: Some(3), dropout: 0.0, n_tokens: 5 },
         vocabulary: ctc::vocabulary::Config { blank: Some(ctc::vocabulary::TokenRef::Index(0)), ..Default::default() },
     };
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     CtcModel::build(&ctc, &parameters.loader()).unwrap();
     let weights = parameters.weights().unwrap();
     let (_, n_worked) = sweep("ctc", &ctc, |config| {
@@ -357,7 +357,7 @@ fn speech() {
 /// Nothing is there to be in proportion to: the configurations' own limits.
 fn untrained() {
     let huge = |config: &ModelConfig| {
-        let (parameters, text) = (Trainable::new(&Device::Cpu, 1), serde_json::to_string(config).unwrap());
+        let (parameters, text) = (Parameters::new(&Device::Cpu, 1), serde_json::to_string(config).unwrap());
         let is_huge = ["1000000000", "4294967295", "9223372036854775807", "18446744073709551615"];
         if !is_huge.iter().any(|number| text.contains(number)) {
             return Ok(());
@@ -380,7 +380,7 @@ fn untrained() {
         stages: vec![m5::Stage { channels: 65_536, layers: 1 }].into(),
         ..m5::Config::M5
     };
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     let error = M5::build(&wide, &parameters.loader()).unwrap_err().to_string();
     assert!(error.contains("conv2.weight") && error.contains("at most 536870912 values"), "{error}");
 }

@@ -7,7 +7,7 @@ use clipwise::nn::{
     Activation, ConvConfig, ConvStack, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d, Pool2d, Pooling, SelfAttention,
     TransformerBlock,
 };
-use clipwise::weights::{Loader, Trainable};
+use clipwise::weights::{Loader, Parameters};
 use clipwise::{Error, Weights};
 use common::{Random, assert_close, golden, hashed, values};
 
@@ -151,7 +151,7 @@ impl Convolution {
         let (what, wanted, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
         let what = format!("{:?} {what} stride {} padding {}", self.channels, self.stride, self.padding);
         let packed = Weights::from_tensors(self.weights()).unwrap();
-        let trained = Trainable::new(&Device::Cpu, 1);
+        let trained = Parameters::new(&Device::Cpu, 1);
         let made = self.forward(&trained.loader(), None, &x);
         assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (wanted.is_some(), 6), "{what}");
         for (mode, loader, width) in [
@@ -329,7 +329,7 @@ fn a_stack_equals_its_layers_one_by_one() {
     let third = (second.sqr().unwrap().avg_pool2d(2).unwrap() * 4.0).unwrap().sqrt().unwrap();
 
     let weights = Weights::from_tensors(tensors.clone()).unwrap();
-    let trained = Trainable::new(&Device::Cpu, 1);
+    let trained = Parameters::new(&Device::Cpu, 1);
     for (mode, loader) in [("packed", weights.loader(&Device::Cpu)), ("trained", trained.loader())] {
         let mut stack = ConvStack::on_maps(Some(8));
         let config = ConvConfig { padding: 1, ..ConvConfig::new(2, 20, 3) };

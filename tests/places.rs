@@ -8,7 +8,7 @@ use candle_core::{DType, Device, Tensor};
 use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::{EncoderConfig, recurrent};
 use clipwise::models::{AudioRnnClassifier, M5, ModelConfig, cnn14, detect, leenet, m5, rnn};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{Assumption, Detail, Error, OpenOptions, Tagger, WaveformBatch, Weights};
 use common::{cnn14_tensors, leenet_tensors, m5_tensors, real, signal, values};
 
@@ -91,7 +91,7 @@ fn every_family_is_found_below_any_prefix() {
 #[test]
 fn a_named_model_takes_its_sizes_from_below_a_prefix() {
     let config = rnn::Config { hidden: 5, n_layers: 1, n_classes: 3, ..rnn::Config::BIGRU };
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     AudioRnnClassifier::build(&config, &parameters.loader()).unwrap();
     let saved = parameters.weights().unwrap();
     let tensors: Tensors =
@@ -224,7 +224,7 @@ fn speech_models_are_found_below_any_prefix() {
         head: HeadConfig { dim: 8, hidden: None, dropout: 0.0, n_tokens: 5 },
         vocabulary: Default::default(),
     };
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     CtcModel::build(&config, &parameters.loader()).unwrap();
     let saved = parameters.weights().unwrap();
     let tensors: Tensors =

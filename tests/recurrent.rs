@@ -9,7 +9,7 @@ use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder};
 use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig};
 use clipwise::nn::Cell;
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{Error, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, max_difference, signal, values};
 
@@ -46,7 +46,7 @@ fn states_equal_pytorchs() {
         let config = config(cell, bidirectional);
         let encoder = RecurrentEncoder::load(&config, &weights(name, ""), &Device::Cpu).unwrap();
         // The same tensors as parameters, through differentiable operations.
-        let parameters = Trainable::new(&Device::Cpu, 1);
+        let parameters = Parameters::new(&Device::Cpu, 1);
         let trained = RecurrentEncoder::build(&config, &parameters.loader()).unwrap();
         assert_eq!(parameters.restore(&weights(name, "")).unwrap(), weights(name, "").len());
         for (kind, encoder) in [("loaded", &encoder), ("trained", &trained)] {
@@ -80,7 +80,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
     };
     let json = serde_json::to_string(&config).unwrap();
     assert_eq!(serde_json::from_str::<CtcConfig>(&json).unwrap(), config);
-    let parameters = Trainable::new(&Device::Cpu, 7);
+    let parameters = Parameters::new(&Device::Cpu, 7);
     CtcModel::build(&config, &parameters.loader()).unwrap();
     let model = CtcModel::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap();
     let info = model.encoder().info();
@@ -105,7 +105,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
 #[test]
 fn what_cannot_be_is_an_error() {
     let good = config(Cell::Gru, true);
-    let field = |config: &Config| match RecurrentEncoder::build(config, &Trainable::new(&Device::Cpu, 1).loader()) {
+    let field = |config: &Config| match RecurrentEncoder::build(config, &Parameters::new(&Device::Cpu, 1).loader()) {
         Err(Error::Config { field, .. }) => field,
         other => panic!("{other:?}"),
     };
@@ -115,7 +115,7 @@ fn what_cannot_be_is_an_error() {
     assert_eq!(field(&Config { hidden: usize::MAX, ..good.clone() }), "hidden");
     assert_eq!(field(&Config { n_layers: 0, ..good.clone() }), "n_layers");
     assert_eq!(field(&Config { dropout: 1.0, ..good.clone() }), "p");
-    let encoder = RecurrentEncoder::build(&good, &Trainable::new(&Device::Cpu, 1).loader()).unwrap();
+    let encoder = RecurrentEncoder::build(&good, &Parameters::new(&Device::Cpu, 1).loader()).unwrap();
     let run = |clip: Vec<f32>, rate: u32| encoder.forward(&WaveformBatch::new(vec![clip], rate).unwrap(), Layers::Last);
     assert!(matches!(run(vec![0.0; 16_000], 8_000), Err(Error::SampleRate { expected: 16_000, got: 8_000 })));
     assert!(matches!(run(vec![], 16_000), Err(Error::TooShort { needed: 1, got: 0 })));

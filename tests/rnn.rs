@@ -465,7 +465,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     }
     // What depends on the end of the clip cannot be told before.
     for config in [Config::BIGRU, Config::SPEECH_COMMANDS, Config { bidirectional: false, ..Config::BIGRU }] {
-        let trainable = clipwise::weights::Trainable::new(&Device::Cpu, 1);
+        let trainable = clipwise::weights::Parameters::new(&Device::Cpu, 1);
         let model = AudioRnnClassifier::build(&config, &trainable.loader()).unwrap();
         assert!(matches!(RnnStream::new(&model, 16_000), Err(Error::Config { .. })));
     }

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
 use clipwise::models::{cnn14, m5, rnn};
 use clipwise::nn::{ConvConfig, ConvStack, Dropout, Pool1d, Pool2d, Pooling};
-use clipwise::weights::{Init, Trainable};
+use clipwise::weights::{Init, Parameters};
 use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, m5_tensors, max_difference, signal, values};
 
@@ -30,7 +30,7 @@ fn clips(n_clips: usize, n_samples: usize) -> Tensor {
     Tensor::from_vec(samples, (n_clips, 1, n_samples), &Device::Cpu).unwrap()
 }
 
-fn names(parameters: &Trainable) -> Vec<String> {
+fn names(parameters: &Parameters) -> Vec<String> {
     let weights = parameters.weights().unwrap();
     weights.names().filter(|name| !name.contains("running_")).map(str::to_string).collect()
 }
@@ -38,7 +38,7 @@ fn names(parameters: &Trainable) -> Vec<String> {
 #[test]
 fn two_steps_of_adamw_equal_pytorch() {
     let wanted = golden("m5.safetensors");
-    let parameters = Trainable::new(&Device::Cpu, 0);
+    let parameters = Parameters::new(&Device::Cpu, 0);
     let model = m5::M5::build(&narrow_m5(), &parameters.loader()).unwrap();
     let start = m5_tensors(&narrow_m5(), SEED).weights();
     assert_eq!(parameters.restore(&start).unwrap(), start.len());
@@ -118,7 +118,7 @@ fn gradients_of_layers_are_their_slopes() {
         assert_gradient("Pool2d", &maps, |x| weighed(&pool.forward(x).unwrap()));
     }
     for training in [false, true] {
-        let parameters = Trainable::new(&Device::Cpu, 5);
+        let parameters = Parameters::new(&Device::Cpu, 5);
         let loader = parameters.loader();
         let config = ConvConfig { stride: 2, padding: 1, bias: true, ..ConvConfig::new(3, 2, 3) };
         let activation = clipwise::nn::Activation::Identity;
@@ -151,7 +151,7 @@ fn gradients_of_layers_are_their_slopes() {
 fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
     let rows = |rate: u32| WaveformBatch::new((1..4).map(|seed| signal(9_000, rate, seed)).collect(), rate).unwrap();
     let compare = |name: &str,
-                   parameters: &Trainable,
+                   parameters: &Parameters,
                    built: &dyn TaggingModel,
                    load: &dyn Fn(&Weights) -> Box<dyn TaggingModel>| {
         let batch = rows(built.info().sample_rate);
@@ -178,7 +178,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
         assert_close(name, &values(&loaded.forward(&batch, Detail::Clip).unwrap().logits), &logits, 1e-4, 1e-4);
     };
     let cpu = Device::Cpu;
-    let parameters = Trainable::new(&cpu, 1);
+    let parameters = Parameters::new(&cpu, 1);
     for config in [
         narrow_m5(),
         m5::Config {
@@ -189,7 +189,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
             ..narrow_m5()
         },
     ] {
-        let parameters = Trainable::new(&cpu, 1);
+        let parameters = Parameters::new(&cpu, 1);
         let model = m5::M5::build(&config, &parameters.loader()).unwrap();
         compare("m5", &parameters, &model, &|weights| Box::new(m5::M5::load(&config, weights, &cpu).unwrap()));
     }
@@ -197,7 +197,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
     compare("cnn14", &parameters, &model, &|weights| {
         Box::new(cnn14::Cnn14::load(&narrow_cnn14(), weights, &cpu).unwrap())
     });
-    let parameters = Trainable::new(&cpu, 1);
+    let parameters = Parameters::new(&cpu, 1);
     let model = rnn::AudioRnnClassifier::build(&narrow_rnn(), &parameters.loader()).unwrap();
     compare("rnn", &parameters, &model, &|weights| {
         Box::new(rnn::AudioRnnClassifier::load(&narrow_rnn(), weights, &cpu).unwrap())
@@ -207,7 +207,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
 #[test]
 fn parameters_depend_on_seed_and_name_only() {
     let tensors = |seed: u64, reverse: bool| {
-        let parameters = Trainable::new(&Device::Cpu, seed);
+        let parameters = Parameters::new(&Device::Cpu, seed);
         let mut places = ["a", "b", "c"];
         if reverse {
             places.reverse();
@@ -230,7 +230,7 @@ fn parameters_depend_on_seed_and_name_only() {
 
 #[test]
 fn dropout_keeps_the_mean_and_is_off_outside_training() {
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     let x = Tensor::ones((100, 100), candle_core::DType::F32, &Device::Cpu).unwrap();
     let dropout = Dropout::new(&parameters.loader(), 0.2).unwrap();
     assert_eq!(values(&dropout.forward(&x).unwrap()), values(&x));
@@ -247,13 +247,13 @@ fn dropout_keeps_the_mean_and_is_off_outside_training() {
 
 #[test]
 fn what_does_not_fit_is_a_typed_error() {
-    let parameters = Trainable::new(&Device::Cpu, 1);
+    let parameters = Parameters::new(&Device::Cpu, 1);
     parameters.loader().get("weight", (2, 3)).unwrap();
     assert!(matches!(parameters.loader().get("weight", (3, 2)), Err(Error::Config { field: "shape", .. })));
     let other = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
     let other = Weights::from_tensors([("weight".to_string(), other)]).unwrap();
     assert!(matches!(parameters.restore(&other), Err(Error::Config { field: "weights", .. })));
-    assert_eq!(Trainable::new(&Device::Cpu, 1).restore(&other).unwrap(), 0);
+    assert_eq!(Parameters::new(&Device::Cpu, 1).restore(&other).unwrap(), 0);
     for size in [1 << 62, 1 << 40] {
         assert!(matches!(parameters.loader().get("large", (size, 3)), Err(Error::Config { field: "shape", .. })));
     }

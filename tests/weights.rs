@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Tensor};
 use clipwise::{
     Error, Weights,
-    weights::{Dtype, Format, LoadReport, Trainable},
+    weights::{Dtype, Format, LoadReport, Parameters},
 };
 
 fn golden(name: &str) -> PathBuf {
@@ -169,7 +169,7 @@ fn small() -> Weights {
 
 #[test]
 fn names_are_chosen_by_what_the_checkpoint_has() {
-    let (weights, trained) = (small(), Trainable::new(&Device::Cpu, 1));
+    let (weights, trained) = (small(), Parameters::new(&Device::Cpu, 1));
     let loader = weights.loader(&Device::Cpu);
     assert_eq!(loader.first_of(&["linear", "f", "fc", "conv1"]), "fc");
     assert_eq!(loader.first_of(&["fc.weight", "fc.bias"]), "fc.bias");

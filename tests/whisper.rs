@@ -257,7 +257,7 @@ fn what_cannot_work_is_an_error() {
     }
     let nothing = Weights::from_tensors([("x".to_string(), Tensor::new(1f32, &Device::Cpu).unwrap())]).unwrap();
     assert!(matches!(Config::from_weights(&nothing), Err(Error::UnknownModel(_))));
-    let parameters = clipwise::weights::Trainable::new(&Device::Cpu, 1);
+    let parameters = clipwise::weights::Parameters::new(&Device::Cpu, 1);
     let error = WhisperEncoder::build(&NARROW_80, &parameters.loader()).unwrap_err().to_string();
     assert!(error.contains("checkpoint"), "{error}");
 }

@@ -10,7 +10,7 @@ use clipwise::encoders::{Layers, SpeechEncoder, WhisperEncoder, whisper};
 use clipwise::frontend::{LogMel, LogMelConfig};
 use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{Detail, Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
 
 use crate::seeded;
@@ -76,7 +76,7 @@ impl Model {
             ModelConfig::Cnn14(config) => seeded::cnn14(config)?,
             ModelConfig::LeeNet(config) => seeded::leenet(config)?,
             ModelConfig::M5(config) => {
-                let parameters = Trainable::new(&Device::Cpu, 1);
+                let parameters = Parameters::new(&Device::Cpu, 1);
                 M5::build(config, &parameters.loader())?;
                 parameters.weights()?
             }

@@ -14,7 +14,7 @@ use clipwise::candle_core::Tensor;
 use clipwise::frontend::{LogMelConfig, StftConfig};
 use clipwise::models::OutputActivation;
 use clipwise::models::cnn14::{Cnn14, Config};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{LabelSet, ModelConfig, Tagger, TaggingModel, Waveform, device};
 use training::{Failure, Settings, fit};
 
@@ -71,7 +71,7 @@ fn main() -> Result<(), Failure> {
         head: OutputActivation::Softmax,
         ..Config::AUDIOSET_16K
     };
-    let parameters = Trainable::new(&device, args.settings.seed);
+    let parameters = Parameters::new(&device, args.settings.seed);
     let model = Cnn14::build(&config, &parameters.loader())?;
     println!("{} parameters", parameters.count());
     let config = ModelConfig::Cnn14(config);

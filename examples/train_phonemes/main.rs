@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
 use clipwise::metrics::EditCounts;
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{Device, Waveform, Weights, device};
 use net::{Net, best_paths};
 use training::{Failure, Settings, fit};
@@ -85,7 +85,7 @@ fn main() -> Result<(), Failure> {
 
 fn train(settings: &Settings, device: &Device, out: &Path, from: Option<&Path>, data: &Path) -> Result<(), Failure> {
     let (phrases, validation) = (data::read(data, "train")?, data::read(data, "validation")?);
-    let parameters = Trainable::new(device, settings.seed);
+    let parameters = Parameters::new(device, settings.seed);
     let net = Net::build(&parameters.loader())?;
     if let Some(from) = from {
         parameters.restore(&Weights::open(from)?)?;

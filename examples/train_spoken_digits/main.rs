@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use classes::{Clip, describe, interval, measure};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{LabelSet, Tagger, Waveform, Weights, device};
 use models::{Kind, Net, RATE};
 use training::{Failure, Settings, fit};
@@ -46,7 +46,7 @@ fn main() -> Result<(), Failure> {
     let [train, validation, test] = read(&args.data)?;
     println!("{} clips to train on, {} to validate, {} to test", train.len(), validation.len(), test.len());
 
-    let parameters = Trainable::new(&device, args.settings.seed);
+    let parameters = Parameters::new(&device, args.settings.seed);
     let net = Net::build(args.model, &parameters)?;
     println!("{} parameters", parameters.count());
     let labels: LabelSet = DIGITS.into_iter().collect();

@@ -6,7 +6,7 @@ use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig, Normalize, StftConfig};
 use clipwise::models::{m5, rnn};
 use clipwise::ndarray::{Array2, s};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{ModelConfig, TaggingModel};
 
 use crate::classes::{Clip, step, targets};
@@ -33,7 +33,7 @@ pub enum Net {
 }
 
 impl Net {
-    pub fn build(kind: Kind, parameters: &Trainable) -> Result<Self, Failure> {
+    pub fn build(kind: Kind, parameters: &Parameters) -> Result<Self, Failure> {
         let loader = parameters.loader();
         if kind == Kind::M5 {
             let stage = |channels: usize| m5::Stage { channels, layers: 1 };

@@ -7,7 +7,7 @@ use std::time::Instant;
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use clipwise::augment::Random;
 use clipwise::candle_core::{self, Tensor, backprop::GradStore};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -57,7 +57,7 @@ const LONGEST_GRADIENT: f64 = 5.0;
 /// written. With `lengths`, clips of about the same length share a batch. Without a measure from `validate` it is written after
 /// each epoch, and the last one counts. `forward` takes some of the `n_clips` clips; `validate` measures the model as it is.
 pub fn fit(
-    parameters: &Trainable,
+    parameters: &Parameters,
     settings: &Settings,
     n_clips: usize,
     lengths: Option<&[usize]>,
@@ -132,7 +132,7 @@ fn schedule(done: f64) -> f64 {
 }
 
 /// Scales all gradients so that they are no longer than [`LONGEST_GRADIENT`] together.
-fn shorten(parameters: &Trainable, gradients: &mut GradStore) -> candle_core::Result<()> {
+fn shorten(parameters: &Parameters, gradients: &mut GradStore) -> candle_core::Result<()> {
     let vars = parameters.vars();
     let mut squares = 0.0;
     for gradient in vars.iter().filter_map(|var| gradients.get(var)) {

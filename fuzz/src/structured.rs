@@ -14,7 +14,7 @@ use clipwise::frontend::{
 };
 use clipwise::models::{M5, m5};
 use clipwise::ndarray::Array2;
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::{LabelSet, Tagger, Waveform, WindowConfig, device, fusion, metrics};
 
 /// The parts that are tried; the first byte of an input chooses one.
@@ -332,7 +332,7 @@ fn small_tagger() -> Tagger {
     let mut config = m5::Config::M5;
     (config.channels, config.n_classes) = (2, 3);
     config.stages = vec![m5::Stage { channels: 2, layers: 1 }].into();
-    let weights = Trainable::new(&device::cpu(), 1);
+    let weights = Parameters::new(&device::cpu(), 1);
     let model = M5::build(&config, &weights.loader()).expect("the configuration is valid");
     Tagger::new(model, LabelSet::numbered(3)).expect("there are three labels")
 }

@@ -90,15 +90,15 @@ impl HeadConfig {
 
 /// From hidden states `[batch, n_frames, dim]` to logits `[batch, n_frames, n_tokens]`.
 ///
-/// To train one, build it from a [`Trainable`](crate::weights::Trainable): its weights are Gaussian with standard deviation
+/// To train one, build it from a [`Parameters`](crate::weights::Parameters): its weights are Gaussian with standard deviation
 /// 0.02, its biases 0.
 ///
 /// ```
 /// use clipwise::Device;
 /// use clipwise::ctc::{Head, HeadConfig};
-/// use clipwise::weights::Trainable;
+/// use clipwise::weights::Parameters;
 ///
-/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let parameters = Parameters::new(&Device::Cpu, 1);
 /// let head = Head::load(&HeadConfig::W2V_BERT, &parameters.loader())?;
 /// assert_eq!(parameters.count(), 44_075);
 /// # Ok::<(), clipwise::Error>(())

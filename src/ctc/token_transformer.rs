@@ -83,9 +83,9 @@ impl TokenTransformerConfig {
 /// ```
 /// use clipwise::Device;
 /// use clipwise::ctc::{TokenTransformer, TokenTransformerConfig};
-/// use clipwise::weights::Trainable;
+/// use clipwise::weights::Parameters;
 ///
-/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let parameters = Parameters::new(&Device::Cpu, 1);
 /// let model = TokenTransformer::build(&TokenTransformerConfig::SPEECH_TOKENIZER, &parameters.loader())?;
 /// assert_eq!(parameters.count(), 2_377_003);
 /// let output = model.forward(&[&[45, 12, 998], &[7]])?;

@@ -232,8 +232,8 @@ impl Ced {
         };
         let log_mel = load_front_end(config, &root)?;
         check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(PATCH))?;
-        let init_bn = encoder.at(encoder.first_of(&["init_bn.1", "init_bn"]));
-        let init_bn = BatchNorm::load(&init_bn, config.log_mel.mel.n_mels)?;
+        let init_bn = if encoder.lacks("init_bn.1.weight") { "init_bn" } else { "init_bn.1" };
+        let init_bn = BatchNorm::load(&encoder.at(init_bn), config.log_mel.mel.n_mels)?;
 
         let (width, rows, columns) = (config.width, config.log_mel.mel.n_mels / PATCH, config.target_length / PATCH);
         let patches = encoder.at("patch_embed").at("proj");

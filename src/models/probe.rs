@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Trainable, Weights};
+use crate::weights::{Loader, Parameters, Weights};
 
 /// Where the tensors of the model below stand in a saved probe.
 pub(crate) const BASE: &str = "tagger";
@@ -157,7 +157,7 @@ impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
 /// and is saved with this normalisation inside.
 #[derive(Debug)]
 pub struct ProbeHead {
-    parameters: Trainable,
+    parameters: Parameters,
     fc: Linear,
     mean: Tensor,  // [embedding_dim]
     scale: Tensor, // [embedding_dim]
@@ -184,13 +184,13 @@ impl ProbeHead {
             Ok::<_, Error>((mean.squeeze(0)?, scale))
         };
         let (mean, scale) = statistics().context(context)?;
-        let parameters = Trainable::new(embeddings.device(), seed);
+        let parameters = Parameters::new(embeddings.device(), seed);
         let fc = Linear::load(&parameters.loader().at("fc"), embedding_dim, n_classes, Activation::Identity)?;
         Ok(Self { parameters, fc, mean, scale })
     }
 
     /// What an optimiser changes.
-    pub fn parameters(&self) -> &Trainable {
+    pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 

@@ -20,9 +20,9 @@ use crate::weights::Loader;
 /// ```
 /// use clipwise::candle_core::{DType, Device, Tensor};
 /// use clipwise::nn::{Activation, ConvConfig, ConvStack, Pool1d};
-/// use clipwise::weights::Trainable;
+/// use clipwise::weights::Parameters;
 ///
-/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let parameters = Parameters::new(&Device::Cpu, 1);
 /// let loader = parameters.loader();
 /// let mut convs = ConvStack::on_sequences();
 /// let first = ConvConfig { stride: 4, bias: true, ..ConvConfig::new(1, 16, 8) };

@@ -13,7 +13,7 @@
 //! | [`Rnn`] | one product for many frames, then per step a product with packed weights and fused gates; directions and sequences in parallel | candle, frame by frame |
 //!
 //! A layer is in one of three states, which its loader decides: packed for the CPU, as tensors on a device, or in training.
-//! Layers that are loaded from a [`Trainable`](crate::weights::Trainable) keep their tensors as they are and use candle's
+//! Layers that are loaded from a [`Parameters`](crate::weights::Parameters) keep their tensors as they are and use candle's
 //! differentiable operations on every device; so does everything after them. In its training mode batch norms use the
 //! statistics of the batch and [`Dropout`] drops.
 //!

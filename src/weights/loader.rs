@@ -8,12 +8,12 @@ use std::{
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
-use super::trainable::TrainingState;
-use super::{Init, LoadReport, MissingTensor, Trainable, Weights, WrongShape, keys, nearest::Nearest};
+use super::parameters::TrainingState;
+use super::{Init, LoadReport, MissingTensor, Parameters, Weights, WrongShape, keys, nearest::Nearest};
 use crate::check::check_finite;
 use crate::error::{Context, Error, Result};
 
-/// A place in a checkpoint from which a model reads its tensors, or in a [`Trainable`], which makes them.
+/// A place in a checkpoint from which a model reads its tensors, or in a [`Parameters`], which makes them.
 ///
 /// Clones and the places that [`at`](Self::at) gives share one record of what was read. A tensor that is missing or has
 /// another shape is recorded and given as zeros, so that loading goes on and [`finish`](Self::finish) reports
@@ -40,7 +40,7 @@ pub struct Loader<'a> {
 #[derive(Clone, Copy)]
 enum Source<'a> {
     Checkpoint(&'a Weights),
-    Trainable(&'a Trainable),
+    Parameters(&'a Parameters),
 }
 
 /// What computes with the weights of a layer.
@@ -100,8 +100,8 @@ impl<'a> Loader<'a> {
         Self::of(Source::Checkpoint(weights), device)
     }
 
-    pub(super) fn of_trainable(trainable: &'a Trainable, device: &Device) -> Self {
-        Self::of(Source::Trainable(trainable), device)
+    pub(super) fn of_parameters(parameters: &'a Parameters, device: &Device) -> Self {
+        Self::of(Source::Parameters(parameters), device)
     }
 
     fn of(source: Source<'a>, device: &Device) -> Self {
@@ -112,7 +112,7 @@ impl<'a> Loader<'a> {
     pub(crate) fn target(&self) -> Target {
         match self.source {
             Source::Checkpoint(_) => Target::of(&self.device),
-            Source::Trainable(trainable) => Target::Training(trainable.state().clone()),
+            Source::Parameters(parameters) => Target::Training(parameters.state().clone()),
         }
     }
 
@@ -123,8 +123,8 @@ impl<'a> Loader<'a> {
     pub fn parameter(&self, name: &str, shape: impl Into<Shape>, init: Init) -> Result<Tensor> {
         match self.source {
             Source::Checkpoint(_) => self.get(name, shape),
-            Source::Trainable(trainable) => {
-                Ok(trainable.get(self.full(name), shape.into(), init, false)?.as_tensor().clone())
+            Source::Parameters(parameters) => {
+                Ok(parameters.get(self.full(name), shape.into(), init, false)?.as_tensor().clone())
             }
         }
     }
@@ -133,7 +133,9 @@ impl<'a> Loader<'a> {
     pub(crate) fn statistic(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Var> {
         match self.source {
             Source::Checkpoint(_) => Var::from_tensor(&self.get(name, shape)?).context("copying a statistic"),
-            Source::Trainable(trainable) => trainable.get(self.full(name), shape.into(), Init::Constant(value), true),
+            Source::Parameters(parameters) => {
+                parameters.get(self.full(name), shape.into(), Init::Constant(value), true)
+            }
         }
     }
 
@@ -210,7 +212,7 @@ impl<'a> Loader<'a> {
     fn checkpoint(&self) -> Option<&'a Weights> {
         match self.source {
             Source::Checkpoint(weights) => Some(weights),
-            Source::Trainable(_) => None,
+            Source::Parameters(_) => None,
         }
     }
 

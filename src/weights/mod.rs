@@ -1,7 +1,7 @@
 //! Checkpoints: safetensors and PyTorch's `.pth`, read without PyTorch and without running anything.
 //!
 //! [`Weights::open`] opens a file and lists its tensors; a model then reads them through a [`Loader`], which reports
-//! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`]. A [`Trainable`] stands in for a
+//! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`]. A [`Parameters`] stands in for a
 //! checkpoint where a model is to be trained.
 //!
 //! # Formats
@@ -54,13 +54,13 @@ mod format;
 mod keys;
 mod loader;
 mod nearest;
+mod parameters;
 mod pickle;
 pub(crate) mod place;
 mod pth;
 mod safetensors;
 mod state_dict;
 mod torch_names;
-mod trainable;
 mod zip;
 
 use std::{
@@ -83,9 +83,9 @@ pub use self::{
     entry::Dtype,
     format::Format,
     loader::Loader,
-    trainable::{Init, Trainable},
+    parameters::{Init, Parameters},
 };
-pub(crate) use self::{loader::Target, trainable::TrainingState};
+pub(crate) use self::{loader::Target, parameters::TrainingState};
 use crate::error::{Error, Result};
 pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 

@@ -2,10 +2,11 @@
 
 use candle_core::{Device, Result, Tensor};
 
-use super::{Parameters, Rnn, RnnState};
+use super::{DirectionWeights, Rnn, RnnState};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::rnn::{Direction, layer as run_layer};
 use crate::nn::kernels::simd::isa::Isa;
+use crate::tensor::with_values;
 
 /// The weights of each direction of each layer, packed.
 pub(super) type Packed = Vec<Vec<Direction>>;
@@ -20,7 +21,7 @@ impl Rnn {
                 None => packed,
             })
         };
-        let direction = |direction: &Parameters| {
+        let direction = |direction: &DirectionWeights| {
             let (input_bias, recurrent_bias) = direction.biases.as_ref().map(|(a, b)| (a, b)).unzip();
             let input = pack(&direction.input, input_bias)?;
             Ok(Direction { input, recurrent: pack(&direction.recurrent, recurrent_bias)? })
@@ -36,20 +37,24 @@ impl Rnn {
         state: &RnnState,
     ) -> Result<(Tensor, RnnState)> {
         let (batch, n_frames, _) = x.dims3()?;
-        let mut x = values(x)?;
         let mut h = values(&state.h)?;
         let mut c = state.c.as_ref().map(values).transpose()?.unwrap_or_default();
         let of_layer = self.config.outputs() * batch;
-        for (layer, directions) in packed.iter().enumerate() {
-            let mut y = vec![0.0; of_layer * n_frames];
-            let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
-            let states = (&mut h[layer * of_layer..][..of_layer], cells);
-            run_layer(self.config.cell.gates(), directions, &x, lengths, states, &mut y, Isa::best());
-            x = y;
-        }
+        let y = with_values(&[x], |x| {
+            let mut frames = Vec::new(); // of the layer before
+            for (layer, directions) in packed.iter().enumerate() {
+                let mut y = vec![0.0; of_layer * n_frames];
+                let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
+                let states = (&mut h[layer * of_layer..][..of_layer], cells);
+                let x = if layer == 0 { x[0] } else { &frames };
+                run_layer(self.config.cell.gates(), directions, x, lengths, states, &mut y, Isa::best());
+                frames = y;
+            }
+            frames
+        })?;
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);
         let state = RnnState { h: tensor(h)?, c: state.c.as_ref().map(|_| tensor(c)).transpose()? };
-        Ok((Tensor::from_vec(x, (batch, n_frames, self.config.outputs()), &Device::Cpu)?, state))
+        Ok((Tensor::from_vec(y, (batch, n_frames, self.config.outputs()), &Device::Cpu)?, state))
     }
 }
 

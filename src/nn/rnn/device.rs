@@ -3,7 +3,7 @@
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::sigmoid;
 
-use super::{Parameters, Rnn, RnnState};
+use super::{DirectionWeights, Rnn, RnnState};
 
 impl Rnn {
     /// `x` `[batch, n_frames, inputs]`, as [`Rnn::forward`] takes it.
@@ -35,7 +35,7 @@ impl Rnn {
     /// One direction of a layer: its frames, its state and its cells, all `[batch, hidden]`.
     fn direction(
         &self,
-        weights: &Parameters,
+        weights: &DirectionWeights,
         frames: &[Tensor],
         lengths: &[usize],
         backward: bool,

@@ -105,14 +105,14 @@ pub struct RnnState {
 pub struct Rnn {
     config: RnnConfig,
     /// Per layer, per direction.
-    layers: Vec<Vec<Parameters>>,
+    layers: Vec<Vec<DirectionWeights>>,
     /// The same for the kernels, where they can take every tensor. The tensors serve inputs that need gradients.
     packed: Option<cpu::Packed>,
 }
 
 /// The weights of one direction of a layer.
 #[derive(Debug)]
-struct Parameters {
+struct DirectionWeights {
     names: [String; 4],
     input: Tensor,                    // [gates · hidden, inputs]
     recurrent: Tensor,                // [gates · hidden, hidden]
@@ -153,7 +153,7 @@ impl Rnn {
                 let (input, recurrent) = (get(&names[0], &[rows, inputs])?, get(&names[1], &[rows, config.hidden])?);
                 let biases =
                     if config.bias { Some((get(&names[2], &[rows])?, get(&names[3], &[rows])?)) } else { None };
-                directions.push(Parameters { names, input, recurrent, biases });
+                directions.push(DirectionWeights { names, input, recurrent, biases });
             }
             layers.push(directions);
         }

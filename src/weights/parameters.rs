@@ -28,10 +28,10 @@ use crate::random::Random;
 /// ```
 /// use clipwise::candle_core::{Device, Tensor, DType};
 /// use clipwise::models::m5::{Config, M5};
-/// use clipwise::weights::Trainable;
+/// use clipwise::weights::Parameters;
 ///
 /// # fn main() -> clipwise::Result<()> {
-/// let parameters = Trainable::new(&Device::Cpu, 1);
+/// let parameters = Parameters::new(&Device::Cpu, 1);
 /// let model = M5::build(&Config::M5, &parameters.loader())?;
 /// assert_eq!(parameters.count(), 26_915);
 ///
@@ -43,7 +43,7 @@ use crate::random::Random;
 /// # Ok(())
 /// # }
 /// ```
-pub struct Trainable {
+pub struct Parameters {
     device: Device,
     seed: u64,
     tensors: Mutex<BTreeMap<String, Parameter>>,
@@ -83,7 +83,7 @@ impl Init {
 /// The most values of all parameters together, 2 GiB: more is a mistake in a configuration.
 const MAX_VALUES: usize = 1 << 29;
 
-impl Trainable {
+impl Parameters {
     /// Nothing yet; tensors will be made on `device`.
     pub fn new(device: &Device, seed: u64) -> Self {
         let state = TrainingState(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
@@ -92,7 +92,7 @@ impl Trainable {
 
     /// Where models find their tensors.
     pub fn loader(&self) -> Loader<'_> {
-        Loader::of_trainable(self, &self.device)
+        Loader::of_parameters(self, &self.device)
     }
 
     /// Whether batch norms use the statistics of the batch (and learn from them) and dropout drops. At first, no.
@@ -205,9 +205,9 @@ impl Trainable {
     }
 }
 
-impl fmt::Debug for Trainable {
+impl fmt::Debug for Parameters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Trainable").field("tensors", &self.tensors().len()).field("state", &self.state).finish()
+        f.debug_struct("Parameters").field("tensors", &self.tensors().len()).field("state", &self.state).finish()
     }
 }
 
