@@ -79,5 +79,5 @@ pub(crate) fn check_lengths(lengths: &[usize], batch: usize, range: RangeInclusi
         return Ok(());
     }
     let reason = format!("expected {batch} lengths from {} to {}", range.start(), range.end());
-    Err(Error::config("lengths", format!("{lengths:?}"), reason))
+    Err(Error::argument("lengths", format!("{lengths:?}"), reason))
 }

@@ -112,13 +112,13 @@ impl Threads {
     /// Starts `n` threads.
     ///
     /// # Errors
-    /// [`Error::Config`] if `n` is not 1 to 1024 or the operating system refuses the threads.
+    /// [`Error::Argument`] if `n` is not 1 to 1024 or the operating system refuses the threads.
     pub fn new(n: usize) -> Result<Self> {
         if !(1..=MAX_THREADS).contains(&n) {
-            return Err(Error::config("threads", n, format!("1 to {MAX_THREADS}")));
+            return Err(Error::argument("threads", n, format!("1 to {MAX_THREADS}")));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
-        pool.map(Self).map_err(|cause| Error::config("threads", n, cause.to_string()))
+        pool.map(Self).map_err(|cause| Error::argument("threads", n, cause.to_string()))
     }
 
     /// Runs `work` with this pool as the current one.
@@ -156,7 +156,7 @@ mod tests {
     fn a_pool_has_the_threads_that_were_asked_for() {
         assert_eq!(Threads::new(3).unwrap().run(rayon::current_num_threads), 3);
         for n in [0, MAX_THREADS + 1, usize::MAX] {
-            assert!(matches!(Threads::new(n), Err(Error::Config { field: "threads", .. })), "{n}");
+            assert!(matches!(Threads::new(n), Err(Error::Argument { name: "threads", .. })), "{n}");
         }
     }
 }

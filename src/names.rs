@@ -27,7 +27,7 @@ macro_rules! names {
 
                 fn from_str(name: &str) -> Result<Self> {
                     // The reason names all variants.
-                    serde_plain::from_str(name).map_err(|error| Error::config(stringify!($type), name, error.to_string()))
+                    serde_plain::from_str(name).map_err(|error| Error::argument(stringify!($type), name, error.to_string()))
                 }
             }
         )*

@@ -683,9 +683,9 @@ fn batches_are_at_one_rate() {
 
     let message = WaveformBatch::try_from(&clips[..]).unwrap_err().to_string();
     assert!(message.contains("16000") && message.contains("8000") && message.contains("clip 2"), "{message}");
-    assert!(matches!(WaveformBatch::try_from(&clips[..0]), Err(Error::Config { field: "rows", .. })));
-    assert!(matches!(WaveformBatch::new(vec![], 8_000), Err(Error::Config { field: "rows", .. })));
-    assert!(matches!(WaveformBatch::new(vec![vec![]], 0), Err(Error::Config { field: "sample_rate", .. })));
+    assert!(matches!(WaveformBatch::try_from(&clips[..0]), Err(Error::Argument { name: "rows", .. })));
+    assert!(matches!(WaveformBatch::new(vec![], 8_000), Err(Error::Argument { name: "rows", .. })));
+    assert!(matches!(WaveformBatch::new(vec![vec![]], 0), Err(Error::Argument { name: "sample_rate", .. })));
 }
 
 /// Pairs of rates: usual ones, which go through FFTs, and odd ones, which do not.
@@ -849,16 +849,16 @@ fn the_ends_are_extended_by_zeros() {
 
 #[test]
 fn resampling_refuses_what_it_cannot_do() {
-    assert!(matches!(resample(&[1.0], 0, 8_000), Err(Error::Config { field: "from", .. })));
-    assert!(matches!(resample(&[1.0], 8_000, 0), Err(Error::Config { field: "to", .. })));
-    assert!(matches!(resample(&[], 0, 0), Err(Error::Config { .. })));
+    assert!(matches!(resample(&[1.0], 0, 8_000), Err(Error::Argument { name: "from", .. })));
+    assert!(matches!(resample(&[1.0], 8_000, 0), Err(Error::Argument { name: "to", .. })));
+    assert!(matches!(resample(&[], 0, 0), Err(Error::Argument { .. })));
     for bad in [f32::NAN, f32::INFINITY] {
         let message = resample(&[0.0, bad], 8_000, 16_000).unwrap_err().to_string();
         assert!(message.contains("sample 1"), "{message}");
     }
     // A small file that claims 1 Hz must not become gigabytes.
-    assert!(matches!(resample(&vec![0.0; 1 << 20], 1, 32_000), Err(Error::Config { field: "to", .. })));
-    assert!(matches!(resample(&[0.0; 1], 1, u32::MAX), Err(Error::Config { field: "to", .. })));
+    assert!(matches!(resample(&vec![0.0; 1 << 20], 1, 32_000), Err(Error::Argument { name: "to", .. })));
+    assert!(matches!(resample(&[0.0; 1], 1, u32::MAX), Err(Error::Argument { name: "to", .. })));
     let same = sine(440.0, 8_000, 100);
     assert_eq!(resample(&same, 8_000, 8_000).unwrap(), same);
     let waveform = Waveform::new(same, 8_000).resample(16_000).unwrap();

@@ -15,7 +15,7 @@ const DRAWS: usize = 40_000;
 #[track_caller]
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
-        Some(Error::Config { field, .. }) => field,
+        Some(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     }
 }

@@ -206,7 +206,7 @@ fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
     let search = BeamSearch::new(&words, beam::Config::default()).unwrap();
     for phrases in [[("xyz", 1.0)], [("", 1.0)], [("ab", f64::NAN)], [("ab", f64::MAX)]] {
         let error = search.clone().with_hot_words(&phrases).unwrap_err();
-        assert!(matches!(error, Error::Config { .. }), "{error}");
+        assert!(matches!(error, Error::Argument { .. }), "{error}");
     }
 }
 
@@ -305,10 +305,10 @@ fn clips_of_a_batch_are_decoded_as_alone() {
     }
     for lengths in [&[30, 1][..], &[30, 1, 31]] {
         let error = greedy_batch(batch.view(), lengths, &vocabulary, &times[..lengths.len()]).unwrap_err();
-        assert!(matches!(error, Error::Config { field: "lengths", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { name: "lengths", .. }), "{error}");
     }
     let error = search.decode_batch(batch.view(), &lengths, &times[1..]).unwrap_err();
-    assert!(matches!(error, Error::Config { field: "times", .. }), "{error}");
+    assert!(matches!(error, Error::Argument { name: "times", .. }), "{error}");
 }
 
 #[test]
@@ -359,7 +359,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
     }
     for end in [-0.1, f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
         let times = FrameTimes::new(FRAME).until(end);
-        let is_refused = |error| matches!(error, Error::Config { field: "end", .. });
+        let is_refused = |error| matches!(error, Error::Argument { name: "end", .. });
         assert!(is_refused(greedy(certain.view(), &vocabulary, times).unwrap_err()));
         assert!(is_refused(search.decode(certain.view(), times).unwrap_err()));
         assert!(is_refused(align(certain.view(), &[1], &vocabulary, times).unwrap_err()));
@@ -406,13 +406,13 @@ fn what_cannot_be_aligned_is_a_typed_error() {
     let align = |targets: &[usize]| align(log_probs.view(), targets, &vocabulary, FRAME);
     assert!(matches!(align(&[1, 1, 2, 2]), Err(Error::TooFewFrames { needed: 6, got: 4 })));
     assert!(matches!(align(&[1, 1, 1]), Err(Error::TooFewFrames { needed: 5, got: 4 })));
-    assert!(matches!(align(&[1, 0]), Err(Error::Config { field: "targets", .. })));
-    assert!(matches!(align(&[3]), Err(Error::Config { field: "targets", .. })));
+    assert!(matches!(align(&[1, 0]), Err(Error::Argument { name: "targets", .. })));
+    assert!(matches!(align(&[3]), Err(Error::Argument { name: "targets", .. })));
     assert_eq!(align(&[]).unwrap().path, [0, 0, 0, 0]);
     assert_eq!(align(&[1, 2, 1, 2]).unwrap().path, [1, 2, 1, 2]);
     let without_b = array![[0.5f32, 0.5, 0.0], [0.5, 0.5, 0.0]].mapv(f32::ln);
     let error = clipwise::ctc::align(without_b.view(), &[2], &vocabulary, FRAME).unwrap_err();
-    assert!(matches!(error, Error::Config { field: "log_probs", .. }), "{error}");
+    assert!(matches!(error, Error::Argument { name: "log_probs", .. }), "{error}");
 }
 
 #[test]
@@ -436,7 +436,7 @@ fn hostile_frames_are_typed_errors() {
     impossible.row_mut(2).fill(f32::NEG_INFINITY);
     for frames in [with(f32::NAN), with(f32::INFINITY), with(3.0), impossible.clone()] {
         for error in everything(frames.view()) {
-            assert!(matches!(error, Error::Config { field: "log_probs", .. }), "{error}");
+            assert!(matches!(error, Error::Argument { name: "log_probs", .. }), "{error}");
         }
     }
     for error in everything(Array2::zeros((0, 3)).view()) {
@@ -446,17 +446,17 @@ fn hostile_frames_are_typed_errors() {
         assert!(matches!(error, Error::LabelCount { n_classes: 4, n_labels: 3 }), "{error}");
     }
     for error in everything(Array2::zeros((3, 0)).view()) {
-        assert!(matches!(error, Error::Config { field: "n_tokens", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { name: "n_tokens", .. }), "{error}");
     }
     for frame_seconds in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        assert!(matches!(greedy(good.view(), &vocabulary, frame_seconds), Err(Error::Config { .. })));
+        assert!(matches!(greedy(good.view(), &vocabulary, frame_seconds), Err(Error::Argument { .. })));
         assert!(
             search.decoder(frame_seconds).is_err() && align(good.view(), &[1], &vocabulary, frame_seconds).is_err()
         );
     }
     assert!(matches!(Vocabulary::numbered(3, 3), Err(Error::Config { field: "blank", .. })));
-    assert!(matches!(log_softmax(with(f32::NAN).view()), Err(Error::Config { field: "logits", .. })));
-    assert!(matches!(log_softmax(impossible.view()), Err(Error::Config { field: "logits", .. })));
+    assert!(matches!(log_softmax(with(f32::NAN).view()), Err(Error::Argument { name: "logits", .. })));
+    assert!(matches!(log_softmax(impossible.view()), Err(Error::Argument { name: "logits", .. })));
     assert_eq!(log_softmax(Array2::zeros((0, 3)).view()).unwrap().dim(), (0, 3));
 
     // A refused push leaves a decoder as it was; infinite improbability is no error.

@@ -160,7 +160,7 @@ fn weighted_sums_equal_s3prl() {
             assert_close(name, &values(&sum.forward(&states).unwrap()), &wanted, 2e-6, 1e-6);
             assert!((sum.weights().unwrap().iter().sum::<f64>() - 1.0).abs() < 1e-12);
 
-            assert!(matches!(sum.forward(&states[1..]), Err(Error::Config { field: "layers.len()", .. })));
+            assert!(matches!(sum.forward(&states[1..]), Err(Error::Argument { name: "layers.len()", .. })));
             let fewer = weights.loader(&CPU);
             WeightedSum::load(&fewer, 24, &config).unwrap();
             assert!(matches!(fewer.finish("a sum"), Err(Error::Weights(_))));
@@ -201,7 +201,7 @@ fn weighted_sums_equal_s3prl() {
     let uniform = WeightedSum::uniform(4, &config, &CPU).unwrap();
     assert_eq!(uniform.weights().unwrap(), [0.25; 4]);
     for alpha in [&[][..], &[0.0, f32::NAN]] {
-        assert!(matches!(WeightedSum::new(alpha, &config, &CPU), Err(Error::Config { field: "alpha", .. })));
+        assert!(matches!(WeightedSum::new(alpha, &config, &CPU), Err(Error::Argument { name: "alpha", .. })));
     }
     assert!(WeightedSum::uniform(0, &config, &CPU).is_err());
     assert!(WeightedSum::load(&Parameters::new(&CPU, 1).loader(), 0, &config).is_err());
@@ -262,7 +262,7 @@ fn the_token_transformer_equals_pytorch() {
         assert!(error(&[&[0; 2049]]).contains("2049") && error(&[&[0; 2049]]).contains("2048"));
         assert!(error(&[&[0], &[]]).contains("1 to 2048"));
         assert!(error(&[&[1023, 1024]]).contains("below 1024"));
-        assert!(matches!(model.forward(&[]), Err(Error::Config { .. })));
+        assert!(matches!(model.forward(&[]), Err(Error::Argument { .. })));
         assert_eq!(model.forward(&[&[5; 2048]]).unwrap().lengths, [2048]);
     }
     let wrong = TokenTransformerConfig { n_heads: 3, ..config };
@@ -363,7 +363,7 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
             assert_eq!(clip.dim(), (output.lengths[row], 3));
             clip.rows().into_iter().for_each(|frame| assert_close("frame", &frame.to_vec(), &wanted, 1e-6, 0.0));
         }
-        assert!(matches!(output.clip(2), Err(Error::Config { field: "index", .. })));
+        assert!(matches!(output.clip(2), Err(Error::Argument { name: "index", .. })));
         let names = Vocabulary::new(["<blank>", "a", "b"]).unwrap();
         assert_eq!(model.with_vocabulary(names).unwrap().vocabulary().unwrap().blank(), 0);
     }
@@ -374,7 +374,7 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
     assert!(matches!(CtcModel::new(means(), None, wide), Err(Error::Config { field: "head.dim", .. })));
     let logits = Tensor::zeros((2, 3, 4), DType::F32, &CPU).unwrap();
     for lengths in [vec![3], vec![3, 4]] {
-        assert!(matches!(CtcOutput::new(logits.clone(), lengths, 0.02), Err(Error::Config { field: "lengths", .. })));
+        assert!(matches!(CtcOutput::new(logits.clone(), lengths, 0.02), Err(Error::Argument { name: "lengths", .. })));
     }
 }
 

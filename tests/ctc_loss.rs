@@ -83,7 +83,7 @@ fn the_score_is_the_sum_over_all_paths() {
 fn what_cannot_be_is_an_error_and_the_rest_does_not_depend_on_it() {
     let config = LossConfig { reduction: Reduction::None, ..LossConfig::default() };
     let field = |result: clipwise::Result<Tensor>| match result {
-        Err(Error::Config { field, .. }) => field,
+        Err(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     };
     let x = logits("short", [7, 13, 6], 2.0);

@@ -229,7 +229,7 @@ fn what_cannot_be_is_refused() {
         ("deny", EventConfig { deny: vec!["".into()], ..default() }),
     ] {
         match EventDetector::new(&config, &labels()).unwrap_err() {
-            Error::Config { field: got, .. } => assert_eq!(got, field),
+            Error::Config { field: got, .. } | Error::Argument { name: got, .. } => assert_eq!(got, field),
             other => panic!("{field}: {other}"),
         }
     }
@@ -243,7 +243,7 @@ fn what_cannot_be_is_refused() {
         (2.0, 3.0, vec![0.1; 2]),
     ] {
         let error = detector.push_segment(start, end, &scores).unwrap_err();
-        assert!(matches!(error, Error::Config { .. } | Error::LabelCount { .. }), "{error}");
+        assert!(matches!(error, Error::Argument { .. } | Error::LabelCount { .. }), "{error}");
     }
     assert_eq!(detector.push_segment(2.0, 3.0, &[0.0; 3]).unwrap().len(), 3, "nothing of these was taken");
     assert_eq!(detector.finish(), []);

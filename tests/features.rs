@@ -64,7 +64,7 @@ fn close(what: &str, got: ArrayView2<f32>, expected: ArrayView2<f32>, bar: f32, 
 #[track_caller]
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
-        Some(Error::Config { field, .. }) => field,
+        Some(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     }
 }

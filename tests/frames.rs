@@ -129,7 +129,7 @@ fn what_has_no_frames_says_so() {
     assert!(tagger.model().info().frames.is_none());
     let error = tagger.model().forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap_err();
     assert!(
-        matches!(error, Error::Config { field: "detail", .. }) && error.to_string().contains("ced-tiny"),
+        matches!(error, Error::Argument { name: "detail", .. }) && error.to_string().contains("ced-tiny"),
         "{error}"
     );
     let config = cnn14::Config { head: OutputActivation::Softmax, ..cnn14::Config::DECISION_MAX };
@@ -152,5 +152,5 @@ fn the_last_layer_alone_gives_what_the_model_says() {
     }
     let of_segments = narrow(cnn14::Config::DECISION_MAX);
     let embedding = of_segments.forward(&clip(LENGTHS[0]), Detail::Clip).unwrap().embedding;
-    assert!(matches!(of_segments.classify(&embedding), Err(Error::Config { field: "embedding", .. })));
+    assert!(matches!(of_segments.classify(&embedding), Err(Error::Argument { name: "embedding", .. })));
 }

@@ -97,13 +97,13 @@ fn the_two_steps_are_the_whole() {
         for (first, length) in [(n_frames - 4, 5 * n_columns), (0, n_columns + 1), (usize::MAX, n_columns)] {
             let refused = front_end.frames_into(&samples, first, &mut vec![0.0; length]);
             assert!(
-                matches!(refused, Err(Error::Config { field: "out.len()", .. })),
+                matches!(refused, Err(Error::Argument { name: "out.len()", .. })),
                 "{first}, {length}, {front_end:?}"
             );
         }
         for wrong in [(n_frames + 1, n_columns), (n_frames - 1, n_columns), (n_frames, n_columns + 1), (0, 0)] {
             let refused = front_end.finish(Array2::zeros(wrong), samples.len());
-            assert!(matches!(refused, Err(Error::Config { field: "frames", .. })), "{wrong:?}, {front_end:?}");
+            assert!(matches!(refused, Err(Error::Argument { name: "frames", .. })), "{wrong:?}, {front_end:?}");
         }
     }
 }

@@ -287,7 +287,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 /// The setting that an error names.
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
-        Some(Error::Config { field, .. }) => field,
+        Some(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     }
 }

@@ -59,7 +59,7 @@ fn what_does_not_belong_together_is_not_fused() {
     let (a, b, vocabulary) = (logits("a", 9), logits("b", 6), vocabulary());
     let config = Config::default();
     let field = |members: &[Member], config: &Config| match fuse_frames(members, config) {
-        Err(Error::Config { field, .. }) => field,
+        Err(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     };
     let apart = [member(&a, &vocabulary, 0.5), member(&b, &vocabulary, 0.5)];
@@ -127,16 +127,16 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
         broken.logits[1] = f32::NAN;
         for wrong in [other, shorter, broken] {
             let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Average::Logits, activation).unwrap_err();
-            assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
+            assert!(matches!(error, Error::Argument { name: "members", .. }), "{error}");
         }
         // Nothing that has no probabilities.
         let mut certain = b.clone();
         certain.scores[0] = 1.5;
         let error = fuse_taggings(&[(&certain, 1.0)], Average::Probabilities, OutputActivation::Sigmoid).unwrap_err();
-        assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { name: "members", .. }), "{error}");
         certain.logits[0] = f32::INFINITY;
         let error = fuse_taggings(&[(&certain, 1.0)], Average::Logits, OutputActivation::Softmax).unwrap_err();
-        assert!(matches!(error, Error::Config { field: "members", .. }), "{error}");
-        assert!(matches!(fuse_taggings(&[], Average::Logits, activation), Err(Error::Config { field: "weight", .. })));
+        assert!(matches!(error, Error::Argument { name: "members", .. }), "{error}");
+        assert!(matches!(fuse_taggings(&[], Average::Logits, activation), Err(Error::Argument { name: "weight", .. })));
     }
 }

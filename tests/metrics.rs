@@ -240,7 +240,7 @@ fn what_cannot_work_is_a_typed_error() {
     #[track_caller]
     fn refused<T: std::fmt::Debug>(result: clipwise::Result<T>, message: &str) {
         let error = result.unwrap_err();
-        assert!(matches!(error, Error::Config { .. }), "{error:?}");
+        assert!(matches!(error, Error::Argument { .. }), "{error:?}");
         assert_eq!(error.to_string(), message);
     }
     let nan = [0.5, f32::NAN];

@@ -72,7 +72,7 @@ fn layers_refuse_what_does_not_fit() {
     let x = input();
     for lengths in [vec![], vec![1, 1], vec![0, 1, 1], vec![1, 1, N_TOKENS + 1]] {
         let error = block.forward(&x, Some(&lengths)).unwrap_err();
-        assert!(matches!(error, Error::Config { field: "lengths", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { name: "lengths", .. }), "{error}");
     }
     for shape in [(3, N_TOKENS, WIDTH - 1), (3, 0, WIDTH), (0, N_TOKENS, WIDTH)] {
         let x = Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
@@ -239,7 +239,7 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
         ("stride", ConvConfig { stride: 0, ..good }),
     ] {
         let error = load(config).unwrap_err();
-        assert!(matches!(error, Error::Config { field: named, .. } if named == field), "{error}");
+        assert!(matches!(error, Error::Config { field: named, .. } | Error::Argument { name: named, .. } if named == field), "{error}");
     }
     let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let conv = load(good).unwrap();

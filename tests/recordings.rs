@@ -119,11 +119,11 @@ fn a_resampled_stream_is_the_clip_resampled() {
         Err(Error::NonFinite { index: 1_001, .. }) => {}
         other => panic!("{other:?}"),
     }
-    assert!(matches!(Resampler::new(0, 1), Err(Error::Config { field: "from", .. })));
-    assert!(matches!(Resampler::new(u32::MAX, 1), Err(Error::Config { field: "to", .. })));
+    assert!(matches!(Resampler::new(0, 1), Err(Error::Argument { name: "from", .. })));
+    assert!(matches!(Resampler::new(u32::MAX, 1), Err(Error::Argument { name: "to", .. })));
     let mut slow = Resampler::new(1, 32_000).unwrap();
     let refused = (0..1_000).map(|_| slow.push(&[0.0], &mut Vec::new())).find(Result::is_err).unwrap();
-    assert!(matches!(refused, Err(Error::Config { field: "to", .. })));
+    assert!(matches!(refused, Err(Error::Argument { name: "to", .. })));
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn the_blocks_of_a_reader_are_the_file() {
     }
     let mut reader = AudioReader::from(Waveform::new(vec![0.0; 10], 8_000));
     reader.next();
-    assert!(matches!(reader.resampled(16_000), Err(Error::Config { field: "sample_rate", .. })));
+    assert!(matches!(reader.resampled(16_000), Err(Error::Argument { name: "sample_rate", .. })));
     assert!(AudioReader::from(Waveform::new(vec![], 8_000)).next().is_none());
 }
 

@@ -106,7 +106,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
 fn what_cannot_be_is_an_error() {
     let good = config(Cell::Gru, true);
     let field = |config: &Config| match RecurrentEncoder::build(config, &Parameters::new(&Device::Cpu, 1).loader()) {
-        Err(Error::Config { field, .. }) => field,
+        Err(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
         other => panic!("{other:?}"),
     };
     assert_eq!(field(&Config { kernel: 4, ..good.clone() }), "kernel");
@@ -120,7 +120,7 @@ fn what_cannot_be_is_an_error() {
     assert!(matches!(run(vec![0.0; 16_000], 8_000), Err(Error::SampleRate { expected: 16_000, got: 8_000 })));
     assert!(matches!(run(vec![], 16_000), Err(Error::TooShort { needed: 1, got: 0 })));
     assert!(matches!(run(vec![0.0, f32::NAN], 16_000), Err(Error::NonFinite { index: 1, .. })));
-    assert!(matches!(encoder.forward_features(&features(), &[25, 1, 1], Layers::Last), Err(Error::Config { .. })));
+    assert!(matches!(encoder.forward_features(&features(), &[25, 1, 1], Layers::Last), Err(Error::Argument { .. })));
     let wrong = RecurrentEncoder::load(&Config { hidden: 7, ..good }, &weights("gru", ""), &Device::Cpu);
     assert!(matches!(wrong, Err(Error::Weights(_))));
 }

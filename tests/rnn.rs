@@ -163,7 +163,7 @@ fn what_does_not_fit_is_a_typed_error() {
     let (rnn, x) = (net(BASE), input());
     for lengths in [&[][..], &[1, 1], &[0, 1, 1, 1], &[1, 1, 1, N_FRAMES + 1]] {
         let error = rnn.forward(&x, Some(lengths), None).unwrap_err();
-        assert!(matches!(error, Error::Config { field: "lengths", .. }), "{error}");
+        assert!(matches!(error, Error::Argument { name: "lengths", .. }), "{error}");
     }
     for shape in [&[BATCH, N_FRAMES, 6][..], &[BATCH, 0, 5], &[0, N_FRAMES, 5], &[N_FRAMES, 5]] {
         let x = Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap();

@@ -190,5 +190,5 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     let other = m5::M5::load(&narrow, &m5_tensors(&narrow, 3).weights(), &Device::Cpu).unwrap();
     assert!(matches!(LinearProbe::load(other, &weights, OutputActivation::Softmax), Err(Error::Weights(_))));
     let none = Tensor::zeros((0, 64), candle_core::DType::F32, &Device::Cpu).unwrap();
-    assert!(matches!(ProbeHead::new(&none, 3, 1), Err(Error::Config { field: "n_clips", .. })));
+    assert!(matches!(ProbeHead::new(&none, 3, 1), Err(Error::Argument { name: "n_clips", .. })));
 }

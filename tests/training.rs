@@ -249,13 +249,13 @@ fn dropout_keeps_the_mean_and_is_off_outside_training() {
 fn what_does_not_fit_is_a_typed_error() {
     let parameters = Parameters::new(&Device::Cpu, 1);
     parameters.loader().get("weight", (2, 3)).unwrap();
-    assert!(matches!(parameters.loader().get("weight", (3, 2)), Err(Error::Config { field: "shape", .. })));
+    assert!(matches!(parameters.loader().get("weight", (3, 2)), Err(Error::Argument { name: "shape", .. })));
     let other = Tensor::zeros((3, 2), candle_core::DType::F32, &Device::Cpu).unwrap();
     let other = Weights::from_tensors([("weight".to_string(), other)]).unwrap();
-    assert!(matches!(parameters.restore(&other), Err(Error::Config { field: "weights", .. })));
+    assert!(matches!(parameters.restore(&other), Err(Error::Argument { name: "weights", .. })));
     assert_eq!(Parameters::new(&Device::Cpu, 1).restore(&other).unwrap(), 0);
     for size in [1 << 62, 1 << 40] {
-        assert!(matches!(parameters.loader().get("large", (size, 3)), Err(Error::Config { field: "shape", .. })));
+        assert!(matches!(parameters.loader().get("large", (size, 3)), Err(Error::Argument { name: "shape", .. })));
     }
     let nowhere = std::env::temp_dir().join("clipwise-no-such-folder/model.safetensors");
     assert!(matches!(parameters.save(nowhere), Err(Error::Tensor { .. })));

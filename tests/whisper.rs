@@ -228,12 +228,12 @@ fn what_cannot_work_is_an_error() {
         Tensor::zeros((2, n_frames, n_mels), candle_core::DType::F32, &Device::Cpu).unwrap()
     };
     let of = |x: &Tensor, lengths: Option<&[usize]>| encoder.forward_features(x, lengths, Layers::Last).map(|_| ());
-    assert!(matches!(of(&features(51, 80), None), Err(Error::Config { field: "n_frames", .. })));
-    assert!(matches!(of(&features(0, 80), None), Err(Error::Config { field: "n_frames", .. })));
+    assert!(matches!(of(&features(51, 80), None), Err(Error::Argument { name: "n_frames", .. })));
+    assert!(matches!(of(&features(0, 80), None), Err(Error::Argument { name: "n_frames", .. })));
     assert!(matches!(of(&features(50, 79), None), Err(Error::Tensor { .. })));
     for lengths in [&[1, 2, 3][..], &[1, 51], &[0, 1]] {
         assert!(
-            matches!(of(&features(50, 80), Some(lengths)), Err(Error::Config { field: "lengths", .. })),
+            matches!(of(&features(50, 80), Some(lengths)), Err(Error::Argument { name: "lengths", .. })),
             "{lengths:?}"
         );
     }

@@ -568,7 +568,7 @@ fn windows_that_cannot_be_are_refused() {
         ("hop", WindowConfig { hop: 11.0, framewise: true, ..default() }),
     ] {
         match TaggerStream::new(&tagger, 8_000, &config).unwrap_err() {
-            Error::Config { field: got, .. } => assert_eq!(got, field, "{config:?}"),
+            Error::Config { field: got, .. } | Error::Argument { name: got, .. } => assert_eq!(got, field, "{config:?}"),
             other => panic!("{other}"),
         }
     }

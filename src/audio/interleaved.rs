@@ -47,7 +47,7 @@ impl Waveform {
     ///
     /// # Errors
     /// [`Error::Audio`] with the path `<samples>` for 0 channels or more than [`MAX_CHANNELS`](super::MAX_CHANNELS), a rate of 0 Hz or above
-    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), and a NaN or infinite sample; [`Error::Config`] if the number of samples is no multiple of the
+    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), and a NaN or infinite sample; [`Error::Argument`] if the number of samples is no multiple of the
     /// number of channels.
     pub fn from_interleaved<T: Sample>(samples: &[T], n_channels: u16, sample_rate: u32) -> Result<Self> {
         let refused = |reason| Error::Audio { path: "<samples>".into(), reason };
@@ -55,7 +55,7 @@ impl Waveform {
         check_sample_rate(sample_rate).map_err(refused)?;
         if !samples.len().is_multiple_of(n_channels.into()) {
             let reason = format!("expected a multiple of the {n_channels} channels");
-            return Err(Error::config("samples.len()", samples.len(), reason));
+            return Err(Error::argument("samples.len()", samples.len(), reason));
         }
         let mut mixer = Mixer::new(Channels::Mean, n_channels.into()).map_err(refused)?;
         let mut mixed = Vec::new();

@@ -128,10 +128,10 @@ impl AudioReader {
     /// Changes the rate of the blocks to come, in Hz. Before the first block only.
     ///
     /// # Errors
-    /// [`Error::Config`] if the rate is 0, if it is too far from the file's ([`Resampler::new`]), or after the first block.
+    /// [`Error::Argument`] if the rate is 0, if it is too far from the file's ([`Resampler::new`]), or after the first block.
     pub fn resampled(mut self, sample_rate: u32) -> Result<Self> {
         if self.n_read > 0 {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "sample_rate",
                 sample_rate,
                 "the rate can be changed before the first block only",

@@ -47,12 +47,12 @@ const MAX_REACH: usize = 1 << 20;
 /// ```
 ///
 /// # Errors
-/// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Config`] if a rate is 0 or if the output would
+/// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Argument`] if a rate is 0 or if the output would
 /// be over 64 times as long as the input and over 2^23 samples.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     let mut resampler = Resampler::for_at_most(from, to, samples.len())?;
     let n_out = resampler.checked(samples)?;
-    let n_out = usize::try_from(n_out).map_err(|_| Error::config("to", to, "the output exceeds the address space"))?;
+    let n_out = usize::try_from(n_out).map_err(|_| Error::argument("to", to, "the output exceeds the address space"))?;
     let mut output = Vec::with_capacity(n_out);
     resampler.push(samples, &mut output)?;
     resampler.finish(&mut output)?;
@@ -94,7 +94,7 @@ impl Resampler {
     /// Begins a stream that is resampled from `from` Hz to `to` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`] if a rate is 0, or if the filter would reach over more than 2^20 samples to either side, which
+    /// [`Error::Argument`] if a rate is 0, or if the filter would reach over more than 2^20 samples to either side, which
     /// it does where the rates differ by more than a factor of 10 000 downwards.
     pub fn new(from: u32, to: u32) -> Result<Self> {
         Self::for_at_most(from, to, usize::MAX)
@@ -104,7 +104,7 @@ impl Resampler {
     fn for_at_most(from: u32, to: u32, n_samples: usize) -> Result<Self> {
         for (field, rate) in [("from", from), ("to", to)] {
             if rate == 0 {
-                return Err(Error::config(field, rate, "a rate is at least 1 Hz"));
+                return Err(Error::argument(field, rate, "a rate is at least 1 Hz"));
             }
         }
         let divisor = gcd(from, to);
@@ -114,7 +114,7 @@ impl Resampler {
             Method::Fft(Box::new(blocks))
         } else if n_samples == usize::MAX && sinc::reach(from, to) > MAX_REACH as f64 {
             let reason = format!("from {from} Hz the filter would be over {MAX_REACH} samples long");
-            return Err(Error::config("to", to, reason));
+            return Err(Error::argument("to", to, reason));
         } else {
             Method::Sinc(Box::new(sinc::Sinc::new(from, to, n_samples)))
         };
@@ -144,7 +144,7 @@ impl Resampler {
     ///
     /// # Errors
     /// [`Error::NonFinite`], with the position in the stream, if a sample is infinite or not a number, and
-    /// [`Error::Config`] if the output so far would be over 64 times as long as the input and over 2^23 samples. Of
+    /// [`Error::Argument`] if the output so far would be over 64 times as long as the input and over 2^23 samples. Of
     /// such a piece nothing is taken.
     pub fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
         self.checked(samples)?;
@@ -162,7 +162,7 @@ impl Resampler {
     /// Ends the stream: appends what is left, for `ceil(n · to / from)` samples in all, and begins a new one.
     ///
     /// # Errors
-    /// [`Error::Config`] if the resampling breaks down, which nothing is known to cause.
+    /// [`Error::Argument`] if the resampling breaks down, which nothing is known to cause.
     pub fn finish(&mut self, output: &mut Vec<f32>) -> Result<()> {
         // Not more than follow from one block or filter.
         let n_left = (self.length(self.n_in) - u128::from(self.n_out)) as u64;
@@ -197,7 +197,7 @@ impl Resampler {
         let n_out = self.length(n_in);
         if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * u128::from(n_in) && self.from != self.to {
             let reason = format!("{n_in} samples at {} Hz would become {n_out}", self.from);
-            return Err(Error::config("to", self.to, reason));
+            return Err(Error::argument("to", self.to, reason));
         }
         Ok(n_out)
     }

@@ -196,13 +196,13 @@ impl WaveformBatch {
     /// Takes one row of samples a clip, all at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no rows or the rate is 0.
+    /// [`Error::Argument`] if there are no rows or the rate is 0.
     pub fn new(rows: Vec<Vec<f32>>, sample_rate: u32) -> Result<Self> {
         if rows.is_empty() {
-            return Err(Error::config("rows", 0, "a batch needs at least one clip"));
+            return Err(Error::argument("rows", 0, "a batch needs at least one clip"));
         }
         if sample_rate == 0 {
-            return Err(Error::config("sample_rate", 0, "a rate is at least 1 Hz"));
+            return Err(Error::argument("sample_rate", 0, "a rate is at least 1 Hz"));
         }
         Ok(Self { rows, sample_rate })
     }
@@ -253,11 +253,11 @@ impl TryFrom<&[Waveform]> for WaveformBatch {
     /// A batch of several clips.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are no clips, if their rates differ (naming the first two), or if the rate is 0.
+    /// [`Error::Argument`] if there are no clips, if their rates differ (naming the first two), or if the rate is 0.
     fn try_from(waveforms: &[Waveform]) -> Result<Self> {
         let sample_rate = waveforms.first().map_or(1, |first| first.sample_rate);
         if let Some((i, other)) = waveforms.iter().enumerate().find(|(_, w)| w.sample_rate != sample_rate) {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "sample_rate",
                 other.sample_rate,
                 format!("clip {i} differs from clip 0, which is at {sample_rate} Hz; resample them to one rate"),

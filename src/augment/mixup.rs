@@ -62,17 +62,18 @@ impl Mixup {
     /// Draws the weights for a batch.
     ///
     /// # Errors
-    /// [`Error::Config`] for an `alpha` that is not above 0, and a batch of odd size where neighbours are mixed.
+    /// [`Error::Config`] for an `alpha` that is not above 0, [`Error::Argument`] for a batch of odd size where neighbours are
+    /// mixed.
     pub fn plan(&self, batch: usize, random: &mut Random) -> Result<MixupPlan> {
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return Err(Error::config("alpha", self.alpha, "must be above 0"));
         }
         let Ok(rows) = u32::try_from(batch) else {
-            return Err(Error::config("batch", batch, format!("must be at most {}", u32::MAX)));
+            return Err(Error::argument("batch", batch, format!("must be at most {}", u32::MAX)));
         };
         let (first, second): (Vec<u32>, Vec<u32>) = match self.pairing {
             MixupPairing::Neighbours if !batch.is_multiple_of(2) => {
-                return Err(Error::config("batch", batch, "must be even, as neighbours are mixed"));
+                return Err(Error::argument("batch", batch, "must be even, as neighbours are mixed"));
             }
             MixupPairing::Neighbours => (0..rows / 2).map(|i| (2 * i, 2 * i + 1)).unzip(),
             MixupPairing::Shuffled => {
@@ -89,20 +90,20 @@ impl MixupPlan {
     /// Differentiable.
     ///
     /// # Errors
-    /// [`Error::Config`] for a tensor of integers or with too few rows, and a plan whose parts differ in length;
+    /// [`Error::Argument`] for a tensor of integers or with too few rows, and a plan whose parts differ in length;
     /// [`Error::Tensor`].
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let rows = x.dims().first().copied().unwrap_or(0);
         let needed = self.first.iter().chain(&self.second).map(|&row| row as usize + 1).max().unwrap_or(0);
         if rows < needed {
-            return Err(Error::config("x.dims()", format!("{:?}", x.dims()), format!("expected {needed} rows")));
+            return Err(Error::argument("x.dims()", format!("{:?}", x.dims()), format!("expected {needed} rows")));
         }
         if !matches!(x.dtype(), DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
-            return Err(Error::config("x.dtype()", x.dtype().as_str(), "must be a float type"));
+            return Err(Error::argument("x.dtype()", x.dtype().as_str(), "must be a float type"));
         }
         let n = self.lambda.len();
         if (self.first.len(), self.second.len()) != (n, n) {
-            return Err(Error::config("lambda.len()", n, "must be the length of first and second"));
+            return Err(Error::argument("lambda.len()", n, "must be the length of first and second"));
         }
         let mix = || {
             let x = x.contiguous()?;

@@ -79,10 +79,10 @@ impl SpecAugment {
     /// the same for all its channels. Differentiable; what is masked has gradient 0.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of axes and as [`stripes`](Self::stripes), [`Error::Tensor`].
+    /// [`Error::Argument`] for another number of axes, [`Error::Config`] as [`stripes`](Self::stripes), [`Error::Tensor`].
     pub fn forward(&self, x: &Tensor, random: &mut Random) -> Result<Tensor> {
         let Ok((batch, _, n_frames, n_mels)) = x.dims4() else {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "x.dims()",
                 format!("{:?}", x.dims()),
                 "expected [batch, channels, n_frames, n_mels]",

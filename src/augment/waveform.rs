@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] for `snr_db` below -100 or NaN, [`Error::NonFinite`] for samples that are not finite.
+/// [`Error::Argument`] for `snr_db` below -100 or NaN, [`Error::NonFinite`] for samples that are not finite.
 pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random) -> Result<()> {
     let noise: Vec<f64> = samples.iter().map(|_| random.normal()).collect();
     check(samples, snr_db)?;
@@ -46,7 +46,7 @@ pub fn add_noise(samples: &mut [f32], noise: &[f32], snr_db: f64) -> Result<()> 
 
 fn check(samples: &[f32], snr_db: f64) -> Result<()> {
     if snr_db.is_nan() || snr_db < -100.0 {
-        return Err(Error::config("snr_db", snr_db, "must be -100 dB or more"));
+        return Err(Error::argument("snr_db", snr_db, "must be -100 dB or more"));
     }
     check_finite(samples)
 }

@@ -41,7 +41,7 @@ pub struct Alignment {
 /// ```
 ///
 /// # Errors
-/// [`Error::TooFewFrames`] if there is less than one frame a target and one between equal neighbours, [`Error::Config`] for a
+/// [`Error::TooFewFrames`] if there is less than one frame a target and one between equal neighbours, [`Error::Argument`] for a
 /// target that is the blank or no token, and where −∞ forbids every path; those of [`greedy`](super::greedy).
 pub fn align(
     log_probs: ArrayView2<f32>,
@@ -78,11 +78,11 @@ fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) ->
     for (at, &id) in targets.iter().enumerate() {
         if id >= vocabulary.len() || id == vocabulary.blank() {
             let reason = format!("target {at} must be a token below {}, not the blank", vocabulary.len());
-            return Err(Error::config("targets", id, reason));
+            return Err(Error::argument("targets", id, reason));
         }
     }
     if n_frames >= MAX_FRAMES {
-        return Err(Error::config("n_frames", n_frames, format!("{MAX_FRAMES} frames are too many")));
+        return Err(Error::argument("n_frames", n_frames, format!("{MAX_FRAMES} frames are too many")));
     }
     let needed = frames_needed(targets.iter());
     match n_frames < needed {
@@ -133,7 +133,7 @@ impl Trellis<'_> {
         let last = n_states - 1;
         let mut state = if last > 0 && scores[last - 1] >= scores[last] { last - 1 } else { last };
         if scores[state] == f64::NEG_INFINITY {
-            return Err(Error::config("log_probs", "-inf", "no path for the targets is possible"));
+            return Err(Error::argument("log_probs", "-inf", "no path for the targets is possible"));
         }
         let mut states = vec![state; self.n_frames];
         let mut steps = vec![0u8; every * n_states];

@@ -139,7 +139,7 @@ impl BeamSearch {
     /// word pieces matches as [`Vocabulary::encode`] cuts it. A part of a phrase is credited while it is being spoken.
     ///
     /// # Errors
-    /// [`Error::Config`] for a bonus that is not finite, an empty phrase, and one that the vocabulary cannot spell.
+    /// [`Error::Argument`] for a bonus that is not finite, an empty phrase, and one that the vocabulary cannot spell.
     pub fn with_hot_words<T: AsRef<str>>(mut self, phrases: &[(T, f64)]) -> Result<Self> {
         let phrases: Vec<(String, f64)> =
             phrases.iter().map(|(phrase, bonus)| (phrase.as_ref().to_string(), *bonus)).collect();
@@ -152,7 +152,7 @@ impl BeamSearch {
     ///
     /// # Errors
     /// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-    /// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and
+    /// [`Error::Argument`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and
     /// an end that is negative or not finite.
     pub fn decode(&self, log_probs: ArrayView2<f32>, times: impl Into<FrameTimes>) -> Result<Vec<Transcript>> {
         check_not_empty(log_probs)?;
@@ -165,7 +165,7 @@ impl BeamSearch {
     /// times; clips are spread over the threads.
     ///
     /// # Errors
-    /// Those of [`BeamSearch::decode`], and [`Error::Config`] for lengths or times that do not fit the batch.
+    /// Those of [`BeamSearch::decode`], and [`Error::Argument`] for lengths or times that do not fit the batch.
     pub fn decode_batch(
         &self,
         log_probs: ArrayView3<f32>,
@@ -180,7 +180,7 @@ impl BeamSearch {
     /// A decoder that takes frames as they come.
     ///
     /// # Errors
-    /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    /// [`Error::Argument`] for seconds per frame that are not positive, and an end that is negative or not finite.
     pub fn decoder(&self, times: impl Into<FrameTimes>) -> Result<BeamDecoder<'_>> {
         let times = times.into().checked()?;
         Ok(BeamDecoder { search: self, state: Search::new(&self.scorer), times })
@@ -201,7 +201,7 @@ impl BeamDecoder<'_> {
     /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcripts`](Self::transcripts) is later.
     ///
     /// # Errors
-    /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
+    /// [`Error::Argument`] for an end that is negative or not finite; the decoder is then as it was before.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
         self.times = self.times.until(end).checked()?;
         Ok(())
@@ -214,7 +214,7 @@ impl BeamDecoder<'_> {
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<()> {
         check_log_probs(log_probs, self.search.vocabulary.len())?;
         if self.n_frames().checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
-            return Err(Error::config("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
+            return Err(Error::argument("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
         }
         for row in log_probs.rows() {
             self.state.step(row, &self.search.config, &self.search.scorer)?;

@@ -11,7 +11,7 @@ const ROUNDING: f32 = 1e-3;
 /// Log-probabilities from logits: `x − ln Σ exp x` over each row of `[n_frames, n_tokens]`, summed in f64.
 ///
 /// # Errors
-/// [`Error::Config`] for a row with NaN or +∞, or with nothing but −∞, and without tokens.
+/// [`Error::Argument`] for a row with NaN or +∞, or with nothing but −∞, and without tokens.
 pub fn log_softmax(logits: ArrayView2<f32>) -> Result<Array2<f32>> {
     check_tokens(logits.ncols())?;
     let mut log_probs = logits.to_owned();
@@ -26,7 +26,7 @@ pub fn log_softmax(logits: ArrayView2<f32>) -> Result<Array2<f32>> {
 
 fn check_tokens(n_tokens: usize) -> Result<()> {
     match n_tokens {
-        0 => Err(Error::config("n_tokens", 0, "frames need a score for at least one token")),
+        0 => Err(Error::argument("n_tokens", 0, "frames need a score for at least one token")),
         _ => Ok(()),
     }
 }
@@ -36,7 +36,7 @@ pub(super) fn check_frame(name: &'static str, frame: usize, scores: impl Iterato
     let mut highest = f32::NEG_INFINITY;
     for (token, score) in scores.enumerate() {
         if score.is_nan() || score == f32::INFINITY {
-            return Err(Error::config(
+            return Err(Error::argument(
                 name,
                 score,
                 format!("score [{frame}, {token}] must be a finite number or -inf"),
@@ -45,7 +45,7 @@ pub(super) fn check_frame(name: &'static str, frame: usize, scores: impl Iterato
         highest = highest.max(score);
     }
     match highest {
-        f32::NEG_INFINITY => Err(Error::config(name, "-inf", format!("frame {frame} leaves no token possible"))),
+        f32::NEG_INFINITY => Err(Error::argument(name, "-inf", format!("frame {frame} leaves no token possible"))),
         _ => Ok(highest),
     }
 }
@@ -62,7 +62,7 @@ pub(super) fn check_log_probs(log_probs: ArrayView2<f32>, n_tokens: usize) -> Re
             let reason = format!(
                 "frame {frame} holds no log-probabilities, which are at most 0: take ctc::log_softmax of logits"
             );
-            return Err(Error::config("log_probs", highest, reason));
+            return Err(Error::argument("log_probs", highest, reason));
         }
     }
     Ok(())
@@ -91,7 +91,7 @@ pub(super) fn timed_clips<'a>(
     let clips = clips(log_probs, lengths)?;
     if times.len() != clips.len() {
         let expected = format!("one per clip, of which there are {}", clips.len());
-        return Err(Error::config("times", format!("{} values", times.len()), expected));
+        return Err(Error::argument("times", format!("{} values", times.len()), expected));
     }
     Ok(clips.into_iter().zip(times.iter().copied()).collect())
 }
@@ -99,15 +99,15 @@ pub(super) fn timed_clips<'a>(
 /// The clips of a batch `[batch, n_frames, n_tokens]`, each cut to its length in frames.
 ///
 /// # Errors
-/// [`Error::Config`] unless there is one length a clip, none above `n_frames`.
+/// [`Error::Argument`] unless there is one length a clip, none above `n_frames`.
 pub fn clips<'a>(log_probs: ArrayView3<'a, f32>, lengths: &[usize]) -> Result<Vec<ArrayView2<'a, f32>>> {
     let (n_clips, n_frames, _) = log_probs.dim();
     if lengths.len() != n_clips {
         let reason = format!("expected {n_clips} lengths, one per clip");
-        return Err(Error::config("lengths", format!("{} values", lengths.len()), reason));
+        return Err(Error::argument("lengths", format!("{} values", lengths.len()), reason));
     }
     if let Some(length) = lengths.iter().find(|&&length| length > n_frames) {
-        return Err(Error::config("lengths", length, format!("the batch has {n_frames} frames")));
+        return Err(Error::argument("lengths", length, format!("the batch has {n_frames} frames")));
     }
     let clip = |(at, &length): (usize, &usize)| log_probs.index_axis_move(Axis(0), at).slice_move(s![..length, ..]);
     Ok(lengths.iter().enumerate().map(clip).collect())

@@ -39,7 +39,7 @@ pub fn collapse(frame_ids: &[usize], blank: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-/// [`Error::Config`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and an
+/// [`Error::Argument`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and an
 /// end that is negative or not finite.
 pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Transcript> {
     check_not_empty(log_probs)?;
@@ -51,7 +51,7 @@ pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, times: impl I
 /// [`greedy`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames, with its times.
 ///
 /// # Errors
-/// Those of [`greedy`], and [`Error::Config`] for lengths or times that do not fit the batch.
+/// Those of [`greedy`], and [`Error::Argument`] for lengths or times that do not fit the batch.
 pub fn greedy_batch(
     log_probs: ArrayView3<f32>,
     lengths: &[usize],
@@ -79,7 +79,7 @@ impl GreedyDecoder {
     /// A decoder that has seen no frame.
     ///
     /// # Errors
-    /// [`Error::Config`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    /// [`Error::Argument`] for seconds per frame that are not positive, and an end that is negative or not finite.
     pub fn new(vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Self> {
         let times = times.into().checked()?;
         let (vocabulary, tokens) = (vocabulary.clone(), Vec::new());
@@ -89,7 +89,7 @@ impl GreedyDecoder {
     /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcript`](Self::transcript) is later.
     ///
     /// # Errors
-    /// [`Error::Config`] for an end that is negative or not finite; the decoder is then as it was before.
+    /// [`Error::Argument`] for an end that is negative or not finite; the decoder is then as it was before.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
         self.times = self.times.until(end).checked()?;
         Ok(())
@@ -102,7 +102,7 @@ impl GreedyDecoder {
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<&[Token]> {
         check_log_probs(log_probs, self.vocabulary.len())?;
         if self.n_frames.checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
-            return Err(Error::config("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
+            return Err(Error::argument("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
         }
         let n_known = self.tokens.len();
         for row in log_probs.rows() {

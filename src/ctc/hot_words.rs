@@ -39,7 +39,7 @@ impl HotWords {
         let mut words = Self { nodes: vec![Node::default()], delimiter: vocabulary.word_delimiter() };
         for (phrase, bonus) in phrases {
             if !is_in_range(*bonus) {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "hot_words",
                     bonus,
                     format!("the bonus of {phrase:?} must be {BONUS_RANGE}"),
@@ -47,7 +47,7 @@ impl HotWords {
             }
             let tokens = vocabulary.encode(phrase)?;
             if tokens.is_empty() {
-                return Err(Error::config("hot_words", format!("{phrase:?}"), "a phrase has at least one token"));
+                return Err(Error::argument("hot_words", format!("{phrase:?}"), "a phrase has at least one token"));
             }
             let ends = words.delimiter;
             words.insert(ends.into_iter().chain(tokens).chain(ends).collect(), *bonus)?;
@@ -60,7 +60,7 @@ impl HotWords {
         let mut node = 0;
         for (at, &token) in tokens.iter().enumerate() {
             let next =
-                u32::try_from(self.nodes.len()).map_err(|_| Error::config("hot_words", "phrases", "too many"))?;
+                u32::try_from(self.nodes.len()).map_err(|_| Error::argument("hot_words", "phrases", "too many"))?;
             node = *self.nodes[node].children.entry(token).or_insert(next) as usize;
             if node == self.nodes.len() {
                 self.nodes.push(Node::default());

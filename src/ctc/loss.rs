@@ -49,8 +49,8 @@ pub struct LossConfig {
 /// host, clips in parallel, and is the same for any number of threads.
 ///
 /// # Errors
-/// [`Error::Config`] unless there is a length up to `n_frames` and a target a clip, for a blank or token that is not among
-/// the tokens, for a blank in a target, and for scores, in frames that count, which are not a number, `+∞`, or all `−∞`;
+/// [`Error::Config`] for a blank that is not among the tokens; [`Error::Argument`] unless there is one length up to `n_frames`
+/// and one target per clip, for a token that is not among the tokens, for a blank in a target, and for scores, in frames that count, which are not a number, `+∞`, or all `−∞`;
 /// [`Error::Tensor`] if the shape does not fit.
 pub fn ctc_loss(
     logits: &Tensor,
@@ -65,7 +65,7 @@ fn loss(logits: &Tensor, lengths: &[usize], targets: &[impl AsRef<[u32]>], confi
     let (batch, n_frames, n_tokens) = logits.dims3()?;
     check_lengths(lengths, batch, 0..=n_frames)?;
     if targets.len() != batch {
-        return Err(Error::config("targets.len()", targets.len(), format!("expected {batch}, one per clip")));
+        return Err(Error::argument("targets.len()", targets.len(), format!("expected {batch}, one per clip")));
     }
     let host = logits.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.contiguous()?;
     let check = |values: &[&[f32]]| {
@@ -93,7 +93,7 @@ fn loss(logits: &Tensor, lengths: &[usize], targets: &[impl AsRef<[u32]>], confi
 /// n_tokens]`; `−∞` where there are too few frames. Rows are normalised, so logits do as well.
 ///
 /// # Errors
-/// [`Error::Config`] as [`ctc_loss`].
+/// [`Error::Argument`] as [`ctc_loss`].
 pub fn forward_score(log_probs: ArrayView2<f32>, target: &[u32], blank: usize) -> Result<f64> {
     let n_tokens = log_probs.ncols();
     let scores: Vec<f32> = log_probs.iter().copied().collect();
@@ -111,7 +111,7 @@ fn interleaved(target: &[u32], n_tokens: usize, blank: usize) -> Result<Vec<usiz
     for &token in target {
         let index = usize::try_from(token).unwrap_or(usize::MAX);
         if index >= n_tokens || index == blank {
-            return Err(Error::config("targets", token, format!("a token below {n_tokens} other than the blank")));
+            return Err(Error::argument("targets", token, format!("a token below {n_tokens} other than the blank")));
         }
         labels.extend([blank, index]);
     }

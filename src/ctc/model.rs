@@ -65,7 +65,7 @@ impl CtcOutput {
     /// From the logits, of which the first `lengths[b]` frames of clip `b` count. Where the clips end is not known.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length up to `n_frames` a clip, [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Argument`] unless there is one length up to `n_frames` a clip, [`Error::Tensor`] if the shape does not fit.
     pub fn new(logits: Tensor, lengths: Vec<usize>, frame_seconds: f64) -> Result<Self> {
         let context = "log-probabilities of tokens";
         let (batch, n_frames, _) = logits.dims3().context(context)?;
@@ -78,16 +78,16 @@ impl CtcOutput {
     /// The log-probabilities of one clip, its own frames only: `[n_frames, n_tokens]`, on the host.
     ///
     /// # Errors
-    /// [`Error::Config`] if the batch has no such clip, [`Error::Tensor`] if the device fails.
+    /// [`Error::Argument`] if the batch has no such clip, [`Error::Tensor`] if the device fails.
     pub fn clip(&self, index: usize) -> Result<Array2<f32>> {
         let Some(&length) = self.lengths.get(index) else {
-            return Err(Error::config("index", index, format!("the batch has {} clips", self.lengths.len())));
+            return Err(Error::argument("index", index, format!("the batch has {} clips", self.lengths.len())));
         };
         let context = "bringing log-probabilities to the host";
         let clip = || self.log_probs.get(index)?.narrow(0, 0, length)?.flatten_all()?.to_vec1::<f32>();
         let n_tokens = self.log_probs.dim(D::Minus1).context(context)?;
         Array2::from_shape_vec((length, n_tokens), clip().context(context)?)
-            .map_err(|error| Error::config("n_frames", length, error.to_string()))
+            .map_err(|error| Error::argument("n_frames", length, error.to_string()))
     }
 }
 
@@ -243,7 +243,7 @@ impl CtcModel {
             Some(sum) => sum.forward(&encoded.layers)?,
             None => {
                 let last = encoded.layers.last().cloned();
-                last.ok_or_else(|| Error::config("layers.len()", 0, "an encoder gives at least one layer"))?
+                last.ok_or_else(|| Error::argument("layers.len()", 0, "an encoder gives at least one layer"))?
             }
         };
         let mut output =

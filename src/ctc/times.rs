@@ -65,11 +65,11 @@ impl FrameTimes {
     pub(super) fn checked(self) -> Result<Self> {
         if !(self.frame_seconds.is_finite() && self.frame_seconds > 0.0) {
             let reason = "the duration of a frame must be a positive number of seconds";
-            return Err(Error::config("frame_seconds", self.frame_seconds, reason));
+            return Err(Error::argument("frame_seconds", self.frame_seconds, reason));
         }
         match self.end {
             Some(end) if !(end.is_finite() && end >= 0.0) => {
-                Err(Error::config("end", end, "the end of a clip must be 0 seconds or more"))
+                Err(Error::argument("end", end, "the end of a clip must be 0 seconds or more"))
             }
             _ => Ok(self),
         }

@@ -142,7 +142,7 @@ impl TokenTransformer {
     /// Sequences of tokens, of any lengths, to the logits of the output tokens.
     ///
     /// # Errors
-    /// [`Error::Config`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
+    /// [`Error::Argument`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
     /// `n_codes`, and for no sequences; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
         self.run(sequences).context("a token transformer")
@@ -152,19 +152,19 @@ impl TokenTransformer {
         let TokenTransformerConfig { n_codes, width, n_positions, frame_seconds, .. } = self.config;
         for sequence in sequences {
             if !(1..=n_positions).contains(&sequence.len()) {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "sequence.len()",
                     sequence.len(),
                     format!("must be 1 to {n_positions} tokens"),
                 ));
             }
             if let Some(token) = sequence.iter().find(|&&token| token as usize >= n_codes) {
-                return Err(Error::config("token", token, format!("must be below {n_codes}")));
+                return Err(Error::argument("token", token, format!("must be below {n_codes}")));
             }
         }
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
         let Some(&longest) = lengths.iter().max() else {
-            return Err(Error::config("sequences.len()", 0, "at least 1"));
+            return Err(Error::argument("sequences.len()", 0, "at least 1"));
         };
         let padded = sequences.iter().flat_map(|sequence| (0..longest).map(|i| sequence.get(i).copied().unwrap_or(0)));
         let tokens = Tensor::from_iter(padded, self.embedding.device())?;

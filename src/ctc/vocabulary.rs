@@ -76,7 +76,7 @@ impl Vocabulary {
     /// Tokens in the order of the outputs, with blank, unknown token and word delimiter under their usual names.
     ///
     /// # Errors
-    /// [`Error::Config`] if a token stands twice, and if none has one of the usual names of a blank.
+    /// [`Error::Argument`] if a token occurs twice, [`Error::Config`] if none has one of the usual names of a blank.
     pub fn new<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Result<Self> {
         Self::with_config(tokens, &Config::default())
     }
@@ -84,13 +84,14 @@ impl Vocabulary {
     /// As [`Vocabulary::new`], with what `config` says.
     ///
     /// # Errors
-    /// [`Error::Config`] if a token stands twice, if a token that `config` names is not there, and without a blank.
+    /// [`Error::Argument`] if a token occurs twice, [`Error::Config`] if a token that `config` names is missing, and without a
+    /// blank.
     pub fn with_config<T: Into<String>>(tokens: impl IntoIterator<Item = T>, config: &Config) -> Result<Self> {
         let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
         let mut index = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
             if let Some(first) = index.insert(token.clone(), id) {
-                return Err(Error::config(
+                return Err(Error::argument(
                     "tokens",
                     format!("{token:?}"),
                     format!("it is token {first} and token {id}"),
@@ -259,7 +260,7 @@ mod tests {
         assert_eq!((letters.blank(), letters.unknown(), letters.word_delimiter()), (0, Some(3), Some(4)));
         assert_eq!(letters.encode("hello  ho").unwrap(), [6, 5, 7, 7, 8, 4, 6, 8], "upper case as the tokens have it");
         assert_eq!(letters.text(&[1, 6, 5, 0, 7, 7, 8, 4, 4, 6, 8, 2]).unwrap(), "HELLO HO");
-        assert!(matches!(letters.encode("HEY"), Err(Error::Config { field: "text", .. })));
+        assert!(matches!(letters.encode("HEY"), Err(Error::Argument { name: "text", .. })));
         assert_eq!(letters.encode_lossy("HEY").unwrap(), [6, 5, 3]);
         assert_eq!(letters.text(&[6, 5, 3]).unwrap(), "HE<unk>");
 
@@ -274,7 +275,7 @@ mod tests {
         assert_eq!(ipa.encode("tʃiː | d̪it").unwrap(), [1, 3, 7, 5, 4, 0], "the longest tokens where nothing separates");
         assert_eq!(ipa.text(&[1, 3, 8, 7, 5, 4, 0]).unwrap(), "tʃ iː | d̪ i t");
         assert_eq!(ipa.words(&[1, 3, 7, 5, 4, 0]).unwrap(), ["tʃ iː", "d̪ i t"]);
-        assert!(matches!(ipa.text(&[9]), Err(Error::Config { field: "ids", .. })));
+        assert!(matches!(ipa.text(&[9]), Err(Error::Argument { name: "ids", .. })));
         // A delimiter without a name, and more unknown characters than costs of 64 bits would have room for.
         let spaced = Vocabulary::new(["<pad>", " ", "tʃ", "iː"]).unwrap();
         let ids = spaced.encode(&spaced.text(&[2, 1, 3]).unwrap()).unwrap();
@@ -306,7 +307,7 @@ mod tests {
             (&[], Config::default(), "blank"),
         ] {
             let error = Vocabulary::with_config(tokens.iter().copied(), &config).unwrap_err();
-            assert!(matches!(error, Error::Config { field: at, .. } if at == field), "{error}");
+            assert!(matches!(error, Error::Config { field: at, .. } | Error::Argument { name: at, .. } if at == field), "{error}");
         }
         assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "a blank by name goes before padding");
     }

@@ -23,7 +23,9 @@ pub(super) trait Family: Clone + 'static {
 
 /// Makes [`EncoderConfig`](super::EncoderConfig) and what needs every family from the list of families.
 macro_rules! encoders {
-    ($($(#[$doc:meta])* $variant:ident: $module:ident,)*) => {
+    ($($(#[$doc:meta])* $variant:ident: $module:ident::$encoder:ident,)*) => {
+        $(pub use $module::$encoder;)*
+
         /// The configuration of any encoder, as it stands in a `config.json`: `{"type": "whisper", …}`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "type", rename_all = "snake_case")]

@@ -14,9 +14,7 @@ pub mod recurrent;
 mod weighted_sum;
 pub mod whisper;
 
-pub use recurrent::RecurrentEncoder;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
-pub use whisper::WhisperEncoder;
 
 use std::borrow::Cow;
 
@@ -86,16 +84,16 @@ pub trait SpeechEncoder: Send + Sync {
     /// # Errors
     /// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate,
     /// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite)
-    /// for a NaN or infinite sample, [`Error::Config`](crate::Error::Config) for a clip that is longer than the encoder can
+    /// for a NaN or infinite sample, [`Error::Argument`](crate::Error::Argument) for a clip that is longer than the encoder can
     /// see, [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
 }
 
 encoders! {
     /// Whisper's encoder.
-    Whisper: whisper,
+    Whisper: whisper::WhisperEncoder,
     /// A convolution and recurrent layers.
-    Recurrent: recurrent,
+    Recurrent: recurrent::RecurrentEncoder,
 }
 
 /// A named configuration.

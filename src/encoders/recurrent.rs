@@ -183,7 +183,7 @@ impl RecurrentEncoder {
     /// `lengths[b]` frames of clip `b` count and zeros follow. Differentiable.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n` a clip, [`Error::Tensor`] if the shape or the device does
+    /// [`Error::Argument`] unless there is one length from 1 to `n` a clip, [`Error::Tensor`] if the shape or the device does
     /// not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
         self.run(features, lengths, layers).context("a recurrent encoder")

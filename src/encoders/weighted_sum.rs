@@ -39,10 +39,10 @@ impl WeightedSum {
     /// From the numbers before the softmax, one a layer.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are none, or one is not finite.
+    /// [`Error::Argument`] if there are none, or one is not finite.
     pub fn new(alpha: &[f32], config: &WeightedSumConfig, device: &Device) -> Result<Self> {
         if alpha.is_empty() || !alpha.iter().all(|alpha| alpha.is_finite()) {
-            return Err(Error::config("alpha", format!("{alpha:?}"), "expected finite numbers, one per layer"));
+            return Err(Error::argument("alpha", format!("{alpha:?}"), "expected finite numbers, one per layer"));
         }
         let tensor = Tensor::new(alpha, device).context("moving weights to the device")?;
         Ok(Self::with(tensor, Some(softmax(alpha)), config))
@@ -51,7 +51,7 @@ impl WeightedSum {
     /// The mean of `n_layers` layers: the numbers before the softmax are 0, as training begins.
     ///
     /// # Errors
-    /// [`Error::Config`] for 0 layers, or more than 1,025.
+    /// [`Error::Argument`] for 0 layers, or more than 1,025.
     pub fn uniform(n_layers: usize, config: &WeightedSumConfig, device: &Device) -> Result<Self> {
         check::size("n_layers", n_layers, MAX_LAYERS + 1)?;
         Self::new(&vec![0.0; n_layers], config, device)
@@ -61,12 +61,12 @@ impl WeightedSum {
     /// To be trained, they are 0 at first.
     ///
     /// # Errors
-    /// As [`Loader::get`], and [`Error::Config`] for 0 layers.
+    /// As [`Loader::get`], and [`Error::Argument`] for 0 layers.
     pub fn load(weights: &Loader, n_layers: usize, config: &WeightedSumConfig) -> Result<Self> {
         let name = weights.first_of(&NAMES);
         if let Target::Training(_) = weights.target() {
             if n_layers == 0 {
-                return Err(Error::config("n_layers", 0, "at least 1"));
+                return Err(Error::argument("n_layers", 0, "at least 1"));
             }
             return Ok(Self::with(weights.parameter(name, n_layers, Init::Constant(0.0))?, None, config));
         }
@@ -96,7 +96,7 @@ impl WeightedSum {
     /// The hidden states of all layers, each `[…, dim]`, to their sum.
     ///
     /// # Errors
-    /// [`Error::Config`] if there are not [`n_layers`](Self::n_layers) of them, [`Error::Tensor`] if their shapes differ.
+    /// [`Error::Argument`] if there are not [`n_layers`](Self::n_layers) of them, [`Error::Tensor`] if their shapes differ.
     pub fn forward(&self, layers: &[Tensor]) -> Result<Tensor> {
         self.sum(layers).context("a weighted sum of layers")
     }
@@ -105,7 +105,7 @@ impl WeightedSum {
         let expected = self.n_layers();
         if layers.len() != expected {
             let reason = format!("expected {expected}, one per weight");
-            return Err(Error::config("layers.len()", layers.len(), reason));
+            return Err(Error::argument("layers.len()", layers.len(), reason));
         }
         let mut sum: Option<Tensor> = None;
         for (index, layer) in layers.iter().enumerate() {
@@ -119,7 +119,7 @@ impl WeightedSum {
                 None => weighted,
             });
         }
-        sum.ok_or_else(|| Error::config("layers.len()", 0, "at least 1")) // never: there is a weight
+        sum.ok_or_else(|| Error::argument("layers.len()", 0, "at least 1")) // never: there is a weight
     }
 }
 

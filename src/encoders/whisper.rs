@@ -12,230 +12,34 @@
 //! that short clips are fast and nothing attends to silence that is not there; [`Config::pad`] brings the zeros back. What
 //! comes out are the clip's own frames in both cases. A clip of more than 30 s is an error: it has to be cut.
 
+mod config;
+mod names;
+
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use ndarray::Array2;
-use serde::{Deserialize, Serialize};
 
 use super::batch;
-use super::family::Family;
 use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
-use crate::check::{self, MAX_LAYERS, MAX_WIDTH, check_lengths};
+use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
-use crate::frontend::{WhisperMel, WhisperMelConfig};
+use crate::frontend::WhisperMel;
 use crate::nn::{
     Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock, mask,
 };
 use crate::weights::{Loader, Target, Weights};
+pub use config::Config;
+use names::{Names, place};
 
 /// Log-mel frames to one of the encoder's.
 const STRIDE: usize = 2;
-/// The most frames that it may see: 11 minutes.
-const MAX_POSITIONS: usize = 1 << 15;
 /// ε of the layer norms.
 const EPS: f32 = 1e-5;
-/// The length of a head in every published size.
-const HEAD_DIM: usize = 64;
-/// Where the encoder's tensors may stand in a checkpoint.
-const PLACES: [&str; 5] = ["encoder", "model.encoder", "whisper.encoder", "encoder.encoder", "audio_encoder"];
 /// What else stands in a checkpoint of the whole model.
 const DECODERS: [&str; 4] = ["decoder.*", "model.decoder.*", "whisper.decoder.*", "proj_out.*"];
-
-/// The shape of a Whisper encoder. Presets are the published ones; English-only models have the same shapes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `whisper`.
-    #[serde(default = "whisper")]
-    pub name: Cow<'static, str>,
-    /// Mel filters of the front end.
-    pub n_mels: usize,
-    /// Length of a hidden state, even, 2 to 65,536.
-    pub dim: usize,
-    /// Attention heads; a divisor of `dim`.
-    pub n_heads: usize,
-    /// Transformer blocks, 1 to 1,024.
-    pub n_blocks: usize,
-    /// Width of a block's feed-forward layer, 1 to 65,536.
-    pub ffn_dim: usize,
-    /// The most frames that it can see, 50 per second; 1 to 32,768, and times `dim` at most 2^24.
-    pub n_positions: usize,
-    /// Whether clips are filled up with zeros to `n_positions` frames, as in the original. Default when read from a file: no.
-    #[serde(default)]
-    pub pad: bool,
-}
-
-/// The family's name.
-fn whisper() -> Cow<'static, str> {
-    Cow::Borrowed("whisper")
-}
-
-impl Config {
-    /// Whisper tiny: 8.2 M parameters.
-    pub const TINY: Self = Self {
-        name: Cow::Borrowed("whisper-tiny"),
-        n_mels: 80,
-        dim: 384,
-        n_heads: 6,
-        n_blocks: 4,
-        ffn_dim: 1536,
-        n_positions: 1500,
-        pad: false,
-    };
-    /// Whisper base: 20.6 M parameters.
-    pub const BASE: Self =
-        Self { name: Cow::Borrowed("whisper-base"), dim: 512, n_heads: 8, n_blocks: 6, ffn_dim: 2048, ..Self::TINY };
-    /// Whisper small: 88.2 M parameters.
-    pub const SMALL: Self =
-        Self { name: Cow::Borrowed("whisper-small"), dim: 768, n_heads: 12, n_blocks: 12, ffn_dim: 3072, ..Self::TINY };
-    /// Whisper medium: 307 M parameters.
-    pub const MEDIUM: Self = Self {
-        name: Cow::Borrowed("whisper-medium"),
-        dim: 1024,
-        n_heads: 16,
-        n_blocks: 24,
-        ffn_dim: 4096,
-        ..Self::TINY
-    };
-    /// Whisper large and large-v2: 637 M parameters.
-    pub const LARGE: Self = Self {
-        name: Cow::Borrowed("whisper-large"),
-        dim: 1280,
-        n_heads: 20,
-        n_blocks: 32,
-        ffn_dim: 5120,
-        ..Self::TINY
-    };
-    /// Whisper large-v3, and its turbo, whose encoder is the same.
-    pub const LARGE_V3: Self = Self { name: Cow::Borrowed("whisper-large-v3"), n_mels: 128, ..Self::LARGE };
-
-    /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
-    ///
-    /// # Errors
-    /// [`Error::UnknownModel`] if it holds no Whisper encoder.
-    pub fn from_weights(weights: &Weights) -> Result<Self> {
-        Self::from_place(&place(&weights.loader(&Device::Cpu)))
-    }
-
-    fn from_place(place: &Loader) -> Result<Self> {
-        let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
-        let names = Names::of(place);
-        let block = |index: usize| place.at(names.blocks).at(index);
-        let (Some(&[dim, n_mels, _]), Some(&[ffn_dim, _])) =
-            (place.shape("conv1.weight"), block(0).at(names.fc1).shape("weight"))
-        else {
-            return Err(unknown());
-        };
-        let n_blocks = (0..).take_while(|&index| block(index).at(names.fc1).shape("weight").is_some()).count();
-        let n_positions = match place.shape(names.positions) {
-            Some(&[n_positions, _]) => n_positions,
-            _ => Self::TINY.n_positions,
-        };
-        let n_heads = (dim / HEAD_DIM).max(1);
-        let sizes = Self { name: whisper(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, pad: false };
-        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..sizes.clone() };
-        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
-        Ok(preset.cloned().unwrap_or(sizes))
-    }
-
-    /// The settings of the front end.
-    pub fn mel(&self) -> WhisperMelConfig {
-        WhisperMelConfig { n_mels: self.n_mels, max_frames: self.n_positions.saturating_mul(STRIDE) }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let Self { dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
-        check::sizes([
-            ("dim", dim, MAX_WIDTH),
-            ("n_blocks", n_blocks, MAX_LAYERS),
-            ("ffn_dim", ffn_dim, MAX_WIDTH),
-            ("n_positions", n_positions, MAX_POSITIONS),
-        ])?;
-        check::cells("n_positions", n_positions, dim)?;
-        if !dim.is_multiple_of(2) || n_heads == 0 || !dim.is_multiple_of(n_heads) {
-            return Err(Error::config("n_heads", n_heads, format!("must divide dim = {dim}, which must be even")));
-        }
-        Ok(())
-    }
-}
-
-impl Family for Config {
-    const PRESETS: &'static [(Self, &'static str)] = &[
-        (Self::TINY, "encoder of Whisper tiny, 8.2 M parameters"),
-        (Self::BASE, "encoder of Whisper base, 20.6 M parameters"),
-        (Self::SMALL, "encoder of Whisper small, 88.2 M parameters"),
-        (Self::MEDIUM, "encoder of Whisper medium, 307 M parameters"),
-        (Self::LARGE, "encoder of Whisper large and large-v2, 637 M parameters"),
-        (Self::LARGE_V3, "encoder of Whisper large-v3 and its turbo, 637 M parameters"),
-    ];
-
-    fn name(&self) -> &str {
-        &self.name
-    }
-
-    fn is_in(weights: &Weights) -> bool {
-        place(&weights.loader(&Device::Cpu)).shape("conv1.weight").is_some()
-    }
-
-    fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
-        Ok(Box::new(WhisperEncoder::build(self, root)?))
-    }
-}
-
-/// What the tensors are called, below the encoder.
-#[derive(Debug, Clone, Copy)]
-struct Names {
-    positions: &'static str,
-    blocks: &'static str,
-    norm1: &'static str,
-    attention: &'static str,
-    /// Queries, keys, values and the projection of the result.
-    projections: [&'static str; 4],
-    norm2: &'static str,
-    fc1: &'static str,
-    fc2: &'static str,
-    norm: &'static str,
-}
-
-impl Names {
-    const OPENAI: Self = Self {
-        positions: "positional_embedding",
-        blocks: "blocks",
-        norm1: "attn_ln",
-        attention: "attn",
-        projections: ["query", "key", "value", "out"],
-        norm2: "mlp_ln",
-        fc1: "mlp.0",
-        fc2: "mlp.2",
-        norm: "ln_post",
-    };
-    const HUGGING_FACE: Self = Self {
-        positions: "embed_positions.weight",
-        blocks: "layers",
-        norm1: "self_attn_layer_norm",
-        attention: "self_attn",
-        projections: ["q_proj", "k_proj", "v_proj", "out_proj"],
-        norm2: "final_layer_norm",
-        fc1: "fc1",
-        fc2: "fc2",
-        norm: "layer_norm",
-    };
-
-    fn of(place: &Loader) -> Self {
-        let is_openai = place.shape("blocks.0.mlp.0.weight").is_some();
-        if is_openai { Self::OPENAI } else { Self::HUGGING_FACE }
-    }
-}
-
-/// Where the encoder stands in a checkpoint.
-fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
-    let is_here = |place: &Loader| place.shape("conv1.weight").is_some() && place.shape("conv2.weight").is_some();
-    let below = PLACES.into_iter().map(|name| root.at(name));
-    below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
-}
 
 /// A loaded encoder of Whisper.
 #[derive(Debug)]
@@ -323,7 +127,7 @@ impl WhisperEncoder {
     /// states, `[batch, ⌈n_frames / 2⌉, dim]`, the first `⌈lengths[b] / 2⌉` count, and the others are 0.
     ///
     /// # Errors
-    /// [`Error::Config`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
+    /// [`Error::Argument`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
     /// the shape or the device does not fit.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
         self.run(features, lengths, layers).context("whisper")
@@ -333,7 +137,7 @@ impl WhisperEncoder {
         let (batch, n_frames, _) = features.dims3()?;
         let longest = STRIDE * self.config.n_positions;
         if !(1..=longest).contains(&n_frames) {
-            return Err(Error::config("n_frames", n_frames, format!("1 to {longest} at once")));
+            return Err(Error::argument("n_frames", n_frames, format!("1 to {longest} at once")));
         }
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_frames)?;

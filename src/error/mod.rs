@@ -43,6 +43,16 @@ pub enum Error {
         /// What would have been right.
         reason: String,
     },
+    /// An argument that a function cannot take.
+    #[error("{name} = {value}: {reason}")]
+    Argument {
+        /// The argument's name.
+        name: &'static str,
+        /// Its value as given, or what is wrong in it.
+        value: String,
+        /// What would have been right.
+        reason: String,
+    },
     /// A file is not a checkpoint that can be read, or is damaged.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
@@ -174,6 +184,10 @@ impl Error {
     /// ```
     pub fn other(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Other(error.into())
+    }
+
+    pub(crate) fn argument(name: &'static str, value: impl std::fmt::Display, reason: impl Into<String>) -> Self {
+        Self::Argument { name, value: value.to_string(), reason: reason.into() }
     }
 
     pub(crate) fn config(field: &'static str, value: impl std::fmt::Display, reason: impl Into<String>) -> Self {

@@ -58,7 +58,7 @@ impl EventDetector {
     /// A detector for scores of the classes of `labels`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the settings are invalid, or name classes that `labels` does not have.
+    /// [`Error::Argument`] if the settings are invalid, or name classes that `labels` does not have.
     pub fn new(config: &EventConfig, labels: &LabelSet) -> Result<Self> {
         let counts = |(index, thresholds): (usize, Option<Thresholds>)| {
             let (heard, area, run, last) = (0.0, 0.0, None, None);
@@ -75,7 +75,7 @@ impl EventDetector {
     /// Where windows overlap, each one counts up to the middle of the overlap. An event can thus be returned one window late.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] for another number of classes, [`Error::Config`] for scores that are not finite and for times that go
+    /// [`Error::LabelCount`] for another number of classes, [`Error::Argument`] for scores that are not finite and for times that go
     /// back.
     pub fn push(&mut self, window: &WindowTagging) -> Result<Vec<Event>> {
         match &window.frames {
@@ -144,10 +144,10 @@ impl EventDetector {
             return Err(Error::LabelCount { n_classes: scores.len(), n_labels: self.labels.len() });
         }
         if let Some(score) = scores.iter().find(|score| !score.is_finite()) {
-            return Err(Error::config("scores", score, "expected a finite score"));
+            return Err(Error::argument("scores", score, "expected a finite score"));
         }
         if !(start.is_finite() && end.is_finite() && start < end) {
-            return Err(Error::config("end", end, format!("expected after the start, {start} s")));
+            return Err(Error::argument("end", end, format!("expected after the start, {start} s")));
         }
         let before = match &self.window {
             Some(window) => Some(window.start),
@@ -155,7 +155,7 @@ impl EventDetector {
         };
         match before.filter(|before| start < before - SAME) {
             Some(before) => {
-                Err(Error::config("start", start, format!("expected at least {before} s, the time of earlier scores")))
+                Err(Error::argument("start", start, format!("expected at least {before} s, the time of earlier scores")))
             }
             None => Ok(()),
         }

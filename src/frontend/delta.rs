@@ -101,12 +101,12 @@ impl DeltaConfig {
 /// Computed in f64. A clip may be shorter than the window, but not empty, and not with [`DeltaEdge::Interp`].
 ///
 /// # Errors
-/// [`Error::Config`] for settings out of range, for too few frames, and for features that are not finite.
+/// [`Error::Config`] for settings out of range, [`Error::Argument`] for too few frames and for features that are not finite.
 pub fn delta(features: ArrayView2<f32>, order: usize, config: &DeltaConfig) -> Result<Array2<f32>> {
     config.check(order)?;
     let (n_frames, needed) = (features.nrows(), if config.edge == DeltaEdge::Interp { config.width } else { 1 });
     if n_frames < needed {
-        return Err(Error::config("n_frames", n_frames, format!("must be {needed} or more")));
+        return Err(Error::argument("n_frames", n_frames, format!("must be {needed} or more")));
     }
     check_features(features)?;
     let slope = derivative(config.width / 2, 1);
@@ -143,7 +143,7 @@ pub fn with_deltas(features: ArrayView2<f32>, orders: usize, config: &DeltaConfi
     let mut parts = vec![features];
     parts.extend(deltas.iter().map(|delta| delta.view()));
     let n_features = features.ncols();
-    concatenate(Axis(1), &parts).map_err(|e| Error::config("n_features", n_features, e.to_string()))
+    concatenate(Axis(1), &parts).map_err(|e| Error::argument("n_features", n_features, e.to_string()))
 }
 
 /// The weights of frames `-half..=half` in the derivative of order `order` of the polynomial of degree `order` that fits

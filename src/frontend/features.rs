@@ -157,7 +157,7 @@ impl Features {
     /// The features of mono samples at the configured rate: `[n_frames, n_features]`.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a result
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a result
     /// that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
@@ -169,7 +169,7 @@ impl Features {
         let mut too_few = enough.saturating_sub(1);
         while self.n_frames(enough) < needed {
             too_few = enough;
-            enough = enough.checked_mul(2).ok_or_else(|| Error::config("width", needed, "fewer frames"))?;
+            enough = enough.checked_mul(2).ok_or_else(|| Error::argument("width", needed, "fewer frames"))?;
         }
         while enough - too_few > 1 {
             let middle = too_few + (enough - too_few) / 2;

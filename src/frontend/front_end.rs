@@ -62,7 +62,7 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
     /// `first`.
     ///
     /// # Errors
-    /// [`Error::Config`] if `out` does not hold whole rows, or more than the clip has.
+    /// [`Error::Argument`] if `out` does not hold whole rows, or more than the clip has.
     fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()>;
 
     /// The first step: an array with the shape of [`frames_dim`](Self::frames_dim).
@@ -83,13 +83,13 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
     /// The second step, for a clip of `n_samples`: from what [`frames`](Self::frames) gives for it to its features.
     ///
     /// # Errors
-    /// [`Error::Config`] for an array of another shape than that of such a clip.
+    /// [`Error::Argument`] for an array of another shape than that of such a clip.
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>>;
 
     /// The features of mono samples at [`sample_rate`](Self::sample_rate): `[n_frames, n_features]`.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a result
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a result
     /// that does not fit into memory.
     fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
@@ -141,7 +141,7 @@ impl ClipRule {
 pub(super) fn check_frames(frames: &Array2<f32>, expected: (usize, usize)) -> Result<()> {
     match frames.dim() == expected {
         true => Ok(()),
-        false => Err(Error::config("frames", format!("{:?}", frames.dim()), format!("expected {expected:?}"))),
+        false => Err(Error::argument("frames", format!("{:?}", frames.dim()), format!("expected {expected:?}"))),
     }
 }
 
@@ -152,7 +152,7 @@ pub(super) fn check_rows(first: usize, out: &[f32], (n_rows, n_columns): (usize,
         return Ok(());
     }
     let reason = format!("expected whole rows of {n_columns} values, from row {first} up to {n_rows}");
-    Err(Error::config("out.len()", out.len(), reason))
+    Err(Error::argument("out.len()", out.len(), reason))
 }
 
 impl FrontEnd for LogMel {

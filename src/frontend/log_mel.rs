@@ -251,11 +251,11 @@ impl LogMel {
     /// checkpoint, which may be rounded or trained.
     ///
     /// # Errors
-    /// [`Error::Config`] if the sizes are not those of the settings, or a value is not finite.
+    /// [`Error::Argument`] if the sizes are not those of the settings, or a value is not finite.
     pub fn with_tables(mut self, window: &[f32], filters: ArrayView2<f32>) -> Result<Self> {
         let expected = (self.mel.n_mels(), self.mel.n_bins());
         if filters.dim() != expected {
-            return Err(Error::config("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
+            return Err(Error::argument("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
         }
         self.stft = self.stft.with_window(window)?;
         self.mel = MelFilterBank::from_array(filters)?;
@@ -298,7 +298,7 @@ impl LogMel {
     /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a
     /// result that does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let n_frames = self.stft.framing().check(samples)?;
@@ -312,7 +312,7 @@ impl LogMel {
     pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
         let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.mel.n_mels);
         if n_frames.checked_mul(n_mels) != Some(out.len()) {
-            return Err(Error::config("out.len()", out.len(), format!("expected {n_frames} frames of {n_mels} mels")));
+            return Err(Error::argument("out.len()", out.len(), format!("expected {n_frames} frames of {n_mels} mels")));
         }
         self.fill(samples, out);
         Ok(())

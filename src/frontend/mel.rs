@@ -159,14 +159,14 @@ impl MelFilterBank {
     /// Filters given by their weights, `[n_mels, n_bins]`, such as those of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for no filters, no bins, more than [`MAX_N_MELS`] filters and weights that are not finite.
+    /// [`Error::Argument`] for no filters, no bins, more than [`MAX_N_MELS`] filters and weights that are not finite.
     pub fn from_array(weights: ArrayView2<f32>) -> Result<Self> {
         let (n_mels, n_bins) = weights.dim();
         if n_mels == 0 || n_bins == 0 || n_mels > MAX_N_MELS {
-            return Err(Error::config("weights", format!("{:?}", weights.dim()), format!("1 to {MAX_N_MELS} filters")));
+            return Err(Error::argument("weights", format!("{:?}", weights.dim()), format!("1 to {MAX_N_MELS} filters")));
         }
         if !weights.iter().all(|w| w.is_finite()) {
-            return Err(Error::config("weights", "NaN or infinite", "must be finite"));
+            return Err(Error::argument("weights", "NaN or infinite", "must be finite"));
         }
         let mut bank = Self::with_bins(n_bins);
         for row in weights.rows() {
@@ -234,11 +234,11 @@ impl MelFilterBank {
     /// that lie beside it, as it makes all of them in a product of dense matrices.
     ///
     /// # Errors
-    /// [`Error::Config`] where the spectra have another number of bins.
+    /// [`Error::Argument`] where the spectra have another number of bins.
     pub fn apply(&self, spectrum: &Array2<f32>) -> Result<Array2<f32>> {
         let (n_frames, n_bins) = spectrum.dim();
         if n_bins != self.n_bins {
-            return Err(Error::config("n_bins", n_bins, format!("expected {}, as the filters have", self.n_bins)));
+            return Err(Error::argument("n_bins", n_bins, format!("expected {}, as the filters have", self.n_bins)));
         }
         let mut bins = self.spectrum();
         let mut mels = vec![0.0; self.n_mels()];

@@ -217,10 +217,10 @@ impl Mfcc {
     /// The coefficients of a log-mel spectrogram `[n_frames, n_mels]` (librosa's `S=`), without energy.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of columns and values that are not finite.
+    /// [`Error::Argument`] for another number of columns and values that are not finite.
     pub fn apply(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
         if log_mel.ncols() != self.n_mels {
-            return Err(Error::config("n_mels", log_mel.ncols(), format!("expected {}", self.n_mels)));
+            return Err(Error::argument("n_mels", log_mel.ncols(), format!("expected {}", self.n_mels)));
         }
         check_features(log_mel)?;
         self.transform(log_mel)

@@ -61,7 +61,8 @@ impl Normalize {
     /// Normalises features `[n_frames, n_features]` in place, computing in f64.
     ///
     /// # Errors
-    /// [`Error::Config`] for statistics of another number of columns or out of range, and for features that are not finite;
+    /// [`Error::Config`] for statistics of another number of columns or out of range, [`Error::Argument`] for features that are
+    /// not finite;
     /// the features are then as they were.
     pub fn apply(&self, features: &mut Array2<f32>) -> Result<()> {
         let n_features = features.ncols();
@@ -144,10 +145,10 @@ impl FeatureStatistics {
     /// Adds a clip, `[n_frames, n_features]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of columns and values that are not finite.
+    /// [`Error::Argument`] for another number of columns and values that are not finite.
     pub fn push(&mut self, features: ArrayView2<f32>) -> Result<()> {
         if features.ncols() != self.mean.len() {
-            return Err(Error::config("n_features", features.ncols(), format!("expected {}", self.mean.len())));
+            return Err(Error::argument("n_features", features.ncols(), format!("expected {}", self.mean.len())));
         }
         check_features(features)?;
         if features.nrows() == 0 {
@@ -211,7 +212,7 @@ pub(super) fn check_features(features: ArrayView2<f32>) -> Result<()> {
     }
     match features.indexed_iter().find(|(_, x)| !x.is_finite()) {
         Some(((frame, column), x)) => {
-            Err(Error::config("features", x, format!("must be finite; this one is in frame {frame}, column {column}")))
+            Err(Error::argument("features", x, format!("must be finite; this one is in frame {frame}, column {column}")))
         }
         None => Ok(()),
     }

@@ -111,7 +111,7 @@ impl SeamlessM4t {
     /// The features of one clip, mono samples in -1.0..=1.0 at the configured rate: `[n_steps, stride * n_features]`.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] as
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] as
     /// [`Normalize::apply`].
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
@@ -123,14 +123,14 @@ impl SeamlessM4t {
     /// As [`compute`](Self::compute), and for a batch without clips.
     pub fn compute_batch(&self, clips: &[&[f32]]) -> Result<SeamlessM4tBatch> {
         let Some(longest) = clips.iter().map(|clip| clip.len()).max() else {
-            return Err(Error::config("clips.len()", 0, "must be 1 or more"));
+            return Err(Error::argument("clips.len()", 0, "must be 1 or more"));
         };
         let rows: Vec<Array2<f32>> = clips.iter().map(|clip| self.compute(clip)).collect::<Result<_>>()?;
         let n_steps = self.n_steps(longest);
         let cells = array(clips.len() * n_steps, self.n_features(), |out| out.fill(self.config.padding_value))?;
         let mut input_features = cells
             .into_shape_with_order((clips.len(), n_steps, self.n_features()))
-            .map_err(|e| Error::config("n_frames", n_steps, e.to_string()))?;
+            .map_err(|e| Error::argument("n_frames", n_steps, e.to_string()))?;
         let mut attention_mask = Array2::zeros((clips.len(), n_steps));
         for (index, row) in rows.iter().enumerate() {
             input_features.index_axis_mut(Axis(0), index).slice_mut(s![..row.nrows(), ..]).assign(row);

@@ -128,11 +128,11 @@ impl Stft {
     /// The same transform with another window of `win_length` values, such as that of a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] for another number of values, or a value that is not finite.
+    /// [`Error::Argument`] for another number of values, or a value that is not finite.
     pub fn with_window(mut self, window: &[f32]) -> Result<Self> {
         let win_length = self.config.win_length;
         if window.len() != win_length || !window.iter().all(|w| w.is_finite()) {
-            return Err(Error::config("window.len()", window.len(), format!("expected {win_length} finite values")));
+            return Err(Error::argument("window.len()", window.len(), format!("expected {win_length} finite values")));
         }
         self.set_window(&window.iter().map(|&w| f64::from(w)).collect::<Vec<_>>());
         Ok(self)
@@ -167,7 +167,7 @@ impl Stft {
     /// The power spectrum `|X|²`, `[n_frames, n_bins]`.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Config`] for a
+    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a
     /// result that does not fit into memory. A sample beyond about 1e16 can give infinite power, without an error.
     pub fn power(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.map(samples, |x| x.norm_sqr() as f32)
@@ -249,7 +249,7 @@ pub(super) fn check_n_fft(n_fft: usize) -> Result<()> {
 
 /// A `[n_rows, width]` array that `fill` writes; an error if it does not fit into memory.
 pub(crate) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
-    let too_large = || Error::config("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
+    let too_large = || Error::argument("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
     let cells = n_rows.checked_mul(width).ok_or_else(too_large)?;
     let mut values = Vec::new();
     values.try_reserve_exact(cells).map_err(|_| too_large())?;

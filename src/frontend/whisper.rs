@@ -101,7 +101,7 @@ impl WhisperMel {
     /// The features of a clip, mono samples at 16 kHz: `[n_frames, n_mels]`, about -1.0..=1.5.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Config`] above
+    /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Argument`] above
     /// [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
@@ -171,7 +171,7 @@ impl FrontEnd for WhisperMel {
         if n_samples > longest {
             let seconds = longest as f64 / f64::from(self.sample_rate());
             let reason = format!("expected at most {longest} samples ({seconds} s): cut the recording into pieces");
-            return Err(Error::config("n_samples", n_samples, reason));
+            return Err(Error::argument("n_samples", n_samples, reason));
         }
         check_rows(first, out, self.frames_dim(n_samples))?;
         let half = self.log_mel.config().stft.n_fft / 2;

@@ -62,8 +62,8 @@ pub struct Member<'a> {
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] without members, for weights that are negative, not finite or all 0, members more than
-/// `max_frame_gap` frames apart, vocabularies or durations of a frame that differ, logits that are NaN or +∞, and frames in which
+/// [`Error::Config`] for members more than `max_frame_gap` frames apart; [`Error::Argument`] without members, for weights that
+/// are negative, not finite or all 0, vocabularies or durations of a frame that differ, logits that are NaN or +∞, and frames in which
 /// every token is ruled out by some member;
 /// [`Error::LabelCount`] for logits that are not the vocabulary's.
 pub fn fuse_frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
@@ -82,14 +82,14 @@ pub fn fuse_frames(members: &[Member], config: &Config) -> Result<Array2<f32>> {
         }
         if member.vocabulary != first.vocabulary {
             let reason = "its vocabulary differs from that of the first one, so that its scores mean other tokens";
-            return Err(Error::config("members", at, reason));
+            return Err(Error::argument("members", at, reason));
         }
         // Rounding of rates and hops is no difference.
         let gap = (member.frame_seconds - first.frame_seconds).abs();
         if gap.is_nan() || gap > 1e-6 * first.frame_seconds.abs() {
             let reason =
                 format!("its frames last {} s, the first one's {} s", member.frame_seconds, first.frame_seconds);
-            return Err(Error::config("members", at, reason));
+            return Err(Error::argument("members", at, reason));
         }
     }
 

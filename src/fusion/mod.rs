@@ -25,11 +25,11 @@ pub enum Average {
 fn shares(weights: impl Iterator<Item = f64>) -> Result<Vec<f64>> {
     let weights: Vec<f64> = weights.collect();
     if let Some(weight) = weights.iter().find(|weight| !(weight.is_finite() && **weight >= 0.0)) {
-        return Err(Error::config("weight", weight, "it must be a finite number of at least 0"));
+        return Err(Error::argument("weight", weight, "it must be a finite number of at least 0"));
     }
     let sum: f64 = weights.iter().sum();
     if !(sum > 0.0 && sum.is_finite()) {
-        return Err(Error::config("weight", sum, "expected at least one member with a weight above 0"));
+        return Err(Error::argument("weight", sum, "expected at least one member with a weight above 0"));
     }
     Ok(weights.iter().map(|weight| weight / sum).collect())
 }

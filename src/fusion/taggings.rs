@@ -26,7 +26,7 @@ use crate::output::{Embedding, OutputActivation, Tagging};
 /// ```
 ///
 /// # Errors
-/// [`Error::Config`] without members, for weights that are negative, not finite or all 0, labels that differ, numbers of
+/// [`Error::Argument`] without members, for weights that are negative, not finite or all 0, labels that differ, numbers of
 /// scores or logits that are not those of the labels, values that are NaN or infinite with both signs, and results that would be
 /// NaN: logits of which all are −∞ or one is +∞ with [`OutputActivation::Softmax`], probabilities outside 0..=1.
 pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: OutputActivation) -> Result<Tagging> {
@@ -38,10 +38,10 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
     for (at, (&(member, _), &share)) in members.iter().zip(&shares).enumerate() {
         if member.labels != first.labels {
             let reason = "its labels differ from those of the first one, so that its scores mean other classes";
-            return Err(Error::config("members", at, reason));
+            return Err(Error::argument("members", at, reason));
         }
         if member.logits.len() != n_classes || member.scores.len() != n_classes {
-            return Err(Error::config(
+            return Err(Error::argument(
                 "members",
                 at,
                 format!("expected a score and a logit for each of {n_classes} labels"),
@@ -49,7 +49,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
         }
         let wanted = if mode == Average::Logits { &member.logits } else { &member.scores };
         if wanted.iter().any(|x| x.is_nan()) {
-            return Err(Error::config("members", at, "it holds NaN"));
+            return Err(Error::argument("members", at, "it holds NaN"));
         }
         if share > 0.0 {
             for class in 0..n_classes {
@@ -63,7 +63,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
     }
     let averaged = if mode == Average::Logits { &logits } else { &scores };
     if averaged.iter().any(|x| x.is_nan()) {
-        return Err(Error::config("members", "inf - inf", "infinite values of both signs have no mean"));
+        return Err(Error::argument("members", "inf - inf", "infinite values of both signs have no mean"));
     }
     match (mode, activation) {
         (Average::Logits, OutputActivation::Sigmoid) => {
@@ -81,7 +81,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
         (Average::Probabilities, OutputActivation::Softmax) => logits = scores.iter().map(|p| p.ln()).collect(),
     }
     if scores.iter().chain(&logits).any(|x| x.is_nan()) {
-        return Err(Error::config("members", "NaN", "their scores or logits have no probabilities"));
+        return Err(Error::argument("members", "NaN", "their scores or logits have no probabilities"));
     }
     let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
     let labels = first.labels.clone();

@@ -12,7 +12,7 @@ const MAX_CONFUSION_CLASSES: usize = 8192;
 /// The share of `predictions` that equal their target: `sklearn.metrics.accuracy_score`. `None` for empty slices.
 ///
 /// # Errors
-/// [`Error::Config`] for lengths that differ.
+/// [`Error::Argument`] for lengths that differ.
 pub fn accuracy<T: PartialEq>(targets: &[T], predictions: &[T]) -> Result<Option<f64>> {
     check_lengths("predictions", predictions.len(), "targets", targets.len())?;
     let right = targets.iter().zip(predictions).filter(|(target, prediction)| target == prediction).count();
@@ -26,20 +26,20 @@ pub fn accuracy<T: PartialEq>(targets: &[T], predictions: &[T]) -> Result<Option
 /// as the higher one, as in scikit-learn.
 ///
 /// # Errors
-/// [`Error::Config`] for `k` = 0, lengths that differ, a target that is no class, and for NaN.
+/// [`Error::Argument`] for `k` = 0, lengths that differ, a target that is no class, and for NaN.
 pub fn top_k_accuracy<S>(scores: ArrayView2<S>, targets: &[usize], k: usize) -> Result<Option<f64>>
 where
     S: Into<f64> + Copy,
 {
     if k == 0 {
-        return Err(Error::config("k", k, "expected at least 1"));
+        return Err(Error::argument("k", k, "expected at least 1"));
     }
     check_lengths("targets", targets.len(), "rows of scores", scores.nrows())?;
     let mut hits = 0usize;
     for (at, (row, &target)) in scores.rows().into_iter().zip(targets).enumerate() {
         check_class("targets", target, row.len(), at)?;
         if let Some(class) = row.iter().position(|&score| score.into().is_nan()) {
-            return Err(Error::config("scores", "NaN", format!("score [{at}, {class}] must be a number")));
+            return Err(Error::argument("scores", "NaN", format!("score [{at}, {class}] must be a number")));
         }
         let own: f64 = row[target].into();
         let above = |(class, &score): (usize, &S)| score.into() > own || (score.into() == own && class > target);
@@ -65,17 +65,17 @@ impl Counts {
     /// Counts with the decision `score > threshold`; both slices are `[n]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for lengths that differ, for NaN scores and a NaN threshold.
+    /// [`Error::Argument`] for lengths that differ, for NaN scores and a NaN threshold.
     pub fn at_threshold<S: Into<f64> + Copy>(scores: &[S], targets: &[bool], threshold: f64) -> Result<Self> {
         check_lengths("targets", targets.len(), "scores", scores.len())?;
         if threshold.is_nan() {
-            return Err(Error::config("threshold", threshold, "must be a number"));
+            return Err(Error::argument("threshold", threshold, "must be a number"));
         }
         let mut counts = Self::default();
         for (at, (&score, &target)) in scores.iter().zip(targets).enumerate() {
             let score: f64 = score.into();
             if score.is_nan() {
-                return Err(Error::config("scores", "NaN", format!("score {at} must be a number")));
+                return Err(Error::argument("scores", "NaN", format!("score {at} must be a number")));
             }
             *match (target, score > threshold) {
                 (true, true) => &mut counts.true_positive,
@@ -188,12 +188,12 @@ impl Confusion {
     /// Counts pairs of class indices; both slices are `[n]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for lengths that differ, an index that is not below `n_classes`, more than 8192 classes.
+    /// [`Error::Argument`] for lengths that differ, an index that is not below `n_classes`, more than 8192 classes.
     pub fn new(targets: &[usize], predictions: &[usize], n_classes: usize) -> Result<Self> {
         check_lengths("predictions", predictions.len(), "targets", targets.len())?;
         if n_classes > MAX_CONFUSION_CLASSES {
             let reason = format!("a confusion matrix of at most {MAX_CONFUSION_CLASSES} classes is supported");
-            return Err(Error::config("n_classes", n_classes, reason));
+            return Err(Error::argument("n_classes", n_classes, reason));
         }
         let mut counts = Array2::zeros((n_classes, n_classes));
         for (at, (&target, &prediction)) in targets.iter().zip(predictions).enumerate() {

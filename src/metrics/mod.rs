@@ -36,12 +36,12 @@ fn check_lengths(name: &'static str, got: usize, other: &str, wanted: usize) -> 
     if got == wanted {
         return Ok(());
     }
-    Err(Error::config(name, format!("{got} values"), format!("expected {wanted}, as many as {other}")))
+    Err(Error::argument(name, format!("{got} values"), format!("expected {wanted}, as many as {other}")))
 }
 
 fn check_class(name: &'static str, class: usize, n_classes: usize, at: usize) -> Result<()> {
     if class < n_classes {
         return Ok(());
     }
-    Err(Error::config(name, class, format!("value {at} must be a class index below {n_classes}")))
+    Err(Error::argument(name, class, format!("value {at} must be a class index below {n_classes}")))
 }

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// `scores` and `targets` are `[n]`; the result is in 0..=1, `None` without a positive target.
 ///
 /// # Errors
-/// [`Error::Config`] for lengths that differ and for NaN.
+/// [`Error::Argument`] for lengths that differ and for NaN.
 pub fn average_precision<S: Into<f64> + Copy>(scores: &[S], targets: &[bool]) -> Result<Option<f64>> {
     Ok(ranked(ArrayView1::from(scores), ArrayView1::from(targets), None)?.average_precision())
 }
@@ -25,7 +25,7 @@ pub fn average_precision<S: Into<f64> + Copy>(scores: &[S], targets: &[bool]) ->
 /// `scores` and `targets` are `[n]`; the result is in 0..=1, `None` unless there are both positives and negatives.
 ///
 /// # Errors
-/// [`Error::Config`] for lengths that differ and for NaN.
+/// [`Error::Argument`] for lengths that differ and for NaN.
 pub fn roc_auc<S: Into<f64> + Copy>(scores: &[S], targets: &[bool]) -> Result<Option<f64>> {
     Ok(ranked(ArrayView1::from(scores), ArrayView1::from(targets), None)?.roc_auc())
 }
@@ -43,7 +43,7 @@ pub fn d_prime(auc: f64) -> f64 {
 /// have a positive; scikit-learn itself counts the others as 0.
 ///
 /// # Errors
-/// [`Error::Config`] for shapes that differ and for NaN.
+/// [`Error::Argument`] for shapes that differ and for NaN.
 pub fn mean_average_precision<S>(scores: ArrayView2<S>, targets: ArrayView2<bool>) -> Result<Option<f64>>
 where
     S: Into<f64> + Copy + Sync,
@@ -67,11 +67,11 @@ impl MultiLabelReport {
     /// Compares `scores` with `targets`, both `[n, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for shapes that differ and for NaN.
+    /// [`Error::Argument`] for shapes that differ and for NaN.
     pub fn new<S: Into<f64> + Copy + Sync>(scores: ArrayView2<S>, targets: ArrayView2<bool>) -> Result<Self> {
         if scores.dim() != targets.dim() {
             let reason = format!("the scores have shape {:?}: the targets' shape must be the same", scores.shape());
-            return Err(Error::config("targets", format!("{:?}", targets.shape()), reason));
+            return Err(Error::argument("targets", format!("{:?}", targets.shape()), reason));
         }
         let of_class = |class| {
             let ranked = ranked(scores.column(class), targets.column(class), Some(class))?;
@@ -119,7 +119,7 @@ where
     let mut pairs: Vec<(f64, bool)> = scores.iter().map(|&score| score.into()).zip(targets.iter().copied()).collect();
     if let Some(at) = pairs.iter().position(|(score, _)| score.is_nan()) {
         let of_class = class.map(|class| format!(" of class {class}")).unwrap_or_default();
-        return Err(Error::config("scores", "NaN", format!("score {at}{of_class} must be a number")));
+        return Err(Error::argument("scores", "NaN", format!("score {at}{of_class} must be a number")));
     }
     pairs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let n_positive = pairs.iter().filter(|(_, positive)| *positive).count();

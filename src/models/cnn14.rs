@@ -154,7 +154,7 @@ impl Cnn14 {
         let n_frames = x.dim(2)?;
         let steps = self.blocks.forward(x)?.mean(3)?; // [batch, 2048, n_frames / 32]
         let mut output = if self.config.decision == Decision::Clip {
-            let pooled = self.pooled_dropout.forward(&pool_over_time(&steps)?)?; // [batch, 2048]
+            let pooled = self.pooled_dropout.forward(&panns::pool_over_time(&steps)?)?; // [batch, 2048]
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
             let mut output = self.classify(&embedding)?;
             if detail == Detail::Frames {
@@ -185,7 +185,7 @@ impl Cnn14 {
             stages.push((format!("block{}", i + 1), x()?));
             Ok(())
         })?;
-        stages.push(("pooled".to_string(), pool_over_time(&stages[6].1.mean(3)?)?));
+        stages.push(("pooled".to_string(), panns::pool_over_time(&stages[6].1.mean(3)?)?));
         Ok(stages)
     }
 }
@@ -206,7 +206,7 @@ impl TaggingModel for Cnn14 {
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         if self.config.decision != Decision::Clip {
-            return Err(Error::config("embedding", &self.info.name, "this model decides in segments"));
+            return Err(Error::argument("embedding", &self.info.name, "this model decides in segments"));
         }
         self.head.classify(embedding)
     }
@@ -219,9 +219,4 @@ impl TaggingModel for Cnn14 {
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.run(log_mel, detail).context("CNN14")
     }
-}
-
-/// Max + mean: `[batch, channels, n_frames]` to `[batch, channels]`.
-fn pool_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
-    x.max(2)? + x.mean(2)?
 }

@@ -1,6 +1,6 @@
 //! The list of families: how a model registers.
 //!
-//! A family is one file. Its `Config` implements [`Family`], and one line of the list in `models/mod.rs` names it.
+//! A family is one file. Its `Config` implements [`Family`], and one entry of the list in `models/mod.rs` names it.
 
 use candle_core::Device;
 
@@ -33,7 +33,9 @@ pub(super) trait Family: Clone + 'static {
 
 /// Makes [`ModelConfig`](super::ModelConfig) and what needs every family from the list of families.
 macro_rules! families {
-    ($($(#[$doc:meta])* $variant:ident: $module:ident,)*) => {
+    ($($(#[$doc:meta])* $variant:ident: $module:ident::$model:ident,)*) => {
+        $(pub use $module::$model;)*
+
         /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "model", rename_all = "lowercase")]

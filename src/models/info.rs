@@ -48,10 +48,10 @@ impl ModelInfo {
     /// Refuses [`Detail::Frames`] for a model without frames.
     ///
     /// # Errors
-    /// [`Error::Config`] in that case.
+    /// [`Error::Argument`] in that case.
     pub fn check(&self, detail: Detail) -> Result<()> {
         if detail == Detail::Frames && self.frames.is_none() {
-            return Err(Error::config("detail", "Frames", format!("the model {} has no frames", self.name)));
+            return Err(Error::argument("detail", "Frames", format!("the model {} has no frames", self.name)));
         }
         Ok(())
     }

@@ -1,21 +1,7 @@
-//! Models, one family per file.
+//! Models, one family per file: its paper, shapes, configurations and presets stand there.
 //!
-//! | name | model | audio | checkpoint |
-//! |---|---|---|---|
-//! | `cnn14` | [`cnn14`] of PANNs | 32 kHz | `Cnn14_mAP=0.431.pth`, also the `emb512`, `emb128`, `emb32` variants |
-//! | `cnn14-16k` | the same | 16 kHz | `Cnn14_16k_mAP=0.438.pth` |
-//! | `cnn14-8k` | the same | 8 kHz | `Cnn14_8k_mAP=0.416.pth` |
-//! | `cnn14-48k` | the same | 48 kHz | none published |
-//! | `cnn14-decision-max`, `-avg`, `-att` | the same, deciding in segments | 32 kHz | `Cnn14_DecisionLevelMax_mAP=0.385.pth` and its siblings |
-//! | `ced-tiny`, `ced-mini`, `ced-small`, `ced-base` | [`ced`] | 16 kHz | RicherMans/CED and its Hugging Face conversions |
-//! | `crnn` | [`crnn`] of Datadriven-GPVAD | 22.05 kHz | `teacher1.pth` |
-//! | `leenet11` | [`leenet`] of PANNs | 32 kHz | `LeeNet11_mAP=0.266.pth` |
-//! | `leenet24` | the same | 32 kHz | `LeeNet24_mAP=0.336.pth` |
-//! | `m3`, `m5-paper`, `m11`, `m18`, `m34-res` | [`m5`] of the paper | 8 kHz | none published |
-//! | `m5` | [`m5`] of PyTorch's tutorial | 8 kHz | none published |
-//! | `bigru`, `bilstm-attention`, `lstm-speech-commands` | [`rnn`] | 16 kHz | none published; the last also felixchenfy's `kaggle.ckpt` |
-//!
-//! A model owns its front end and knows its sample rate. [`detect`] finds the model for a checkpoint.
+//! [`presets`] lists them by name, and the `README` with their checkpoints. A model owns its front end and knows its sample
+//! rate. [`detect`] finds the model for a checkpoint. A model is added as a file and a line in the list of families below.
 
 pub mod batch;
 pub mod ced;
@@ -33,16 +19,9 @@ mod info;
 mod panns;
 
 pub(crate) use batch::MAX_SECONDS;
-pub use ced::Ced;
-pub use cnn14::Cnn14;
-pub use crnn::Crnn;
 pub use detect::{Detected, detect};
 pub use frames::FrameGrid;
 pub use info::{Detail, ModelInfo};
-pub use leenet::LeeNet;
-pub use m5::M5;
-pub use probe::LinearProbe;
-pub use rnn::AudioRnnClassifier;
 
 use std::sync::Arc;
 
@@ -70,7 +49,7 @@ pub trait TaggingModel: Send + Sync {
     ///
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
-    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Config`] if frames are wanted of a model without
+    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are wanted of a model without
     /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput>;
 
@@ -78,11 +57,11 @@ pub trait TaggingModel: Send + Sync {
     /// For embeddings that are made of others, such as the mean over a recording.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that does not decide by its embedding, [`Error::Tensor`] if the shape or the device does
+    /// [`Error::Argument`] for a model that does not decide by its embedding, [`Error::Tensor`] if the shape or the device does
     /// not fit.
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         let _ = embedding;
-        Err(Error::config("embedding", &self.info().name, "this model does not decide by its embedding"))
+        Err(Error::argument("embedding", &self.info().name, "this model does not decide by its embedding"))
     }
 
     /// The front end, if [`forward_features`](Self::forward_features) takes its features: windows that overlap then share its
@@ -95,11 +74,11 @@ pub trait TaggingModel: Send + Sync {
     /// device, of clips with at least [`min_samples`](ModelInfo::min_samples) samples.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model without a front end, and as [`forward`](Self::forward) if frames are wanted,
+    /// [`Error::Argument`] for a model without a front end, and as [`forward`](Self::forward) if frames are wanted,
     /// [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the shape or the device does not fit.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let _ = (features, detail);
-        Err(Error::config("features", &self.info().name, "this model has no front end"))
+        Err(Error::argument("features", &self.info().name, "this model has no front end"))
     }
 }
 
@@ -138,19 +117,19 @@ shared!(Arc);
 
 families! {
     /// CNN14.
-    Cnn14: cnn14,
+    Cnn14: cnn14::Cnn14,
     /// LeeNet11 and LeeNet24.
-    LeeNet: leenet,
+    LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.
-    Ced: ced,
+    Ced: ced::Ced,
     /// Convolutions and a recurrent layer.
-    Crnn: crnn,
+    Crnn: crnn::Crnn,
     /// M3 to M34-res.
-    M5: m5,
+    M5: m5::M5,
     /// A recurrent classifier.
-    Rnn: rnn,
+    Rnn: rnn::AudioRnnClassifier,
     /// Your own head on another model's embeddings.
-    Probe: probe,
+    Probe: probe::LinearProbe,
 }
 
 /// A named configuration.

@@ -1,4 +1,6 @@
-//! What PANNs checkpoints say about their own front end and sizes.
+//! What the PANNs models share: the front end and the sizes of their checkpoints, pooling over time.
+
+use candle_core::Tensor;
 
 use crate::assumption::Assumption;
 use crate::error::{Error, Result};
@@ -115,4 +117,9 @@ fn differs(weights: &Weights, name: &str, shape: &[usize], wanted: impl Fn() -> 
     let worst = off.fold(0.0, f32::max) / largest;
     Ok((worst > TOLERANCE)
         .then(|| format!("its values differ from the model's front end by {worst:.1e} of the largest")))
+}
+
+/// Max + mean: `[batch, channels, n_steps]` to `[batch, channels]`.
+pub fn pool_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.max(2)? + x.mean(2)?
 }

@@ -167,13 +167,13 @@ impl ProbeHead {
     /// A new head for such `embeddings` `[n_clips, embedding_dim]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for no clips or no classes, [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Argument`] for no clips or no classes, [`Error::Tensor`] if the shape does not fit.
     pub fn new(embeddings: &Tensor, n_classes: usize, seed: u64) -> Result<Self> {
         let context = "making a linear probe";
         let (n_clips, embedding_dim) = embeddings.dims2().context(context)?;
         for (field, value) in [("n_clips", n_clips), ("n_classes", n_classes)] {
             if value == 0 {
-                return Err(Error::config(field, value, "at least 1"));
+                return Err(Error::argument(field, value, "at least 1"));
             }
         }
         let statistics = || {

@@ -229,7 +229,7 @@ impl AudioRnnClassifier {
     /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
+    /// [`Error::Argument`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
     /// device does not fit.
     pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         self.run(features, lengths, Detail::Clip).context("a recurrent classifier")

@@ -41,7 +41,7 @@ impl SelfAttention {
     /// first `lengths[b]` tokens; ignore what comes out for the tokens beyond.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape does
+    /// [`Error::Argument`] unless there is one length from 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape does
     /// not fit.
     pub fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
         self.attend(x, lengths, residual).context("attention")

@@ -31,7 +31,7 @@ impl FoldedBatchNorm {
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
         if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + EPS <= 0.0) {
-            return Err(Error::config("running_var", value, "a variance is 0 or more"));
+            return Err(Error::argument("running_var", value, "a variance is 0 or more"));
         }
         let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + EPS).sqrt();
         let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
@@ -70,7 +70,7 @@ impl BatchNorm {
     /// Reads the norm over the last dimension: `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; ε is 1e-5.
     ///
     /// # Errors
-    /// As [`Loader::get_vec`], and [`Error::Config`] for a negative variance; tensors that do not fit are reported by
+    /// As [`Loader::get_vec`], and [`Error::Argument`] for a negative variance; tensors that do not fit are reported by
     /// [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
         Self::load_with_axis(weights, channels, usize::MAX)

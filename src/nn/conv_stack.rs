@@ -71,7 +71,7 @@ impl ConvStack {
     /// if it has one, and the batch norm if one follows. The activation comes last.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
+    /// [`Error::Argument`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
     pub fn conv(
         &mut self,
         conv: &Loader,
@@ -186,7 +186,7 @@ impl ConvStack {
     /// sequence alone; ignore what comes out for the vectors beyond.
     ///
     /// # Errors
-    /// [`Error::Config`] unless there is one length from 1 to `length` per sequence, and for lengths in a stack with other
+    /// [`Error::Argument`] unless there is one length from 1 to `length` per sequence, and for lengths in a stack with other
     /// layers than convolutions; [`Error::Tensor`] if the shape or the device does not fit, or the stack is one on maps.
     pub fn forward_vectors(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
         self.run_vectors(x, lengths.map(<[usize]>::to_vec)).context("a stack of convolutions")
@@ -201,7 +201,7 @@ impl ConvStack {
         for layer in &self.layers {
             if let Some(lengths) = &mut lengths {
                 let Layer::Conv(conv, None) = layer else {
-                    return Err(Error::config(
+                    return Err(Error::argument(
                         "lengths",
                         format!("{lengths:?}"),
                         "expected a stack of convolutions alone",

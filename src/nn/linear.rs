@@ -66,13 +66,13 @@ impl Linear {
     /// From `weight` `[out, in]`, row-major, and `bias` `[out]`, which tells the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
+    /// [`Error::Argument`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
     /// operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
         let out_features = bias.len();
         if out_features == 0 || weight.is_empty() || !weight.len().is_multiple_of(out_features) {
             let reason = format!("expected a multiple of the {out_features} biases");
-            return Err(Error::config("weight.len()", weight.len(), reason));
+            return Err(Error::argument("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
         let weights = match Target::of(device) {

@@ -180,7 +180,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> Recurrence<M> {
         let rate = f64::from(self.model.info().sample_rate);
         let time = |frame: u64| (frame * self.reach.hop_length as u64) as f64 / rate;
         let scores = Array2::from_shape_vec((n_frames, n_classes), scores);
-        let scores = scores.map_err(|error| Error::config("frames", n_frames, error.to_string()))?;
+        let scores = scores.map_err(|error| Error::argument("frames", n_frames, error.to_string()))?;
         let last = time(first + n_frames as u64);
         let end = end.map_or(last, |end| last.min((end as f64 / rate).max(time(first))));
         Ok(Frames { start: time(first), step: self.reach.hop_length as f64 / rate, end, scores })

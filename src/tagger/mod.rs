@@ -146,7 +146,7 @@ impl Tagger {
     ///
     /// # Errors
     /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`] for NaN or infinite samples,
-    /// [`Error::Config`] for a rate of 0 Hz, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::Argument`] for a rate of 0 Hz, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn tag(&self, waveform: &Waveform) -> Result<Tagging> {
         let tagging = self.tag_batch(std::slice::from_ref(waveform))?.pop();
         tagging

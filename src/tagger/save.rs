@@ -62,13 +62,13 @@ impl Tagger {
     /// all weights in f32. A folder that exists is written into; each file appears when it is complete.
     ///
     /// # Errors
-    /// [`Error::Config`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file
+    /// [`Error::Argument`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file
     /// cannot be written, and as [`Weights::tensor`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         let Some(source) = &self.source else {
             let reason = "expected a model that was loaded from a checkpoint, whose configuration is known";
-            return Err(Error::config("model", &self.model.info().name, reason));
+            return Err(Error::argument("model", &self.model.info().name, reason));
         };
         let mut tensors = HashMap::new();
         for (prefix, weights) in &source.weights {

@@ -136,14 +136,14 @@ impl Parameters {
     /// model knows. Gives the number of tensors that were set; those of the checkpoint that the model lacks are left out.
     ///
     /// # Errors
-    /// [`Error::Config`] for a tensor of another shape, else as [`Weights::tensor`].
+    /// [`Error::Argument`] for a tensor of another shape, else as [`Weights::tensor`].
     pub fn restore(&self, weights: &Weights) -> Result<usize> {
         let mut count = 0;
         for (name, parameter) in self.tensors().iter().filter(|(name, _)| weights.contains(name)) {
             let tensor = weights.tensor(name, &self.device)?;
             if tensor.dims() != parameter.var.dims() {
                 let (got, expected) = (tensor.dims(), parameter.var.dims());
-                return Err(Error::config("weights", format!("{name} {got:?}"), format!("expected {expected:?}")));
+                return Err(Error::argument("weights", format!("{name} {got:?}"), format!("expected {expected:?}")));
             }
             parameter.var.set(&tensor).context("setting a parameter")?;
             count += 1;
@@ -160,7 +160,7 @@ impl Parameters {
         if let Some(Parameter { var, .. }) = tensors.get(&name) {
             if var.shape() != &shape {
                 let reason = format!("{name} is a parameter of shape {:?} already", var.shape());
-                return Err(Error::config("shape", format!("{shape:?}"), reason));
+                return Err(Error::argument("shape", format!("{shape:?}"), reason));
             }
             return Ok(var.clone());
         }
@@ -170,7 +170,7 @@ impl Parameters {
         let fits = |&n: &usize| n <= MAX_VALUES - so_far && values.try_reserve_exact(n).is_ok();
         let Some(n) = n.filter(fits) else {
             let reason = format!("{name} and the parameters before it: expected at most {MAX_VALUES} values together");
-            return Err(Error::config("shape", format!("{shape:?}"), reason));
+            return Err(Error::argument("shape", format!("{shape:?}"), reason));
         };
         match init {
             Init::Constant(value) => values.resize(n, value),

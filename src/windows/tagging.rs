@@ -202,7 +202,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
             start: time(from).min(end),
             step: grid.step as f64 / rate,
             end,
-            scores: scores.map_err(|error| Error::config("frames", format!("{shape:?}"), error.to_string()))?,
+            scores: scores.map_err(|error| Error::argument("frames", format!("{shape:?}"), error.to_string()))?,
         })
     }
 }

@@ -154,5 +154,5 @@ impl Blocks {
 }
 
 fn failed(block: usize, error: FftError) -> Error {
-    Error::config("block", block, error.to_string())
+    Error::argument("block", block, error.to_string())
 }

@@ -20,7 +20,7 @@ impl Vocabulary {
     /// and special tokens such as `<s>` are left out; nothing is merged, so these are the tokens after CTC's collapsing.
     ///
     /// # Errors
-    /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
+    /// [`Error::Argument`] for an id that is not below [`Vocabulary::len`].
     pub fn words(&self, ids: &[usize]) -> Result<Vec<String>> {
         let mut words = vec![String::new()];
         for &id in ids {
@@ -47,7 +47,7 @@ impl Vocabulary {
     /// The text of tokens: [`Vocabulary::words`] with spaces between, or `" | "` if the vocabulary is spaced.
     ///
     /// # Errors
-    /// [`Error::Config`] for an id that is not below [`Vocabulary::len`].
+    /// [`Error::Argument`] for an id that is not below [`Vocabulary::len`].
     pub fn text(&self, ids: &[usize]) -> Result<String> {
         Ok(self.words(ids)?.join(&self.word_separator()))
     }
@@ -67,7 +67,7 @@ impl Vocabulary {
     /// tokens that give it. If the text as it stands cannot be encoded, its upper case is tried, then its lower case.
     ///
     /// # Errors
-    /// [`Error::Config`] for a text with a part that no tokens give.
+    /// [`Error::Argument`] for a text with a part that no tokens give.
     pub fn encode(&self, text: &str) -> Result<Vec<usize>> {
         let as_it_stands = self.encode_with(text, None);
         let Err(error) = as_it_stands else { return as_it_stands };
@@ -79,7 +79,7 @@ impl Vocabulary {
     /// another case.
     ///
     /// # Errors
-    /// [`Error::Config`] if the vocabulary has no unknown token.
+    /// [`Error::Argument`] if the vocabulary has no unknown token.
     pub fn encode_lossy(&self, text: &str) -> Result<Vec<usize>> {
         let unknown =
             self.unknown().ok_or_else(|| Error::config("unknown", "none", "the vocabulary has no such token"))?;
@@ -103,7 +103,7 @@ impl Vocabulary {
             };
             ids.extend(
                 segments
-                    .ok_or_else(|| Error::config("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
+                    .ok_or_else(|| Error::argument("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
             );
         }
         Ok(ids)
@@ -149,7 +149,7 @@ impl Vocabulary {
 
     pub(crate) fn piece(&self, id: usize) -> Result<Piece<'_>> {
         let token = self.token(id).ok_or_else(|| {
-            Error::config("ids", id, format!("expected an id below the {} tokens of the vocabulary", self.len()))
+            Error::argument("ids", id, format!("expected an id below the {} tokens of the vocabulary", self.len()))
         })?;
         Ok(if Some(id) == self.word_delimiter() {
             Piece::Delimiter

@@ -189,7 +189,7 @@ impl Rnn {
     /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) unless there is one length from 1 to `n_frames` per sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
+    /// [`Error::Argument`](crate::Error::Argument) unless there is one length from 1 to `n_frames` per sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
     /// does not fit.
     pub fn forward(
         &self,
