@@ -86,8 +86,8 @@ impl Cnn14 {
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            for i in [1, 2] {
-                let (conv, norm) = (block.at(format_args!("conv{i}")), block.at(format_args!("bn{i}")));
+            for k in [1, 2] {
+                let (conv, norm) = (block.at(format_args!("conv{k}")), block.at(format_args!("bn{k}")));
                 let config = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
                 blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
                 in_channels = channels;

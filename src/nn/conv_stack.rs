@@ -11,7 +11,7 @@ use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 use crate::weights::Loader;
 
-/// Convolutions and what stands between them, on maps `[batch, channels, height, width]` or on sequences
+/// Convolutions and the layers between them, on maps `[batch, channels, height, width]` or on sequences
 /// `[batch, channels, length]`. A single convolution is a stack of one.
 ///
 /// On the CPU the values stay in the kernels' layout, blocks of sixteen channels, from the first layer to the last, and memory is
@@ -50,7 +50,7 @@ enum Layer {
     LpPool(LpPool2d),
     BatchNorm(BatchNorm, Activation),
     Dropout(Dropout),
-    /// The layers' output plus their input, each channel of which counts for so many.
+    /// The output of the layers plus their input, each channel of which is repeated this many times.
     Residual(Vec<Layer>, usize),
     EndOfStage,
 }
