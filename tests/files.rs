@@ -242,7 +242,10 @@ fn the_cases_of_the_report() {
     assert!(model.order() == 2 && model.contains("aɪ"));
     for (name, wanted) in [("ced-depth", "depth"), ("m5-layers", "stages")] {
         let error = Tagger::open(cases.join(name), &Device::Cpu).unwrap_err();
-        assert!(matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == wanted), "{name}: {error}");
+        assert!(
+            matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == wanted),
+            "{name}: {error}"
+        );
     }
     let error = CtcModel::open(cases.join("whisper-blocks"), &Device::Cpu).unwrap_err();
     assert!(matches!(error, Error::Config { field: "n_blocks", .. }), "{error}");

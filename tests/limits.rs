@@ -144,7 +144,10 @@ fn report(error: Error) -> LoadReport {
 /// Folders of some hundred bytes that once ended the process, or took a gigabyte.
 fn small_folders_that_ask_for_much() {
     let config_error = |error: Error, wanted: &str| {
-        assert!(matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == wanted), "{error}");
+        assert!(
+            matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == wanted),
+            "{error}"
+        );
         assert!(error.to_string().contains("expected 1 to 1024"), "{error}");
     };
     let log_mel = json!({"sample_rate": 16000, "n_fft": 512, "win_length": 512, "hop_length": 160, "n_mels": 16});

@@ -239,7 +239,10 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
         ("stride", ConvConfig { stride: 0, ..good }),
     ] {
         let error = load(config).unwrap_err();
-        assert!(matches!(error, Error::Config { field: named, .. } | Error::Argument { name: named, .. } if named == field), "{error}");
+        assert!(
+            matches!(error, Error::Config { field: named, .. } | Error::Argument { name: named, .. } if named == field),
+            "{error}"
+        );
     }
     let zeros = |shape: &[usize]| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let conv = load(good).unwrap();

@@ -11,7 +11,7 @@ use clipwise::frontend::features::{FeatureKind, Features, FeaturesConfig};
 use clipwise::frontend::{ClipRule, FbankConfig, FrontEnd, LogMelConfig, MfccConfig, Reach};
 use clipwise::models::ced::WindowMean;
 use clipwise::models::{AudioRnnClassifier, Ced, OutputActivation, ced, cnn14, leenet, m5, rnn};
-use clipwise::weights::Trainable;
+use clipwise::weights::Parameters;
 use clipwise::windows::Aggregator;
 use clipwise::{
     Aggregation, Detail, Error, EventConfig, EventDetector, LabelSet, ModelInfo, Result, Tagger, TaggerStream,
@@ -57,7 +57,7 @@ fn ced(window_mean: WindowMean) -> Tagger {
 /// A small recurrent net.
 fn recurrent(features: FeaturesConfig) -> AudioRnnClassifier {
     let config = rnn::Config { features, hidden: 6, n_classes: 4, ..rnn::Config::BIGRU };
-    let parameters = Trainable::new(&Device::Cpu, 8);
+    let parameters = Parameters::new(&Device::Cpu, 8);
     AudioRnnClassifier::build(&config, &parameters.loader()).unwrap();
     AudioRnnClassifier::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap()
 }
@@ -568,7 +568,9 @@ fn windows_that_cannot_be_are_refused() {
         ("hop", WindowConfig { hop: 11.0, framewise: true, ..default() }),
     ] {
         match TaggerStream::new(&tagger, 8_000, &config).unwrap_err() {
-            Error::Config { field: got, .. } | Error::Argument { name: got, .. } => assert_eq!(got, field, "{config:?}"),
+            Error::Config { field: got, .. } | Error::Argument { name: got, .. } => {
+                assert_eq!(got, field, "{config:?}")
+            }
             other => panic!("{other}"),
         }
     }

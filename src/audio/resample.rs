@@ -52,7 +52,8 @@ const MAX_REACH: usize = 1 << 20;
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     let mut resampler = Resampler::for_at_most(from, to, samples.len())?;
     let n_out = resampler.checked(samples)?;
-    let n_out = usize::try_from(n_out).map_err(|_| Error::argument("to", to, "the output exceeds the address space"))?;
+    let n_out =
+        usize::try_from(n_out).map_err(|_| Error::argument("to", to, "the output exceeds the address space"))?;
     let mut output = Vec::with_capacity(n_out);
     resampler.push(samples, &mut output)?;
     resampler.finish(&mut output)?;

@@ -307,7 +307,10 @@ mod tests {
             (&[], Config::default(), "blank"),
         ] {
             let error = Vocabulary::with_config(tokens.iter().copied(), &config).unwrap_err();
-            assert!(matches!(error, Error::Config { field: at, .. } | Error::Argument { name: at, .. } if at == field), "{error}");
+            assert!(
+                matches!(error, Error::Config { field: at, .. } | Error::Argument { name: at, .. } if at == field),
+                "{error}"
+            );
         }
         assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "a blank by name goes before padding");
     }

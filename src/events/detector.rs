@@ -154,9 +154,11 @@ impl EventDetector {
             None => self.end,
         };
         match before.filter(|before| start < before - SAME) {
-            Some(before) => {
-                Err(Error::argument("start", start, format!("expected at least {before} s, the time of earlier scores")))
-            }
+            Some(before) => Err(Error::argument(
+                "start",
+                start,
+                format!("expected at least {before} s, the time of earlier scores"),
+            )),
             None => Ok(()),
         }
     }

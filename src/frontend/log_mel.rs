@@ -312,7 +312,11 @@ impl LogMel {
     pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
         let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.mel.n_mels);
         if n_frames.checked_mul(n_mels) != Some(out.len()) {
-            return Err(Error::argument("out.len()", out.len(), format!("expected {n_frames} frames of {n_mels} mels")));
+            return Err(Error::argument(
+                "out.len()",
+                out.len(),
+                format!("expected {n_frames} frames of {n_mels} mels"),
+            ));
         }
         self.fill(samples, out);
         Ok(())

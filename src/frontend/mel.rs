@@ -163,7 +163,11 @@ impl MelFilterBank {
     pub fn from_array(weights: ArrayView2<f32>) -> Result<Self> {
         let (n_mels, n_bins) = weights.dim();
         if n_mels == 0 || n_bins == 0 || n_mels > MAX_N_MELS {
-            return Err(Error::argument("weights", format!("{:?}", weights.dim()), format!("1 to {MAX_N_MELS} filters")));
+            return Err(Error::argument(
+                "weights",
+                format!("{:?}", weights.dim()),
+                format!("1 to {MAX_N_MELS} filters"),
+            ));
         }
         if !weights.iter().all(|w| w.is_finite()) {
             return Err(Error::argument("weights", "NaN or infinite", "must be finite"));

@@ -211,9 +211,11 @@ pub(super) fn check_features(features: ArrayView2<f32>) -> Result<()> {
         return Ok(());
     }
     match features.indexed_iter().find(|(_, x)| !x.is_finite()) {
-        Some(((frame, column), x)) => {
-            Err(Error::argument("features", x, format!("must be finite; this one is in frame {frame}, column {column}")))
-        }
+        Some(((frame, column), x)) => Err(Error::argument(
+            "features",
+            x,
+            format!("must be finite; this one is in frame {frame}, column {column}"),
+        )),
         None => Ok(()),
     }
 }

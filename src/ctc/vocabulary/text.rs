@@ -102,8 +102,9 @@ impl Vocabulary {
                 false => self.segment(part, unknown),
             };
             ids.extend(
-                segments
-                    .ok_or_else(|| Error::argument("text", format!("{part:?}"), "no tokens of the vocabulary give it"))?,
+                segments.ok_or_else(|| {
+                    Error::argument("text", format!("{part:?}"), "no tokens of the vocabulary give it")
+                })?,
             );
         }
         Ok(ids)

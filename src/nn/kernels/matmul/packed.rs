@@ -285,6 +285,7 @@ impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
         unsafe {
             match (self.0.row_stride, self.0.segment_len) {
                 (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
+                (CHANNEL_BLOCK, segment_len) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, segment_len),
                 (row_stride, segment_len) => self.0.sum_with::<L, M, N>(row_stride, segment_len),
             }
         }
