@@ -576,7 +576,7 @@ fn windows_that_cannot_be_are_refused() {
     }
     let framewise = WindowConfig { framewise: true, ..default() };
     assert!(matches!(TaggerStream::new(&echo, 8_000, &framewise), Err(Error::Config { field: "framewise", .. })));
-    assert!(matches!(TaggerStream::new(&echo, 0, &default()), Err(Error::Config { .. })));
+    assert!(matches!(TaggerStream::new(&echo, 0, &default()), Err(Error::Argument { .. })));
 }
 
 #[test]

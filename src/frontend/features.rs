@@ -169,7 +169,7 @@ impl Features {
         let mut too_few = enough.saturating_sub(1);
         while self.n_frames(enough) < needed {
             too_few = enough;
-            enough = enough.checked_mul(2).ok_or_else(|| Error::argument("width", needed, "fewer frames"))?;
+            enough = enough.checked_mul(2).ok_or_else(|| Error::config("width", needed, "fewer frames"))?;
         }
         while enough - too_few > 1 {
             let middle = too_few + (enough - too_few) / 2;
