@@ -6,6 +6,7 @@
 pub mod batch;
 pub mod ced;
 pub mod cnn14;
+pub mod cnn6;
 pub mod crnn;
 pub mod leenet;
 pub mod m5;
@@ -118,6 +119,8 @@ shared!(Arc);
 families! {
     /// CNN14.
     Cnn14: cnn14::Cnn14,
+    /// Cnn6.
+    Cnn6: cnn6::Cnn6,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.

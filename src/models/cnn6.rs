@@ -1,0 +1,268 @@
+//! Cnn6 of PANNs: the small sibling of CNN14, four blocks of one 5x5 convolution.
+//!
+//! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
+//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn6`. Checkpoint keys: as
+//! published.
+//!
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 4 blocks of a 5x5
+//! convolution, batch norm and ReLU (64 to 512 channels), each halving both axes → mean over mel, max + mean over time →
+//! `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
+//!
+//! Shortest clip: 16 frames, which is 4,800 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros at its
+//! end to that length.
+//!
+//! Frames, on request, are the steps of the last map, 16 log-mel frames each: `max + mean` of a step and its two neighbours goes
+//! through `fc1` and `fc_audioset`.
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+
+use super::batch::{features, forward_by_length};
+use super::family::Family;
+use super::frames::{Edge, FrameGrid, around, stretch};
+use super::{Detail, ModelInfo, TaggingModel, panns};
+use crate::assumption::Assumption;
+use crate::audio::WaveformBatch;
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
+use crate::error::{Context, Error, Result};
+use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
+use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d, Pooling};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
+
+/// Log-mel frames per step of the last map (2⁴): the shortest input.
+const MIN_FRAMES: usize = 16;
+
+/// The shape of a Cnn6.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `cnn6`.
+    #[serde(default = "cnn6")]
+    pub name: Cow<'static, str>,
+    /// The front end. At least 16 mel bins.
+    pub log_mel: LogMelConfig,
+    /// Channels of the four blocks, 1 to 65,536.
+    pub channels: [usize; 4],
+    /// Outputs of `fc1`, 1 to 65,536.
+    pub embedding_dim: usize,
+    /// Outputs of `fc_audioset`, 1 to 2^20.
+    pub n_classes: usize,
+}
+
+/// The family's name.
+fn cnn6() -> Cow<'static, str> {
+    Cow::Borrowed("cnn6")
+}
+
+impl Config {
+    /// `Cnn6_mAP=0.343.pth`: 4,837,455 parameters, 32 kHz, 527 classes.
+    pub const CNN6: Self = Self {
+        name: Cow::Borrowed("cnn6"),
+        log_mel: LogMelConfig::PANNS_32K,
+        channels: [64, 128, 256, 512],
+        embedding_dim: 512,
+        n_classes: 527,
+    };
+
+    fn info(&self, log_mel: &LogMel) -> ModelInfo {
+        ModelInfo {
+            min_samples: log_mel.samples_for(MIN_FRAMES),
+            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
+            ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, self.embedding_dim)
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        let n_mels = self.log_mel.mel.n_mels;
+        if n_mels < MIN_FRAMES {
+            return Err(Error::config("n_mels", n_mels, "expected at least 16, for four halvings"));
+        }
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
+        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
+        check::size("n_classes", self.n_classes, MAX_CLASSES)
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[(Self::CNN6, "PANNs Cnn6, 32 kHz log-mel, AudioSet mAP 0.343")];
+    const SIGNATURES: &'static [&'static [&'static str]] =
+        &[&["conv_block4.conv1.weight", "conv_block1.conv1.weight", "fc1.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        let is_5x5 = matches!(weights.shape("conv_block1.conv1.weight"), Some([_, _, 5, 5]));
+        let other = weights.contains("conv_block5.conv1.weight");
+        if !is_5x5 || other || !weights.contains("conv_block4.conv1.weight") || !weights.contains("fc1.weight") {
+            return Ok(None);
+        }
+        let mut assumptions = Vec::new();
+        let log_mel = panns::detect_front_end("Cnn6", weights, &mut assumptions)?;
+        let channels = panns::channels(weights, Self::CNN6.channels);
+        let mut config = Self { log_mel, channels, ..Self::CNN6 };
+        config.fit(weights);
+        Ok(Some((config, assumptions)))
+    }
+
+    /// The number of classes and the length of the embedding.
+    fn fit(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
+            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(Cnn6::load(self, weights, device)?))
+    }
+}
+
+/// A loaded Cnn6.
+#[derive(Debug)]
+pub struct Cnn6 {
+    config: Config,
+    info: ModelInfo,
+    device: Device,
+    log_mel: LogMel,
+    bn0: BatchNorm,
+    blocks: ConvStack,
+    pooled_dropout: Dropout,
+    fc1: Linear,
+    fc_audioset: Linear,
+}
+
+impl Cnn6 {
+    /// Builds the model from a checkpoint. A front end that the checkpoint carries is compared with the configuration's.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
+    /// [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        root.ignore("spectrogram_extractor.*");
+        root.ignore("logmel_extractor.*");
+        let model = Self::build(config, &root)?;
+        panns::check_front_end(weights, &model.log_mel)?;
+        root.finish(&config.name)?;
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    ///
+    /// In training a fifth of the values after each block, and half of them before `fc1`, are dropped, as PANNs does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let log_mel = LogMel::new(&config.log_mel)?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
+        let n_mels = config.log_mel.mel.n_mels;
+        let mut blocks = ConvStack::on_maps(Some(n_mels));
+        let mut in_channels = 1;
+        for (i, &channels) in config.channels.iter().enumerate() {
+            let block = root.at(format_args!("conv_block{}", i + 1));
+            let shape = ConvConfig { padding: 2, ..ConvConfig::new(in_channels, channels, 5) };
+            blocks.conv(&block.at("conv1"), Some(&block.at("bn1")), shape, Activation::Relu)?;
+            blocks.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
+            blocks.dropout(Dropout::new(root, 0.2)?);
+            blocks.end_stage();
+            in_channels = channels;
+        }
+        let Config { embedding_dim, n_classes, .. } = *config;
+        Ok(Self {
+            info: config.info(&log_mel),
+            device: root.device().clone(),
+            log_mel,
+            bn0: BatchNorm::load(&root.at("bn0"), n_mels)?,
+            blocks,
+            pooled_dropout: Dropout::new(root, 0.5)?,
+            fc1: Linear::load(&root.at("fc1"), in_channels, embedding_dim, Activation::Relu)?,
+            fc_audioset: Linear::load(&root.at("fc_audioset"), embedding_dim, n_classes, Activation::Identity)?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn log_mel(&self) -> &LogMel {
+        &self.log_mel
+    }
+
+    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` sees the values after each
+    /// block, for comparison with a reference.
+    ///
+    /// # Errors
+    /// As [`TaggingModel::forward_features`].
+    pub fn forward_observed(
+        &self,
+        log_mel: &Tensor,
+        detail: Detail,
+        mut observe: impl FnMut(usize, Tensor),
+    ) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3().context("Cnn6")?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
+        self.run(log_mel, n_frames, detail, &mut observe).context("Cnn6")
+    }
+
+    fn run(
+        &self,
+        log_mel: &Tensor,
+        n_frames: usize,
+        detail: Detail,
+        observe: &mut dyn FnMut(usize, Tensor),
+    ) -> Result<TaggingOutput> {
+        let x = self.bn0.forward(&log_mel.unsqueeze(1)?)?; // [batch, 1, n_frames, n_mels]
+        let x = self.blocks.forward_observed(&x, |block, x| {
+            observe(block, x()?);
+            Ok(())
+        })?;
+        let steps = x.mean(3)?; // [batch, 512, n_frames / 16]
+        let pooled = self.pooled_dropout.forward(&panns::pool_over_time(&steps)?)?; // [batch, 512]
+        let mut output = self.classify(&self.fc1.forward(&pooled)?)?;
+        if detail == Detail::Frames {
+            let steps = self.fc1.forward(&around(&steps, Edge::Cut)?)?; // [batch, n_frames / 16, embedding_dim]
+            let steps = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&steps)?)?;
+            output.framewise_output = Some(stretch(&steps, MIN_FRAMES, n_frames)?); // [batch, n_frames, n_classes]
+        }
+        Ok(output)
+    }
+}
+
+impl TaggingModel for Cnn6 {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
+        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
+    }
+
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
+        Some(&self.log_mel)
+    }
+
+    /// Log-mel in dB, with at least 16 frames.
+    fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        self.forward_observed(log_mel, detail, |_, _| ())
+    }
+}
