@@ -98,7 +98,7 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
 const PIECE: usize = 1 << 16;
 /// Bytes of f32 tensors that one task of the thread pool reads at a time.
 const PARALLEL: usize = 1 << 20;
-/// A strided tensor is read together with what lies between its elements where that is at most so many times as much.
+/// A strided tensor is read in one piece where the gaps make it at most this many times as large.
 const DENSE: usize = 8;
 
 impl Entry {

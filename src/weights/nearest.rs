@@ -35,7 +35,7 @@ impl<'a> Nearest<'a> {
                 continue;
             }
             self.budget = self.budget.checked_sub((name.len() + 1) * (candidate.len() + 1))?;
-            let edits = if adds_parts(name, candidate) { 1 } else { edit_distance(name, candidate) };
+            let edits = if adds_parts(name, candidate) { 1 } else { strsim::levenshtein(name, candidate) };
             if edits <= name.len().max(2) / 2 && edits + penalty < limit {
                 best = Some((edits + penalty, candidate));
             }
@@ -50,32 +50,9 @@ fn adds_parts(a: &str, b: &str) -> bool {
     long.strip_suffix(short).is_some_and(|lead| lead.ends_with('.'))
 }
 
-/// Levenshtein distance in bytes.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, byte) in a.bytes().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, other) in b.bytes().enumerate() {
-            let substituted = diagonal + usize::from(byte != other);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edit_distances() {
-        for (a, b, distance) in [("", "", 0), ("", "ab", 2), ("fc1", "fc2", 1), ("kitten", "sitting", 3)] {
-            assert_eq!(edit_distance(a, b), distance);
-            assert_eq!(edit_distance(b, a), distance);
-        }
-    }
 
     #[test]
     fn nearest_prefers_the_same_shape_and_is_silent_when_nothing_is_near() {

@@ -69,7 +69,7 @@ pub enum Init {
 }
 
 impl Init {
-    /// Of the weights and biases of a convolution or a linear layer whose outputs have so many inputs each.
+    /// PyTorch's default for convolutions and linear layers whose outputs have `fan_in` inputs each.
     pub fn of_fan_in(fan_in: usize) -> Self {
         Self::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
     }
