@@ -88,6 +88,18 @@ impl OutputActivation {
         }
     }
 
+    /// Logits of which [`probabilities`](Self::probabilities) makes these, finite for probabilities of 0 and 1 too.
+    pub(crate) fn logits(self, probabilities: &Tensor) -> Result<Tensor> {
+        let logits = || match self {
+            Self::Softmax => probabilities.clamp(f32::MIN_POSITIVE, 1.0)?.log(),
+            Self::Sigmoid => {
+                let p = probabilities.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0)?;
+                p.log()? - p.affine(-1.0, 1.0)?.log()?
+            }
+        };
+        logits().context("the logits of probabilities")
+    }
+
     /// The probabilities of logits whose last dimension is the classes.
     pub(crate) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
         match self {
@@ -95,15 +107,6 @@ impl OutputActivation {
             Self::Sigmoid => candle_nn::ops::sigmoid(logits),
         }
     }
-}
-
-/// `ln(p / (1 − p))` of probabilities, finite for 0 and 1 too.
-pub(crate) fn logits_of(probabilities: &Tensor) -> Result<Tensor> {
-    let logits = || {
-        let p = probabilities.clamp(f32::MIN_POSITIVE, 1.0 - f32::EPSILON / 2.0)?;
-        p.log()? - p.affine(-1.0, 1.0)?.log()?
-    };
-    logits().context("the logits of probabilities")
 }
 
 /// The tags of one clip, on the host.

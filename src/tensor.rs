@@ -1,4 +1,4 @@
-//! The values of tensors on the CPU.
+//! Values on the host: those of tensors on the CPU, and softmax.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 
@@ -19,4 +19,12 @@ pub(crate) fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R
         _ => Err(candle_core::Error::Msg("expected a tensor on the CPU, got one on another device".to_string())),
     });
     Ok(f(&values.collect::<candle_core::Result<Vec<_>>>()?))
+}
+
+/// `exp x / Σ exp x`, in f64.
+pub(crate) fn softmax(logits: impl Iterator<Item = f64> + Clone) -> Vec<f64> {
+    let largest = logits.clone().fold(f64::NEG_INFINITY, f64::max);
+    let powers: Vec<f64> = logits.map(|x| (x - largest).exp()).collect();
+    let sum: f64 = powers.iter().sum();
+    powers.into_iter().map(|power| power / sum).collect()
 }

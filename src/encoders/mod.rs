@@ -26,7 +26,7 @@ use crate::error::Result;
 use crate::weights::{Loader, Weights};
 use family::{Family, encoders};
 
-/// Which hidden states are wanted.
+/// Which hidden states an encoder returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layers {

@@ -174,7 +174,7 @@ impl RecurrentEncoder {
         &self.features
     }
 
-    /// Hidden states for so many frames of features.
+    /// Hidden states of `n_features` frames of features.
     pub fn n_frames(&self, n_features: usize) -> usize {
         n_features.div_ceil(self.config.stride)
     }

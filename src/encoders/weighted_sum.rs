@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::check::{self, MAX_LAYERS};
 use crate::error::{Context, Error, Result};
 use crate::nn::normalized;
+use crate::tensor::softmax;
 use crate::weights::{Init, Loader, Target};
 
 /// ε of s3prl's normalisation.
@@ -45,7 +46,7 @@ impl WeightedSum {
             return Err(Error::argument("alpha", format!("{alpha:?}"), "expected finite numbers, one per layer"));
         }
         let tensor = Tensor::new(alpha, device).context("moving weights to the device")?;
-        Ok(Self::with(tensor, Some(softmax(alpha)), config))
+        Ok(Self::with(tensor, Some(softmax(alpha.iter().copied().map(f64::from))), config))
     }
 
     /// The mean of `n_layers` layers: the numbers before the softmax are 0, as training begins.
@@ -89,7 +90,10 @@ impl WeightedSum {
     pub fn weights(&self) -> Result<Vec<f64>> {
         match &self.weights {
             Some(weights) => Ok(weights.clone()),
-            None => Ok(softmax(&self.alpha.to_vec1::<f32>().context("bringing weights to the host")?)),
+            None => {
+                let alpha = self.alpha.to_vec1::<f32>().context("bringing weights to the host")?;
+                Ok(softmax(alpha.into_iter().map(f64::from)))
+            }
         }
     }
 
@@ -121,11 +125,4 @@ impl WeightedSum {
         }
         sum.ok_or_else(|| Error::argument("layers.len()", 0, "at least 1")) // never: there is a weight
     }
-}
-
-fn softmax(alpha: &[f32]) -> Vec<f64> {
-    let largest = alpha.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let powers: Vec<f64> = alpha.iter().map(|&alpha| (f64::from(alpha) - f64::from(largest)).exp()).collect();
-    let sum: f64 = powers.iter().sum();
-    powers.into_iter().map(|power| power / sum).collect()
 }

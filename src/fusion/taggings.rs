@@ -3,6 +3,7 @@
 use super::{Average, shares};
 use crate::error::{Error, Result};
 use crate::output::{Embedding, OutputActivation, Tagging};
+use crate::tensor::softmax;
 
 /// One result of several taggers about one clip, each with a weight of which only the ratio to the others matters.
 ///
@@ -69,12 +70,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
         (Average::Logits, OutputActivation::Sigmoid) => {
             scores = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect()
         }
-        (Average::Logits, OutputActivation::Softmax) => {
-            let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let powers: Vec<f64> = logits.iter().map(|x| (x - highest).exp()).collect();
-            let sum: f64 = powers.iter().sum();
-            scores = powers.iter().map(|power| power / sum).collect();
-        }
+        (Average::Logits, OutputActivation::Softmax) => scores = softmax(logits.iter().copied()),
         (Average::Probabilities, OutputActivation::Sigmoid) => {
             logits = scores.iter().map(|p| p.ln() - (-p).ln_1p()).collect()
         }

@@ -41,7 +41,7 @@ use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
 use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
-use crate::output::{TaggingOutput, logits_of};
+use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::{Loader, Weights};
 pub use config::{Config, WindowMean};
 
@@ -197,7 +197,8 @@ impl Ced {
         }
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
         let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
-        Ok(TaggingOutput { logits: logits_of(&clipwise_output)?, clipwise_output, framewise_output: None, embedding })
+        let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
+        Ok(TaggingOutput { logits, clipwise_output, framewise_output: None, embedding })
     }
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
 use crate::labels::LabelSet;
 use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Linear, LpPool2d, Rnn, RnnConfig};
-use crate::output::TaggingOutput;
+use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::Weights;
 
 /// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
@@ -241,10 +241,9 @@ impl Crnn {
         let x = self.blocks.forward(&log_mel.unsqueeze(1)?)?;
         let frames = self.recurrent(&x)?; // [batch, n_frames / 4, 2 · hidden]
         let framewise = self.frame_probabilities(&frames)?; // [batch, n_frames / 4, n_classes]
-        let framewise = stretch(&framewise, n_frames)?; // [batch, n_frames, n_classes]
+        let framewise = interpolate_frames(&framewise, n_frames)?; // [batch, n_frames, n_classes]
         let clipwise_output = (framewise.sqr()?.sum(1)? / framewise.sum(1)?)?.clamp(LOWEST, 1.0)?; // [batch, n_classes]
-        let inside = clipwise_output.clamp(LOWEST, 1.0 - f32::EPSILON / 2.0)?;
-        let logits = (inside.log()? - inside.affine(-1.0, 1.0)?.log()?)?;
+        let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
         let embedding = frames.mean(1)?;
         Ok(TaggingOutput { logits, clipwise_output, framewise_output: Some(framewise), embedding })
     }
@@ -277,7 +276,7 @@ impl TaggingModel for Crnn {
 
 /// `x` `[batch, length, classes]` to `[batch, n_frames, classes]` by linear interpolation between the middles of the frames
 /// (PyTorch's `interpolate(mode="linear", align_corners=False)`).
-fn stretch(x: &Tensor, n_frames: usize) -> candle_core::Result<Tensor> {
+fn interpolate_frames(x: &Tensor, n_frames: usize) -> candle_core::Result<Tensor> {
     let length = x.dim(1)?;
     let scale = length as f32 / n_frames as f32;
     let place = |frame: usize| ((frame as f32 + 0.5) * scale - 0.5).max(0.0);

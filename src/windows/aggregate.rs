@@ -5,8 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::WindowTagging;
 use crate::error::{Context, Error, Result};
-use crate::models::OutputActivation;
-use crate::output::{Embedding, Tagging, logits_of};
+use crate::output::{Embedding, Tagging};
 use crate::tagger::Tagger;
 
 /// How windows become one result. Means are weighted by the windows' lengths.
@@ -77,12 +76,7 @@ impl Aggregator {
             return tagging.ok_or_else(|| candle_core::Error::Msg("no row".to_string())).context(context);
         }
         let probabilities = Tensor::new(scores.as_slice(), &candle_core::Device::Cpu).context(context)?;
-        let logits = if model.info().activation == OutputActivation::Softmax {
-            probabilities.clamp(f32::MIN_POSITIVE, 1.0).and_then(|p| p.log()).context(context)?
-        } else {
-            logits_of(&probabilities)?
-        };
-        let logits = logits.to_vec1().context(context)?;
+        let logits = model.info().activation.logits(&probabilities)?.to_vec1().context(context)?;
         Ok(Tagging { scores, logits, embedding: Embedding(embedding), labels: tagger.labels().clone() })
     }
 }

@@ -6,7 +6,7 @@ use super::{Config, Decision};
 use crate::error::Result;
 use crate::models::OutputActivation;
 use crate::nn::{Activation, Linear};
-use crate::output::{TaggingOutput, logits_of};
+use crate::output::TaggingOutput;
 use crate::weights::Loader;
 
 /// The attention's scores are cut to `±` this.
@@ -71,7 +71,7 @@ impl Classifier {
                     None => probabilities.mean(1)?,
                     Some(attention) => weighted(&attention.forward(segments)?, &probabilities)?,
                 };
-                let logits = logits_of(&clipwise_output)?;
+                let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
                 TaggingOutput { logits, clipwise_output, framewise_output: None, embedding }
             }
         };
