@@ -37,7 +37,7 @@ impl From<f64> for FrameTimes {
 }
 
 impl FrameTimes {
-    /// Frames of so many seconds, without an end.
+    /// Frames of `frame_seconds` each, without an end.
     pub fn new(frame_seconds: f64) -> Self {
         Self { frame_seconds, end: None }
     }

@@ -23,7 +23,7 @@ mod head;
 use candle_core::{Device, Tensor};
 
 use super::batch::{features, forward_by_length};
-use super::frames::{Edge, around, stretch};
+use super::frames::{Edge, max_plus_mean_of_neighbours, repeat_to_frames};
 use super::{Detail, ModelInfo, TaggingModel, panns};
 use crate::audio::WaveformBatch;
 use crate::check;
@@ -62,13 +62,7 @@ impl Cnn14 {
     /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
     /// [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        let root = weights.loader(device);
-        root.ignore("spectrogram_extractor.*");
-        root.ignore("logmel_extractor.*");
-        let model = Self::build(config, &root)?;
-        panns::check_front_end(weights, &model.log_mel)?;
-        root.finish(&config.name)?;
-        Ok(model)
+        panns::load(&config.name, weights, device, |root| Self::build(config, root), Self::log_mel)
     }
 
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
@@ -158,18 +152,18 @@ impl Cnn14 {
             let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
             let mut output = self.classify(&embedding)?;
             if detail == Detail::Frames {
-                let segments = self.fc1.forward(&around(&steps, Edge::Cut)?)?; // [batch, n_frames / 32, embedding_dim]
+                let segments = self.fc1.forward(&max_plus_mean_of_neighbours(&steps, Edge::Cut)?)?; // [batch, n_frames / 32, embedding_dim]
                 output.framewise_output = Some(self.head.probabilities(&segments)?);
             }
             output
         } else {
-            let pooled = self.pooled_dropout.forward(&around(&steps, Edge::Zeros)?)?; // [batch, n_frames / 32, 2048]
+            let pooled = self.pooled_dropout.forward(&max_plus_mean_of_neighbours(&steps, Edge::Zeros)?)?; // [batch, n_frames / 32, 2048]
             let segments = self.pooled_dropout.forward(&self.fc1.forward(&pooled)?)?;
             self.head.decide(&segments)?
         };
         if let Some(segments) = output.framewise_output.take() {
             // [batch, n_frames, n_classes]
-            output.framewise_output = Some(stretch(&segments, MIN_FRAMES, n_frames)?);
+            output.framewise_output = Some(repeat_to_frames(&segments, MIN_FRAMES, n_frames)?);
         }
         Ok(output)
     }

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length};
 use super::family::Family;
-use super::frames::{Edge, FrameGrid, around, stretch};
+use super::frames::{Edge, FrameGrid, max_plus_mean_of_neighbours, repeat_to_frames};
 use super::{Detail, ModelInfo, TaggingModel, panns};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
@@ -142,13 +142,7 @@ impl Cnn6 {
     /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
     /// [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        let root = weights.loader(device);
-        root.ignore("spectrogram_extractor.*");
-        root.ignore("logmel_extractor.*");
-        let model = Self::build(config, &root)?;
-        panns::check_front_end(weights, &model.log_mel)?;
-        root.finish(&config.name)?;
-        Ok(model)
+        panns::load(&config.name, weights, device, |root| Self::build(config, root), Self::log_mel)
     }
 
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
@@ -231,9 +225,9 @@ impl Cnn6 {
         let pooled = self.pooled_dropout.forward(&panns::pool_over_time(&steps)?)?; // [batch, 512]
         let mut output = self.classify(&self.fc1.forward(&pooled)?)?;
         if detail == Detail::Frames {
-            let steps = self.fc1.forward(&around(&steps, Edge::Cut)?)?; // [batch, n_frames / 16, embedding_dim]
+            let steps = self.fc1.forward(&max_plus_mean_of_neighbours(&steps, Edge::Cut)?)?; // [batch, n_frames / 16, embedding_dim]
             let steps = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&steps)?)?;
-            output.framewise_output = Some(stretch(&steps, MIN_FRAMES, n_frames)?); // [batch, n_frames, n_classes]
+            output.framewise_output = Some(repeat_to_frames(&steps, MIN_FRAMES, n_frames)?); // [batch, n_frames, n_classes]
         }
         Ok(output)
     }

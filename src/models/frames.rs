@@ -24,7 +24,7 @@ pub(super) enum Edge {
 }
 
 /// Max + mean of each step with its two neighbours: `x` `[batch, channels, n_steps]` to `[batch, n_steps, channels]`.
-pub(super) fn around(x: &Tensor, edge: Edge) -> candle_core::Result<Tensor> {
+pub(super) fn max_plus_mean_of_neighbours(x: &Tensor, edge: Edge) -> candle_core::Result<Tensor> {
     let n_steps = x.dim(2)?;
     let three = |x: &Tensor| Ok::<_, candle_core::Error>((x.narrow(2, 0, n_steps)?, x.narrow(2, 2, n_steps)?));
     // A repeated edge value never changes a maximum in which the edge stands itself.
@@ -42,7 +42,7 @@ pub(super) fn around(x: &Tensor, edge: Edge) -> candle_core::Result<Tensor> {
 
 /// Each of `segments` `[batch, n_segments, n_classes]` for `length` frames, the last for all that are left:
 /// `[batch, n_frames, n_classes]`.
-pub(super) fn stretch(segments: &Tensor, length: usize, n_frames: usize) -> candle_core::Result<Tensor> {
+pub(super) fn repeat_to_frames(segments: &Tensor, length: usize, n_frames: usize) -> candle_core::Result<Tensor> {
     let last = segments.dim(1)?.saturating_sub(1);
     let index = (0..n_frames).map(|frame| (frame / length).min(last) as u32);
     segments.index_select(&Tensor::from_iter(index, segments.device())?, 1)

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::batch::{forward_by_length, waveforms};
 use super::family::Family;
-use super::frames::{Edge, FrameGrid, around};
+use super::frames::{Edge, FrameGrid, max_plus_mean_of_neighbours};
 use super::{Detail, ModelInfo, TaggingModel, panns};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
@@ -191,7 +191,7 @@ impl LeeNet {
         let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
         let mut output = self.classify(&embedding)?;
         if detail == Detail::Frames {
-            let frames = self.fc1.forward(&around(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
+            let frames = self.fc1.forward(&max_plus_mean_of_neighbours(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
             output.framewise_output = Some(candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?)?);
         }
         Ok(output)

@@ -50,7 +50,7 @@ pub trait TaggingModel: Send + Sync {
     ///
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
-    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are wanted of a model without
+    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are requested from a model without
     /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput>;
 
@@ -75,7 +75,7 @@ pub trait TaggingModel: Send + Sync {
     /// device, of clips with at least [`min_samples`](ModelInfo::min_samples) samples.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a model without a front end, and as [`forward`](Self::forward) if frames are wanted,
+    /// [`Error::Argument`] for a model without a front end, and as [`forward`](Self::forward) if frames are requested,
     /// [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the shape or the device does not fit.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let _ = (features, detail);

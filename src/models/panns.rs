@@ -1,11 +1,11 @@
 //! What the PANNs models share: the front end and the sizes of their checkpoints, pooling over time.
 
-use candle_core::Tensor;
+use candle_core::{Device, Tensor};
 
 use crate::assumption::Assumption;
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
-use crate::weights::Weights;
+use crate::weights::{Loader, Weights};
 
 /// The front-end tensors of a PANNs checkpoint.
 const CONV_REAL: &str = "spectrogram_extractor.stft.conv_real.weight"; // [n_bins, 1, n_fft], window · cos
@@ -66,8 +66,25 @@ pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usiz
     })
 }
 
+/// Loads a model whose checkpoints carry their front end, which is compared with the model's.
+pub fn load<M>(
+    name: &str,
+    weights: &Weights,
+    device: &Device,
+    build: impl FnOnce(&Loader) -> Result<M>,
+    log_mel: fn(&M) -> &LogMel,
+) -> Result<M> {
+    let root = weights.loader(device);
+    root.ignore("spectrogram_extractor.*");
+    root.ignore("logmel_extractor.*");
+    let model = build(&root)?;
+    check_front_end(weights, log_mel(&model))?;
+    root.finish(name)?;
+    Ok(model)
+}
+
 /// Compares the front end that a checkpoint carries, if any, with the one that is to be used.
-pub fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
+fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
     let Some((tensor, reason)) = difference(weights, log_mel)? else { return Ok(()) };
     let mut fitting = None;
     for (name, mut config) in KNOWN {

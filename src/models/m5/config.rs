@@ -279,7 +279,7 @@ impl Family for Config {
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Names {
     Numbered,
-    /// Members of a `Sequential`, so many a convolution.
+    /// Members of a `Sequential`; the number of members per convolution.
     Sequential(usize),
 }
 

@@ -10,7 +10,7 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// About so many values per task.
+/// Values per task, about.
 const TASK: usize = 1 << 15;
 
 /// Sizes of a map.

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::math::fold;
 
-/// About so many values per task: 256 KiB.
+/// Values per task, about: 256 KiB.
 const TASK: usize = 1 << 16;
 
 /// `y[…][c] = scale[c] x[…][c] + shift[c]`. `x` is `[…, channels]`.

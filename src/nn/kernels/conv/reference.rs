@@ -1,5 +1,5 @@
 //! Convolutions and pooling beside their naive twins: over a table of geometries and random ones, at every level of
-//! instructions, and for any number of threads.
+//! instructions, and for any number of threads. One file, since all tests share the twins.
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::nn::kernels::simd::math;
 
-/// About so many values per task.
+/// Values per task, about.
 const TASK: usize = 1 << 14;
 
 /// Where the channels of an array are: `[outer, channels, inner]`.
