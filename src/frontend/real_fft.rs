@@ -9,9 +9,8 @@
 //! as complex numbers.
 //!
 //! The crate `realfft` does the same, with a last step of its own that writes `X`. In place of this module it gives the same
-//! bits, and takes longer: about 1.2, 1.15 and 1.1 times for a power spectrum at `n` = 512, 1024 and 2048, and 1.1 times for a
-//! whole log-mel spectrogram (at 400, 1.08 and 1.06 times; turns on one thread, AVX-512). `benches/frontend.rs` has it as its
-//! users call it, with plain loops around it.
+//! bits and takes longer: 1.16, 1.11 and 1.11 times for a power spectrum at `n` = 512, 1024 and 2048, 1.07 times at 400, and 1.08
+//! times for the whole log-mel spectrogram of `benches/frontend.rs` (medians of three runs of either in turn, one thread, AVX-512).
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
