@@ -9,6 +9,7 @@ use crate::labels::LabelSet;
 
 /// The result of a tagging model for a batch, on the model's device, all f32.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct TaggingOutput {
     /// Values before the activation, `[batch, n_classes]`.
     pub logits: Tensor,
@@ -23,13 +24,18 @@ pub struct TaggingOutput {
 }
 
 impl TaggingOutput {
+    /// An output without frames; [`framewise_output`](#structfield.framewise_output) can be set.
+    pub fn new(logits: Tensor, clipwise_output: Tensor, embedding: Tensor) -> Self {
+        Self { logits, clipwise_output, framewise_output: None, embedding }
+    }
+
     /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
-        Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
+        Ok(Self::new(logits, clipwise_output, embedding))
     }
 
     /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
@@ -38,7 +44,7 @@ impl TaggingOutput {
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
         let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
-        Ok(Self { logits, clipwise_output, framewise_output: None, embedding })
+        Ok(Self::new(logits, clipwise_output, embedding))
     }
 
     /// Brings a batch to the host as one [`Tagging`] per row.
@@ -126,6 +132,7 @@ pub struct Tagging {
 
 /// One class of a [`Tagging`] with its score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Tag {
     /// The class's place in the label set.
     pub index: usize,

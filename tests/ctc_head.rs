@@ -330,7 +330,7 @@ impl SpeechEncoder for Means {
             Tensor::from_iter(rows, &CPU).unwrap().reshape((waveforms.len(), longest, 2)).unwrap()
         };
         let layers = if layers == Layers::All { (0..3).map(layer).collect() } else { vec![layer(2)] };
-        Ok(Encoded { layers, lengths })
+        Ok(Encoded::new(layers, lengths))
     }
 }
 

@@ -420,7 +420,7 @@ impl TaggingModel for Echo {
         let rows: Vec<f32> = waveforms.rows().iter().flat_map(row).collect();
         let logits = Tensor::from_vec(rows, (waveforms.len(), 3), &Device::Cpu).unwrap();
         let embedding = Tensor::zeros((waveforms.len(), 1), candle_core::DType::F32, &Device::Cpu).unwrap();
-        Ok(TaggingOutput { clipwise_output: logits.clone(), logits, framewise_output: None, embedding })
+        Ok(TaggingOutput::new(logits.clone(), logits, embedding))
     }
 }
 

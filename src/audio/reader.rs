@@ -80,7 +80,7 @@ impl AudioReader {
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
-        Self::of(source::open(file, options), path)
+        Self::from_source(source::open(file, options), path)
     }
 
     /// Reads an audio file from a stream, which need not be buffered. A block is what one read gives where that is
@@ -97,7 +97,7 @@ impl AudioReader {
     /// # Errors
     /// As [`open_with`](Self::open_with); the file is called `<stream>`.
     pub fn read_with(reader: impl Read + Send + 'static, options: &ReadOptions) -> Result<Self> {
-        Self::of(source::read(reader, options), Path::new(STREAM))
+        Self::from_source(source::read(reader, options), Path::new(STREAM))
     }
 
     /// Reads samples without a header, as from `arecord -t raw` or `ffmpeg -f s16le -`, to the end of the stream.
@@ -116,10 +116,10 @@ impl AudioReader {
     /// [`Error::Audio`] if rate or number of channels are impossible, or the stream lacks the channel asked for.
     pub fn raw(reader: impl Read + Send + 'static, format: &RawFormat, options: &ReadOptions) -> Result<Self> {
         let source = Pcm::raw(reader, format, options).map(|pcm| Box::new(pcm) as _);
-        Self::of(source, Path::new(STREAM))
+        Self::from_source(source, Path::new(STREAM))
     }
 
-    fn of(source: Result<Box<dyn Blocks + Send>, Failure>, path: &Path) -> Result<Self> {
+    fn from_source(source: Result<Box<dyn Blocks + Send>, Failure>, path: &Path) -> Result<Self> {
         let source = source.map_err(|failure| failure.about(path))?;
         let (block, state) = (Vec::new(), State::Reading);
         Ok(Self { path: path.into(), source, resampler: None, block, n_read: 0, n_source: 0, state })

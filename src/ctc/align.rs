@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 
 /// The best path of a token sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Alignment {
     /// The tokens and words with their times; its scores are the path's log-probability.
     pub transcript: Transcript,

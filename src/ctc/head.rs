@@ -115,7 +115,7 @@ impl Head {
     /// Reads the head, which stands below this place as `lm_head` or `ctc_head`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, else as [`Loader::get`]; tensors that do not fit are reported by
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`]; tensors that do not fit are reported by
     /// [`Loader::finish`].
     pub fn load(config: &HeadConfig, weights: &Loader) -> Result<Self> {
         config.validate()?;
@@ -151,7 +151,7 @@ impl Head {
     /// Hidden states `[batch, n_frames, dim]`, f32, on the head's device, to logits `[batch, n_frames, n_tokens]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn forward(&self, hidden: &Tensor) -> Result<Tensor> {
         let x = match &self.hidden {
             Some(layer) => layer.forward(hidden)?,

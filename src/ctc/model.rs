@@ -48,6 +48,7 @@ pub struct CtcConfig {
 
 /// What a CTC model says about a batch.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct CtcOutput {
     /// Scores of the tokens before softmax, `[batch, n_frames, n_tokens]`, f32.
     pub logits: Tensor,

@@ -10,6 +10,7 @@ use crate::error::Result;
 
 /// A token with its place in time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Token {
     /// Its id in the vocabulary.
     pub id: usize,
@@ -40,6 +41,7 @@ pub struct Word {
 
 /// A decoded sequence of tokens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Transcript {
     /// [`Vocabulary::text`] of the tokens.
     pub text: String,

@@ -38,12 +38,20 @@ pub enum Layers {
 
 /// Hidden states of a batch.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub struct Encoded {
     /// One tensor per layer, or that of the last alone: each `[batch, n_frames, dim]`, f32, on the encoder's device, where
     /// `n_frames` is that of the longest clip.
     pub layers: Vec<Tensor>,
     /// Frames of each clip; zeros follow.
     pub lengths: Vec<usize>,
+}
+
+impl Encoded {
+    /// The hidden states of `layers`, each `[batch, n_frames, dim]`, of which the first `lengths[b]` frames of clip `b` count.
+    pub fn new(layers: Vec<Tensor>, lengths: Vec<usize>) -> Self {
+        Self { layers, lengths }
+    }
 }
 
 /// What is constant about an encoder.

@@ -80,7 +80,7 @@ impl WhisperEncoder {
         let mel = WhisperMel::new(&config.mel())?;
         let Config { n_mels, dim, n_positions, .. } = *config;
         let place = place(root);
-        let names = Names::of(&place);
+        let names = Names::detect(&place);
         let mut convs = ConvStack::on_sequences();
         for (name, in_channels, stride) in [("conv1", n_mels, 1), ("conv2", dim, STRIDE)] {
             let conv = ConvConfig { stride, padding: 1, bias: true, ..ConvConfig::new(in_channels, dim, 3) };

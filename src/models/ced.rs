@@ -198,7 +198,7 @@ impl Ced {
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
         let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
         let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
-        Ok(TaggingOutput { logits, clipwise_output, framewise_output: None, embedding })
+        Ok(TaggingOutput::new(logits, clipwise_output, embedding))
     }
 }
 

@@ -60,7 +60,7 @@ impl M5 {
     /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
-        let names = Names::of(|name| root.shape(name).is_some());
+        let names = Names::detect(|name| root.shape(name).is_some());
         let pool = Pool1d { size: config.pool, padding: 0 };
         let mut layers = ConvStack::on_sequences();
         let first = ConvConfig {

@@ -75,7 +75,7 @@ impl Linear {
             return Err(Error::argument("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
-        let weights = match Target::of(device) {
+        let weights = match Target::on(device) {
             Target::Kernels => {
                 let matrix = PackedMatrix::pack(&weight, in_features, out_features);
                 Prepared::Packed(LinearOp { matrix, bias, activation, workspace: Workspace::default() })

@@ -33,17 +33,17 @@ impl OpenOptions {
         Self::default()
     }
 
-    /// Sets [`device`](Self::device#structfield.device).
+    /// Sets the field [`device`](#structfield.device).
     pub fn device(self, device: &Device) -> Self {
         Self { device: Some(device.clone()), ..self }
     }
 
-    /// Sets [`model`](Self::model#structfield.model).
+    /// Sets the field [`model`](#structfield.model).
     pub fn model(self, name: impl Into<String>) -> Self {
         Self { model: Some(name.into()), ..self }
     }
 
-    /// Sets [`labels`](Self::labels#structfield.labels).
+    /// Sets the field [`labels`](#structfield.labels).
     pub fn labels(self, labels: LabelSet) -> Self {
         Self { labels: Some(labels), ..self }
     }

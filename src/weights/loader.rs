@@ -56,7 +56,7 @@ pub(crate) enum Target {
 
 impl Target {
     /// Of weights that are not trained.
-    pub fn of(device: &Device) -> Self {
+    pub fn on(device: &Device) -> Self {
         if device.is_cpu() { Self::Kernels } else { Self::Device }
     }
 }
@@ -97,21 +97,21 @@ const MAX_NEAREST: usize = 1000;
 
 impl<'a> Loader<'a> {
     pub(super) fn new(weights: &'a Weights, device: &Device) -> Self {
-        Self::of(Source::Checkpoint(weights), device)
+        Self::from_source(Source::Checkpoint(weights), device)
     }
 
     pub(super) fn of_parameters(parameters: &'a Parameters, device: &Device) -> Self {
-        Self::of(Source::Parameters(parameters), device)
+        Self::from_source(Source::Parameters(parameters), device)
     }
 
-    fn of(source: Source<'a>, device: &Device) -> Self {
+    fn from_source(source: Source<'a>, device: &Device) -> Self {
         Self { source, device: device.clone(), prefix: String::new(), record: Arc::default() }
     }
 
     /// What computes with the tensors that are read here.
     pub(crate) fn target(&self) -> Target {
         match self.source {
-            Source::Checkpoint(_) => Target::of(&self.device),
+            Source::Checkpoint(_) => Target::on(&self.device),
             Source::Parameters(parameters) => Target::Training(parameters.state().clone()),
         }
     }

@@ -73,7 +73,7 @@ impl Demuxed {
         let decoder = decoder(&track)?;
         let params = track.codec_params.as_ref().and_then(|params| params.audio());
         let rate = params.and_then(|params| params.sample_rate);
-        let opus = params.and_then(Head::of);
+        let opus = params.and_then(Head::from_params);
         let format = params.and_then(|params| Some((params.sample_rate?, params.channels.as_ref()?.count())));
         if let Some((rate, channels)) = format.filter(|_| opus.is_none()) {
             sink.set_format(rate, channels)?;

@@ -77,7 +77,7 @@ impl Mp4 {
             rate: rate.unwrap_or(0),
             timescale: sound.timescale,
         };
-        sink.encoder_delay = match Head::of(&params) {
+        sink.encoder_delay = match Head::from_params(&params) {
             Some(head) if !sound.is_edited => head.pre_skip.into(),
             _ => mp4.in_samples(sound.start),
         };

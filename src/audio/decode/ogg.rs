@@ -88,7 +88,7 @@ impl Ogg {
             }
             (self.link, self.in_headers, self.other) = (None, true, "no audio");
         }
-        match Codec::of(page.first_packet()) {
+        match Codec::detect(page.first_packet()) {
             Ok(codec) if self.link.is_none() => {
                 let link = Link::new(codec, page, sink)?;
                 self.declared = self.last.filter(|(serial, _)| *serial == link.serial).map(|(_, n)| n);
@@ -375,7 +375,7 @@ enum Codec {
 
 impl Codec {
     /// The codec of a stream that begins with this packet, or the name of what is not decoded.
-    fn of(packet: &[u8]) -> Result<Self, &'static str> {
+    fn detect(packet: &[u8]) -> Result<Self, &'static str> {
         const OTHER: [(&[u8], &str); 5] = [
             (b"Speex   ", "Speex"),
             (b"\x80theora", "Theora video"),

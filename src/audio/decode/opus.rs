@@ -28,7 +28,7 @@ impl Head {
     }
 
     /// That of a track, if it is one of Opus.
-    pub(super) fn of(params: &AudioCodecParameters) -> Option<Self> {
+    pub(super) fn from_params(params: &AudioCodecParameters) -> Option<Self> {
         let is_opus = params.codec == symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
         params.extra_data.as_deref().filter(|_| is_opus).and_then(Self::read)
     }
@@ -70,7 +70,7 @@ mod decoder {
     impl Opus {
         pub(in super::super) fn new(params: &AudioCodecParameters) -> Result<Self> {
             let n_channels = params.channels.as_ref().map_or(2, Channels::count);
-            let head = Head::of(params);
+            let head = Head::from_params(params);
             let head = head.unwrap_or(Head { n_channels, pre_skip: 0, gain: 0, mapping_family: 0 });
             if head.mapping_family != 0 || !(1..=N_DECODED).contains(&head.n_channels) {
                 return Err(Error::Unsupported("Opus of more than one stream (surround sound)"));

@@ -97,7 +97,7 @@ impl Config {
 
     fn from_place(place: &Loader) -> Result<Self> {
         let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
-        let names = Names::of(place);
+        let names = Names::detect(place);
         let block = |index: usize| place.at(names.blocks).at(index);
         let (Some(&[dim, n_mels, _]), Some(&[ffn_dim, _])) =
             (place.shape("conv1.weight"), block(0).at(names.fc1).shape("weight"))

@@ -44,7 +44,7 @@ impl Names {
         norm: "layer_norm",
     };
 
-    pub fn of(place: &Loader) -> Self {
+    pub fn detect(place: &Loader) -> Self {
         let is_openai = place.shape("blocks.0.mlp.0.weight").is_some();
         if is_openai { Self::OPENAI } else { Self::HUGGING_FACE }
     }

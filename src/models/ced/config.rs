@@ -41,7 +41,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// How the windows of a clip that is longer than [`Config::target_length`] become one result: see [Long clips](super::ced#long-clips).
+/// How the windows of a clip that is longer than [`Config::target_length`] become one result: see [Long clips](crate::models::ced#long-clips).
 ///
 /// [`detect`](crate::models::detect) and a model's name choose `Tokens` for a checkpoint with the tensor names of the Hugging Face
 /// conversions (`encoder.time_pos_embed`), so that it gives what their class gives, and `Scores` for all others.

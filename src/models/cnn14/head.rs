@@ -72,7 +72,7 @@ impl Classifier {
                     Some(attention) => weighted(&attention.forward(segments)?, &probabilities)?,
                 };
                 let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
-                TaggingOutput { logits, clipwise_output, framewise_output: None, embedding }
+                TaggingOutput::new(logits, clipwise_output, embedding)
             }
         };
         output.framewise_output = Some(probabilities);

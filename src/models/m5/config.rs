@@ -217,7 +217,7 @@ impl Family for Config {
 
     /// The preset with the same widths, else the one with the same number of layers.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let names = Names::of(|name| weights.contains(name));
+        let names = Names::detect(|name| weights.contains(name));
         let is_first = |shape: &[usize]| shape.len() == 3 && shape[1] == 1;
         if !weights.shape(&format!("{}.weight", names.conv(0))).is_some_and(is_first)
             || !(weights.contains("fc1.weight") || weights.contains("fc.weight"))
@@ -252,7 +252,7 @@ impl Family for Config {
 
     /// Channels, kernel and classes, where the checkpoint has the layers of this net.
     fn fit(&mut self, weights: &Weights) {
-        let names = Names::of(|name| weights.contains(name));
+        let names = Names::detect(|name| weights.contains(name));
         let shape = |name: String| weights.shape(&format!("{name}.weight"));
         if let Some(&[channels, _, kernel]) = shape(names.conv(0)) {
             (self.channels, self.kernel) = (channels, kernel);
@@ -284,7 +284,7 @@ pub(super) enum Names {
 }
 
 impl Names {
-    pub fn of(has: impl Fn(&str) -> bool) -> Self {
+    pub fn detect(has: impl Fn(&str) -> bool) -> Self {
         match has("conv1.weight") {
             false if has("model.4.weight") => Self::Sequential(4),
             false if has("model.5.weight") => Self::Sequential(5),
