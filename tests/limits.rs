@@ -11,7 +11,9 @@ use clipwise::ctc::{
     self, BeamSearch, CtcConfig, CtcModel, HeadConfig, LanguageModel, TokenTransformer, TokenTransformerConfig,
     Vocabulary, beam,
 };
-use clipwise::encoders::{EncoderConfig, RecurrentEncoder, WeightedSumConfig, WhisperEncoder, recurrent, whisper};
+use clipwise::encoders::{
+    EncoderConfig, RecurrentEncoder, Wav2Vec2Encoder, WeightedSumConfig, WhisperEncoder, recurrent, wav2vec2, whisper,
+};
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
 use clipwise::frontend::features::{Features, FeaturesConfig};
 use clipwise::frontend::{
@@ -304,6 +306,9 @@ fn speech() {
     sweep("whisper large", &whisper::Config::LARGE_V3, |config| {
         outcome(WhisperEncoder::load(config, &nothing(), &Device::Cpu))
     });
+    for preset in [wav2vec2::Config::BASE, wav2vec2::Config::XLS_R_2B] {
+        sweep(&preset.name, &preset, |config| outcome(Wav2Vec2Encoder::load(config, &nothing(), &Device::Cpu)));
+    }
     sweep("recurrent", &recurrent::Config::BIGRU, |config| {
         outcome(RecurrentEncoder::load(config, &nothing(), &Device::Cpu))
     });

@@ -1,0 +1,247 @@
+//! The shapes of wav2vec 2.0 encoders, and which of them a checkpoint has.
+
+use std::borrow::Cow;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{Wav2Vec2Encoder, place};
+use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
+use crate::encoders::SpeechEncoder;
+use crate::encoders::family::Family;
+use crate::error::{Error, Result};
+use crate::weights::{Loader, Weights};
+
+/// The longest step from a hidden state to the next, in samples: a second.
+const MAX_STRIDE: usize = 16_000;
+
+/// How the convolutions over the waveform are normalised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ConvNorm {
+    /// Each channel over the time of the clip, after the first convolution alone (`feat_extract_norm = "group"`, with as many
+    /// groups as channels).
+    Group,
+    /// Each frame over its channels, after every convolution (`feat_extract_norm = "layer"`).
+    Layer,
+}
+
+/// One convolution over the waveform, without padding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ConvLayer {
+    /// Channels, 1 to 65,536.
+    pub channels: usize,
+    /// Length of the kernel, 1 to 65,536.
+    pub kernel: usize,
+    /// Step, 1 to 65,536.
+    pub stride: usize,
+}
+
+const fn conv(kernel: usize, stride: usize) -> ConvLayer {
+    ConvLayer { channels: 512, kernel, stride }
+}
+
+/// The seven convolutions of all published models: a hidden state every 320 samples.
+const CONVS: &[ConvLayer] = &[conv(10, 5), conv(3, 2), conv(3, 2), conv(3, 2), conv(3, 2), conv(2, 2), conv(2, 2)];
+
+/// The shape of an encoder of the wav2vec 2.0 family. Presets are the published ones.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `wav2vec2`.
+    #[serde(default = "wav2vec2")]
+    pub name: Cow<'static, str>,
+    /// Whether each clip is first brought to mean 0 and variance 1 (`do_normalize`).
+    pub normalize: bool,
+    /// The convolutions over the waveform; at least one, at most 1,024.
+    pub convs: Cow<'static, [ConvLayer]>,
+    /// Their normalisation.
+    pub conv_norm: ConvNorm,
+    /// Whether they have biases.
+    pub conv_bias: bool,
+    /// Whether a layer norm comes before the projection to `dim`; only some HuBERT models have none.
+    pub projection_norm: bool,
+    /// Length of a hidden state, 1 to 65,536.
+    pub dim: usize,
+    /// Attention heads; a divisor of `dim`.
+    pub n_heads: usize,
+    /// Transformer blocks, 1 to 1,024.
+    pub n_blocks: usize,
+    /// Width of a block's feed-forward layer, 1 to 65,536.
+    pub ffn_dim: usize,
+    /// Frames that the convolution over positions sees, 1 to 65,536.
+    pub position_kernel: usize,
+    /// Groups of that convolution; a divisor of `dim`.
+    pub position_groups: usize,
+    /// Whether blocks normalise before attention and feed-forward layers, with a norm after the last block
+    /// (`do_stable_layer_norm`); else after each, with a norm before the first.
+    pub norm_first: bool,
+}
+
+/// The family's name.
+fn wav2vec2() -> Cow<'static, str> {
+    Cow::Borrowed("wav2vec2")
+}
+
+impl Config {
+    /// wav2vec 2.0 base: 94 M parameters.
+    pub const BASE: Self = Self {
+        name: Cow::Borrowed("wav2vec2-base"),
+        normalize: true,
+        convs: Cow::Borrowed(CONVS),
+        conv_norm: ConvNorm::Group,
+        conv_bias: false,
+        projection_norm: true,
+        dim: 768,
+        n_heads: 12,
+        n_blocks: 12,
+        ffn_dim: 3072,
+        position_kernel: 128,
+        position_groups: 16,
+        norm_first: false,
+    };
+    /// wav2vec 2.0 large in its layer-norm form (`large-lv60`), also XLS-R 0.3B: 315 M parameters.
+    pub const LARGE: Self = Self {
+        name: Cow::Borrowed("wav2vec2-large"),
+        conv_norm: ConvNorm::Layer,
+        conv_bias: true,
+        dim: 1024,
+        n_heads: 16,
+        n_blocks: 24,
+        ffn_dim: 4096,
+        norm_first: true,
+        ..Self::BASE
+    };
+    /// XLS-R 1B: 962 M parameters.
+    pub const XLS_R_1B: Self =
+        Self { name: Cow::Borrowed("xls-r-1b"), dim: 1280, n_blocks: 48, ffn_dim: 5120, ..Self::LARGE };
+    /// XLS-R 2B: 2,160 M parameters.
+    pub const XLS_R_2B: Self = Self { name: Cow::Borrowed("xls-r-2b"), dim: 1920, ffn_dim: 7680, ..Self::XLS_R_1B };
+    /// HuBERT base: 94 M parameters, the shape of wav2vec 2.0 base.
+    pub const HUBERT_BASE: Self = Self { name: Cow::Borrowed("hubert-base"), ..Self::BASE };
+    /// HuBERT large: 315 M parameters, the shape of wav2vec 2.0 large without biases in the convolutions.
+    pub const HUBERT_LARGE: Self = Self { name: Cow::Borrowed("hubert-large"), conv_bias: false, ..Self::LARGE };
+    /// HuBERT extra large: 962 M parameters.
+    pub const HUBERT_XLARGE: Self = Self { name: Cow::Borrowed("hubert-xlarge"), conv_bias: false, ..Self::XLS_R_1B };
+
+    /// The sizes that the tensors of a checkpoint have. They do not tell the strides (5, then 2), whether clips are
+    /// normalised (yes) nor where the blocks normalise (first where the convolutions have layer norms): these are as in all
+    /// published models. The number of heads is that of the preset with this `dim`, else `dim / 64`.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] if it holds no such encoder.
+    pub fn from_weights(weights: &Weights) -> Result<Self> {
+        let root = weights.loader(&Device::Cpu);
+        let place = place(&root);
+        let unknown = || Error::UnknownModel("the checkpoint holds no wav2vec 2.0 encoder".to_string());
+        let conv = |index: usize| place.at("feature_extractor.conv_layers").at(index).at("conv");
+        let shape = |index: usize| match conv(index).shape("weight") {
+            Some(&[channels, _, kernel]) => Some((channels, kernel)),
+            _ => None,
+        };
+        let convs = (0..MAX_LAYERS).map_while(shape).enumerate();
+        let convs: Vec<ConvLayer> = convs
+            .map(|(index, (channels, kernel))| ConvLayer { channels, kernel, stride: if index == 0 { 5 } else { 2 } })
+            .collect();
+        let block = |index: usize| place.at("encoder.layers").at(index).at("feed_forward.intermediate_dense");
+        let (Some(&[dim, _]), Some(&[ffn_dim, _])) =
+            (place.at("feature_projection.projection").shape("weight"), block(0).shape("weight"))
+        else {
+            return Err(unknown());
+        };
+        let n_blocks = (0..MAX_LAYERS).take_while(|&index| block(index).shape("weight").is_some()).count();
+        let is_layer = place.at("feature_extractor.conv_layers.1.layer_norm").shape("weight").is_some();
+        let (kernel, groups) = super::positions_shape(&place, dim).ok_or_else(unknown)?;
+        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(|preset| preset.dim == dim);
+        let sizes = Self {
+            name: wav2vec2(),
+            normalize: true,
+            conv_norm: if is_layer { ConvNorm::Layer } else { ConvNorm::Group },
+            conv_bias: conv(0).shape("bias").is_some(),
+            projection_norm: place.at("feature_projection.layer_norm").shape("weight").is_some(),
+            dim,
+            n_heads: preset.map_or((dim / 64).max(1), |preset| preset.n_heads),
+            n_blocks,
+            ffn_dim,
+            position_kernel: kernel,
+            position_groups: groups,
+            norm_first: is_layer,
+            convs: convs.into(),
+        };
+        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..sizes.clone() };
+        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
+        Ok(preset.cloned().unwrap_or(sizes))
+    }
+
+    /// Hidden states of a clip.
+    pub fn n_frames(&self, n_samples: usize) -> usize {
+        let convolved = |length: usize, conv: &ConvLayer| match length.checked_sub(conv.kernel) {
+            Some(rest) => rest / conv.stride.max(1) + 1,
+            None => 0,
+        };
+        self.convs.iter().fold(n_samples, convolved)
+    }
+
+    /// Samples that leave one hidden state, if they can be counted.
+    fn min_samples(&self) -> Option<usize> {
+        let before = |length: usize, conv: &ConvLayer| (length - 1).checked_mul(conv.stride)?.checked_add(conv.kernel);
+        self.convs.iter().rev().try_fold(1, before)
+    }
+
+    /// The shortest clip and the step from a hidden state to the next, in samples.
+    pub(super) fn grid(&self) -> Result<(usize, usize)> {
+        let stride = self.convs.iter().try_fold(1usize, |stride, conv| stride.checked_mul(conv.stride));
+        let stride = stride.filter(|stride| *stride <= MAX_STRIDE).ok_or_else(|| {
+            Error::config("convs", self.convs.len(), format!("expected steps of at most {MAX_STRIDE} samples together"))
+        })?;
+        let min_samples = self.min_samples().unwrap_or(usize::MAX);
+        check::min_samples("convs", self.convs.len(), min_samples)?;
+        Ok((min_samples, stride))
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        check::sizes([
+            ("convs", self.convs.len(), MAX_LAYERS),
+            ("dim", self.dim, MAX_WIDTH),
+            ("n_blocks", self.n_blocks, MAX_LAYERS),
+            ("ffn_dim", self.ffn_dim, MAX_WIDTH),
+            ("position_kernel", self.position_kernel, MAX_WIDTH),
+        ])?;
+        let of_conv =
+            |conv: &ConvLayer| [conv.channels, conv.kernel, conv.stride].map(|size| ("convs", size, MAX_WIDTH));
+        check::sizes(self.convs.iter().flat_map(of_conv))?;
+        for (field, divisor) in [("n_heads", self.n_heads), ("position_groups", self.position_groups)] {
+            if divisor == 0 || !self.dim.is_multiple_of(divisor) {
+                return Err(Error::config(field, divisor, format!("expected a divisor of dim = {}", self.dim)));
+            }
+        }
+        self.grid().map(drop)
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::BASE, "wav2vec 2.0 base, 94 M parameters"),
+        (Self::LARGE, "wav2vec 2.0 large with layer norms, XLS-R 0.3B, 315 M parameters"),
+        (Self::XLS_R_1B, "XLS-R 1B, 962 M parameters"),
+        (Self::XLS_R_2B, "XLS-R 2B, 2,160 M parameters"),
+        (Self::HUBERT_BASE, "HuBERT base, 94 M parameters"),
+        (Self::HUBERT_LARGE, "HuBERT large, 315 M parameters"),
+        (Self::HUBERT_XLARGE, "HuBERT extra large, 962 M parameters"),
+    ];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_in(weights: &Weights) -> bool {
+        let root = weights.loader(&Device::Cpu);
+        place(&root).at("feature_extractor.conv_layers.0.conv").shape("weight").is_some()
+    }
+
+    fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
+        Ok(Box::new(Wav2Vec2Encoder::build(self, root)?))
+    }
+}

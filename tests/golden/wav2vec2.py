@@ -1,0 +1,66 @@
+#!/usr/bin/env python3
+"""Golden data of the wav2vec 2.0 family, by transformers: `Wav2Vec2Model` and `HubertModel` with narrow widths, in f64.
+
+    python wav2vec2.py        writes wav2vec2.safetensors beside this file
+
+NAME.N.L is hidden state L of the clip of N samples, the last one after the final norm, which `Wav2Vec2FeatureExtractor` has normalised. Weights are hashed from their
+names (refcommon.py): those of norms are 0.8 to 1.2, their biases and all others ± 0.1, gains of weight norm 0.5 to 1.5, and
+matrices ± sqrt(3 / inputs).
+"""
+import math
+import os
+
+import torch
+
+torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+
+import refcommon as rc
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SEED = 31
+LENGTHS = (400, 719, 9001)
+COMMON = dict(
+    hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, conv_dim=(16,) * 7,
+    num_conv_pos_embeddings=16, num_conv_pos_embedding_groups=4, attn_implementation="eager")
+MODELS = {
+    "group": (Wav2Vec2Model, Wav2Vec2Config(**COMMON)),
+    "layer": (Wav2Vec2Model, Wav2Vec2Config(
+        **COMMON, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)),
+    "hubert": (HubertModel, HubertConfig(**COMMON, feat_proj_layer_norm=False)),
+}
+
+
+def fill(model):
+    for name, tensor in model.state_dict().items():
+        shape = tuple(tensor.shape)
+        if name.endswith("original0"):
+            low, high = 0.5, 1.5
+        elif len(shape) == 1:
+            low, high = (0.8, 1.2) if name.endswith("weight") else (-0.1, 0.1)
+        else:
+            high = math.sqrt(3.0 / math.prod(shape[1:]))
+            low = -high
+        tensor.copy_(torch.from_numpy(rc.hashed(name, shape, low, high, SEED)))
+    return model.double().eval()
+
+
+def main():
+    torch.set_grad_enabled(False)
+    tensors = {}
+    for name, (build, config) in MODELS.items():
+        model = fill(build(config))
+        for n in LENGTHS:
+            x = rc.as_float(rc.signal(n, 16000, seed=5)).astype("float64")
+            x = Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm([x], None)[0]
+            out = model(torch.from_numpy(x)[None], output_hidden_states=True)
+            # transformers 5 gives the last block's output before the final norm here, version 4 after it.
+            states = (*out.hidden_states[:-1], out.last_hidden_state)
+            for layer, state in enumerate(states):
+                tensors[f"{name}.{n}.{layer}"] = state[0].float().numpy()
+            print(name, n, tuple(out.last_hidden_state.shape), float(out.last_hidden_state.abs().max()))
+    rc.save(os.path.join(HERE, "wav2vec2.safetensors"), tensors, seed=SEED, versions=rc.versions("torch", "transformers"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+//! Encoders of the wav2vec 2.0 family against transformers, and their promises about names, batches and short clips.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
+use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm};
+use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
+use clipwise::weights::Parameters;
+use clipwise::{Error, WaveformBatch, Weights};
+use common::{assert_close, golden, hashed, signal, values};
+
+const SEED: u64 = 31;
+const G: &str = "encoder.pos_conv_embed.conv.parametrizations.weight.original0";
+const V: &str = "encoder.pos_conv_embed.conv.parametrizations.weight.original1";
+const FOLDED: &str = "encoder.pos_conv_embed.conv.weight";
+
+fn narrow(preset: Config) -> Config {
+    let convs: Vec<ConvLayer> = preset.convs.iter().map(|conv| ConvLayer { channels: 16, ..*conv }).collect();
+    let (position_kernel, position_groups) = (16, 4);
+    Config {
+        name: "wav2vec2".into(),
+        convs: convs.into(),
+        dim: 24,
+        n_heads: 3,
+        n_blocks: 2,
+        ffn_dim: 40,
+        position_kernel,
+        position_groups,
+        ..preset
+    }
+}
+
+/// The three forms that differ in more than sizes.
+fn forms() -> [(&'static str, Config); 3] {
+    let hubert = Config { projection_norm: false, ..narrow(Config::HUBERT_BASE) };
+    [("group", narrow(Config::BASE)), ("layer", narrow(Config::LARGE)), ("hubert", hubert)]
+}
+
+fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
+    let (low, high) = match shape.len() {
+        _ if name == G => (0.5, 1.5),
+        1 if name.ends_with("weight") => (0.8, 1.2),
+        1 => (-0.1, 0.1),
+        _ => {
+            let limit = (3.0 / shape[1..].iter().product::<usize>() as f64).sqrt();
+            (-limit, limit)
+        }
+    };
+    let values = hashed(name, shape.iter().product(), low, high, SEED);
+    (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+}
+
+/// The tensors that the encoder asks for, under the names of transformers, with weight norm as PyTorch 2 spells it.
+fn tensors(config: &Config) -> Vec<(String, Tensor)> {
+    let Config { dim, position_kernel, position_groups, .. } = *config;
+    let mut tensors = vec![
+        hashed_tensor(G, &[1, 1, position_kernel]),
+        hashed_tensor(V, &[dim, dim / position_groups, position_kernel]),
+    ];
+    loop {
+        let weights = Weights::from_tensors(tensors.clone()).unwrap();
+        match Wav2Vec2Encoder::load(config, &weights, &Device::Cpu) {
+            Ok(_) => return tensors,
+            Err(Error::Weights(report)) => {
+                assert!(!report.missing.is_empty() && report.wrong_shape.is_empty(), "{report}");
+                tensors.extend(report.missing.iter().map(|tensor| hashed_tensor(&tensor.name, &tensor.shape)));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+fn load(config: &Config, tensors: Vec<(String, Tensor)>) -> Wav2Vec2Encoder {
+    Wav2Vec2Encoder::load(config, &Weights::from_tensors(tensors).unwrap(), &Device::Cpu).unwrap()
+}
+
+fn batch(lengths: &[usize]) -> WaveformBatch {
+    WaveformBatch::new(lengths.iter().map(|&n| signal(n, 16_000, 5)).collect(), 16_000).unwrap()
+}
+
+#[test]
+fn hidden_states_are_those_of_transformers() {
+    let golden = golden("wav2vec2.safetensors");
+    for (name, config) in forms() {
+        let encoder = load(&config, tensors(&config));
+        assert_eq!((encoder.info().min_samples, encoder.info().frame_seconds), (400, 0.02));
+        for n in [400, 719, 9001] {
+            let encoded = encoder.forward(&batch(&[n]), Layers::All).unwrap();
+            assert_eq!((encoded.layers.len(), encoded.lengths.as_slice()), (3, &[config.n_frames(n)][..]));
+            for (layer, state) in encoded.layers.iter().enumerate() {
+                let key = format!("{name}.{n}.{layer}");
+                assert_eq!(state.dims()[1..], *golden.shape(&key).unwrap());
+                // f32 rounding of sums of some hundred products, values up to 4.
+                assert_close(&key, &values(state), &golden.to_vec(&key).unwrap(), 2e-5, 1e-5);
+            }
+            let last = encoder.forward(&batch(&[n]), Layers::Last).unwrap();
+            assert_eq!(values(&last.layers[0]), values(&encoded.layers[2]));
+        }
+    }
+}
+
+#[test]
+fn every_spelling_of_the_names_gives_the_same() {
+    let (_, config) = &forms()[0];
+    let plain = tensors(config);
+    let run = |tensors: Vec<(String, Tensor)>| {
+        values(&load(config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().layers[0])
+    };
+    let wanted = run(plain.clone());
+    let renamed = |rename: &dyn Fn(&str) -> String| -> Vec<(String, Tensor)> {
+        plain.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
+    };
+    let old = |name: &str| {
+        name.replace("parametrizations.weight.original0", "weight_g")
+            .replace("parametrizations.weight.original1", "weight_v")
+    };
+    assert_eq!(run(renamed(&old)), wanted);
+    for prefix in ["wav2vec2.", "hubert."] {
+        let mut below = renamed(&|name| format!("{prefix}{}", old(name)));
+        // What pre-training leaves beside the encoder.
+        below.push((
+            format!("{prefix}masked_spec_embed"),
+            Tensor::zeros(24, candle_core::DType::F32, &Device::Cpu).unwrap(),
+        ));
+        below.push((
+            "quantizer.codevectors".to_string(),
+            Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap(),
+        ));
+        assert_eq!(run(below), wanted);
+    }
+    // Folded by hand: w = g v / ‖v‖ per tap.
+    let find = |name: &str| values(&plain.iter().find(|(other, _)| other == name).unwrap().1);
+    let (g, mut v) = (find(G), find(V));
+    for tap in 0..16 {
+        let norm = v.iter().skip(tap).step_by(16).map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+        v.iter_mut().skip(tap).step_by(16).for_each(|x| *x = (f64::from(*x) * f64::from(g[tap]) / norm) as f32);
+    }
+    let mut folded: Vec<_> = plain.iter().filter(|(name, _)| name != G && name != V).cloned().collect();
+    folded.push((FOLDED.to_string(), Tensor::from_vec(v, (24, 6, 16), &Device::Cpu).unwrap()));
+    assert_close("folded", &run(folded), &wanted, 1e-6, 1e-6);
+}
+
+#[test]
+fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
+    for (name, config) in forms() {
+        let encoder = load(&config, tensors(&config));
+        let lengths = [3000, 1, 399, 400, 3000, 8123];
+        let together = encoder.forward(&batch(&lengths), Layers::All).unwrap();
+        for (row, n) in lengths.into_iter().enumerate() {
+            let alone = encoder.forward(&batch(&[n]), Layers::All).unwrap();
+            assert_eq!(together.lengths[row], config.n_frames(n.max(400)));
+            for (all, alone) in together.layers.iter().zip(&alone.layers) {
+                let row = all.get(row).unwrap();
+                let (own, rest) = (alone.dims()[1], row.dims()[0] - alone.dims()[1]);
+                assert_eq!(values(&row.narrow(0, 0, own).unwrap()), values(alone), "{name} {n}");
+                assert!(values(&row.narrow(0, own, rest).unwrap()).iter().all(|x| *x == 0.0));
+            }
+        }
+        let mut padded = signal(399, 16_000, 5);
+        padded.push(0.0);
+        let of = |clip: Vec<f32>| {
+            values(&encoder.forward(&WaveformBatch::new(vec![clip], 16_000).unwrap(), Layers::Last).unwrap().layers[0])
+        };
+        assert_eq!(of(padded), of(signal(399, 16_000, 5)));
+    }
+}
+
+#[test]
+fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
+    for (_, config) in forms() {
+        let tensors = tensors(&config);
+        let weights = Weights::from_tensors(tensors.clone()).unwrap();
+        // `dim / 64` where no preset has this width.
+        assert_eq!(Config::from_weights(&weights).unwrap(), Config { n_heads: 1, ..config.clone() });
+        let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
+        assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Wav2vec2(config.clone()));
+
+        let head = HeadConfig { dim: 24, hidden: None, dropout: 0.0, n_tokens: 5 };
+        let ctc =
+            CtcConfig { encoder: config.clone().into(), weighted_sum: None, head, vocabulary: Default::default() };
+        let mut all: Vec<(String, Tensor)> =
+            tensors.into_iter().map(|(name, tensor)| (format!("wav2vec2.{name}"), tensor)).collect();
+        all.extend([hashed_tensor("lm_head.weight", &[5, 24]), hashed_tensor("lm_head.bias", &[5])]);
+        let model = CtcModel::load(&ctc, &Weights::from_tensors(all).unwrap(), &Device::Cpu).unwrap();
+        let output = model.forward(&batch(&[5000, 900])).unwrap();
+        assert_eq!(output.logits.dims(), [2, config.n_frames(5000), 5]);
+        assert_eq!(output.lengths, [config.n_frames(5000), config.n_frames(900)]);
+
+        let error = CtcModel::build(&ctc, &Parameters::new(&Device::Cpu, 1).loader()).unwrap_err();
+        assert!(matches!(error, Error::Config { field: "encoder", .. }), "{error}");
+    }
+}
+
+#[test]
+fn what_cannot_work_is_a_typed_error() {
+    let good = narrow(Config::BASE);
+    let wide = vec![ConvLayer { channels: 16, kernel: 3, stride: 1 << 15 }];
+    for (field, config) in [
+        ("n_heads", Config { n_heads: 5, ..good.clone() }),
+        ("n_heads", Config { n_heads: 0, ..good.clone() }),
+        ("position_groups", Config { position_groups: 7, ..good.clone() }),
+        ("position_kernel", Config { position_kernel: 0, ..good.clone() }),
+        ("convs", Config { convs: Vec::new().into(), ..good.clone() }),
+        ("convs", Config { convs: wide.into(), ..good.clone() }),
+        ("dim", Config { dim: 0, ..good.clone() }),
+        ("n_blocks", Config { n_blocks: usize::MAX, ..good.clone() }),
+    ] {
+        let none = Weights::from_tensors([]).unwrap();
+        match Wav2Vec2Encoder::load(&config, &none, &Device::Cpu) {
+            Err(Error::Config { field: named, .. }) => assert_eq!(named, field, "{config:?}"),
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+    assert_eq!(good.conv_norm, ConvNorm::Group);
+    let encoder = load(&good, tensors(&good));
+    let short = Tensor::zeros((1, 399, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let error = encoder.forward_samples(&short, Layers::Last).unwrap_err();
+    assert!(matches!(error, Error::TooShort { needed: 400, got: 399 }), "{error}");
+    let empty = WaveformBatch::new(vec![vec![]], 16_000).unwrap();
+    assert!(matches!(encoder.forward(&empty, Layers::Last), Err(Error::TooShort { .. })));
+}
