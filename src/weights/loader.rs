@@ -34,6 +34,7 @@ pub struct Loader<'a> {
     source: Source<'a>,
     device: Device,
     prefix: String,
+    without_kernels: bool,
     record: Arc<Mutex<Record>>,
 }
 
@@ -105,12 +106,19 @@ impl<'a> Loader<'a> {
     }
 
     fn from_source(source: Source<'a>, device: &Device) -> Self {
-        Self { source, device: device.clone(), prefix: String::new(), record: Arc::default() }
+        Self { source, device: device.clone(), prefix: String::new(), without_kernels: false, record: Arc::default() }
+    }
+
+    /// The same loader for layers that compute with the tensor library alone, as they do on a GPU. On the CPU this is slower; it
+    /// shows that both ways agree where there is no GPU.
+    pub fn without_kernels(self) -> Self {
+        Self { without_kernels: true, ..self }
     }
 
     /// What computes with the tensors that are read here.
     pub(crate) fn target(&self) -> Target {
         match self.source {
+            Source::Checkpoint(_) if self.without_kernels => Target::Device,
             Source::Checkpoint(_) => Target::on(&self.device),
             Source::Parameters(parameters) => Target::Training(parameters.state().clone()),
         }

@@ -1,0 +1,92 @@
+//! The way that models compute on a GPU, run on the CPU: layers keep tensors, and the tensor library computes.
+
+mod common;
+
+use candle_core::{Device, Tensor};
+use clipwise::encoders::wav2vec2::{Config, ConvLayer};
+use clipwise::encoders::{Layers, SpeechEncoder, Wav2Vec2Encoder};
+use clipwise::models::{AudioRnnClassifier, Cnn6, Cnn14, M5, cnn6, cnn14, m5, rnn};
+use clipwise::nn::{Cell, Pooling};
+use clipwise::weights::{Loader, Parameters};
+use clipwise::{Detail, Result, TaggingModel, WaveformBatch, Weights};
+use common::{assert_close, cnn14_tensors, m5_tensors, signal, values};
+
+/// Scores, frames and embedding with the kernels and without them.
+fn assert_same<M: TaggingModel>(what: &str, weights: &Weights, build: impl Fn(&Loader) -> Result<M>) {
+    let loader = || weights.loader(&Device::Cpu);
+    let models = [build(&loader()).unwrap(), build(&loader().without_kernels()).unwrap()];
+    let rate = models[0].info().sample_rate;
+    let rows = vec![signal(9_000, rate, 1), signal(12_345, rate, 2), signal(300, rate, 3)];
+    let batch = WaveformBatch::new(rows, rate).unwrap();
+    for detail in [Detail::Clip, Detail::Frames] {
+        let [with, without] = models.each_ref().map(|model| {
+            let output = model.forward(&batch, detail).unwrap();
+            let frames: Option<&Tensor> = output.framewise_output.as_ref();
+            [Some(&output.clipwise_output), frames, Some(&output.embedding)].map(|x| x.map(values).unwrap_or_default())
+        });
+        for (with, without) in with.iter().zip(&without) {
+            let largest = with.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+            assert_close(what, without, with, 1e-5 * largest, 0.0);
+        }
+    }
+}
+
+#[test]
+fn taggers_agree_with_and_without_kernels() {
+    let channels = [4, 8, 8, 12, 16, 24];
+    for pooling in [Pooling::Avg, Pooling::Max, Pooling::AvgMax] {
+        let config =
+            cnn14::Config { channels, pooling, embedding_dim: 20, n_classes: 11, ..cnn14::Config::AUDIOSET_8K };
+        assert_same("cnn14", &cnn14_tensors(channels, 20, 11, 20).weights(), |root| Cnn14::build(&config, root));
+    }
+    for config in [m5::Config::M5, m5::Config { n_classes: 4, ..m5::Config::M34_RES_PAPER }] {
+        assert_same(&config.name, &m5_tensors(&config, 3).weights(), |root| M5::build(&config, root));
+    }
+    // What has no hashed tensors: those of a model to be trained.
+    let config = cnn6::Config { channels: [4, 8, 12, 24], embedding_dim: 20, n_classes: 11, ..cnn6::Config::CNN6 };
+    let parameters = Parameters::new(&Device::Cpu, 5);
+    Cnn6::build(&config, &parameters.loader()).unwrap();
+    assert_same("cnn6", &parameters.weights().unwrap(), |root| Cnn6::build(&config, root));
+    for cell in [Cell::Gru, Cell::Lstm] {
+        let config = rnn::Config { cell, hidden: 12, ..rnn::Config::BILSTM_ATTENTION };
+        let parameters = Parameters::new(&Device::Cpu, 6);
+        AudioRnnClassifier::build(&config, &parameters.loader()).unwrap();
+        assert_same("rnn", &parameters.weights().unwrap(), |root| AudioRnnClassifier::build(&config, root));
+    }
+}
+
+#[test]
+fn a_speech_encoder_agrees_with_and_without_kernels() {
+    let convs: Vec<ConvLayer> = Config::BASE.convs.iter().map(|conv| ConvLayer { channels: 16, ..*conv }).collect();
+    let sizes = |preset: Config| Config {
+        convs: convs.clone().into(),
+        dim: 24,
+        n_heads: 3,
+        n_blocks: 2,
+        ffn_dim: 40,
+        position_kernel: 16,
+        position_groups: 4,
+        ..preset
+    };
+    for config in [sizes(Config::BASE), sizes(Config::LARGE)] {
+        let mut tensors = Vec::new();
+        let weights = loop {
+            let weights = Weights::from_tensors(tensors.clone()).unwrap();
+            match Wav2Vec2Encoder::load(&config, &weights, &Device::Cpu) {
+                Ok(_) => break weights,
+                Err(clipwise::Error::Weights(report)) => tensors.extend(report.missing.iter().map(|tensor| {
+                    let values = common::hashed(&tensor.name, tensor.shape.iter().product(), -0.3, 0.3, 9);
+                    (tensor.name.clone(), Tensor::from_vec(values, tensor.shape.clone(), &Device::Cpu).unwrap())
+                })),
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let batch = WaveformBatch::new(vec![signal(5_000, 16_000, 1), signal(900, 16_000, 2)], 16_000).unwrap();
+        let states = |root: &Loader| {
+            let encoded = Wav2Vec2Encoder::build(&config, root).unwrap().forward(&batch, Layers::All).unwrap();
+            encoded.layers.iter().flat_map(values).collect::<Vec<f32>>()
+        };
+        let loader = || weights.loader(&Device::Cpu);
+        assert_close("wav2vec2", &states(&loader().without_kernels()), &states(&loader()), 2e-5, 0.0);
+    }
+}
