@@ -2,7 +2,10 @@
 
 mod common;
 
-use candle_core::{Device, Tensor};
+use std::collections::HashMap;
+use std::path::Path;
+
+use candle_core::{DType, Device, Tensor};
 use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
 use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm};
 use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
@@ -119,14 +122,8 @@ fn every_spelling_of_the_names_gives_the_same() {
     for prefix in ["wav2vec2.", "hubert."] {
         let mut below = renamed(&|name| format!("{prefix}{}", old(name)));
         // What pre-training leaves beside the encoder.
-        below.push((
-            format!("{prefix}masked_spec_embed"),
-            Tensor::zeros(24, candle_core::DType::F32, &Device::Cpu).unwrap(),
-        ));
-        below.push((
-            "quantizer.codevectors".to_string(),
-            Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap(),
-        ));
+        below.push((format!("{prefix}masked_spec_embed"), Tensor::zeros(24, DType::F32, &Device::Cpu).unwrap()));
+        below.push(("quantizer.codevectors".to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()));
         assert_eq!(run(below), wanted);
     }
     // Folded by hand: w = g v / ‖v‖ per tap.
@@ -214,9 +211,70 @@ fn what_cannot_work_is_a_typed_error() {
     }
     assert_eq!(good.conv_norm, ConvNorm::Group);
     let encoder = load(&good, tensors(&good));
-    let short = Tensor::zeros((1, 399, 1), candle_core::DType::F32, &Device::Cpu).unwrap();
+    let short = Tensor::zeros((1, 399, 1), DType::F32, &Device::Cpu).unwrap();
     let error = encoder.forward_samples(&short, Layers::Last).unwrap_err();
     assert!(matches!(error, Error::TooShort { needed: 400, got: 399 }), "{error}");
     let empty = WaveformBatch::new(vec![vec![]], 16_000).unwrap();
     assert!(matches!(encoder.forward(&empty, Layers::Last), Err(Error::TooShort { .. })));
+}
+
+/// A folder as transformers saves `Wav2Vec2ForCTC`, under either name of the weights.
+#[test]
+fn a_folder_of_transformers_opens_as_a_ctc_model() {
+    let golden = golden("wav2vec2.safetensors");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wav2vec2");
+    let _ = std::fs::remove_dir_all(&folder);
+    std::fs::create_dir_all(&folder).unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();
+    let json = std::fs::read_to_string("tests/golden/wav2vec2_config.json").unwrap();
+    write("config.json", &json);
+    let config = narrow(Config::BASE);
+    let mut all: HashMap<String, Tensor> =
+        tensors(&config).into_iter().map(|(name, tensor)| (format!("wav2vec2.{name}"), tensor)).collect();
+    all.insert("wav2vec2.masked_spec_embed".to_string(), Tensor::zeros(24, DType::F32, &Device::Cpu).unwrap());
+    for (name, limit, shape) in
+        [("lm_head.weight", (3.0f64 / 24.0).sqrt(), vec![7, 24]), ("lm_head.bias", 0.1, vec![7])]
+    {
+        let values = hashed(name, shape.iter().product(), -limit, limit, SEED);
+        all.insert(name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+    }
+    candle_core::safetensors::save(&all, folder.join("pytorch_model.bin")).unwrap();
+    let open = || CtcModel::open(&folder, &Device::Cpu);
+    let logits = |model: &CtcModel| values(&model.forward(&batch(&[9001])).unwrap().logits);
+
+    // Without a preprocessor_config.json clips are normalised.
+    let model = open().unwrap();
+    assert_eq!(&*model.encoder().info().name, "wav2vec2");
+    assert!(model.vocabulary().is_none());
+    let normalized = golden.to_vec("ctc.normalized").unwrap();
+    assert_close("normalized", &logits(&model), &normalized, 2e-5, 1e-5);
+    write("preprocessor_config.json", r#"{"do_normalize": false, "feature_size": 1, "sampling_rate": 16000}"#);
+    assert_close("raw", &logits(&open().unwrap()), &golden.to_vec("ctc.raw").unwrap(), 2e-5, 1e-5);
+    write("preprocessor_config.json", r#"{"do_normalize": true}"#);
+    std::fs::rename(folder.join("pytorch_model.bin"), folder.join("model.safetensors")).unwrap();
+    // The padding token is the blank; tokens that the head lacks are dropped.
+    write("vocab.json", r#"{"a": 0, "b": 1, "_": 2, "|": 3, "c": 4, "d": 5, "e": 6, "<s>": 7, "</s>": 8}"#);
+    let model = open().unwrap();
+    assert_close("safetensors", &logits(&model), &normalized, 2e-5, 1e-5);
+    let vocabulary = model.vocabulary().unwrap();
+    assert_eq!((vocabulary.blank(), vocabulary.len(), vocabulary.word_delimiter()), (2, 7, Some(3)));
+
+    // What this encoder lacks is refused, not left out.
+    for (field, value) in [
+        ("adapter_attn_dim", "16"),
+        ("add_adapter", "true"),
+        ("hidden_act", "\"relu\""),
+        ("layer_norm_eps", "1e-6"),
+        ("conv_pos_batch_norm", "true"),
+        ("conv_stride", "[5, 2]"),
+    ] {
+        let mut config: serde_json::Value = serde_json::from_str(&json).unwrap();
+        config[field] = serde_json::from_str(value).unwrap();
+        write("config.json", &config.to_string());
+        let error = open().unwrap_err();
+        assert!(matches!(error, Error::Config { .. }), "{field}: {error}");
+    }
+    write("config.json", &json.replace("\"hidden_size\": 24", "\"hidden_size\": \"wide\""));
+    assert!(matches!(open().unwrap_err(), Error::Config { field: "config.json", .. }));
+    std::fs::remove_dir_all(&folder).unwrap();
 }

@@ -5,13 +5,16 @@ use std::path::Path;
 use candle_core::{D, Device, Tensor};
 use ndarray::Array2;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use super::vocabulary::TokenRef;
 use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
-use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, wav2vec2};
 use crate::error::{Context, Error, Result};
+use crate::files;
 use crate::weights::folder;
 use crate::weights::place::{left_out, only};
 use crate::weights::{Loader, Weights};
@@ -44,6 +47,27 @@ pub struct CtcConfig {
     /// usual names.
     #[serde(default)]
     pub vocabulary: vocabulary::Config,
+}
+
+impl CtcConfig {
+    /// Of a folder that transformers saved, with its `config.json`.
+    fn from_hugging_face(path: &Path, config: &Value) -> Result<Self> {
+        let preprocessor = match files::first_of(path, &["preprocessor_config.json"])? {
+            Some(name) => Some(folder::read_json(&path.join(name))?),
+            None => None,
+        };
+        let encoder = wav2vec2::Config::from_hugging_face(config, preprocessor.as_ref())?;
+        // The defaults of transformers.
+        let number = |name: &str, default: u64| config.get(name).and_then(Value::as_u64).unwrap_or(default);
+        let blank = usize::try_from(number("pad_token_id", 0)).unwrap_or(usize::MAX);
+        let n_tokens = usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX);
+        Ok(Self {
+            head: HeadConfig { dim: encoder.dim, hidden: None, dropout: 0.0, n_tokens },
+            encoder: encoder.into(),
+            weighted_sum: None,
+            vocabulary: vocabulary::Config { blank: Some(TokenRef::Index(blank)), ..vocabulary::Config::default() },
+        })
+    }
 }
 
 /// What a CTC model says about a batch.
@@ -171,8 +195,11 @@ impl CtcModel {
         &self.assumptions
     }
 
-    /// Opens a folder with `config.json` (a [`CtcConfig`]), `model.safetensors`, and a vocabulary as [`Vocabulary::open`] finds
-    /// it there (`vocab.json`), if there is one.
+    /// Opens a folder with `config.json`, the weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), and a
+    /// vocabulary as [`Vocabulary::open`] finds it there (`vocab.json`), if there is one.
+    ///
+    /// The `config.json` is a [`CtcConfig`], or that of `Wav2Vec2ForCTC` or `HubertForCTC` as transformers saves it; their
+    /// `preprocessor_config.json` says whether clips are normalised, and their padding token is the blank.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
@@ -180,8 +207,14 @@ impl CtcModel {
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
-        let config: CtcConfig = serde_json::from_value(folder::read_json(&path)?)
-            .map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?;
+        let value = folder::read_json(&path)?;
+        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let config = match wav2vec2::Config::MODEL_TYPES.contains(&model_type) {
+            true => CtcConfig::from_hugging_face(folder, &value)?,
+            false => {
+                serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?
+            }
+        };
         let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
         match vocabulary::in_folder(folder)? {
             Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),

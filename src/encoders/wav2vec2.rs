@@ -21,6 +21,7 @@
 //! norm where there is one. This is what transformers 4 gives; version 5 and s3prl give the last one before that norm.
 
 mod config;
+mod hugging_face;
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Folders with a checkpoint: `config.json`, and `model.safetensors` or the index of its shards.
+//! Folders with a checkpoint: `config.json`, and `model.safetensors`, the index of its shards or `pytorch_model.bin`.
 
 use std::path::{Path, PathBuf};
 
@@ -19,12 +19,12 @@ pub(crate) fn read_json(path: &Path) -> Result<serde_json::Value> {
     serde_json::from_str(&text).map_err(|error| unusable(path.to_path_buf(), error.to_string()))
 }
 
-/// Opens the tensors of a folder: `model.safetensors`, or the index of a sharded checkpoint.
+/// Opens the tensors of a folder: `model.safetensors`, the index of a sharded checkpoint, or `pytorch_model.bin`.
 pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
-    match files::first_of(path, &["model.safetensors", "model.safetensors.index.json"])? {
+    match files::first_of(path, &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])? {
         Some(name) => Weights::open(path.join(name)),
         None => {
-            let reason = "a folder without model.safetensors; open the checkpoint file itself";
+            let reason = "expected model.safetensors, its index or pytorch_model.bin in this folder; another file can be opened by its own path";
             Err(unusable(path.to_path_buf(), reason.to_string()))
         }
     }

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """Golden data of the wav2vec 2.0 family, by transformers: `Wav2Vec2Model` and `HubertModel` with narrow widths, in f64.
 
-    python wav2vec2.py        writes wav2vec2.safetensors beside this file
+    python wav2vec2.py        writes wav2vec2.safetensors and wav2vec2_config.json beside this file
 
 NAME.N.L is hidden state L of the clip of N samples, the last one after the final norm, which `Wav2Vec2FeatureExtractor` has normalised. Weights are hashed from their
 names (refcommon.py): those of norms are 0.8 to 1.2, their biases and all others ± 0.1, gains of weight norm 0.5 to 1.5, and
-matrices ± sqrt(3 / inputs).
+matrices ± sqrt(3 / inputs). ctc.raw and ctc.normalized are logits of `Wav2Vec2ForCTC` for the longest clip, as it is and normalised,
+with the configuration wav2vec2_config.json.
 """
 import math
 import os
@@ -13,7 +14,7 @@ import os
 import torch
 
 torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2Model
+from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
 
 import refcommon as rc
 
@@ -59,6 +60,19 @@ def main():
             for layer, state in enumerate(states):
                 tensors[f"{name}.{n}.{layer}"] = state[0].float().numpy()
             print(name, n, tuple(out.last_hidden_state.shape), float(out.last_hidden_state.abs().max()))
+    config = Wav2Vec2Config(**COMMON, vocab_size=7, pad_token_id=2, architectures=["Wav2Vec2ForCTC"])
+    model = Wav2Vec2ForCTC(config).eval()
+    fill(model.wav2vec2)
+    model.double()
+    for leaf, tensor in model.lm_head.state_dict().items():
+        high = 0.1 if leaf == "bias" else math.sqrt(3.0 / COMMON["hidden_size"])
+        tensor.copy_(torch.from_numpy(rc.hashed(f"lm_head.{leaf}", tuple(tensor.shape), -high, high, SEED)))
+    x = rc.as_float(rc.signal(9001, 16000, seed=5)).astype("float64")
+    tensors["ctc.raw"] = model(torch.from_numpy(x)[None]).logits[0].float().numpy()
+    x = Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm([x], None)[0]
+    tensors["ctc.normalized"] = model(torch.from_numpy(x)[None]).logits[0].float().numpy()
+    with open(os.path.join(HERE, "wav2vec2_config.json"), "w") as file:
+        file.write(config.to_json_string(use_diff=False))
     rc.save(os.path.join(HERE, "wav2vec2.safetensors"), tensors, seed=SEED, versions=rc.versions("torch", "transformers"))
 
 

@@ -170,9 +170,18 @@ impl Config {
             norm_first: is_layer,
             convs: convs.into(),
         };
-        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..sizes.clone() };
+        Ok(sizes.named())
+    }
+
+    pub(super) fn family_name() -> Cow<'static, str> {
+        wav2vec2()
+    }
+
+    /// With the name of the preset that has these sizes, if there is one.
+    pub(super) fn named(self) -> Self {
+        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..self.clone() };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
-        Ok(preset.cloned().unwrap_or(sizes))
+        preset.cloned().unwrap_or(self)
     }
 
     /// Hidden states of a clip.

@@ -1,0 +1,111 @@
+//! The configuration files of transformers: `config.json` and `preprocessor_config.json`.
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::config::{Config, ConvLayer, ConvNorm};
+use crate::error::{Error, Result};
+
+/// What a `config.json` says about the encoder; missing fields mean what transformers means by them.
+#[derive(Debug, Deserialize)]
+#[serde(default)]
+struct Fields {
+    hidden_size: usize,
+    num_hidden_layers: usize,
+    num_attention_heads: usize,
+    intermediate_size: usize,
+    hidden_act: String,
+    layer_norm_eps: f64,
+    feat_extract_norm: ConvNorm,
+    feat_extract_activation: String,
+    feat_proj_layer_norm: bool,
+    conv_dim: Vec<usize>,
+    conv_kernel: Vec<usize>,
+    conv_stride: Vec<usize>,
+    conv_bias: bool,
+    num_conv_pos_embeddings: usize,
+    num_conv_pos_embedding_groups: usize,
+    conv_pos_batch_norm: bool,
+    do_stable_layer_norm: bool,
+    adapter_attn_dim: Option<usize>,
+    add_adapter: bool,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let Config { dim, n_blocks, n_heads, ffn_dim, convs, position_kernel, position_groups, .. } = Config::BASE;
+        Self {
+            hidden_size: dim,
+            num_hidden_layers: n_blocks,
+            num_attention_heads: n_heads,
+            intermediate_size: ffn_dim,
+            hidden_act: "gelu".to_string(),
+            layer_norm_eps: 1e-5,
+            feat_extract_norm: ConvNorm::Group,
+            feat_extract_activation: "gelu".to_string(),
+            feat_proj_layer_norm: true,
+            conv_dim: convs.iter().map(|conv| conv.channels).collect(),
+            conv_kernel: convs.iter().map(|conv| conv.kernel).collect(),
+            conv_stride: convs.iter().map(|conv| conv.stride).collect(),
+            conv_bias: false,
+            num_conv_pos_embeddings: position_kernel,
+            num_conv_pos_embedding_groups: position_groups,
+            conv_pos_batch_norm: false,
+            do_stable_layer_norm: false,
+            adapter_attn_dim: None,
+            add_adapter: false,
+        }
+    }
+}
+
+impl Config {
+    /// The models of transformers that are read.
+    pub(crate) const MODEL_TYPES: [&str; 2] = ["wav2vec2", "hubert"];
+
+    /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2` or `hubert`), and its
+    /// `preprocessor_config.json`, which says whether clips are normalised; yes without one.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field of another type, and for a model with what this encoder lacks: other activations, another
+    /// ε, adapters, a batch norm before the convolution over positions.
+    pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
+        let fields: Fields = serde_json::from_value(config.clone())
+            .map_err(|error| Error::config("config.json", "", error.to_string()))?;
+        let refused = [
+            ("hidden_act", fields.hidden_act != "gelu", "expected gelu"),
+            ("feat_extract_activation", fields.feat_extract_activation != "gelu", "expected gelu"),
+            ("layer_norm_eps", fields.layer_norm_eps != 1e-5, "expected 1e-5"),
+            ("conv_pos_batch_norm", fields.conv_pos_batch_norm, "expected false: this batch norm is not supported"),
+            ("adapter_attn_dim", fields.adapter_attn_dim.is_some(), "expected null: adapters are not supported"),
+            ("add_adapter", fields.add_adapter, "expected false: adapters are not supported"),
+        ];
+        if let Some((field, _, reason)) = refused.into_iter().find(|(_, refused, _)| *refused) {
+            return Err(Error::config(field, config.get(field).unwrap_or(&Value::Null), reason));
+        }
+        let [dims, kernels, strides] = [&fields.conv_dim, &fields.conv_kernel, &fields.conv_stride];
+        if [kernels.len(), strides.len()] != [dims.len(); 2] {
+            let reason = format!("expected {} kernels and strides, one per convolution", dims.len());
+            return Err(Error::config("conv_dim", format!("{dims:?}"), reason));
+        }
+        let convs = dims.iter().zip(kernels).zip(strides);
+        let convs: Vec<ConvLayer> =
+            convs.map(|((&channels, &kernel), &stride)| ConvLayer { channels, kernel, stride }).collect();
+        let do_normalize = preprocessor.and_then(|preprocessor| preprocessor.get("do_normalize")?.as_bool());
+        let sizes = Self {
+            name: Self::family_name(),
+            normalize: do_normalize.unwrap_or(true),
+            convs: convs.into(),
+            conv_norm: fields.feat_extract_norm,
+            conv_bias: fields.conv_bias,
+            projection_norm: fields.feat_proj_layer_norm,
+            dim: fields.hidden_size,
+            n_heads: fields.num_attention_heads,
+            n_blocks: fields.num_hidden_layers,
+            ffn_dim: fields.intermediate_size,
+            position_kernel: fields.num_conv_pos_embeddings,
+            position_groups: fields.num_conv_pos_embedding_groups,
+            norm_first: fields.do_stable_layer_norm,
+        };
+        Ok(sizes.named())
+    }
+}
