@@ -34,10 +34,11 @@ fn narrow(preset: Config) -> Config {
     }
 }
 
-/// The three forms that differ in more than sizes.
-fn forms() -> [(&'static str, Config); 3] {
+/// The forms that differ in more than sizes.
+fn forms() -> [(&'static str, Config); 4] {
     let hubert = Config { projection_norm: false, ..narrow(Config::HUBERT_BASE) };
-    [("group", narrow(Config::BASE)), ("layer", narrow(Config::LARGE)), ("hubert", hubert)]
+    let adapter = Config { adapter_dim: Some(5), ..narrow(Config::MMS_1B) };
+    [("group", narrow(Config::BASE)), ("layer", narrow(Config::LARGE)), ("adapter", adapter), ("hubert", hubert)]
 }
 
 fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
@@ -201,6 +202,8 @@ fn what_cannot_work_is_a_typed_error() {
         ("convs", Config { convs: Vec::new().into(), ..good.clone() }),
         ("convs", Config { convs: wide.into(), ..good.clone() }),
         ("dim", Config { dim: 0, ..good.clone() }),
+        ("adapter_dim", Config { adapter_dim: Some(16), ..good.clone() }),
+        ("adapter_dim", Config { adapter_dim: Some(0), ..narrow(Config::LARGE) }),
         ("n_blocks", Config { n_blocks: usize::MAX, ..good.clone() }),
     ] {
         let none = Weights::from_tensors([]).unwrap();
@@ -261,7 +264,6 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
 
     // What this encoder lacks is refused, not left out.
     for (field, value) in [
-        ("adapter_attn_dim", "16"),
         ("add_adapter", "true"),
         ("hidden_act", "\"relu\""),
         ("layer_norm_eps", "1e-6"),

@@ -3,7 +3,7 @@
 //! | encoder | audio | a frame |
 //! |---|---|---|
 //! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | some of theirs, 30 ms in the one of this crate |
-//! | [`wav2vec2`]: wav2vec 2.0, XLS-R, HuBERT | 16 kHz waveform | 20 ms |
+//! | [`wav2vec2`]: wav2vec 2.0, XLS-R, MMS, HuBERT | 16 kHz waveform | 20 ms |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
 //!
 //! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
@@ -102,7 +102,7 @@ pub trait SpeechEncoder: Send + Sync {
 encoders! {
     /// Whisper's encoder.
     Whisper: whisper::WhisperEncoder,
-    /// wav2vec 2.0, XLS-R, HuBERT.
+    /// wav2vec 2.0, XLS-R, MMS, HuBERT.
     Wav2vec2: wav2vec2::Wav2Vec2Encoder,
     /// A convolution and recurrent layers.
     Recurrent: recurrent::RecurrentEncoder,

@@ -1,4 +1,4 @@
-//! The encoders of wav2vec 2.0, XLS-R, MMS (without adapters) and HuBERT.
+//! The encoders of wav2vec 2.0, XLS-R, MMS and HuBERT.
 //!
 //! Papers: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", 2020 (arXiv
 //! 2006.11477); Hsu et al., "HuBERT", 2021 (arXiv 2106.07447); Babu et al., "XLS-R", 2021 (arXiv 2111.09296). Reference:
@@ -13,6 +13,9 @@
 //! Two forms are published. Base models normalise each channel over the time of the clip after the first convolution, and their
 //! blocks normalise last, with a norm before the first block. Large ones have a layer norm after every convolution, and their
 //! blocks normalise first, with a norm after the last block.
+//!
+//! In MMS models an adapter follows each block: `x + linear(relu(linear(norm(x))))`, trained for one language (Pratap et al.,
+//! "Scaling Speech Technology to 1,000+ Languages", 2023, arXiv 2305.13516).
 //!
 //! A clip runs at its own length: what stands behind it would change the norm over time. Shortest clip: 400 samples; shorter ones
 //! are padded with zeros at their end to that length, and then normalised.
@@ -66,7 +69,29 @@ pub struct Wav2Vec2Encoder {
     /// One per group.
     positions: Vec<ConvStack>,
     norm: LayerNorm,
-    blocks: Vec<TransformerBlock>,
+    blocks: Vec<(TransformerBlock, Option<Adapter>)>,
+}
+
+/// What MMS adds to a block's output.
+#[derive(Debug)]
+struct Adapter {
+    norm: LayerNorm,
+    linear_1: Linear,
+    linear_2: Linear,
+}
+
+impl Adapter {
+    fn load(weights: &Loader, dim: usize, adapter_dim: usize) -> Result<Self> {
+        Ok(Self {
+            norm: LayerNorm::load(&weights.at("norm"), dim, EPS)?,
+            linear_1: Linear::load(&weights.at("linear_1"), dim, adapter_dim, Activation::Relu)?,
+            linear_2: Linear::load(&weights.at("linear_2"), adapter_dim, dim, Activation::Identity)?,
+        })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.linear_2.forward_add(&self.linear_1.forward(&self.norm.forward(x)?)?, x)
+    }
 }
 
 /// A convolution over the waveform and its norm.
@@ -129,7 +154,11 @@ impl Wav2Vec2Encoder {
             ..EncoderInfo::new(config.name.clone(), SAMPLE_RATE, dim, frame_seconds)
         };
         let encoder = place.at("encoder");
-        let block = |index: usize| load_block(&encoder.at("layers").at(index), config);
+        let block = |index: usize| {
+            let layer = encoder.at("layers").at(index);
+            let adapter = config.adapter_dim.map(|width| Adapter::load(&layer.at("adapter_layer"), dim, width));
+            Ok((load_block(&layer, config)?, adapter.transpose()?))
+        };
         Ok(Self {
             config: config.clone(),
             info,
@@ -178,8 +207,11 @@ impl Wav2Vec2Encoder {
             x = self.norm.forward(&x)?;
         }
         let mut states = Vec::new();
-        for block in &self.blocks {
-            let y = block.forward(&x, None)?;
+        for (block, adapter) in &self.blocks {
+            let mut y = block.forward(&x, None)?;
+            if let Some(adapter) = adapter {
+                y = adapter.forward(&y)?;
+            }
             if layers == Layers::All {
                 states.push(x);
             }

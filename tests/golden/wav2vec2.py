@@ -28,6 +28,8 @@ MODELS = {
     "group": (Wav2Vec2Model, Wav2Vec2Config(**COMMON)),
     "layer": (Wav2Vec2Model, Wav2Vec2Config(
         **COMMON, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True)),
+    "adapter": (Wav2Vec2Model, Wav2Vec2Config(
+        **COMMON, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, adapter_attn_dim=5)),
     "hubert": (HubertModel, HubertConfig(**COMMON, feat_proj_layer_norm=False)),
 }
 

@@ -78,6 +78,10 @@ pub struct Config {
     /// Whether blocks normalise before attention and feed-forward layers, with a norm after the last block
     /// (`do_stable_layer_norm`); else after each, with a norm before the first.
     pub norm_first: bool,
+    /// Width of the adapter after each block of an MMS model (`adapter_attn_dim`), 1 to 65,536; only with `norm_first`. Default
+    /// when read from a file: no adapters.
+    #[serde(default)]
+    pub adapter_dim: Option<usize>,
 }
 
 /// The family's name.
@@ -101,6 +105,7 @@ impl Config {
         position_kernel: 128,
         position_groups: 16,
         norm_first: false,
+        adapter_dim: None,
     };
     /// wav2vec 2.0 large in its layer-norm form (`large-lv60`), also XLS-R 0.3B: 315 M parameters.
     pub const LARGE: Self = Self {
@@ -117,6 +122,8 @@ impl Config {
     /// XLS-R 1B: 962 M parameters.
     pub const XLS_R_1B: Self =
         Self { name: Cow::Borrowed("xls-r-1b"), dim: 1280, n_blocks: 48, ffn_dim: 5120, ..Self::LARGE };
+    /// MMS 1B for recognition, XLS-R 1B with an adapter per block for one language: 965 M parameters.
+    pub const MMS_1B: Self = Self { name: Cow::Borrowed("mms-1b"), adapter_dim: Some(16), ..Self::XLS_R_1B };
     /// XLS-R 2B: 2,160 M parameters.
     pub const XLS_R_2B: Self = Self { name: Cow::Borrowed("xls-r-2b"), dim: 1920, ffn_dim: 7680, ..Self::XLS_R_1B };
     /// HuBERT base: 94 M parameters, the shape of wav2vec 2.0 base.
@@ -168,6 +175,10 @@ impl Config {
             position_kernel: kernel,
             position_groups: groups,
             norm_first: is_layer,
+            adapter_dim: match place.at("encoder.layers.0.adapter_layer.linear_1").shape("weight") {
+                Some(&[adapter_dim, _]) => Some(adapter_dim),
+                _ => None,
+            },
             convs: convs.into(),
         };
         Ok(sizes.named())
@@ -217,7 +228,15 @@ impl Config {
             ("n_blocks", self.n_blocks, MAX_LAYERS),
             ("ffn_dim", self.ffn_dim, MAX_WIDTH),
             ("position_kernel", self.position_kernel, MAX_WIDTH),
+            ("adapter_dim", self.adapter_dim.unwrap_or(1), MAX_WIDTH),
         ])?;
+        if let Some(adapter_dim) = self.adapter_dim.filter(|_| !self.norm_first) {
+            return Err(Error::config(
+                "adapter_dim",
+                adapter_dim,
+                "expected none: these blocks do not normalise first",
+            ));
+        }
         let of_conv =
             |conv: &ConvLayer| [conv.channels, conv.kernel, conv.stride].map(|size| ("convs", size, MAX_WIDTH));
         check::sizes(self.convs.iter().flat_map(of_conv))?;
@@ -235,6 +254,7 @@ impl Family for Config {
         (Self::BASE, "wav2vec 2.0 base, 94 M parameters"),
         (Self::LARGE, "wav2vec 2.0 large with layer norms, XLS-R 0.3B, 315 M parameters"),
         (Self::XLS_R_1B, "XLS-R 1B, 962 M parameters"),
+        (Self::MMS_1B, "MMS 1B with the adapters of one language, 965 M parameters"),
         (Self::XLS_R_2B, "XLS-R 2B, 2,160 M parameters"),
         (Self::HUBERT_BASE, "HuBERT base, 94 M parameters"),
         (Self::HUBERT_LARGE, "HuBERT large, 315 M parameters"),

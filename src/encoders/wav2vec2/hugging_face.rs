@@ -67,7 +67,7 @@ impl Config {
     ///
     /// # Errors
     /// [`Error::Config`] for a field of another type, and for a model with what this encoder lacks: other activations, another
-    /// ε, adapters, a batch norm before the convolution over positions.
+    /// ε, convolutions after the blocks, a batch norm before the convolution over positions.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let fields: Fields = serde_json::from_value(config.clone())
             .map_err(|error| Error::config("config.json", "", error.to_string()))?;
@@ -76,8 +76,7 @@ impl Config {
             ("feat_extract_activation", fields.feat_extract_activation != "gelu", "expected gelu"),
             ("layer_norm_eps", fields.layer_norm_eps != 1e-5, "expected 1e-5"),
             ("conv_pos_batch_norm", fields.conv_pos_batch_norm, "expected false: this batch norm is not supported"),
-            ("adapter_attn_dim", fields.adapter_attn_dim.is_some(), "expected null: adapters are not supported"),
-            ("add_adapter", fields.add_adapter, "expected false: adapters are not supported"),
+            ("add_adapter", fields.add_adapter, "expected false: convolutions after the encoder are not supported"),
         ];
         if let Some((field, _, reason)) = refused.into_iter().find(|(_, refused, _)| *refused) {
             return Err(Error::config(field, config.get(field).unwrap_or(&Value::Null), reason));
@@ -105,6 +104,8 @@ impl Config {
             position_kernel: fields.num_conv_pos_embeddings,
             position_groups: fields.num_conv_pos_embedding_groups,
             norm_first: fields.do_stable_layer_norm,
+            // The blocks of transformers that normalise last have no adapters, whatever the file says.
+            adapter_dim: fields.adapter_attn_dim.filter(|_| fields.do_stable_layer_norm),
         };
         Ok(sizes.named())
     }
