@@ -366,5 +366,5 @@ fn a_folder_opens_as_it_is() {
     }
     std::fs::remove_file(scratch.0.join("model.safetensors")).unwrap();
     let error = open().unwrap_err().to_string();
-    assert!(error.contains("without model.safetensors"), "{error}");
+    assert!(error.contains("expected model.safetensors"), "{error}");
 }
