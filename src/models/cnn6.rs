@@ -191,37 +191,32 @@ impl Cnn6 {
         &self.log_mel
     }
 
-    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` sees the values after each
-    /// block, for comparison with a reference.
+    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` is called after each
+    /// block, with its number from 0 and a function that gives the values there, for comparison with a reference.
     ///
     /// # Errors
-    /// As [`TaggingModel::forward_features`].
+    /// As [`TaggingModel::forward_features`], and those of `observe`.
     pub fn forward_observed(
         &self,
         log_mel: &Tensor,
         detail: Detail,
-        mut observe: impl FnMut(usize, Tensor),
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3().context("Cnn6")?;
-        if n_frames < MIN_FRAMES {
-            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
-        }
-        self.run(log_mel, n_frames, detail, &mut observe).context("Cnn6")
+        self.run(log_mel, detail, observe).context("Cnn6")
     }
 
     fn run(
         &self,
         log_mel: &Tensor,
-        n_frames: usize,
         detail: Detail,
-        observe: &mut dyn FnMut(usize, Tensor),
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<TaggingOutput> {
+        let (_, n_frames, _) = log_mel.dims3()?;
+        if n_frames < MIN_FRAMES {
+            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+        }
         let x = self.bn0.forward(&log_mel.unsqueeze(1)?)?; // [batch, 1, n_frames, n_mels]
-        let x = self.blocks.forward_observed(&x, |block, x| {
-            observe(block, x()?);
-            Ok(())
-        })?;
-        let steps = x.mean(3)?; // [batch, 512, n_frames / 16]
+        let steps = self.blocks.forward_observed(&x, observe)?.mean(3)?; // [batch, 512, n_frames / 16]
         let pooled = self.pooled_dropout.forward(&panns::pool_over_time(&steps)?)?; // [batch, 512]
         let mut output = self.classify(&self.fc1.forward(&pooled)?)?;
         if detail == Detail::Frames {
@@ -257,6 +252,6 @@ impl TaggingModel for Cnn6 {
 
     /// Log-mel in dB, with at least 16 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        self.forward_observed(log_mel, detail, |_, _| ())
+        self.forward_observed(log_mel, detail, |_, _| Ok(()))
     }
 }
