@@ -99,7 +99,7 @@ pub(super) fn timed_clips<'a>(
 /// The clips of a batch `[batch, n_frames, n_tokens]`, each cut to its length in frames.
 ///
 /// # Errors
-/// [`Error::Argument`] unless there is one length a clip, none above `n_frames`.
+/// [`Error::Argument`] unless there is one length per clip, each at most `n_frames`.
 pub fn clips<'a>(log_probs: ArrayView3<'a, f32>, lengths: &[usize]) -> Result<Vec<ArrayView2<'a, f32>>> {
     let (n_clips, n_frames, _) = log_probs.dim();
     if lengths.len() != n_clips {

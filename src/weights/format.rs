@@ -1,4 +1,4 @@
-//! What a file is, told by its content, and what it holds.
+//! Recognises the format of a checkpoint file by its content, and lists its tensors.
 
 use std::collections::BTreeMap;
 
