@@ -10,6 +10,7 @@
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
 
 mod batch;
+mod checkpoint;
 mod family;
 pub mod recurrent;
 pub mod wav2vec2;

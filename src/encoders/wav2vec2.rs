@@ -32,12 +32,13 @@ use candle_core::{DType, Device, Tensor};
 use ndarray::Array2;
 
 use super::batch;
+use super::checkpoint::{self, refuse_training, self_attention};
 use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
-use crate::weights::{Loader, Target, Weights};
+use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, TransformerBlock};
+use crate::weights::{Loader, Weights};
 pub use config::{Config, ConvLayer, ConvNorm};
 
 /// The rate of the audio, in Hz.
@@ -124,10 +125,7 @@ impl Wav2Vec2Encoder {
     /// [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
-        if matches!(root.target(), Target::Training(_)) {
-            let reason = "comes from a checkpoint; what stands on top of it can be trained";
-            return Err(Error::config("encoder", &config.name, reason));
-        }
+        refuse_training(root, &config.name)?;
         let place = place(root);
         for rest in PRETRAINING {
             root.ignore(rest);
@@ -346,18 +344,12 @@ fn load_positions(conv: &Loader, config: &Config) -> Result<Vec<ConvStack>> {
 fn load_block(place: &Loader, config: &Config) -> Result<TransformerBlock> {
     let Config { dim, n_heads, ffn_dim, .. } = *config;
     let attention = place.at("attention");
-    let (mut weight, mut bias) = (Vec::new(), Vec::new());
-    for projection in ["q_proj", "k_proj", "v_proj"] {
-        weight.extend(attention.at(projection).get_vec("weight", &[dim, dim])?);
-        bias.extend(attention.at(projection).get_vec("bias", &[dim])?);
-    }
-    let qkv = Linear::new(weight, bias, Activation::Identity, place.device())?;
-    let output = Linear::load(&attention.at("out_proj"), dim, dim, Activation::Identity)?;
+    let projections = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| attention.at(name));
     let feed_forward = place.at("feed_forward");
     Ok(TransformerBlock {
         place: if config.norm_first { NormPlace::Before } else { NormPlace::After },
         norm1: LayerNorm::load(&place.at("layer_norm"), dim, EPS)?,
-        attention: SelfAttention::new(qkv, output, n_heads)?,
+        attention: self_attention(projections, dim, n_heads, true)?,
         norm2: LayerNorm::load(&place.at("final_layer_norm"), dim, EPS)?,
         fc1: Linear::load(&feed_forward.at("intermediate_dense"), dim, ffn_dim, Activation::Gelu)?,
         fc2: Linear::load(&feed_forward.at("output_dense"), ffn_dim, dim, Activation::Identity)?,
@@ -368,8 +360,7 @@ fn load_block(place: &Loader, config: &Config) -> Result<TransformerBlock> {
 /// Where the encoder stands in a checkpoint.
 fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     let is_here = |place: &Loader| place.at("feature_extractor.conv_layers.0.conv").shape("weight").is_some();
-    let below = PLACES.into_iter().map(|name| root.at(name));
-    below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
+    checkpoint::place(root, &PLACES, is_here)
 }
 
 impl SpeechEncoder for Wav2Vec2Encoder {

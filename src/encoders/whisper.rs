@@ -21,16 +21,15 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use super::batch;
+use super::checkpoint::{refuse_training, self_attention};
 use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 use crate::frontend::WhisperMel;
-use crate::nn::{
-    Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock, mask,
-};
-use crate::weights::{Loader, Target, Weights};
+use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, TransformerBlock, mask};
+use crate::weights::{Loader, Weights};
 pub use config::Config;
 use names::{Names, place};
 
@@ -73,10 +72,7 @@ impl WhisperEncoder {
     /// as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
-        if let Target::Training(_) = root.target() {
-            let reason = "comes from a checkpoint; what stands on top of it can be trained";
-            return Err(Error::config("encoder", "whisper", reason));
-        }
+        refuse_training(root, "whisper")?;
         let mel = WhisperMel::new(&config.mel())?;
         let Config { n_mels, dim, n_positions, .. } = *config;
         let place = place(root);
@@ -188,20 +184,10 @@ fn sinusoids(n_positions: usize, dim: usize, device: &Device) -> candle_core::Re
 fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<TransformerBlock> {
     let Config { dim, n_heads, ffn_dim, .. } = *config;
     let attention = place.at(names.attention);
-    let [query, key, value, output] = names.projections.map(|name| attention.at(name));
-    // Keys have no bias: it would add the same to all scores of a query.
-    let mut weight = query.get_vec("weight", &[dim, dim])?;
-    weight.extend(key.get_vec("weight", &[dim, dim])?);
-    weight.extend(value.get_vec("weight", &[dim, dim])?);
-    let mut bias = query.get_vec("bias", &[dim])?;
-    bias.resize(2 * dim, 0.0);
-    bias.extend(value.get_vec("bias", &[dim])?);
-    let qkv = Linear::new(weight, bias, Activation::Identity, place.device())?;
-    let output = Linear::load(&output, dim, dim, Activation::Identity)?;
     Ok(TransformerBlock {
         place: NormPlace::Before,
         norm1: LayerNorm::load(&place.at(names.norm1), dim, EPS)?,
-        attention: SelfAttention::new(qkv, output, n_heads)?,
+        attention: self_attention(names.projections.map(|name| attention.at(name)), dim, n_heads, false)?,
         norm2: LayerNorm::load(&place.at(names.norm2), dim, EPS)?,
         fc1: Linear::load(&place.at(names.fc1), dim, ffn_dim, Activation::Gelu)?,
         fc2: Linear::load(&place.at(names.fc2), ffn_dim, dim, Activation::Identity)?,

@@ -1,5 +1,6 @@
 //! The names of the tensors in checkpoints.
 
+use crate::encoders::checkpoint;
 use crate::weights::Loader;
 
 /// Where the encoder's tensors may stand in a checkpoint.
@@ -53,6 +54,5 @@ impl Names {
 /// Where the encoder stands in a checkpoint.
 pub(super) fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     let is_here = |place: &Loader| place.shape("conv1.weight").is_some() && place.shape("conv2.weight").is_some();
-    let below = PLACES.into_iter().map(|name| root.at(name));
-    below.into_iter().find(is_here).unwrap_or_else(|| root.clone())
+    checkpoint::place(root, &PLACES, is_here)
 }

@@ -1,0 +1,37 @@
+//! What encoders of published models share when they are loaded.
+
+use crate::error::{Error, Result};
+use crate::nn::{Activation, Linear, SelfAttention};
+use crate::weights::{Loader, Target};
+
+/// Refuses to make the tensors of an encoder that cannot be trained.
+pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
+    match root.target() {
+        Target::Training(_) => {
+            let reason = "comes from a checkpoint; what stands on top of it can be trained";
+            Err(Error::config("encoder", encoder, reason))
+        }
+        Target::Kernels | Target::Device => Ok(()),
+    }
+}
+
+/// Where an encoder stands in a checkpoint: the first of `places` that `is_here` accepts, else the root.
+pub fn place<'a>(root: &Loader<'a>, places: &[&str], is_here: impl Fn(&Loader) -> bool) -> Loader<'a> {
+    places.iter().map(|name| root.at(name)).find(is_here).unwrap_or_else(|| root.clone())
+}
+
+/// Self-attention with a tensor for each projection: queries, keys, values and the result. Keys need no bias, which would add
+/// the same to all scores of a query.
+pub fn self_attention(projections: [Loader; 4], dim: usize, n_heads: usize, key_bias: bool) -> Result<SelfAttention> {
+    let [query, key, value, output] = projections;
+    let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    for (projection, has_bias) in [(&query, true), (&key, key_bias), (&value, true)] {
+        weight.extend(projection.get_vec("weight", &[dim, dim])?);
+        match has_bias {
+            true => bias.extend(projection.get_vec("bias", &[dim])?),
+            false => bias.resize(bias.len() + dim, 0.0),
+        }
+    }
+    let qkv = Linear::new(weight, bias, Activation::Identity, query.device())?;
+    SelfAttention::new(qkv, Linear::load(&output, dim, dim, Activation::Identity)?, n_heads)
+}
