@@ -5,10 +5,10 @@
 
 use candle_core::{D, Tensor};
 
-use super::Linear;
 use super::kernels::workspace::Workspace;
 use super::ops::attention::AttentionOp;
 use super::ops::runs_on_cpu_kernels;
+use super::{Linear, RelativeScores};
 use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 
@@ -44,31 +44,70 @@ impl SelfAttention {
     /// [`Error::Argument`] unless there is one length from 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape does
     /// not fit.
     pub fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
-        self.attend(x, lengths, residual).context("attention")
+        self.forward_projected(&self.project(x)?, lengths, None, residual)
     }
 
-    fn attend(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
-        let qkv = self.qkv.forward(x)?; // [batch, n_tokens, 3 · width]
+    /// The queries, keys and values of `x`: `[batch, n_tokens, width]` to `[batch, n_tokens, 3 · width]`.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape does not fit.
+    pub fn project(&self, x: &Tensor) -> Result<Tensor> {
+        self.qkv.forward(x)
+    }
+
+    /// As [`forward_add`](Self::forward_add), of what [`project`](Self::project) gave, with `relative` positions.
+    ///
+    /// # Errors
+    /// As [`forward_add`](Self::forward_add), and if the relative positions are those of other sequences.
+    pub fn forward_projected(
+        &self,
+        qkv: &Tensor,
+        lengths: Option<&[usize]>,
+        relative: Option<&RelativeScores>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        self.attend(qkv, lengths, relative, residual).context("attention")
+    }
+
+    fn attend(
+        &self,
+        qkv: &Tensor,
+        lengths: Option<&[usize]>,
+        relative: Option<&RelativeScores>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
         let (batch, n_tokens, _) = qkv.dims3()?;
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_tokens)?;
         }
-        let y = if runs_on_cpu_kernels(&qkv) {
-            let (n_heads, lengths) = (self.n_heads, lengths.map(<[usize]>::to_vec));
-            qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, workspace: self.workspace.clone() })?
+        if let Some(relative) = relative {
+            relative.check(batch, n_tokens, self.n_heads)?;
+        }
+        let y = if runs_on_cpu_kernels(qkv) {
+            let (n_heads, workspace) = (self.n_heads, self.workspace.clone());
+            let (lengths, relative) = (lengths.map(<[usize]>::to_vec), relative.cloned());
+            qkv.apply_op1_no_bwd(&AttentionOp { n_heads, lengths, relative, workspace })?
         } else {
-            self.on_device(&qkv, lengths)?
+            self.on_device(qkv, lengths, relative)?
         };
         self.output.forward_add(&y, residual)
     }
 
-    fn on_device(&self, qkv: &Tensor, lengths: Option<&[usize]>) -> candle_core::Result<Tensor> {
+    fn on_device(
+        &self,
+        qkv: &Tensor,
+        lengths: Option<&[usize]>,
+        relative: Option<&RelativeScores>,
+    ) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, width) = qkv.dims3()?;
         let head_dim = width / 3 / self.n_heads;
         let qkv = qkv.reshape((batch, n_tokens, 3, self.n_heads, head_dim))?.permute((2, 0, 3, 1, 4))?;
         let part = |i: usize| qkv.get(i)?.contiguous(); // [batch, n_heads, n_tokens, head_dim]
         let scale = 1.0 / (head_dim as f64).sqrt();
         let mut scores = (part(0)?.matmul(&part(1)?.t()?)? * scale)?; // [batch, n_heads, n_tokens, n_tokens]
+        if let Some(relative) = relative {
+            scores = scores.broadcast_add(&relative.expand(n_tokens)?)?;
+        }
         if let Some(lengths) = lengths {
             let beyond = lengths.iter().flat_map(|&length| (0..n_tokens).map(move |key| u8::from(key >= length)));
             let beyond = Tensor::from_iter(beyond, qkv.device())?.reshape((batch, 1, 1, n_tokens))?;

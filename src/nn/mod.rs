@@ -34,6 +34,7 @@ mod map;
 mod ops;
 mod pool;
 mod prepared;
+mod relative;
 mod rnn;
 mod transformer;
 
@@ -50,5 +51,6 @@ pub use linear::Linear;
 pub use lp_pool::LpPool2d;
 pub(crate) use map::mask;
 pub use pool::{Pool, Pool1d, Pool2d};
+pub use relative::RelativeScores;
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};
 pub use transformer::{NormPlace, TransformerBlock};

@@ -23,15 +23,33 @@ pub struct Heads {
     pub head_dim: usize,
 }
 
-/// `y = softmax(q kᵀ / √head_dim) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
-/// `[batch, n_tokens, n_heads, head_dim]`. Sequence `b` has `lengths[b]` keys, at least 1; the rest are
-/// masked. A query's result depends only on itself and those keys.
-pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [f32], isa: Isa, workspace: &Workspace) {
+/// What is added to the scaled scores of a query: number `clamp(key − query + left, 0, n_distances − 1)` of its row.
+#[derive(Debug, Clone, Copy)]
+pub struct Relative<'a> {
+    /// A row per query, `[batch, n_tokens, n_heads, n_distances]`; with gates a row per head, `[n_heads, n_distances]`.
+    pub rows: &'a [f32],
+    /// Factors of the rows, `[batch, n_tokens, n_heads]`.
+    pub gates: Option<&'a [f32]>,
+    pub n_distances: usize,
+    pub left: usize,
+}
+
+/// The keys and values that a query sees.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Keys<'a> {
+    /// Sequence `b` has `lengths[b]` keys, at least 1, and the rest are masked; all count without it.
+    pub lengths: Option<&'a [usize]>,
+    pub relative: Option<Relative<'a>>,
+}
+
+/// `y = softmax(q kᵀ / √head_dim + relative) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
+/// `[batch, n_tokens, n_heads, head_dim]`. A query's result depends only on itself and the keys that count.
+pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa, workspace: &Workspace) {
     let Heads { n_tokens, n_heads, head_dim } = heads;
     let width = n_heads * head_dim;
     let sequences = y.par_chunks_mut(n_tokens * width).zip(qkv.par_chunks(3 * n_tokens * width)).enumerate();
     sequences.for_each(|(sequence, (y, qkv))| {
-        let n_keys = lengths.map_or(n_tokens, |lengths| lengths[sequence]);
+        let n_keys = keys.lengths.map_or(n_tokens, |lengths| lengths[sequence]);
         let sizes = Sizes { heads, n_keys, isa };
         let mut packed = workspace.take(n_heads * sizes.packed());
         let tasks = packed.par_chunks_mut(sizes.packed()).enumerate();
@@ -43,7 +61,14 @@ pub fn attention(qkv: &[f32], heads: Heads, lengths: Option<&[usize]>, y: &mut [
             let mut sums = workspace.take(rows * sizes.values());
             for (head, packed) in packed.chunks(sizes.packed()).enumerate() {
                 let place = head * head_dim;
-                sizes.attend(&queries[place..], packed, &mut scores, &mut sums, &mut y[place..]);
+                let relative = keys.relative.map(|relative| RowsOfHead {
+                    relative,
+                    n_heads,
+                    head,
+                    first_row: sequence * n_tokens + task * QUERIES,
+                    first_query: task * QUERIES,
+                });
+                sizes.attend(&queries[place..], packed, relative, &mut scores, &mut sums, &mut y[place..]);
             }
         });
     });
@@ -104,7 +129,15 @@ impl Sizes {
     }
 
     /// One head for the queries of a task. `queries` starts at this head of the first one, `y` at this head of its result.
-    fn attend(&self, queries: &[f32], packed: &[f32], scores: &mut [f32], sums: &mut [f32], y: &mut [f32]) {
+    fn attend(
+        &self,
+        queries: &[f32],
+        packed: &[f32],
+        relative: Option<RowsOfHead>,
+        scores: &mut [f32],
+        sums: &mut [f32],
+        y: &mut [f32],
+    ) {
         let Heads { n_heads, head_dim, .. } = self.heads;
         let (keys, values, width) = (self.keys(), self.values(), n_heads * head_dim);
         let rows = scores.len() / keys;
@@ -119,7 +152,11 @@ impl Sizes {
             Outputs { row_stride: keys, panel_stride: CHANNEL_BLOCK, y: &mut *scores },
         );
         let mut inverse = [0.0; QUERIES];
-        let scale = 1.0 / (head_dim as f32).sqrt();
+        let mut scale = 1.0 / (head_dim as f32).sqrt();
+        if let Some(rows) = relative {
+            self.isa.run(AddRelative { scores: &mut *scores, keys, n_keys: self.n_keys, scale, rows });
+            scale = 1.0;
+        }
         self.isa.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
         let segments: Vec<usize> = (0..keys).step_by(CHANNEL_BLOCK).collect();
         let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, segment_len: CHANNEL_BLOCK };
@@ -132,6 +169,54 @@ impl Sizes {
         );
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {
             y[..head_dim].iter_mut().zip(sums).for_each(|(y, sum)| *y = sum * inverse);
+        }
+    }
+}
+
+/// The rows of one head for the queries of a task.
+#[derive(Clone, Copy)]
+struct RowsOfHead<'a> {
+    relative: Relative<'a>,
+    n_heads: usize,
+    head: usize,
+    /// The task's first query among those of all sequences.
+    first_row: usize,
+    /// Its place in its sequence.
+    first_query: usize,
+}
+
+/// Scales rows of `keys` scores, of which the first `n_keys` are valid, and adds what belongs to their distances.
+struct AddRelative<'a> {
+    scores: &'a mut [f32],
+    keys: usize,
+    n_keys: usize,
+    scale: f32,
+    rows: RowsOfHead<'a>,
+}
+
+impl SimdOp for AddRelative<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { scores, keys, n_keys, scale, rows } = self;
+        let Relative { rows: values, gates, n_distances, left } = rows.relative;
+        for (index, scores) in scores.chunks_mut(keys).enumerate() {
+            let (place, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
+            let (row, gate) = match gates {
+                Some(gates) => (rows.head, gates[place]),
+                None => (place, 1.0),
+            };
+            let row = &values[row * n_distances..][..n_distances];
+            // Key `k` takes number `k + left − query`, which stays in the row from `inside` to `beyond`.
+            let inside = query.saturating_sub(left).min(n_keys);
+            let beyond = (query + n_distances).saturating_sub(left).clamp(inside, n_keys);
+            let (scores, after) = scores[..n_keys].split_at_mut(beyond);
+            let (before, scores) = scores.split_at_mut(inside);
+            before.iter_mut().for_each(|x| *x = *x * scale + gate * row[0]);
+            let row_inside = row.get((inside + left).saturating_sub(query)..).unwrap_or_default();
+            scores.iter_mut().zip(row_inside).for_each(|(x, row)| *x = *x * scale + gate * row);
+            after.iter_mut().for_each(|x| *x = *x * scale + gate * row[n_distances - 1]);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
-use super::attention::{Heads, Softmax, attention};
+use super::attention::{Heads, Keys, Relative, Softmax, attention};
 use super::blocked::{BlockedMap, Shape, Window};
 use super::rnn::{self, Direction, Gates};
 use super::simd::math;
@@ -333,41 +333,66 @@ fn attention_equals_its_naive_form() {
     for (n_tokens, n_heads, head_dim) in [(1, 1, 1), (5, 2, 3), (64, 3, 8), (65, 1, 64), (200, 4, 16), (450, 2, 20)] {
         let (batch, width) = (2, n_heads * head_dim);
         let qkv: Vec<f32> = values(batch * n_tokens * 3 * width).iter().map(|x| x * 3.0).collect();
-        let lengths = [n_tokens, n_tokens.div_ceil(2)];
         let heads = Heads { n_tokens, n_heads, head_dim };
-        for (lengths, isa) in [None, Some(&lengths[..])]
-            .into_iter()
-            .flat_map(|lengths| Isa::available().into_iter().map(move |isa| (lengths, isa)))
-        {
-            let mut y = vec![f32::NAN; batch * n_tokens * width];
-            attention(&qkv, heads, lengths, &mut y, isa, &workspace);
-            if let Some(lengths) = lengths {
-                // The second sequence by itself, cut to its length.
-                let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
-                let mut alone = vec![f32::NAN; n_tokens * width];
-                let heads = Heads { n_tokens, ..heads };
-                attention(&second[..n_tokens * 3 * width], heads, None, &mut alone, isa, &workspace);
-                assert_eq!(alone, y[y.len() / 2..][..alone.len()]);
-            }
-            let value = |b: usize, token: usize, part: usize, head: usize, i: usize| {
-                f64::from(qkv[((b * n_tokens + token) * 3 + part) * width + head * head_dim + i])
-            };
-            for b in 0..batch {
-                let n_keys = lengths.map_or(n_tokens, |lengths| lengths[b]);
-                for (query, head) in (0..n_tokens).flat_map(|query| (0..n_heads).map(move |head| (query, head))) {
-                    let product = |key| {
-                        (0..head_dim).map(|i| value(b, query, 0, head, i) * value(b, key, 1, head, i)).sum::<f64>()
-                    };
-                    let weights: Vec<f64> =
-                        (0..n_keys).map(|key| (product(key) / (head_dim as f64).sqrt()).exp()).collect();
-                    let sum: f64 = weights.iter().sum();
-                    for i in 0..head_dim {
-                        let wanted = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
-                        let got = f64::from(y[(b * n_tokens + query) * width + head * head_dim + i]);
-                        // Scores up to about 9 · head_dim / √head_dim: their f32 rounding enters as a factor.
-                        assert!((got - wanted).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {wanted}");
-                    }
+        let lengths = [n_tokens, n_tokens.div_ceil(2)];
+        let rows = values(batch * n_tokens * n_heads * 7);
+        let (gates, all_distances) = (values(batch * n_tokens * n_heads), values(n_heads * (2 * n_tokens - 1)));
+        let clamped = Relative { rows: &rows, gates: None, n_distances: 7, left: 2 };
+        let gated =
+            Relative { rows: &all_distances, gates: Some(&gates), n_distances: 2 * n_tokens - 1, left: n_tokens - 1 };
+        for (lengths, relative) in [
+            (None, None),
+            (Some(&lengths[..]), None),
+            (Some(&lengths[..]), Some(clamped)),
+            (None, Some(gated)),
+            (None, Some(Relative { n_distances: 1, left: 0, ..clamped })),
+        ] {
+            let keys = Keys { lengths, relative };
+            for isa in Isa::available() {
+                let mut y = vec![f32::NAN; batch * n_tokens * width];
+                attention(&qkv, heads, keys, &mut y, isa, &workspace);
+                check_attention(&qkv, heads, keys, &y);
+                if let Keys { lengths: Some(lengths), relative: None } = keys {
+                    // The second sequence by itself, cut to its length.
+                    let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
+                    let mut alone = vec![f32::NAN; n_tokens * width];
+                    let heads = Heads { n_tokens, ..heads };
+                    attention(&second[..n_tokens * 3 * width], heads, Keys::default(), &mut alone, isa, &workspace);
+                    assert_eq!(alone, y[y.len() / 2..][..alone.len()]);
                 }
+            }
+        }
+    }
+}
+
+fn check_attention(qkv: &[f32], heads: Heads, keys: Keys, y: &[f32]) {
+    let Heads { n_tokens, n_heads, head_dim } = heads;
+    let width = n_heads * head_dim;
+    let value = |b: usize, token: usize, part: usize, head: usize, i: usize| {
+        f64::from(qkv[((b * n_tokens + token) * 3 + part) * width + head * head_dim + i])
+    };
+    let relative = |b: usize, query: usize, head: usize, key: usize| {
+        let Some(Relative { rows, gates, n_distances, left }) = keys.relative else { return 0.0 };
+        let distance = (key as isize - query as isize + left as isize).clamp(0, n_distances as isize - 1) as usize;
+        let place = (b * n_tokens + query) * n_heads + head;
+        match gates {
+            Some(gates) => f64::from(gates[place]) * f64::from(rows[head * n_distances + distance]),
+            None => f64::from(rows[place * n_distances + distance]),
+        }
+    };
+    for b in 0..y.len() / (n_tokens * width) {
+        let n_keys = keys.lengths.map_or(n_tokens, |lengths| lengths[b]);
+        for (query, head) in (0..n_tokens).flat_map(|query| (0..n_heads).map(move |head| (query, head))) {
+            let product =
+                |key| (0..head_dim).map(|i| value(b, query, 0, head, i) * value(b, key, 1, head, i)).sum::<f64>();
+            let score = |key| product(key) / (head_dim as f64).sqrt() + relative(b, query, head, key);
+            let weights: Vec<f64> = (0..n_keys).map(|key| score(key).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for i in 0..head_dim {
+                let wanted = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
+                let got = f64::from(y[(b * n_tokens + query) * width + head * head_dim + i]);
+                // Scores up to about 9 · head_dim / √head_dim: their f32 rounding enters as a factor.
+                assert!((got - wanted).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {wanted}");
             }
         }
     }

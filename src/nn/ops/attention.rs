@@ -3,7 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 
 use super::wrong_shape;
-use crate::nn::kernels::attention::{self, Heads};
+use crate::nn::RelativeScores;
+use crate::nn::kernels::attention::{self, Heads, Keys, Relative};
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
 use crate::tensor::contiguous;
@@ -12,8 +13,10 @@ use crate::tensor::contiguous;
 #[derive(Debug)]
 pub struct AttentionOp {
     pub n_heads: usize,
-    /// Keys that count, one number a sequence, each 1 to `n_tokens`; all without it.
+    /// Keys that count, one number per sequence, each 1 to `n_tokens`; all without it.
     pub lengths: Option<Vec<usize>>,
+    /// Of these queries and heads.
+    pub relative: Option<RelativeScores>,
     pub workspace: Workspace,
 }
 
@@ -31,7 +34,14 @@ impl CustomOp1 for AttentionOp {
         }
         let mut y = vec![0.0; qkv.len() / 3];
         let heads = Heads { n_tokens, n_heads: self.n_heads, head_dim };
-        attention::attention(qkv, heads, self.lengths.as_deref(), &mut y, Isa::best(), &self.workspace);
+        let mut run = |relative: Option<Relative>| {
+            let keys = Keys { lengths: self.lengths.as_deref(), relative };
+            attention::attention(qkv, heads, keys, &mut y, Isa::best(), &self.workspace);
+        };
+        match &self.relative {
+            Some(relative) => relative.on_host(|relative| run(Some(relative)))?,
+            None => run(None),
+        }
         Ok((CpuStorage::F32(y), (batch, n_tokens, width / 3).into()))
     }
 }
