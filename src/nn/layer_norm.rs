@@ -3,17 +3,21 @@
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{layer_norm, layer_norm_slow};
 
+use super::Activation;
+use super::kernels::pointwise;
 use super::ops::norm::LayerNormOp;
 use super::ops::runs_on_cpu_kernels;
 use super::prepared::Prepared;
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
+/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance; then an
+/// activation, if it has one.
 #[derive(Debug)]
 pub struct LayerNorm {
     weights: Prepared<LayerNormOp, [Tensor; 2]>,
     eps: f32,
+    activation: Activation,
 }
 
 impl LayerNorm {
@@ -22,17 +26,26 @@ impl LayerNorm {
     /// # Errors
     /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
+        Self::load_with(weights, channels, eps, Activation::Identity)
+    }
+
+    /// As [`load`](Self::load), with an activation after the norm.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(weights: &Loader, channels: usize, eps: f32, activation: Activation) -> Result<Self> {
         let tensor = |name: &str, value: f32| weights.parameter(name, channels, Init::Constant(value));
         let tensors = || Ok::<_, crate::error::Error>([tensor("weight", 1.0)?, tensor("bias", 0.0)?]);
         let weights = match weights.target() {
             Target::Kernels => {
                 let host = |name: &str| weights.get_vec(name, &[channels]);
-                Prepared::Packed(LayerNormOp { weight: host("weight")?, bias: host("bias")?, eps })
+                let (weight, bias) = (host("weight")?, host("bias")?);
+                Prepared::Packed(LayerNormOp(pointwise::LayerNorm { weight, bias, eps, activation }))
             }
             Target::Device => Prepared::OnDevice(tensors()?),
             Target::Training(_) => Prepared::Training(tensors()?),
         };
-        Ok(Self { weights, eps })
+        Ok(Self { weights, eps, activation })
     }
 
     /// `x` `[…, channels]` to the same shape.
@@ -45,10 +58,11 @@ impl LayerNorm {
 
     fn normalize(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let x = x.contiguous()?;
-        match &self.weights {
-            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => x.apply_op1_no_bwd(op),
-            Prepared::Packed(op) => {
-                let [weight, bias] = [&op.weight, &op.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
+        let y = match &self.weights {
+            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => return x.apply_op1_no_bwd(op),
+            Prepared::Packed(LayerNormOp(norm)) => {
+                let [weight, bias] =
+                    [&norm.weight, &norm.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
                 layer_norm_slow(&x, &weight?, &bias?, self.eps)
             }
             Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps),
@@ -56,7 +70,8 @@ impl LayerNorm {
             Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]) => {
                 layer_norm_slow(&x, weight, bias, self.eps)
             }
-        }
+        };
+        self.activation.forward(y?)
     }
 }
 
@@ -68,8 +83,9 @@ pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
     let norm = || {
         let channels = x.dim(D::Minus1)?;
         if runs_on_cpu_kernels(x) {
-            let op = LayerNormOp { weight: vec![1.0; channels], bias: vec![0.0; channels], eps };
-            return x.contiguous()?.apply_op1_no_bwd(&op);
+            let (weight, bias) = (vec![1.0; channels], vec![0.0; channels]);
+            let norm = pointwise::LayerNorm { weight, bias, eps, activation: Activation::Identity };
+            return x.contiguous()?.apply_op1_no_bwd(&LayerNormOp(norm));
         }
         let weight = Tensor::ones(channels, x.dtype(), x.device())?;
         let bias = Tensor::zeros(channels, x.dtype(), x.device())?;

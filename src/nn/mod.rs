@@ -5,8 +5,9 @@
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
 //! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
+//! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
 //! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
-//! | [`LayerNorm`] | one pass | candle |
+//! | [`LayerNorm`], [`gated`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
 //! | [`Pool2d`], [`Pool1d`], [`LpPool2d`] | one pass, rows in parallel | candle |
 //! | [`BatchNorm`] | one pass | candle |
@@ -25,6 +26,7 @@ mod batch_norm;
 mod batch_statistics;
 mod conv;
 mod conv_stack;
+mod depthwise;
 mod dropout;
 pub(crate) mod kernels;
 mod layer_norm;
@@ -42,6 +44,7 @@ pub use attention::SelfAttention;
 pub use batch_norm::BatchNorm;
 pub use conv::ConvConfig;
 pub use conv_stack::ConvStack;
+pub use depthwise::{CausalDepthwiseConv, gated};
 pub use dropout::Dropout;
 pub use kernels::activation::Activation;
 pub use kernels::pooling::Pooling;

@@ -1,10 +1,14 @@
 //! The function after a layer.
 
-use super::simd::lanes::{CHANNEL_BLOCK, Lanes};
-use super::simd::{dispatch, math};
+use serde::{Deserialize, Serialize};
+
+use super::simd::isa::{Isa, SimdOp};
+use super::simd::lanes::{CHANNEL_BLOCK, Lanes, map_lanes};
+use super::simd::math;
 
 /// The function after a layer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Activation {
     /// The value itself.
     Identity,
@@ -17,16 +21,20 @@ pub enum Activation {
     },
     /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
     Gelu,
+    /// `x / (1 + e^-x)` (PyTorch's `SiLU`).
+    Swish,
 }
 
 impl Activation {
+    /// Applies it to each of some values.
     #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
+    pub fn apply<L: Lanes>(self, values: &mut [f32]) {
         match self {
-            Self::Identity => x,
-            Self::Relu => math::relu(x),
-            Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
-            Self::Gelu => math::gelu(x),
+            Self::Identity => {}
+            Self::Relu => values.iter_mut().for_each(|x| *x = math::relu(*x)),
+            Self::LeakyRelu { slope } => values.iter_mut().for_each(|x| *x = math::leaky_relu(*x, slope)),
+            Self::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
+            Self::Swish => map_lanes([], [values], |[]: [L; 0], [x]| [x.mul(math::sigmoid(x))]),
         }
     }
 
@@ -39,18 +47,29 @@ impl Activation {
             _ => {
                 let mut values = [0.0; CHANNEL_BLOCK];
                 x.store(&mut values, 0);
-                self.apply_to(&mut values);
+                apply_to(self, &mut values);
                 L::load(&values, 0)
             }
         }
     }
+}
 
-    /// Out of line, or every kernel would hold a copy.
-    #[inline(never)]
-    fn apply_to(self, values: &mut [f32; CHANNEL_BLOCK]) {
-        dispatch(
-            #[inline(always)]
-            || values.iter_mut().for_each(|x| *x = self.apply(*x)),
-        );
+/// Out of line, or every kernel would hold a copy.
+#[inline(never)]
+fn apply_to(activation: Activation, values: &mut [f32; CHANNEL_BLOCK]) {
+    Isa::best().run(Apply { activation, values });
+}
+
+struct Apply<'a> {
+    activation: Activation,
+    values: &'a mut [f32; CHANNEL_BLOCK],
+}
+
+impl SimdOp for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        self.activation.apply::<L>(self.values);
     }
 }

@@ -9,7 +9,7 @@
 //! | `matmul` | matrix products: packed weights, fully connected layers, strided views |
 //! | `conv` | convolutions: the choice of a kernel, direct ones, Winograd's |
 //! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
-//! | `attention`, `rnn`, `pointwise`, `lp_pool` | one operation each |
+//! | `attention`, `depthwise`, `rnn`, `pointwise`, `lp_pool` | one operation each |
 //! | `train` | gradients |
 //! | `workspace` | memory that is used again |
 
@@ -17,6 +17,7 @@ pub mod activation;
 pub mod attention;
 pub mod blocked;
 pub mod conv;
+pub mod depthwise;
 pub mod lp_pool;
 pub mod matmul;
 pub mod pointwise;

@@ -1,9 +1,11 @@
-//! Element-wise kernels: an affine map per channel, and layer norm.
+//! Element-wise kernels: an affine map per channel, layer norm, gates.
 
 use rayon::prelude::*;
 
-use crate::nn::kernels::simd::dispatch;
-use crate::nn::kernels::simd::math::fold;
+use super::activation::Activation;
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
+use crate::nn::kernels::simd::math::{fold, sigmoid};
 
 /// Values per task, about: 256 KiB.
 const TASK: usize = 1 << 16;
@@ -33,23 +35,72 @@ pub fn affine_planes(x: &[f32], scale: &[f32], shift: &[f32], plane: usize, y: &
     });
 }
 
-/// `y = weight · (x − mean) / √(variance + ε) + bias` per row of `channels` values; mean and variance are the row's.
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
-    let channels = weight.len();
-    let task = (TASK / 4 / channels).max(1) * channels;
-    y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
-        dispatch(
-            #[inline(always)]
-            || {
-                for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
-                    let mean = fold(x, 0.0, |x| x, |a, b| a + b) / channels as f32;
-                    let variance = fold(x, 0.0, |x| (x - mean) * (x - mean), |a, b| a + b) / channels as f32;
-                    let scale = 1.0 / (variance + eps).sqrt();
-                    for c in 0..channels {
-                        y[c] = (x[c] - mean) * scale * weight[c] + bias[c];
-                    }
-                }
-            },
-        );
-    });
+/// The weights of a layer norm, one per channel, and what follows it.
+#[derive(Debug)]
+pub struct LayerNorm {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub eps: f32,
+    pub activation: Activation,
+}
+
+impl LayerNorm {
+    /// `y = activation(weight · (x − mean) / √(variance + ε) + bias)` per row of `weight.len()` values; mean and variance are the
+    /// row's.
+    pub fn forward(&self, x: &[f32], y: &mut [f32], isa: Isa) {
+        let channels = self.weight.len();
+        let task = (TASK / 4 / channels).max(1) * channels;
+        y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| isa.run(NormRows { norm: self, x, y }));
+    }
+}
+
+struct NormRows<'a> {
+    norm: &'a LayerNorm,
+    x: &'a [f32],
+    y: &'a mut [f32],
+}
+
+impl SimdOp for NormRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let LayerNorm { weight, bias, eps, activation } = self.norm;
+        let channels = weight.len();
+        for (y, x) in self.y.chunks_mut(channels).zip(self.x.chunks(channels)) {
+            let mean = fold(x, 0.0, |x| x, |a, b| a + b) / channels as f32;
+            let variance = fold(x, 0.0, |x| (x - mean) * (x - mean), |a, b| a + b) / channels as f32;
+            let scale = 1.0 / (variance + eps).sqrt();
+            for c in 0..channels {
+                y[c] = (x[c] - mean) * scale * weight[c] + bias[c];
+            }
+            activation.apply::<L>(y);
+        }
+    }
+}
+
+/// The gated linear unit `y = a / (1 + e^-b)` of rows `[a, b]`, each of `channels` values (Dauphin et al., 2016, arXiv
+/// 1612.08083).
+pub fn gated(x: &[f32], channels: usize, y: &mut [f32], isa: Isa) {
+    let rows = (TASK / 4 / channels).max(1);
+    let tasks = y.par_chunks_mut(rows * channels).zip(x.par_chunks(rows * 2 * channels));
+    tasks.for_each(|(y, x)| isa.run(GateRows { x, channels, y }));
+}
+
+struct GateRows<'a> {
+    x: &'a [f32],
+    channels: usize,
+    y: &'a mut [f32],
+}
+
+impl SimdOp for GateRows<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        for (y, x) in self.y.chunks_mut(self.channels).zip(self.x.chunks(2 * self.channels)) {
+            let (a, b) = x.split_at(self.channels);
+            map_lanes([a, b], [y], |[a, b]: [L; 2], _| [a.mul(sigmoid(b))]);
+        }
+    }
 }

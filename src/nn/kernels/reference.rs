@@ -1,7 +1,9 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
+use super::activation::Activation;
 use super::attention::{Heads, Keys, Relative, Softmax, attention};
 use super::blocked::{BlockedMap, Shape, Window};
+use super::depthwise::Depthwise;
 use super::rnn::{self, Direction, Gates};
 use super::simd::math;
 use super::workspace::Workspace;
@@ -307,21 +309,80 @@ fn naive_erf(x: f64) -> f64 {
 }
 
 #[test]
-fn layer_norm_equals_its_naive_form() {
-    for channels in [1, 3, 16, 17, 192, 1000] {
-        for rows in [1, 5, 300] {
-            let (x, weight, bias) = (values(rows * channels), values(channels + 1), values(channels + 2));
+fn layer_norm_equals_its_naive_form_with_every_activation() {
+    let swish = |x: f64| x / (1.0 + (-x).exp());
+    let activations: [(Activation, fn(f64) -> f64); 4] = [
+        (Activation::Identity, |x| x),
+        (Activation::LeakyRelu { slope: 0.25 }, |x| x.max(0.25 * x)),
+        (Activation::Gelu, |x| x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt()))),
+        (Activation::Swish, swish),
+    ];
+    for (channels, (activation, naive)) in
+        [1, 3, 16, 17, 192, 1000].into_iter().flat_map(|n| activations.map(|a| (n, a)))
+    {
+        let (weight, bias) = (values(channels + 1).split_off(1), values(channels + 2).split_off(2));
+        let norm = pointwise::LayerNorm { weight, bias, eps: 1e-5, activation };
+        for (rows, isa) in
+            [1, 5, 300].into_iter().flat_map(|rows| Isa::available().into_iter().map(move |isa| (rows, isa)))
+        {
+            let x = values(rows * channels);
             let mut y = vec![f32::NAN; x.len()];
-            pointwise::layer_norm(&x, &weight[1..], &bias[2..], 1e-5, &mut y);
+            norm.forward(&x, &mut y, isa);
             for (x, y) in x.chunks(channels).zip(y.chunks(channels)) {
                 let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / channels as f64;
                 let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / channels as f64;
                 for c in 0..channels {
-                    let wanted = (f64::from(x[c]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c + 1])
-                        + f64::from(bias[c + 2]);
+                    let wanted = naive(
+                        (f64::from(x[c]) - mean) / (variance + 1e-5).sqrt() * f64::from(norm.weight[c])
+                            + f64::from(norm.bias[c]),
+                    );
                     // Values up to about 4 in f32, the mean's rounding scaled up by at most 1 / √ε where all are equal.
-                    assert!((f64::from(y[c]) - wanted).abs() < 2e-5, "{channels}: {} {wanted}", y[c]);
+                    assert!((f64::from(y[c]) - wanted).abs() < 2e-5, "{activation:?} {channels}: {} {wanted}", y[c]);
                 }
+            }
+        }
+    }
+}
+
+#[test]
+fn gates_equal_their_naive_form() {
+    for (rows, channels) in [(1, 1), (3, 16), (5, 21), (700, 24)] {
+        let x: Vec<f32> = values(rows * 2 * channels).iter().map(|x| x * 20.0).collect();
+        for isa in Isa::available() {
+            let mut y = vec![f32::NAN; rows * channels];
+            pointwise::gated(&x, channels, &mut y, isa);
+            for (i, y) in y.into_iter().enumerate() {
+                let [a, b] = [0, channels].map(|half| f64::from(x[i / channels * 2 * channels + half + i % channels]));
+                // Values up to 20 times a sigmoid within 2e-7.
+                assert!((f64::from(y) - a / (1.0 + (-b).exp())).abs() < 5e-6, "{rows} {channels} {isa:?}: {y}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_depthwise_convolution_equals_its_naive_form() {
+    for (channels, kernel, before) in [(1, 1, 0), (16, 31, 30), (21, 4, 3), (40, 5, 2), (3, 9, 20), (17, 3, 0)] {
+        let filters = values(channels * kernel);
+        let conv = Depthwise::pack(&filters, kernel, before);
+        for (n_frames, isa) in
+            [1, 7, 8, 127, 300].into_iter().flat_map(|n| Isa::available().into_iter().map(move |isa| (n, isa)))
+        {
+            let x = values(2 * n_frames * channels);
+            let mut y = vec![f32::NAN; x.len()];
+            conv.forward(&x, n_frames, &mut y, isa);
+            for (i, y) in y.into_iter().enumerate() {
+                let (sequence, frame, channel) = (i / channels / n_frames, i / channels % n_frames, i % channels);
+                let product = |k: usize| match (frame + k).checked_sub(before).filter(|&frame| frame < n_frames) {
+                    Some(frame) => {
+                        let x = x[(sequence * n_frames + frame) * channels + channel];
+                        f64::from(x) * f64::from(filters[channel * kernel + k])
+                    }
+                    None => 0.0,
+                };
+                let wanted: f64 = (0..kernel).map(product).sum();
+                // A sum of at most 31 products up to 1.
+                assert!((f64::from(y) - wanted).abs() < 1e-5, "{channels} {kernel} {n_frames} {isa:?}: {y} {wanted}");
             }
         }
     }

@@ -1,8 +1,12 @@
-//! Activations of tensors, by candle.
+//! Activations of tensors: by candle, and gates as a candle operation.
 
-use candle_core::{Result, Tensor};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
+use super::wrong_shape;
 use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::pointwise;
+use crate::nn::kernels::simd::isa::Isa;
+use crate::tensor::contiguous;
 
 impl Activation {
     pub(in crate::nn) fn forward(self, x: Tensor) -> Result<Tensor> {
@@ -11,6 +15,29 @@ impl Activation {
             Self::Relu => x.relu(),
             Self::LeakyRelu { slope } => candle_nn::ops::leaky_relu(&x, f64::from(slope)),
             Self::Gelu => x.gelu_erf(),
+            Self::Swish => x.silu(),
         }
+    }
+}
+
+/// The gated linear unit over the last dimension.
+#[derive(Debug)]
+pub struct GatedOp;
+
+impl CustomOp1 for GatedOp {
+    fn name(&self) -> &'static str {
+        "gated"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = contiguous(storage, layout)?;
+        let mut dims = layout.dims().to_vec();
+        let Some(last) = dims.last_mut().filter(|last| last.is_multiple_of(2) && !x.is_empty()) else {
+            return Err(wrong_shape(layout));
+        };
+        *last /= 2;
+        let mut y = vec![0.0; x.len() / 2];
+        pointwise::gated(x, *last, &mut y, Isa::best());
+        Ok((CpuStorage::F32(y), dims.into()))
     }
 }

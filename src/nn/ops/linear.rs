@@ -5,8 +5,8 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
 use super::wrong_shape;
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::matmul::linear::PackedMatrix;
-use crate::nn::kernels::simd::isa::Isa;
-use crate::nn::kernels::simd::{dispatch, math};
+use crate::nn::kernels::simd::isa::{Isa, SimdOp};
+use crate::nn::kernels::simd::lanes::Lanes;
 use crate::nn::kernels::workspace::{Workspace, count};
 use crate::tensor::contiguous;
 
@@ -64,27 +64,34 @@ impl LinearOp {
         self.matrix.multiply(x, &mut y, Isa::best(), &self.workspace, |sums, y, row, first| {
             let bias = &self.bias[first..first + y.len()];
             let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);
-            dispatch(
-                #[inline(always)]
-                || {
-                    let sums = sums.iter().zip(bias).map(|(sum, bias)| sum + bias);
-                    match self.activation {
-                        Activation::Identity => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum),
-                        Activation::Relu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::relu(sum)),
-                        Activation::Gelu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::gelu(sum)),
-                        Activation::LeakyRelu { slope } => {
-                            y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::leaky_relu(sum, slope));
-                        }
-                    }
-                    if let Some(residual) = residual {
-                        y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
-                    }
-                },
-            );
+            Isa::best().run(Finish { sums, bias, residual, activation: self.activation, y });
         });
         let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(outputs);
         Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
+
+/// Bias, activation and residual of some outputs of a row.
+struct Finish<'a> {
+    sums: &'a [f32],
+    bias: &'a [f32],
+    residual: Option<&'a [f32]>,
+    activation: Activation,
+    y: &'a mut [f32],
+}
+
+impl SimdOp for Finish<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { sums, bias, residual, activation, y } = self;
+        y.iter_mut().zip(sums).zip(bias).for_each(|((y, sum), bias)| *y = sum + bias);
+        activation.apply::<L>(y);
+        if let Some(residual) = residual {
+            y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
+        }
     }
 }

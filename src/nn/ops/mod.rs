@@ -1,8 +1,9 @@
 //! The bridge between candle and the kernels: operations on contiguous f32 tensors that check shapes and call a kernel on
 //! the values.
 
-mod activation;
+pub mod activation;
 pub mod attention;
+pub mod depthwise;
 pub mod linear;
 pub mod norm;
 pub mod train;

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 
 use super::wrong_shape;
 use crate::nn::kernels::pointwise;
+use crate::nn::kernels::simd::isa::Isa;
 use crate::tensor::contiguous;
 
 /// A scale and a shift per channel of dimension `axis`: 1, or the last.
@@ -39,11 +40,7 @@ impl CustomOp1 for AffineOp {
 
 /// Normalisation of each row of the last dimension.
 #[derive(Debug)]
-pub struct LayerNormOp {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-    pub eps: f32,
-}
+pub struct LayerNormOp(pub pointwise::LayerNorm);
 
 impl CustomOp1 for LayerNormOp {
     fn name(&self) -> &'static str {
@@ -52,11 +49,11 @@ impl CustomOp1 for LayerNormOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        if x.is_empty() || layout.dims().last() != Some(&self.weight.len()) {
+        if x.is_empty() || layout.dims().last() != Some(&self.0.weight.len()) {
             return Err(wrong_shape(layout));
         }
         let mut y = vec![0.0; x.len()];
-        pointwise::layer_norm(x, &self.weight, &self.bias, self.eps, &mut y);
+        self.0.forward(x, &mut y, Isa::best());
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
