@@ -1,0 +1,200 @@
+//! The encoder of W2V-BERT 2.0: Conformer blocks on mel features.
+//!
+//! Papers: Barrault et al., "Seamless: Multilingual Expressive and Streaming Speech Translation", 2023 (arXiv 2312.05187); Gulati et
+//! al., "Conformer", 2020 (arXiv 2005.08100). Reference: `Wav2Vec2BertModel` of transformers. Checkpoint keys: theirs, with or
+//! without the prefix `wav2vec2_bert.`.
+//!
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel frames, normalised per clip and mel bin, two to a step: `[batch, n_steps,
+//! 160]`, 50 per second → layer norm, linear layer: `[batch, n_steps, dim]` → Conformer blocks, each half a feed-forward layer,
+//! attention, a causal convolution over 31 steps, half a feed-forward layer, a norm → perhaps an adapter: convolutions with a
+//! stride, attention, a feed-forward layer.
+//!
+//! The step of a last, odd frame is filled up and masked: nothing attends to it, and it is no state of the result. Only an
+//! adapter's convolutions see it. Shortest clip: 560 samples, one step; shorter ones are padded with zeros at their end to that
+//! length. An adapter may need more steps.
+//!
+//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block. An adapter's output is not
+//! among them: it is what [`Layers::Last`] gives, of [`EncoderInfo::dim`] values every [`EncoderInfo::frame_seconds`].
+
+mod adapter;
+mod block;
+mod config;
+mod hugging_face;
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use ndarray::Array2;
+
+use self::adapter::Adapter;
+use self::block::{Block, Tables};
+use super::checkpoint::{self, refuse_training};
+use super::{Encoded, EncoderInfo, Layers, SpeechEncoder, batch};
+use crate::audio::WaveformBatch;
+use crate::batch::checked_clips;
+use crate::check::{check_lengths, min_samples};
+use crate::error::{Context, Result};
+use crate::frontend::{SeamlessM4t, SeamlessM4tConfig};
+use crate::nn::{Activation, LayerNorm, Linear, mask};
+use crate::weights::{Loader, Weights};
+pub use config::{AdapterConfig, Config, Positions};
+
+/// The most samples that run at once: 30 s, unless one clip alone is longer.
+const AT_ONCE: usize = 30 * 16_000;
+/// Where the encoder's tensors may stand in a checkpoint.
+const PLACES: [&str; 2] = ["wav2vec2_bert", "encoder"];
+/// What a checkpoint holds beside them: of pre-training, and tables that are computed.
+const REST: [&str; 2] = ["masked_spec_embed", "encoder.embed_positions.*"];
+
+/// A loaded encoder.
+#[derive(Debug)]
+pub struct W2vBertEncoder {
+    config: Config,
+    info: EncoderInfo,
+    device: Device,
+    front_end: SeamlessM4t,
+    projection_norm: LayerNorm,
+    projection: Linear,
+    blocks: Vec<Block>,
+    adapter: Option<Adapter>,
+}
+
+impl W2vBertEncoder {
+    /// Builds the encoder from a checkpoint. [`Config::from_weights`] has the sizes.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let encoder = Self::build(config, &root)?;
+        root.finish(&config.name)?;
+        Ok(encoder)
+    }
+
+    /// The encoder with the tensors that a loader gives, below this place or below `wav2vec2_bert` or `encoder` there.
+    ///
+    /// # Errors
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
+    /// as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let front_end = SeamlessM4t::new(&config.front_end)?;
+        refuse_training(root, &config.name)?;
+        let place = place(root);
+        REST.iter().for_each(|rest| place.ignore(rest));
+        let SeamlessM4tConfig { fbank, stride, .. } = front_end.config();
+        let more = (config.min_frames()? - stride).saturating_mul(fbank.hop_length);
+        let shortest = front_end.min_samples().saturating_add(more);
+        min_samples("front_end", *stride, shortest)?;
+        let steps = stride * config.steps_per_frame()?;
+        let frame_seconds = (fbank.hop_length * steps) as f64 / f64::from(fbank.sample_rate);
+        let info = EncoderInfo {
+            n_layers: config.n_blocks + 1,
+            min_samples: shortest,
+            ..EncoderInfo::new(config.name.clone(), fbank.sample_rate, config.output_dim(), frame_seconds)
+        };
+        let projection = place.at("feature_projection");
+        let n_features = front_end.n_features();
+        let block = |index: usize| Block::load(&place.at("encoder.layers").at(index), config);
+        Ok(Self {
+            config: config.clone(),
+            info,
+            device: root.device().clone(),
+            projection_norm: LayerNorm::load(&projection.at("layer_norm"), n_features, config.norm_eps)?,
+            projection: Linear::load(&projection.at("projection"), n_features, config.dim, Activation::Identity)?,
+            front_end,
+            blocks: (0..config.n_blocks).map(block).collect::<Result<_>>()?,
+            adapter: config.adapter.as_ref().map(|adapter| Adapter::load(&place, config, adapter)).transpose()?,
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The front end.
+    pub fn front_end(&self) -> &SeamlessM4t {
+        &self.front_end
+    }
+
+    /// Everything after the front end: features `[batch, n_steps, n_features]`, f32, on the encoder's device, of which the first
+    /// `lengths[b]` steps of clip `b` count, as [`SeamlessM4tBatch::lengths`](crate::frontend::SeamlessM4tBatch::lengths) tells;
+    /// all without `lengths`.
+    ///
+    /// # Errors
+    /// [`Error::Argument`](crate::Error::Argument) unless there is one length from 1 to `n_steps` per clip;
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does
+    /// not fit, and for fewer steps than the adapter's convolutions need.
+    pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
+        let (batch, n_steps, _) = features.dims3().context("reading the shape of the features")?;
+        let all = vec![n_steps; batch];
+        let lengths = lengths.unwrap_or(&all);
+        check_lengths(lengths, batch, 1..=n_steps)?;
+        self.run(features, lengths, layers).context("a W2V-BERT encoder")
+    }
+
+    fn run(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
+        let n_steps = features.dim(1)?;
+        // Clips that are all as long as the batch need no mask.
+        let masked = lengths.iter().any(|&length| length < n_steps).then_some(lengths);
+        let mut x = self.projection.forward(&self.projection_norm.forward(features)?)?;
+        if let Some(lengths) = masked {
+            x = mask(&x, lengths)?;
+        }
+        let tables = Tables::new(&self.config, n_steps, features.device())?;
+        let mut states = Vec::new();
+        for block in &self.blocks {
+            let y = block.forward(&x, masked, &tables)?;
+            if layers == Layers::All {
+                states.push(x);
+            }
+            x = y;
+        }
+        let mut lengths = lengths.to_vec();
+        if let (Some(adapter), Layers::Last) = (&self.adapter, layers) {
+            (x, lengths) = adapter.forward(x, lengths)?;
+        }
+        states.push(x);
+        batch::cut(Encoded::new(states, Vec::new()), lengths)
+    }
+
+    /// Clips of one number of samples.
+    fn forward_clips(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
+        let n_samples = clips.first().map_or(0, |clip| clip.nrows());
+        let length = self.front_end.length(n_samples);
+        let n_steps = if self.adapter.is_some() { self.front_end.n_steps(n_samples) } else { length };
+        let mut values: Vec<f32> = Vec::with_capacity(clips.len() * n_steps * self.front_end.n_features());
+        for clip in clips {
+            let clip: Cow<[f32]> = clip.as_slice().map_or_else(|| clip.iter().copied().collect(), Cow::Borrowed);
+            let features = self.front_end.compute(&clip)?;
+            values.extend(features.iter().take(n_steps * features.ncols()));
+        }
+        let features = Tensor::from_vec(values, (clips.len(), n_steps, self.front_end.n_features()), &self.device)
+            .context("moving features to the device")?;
+        self.forward_features(&features, Some(&vec![length; clips.len()]), layers)
+    }
+}
+
+/// Where the encoder stands in a checkpoint.
+fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
+    let is_here = |place: &Loader| place.at("feature_projection.projection").shape("weight").is_some();
+    checkpoint::place(root, &PLACES, is_here)
+}
+
+impl SpeechEncoder for W2vBertEncoder {
+    fn info(&self) -> &EncoderInfo {
+        &self.info
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
+        let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
+        let column = |clip: &Cow<[f32]>| ndarray::ArrayView1::from(&**clip).insert_axis(ndarray::Axis(1)).to_owned();
+        let clips: Vec<Array2<f32>> = clips.iter().map(column).collect();
+        batch::by_length(&clips, AT_ONCE, |clips| self.forward_clips(clips, layers))
+    }
+}
