@@ -329,8 +329,8 @@ impl SpeechEncoder for Means {
             });
             Tensor::from_iter(rows, &CPU).unwrap().reshape((waveforms.len(), longest, 2)).unwrap()
         };
-        let layers = if layers == Layers::All { (0..3).map(layer).collect() } else { vec![layer(2)] };
-        Ok(Encoded::new(layers, lengths))
+        let states = if layers == Layers::All { (0..3).map(layer).collect() } else { Vec::new() };
+        Ok(Encoded::new(states, layer(2), lengths))
     }
 }
 

@@ -7,8 +7,8 @@ use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
 use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
-use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm};
-use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
+use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm, PositionBias};
+use clipwise::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
 use clipwise::weights::Parameters;
 use clipwise::{Error, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, signal, values};
@@ -35,15 +35,38 @@ fn narrow(preset: Config) -> Config {
 }
 
 /// The forms that differ in more than sizes.
-fn forms() -> [(&'static str, Config); 4] {
+fn forms() -> [(&'static str, Config); 7] {
     let hubert = Config { projection_norm: false, ..narrow(Config::HUBERT_BASE) };
     let adapter = Config { adapter_dim: Some(5), ..narrow(Config::MMS_1B) };
-    [("group", narrow(Config::BASE)), ("layer", narrow(Config::LARGE)), ("adapter", adapter), ("hubert", hubert)]
+    let batch = Config { position_batch_norm: true, ..narrow(Config::LARGE) };
+    // Few buckets, so that the longest clip reaches the last ones.
+    let position_bias = Some(PositionBias { n_buckets: 12, max_distance: 20 });
+    let [wavlm, wavlm_large] = [Config::WAVLM_BASE, Config::WAVLM_LARGE].map(|preset| {
+        assert_eq!(preset.position_bias, Some(PositionBias { n_buckets: 320, max_distance: 800 }));
+        Config { normalize: true, position_bias, ..narrow(preset) }
+    });
+    [
+        ("group", narrow(Config::BASE)),
+        ("layer", narrow(Config::LARGE)),
+        ("adapter", adapter),
+        ("hubert", hubert),
+        ("batch", batch),
+        ("wavlm", wavlm),
+        ("wavlm-large", wavlm_large),
+    ]
+}
+
+/// The hidden states of all layers, and the output where it is another one.
+fn all_states(encoded: &Encoded) -> impl Iterator<Item = &Tensor> {
+    let is_another = encoded.layers.last().is_some_and(|layer| values(layer) != values(&encoded.last));
+    encoded.layers.iter().chain(is_another.then_some(&encoded.last))
 }
 
 fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
     let (low, high) = match shape.len() {
         _ if name == G => (0.5, 1.5),
+        _ if name.ends_with("running_var") || name.ends_with("gru_rel_pos_const") => (0.8, 1.2),
+        _ if name.ends_with("rel_attn_embed.weight") => (-2.0, 2.0),
         1 if name.ends_with("weight") => (0.8, 1.2),
         1 => (-0.1, 0.1),
         _ => {
@@ -58,10 +81,11 @@ fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
 /// The tensors that the encoder asks for, under the names of transformers, with weight norm as PyTorch 2 spells it.
 fn tensors(config: &Config) -> Vec<(String, Tensor)> {
     let Config { dim, position_kernel, position_groups, .. } = *config;
-    let mut tensors = vec![
-        hashed_tensor(G, &[1, 1, position_kernel]),
-        hashed_tensor(V, &[dim, dim / position_groups, position_kernel]),
-    ];
+    let mut tensors = Vec::new();
+    if !config.position_batch_norm {
+        tensors.push(hashed_tensor(G, &[1, 1, position_kernel]));
+        tensors.push(hashed_tensor(V, &[dim, dim / position_groups, position_kernel]));
+    }
     loop {
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
         match Wav2Vec2Encoder::load(config, &weights, &Device::Cpu) {
@@ -92,14 +116,68 @@ fn hidden_states_are_those_of_transformers() {
         for n in [400, 719, 9001] {
             let encoded = encoder.forward(&batch(&[n]), Layers::All).unwrap();
             assert_eq!((encoded.layers.len(), encoded.lengths.as_slice()), (3, &[config.n_frames(n)][..]));
-            for (layer, state) in encoded.layers.iter().enumerate() {
+            assert_eq!(all_states(&encoded).count(), if config.norm_first { 4 } else { 3 });
+            for (layer, state) in all_states(&encoded).enumerate() {
                 let key = format!("{name}.{n}.{layer}");
                 assert_eq!(state.dims()[1..], *golden.shape(&key).unwrap());
                 // f32 rounding of sums of some hundred products, values up to 4.
                 assert_close(&key, &values(state), &golden.to_vec(&key).unwrap(), 2e-5, 1e-5);
             }
             let last = encoder.forward(&batch(&[n]), Layers::Last).unwrap();
-            assert_eq!(values(&last.layers[0]), values(&encoded.layers[2]));
+            assert!(last.layers.is_empty());
+            assert_eq!(values(&last.last), values(&encoded.last));
+        }
+    }
+}
+
+/// The name that fairseq, or the authors of WavLM, give a tensor of transformers.
+fn fairseq(name: &str, config: &Config) -> String {
+    if name.starts_with("encoder.layers.") {
+        let name = name.replace(".layer_norm.", ".self_attn_layer_norm.");
+        return [
+            (".attention.rel_attn_embed", ".self_attn.relative_attention_bias"),
+            (".attention.gru_rel_pos_linear", ".self_attn.grep_linear"),
+            (".attention.gru_rel_pos_const", ".self_attn.grep_a"),
+            (".attention.", ".self_attn."),
+            (".feed_forward.intermediate_dense", ".fc1"),
+            (".feed_forward.output_dense", ".fc2"),
+        ]
+        .iter()
+        .fold(name, |name, (from, to)| name.replace(from, to));
+    }
+    if name.starts_with("feature_extractor.") {
+        let norm = if config.conv_norm == ConvNorm::Layer { ".2.1." } else { ".2." };
+        return name.replace(".conv.", ".0.").replace(".layer_norm.", norm);
+    }
+    let positions = format!("encoder.pos_conv.{}", usize::from(config.position_batch_norm));
+    name.replace("feature_projection.projection", "post_extract_proj")
+        .replace("feature_projection.layer_norm", "layer_norm")
+        .replace("encoder.pos_conv_embed.batch_norm", "encoder.pos_conv.0")
+        .replace("encoder.pos_conv_embed.conv", &positions)
+        .replace("parametrizations.weight.original0", "weight_g")
+        .replace("parametrizations.weight.original1", "weight_v")
+}
+
+#[test]
+fn the_layout_of_fairseq_gives_the_same() {
+    for (form, config) in forms().into_iter().filter(|(_, config)| config.adapter_dim.is_none()) {
+        let plain = tensors(&config);
+        let run = |tensors: Vec<(String, Tensor)>| {
+            values(&load(&config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().last)
+        };
+        for prefix in ["", "w2v_encoder.w2v_model."] {
+            let rename =
+                |(name, tensor): &(String, Tensor)| (format!("{prefix}{}", fairseq(name, &config)), tensor.clone());
+            let mut renamed: Vec<_> = plain.iter().map(rename).collect();
+            let zeros = |n: usize| Tensor::zeros(n, DType::F32, &Device::Cpu).unwrap();
+            for rest in ["mask_emb", "final_proj.weight", "label_embs_concat", "quantizer.vars", "project_q.bias"] {
+                renamed.push((format!("{prefix}{rest}"), zeros(3)));
+            }
+            let told = Config::from_weights(&Weights::from_tensors(renamed.clone()).unwrap()).unwrap();
+            // Models of fairseq normalise clips where they have layer norms.
+            assert_eq!(told.normalize, config.conv_norm == ConvNorm::Layer, "{form}");
+            assert_eq!((told.dim, told.n_blocks, told.position_batch_norm), (24, 2, config.position_batch_norm));
+            assert_eq!(run(renamed), run(plain.clone()), "{form}");
         }
     }
 }
@@ -109,7 +187,7 @@ fn every_spelling_of_the_names_gives_the_same() {
     let (_, config) = &forms()[0];
     let plain = tensors(config);
     let run = |tensors: Vec<(String, Tensor)>| {
-        values(&load(config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().layers[0])
+        values(&load(config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().last)
     };
     let wanted = run(plain.clone());
     let renamed = |rename: &dyn Fn(&str) -> String| -> Vec<(String, Tensor)> {
@@ -148,7 +226,7 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
         for (row, n) in lengths.into_iter().enumerate() {
             let alone = encoder.forward(&batch(&[n]), Layers::All).unwrap();
             assert_eq!(together.lengths[row], config.n_frames(n.max(400)));
-            for (all, alone) in together.layers.iter().zip(&alone.layers) {
+            for (all, alone) in all_states(&together).zip(all_states(&alone)) {
                 let row = all.get(row).unwrap();
                 let (own, rest) = (alone.dims()[1], row.dims()[0] - alone.dims()[1]);
                 assert_eq!(values(&row.narrow(0, 0, own).unwrap()), values(alone), "{name} {n}");
@@ -158,7 +236,7 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
         let mut padded = signal(399, 16_000, 5);
         padded.push(0.0);
         let of = |clip: Vec<f32>| {
-            values(&encoder.forward(&WaveformBatch::new(vec![clip], 16_000).unwrap(), Layers::Last).unwrap().layers[0])
+            values(&encoder.forward(&WaveformBatch::new(vec![clip], 16_000).unwrap(), Layers::Last).unwrap().last)
         };
         assert_eq!(of(padded), of(signal(399, 16_000, 5)));
     }
@@ -169,8 +247,16 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
     for (_, config) in forms() {
         let tensors = tensors(&config);
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        // `dim / 64` where no preset has this width.
-        assert_eq!(Config::from_weights(&weights).unwrap(), Config { n_heads: 1, ..config.clone() });
+        // `dim / 64` where no preset has this width; what the tensors do not tell is as published.
+        let told = Config::from_weights(&weights).unwrap();
+        match config.position_bias {
+            Some(bias) => {
+                let position_bias = Some(PositionBias { max_distance: 800, ..bias });
+                let normalize = config.conv_norm == ConvNorm::Layer;
+                assert_eq!(told, Config { normalize, position_bias, ..config.clone() });
+            }
+            None => assert_eq!(told, Config { n_heads: 1, ..config.clone() }),
+        }
         let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Wav2vec2(config.clone()));
 
@@ -194,6 +280,10 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
 fn what_cannot_work_is_a_typed_error() {
     let good = narrow(Config::BASE);
     let wide = vec![ConvLayer { channels: 16, kernel: 3, stride: 1 << 15 }];
+    let biased = |n_buckets, max_distance| Config {
+        position_bias: Some(PositionBias { n_buckets, max_distance }),
+        ..narrow(Config::WAVLM_BASE)
+    };
     for (field, config) in [
         ("n_heads", Config { n_heads: 5, ..good.clone() }),
         ("n_heads", Config { n_heads: 0, ..good.clone() }),
@@ -202,6 +292,10 @@ fn what_cannot_work_is_a_typed_error() {
         ("convs", Config { convs: Vec::new().into(), ..good.clone() }),
         ("convs", Config { convs: wide.into(), ..good.clone() }),
         ("dim", Config { dim: 0, ..good.clone() }),
+        ("position_bias.n_buckets", biased(6, 20)),
+        ("position_bias.n_buckets", biased(0, 20)),
+        ("position_bias.max_distance", biased(12, 3)),
+        ("position_bias.max_distance", biased(12, usize::MAX)),
         ("adapter_dim", Config { adapter_dim: Some(16), ..good.clone() }),
         ("adapter_dim", Config { adapter_dim: Some(0), ..narrow(Config::LARGE) }),
         ("n_blocks", Config { n_blocks: usize::MAX, ..good.clone() }),
@@ -263,13 +357,9 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
     assert_eq!((vocabulary.blank(), vocabulary.len(), vocabulary.word_delimiter()), (2, 7, Some(3)));
 
     // What this encoder lacks is refused, not left out.
-    for (field, value) in [
-        ("add_adapter", "true"),
-        ("hidden_act", "\"relu\""),
-        ("layer_norm_eps", "1e-6"),
-        ("conv_pos_batch_norm", "true"),
-        ("conv_stride", "[5, 2]"),
-    ] {
+    for (field, value) in
+        [("add_adapter", "true"), ("hidden_act", "\"relu\""), ("layer_norm_eps", "1e-6"), ("conv_stride", "[5, 2]")]
+    {
         let mut config: serde_json::Value = serde_json::from_str(&json).unwrap();
         config[field] = serde_json::from_str(value).unwrap();
         write("config.json", &config.to_string());

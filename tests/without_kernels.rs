@@ -68,7 +68,7 @@ fn a_speech_encoder_agrees_with_and_without_kernels() {
         position_groups: 4,
         ..preset
     };
-    for config in [sizes(Config::BASE), sizes(Config::LARGE)] {
+    for config in [sizes(Config::BASE), sizes(Config::LARGE), sizes(Config::WAVLM_BASE), sizes(Config::WAVLM_LARGE)] {
         let mut tensors = Vec::new();
         let weights = loop {
             let weights = Weights::from_tensors(tensors.clone()).unwrap();
@@ -84,7 +84,7 @@ fn a_speech_encoder_agrees_with_and_without_kernels() {
         let batch = WaveformBatch::new(vec![signal(5_000, 16_000, 1), signal(900, 16_000, 2)], 16_000).unwrap();
         let states = |root: &Loader| {
             let encoded = Wav2Vec2Encoder::build(&config, root).unwrap().forward(&batch, Layers::All).unwrap();
-            encoded.layers.iter().flat_map(values).collect::<Vec<f32>>()
+            encoded.layers.iter().chain([&encoded.last]).flat_map(values).collect::<Vec<f32>>()
         };
         let loader = || weights.loader(&Device::Cpu);
         assert_close("wav2vec2", &states(&loader().without_kernels()), &states(&loader()), 2e-5, 0.0);

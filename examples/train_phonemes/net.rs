@@ -69,7 +69,7 @@ impl Net {
         }
         let x = Tensor::from_vec(values, (batch.len(), longest, n_features), self.encoder.device())?;
         let encoded = self.encoder.forward_features(&x, &lengths, Layers::Last)?;
-        let logits = self.head.forward(&encoded.layers[0])?;
+        let logits = self.head.forward(&encoded.last)?;
         let targets: Vec<&[u32]> = batch.iter().map(|&i| phrases[i].phonemes.as_slice()).collect();
         let n: usize = targets.iter().map(|target| target.len()).sum();
         let loss = (ctc_loss(&logits, &encoded.lengths, &targets, &LOSS)? / n as f64)?;
@@ -99,7 +99,7 @@ impl Net {
         let rows = clips.into_iter().map(|clip| clip.samples).collect();
         let encoded =
             self.encoder.forward(&WaveformBatch::new(rows, self.encoder.info().sample_rate)?, Layers::Last)?;
-        Ok((self.head.forward(&encoded.layers[0])?, encoded.lengths))
+        Ok((self.head.forward(&encoded.last)?, encoded.lengths))
     }
 }
 

@@ -275,10 +275,7 @@ impl CtcModel {
         let encoded = self.encoder.forward(waveforms, layers)?;
         let hidden = match &self.sum {
             Some(sum) => sum.forward(&encoded.layers)?,
-            None => {
-                let last = encoded.layers.last().cloned();
-                last.ok_or_else(|| Error::argument("layers.len()", 0, "an encoder gives at least one layer"))?
-            }
+            None => encoded.last,
         };
         let mut output =
             CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.info().frame_seconds)?;

@@ -26,20 +26,20 @@ pub fn by_length(
         rows.iter().zip(&part.lengths).for_each(|(&row, &length)| lengths[row] = length);
     }
     let n_layers = parts.first().map_or(0, |part| part.layers.len());
-    let layer = |index: usize| {
-        let parts: Vec<&Tensor> = parts.iter().map(|part| &part.layers[index]).collect();
-        batch::join(&parts, &sub_batches).context("joining the rows of a batch")
+    let join = |of: &dyn Fn(&Encoded) -> Tensor| {
+        let parts: Vec<Tensor> = parts.iter().map(of).collect();
+        batch::join(&parts.iter().collect::<Vec<_>>(), &sub_batches).context("joining the rows of a batch")
     };
-    Ok(Encoded { layers: (0..n_layers).map(layer).collect::<Result<_>>()?, lengths })
+    let layers = (0..n_layers).map(|index| join(&|part| part.layers[index].clone())).collect::<Result<_>>()?;
+    Ok(Encoded::new(layers, join(&|part| part.last.clone())?, lengths))
 }
 
 /// Leaves of each clip its first `lengths[b]` frames, and zeros up to the longest of them.
 pub fn cut(encoded: Encoded, lengths: Vec<usize>) -> Result<Encoded> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    let layer = |layer: &Tensor| {
-        let layer = layer.narrow(1, 0, longest)?.contiguous()?;
-        if lengths.iter().all(|&length| length == longest) { Ok(layer) } else { mask(&layer, &lengths) }
+    let cut = |x: &Tensor| {
+        let x = x.narrow(1, 0, longest)?.contiguous()?;
+        if lengths.iter().all(|&length| length == longest) { Ok(x) } else { mask(&x, &lengths) }
     };
-    let layers = encoded.layers.iter().map(layer).collect::<candle_core::Result<_>>().context("cutting a batch")?;
-    Ok(Encoded { layers, lengths })
+    Ok(Encoded { lengths: lengths.clone(), ..encoded.try_map(cut).context("cutting a batch")? })
 }

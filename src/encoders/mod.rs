@@ -35,9 +35,9 @@ use family::{Family, encoders};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layers {
-    /// The last layer's, after the encoder's final norm where it has one.
+    /// The encoder's output alone.
     Last,
-    /// Those of every layer: the input of the first one, then the output of each.
+    /// Beside it those of every layer: the input of the first one, then the output of each.
     All,
 }
 
@@ -45,17 +45,26 @@ pub enum Layers {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Encoded {
-    /// One tensor per layer, or that of the last alone: each `[batch, n_frames, dim]`, f32, on the encoder's device, where
-    /// `n_frames` is that of the longest clip.
+    /// One tensor per layer with [`Layers::All`], none with [`Layers::Last`]: what transformers calls `hidden_states`. Each
+    /// `[batch, n_frames, dim]`, f32, on the encoder's device, where `n_frames` is that of the longest clip.
     pub layers: Vec<Tensor>,
+    /// The encoder's output, after its final norm where it has one (`last_hidden_state`); of the same shape.
+    pub last: Tensor,
     /// Frames of each clip; zeros follow.
     pub lengths: Vec<usize>,
 }
 
 impl Encoded {
-    /// The hidden states of `layers`, each `[batch, n_frames, dim]`, of which the first `lengths[b]` frames of clip `b` count.
-    pub fn new(layers: Vec<Tensor>, lengths: Vec<usize>) -> Self {
-        Self { layers, lengths }
+    /// The hidden states of `layers`, if they are requested, and the output `last`, each `[batch, n_frames, dim]`, of which the
+    /// first `lengths[b]` frames of clip `b` count.
+    pub fn new(layers: Vec<Tensor>, last: Tensor, lengths: Vec<usize>) -> Self {
+        Self { layers, last, lengths }
+    }
+
+    /// The same with other tensors.
+    fn try_map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> candle_core::Result<Self> {
+        let layers = self.layers.iter().map(&f).collect::<candle_core::Result<_>>()?;
+        Ok(Self { layers, last: f(&self.last)?, lengths: self.lengths.clone() })
     }
 }
 

@@ -205,16 +205,14 @@ impl RecurrentEncoder {
 
     /// The recurrent layers.
     fn recur(&self, x: Tensor, lengths: Vec<usize>, layers: Layers) -> Result<Encoded> {
-        let mut states = vec![self.dropout.forward(&x)?];
+        let mut x = self.dropout.forward(&x)?;
+        let mut states = Vec::new();
         for layer in &self.layers {
-            let input = &states[states.len() - 1];
-            let output = self.dropout.forward(&layer.forward(input, Some(&lengths), None)?.0)?;
-            if layers == Layers::Last {
-                states.clear();
-            }
-            states.push(output);
+            states.extend((layers == Layers::All).then(|| x.clone()));
+            x = self.dropout.forward(&layer.forward(&x, Some(&lengths), None)?.0)?;
         }
-        Ok(Encoded { layers: states, lengths })
+        states.extend((layers == Layers::All).then(|| x.clone()));
+        Ok(Encoded::new(states, x, lengths))
     }
 
     /// The convolution's output for a clip alone, `[n_frames, dim]`.

@@ -1,10 +1,11 @@
-//! The encoders of wav2vec 2.0, XLS-R, MMS and HuBERT.
+//! The encoders of wav2vec 2.0, XLS-R, MMS, HuBERT and WavLM.
 //!
 //! Papers: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", 2020 (arXiv
-//! 2006.11477); Hsu et al., "HuBERT", 2021 (arXiv 2106.07447); Babu et al., "XLS-R", 2021 (arXiv 2111.09296). Reference:
-//! `Wav2Vec2Model` and `HubertModel` of transformers. Checkpoint keys: theirs, with or without the prefix `wav2vec2.` or
-//! `hubert.`; both spellings of weight norm (`weight_g` and `weight_v`, `parametrizations.weight.original0` and `1`), or a
-//! plain `weight`.
+//! 2006.11477); Hsu et al., "HuBERT", 2021 (arXiv 2106.07447); Babu et al., "XLS-R", 2021 (arXiv 2111.09296); Chen et al.,
+//! "WavLM", 2021 (arXiv 2110.13900). Reference: `Wav2Vec2Model`, `HubertModel` and `WavLMModel` of transformers. Checkpoint keys:
+//! theirs, with or without the prefix `wav2vec2.`, `hubert.` or `wavlm.`, or those of fairseq and of WavLM's authors
+//! (`post_extract_proj`, `encoder.layers.N.self_attn`); both spellings of weight norm (`weight_g` and `weight_v`,
+//! `parametrizations.weight.original0` and `1`), or a plain `weight`.
 //!
 //! waveform `[batch, n_samples]` at 16 kHz, perhaps normalised per clip → 7 convolutions without padding, GELU, 320 samples per
 //! step: `[batch, n_frames, 512]` → layer norm, linear layer: `[batch, n_frames, dim]` → plus a grouped convolution over 128 frames
@@ -17,14 +18,20 @@
 //! In MMS models an adapter follows each block: `x + linear(relu(linear(norm(x))))`, trained for one language (Pratap et al.,
 //! "Scaling Speech Technology to 1,000+ Languages", 2023, arXiv 2305.13516).
 //!
+//! WavLM's attention adds a score by the distance from query to key, one table for all blocks, times a gate that each block
+//! computes from the query's frame.
+//!
 //! A clip runs at its own length: what stands behind it would change the norm over time. Shortest clip: 400 samples; shorter ones
 //! are padded with zeros at their end to that length, and then normalised.
 //!
-//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block, the last one after the final
-//! norm where there is one. This is what transformers 4 gives; version 5 and s3prl give the last one before that norm.
+//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block, as transformers 5 and s3prl give
+//! them. Transformers 4 gave the last one after the final norm, as [`Encoded::last`] is.
 
+mod block;
 mod config;
 mod hugging_face;
+mod names;
+mod positions;
 
 use std::borrow::Cow;
 
@@ -32,14 +39,17 @@ use candle_core::{DType, Device, Tensor};
 use ndarray::Array2;
 
 use super::batch;
-use super::checkpoint::{self, refuse_training, self_attention};
+use super::checkpoint::refuse_training;
 use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear, NormPlace, TransformerBlock};
+use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear};
 use crate::weights::{Loader, Weights};
-pub use config::{Config, ConvLayer, ConvNorm};
+use block::{Block, Distances};
+pub use config::{Config, ConvLayer, ConvNorm, PositionBias};
+use names::{Names, ignore_pretraining, place};
+use positions::Positions;
 
 /// The rate of the audio, in Hz.
 const SAMPLE_RATE: u32 = 16_000;
@@ -49,15 +59,6 @@ const EPS: f32 = 1e-5;
 const CLIP_EPS: f64 = 1e-7;
 /// The most samples that run at once: 30 s, unless one clip alone is longer.
 const AT_ONCE: usize = 30 * SAMPLE_RATE as usize;
-/// Where the encoder's tensors may stand in a checkpoint.
-const PLACES: [&str; 3] = ["wav2vec2", "hubert", "encoder"];
-/// What a checkpoint holds of pre-training.
-const PRETRAINING: [&str; 5] =
-    ["quantizer.*", "project_hid.*", "project_q.*", "masked_spec_embed", "label_embs_concat"];
-/// The names of the two parts of a weight norm.
-const WEIGHT_NORMS: [[&str; 2]; 2] =
-    [["weight_g", "weight_v"], ["parametrizations.weight.original0", "parametrizations.weight.original1"]];
-
 /// A loaded encoder.
 #[derive(Debug)]
 pub struct Wav2Vec2Encoder {
@@ -67,32 +68,10 @@ pub struct Wav2Vec2Encoder {
     convs: Vec<ConvLayerNorm>,
     projection_norm: Option<LayerNorm>,
     projection: Linear,
-    /// One per group.
-    positions: Vec<ConvStack>,
+    positions: Positions,
     norm: LayerNorm,
-    blocks: Vec<(TransformerBlock, Option<Adapter>)>,
-}
-
-/// What MMS adds to a block's output.
-#[derive(Debug)]
-struct Adapter {
-    norm: LayerNorm,
-    linear_1: Linear,
-    linear_2: Linear,
-}
-
-impl Adapter {
-    fn load(weights: &Loader, dim: usize, adapter_dim: usize) -> Result<Self> {
-        Ok(Self {
-            norm: LayerNorm::load(&weights.at("norm"), dim, EPS)?,
-            linear_1: Linear::load(&weights.at("linear_1"), dim, adapter_dim, Activation::Relu)?,
-            linear_2: Linear::load(&weights.at("linear_2"), adapter_dim, dim, Activation::Identity)?,
-        })
-    }
-
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear_2.forward_add(&self.linear_1.forward(&self.norm.forward(x)?)?, x)
-    }
+    distances: Option<Distances>,
+    blocks: Vec<Block>,
 }
 
 /// A convolution over the waveform and its norm.
@@ -127,21 +106,18 @@ impl Wav2Vec2Encoder {
         config.validate()?;
         refuse_training(root, &config.name)?;
         let place = place(root);
-        for rest in PRETRAINING {
-            root.ignore(rest);
-            place.ignore(rest);
-        }
-        let Config { dim, n_blocks, .. } = *config;
+        ignore_pretraining(root, &place);
+        let names = Names::detect(&place);
+        let Config { dim, n_blocks, n_heads, .. } = *config;
         let mut in_channels = 1;
         let mut convs = Vec::with_capacity(config.convs.len());
         for (index, layer) in config.convs.iter().enumerate() {
             let weights = place.at("feature_extractor.conv_layers").at(index);
-            convs.push(ConvLayerNorm::load(&weights, config, (in_channels, *layer, index == 0))?);
+            convs.push(ConvLayerNorm::load(&weights, &names, config, (in_channels, *layer, index == 0))?);
             in_channels = layer.channels;
         }
-        let projection = place.at("feature_projection");
         let projection_norm = match config.projection_norm {
-            true => Some(LayerNorm::load(&projection.at("layer_norm"), in_channels, EPS)?),
+            true => Some(LayerNorm::load(&place.at(names.projection_norm), in_channels, EPS)?),
             false => None,
         };
         let (min_samples, stride) = config.grid()?;
@@ -151,22 +127,20 @@ impl Wav2Vec2Encoder {
             min_samples,
             ..EncoderInfo::new(config.name.clone(), SAMPLE_RATE, dim, frame_seconds)
         };
-        let encoder = place.at("encoder");
-        let block = |index: usize| {
-            let layer = encoder.at("layers").at(index);
-            let adapter = config.adapter_dim.map(|width| Adapter::load(&layer.at("adapter_layer"), dim, width));
-            Ok((load_block(&layer, config)?, adapter.transpose()?))
-        };
+        let blocks = place.at("encoder.layers");
+        let first_attention = blocks.at(0).at(names.attention);
+        let distances = config.position_bias.map(|bias| Distances::load(&first_attention, &names, bias, n_heads));
         Ok(Self {
             config: config.clone(),
             info,
             device: root.device().clone(),
             convs,
             projection_norm,
-            projection: Linear::load(&projection.at("projection"), in_channels, dim, Activation::Identity)?,
-            positions: load_positions(&encoder.at("pos_conv_embed.conv"), config)?,
-            norm: LayerNorm::load(&encoder.at("layer_norm"), dim, EPS)?,
-            blocks: (0..n_blocks).map(block).collect::<Result<_>>()?,
+            projection: Linear::load(&place.at(names.projection), in_channels, dim, Activation::Identity)?,
+            positions: Positions::load(&place, &names, config)?,
+            norm: LayerNorm::load(&place.at("encoder.layer_norm"), dim, EPS)?,
+            distances: distances.transpose()?,
+            blocks: (0..n_blocks).map(|index| Block::load(&blocks.at(index), &names, config)).collect::<Result<_>>()?,
         })
     }
 
@@ -187,11 +161,11 @@ impl Wav2Vec2Encoder {
         if n_frames == 0 {
             return Err(Error::TooShort { needed: self.info.min_samples, got: n_samples });
         }
-        let states = self.run(samples, layers).context("a wav2vec 2.0 encoder")?;
-        Ok(Encoded::new(states, vec![n_frames; batch]))
+        let (states, last) = self.run(samples, layers).context("a wav2vec 2.0 encoder")?;
+        Ok(Encoded::new(states, last, vec![n_frames; batch]))
     }
 
-    fn run(&self, samples: &Tensor, layers: Layers) -> Result<Vec<Tensor>> {
+    fn run(&self, samples: &Tensor, layers: Layers) -> Result<(Vec<Tensor>, Tensor)> {
         let mut x = samples.clone();
         for conv in &self.convs {
             x = conv.forward(&x)?; // [batch, n, channels]
@@ -200,35 +174,18 @@ impl Wav2Vec2Encoder {
             x = norm.forward(&x)?;
         }
         let x = self.projection.forward(&x)?; // [batch, n_frames, dim]
-        let mut x = (&x + self.positions(&x)?)?;
+        let mut x = self.positions.forward_add(&x)?;
         if !self.config.norm_first {
             x = self.norm.forward(&x)?;
         }
+        let distances = self.distances.as_ref().map(|distances| distances.scores(x.dim(1)?)).transpose()?;
         let mut states = Vec::new();
-        for (block, adapter) in &self.blocks {
-            let mut y = block.forward(&x, None)?;
-            if let Some(adapter) = adapter {
-                y = adapter.forward(&y)?;
-            }
-            if layers == Layers::All {
-                states.push(x);
-            }
-            x = y;
+        for block in &self.blocks {
+            states.extend((layers == Layers::All).then(|| x.clone()));
+            x = block.forward(&x, distances.as_ref())?;
         }
-        states.push(if self.config.norm_first { self.norm.forward(&x)? } else { x });
-        Ok(states)
-    }
-
-    /// The convolution over positions, each group of channels by itself: `[batch, n_frames, dim]` to the same.
-    fn positions(&self, x: &Tensor) -> Result<Tensor> {
-        let (n_frames, width) = (x.dim(1)?, self.config.dim / self.config.position_groups);
-        let group = |(index, conv): (usize, &ConvStack)| {
-            let y = conv.forward_vectors(&x.narrow(2, index * width, width)?.contiguous()?, None)?;
-            // An even kernel with half of its length as padding gives one frame more.
-            Ok(y.narrow(1, 0, n_frames)?)
-        };
-        let groups = self.positions.iter().enumerate().map(group).collect::<Result<Vec<_>>>()?;
-        Ok(Tensor::cat(&groups, 2)?)
+        states.extend((layers == Layers::All).then(|| x.clone()));
+        Ok((states, if self.config.norm_first { self.norm.forward(&x)? } else { x }))
     }
 
     /// A clip as a column, normalised where the model wants it.
@@ -248,6 +205,7 @@ impl Wav2Vec2Encoder {
 impl ConvLayerNorm {
     fn load(
         weights: &Loader,
+        names: &Names,
         config: &Config,
         (in_channels, layer, is_first): (usize, ConvLayer, bool),
     ) -> Result<Self> {
@@ -255,15 +213,17 @@ impl ConvLayerNorm {
         let shape = ConvConfig { stride, bias: config.conv_bias, ..ConvConfig::new(in_channels, channels, kernel) };
         let conv = |activation: Activation| {
             let mut conv = ConvStack::on_sequences();
-            conv.conv(&weights.at("conv"), None, shape, activation).map(|()| conv)
+            conv.conv(&weights.at(names.conv), None, shape, activation).map(|()| conv)
         };
-        let norm = weights.at("layer_norm");
+        let [over_time, over_channels] = names.conv_norms.map(|name| weights.at(name));
         Ok(match (config.conv_norm, is_first) {
-            (ConvNorm::Layer, _) => Self::Layer(conv(Activation::Identity)?, LayerNorm::load(&norm, channels, EPS)?),
+            (ConvNorm::Layer, _) => {
+                Self::Layer(conv(Activation::Identity)?, LayerNorm::load(&over_channels, channels, EPS)?)
+            }
             (ConvNorm::Group, true) => Self::Group {
                 conv: conv(Activation::Identity)?,
-                scale: norm.get("weight", channels)?,
-                shift: norm.get("bias", channels)?,
+                scale: over_time.get("weight", channels)?,
+                shift: over_time.get("bias", channels)?,
             },
             (ConvNorm::Group, false) => Self::Plain(conv(Activation::Gelu)?),
         })
@@ -294,73 +254,6 @@ fn mean_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
         sum + x.narrow(1, start, BLOCK.min(n - start))?.to_dtype(DType::F64)?.sum_keepdim(1)?
     })?;
     (sum / n as f64)?.to_dtype(x.dtype())
-}
-
-/// The shape of the weight of the convolution over positions: its kernel and groups.
-fn positions_shape(place: &Loader, dim: usize) -> Option<(usize, usize)> {
-    let conv = place.at("encoder.pos_conv_embed.conv");
-    let names = WEIGHT_NORMS.iter().map(|[_, v]| *v).chain(["weight"]);
-    match names.into_iter().find_map(|name| conv.shape(name)) {
-        Some(&[_, width, kernel]) if width > 0 => Some((kernel, dim / width)),
-        _ => None,
-    }
-}
-
-/// The convolution over positions, one per group, with its weight norm folded: `w = g v / ‖v‖`, where the norm of a tap goes over
-/// both axes of channels.
-fn load_positions(conv: &Loader, config: &Config) -> Result<Vec<ConvStack>> {
-    let (dim, kernel, groups) = (config.dim, config.position_kernel, config.position_groups);
-    let width = dim / groups;
-    let shape = [dim, width, kernel];
-    let weight = match WEIGHT_NORMS.iter().find(|[g, _]| conv.shape(g).is_some()) {
-        Some([g, v]) => {
-            let (g, mut v) = (conv.get_vec(g, &[1, 1, kernel])?, conv.get_vec(v, &shape)?);
-            let mut squares = vec![0.0f64; kernel];
-            for taps in v.chunks(kernel) {
-                squares.iter_mut().zip(taps).for_each(|(sum, &x)| *sum += f64::from(x).powi(2));
-            }
-            let scales: Vec<f64> = squares.iter().zip(g).map(|(sum, g)| f64::from(g) / sum.sqrt()).collect();
-            for taps in v.chunks_mut(kernel) {
-                taps.iter_mut().zip(&scales).for_each(|(x, scale)| *x = (f64::from(*x) * scale) as f32);
-            }
-            v
-        }
-        None => conv.get_vec("weight", &shape)?,
-    };
-    let bias = conv.get_vec("bias", &[dim])?;
-    let shape = ConvConfig { padding: kernel / 2, bias: true, ..ConvConfig::new(width, width, kernel) };
-    let load = |(weight, bias): (&[f32], &[f32])| {
-        let tensors = [
-            ("weight".to_string(), Tensor::from_slice(weight, (width, width, kernel), &Device::Cpu)?),
-            ("bias".to_string(), Tensor::from_slice(bias, width, &Device::Cpu)?),
-        ];
-        let mut stack = ConvStack::on_sequences();
-        stack.conv(&Weights::from_tensors(tensors)?.loader(conv.device()), None, shape, Activation::Gelu)?;
-        Ok(stack)
-    };
-    weight.chunks(width * width * kernel).zip(bias.chunks(width)).map(load).collect()
-}
-
-fn load_block(place: &Loader, config: &Config) -> Result<TransformerBlock> {
-    let Config { dim, n_heads, ffn_dim, .. } = *config;
-    let attention = place.at("attention");
-    let projections = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| attention.at(name));
-    let feed_forward = place.at("feed_forward");
-    Ok(TransformerBlock {
-        place: if config.norm_first { NormPlace::Before } else { NormPlace::After },
-        norm1: LayerNorm::load(&place.at("layer_norm"), dim, EPS)?,
-        attention: self_attention(projections, dim, n_heads, true)?,
-        norm2: LayerNorm::load(&place.at("final_layer_norm"), dim, EPS)?,
-        fc1: Linear::load(&feed_forward.at("intermediate_dense"), dim, ffn_dim, Activation::Gelu)?,
-        fc2: Linear::load(&feed_forward.at("output_dense"), ffn_dim, dim, Activation::Identity)?,
-        dropout: None,
-    })
-}
-
-/// Where the encoder stands in a checkpoint.
-fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
-    let is_here = |place: &Loader| place.at("feature_extractor.conv_layers.0.conv").shape("weight").is_some();
-    checkpoint::place(root, &PLACES, is_here)
 }
 
 impl SpeechEncoder for Wav2Vec2Encoder {

@@ -147,17 +147,15 @@ impl WhisperEncoder {
         x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?)?;
         let mut states = Vec::new();
         for block in &self.blocks {
-            let y = block.forward(&x, tokens.as_deref())?;
-            if layers == Layers::All {
-                states.push(x);
-            }
-            x = y;
+            states.extend((layers == Layers::All).then(|| x.clone()));
+            x = block.forward(&x, tokens.as_deref())?;
         }
-        states.push(self.norm.forward(&x)?);
-        if let Some(tokens) = &tokens {
-            states = states.iter().map(|x| mask(x, tokens)).collect::<candle_core::Result<_>>()?;
+        let last = self.norm.forward(&x)?;
+        states.extend((layers == Layers::All).then(|| last.clone()));
+        match tokens {
+            Some(tokens) => Ok(Encoded::new(states, last, tokens.clone()).try_map(|x| mask(x, &tokens))?),
+            None => Ok(Encoded::new(states, last, vec![n_tokens; batch])),
         }
-        Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
     }
 
     /// Clips of one number of frames.

@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use super::{Dropout, LayerNorm, Linear, SelfAttention};
+use super::{Dropout, LayerNorm, Linear, RelativeScores, SelfAttention};
 use crate::error::{Context, Result};
 
 /// Where a block normalises.
@@ -13,6 +13,9 @@ pub enum NormPlace {
     /// After each sum: `norm(x + f(x))` (the original transformer).
     After,
 }
+
+/// What makes relative positions of the attention's input.
+type Relative<'a> = &'a dyn Fn(&Tensor) -> Result<RelativeScores>;
 
 /// Self-attention and two feed-forward layers, each with a residual connection and a layer norm.
 #[derive(Debug)]
@@ -39,30 +42,46 @@ impl TransformerBlock {
     /// # Errors
     /// As [`SelfAttention::forward_add`].
     pub fn forward(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
-        self.run(x, lengths).context("a transformer block")
+        self.run(x, lengths, None).context("a transformer block")
     }
 
-    fn run(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+    /// As [`forward`](Self::forward), with the relative positions that `relative` makes of the attention's input, `[batch, n_tokens,
+    /// width]`.
+    ///
+    /// # Errors
+    /// As [`SelfAttention::forward_projected`], and those of `relative`.
+    pub fn forward_relative(&self, x: &Tensor, lengths: Option<&[usize]>, relative: Relative) -> Result<Tensor> {
+        self.run(x, lengths, Some(relative)).context("a transformer block")
+    }
+
+    fn run(&self, x: &Tensor, lengths: Option<&[usize]>, relative: Option<Relative>) -> Result<Tensor> {
         match self.place {
             NormPlace::Before => {
-                let x = self.attend(&self.norm1.forward(x)?, lengths, x)?;
+                let x = self.attend(&self.norm1.forward(x)?, lengths, relative, x)?;
                 self.feed(&self.norm2.forward(&x)?, &x)
             }
             NormPlace::After => {
-                let x = self.norm1.forward(&self.attend(x, lengths, x)?)?;
+                let x = self.norm1.forward(&self.attend(x, lengths, relative, x)?)?;
                 self.norm2.forward(&self.feed(&x, &x)?)
             }
         }
     }
 
     /// `residual` + attention over `x`.
-    fn attend(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
+    fn attend(
+        &self,
+        x: &Tensor,
+        lengths: Option<&[usize]>,
+        relative: Option<Relative>,
+        residual: &Tensor,
+    ) -> Result<Tensor> {
+        let relative = relative.map(|relative| relative(x)).transpose()?;
+        let attend = |residual: &Tensor| {
+            self.attention.forward_projected(&self.attention.project(x)?, lengths, relative.as_ref(), residual)
+        };
         match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
-            Some(dropout) => {
-                let y = self.attention.forward_add(x, lengths, &residual.zeros_like()?)?;
-                Ok((dropout.forward(&y)? + residual)?)
-            }
-            None => self.attention.forward_add(x, lengths, residual),
+            Some(dropout) => Ok((dropout.forward(&attend(&residual.zeros_like()?)?)? + residual)?),
+            None => attend(residual),
         }
     }
 

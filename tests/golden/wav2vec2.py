@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Golden data of the wav2vec 2.0 family, by transformers: `Wav2Vec2Model` and `HubertModel` with narrow widths, in f64.
+"""Golden data of the wav2vec 2.0 family, by transformers: its models with narrow widths, in f64.
 
     python wav2vec2.py        writes wav2vec2.safetensors and wav2vec2_config.json beside this file
 
-NAME.N.L is hidden state L of the clip of N samples, the last one after the final norm, which `Wav2Vec2FeatureExtractor` has normalised. Weights are hashed from their
-names (refcommon.py): those of norms are 0.8 to 1.2, their biases and all others ± 0.1, gains of weight norm 0.5 to 1.5, and
-matrices ± sqrt(3 / inputs). ctc.raw and ctc.normalized are logits of `Wav2Vec2ForCTC` for the longest clip, as it is and normalised,
+NAME.N.L is hidden state L of the clip of N samples, which `Wav2Vec2FeatureExtractor` has normalised; the last one is the output,
+after the final norm. Weights are hashed from their names (refcommon.py): those of norms, their running variances and the gates'
+constants are 0.8 to 1.2, biases and all others ± 0.1, gains of weight norm 0.5 to 1.5, and matrices ± sqrt(3 / inputs), tables
+of relative positions ± 2. ctc.raw and ctc.normalized are logits of `Wav2Vec2ForCTC` for the longest clip, as it is and normalised,
 with the configuration wav2vec2_config.json.
 """
 import math
@@ -14,7 +15,8 @@ import os
 import torch
 
 torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
-from transformers import HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model
+from transformers import (
+    HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model, WavLMConfig, WavLMModel)
 
 import refcommon as rc
 
@@ -31,14 +33,26 @@ MODELS = {
     "adapter": (Wav2Vec2Model, Wav2Vec2Config(
         **COMMON, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, adapter_attn_dim=5)),
     "hubert": (HubertModel, HubertConfig(**COMMON, feat_proj_layer_norm=False)),
+    "batch": (HubertModel, HubertConfig(
+        **COMMON, feat_extract_norm="layer", conv_bias=True, do_stable_layer_norm=True, conv_pos_batch_norm=True)),
+    # Few buckets, so that the longest clip reaches the last ones.
+    "wavlm": (WavLMModel, WavLMConfig(**COMMON, num_buckets=12, max_bucket_distance=20)),
+    "wavlm-large": (WavLMModel, WavLMConfig(
+        **COMMON, feat_extract_norm="layer", do_stable_layer_norm=True, num_buckets=12, max_bucket_distance=20)),
 }
 
 
 def fill(model):
     for name, tensor in model.state_dict().items():
         shape = tuple(tensor.shape)
+        if not tensor.is_floating_point():
+            continue
         if name.endswith("original0"):
             low, high = 0.5, 1.5
+        elif name.endswith("running_var") or name.endswith("gru_rel_pos_const"):
+            low, high = 0.8, 1.2
+        elif name.endswith("rel_attn_embed.weight"):
+            low, high = -2.0, 2.0
         elif len(shape) == 1:
             low, high = (0.8, 1.2) if name.endswith("weight") else (-0.1, 0.1)
         else:
@@ -57,8 +71,10 @@ def main():
             x = rc.as_float(rc.signal(n, 16000, seed=5)).astype("float64")
             x = Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm([x], None)[0]
             out = model(torch.from_numpy(x)[None], output_hidden_states=True)
-            # transformers 5 gives the last block's output before the final norm here, version 4 after it.
-            states = (*out.hidden_states[:-1], out.last_hidden_state)
+            states = out.hidden_states
+            if config.do_stable_layer_norm:  # version 4 gives the last one after the norm
+                assert not torch.equal(states[-1], out.last_hidden_state)
+                states = (*states, out.last_hidden_state)
             for layer, state in enumerate(states):
                 tensors[f"{name}.{n}.{layer}"] = state[0].float().numpy()
             print(name, n, tuple(out.last_hidden_state.shape), float(out.last_hidden_state.abs().max()))

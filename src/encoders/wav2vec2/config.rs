@@ -5,7 +5,9 @@ use std::borrow::Cow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{Wav2Vec2Encoder, place};
+use super::Wav2Vec2Encoder;
+use super::names::{Names, is_fairseq, is_here, place};
+use super::positions::Positions;
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
 use crate::encoders::SpeechEncoder;
 use crate::encoders::family::Family;
@@ -14,6 +16,9 @@ use crate::weights::{Loader, Weights};
 
 /// The longest step from a hidden state to the next, in samples: a second.
 const MAX_STRIDE: usize = 16_000;
+
+/// The largest distance that is counted, in frames: 6 hours.
+const MAX_DISTANCE: usize = 1 << 20;
 
 /// How the convolutions over the waveform are normalised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +87,28 @@ pub struct Config {
     /// when read from a file: no adapters.
     #[serde(default)]
     pub adapter_dim: Option<usize>,
+    /// Whether a batch norm comes before the convolution over positions, which then has no weight norm (`conv_pos_batch_norm`,
+    /// some HuBERT models). Default when read from a file: no.
+    #[serde(default)]
+    pub position_batch_norm: bool,
+    /// Scores by the distance between frames, gated in each block: WavLM's. Default when read from a file: none.
+    #[serde(default)]
+    pub position_bias: Option<PositionBias>,
+}
+
+/// How WavLM counts distances between frames.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PositionBias {
+    /// Buckets of distances, half of them for each direction; a multiple of 4, 4 to 65,536.
+    pub n_buckets: usize,
+    /// The distance in frames from which on the last bucket is used; above `n_buckets / 4`, at most 2^20.
+    pub max_distance: usize,
+}
+
+impl PositionBias {
+    /// As in all published models.
+    pub const WAVLM: Self = Self { n_buckets: 320, max_distance: 800 };
 }
 
 /// The family's name.
@@ -106,6 +133,8 @@ impl Config {
         position_groups: 16,
         norm_first: false,
         adapter_dim: None,
+        position_batch_norm: false,
+        position_bias: None,
     };
     /// wav2vec 2.0 large in its layer-norm form (`large-lv60`), also XLS-R 0.3B: 315 M parameters.
     pub const LARGE: Self = Self {
@@ -133,17 +162,34 @@ impl Config {
     /// HuBERT extra large: 962 M parameters.
     pub const HUBERT_XLARGE: Self = Self { name: Cow::Borrowed("hubert-xlarge"), conv_bias: false, ..Self::XLS_R_1B };
 
-    /// The sizes that the tensors of a checkpoint have. They do not tell the strides (5, then 2), whether clips are
-    /// normalised (yes) nor where the blocks normalise (first where the convolutions have layer norms): these are as in all
-    /// published models. The number of heads is that of the preset with this `dim`, else `dim / 64`.
+    /// WavLM base and base+: 94 M parameters. Clips are used as they are.
+    pub const WAVLM_BASE: Self = Self {
+        name: Cow::Borrowed("wavlm-base"),
+        normalize: false,
+        position_bias: Some(PositionBias::WAVLM),
+        ..Self::BASE
+    };
+    /// WavLM large: 315 M parameters.
+    pub const WAVLM_LARGE: Self = Self {
+        name: Cow::Borrowed("wavlm-large"),
+        conv_bias: false,
+        position_bias: Some(PositionBias::WAVLM),
+        ..Self::LARGE
+    };
+
+    /// The sizes that the tensors of a checkpoint have. They do not tell the strides (5, then 2), where the blocks normalise (first
+    /// where the convolutions have layer norms), nor the longest distance of WavLM (800 frames): these are as in all published
+    /// models. Whether clips are normalised does not stand there either: yes, except for models with a norm over time in the
+    /// layout of fairseq, or of WavLM. The number of heads is WavLM's own, else that of the preset with this `dim`, else `dim / 64`.
     ///
     /// # Errors
     /// [`Error::UnknownModel`] if it holds no such encoder.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         let root = weights.loader(&Device::Cpu);
         let place = place(&root);
+        let names = Names::detect(&place);
         let unknown = || Error::UnknownModel("the checkpoint holds no wav2vec 2.0 encoder".to_string());
-        let conv = |index: usize| place.at("feature_extractor.conv_layers").at(index).at("conv");
+        let conv = |index: usize| place.at("feature_extractor.conv_layers").at(index).at(names.conv);
         let shape = |index: usize| match conv(index).shape("weight") {
             Some(&[channels, _, kernel]) => Some((channels, kernel)),
             _ => None,
@@ -152,29 +198,38 @@ impl Config {
         let convs: Vec<ConvLayer> = convs
             .map(|(index, (channels, kernel))| ConvLayer { channels, kernel, stride: if index == 0 { 5 } else { 2 } })
             .collect();
-        let block = |index: usize| place.at("encoder.layers").at(index).at("feed_forward.intermediate_dense");
+        let block = |index: usize| place.at("encoder.layers").at(index).at(names.fc1);
         let (Some(&[dim, _]), Some(&[ffn_dim, _])) =
-            (place.at("feature_projection.projection").shape("weight"), block(0).shape("weight"))
+            (place.at(names.projection).shape("weight"), block(0).shape("weight"))
         else {
             return Err(unknown());
         };
         let n_blocks = (0..MAX_LAYERS).take_while(|&index| block(index).shape("weight").is_some()).count();
-        let is_layer = place.at("feature_extractor.conv_layers.1.layer_norm").shape("weight").is_some();
-        let (kernel, groups) = super::positions_shape(&place, dim).ok_or_else(unknown)?;
+        let second_norm = place.at("feature_extractor.conv_layers.1").at(names.conv_norms[1]);
+        let is_layer = second_norm.shape("weight").is_some();
+        let (position_kernel, position_groups, position_batch_norm) =
+            Positions::sizes(&place, &names, dim).ok_or_else(unknown)?;
+        let (position_bias, wavlm_heads) = match place.at("encoder.layers.0").at(names.attention).shape(names.distances)
+        {
+            Some(&[n_buckets, n_heads]) => (Some(PositionBias { n_buckets, ..PositionBias::WAVLM }), Some(n_heads)),
+            _ => (None, None),
+        };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(|preset| preset.dim == dim);
         let sizes = Self {
             name: wav2vec2(),
-            normalize: true,
+            normalize: is_layer || !(is_fairseq(&place) || position_bias.is_some()),
             conv_norm: if is_layer { ConvNorm::Layer } else { ConvNorm::Group },
             conv_bias: conv(0).shape("bias").is_some(),
-            projection_norm: place.at("feature_projection.layer_norm").shape("weight").is_some(),
+            projection_norm: place.at(names.projection_norm).shape("weight").is_some(),
             dim,
-            n_heads: preset.map_or((dim / 64).max(1), |preset| preset.n_heads),
+            n_heads: wavlm_heads.or(preset.map(|preset| preset.n_heads)).unwrap_or((dim / 64).max(1)),
             n_blocks,
             ffn_dim,
-            position_kernel: kernel,
-            position_groups: groups,
+            position_kernel,
+            position_groups,
             norm_first: is_layer,
+            position_batch_norm,
+            position_bias,
             adapter_dim: match place.at("encoder.layers.0.adapter_layer.linear_1").shape("weight") {
                 Some(&[adapter_dim, _]) => Some(adapter_dim),
                 _ => None,
@@ -237,6 +292,16 @@ impl Config {
                 "expected none: these blocks do not normalise first",
             ));
         }
+        if let Some(PositionBias { n_buckets, max_distance }) = self.position_bias {
+            check::sizes([("position_bias.n_buckets", n_buckets, MAX_WIDTH)])?;
+            if !n_buckets.is_multiple_of(4) {
+                return Err(Error::config("position_bias.n_buckets", n_buckets, "expected a multiple of 4"));
+            }
+            if !(n_buckets / 4 + 1..=MAX_DISTANCE).contains(&max_distance) {
+                let reason = format!("expected {} to {MAX_DISTANCE} frames", n_buckets / 4 + 1);
+                return Err(Error::config("position_bias.max_distance", max_distance, reason));
+            }
+        }
         let of_conv =
             |conv: &ConvLayer| [conv.channels, conv.kernel, conv.stride].map(|size| ("convs", size, MAX_WIDTH));
         check::sizes(self.convs.iter().flat_map(of_conv))?;
@@ -259,6 +324,8 @@ impl Family for Config {
         (Self::HUBERT_BASE, "HuBERT base, 94 M parameters"),
         (Self::HUBERT_LARGE, "HuBERT large, 315 M parameters"),
         (Self::HUBERT_XLARGE, "HuBERT extra large, 962 M parameters"),
+        (Self::WAVLM_BASE, "WavLM base and base+, 94 M parameters"),
+        (Self::WAVLM_LARGE, "WavLM large, 315 M parameters"),
     ];
 
     fn name(&self) -> &str {
@@ -267,7 +334,7 @@ impl Family for Config {
 
     fn is_in(weights: &Weights) -> bool {
         let root = weights.loader(&Device::Cpu);
-        place(&root).at("feature_extractor.conv_layers.0.conv").shape("weight").is_some()
+        is_here(&place(&root))
     }
 
     fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {

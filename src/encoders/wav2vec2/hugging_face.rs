@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::config::{Config, ConvLayer, ConvNorm};
+use super::config::{Config, ConvLayer, ConvNorm, PositionBias};
 use crate::error::{Error, Result};
 
 /// What a `config.json` says about the encoder; missing fields mean what transformers means by them.
@@ -26,6 +26,8 @@ struct Fields {
     num_conv_pos_embeddings: usize,
     num_conv_pos_embedding_groups: usize,
     conv_pos_batch_norm: bool,
+    num_buckets: usize,
+    max_bucket_distance: usize,
     do_stable_layer_norm: bool,
     adapter_attn_dim: Option<usize>,
     add_adapter: bool,
@@ -51,6 +53,8 @@ impl Default for Fields {
             num_conv_pos_embeddings: position_kernel,
             num_conv_pos_embedding_groups: position_groups,
             conv_pos_batch_norm: false,
+            num_buckets: PositionBias::WAVLM.n_buckets,
+            max_bucket_distance: PositionBias::WAVLM.max_distance,
             do_stable_layer_norm: false,
             adapter_attn_dim: None,
             add_adapter: false,
@@ -60,14 +64,14 @@ impl Default for Fields {
 
 impl Config {
     /// The models of transformers that are read.
-    pub(crate) const MODEL_TYPES: [&str; 2] = ["wav2vec2", "hubert"];
+    pub(crate) const MODEL_TYPES: [&str; 3] = ["wav2vec2", "hubert", "wavlm"];
 
-    /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2` or `hubert`), and its
+    /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2`, `hubert` or `wavlm`), and its
     /// `preprocessor_config.json`, which says whether clips are normalised; yes without one.
     ///
     /// # Errors
     /// [`Error::Config`] for a field of another type, and for a model with what this encoder lacks: other activations, another
-    /// ε, convolutions after the blocks, a batch norm before the convolution over positions.
+    /// ε, convolutions after the blocks.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let fields: Fields = serde_json::from_value(config.clone())
             .map_err(|error| Error::config("config.json", "", error.to_string()))?;
@@ -75,7 +79,6 @@ impl Config {
             ("hidden_act", fields.hidden_act != "gelu", "expected gelu"),
             ("feat_extract_activation", fields.feat_extract_activation != "gelu", "expected gelu"),
             ("layer_norm_eps", fields.layer_norm_eps != 1e-5, "expected 1e-5"),
-            ("conv_pos_batch_norm", fields.conv_pos_batch_norm, "expected false: this batch norm is not supported"),
             ("add_adapter", fields.add_adapter, "expected false: convolutions after the encoder are not supported"),
         ];
         if let Some((field, _, reason)) = refused.into_iter().find(|(_, refused, _)| *refused) {
@@ -89,6 +92,8 @@ impl Config {
         let convs = dims.iter().zip(kernels).zip(strides);
         let convs: Vec<ConvLayer> =
             convs.map(|((&channels, &kernel), &stride)| ConvLayer { channels, kernel, stride }).collect();
+        let model_type = config.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        let bias = PositionBias { n_buckets: fields.num_buckets, max_distance: fields.max_bucket_distance };
         let do_normalize = preprocessor.and_then(|preprocessor| preprocessor.get("do_normalize")?.as_bool());
         let sizes = Self {
             name: Self::family_name(),
@@ -104,8 +109,10 @@ impl Config {
             position_kernel: fields.num_conv_pos_embeddings,
             position_groups: fields.num_conv_pos_embedding_groups,
             norm_first: fields.do_stable_layer_norm,
-            // The blocks of transformers that normalise last have no adapters, whatever the file says.
-            adapter_dim: fields.adapter_attn_dim.filter(|_| fields.do_stable_layer_norm),
+            // Only blocks of wav2vec 2.0 and HuBERT that normalise first have adapters, whatever the file says.
+            adapter_dim: fields.adapter_attn_dim.filter(|_| fields.do_stable_layer_norm && model_type != "wavlm"),
+            position_batch_norm: fields.conv_pos_batch_norm && model_type == "hubert",
+            position_bias: (model_type == "wavlm").then_some(bias),
         };
         Ok(sizes.named())
     }
