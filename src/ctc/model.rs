@@ -12,7 +12,7 @@ use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
-use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, wav2vec2};
+use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, w2v_bert, wav2vec2};
 use crate::error::{Context, Error, Result};
 use crate::files;
 use crate::weights::folder;
@@ -52,22 +52,45 @@ pub struct CtcConfig {
 impl CtcConfig {
     /// Of a folder that transformers saved, with its `config.json`.
     fn from_hugging_face(path: &Path, config: &Value) -> Result<Self> {
-        let preprocessor = match files::first_of(path, &["preprocessor_config.json"])? {
-            Some(name) => Some(folder::read_json(&path.join(name))?),
-            None => None,
+        let preprocessor = preprocessor(path)?;
+        // With the number of tokens that transformers takes if the file has none.
+        let (encoder, dim, n_tokens): (EncoderConfig, _, _) = match model_type(config) {
+            Some(name) if w2v_bert::Config::MODEL_TYPES.contains(&name) => {
+                let encoder = w2v_bert::Config::from_hugging_face(config, preprocessor.as_ref())?;
+                let dim = encoder.output_dim();
+                (encoder.into(), dim, 0)
+            }
+            _ => {
+                let encoder = wav2vec2::Config::from_hugging_face(config, preprocessor.as_ref())?;
+                let dim = encoder.dim;
+                (encoder.into(), dim, 32)
+            }
         };
-        let encoder = wav2vec2::Config::from_hugging_face(config, preprocessor.as_ref())?;
-        // The defaults of transformers.
         let number = |name: &str, default: u64| config.get(name).and_then(Value::as_u64).unwrap_or(default);
         let blank = usize::try_from(number("pad_token_id", 0)).unwrap_or(usize::MAX);
-        let n_tokens = usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX);
+        let n_tokens = usize::try_from(number("vocab_size", n_tokens)).unwrap_or(usize::MAX);
         Ok(Self {
-            head: HeadConfig { dim: encoder.dim, hidden: None, dropout: 0.0, n_tokens },
-            encoder: encoder.into(),
+            head: HeadConfig { dim, hidden: None, dropout: 0.0, n_tokens },
+            encoder,
             weighted_sum: None,
             vocabulary: vocabulary::Config { blank: Some(TokenRef::Index(blank)), ..vocabulary::Config::default() },
         })
     }
+}
+
+/// The architecture that a `config.json` of transformers names.
+fn model_type(config: &Value) -> Option<&str> {
+    config.get("model_type").and_then(Value::as_str)
+}
+
+/// What a folder of transformers says about features: `preprocessor_config.json`, or a part of `processor_config.json`, where
+/// version 5 has it.
+fn preprocessor(folder: &Path) -> Result<Option<Value>> {
+    let Some(name) = files::first_of(folder, &["preprocessor_config.json", "processor_config.json"])? else {
+        return Ok(None);
+    };
+    let value: Value = folder::read_json(&folder.join(name))?;
+    Ok(Some(value.get("feature_extractor").cloned().unwrap_or(value)))
 }
 
 /// What a CTC model says about a batch.
@@ -198,8 +221,8 @@ impl CtcModel {
     /// Opens a folder with `config.json`, the weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), and a
     /// vocabulary as [`Vocabulary::open`] finds it there (`vocab.json`), if there is one.
     ///
-    /// The `config.json` is a [`CtcConfig`], or that of `Wav2Vec2ForCTC` or `HubertForCTC` as transformers saves it; their
-    /// `preprocessor_config.json` says whether clips are normalised, and their padding token is the blank.
+    /// The `config.json` is a [`CtcConfig`], or that of a `ForCTC` model as transformers saves it, of wav2vec 2.0, HuBERT,
+    /// WavLM or W2V-BERT 2.0; their `preprocessor_config.json` describes the input, and their padding token is the blank.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
@@ -208,8 +231,9 @@ impl CtcModel {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
         let value = folder::read_json(&path)?;
-        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let config = match wav2vec2::Config::MODEL_TYPES.contains(&model_type) {
+        let is_known =
+            |name: &str| wav2vec2::Config::MODEL_TYPES.contains(&name) || w2v_bert::Config::MODEL_TYPES.contains(&name);
+        let config = match model_type(&value).is_some_and(is_known) {
             true => CtcConfig::from_hugging_face(folder, &value)?,
             false => {
                 serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?
@@ -274,6 +298,10 @@ impl CtcModel {
         let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
         let encoded = self.encoder.forward(waveforms, layers)?;
         let hidden = match &self.sum {
+            Some(_) if encoded.layer_lengths != encoded.lengths => {
+                let reason = "expected none: the encoder's output has other frames than its layers";
+                return Err(Error::config("weighted_sum", "of all layers", reason));
+            }
             Some(sum) => sum.forward(&encoded.layers)?,
             None => encoded.last,
         };

@@ -21,25 +21,33 @@ pub fn by_length(
         batch::sub_batches(clips.iter().map(Array2::nrows), |rows| at_once / clips[rows[0]].nrows().max(1));
     let run = |rows: &Vec<usize>| run(&rows.iter().map(|&row| &clips[row]).collect::<Vec<_>>());
     let parts = sub_batches.iter().map(run).collect::<Result<Vec<_>>>()?;
-    let mut lengths = vec![0; clips.len()];
-    for (rows, part) in sub_batches.iter().zip(&parts) {
-        rows.iter().zip(&part.lengths).for_each(|(&row, &length)| lengths[row] = length);
-    }
+    let lengths = |of: &dyn Fn(&Encoded) -> &[usize]| {
+        let mut lengths = vec![0; clips.len()];
+        for (rows, part) in sub_batches.iter().zip(&parts) {
+            rows.iter().zip(of(part)).for_each(|(&row, &length)| lengths[row] = length);
+        }
+        lengths
+    };
     let n_layers = parts.first().map_or(0, |part| part.layers.len());
     let join = |of: &dyn Fn(&Encoded) -> Tensor| {
         let parts: Vec<Tensor> = parts.iter().map(of).collect();
         batch::join(&parts.iter().collect::<Vec<_>>(), &sub_batches).context("joining the rows of a batch")
     };
     let layers = (0..n_layers).map(|index| join(&|part| part.layers[index].clone())).collect::<Result<_>>()?;
-    Ok(Encoded::new(layers, join(&|part| part.last.clone())?, lengths))
+    let layer_lengths = lengths(&|part| &part.layer_lengths);
+    let last = join(&|part| part.last.clone())?;
+    Ok(Encoded { layer_lengths, ..Encoded::new(layers, last, lengths(&|part| &part.lengths)) })
 }
 
 /// Leaves of each clip its first `lengths[b]` frames, and zeros up to the longest of them.
 pub fn cut(encoded: Encoded, lengths: Vec<usize>) -> Result<Encoded> {
+    let cut = encoded.try_map(|x| cut_tensor(x, &lengths)).context("cutting a batch")?;
+    Ok(Encoded::new(cut.layers, cut.last, lengths))
+}
+
+/// As [`cut`], of `x` `[batch, n_frames, …]`.
+pub fn cut_tensor(x: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
-    let cut = |x: &Tensor| {
-        let x = x.narrow(1, 0, longest)?.contiguous()?;
-        if lengths.iter().all(|&length| length == longest) { Ok(x) } else { mask(&x, &lengths) }
-    };
-    Ok(Encoded { lengths: lengths.clone(), ..encoded.try_map(cut).context("cutting a batch")? })
+    let x = x.narrow(1, 0, longest)?.contiguous()?;
+    if lengths.iter().all(|&length| length == longest) { Ok(x) } else { mask(&x, lengths) }
 }

@@ -50,21 +50,23 @@ pub struct Encoded {
     pub layers: Vec<Tensor>,
     /// The encoder's output, after its final norm where it has one (`last_hidden_state`); of the same shape.
     pub last: Tensor,
-    /// Frames of each clip; zeros follow.
+    /// Frames of each clip in `last`; zeros follow.
     pub lengths: Vec<usize>,
+    /// Frames of each clip in `layers`: others where an adapter shortens the output, and perhaps narrows it.
+    pub layer_lengths: Vec<usize>,
 }
 
 impl Encoded {
     /// The hidden states of `layers`, if they are requested, and the output `last`, each `[batch, n_frames, dim]`, of which the
     /// first `lengths[b]` frames of clip `b` count.
     pub fn new(layers: Vec<Tensor>, last: Tensor, lengths: Vec<usize>) -> Self {
-        Self { layers, last, lengths }
+        Self { layers, last, layer_lengths: lengths.clone(), lengths }
     }
 
     /// The same with other tensors.
     fn try_map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> candle_core::Result<Self> {
         let layers = self.layers.iter().map(&f).collect::<candle_core::Result<_>>()?;
-        Ok(Self { layers, last: f(&self.last)?, lengths: self.lengths.clone() })
+        Ok(Self { layers, last: f(&self.last)?, ..self.clone() })
     }
 }
 

@@ -13,8 +13,8 @@
 //! adapter's convolutions see it. Shortest clip: 560 samples, one step; shorter ones are padded with zeros at their end to that
 //! length. An adapter may need more steps.
 //!
-//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block. An adapter's output is not
-//! among them: it is what [`Layers::Last`] gives, of [`EncoderInfo::dim`] values every [`EncoderInfo::frame_seconds`].
+//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block. An adapter shortens and perhaps
+//! narrows [`Encoded::last`] alone.
 
 mod adapter;
 mod block;
@@ -145,18 +145,17 @@ impl W2vBertEncoder {
         let tables = Tables::new(&self.config, n_steps, features.device())?;
         let mut states = Vec::new();
         for block in &self.blocks {
-            let y = block.forward(&x, masked, &tables)?;
-            if layers == Layers::All {
-                states.push(x);
-            }
-            x = y;
+            states.extend((layers == Layers::All).then(|| x.clone()));
+            x = block.forward(&x, masked, &tables)?;
         }
-        let mut lengths = lengths.to_vec();
-        if let (Some(adapter), Layers::Last) = (&self.adapter, layers) {
-            (x, lengths) = adapter.forward(x, lengths)?;
-        }
-        states.push(x);
-        batch::cut(Encoded::new(states, Vec::new()), lengths)
+        states.extend((layers == Layers::All).then(|| x.clone()));
+        let (last, last_lengths) = match &self.adapter {
+            Some(adapter) => adapter.forward(x, lengths.to_vec())?,
+            None => (x, lengths.to_vec()),
+        };
+        let states = states.iter().map(|x| batch::cut_tensor(x, lengths)).collect::<candle_core::Result<_>>()?;
+        let last = batch::cut_tensor(&last, &last_lengths)?;
+        Ok(Encoded { layer_lengths: lengths.to_vec(), ..Encoded::new(states, last, last_lengths) })
     }
 
     /// Clips of one number of samples.
