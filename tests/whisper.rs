@@ -19,6 +19,7 @@ const NARROW_80: Config = Config {
     ffn_dim: 256,
     n_positions: 25,
     pad: false,
+    keep_padding: false,
 };
 const NARROW_128: Config = Config {
     name: std::borrow::Cow::Borrowed("whisper"),
@@ -29,6 +30,7 @@ const NARROW_128: Config = Config {
     ffn_dim: 96,
     n_positions: 20,
     pad: false,
+    keep_padding: false,
 };
 
 /// Hashed tensors under the names of transformers.

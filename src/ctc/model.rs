@@ -8,13 +8,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::vocabulary::TokenRef;
-use super::{FrameTimes, Head, HeadConfig, Vocabulary, head, vocabulary};
+use super::{FrameTimes, Head, HeadConfig, OpenOptions, Vocabulary, head, languages, vocabulary};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
-use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, w2v_bert, wav2vec2};
+use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
 use crate::error::{Context, Error, Result};
-use crate::files;
 use crate::weights::folder;
 use crate::weights::place::{left_out, only};
 use crate::weights::{Loader, Weights};
@@ -51,46 +50,22 @@ pub struct CtcConfig {
 
 impl CtcConfig {
     /// Of a folder that transformers saved, with its `config.json`.
-    fn from_hugging_face(path: &Path, config: &Value) -> Result<Self> {
-        let preprocessor = preprocessor(path)?;
-        // With the number of tokens that transformers takes if the file has none.
-        let (encoder, dim, n_tokens): (EncoderConfig, _, _) = match model_type(config) {
-            Some(name) if w2v_bert::Config::MODEL_TYPES.contains(&name) => {
-                let encoder = w2v_bert::Config::from_hugging_face(config, preprocessor.as_ref())?;
-                let dim = encoder.output_dim();
-                (encoder.into(), dim, 0)
-            }
-            _ => {
-                let encoder = wav2vec2::Config::from_hugging_face(config, preprocessor.as_ref())?;
-                let dim = encoder.dim;
-                (encoder.into(), dim, 32)
-            }
-        };
+    fn from_hugging_face(path: &Path, config: &Value, weights: &Weights) -> Result<Self> {
+        let encoder = EncoderConfig::from_hugging_face(config, preprocessor(path)?.as_ref())?;
+        // The defaults of transformers.
         let number = |name: &str, default: u64| config.get(name).and_then(Value::as_u64).unwrap_or(default);
         let blank = usize::try_from(number("pad_token_id", 0)).unwrap_or(usize::MAX);
-        let n_tokens = usize::try_from(number("vocab_size", n_tokens)).unwrap_or(usize::MAX);
+        let n_tokens = match weights.shape("lm_head.weight") {
+            Some(&[n_tokens, _]) => n_tokens, // it differs from language to language
+            _ => usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX),
+        };
         Ok(Self {
-            head: HeadConfig { dim, hidden: None, dropout: 0.0, n_tokens },
+            head: HeadConfig { dim: encoder.dim(), hidden: None, dropout: 0.0, n_tokens },
             encoder,
             weighted_sum: None,
             vocabulary: vocabulary::Config { blank: Some(TokenRef::Index(blank)), ..vocabulary::Config::default() },
         })
     }
-}
-
-/// The architecture that a `config.json` of transformers names.
-fn model_type(config: &Value) -> Option<&str> {
-    config.get("model_type").and_then(Value::as_str)
-}
-
-/// What a folder of transformers says about features: `preprocessor_config.json`, or a part of `processor_config.json`, where
-/// version 5 has it.
-fn preprocessor(folder: &Path) -> Result<Option<Value>> {
-    let Some(name) = files::first_of(folder, &["preprocessor_config.json", "processor_config.json"])? else {
-        return Ok(None);
-    };
-    let value: Value = folder::read_json(&folder.join(name))?;
-    Ok(Some(value.get("feature_extractor").cloned().unwrap_or(value)))
 }
 
 /// What a CTC model says about a batch.
@@ -221,29 +196,52 @@ impl CtcModel {
     /// Opens a folder with `config.json`, the weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), and a
     /// vocabulary as [`Vocabulary::open`] finds it there (`vocab.json`), if there is one.
     ///
-    /// The `config.json` is a [`CtcConfig`], or that of a `ForCTC` model as transformers saves it, of wav2vec 2.0, HuBERT,
-    /// WavLM or W2V-BERT 2.0; their `preprocessor_config.json` describes the input, and their padding token is the blank.
+    /// The `config.json` is a [`CtcConfig`], or that of `Wav2Vec2ForCTC` or another `ForCTC` of an
+    /// [encoder](crate::encoders) of this crate as transformers saves it; their `preprocessor_config.json` says whether clips are
+    /// normalised, and their padding token is the blank.
     ///
     /// # Errors
     /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
     /// [`load`](Self::load), [`Vocabulary::open`] and [`with_vocabulary`](Self::with_vocabulary).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::open_with(folder, &OpenOptions::new().device(device))
+    }
+
+    /// As [`open`](Self::open), with settings.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Argument`] for a language whose adapters the folder lacks.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let path = folder.join("config.json");
         let value = folder::read_json(&path)?;
-        let is_known =
-            |name: &str| wav2vec2::Config::MODEL_TYPES.contains(&name) || w2v_bert::Config::MODEL_TYPES.contains(&name);
-        let config = match model_type(&value).is_some_and(is_known) {
-            true => CtcConfig::from_hugging_face(folder, &value)?,
+        let mut weights = folder::open_weights(folder)?;
+        if let Some(language) = &options.language {
+            weights = weights.overlaid(&languages::open(folder, language)?);
+        }
+        let mut config = match EncoderConfig::is_hugging_face(&value) {
+            true => CtcConfig::from_hugging_face(folder, &value, &weights)?,
             false => {
                 serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?
             }
         };
-        let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
+        if options.language.is_some() {
+            config.vocabulary.language = options.language.clone();
+        }
+        let device = options.device.as_ref().unwrap_or(&Device::Cpu);
+        let model = Self::load(&config, &weights, device)?;
         match vocabulary::in_folder(folder)? {
             Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
             None => Ok(model),
         }
+    }
+
+    /// The languages for which a folder has adapters (`adapter.<language>.safetensors`), sorted; none for most models.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the folder cannot be read.
+    pub fn languages(folder: impl AsRef<Path>) -> Result<Vec<String>> {
+        languages::in_folder(folder.as_ref())
     }
 
     /// The same model with names for its tokens. Signs at the end of a vocabulary that the head lacks are left out: see

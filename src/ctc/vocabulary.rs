@@ -40,6 +40,9 @@ pub struct Config {
     /// Whether text has spaces between tokens, as transcripts of phonemes have (`h ə l oʊ | w ɜː l d`), or none
     /// (`hello world`). `None`: spaces if a token is longer than one code point and none begins with `▁`.
     pub spaced: Option<bool>,
+    /// Which of the vocabularies of a `vocab.json` with one per language is meant (MMS). `None`: the `target_lang` of the
+    /// `tokenizer_config.json` beside it.
+    pub language: Option<String>,
 }
 
 /// The tokens of a CTC model in the order of its outputs. Cheap to clone.
@@ -194,6 +197,7 @@ impl Vocabulary {
             unknown: self.unknown().map(TokenRef::Index),
             word_delimiter: self.word_delimiter().map(TokenRef::Index),
             spaced: Some(self.0.spaced),
+            language: None,
         };
         Self::with_config(self.tokens()[..n_tokens].iter().cloned(), &config)
     }

@@ -4,30 +4,35 @@
 //! |---|---|---|
 //! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | some of theirs, 30 ms in the one of this crate |
 //! | [`w2v_bert`]: W2V-BERT 2.0 | 16 kHz log-mel | 20 ms |
-//! | [`wav2vec2`]: wav2vec 2.0, XLS-R, MMS, HuBERT | 16 kHz waveform | 20 ms |
+//! | [`wav2vec2`]: wav2vec 2.0, XLS-R, MMS, HuBERT, WavLM | 16 kHz waveform | 20 ms |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
 //!
-//! An encoder owns its front end and knows its sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
+//! [`Encoder::open`] opens a checkpoint and finds which encoder it is. An encoder owns its front end and knows its sample rate. A
+//! CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
 
 mod batch;
 mod checkpoint;
 mod family;
+mod open;
 pub mod recurrent;
 pub mod w2v_bert;
 pub mod wav2vec2;
 mod weighted_sum;
 pub mod whisper;
 
+pub use open::Encoder;
+pub(crate) use open::preprocessor;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
 
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::audio::WaveformBatch;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::weights::{Loader, Weights};
 use family::{Family, encoders};
 
@@ -116,7 +121,7 @@ pub trait SpeechEncoder: Send + Sync {
 encoders! {
     /// Whisper's encoder.
     Whisper: whisper::WhisperEncoder,
-    /// wav2vec 2.0, XLS-R, MMS, HuBERT.
+    /// wav2vec 2.0, XLS-R, MMS, HuBERT, WavLM.
     Wav2vec2: wav2vec2::Wav2Vec2Encoder,
     /// W2V-BERT 2.0.
     W2vBert: w2v_bert::W2vBertEncoder,

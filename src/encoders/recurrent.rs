@@ -101,8 +101,17 @@ impl Family for Config {
         &self.name
     }
 
+    fn dim(&self) -> usize {
+        self.dim()
+    }
+
     fn is_in(weights: &Weights) -> bool {
         weights.contains("encoder.conv.weight")
+    }
+
+    fn detect(_: &Weights) -> Result<Self> {
+        let reason = "a recurrent encoder does not tell its features: open its folder, which has a config.json";
+        Err(Error::UnknownModel(reason.to_string()))
     }
 
     fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {

@@ -13,6 +13,7 @@
 //! comes out are the clip's own frames in both cases. A clip of more than 30 s is an error: it has to be cut.
 
 mod config;
+mod hugging_face;
 mod names;
 
 use std::borrow::Cow;
@@ -211,7 +212,7 @@ impl SpeechEncoder for WhisperEncoder {
         let features = clips.iter().map(features).collect::<Result<Vec<_>>>()?;
         let mut encoded =
             batch::by_length(&features, STRIDE * self.config.n_positions, |clips| self.forward_clips(clips, layers))?;
-        if self.config.pad {
+        if self.config.pad && !self.config.keep_padding {
             let lengths = waveforms.rows().iter().map(|clip| self.mel.n_frames(clip.len()).div_ceil(STRIDE));
             encoded = batch::cut(encoded, lengths.collect())?;
         }

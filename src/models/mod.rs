@@ -12,6 +12,7 @@ pub mod leenet;
 pub mod m5;
 pub mod probe;
 pub mod rnn;
+pub mod speech_classifier;
 
 mod detect;
 mod family;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
@@ -131,6 +133,8 @@ families! {
     M5: m5::M5,
     /// A recurrent classifier.
     Rnn: rnn::AudioRnnClassifier,
+    /// A speech encoder with a classifier.
+    SpeechClassifier: speech_classifier::SpeechClassifier,
     /// Your own head on another model's embeddings.
     Probe: probe::LinearProbe,
 }
@@ -171,6 +175,15 @@ impl ModelConfig {
             })?;
         config.fit(&weights.at(&config.place(weights)?));
         Ok(config)
+    }
+
+    /// From the `config.json` of a folder that transformers saved, and its `preprocessor_config.json`; `None` if this crate finds the
+    /// model from its tensors instead, or does not know it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for settings that the model of this crate lacks.
+    pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
+        Ok(speech_classifier::Config::from_hugging_face(config, preprocessor)?.map(Self::from))
     }
 
     /// Builds the model from a checkpoint, from the tensors at its [`place`](Self::place) there; others may stand beside it.

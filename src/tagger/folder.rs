@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crate::encoders::preprocessor;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::labels::LabelSet;
@@ -26,18 +27,21 @@ impl Folder {
             folder.labels = Some(LabelSet::open(path.join(name))?);
         }
         if let Some(name) = files::first_of(path, &["config.json"])? {
-            folder.read_config(&path.join(name))?;
+            folder.read_config(path, &path.join(name))?;
         }
         Ok(folder)
     }
 
-    fn read_config(&mut self, path: &Path) -> Result<()> {
+    fn read_config(&mut self, folder: &Path, path: &Path) -> Result<()> {
         let value = folder::read_json(path)?;
         if value.get("model").is_some() {
             let config = serde_json::from_value(value);
             self.config =
                 Some(config.map_err(|error| Error::Checkpoint { path: path.into(), reason: error.to_string() })?);
-        } else if self.labels.is_none() && value.get("id2label").is_some() {
+            return Ok(());
+        }
+        self.config = ModelConfig::from_hugging_face(&value, preprocessor(folder)?.as_ref())?;
+        if self.labels.is_none() && value.get("id2label").is_some() {
             self.labels = Some(LabelSet::open(path)?);
         }
         Ok(())

@@ -103,7 +103,7 @@ pub struct Weights {
     /// Where in the file the tensors stand: what [`at`](Self::at) took off their names, with its dot.
     prefix: String,
     format: Format,
-    files: Arc<[Bytes]>,
+    files: Vec<Arc<Bytes>>,
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
 }
@@ -203,7 +203,7 @@ impl Weights {
     fn assemble(path: Option<&Path>, files: Vec<Bytes>, parsed: Parsed) -> Result<Self> {
         let mut entries = keys::strip(parsed.entries);
         attach_scales(&files, &mut entries).map_err(|fault| fault.into_error(path))?;
-        let (path, files) = (path.map(Path::to_owned), files.into());
+        let (path, files) = (path.map(Path::to_owned), files.into_iter().map(Arc::new).collect());
         Ok(Self { path, prefix: String::new(), format: parsed.format, files, entries, metadata: parsed.metadata })
     }
 
@@ -232,6 +232,17 @@ impl Weights {
             entries: self.entries.iter().filter_map(below).collect(),
             metadata: self.metadata.clone(),
         }
+    }
+
+    /// These tensors with those of `other`, which replace tensors of the same name: the adapters of a language, a head that was
+    /// trained. Nothing is read; all share the open files.
+    pub fn overlaid(mut self, other: &Self) -> Self {
+        let n_files = self.files.len();
+        self.files.extend(other.files.iter().cloned());
+        let moved =
+            |(name, entry): (&String, &Entry)| (name.clone(), Entry { file: entry.file + n_files, ..entry.clone() });
+        self.entries.extend(other.entries.iter().map(moved));
+        self
     }
 
     /// The places, for [`at`](Self::at), below which a model has all tensors that one of `signatures` names, which is not

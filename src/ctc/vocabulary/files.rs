@@ -6,6 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use super::{Config, TokenRef, Vocabulary};
+use crate::ctc::languages;
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -43,14 +44,17 @@ fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
         return Err(unusable(folder, "a folder without vocab.json, tokens.txt or vocab.txt".to_string()));
     };
     let path = folder.join(name);
-    let (mut tokens, mut config) = parse(&read(&path)?, config).map_err(|reason| unusable(&path, reason))?;
+    let mut config = config.clone();
+    if let (None, Some(name)) = (&config.language, files::first_of(folder, &["tokenizer_config.json"])?) {
+        config.language = read_json(&folder.join(name))?.get("target_lang").and_then(Value::as_str).map(str::to_string);
+    }
+    let (mut tokens, mut config) = parse(&read(&path)?, &config).map_err(|reason| unusable(&path, reason))?;
     for name in ["added_tokens.json", "tokenizer_config.json", "special_tokens_map.json"] {
         if files::first_of(folder, &[name])?.is_none() {
             continue;
         }
         let beside = folder.join(name);
-        let value: Value =
-            serde_json::from_str(&read(&beside)?).map_err(|error| unusable(&beside, error.to_string()))?;
+        let value = read_json(&beside)?;
         if name == "added_tokens.json" {
             add(&mut tokens, &value).map_err(|reason| unusable(&beside, reason))?;
         } else {
@@ -75,15 +79,19 @@ fn read(path: &Path) -> Result<String> {
     files::read_text(path, MAX_FILE_BYTES, |path, reason| Error::Labels { path, reason })
 }
 
+fn read_json(path: &Path) -> Result<Value> {
+    serde_json::from_str(&read(path)?).map_err(|error| unusable(path, error.to_string()))
+}
+
 fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
     let mut config = config.clone();
     // A list of tokens may itself begin with a bracket (`[PAD]`): only what ends as JSON does is taken for JSON.
     let (start, end) = (text.trim_start().chars().next(), text.trim_end().chars().next_back());
     let tokens = match (start, end) {
         (None, _) => return Err("the file is empty".to_string()),
-        (Some('{'), _) => json(text)?,
+        (Some('{'), _) => json(text, config.language.as_deref())?,
         (Some('['), Some(']')) if text.trim_start().trim_start_matches('[').trim_start().starts_with('"') => {
-            json(text)?
+            json(text, None)?
         }
         _ => {
             let lines = lines(text)?;
@@ -137,16 +145,24 @@ fn numbered(lines: &[String]) -> Parsed<Option<Numbered>> {
     }))
 }
 
-fn json(text: &str) -> Parsed<Vec<String>> {
+/// A list of tokens, tokens and their indices, or such an object per language.
+fn json(text: &str, language: Option<&str>) -> Parsed<Vec<String>> {
     match serde_json::from_str(text).map_err(|error| error.to_string())? {
         Value::Array(values) => {
             let name =
                 |value: &Value| value.as_str().map(str::to_string).ok_or_else(|| format!("{value} is not a token"));
             values.iter().map(name).collect()
         }
-        Value::Object(fields) => {
-            if let Some((key, _)) = fields.iter().find(|(_, value)| value.is_object()) {
-                return Err(format!("it holds several vocabularies, such as {key:?}: put one into a file of its own"));
+        Value::Object(mut fields) => {
+            if fields.values().any(Value::is_object) {
+                let known: Vec<String> = fields.keys().cloned().collect();
+                let own = language.and_then(|language| fields.remove(language));
+                let Some(Value::Object(own)) = own else {
+                    let (n, shown) = (known.len(), languages::shown(&known));
+                    let got = language.map_or("none".to_string(), |language| format!("{language:?}"));
+                    return Err(format!("expected a language, of {n} such as {shown}, got {got}"));
+                };
+                fields = own;
             }
             let mut tokens = BTreeMap::new();
             for (token, id) in fields {
@@ -241,7 +257,7 @@ mod tests {
             (r#"{"a": -1}"#, "not an index"),
             (r#"{"a": 0, "b": 2}"#, "index 1 is missing"),
             (r#"{"a": 0, "b": 0}"#, "index 0 is that of"),
-            (r#"{"eng": {"a": 0}, "deu": {"a": 0}}"#, "several vocabularies"),
+            (r#"{"eng": {"a": 0}, "deu": {"a": 0}}"#, "of 2 such as deu, eng, got none"),
             (r#"{"a": 0"#, "EOF"),
             ("<pad>\na\na\n", "token 1 and token 2"),
             ("<pad>\na\n\nb\n", "line 3 is empty"),

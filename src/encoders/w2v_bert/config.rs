@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{W2vBertEncoder, place};
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
@@ -283,6 +284,20 @@ impl Family for Config {
 
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn dim(&self) -> usize {
+        self.output_dim()
+    }
+
+    const MODEL_TYPES: &'static [&'static str] = &["wav2vec2-bert"];
+
+    fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
+        Self::from_hugging_face(config, preprocessor)
+    }
+
+    fn detect(weights: &Weights) -> Result<Self> {
+        Self::from_weights(weights)
     }
 
     fn is_in(weights: &Weights) -> bool {

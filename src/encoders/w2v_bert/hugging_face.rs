@@ -91,9 +91,6 @@ fn read<T: for<'a> Deserialize<'a>>(file: &'static str, value: &Value) -> Result
 }
 
 impl Config {
-    /// The models of transformers that are read.
-    pub(crate) const MODEL_TYPES: [&str; 1] = ["wav2vec2-bert"];
-
     /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2-bert`), and its `preprocessor_config.json`, which
     /// describes the features; those of the published model without one.
     ///

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::Wav2Vec2Encoder;
 use super::names::{Names, is_fairseq, is_here, place};
@@ -332,9 +333,23 @@ impl Family for Config {
         &self.name
     }
 
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
     fn is_in(weights: &Weights) -> bool {
         let root = weights.loader(&Device::Cpu);
         is_here(&place(&root))
+    }
+
+    fn detect(weights: &Weights) -> Result<Self> {
+        Self::from_weights(weights)
+    }
+
+    const MODEL_TYPES: &'static [&'static str] = &["wav2vec2", "hubert", "wavlm"];
+
+    fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
+        Self::from_hugging_face(config, preprocessor)
     }
 
     fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {

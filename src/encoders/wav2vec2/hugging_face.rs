@@ -63,9 +63,6 @@ impl Default for Fields {
 }
 
 impl Config {
-    /// The models of transformers that are read.
-    pub(crate) const MODEL_TYPES: [&str; 3] = ["wav2vec2", "hubert", "wavlm"];
-
     /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2`, `hubert` or `wavlm`), and its
     /// `preprocessor_config.json`, which says whether clips are normalised; yes without one.
     ///

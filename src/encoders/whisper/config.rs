@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::names::{Names, place};
 use super::{STRIDE, WhisperEncoder};
@@ -41,6 +42,9 @@ pub struct Config {
     /// Whether clips are filled up with zeros to `n_positions` frames, as in the original. Default when read from a file: no.
     #[serde(default)]
     pub pad: bool,
+    /// Whether the hidden states of that padding are part of the result. Default when read from a file: no.
+    #[serde(default)]
+    pub keep_padding: bool,
 }
 
 /// The family's name.
@@ -59,6 +63,7 @@ impl Config {
         ffn_dim: 1536,
         n_positions: 1500,
         pad: false,
+        keep_padding: false,
     };
     /// Whisper base: 20.6 M parameters.
     pub const BASE: Self =
@@ -110,10 +115,19 @@ impl Config {
             _ => Self::TINY.n_positions,
         };
         let n_heads = (dim / HEAD_DIM).max(1);
-        let sizes = Self { name: whisper(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, pad: false };
-        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..sizes.clone() };
+        Ok(Self { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, ..Self::unnamed() }.named())
+    }
+
+    /// Under the family's name, with sizes that are to be replaced.
+    pub(super) fn unnamed() -> Self {
+        Self { name: whisper(), ..Self::TINY }
+    }
+
+    /// With the name of the preset that has these sizes, if there is one.
+    pub(super) fn named(self) -> Self {
+        let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..self.clone() };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
-        Ok(preset.cloned().unwrap_or(sizes))
+        preset.cloned().unwrap_or(self)
     }
 
     /// The settings of the front end.
@@ -151,8 +165,22 @@ impl Family for Config {
         &self.name
     }
 
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
     fn is_in(weights: &Weights) -> bool {
         place(&weights.loader(&Device::Cpu)).shape("conv1.weight").is_some()
+    }
+
+    fn detect(weights: &Weights) -> Result<Self> {
+        Self::from_weights(weights)
+    }
+
+    const MODEL_TYPES: &'static [&'static str] = &["whisper"];
+
+    fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
+        Self::from_hugging_face(config, preprocessor)
     }
 
     fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {

@@ -1,0 +1,40 @@
+//! Settings of [`CtcModel::open_with`](super::CtcModel::open_with).
+
+use candle_core::Device;
+
+/// How a folder with a CTC model is opened.
+///
+/// ```no_run
+/// use clipwise::ctc::{CtcModel, OpenOptions};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let model = CtcModel::open_with("mms-1b-all", &OpenOptions::new().language("fra"))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The device that the model runs on. Default: the CPU.
+    pub device: Option<Device>,
+    /// The language of an MMS model, as in the name of `adapter.fra.safetensors`: its adapters, head and vocabulary are taken.
+    /// Default: those of the folder's weights, with the vocabulary that `tokenizer_config.json` names.
+    pub language: Option<String>,
+}
+
+impl OpenOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the field [`device`](#structfield.device).
+    pub fn device(self, device: &Device) -> Self {
+        Self { device: Some(device.clone()), ..self }
+    }
+
+    /// Sets the field [`language`](#structfield.language).
+    pub fn language(self, language: impl Into<String>) -> Self {
+        Self { language: Some(language.into()), ..self }
+    }
+}

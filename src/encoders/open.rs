@@ -1,0 +1,127 @@
+//! An encoder of any family, from a checkpoint.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use candle_core::Device;
+use serde_json::Value;
+
+use super::{Encoded, EncoderConfig, EncoderInfo, Layers, SpeechEncoder};
+use crate::audio::{Waveform, WaveformBatch};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::weights::{Weights, folder};
+
+/// What stands beside an encoder in checkpoints of whole models.
+const HEADS: [&str; 6] =
+    ["lm_head.*", "ctc_head.*", "projector.*", "classifier.*", "layer_weights", "w2v_encoder.proj.*"];
+
+/// A speech encoder of any family. Cheap to clone: the model is shared.
+///
+/// ```no_run
+/// use clipwise::encoders::{Encoder, Layers, SpeechEncoder};
+/// use clipwise::{Waveform, device};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let encoder = Encoder::open("wav2vec2-base", &device::cpu())?;
+/// let encoded = encoder.encode(&Waveform::open("speech.wav")?, Layers::All)?;
+/// println!("{:?}, {} layers", encoded.last.dims(), encoded.layers.len()); // [1, n_frames, dim]
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Encoder(Arc<dyn SpeechEncoder>);
+
+impl Encoder {
+    /// Opens a folder with `config.json` and weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), or a
+    /// checkpoint file alone.
+    ///
+    /// The `config.json` is one that transformers saves, an [`EncoderConfig`], or a [`CtcConfig`](crate::ctc::CtcConfig), whose
+    /// encoder is taken. Without one, and for a file, the tensors tell the encoder: see [`EncoderConfig::from_weights`]. Heads and
+    /// decoders beside it are left out.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, [`Error::UnknownModel`] if
+    /// there is no encoder of this crate, and as [`EncoderConfig::build`] and [`Loader::finish`](crate::weights::Loader::finish).
+    pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let path = path.as_ref();
+        if !path.is_dir() {
+            let weights = Weights::open(path)?;
+            return Self::load(&EncoderConfig::from_weights(&weights)?, &weights, device);
+        }
+        let weights = folder::open_weights(path)?;
+        let config = match files::first_of(path, &["config.json"])? {
+            Some(name) => config_in(path, &path.join(name))?,
+            None => EncoderConfig::from_weights(&weights)?,
+        };
+        Self::load(&config, &weights, device)
+    }
+
+    /// Builds the encoder from a checkpoint, in which heads and decoders may stand beside it.
+    ///
+    /// # Errors
+    /// As [`EncoderConfig::build`], and [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &EncoderConfig, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        HEADS.iter().for_each(|head| root.ignore(head));
+        let encoder = config.build(&root)?;
+        root.finish(config.name())?;
+        Ok(Self(encoder.into()))
+    }
+
+    /// Wraps a loaded encoder.
+    pub fn new(encoder: impl SpeechEncoder + 'static) -> Self {
+        Self(Arc::new(encoder))
+    }
+
+    /// Hidden states of one clip of any rate, resampled to the encoder's where it differs.
+    ///
+    /// # Errors
+    /// As [`SpeechEncoder::forward`], and [`Error::Argument`] for a rate of 0 Hz.
+    pub fn encode(&self, waveform: &Waveform, layers: Layers) -> Result<Encoded> {
+        self.forward(&(&waveform.resample(self.info().sample_rate)?).into(), layers)
+    }
+}
+
+/// The encoder that the `config.json` of a folder tells.
+fn config_in(folder: &Path, path: &Path) -> Result<EncoderConfig> {
+    let value = folder::read_json(path)?;
+    let unusable = |error: serde_json::Error| Error::Checkpoint { path: path.into(), reason: error.to_string() };
+    if value.get("type").is_some() {
+        return serde_json::from_value(value).map_err(unusable);
+    }
+    match value.get("encoder") {
+        Some(encoder) if encoder.get("type").is_some() => serde_json::from_value(encoder.clone()).map_err(unusable),
+        _ => EncoderConfig::from_hugging_face(&value, preprocessor(folder)?.as_ref()),
+    }
+}
+
+/// What a folder of transformers says about features, if anything: `preprocessor_config.json`, or the part of
+/// `processor_config.json` where version 5 has it.
+pub(crate) fn preprocessor(folder: &Path) -> Result<Option<Value>> {
+    let Some(name) = files::first_of(folder, &["preprocessor_config.json", "processor_config.json"])? else {
+        return Ok(None);
+    };
+    let value: Value = folder::read_json(&folder.join(name))?;
+    Ok(Some(value.get("feature_extractor").cloned().unwrap_or(value)))
+}
+
+impl SpeechEncoder for Encoder {
+    fn info(&self) -> &EncoderInfo {
+        self.0.info()
+    }
+
+    fn device(&self) -> &Device {
+        self.0.device()
+    }
+
+    fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
+        self.0.forward(waveforms, layers)
+    }
+}
+
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.debug_tuple("Encoder").field(&self.info().name).finish()
+    }
+}

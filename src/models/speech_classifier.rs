@@ -1,0 +1,230 @@
+//! A speech encoder with a classifier: keywords, emotions, languages, speakers.
+//!
+//! Reference: `Wav2Vec2ForSequenceClassification` of transformers, the classes of the same form for its other encoders, and
+//! `WhisperForAudioClassification`. Checkpoint keys: theirs.
+//!
+//! waveform `[batch, n_samples]` → [encoder](crate::encoders): `[batch, n_frames, dim]` → with `use_weighted_layer_sum` the sum
+//! of its layers weighted by `softmax(layer_weights)` → mean over the frames → `projector`: the embedding `[batch, hidden_dim]`
+//! → `classifier`, softmax. (The reference projects each frame and takes the mean then, which is the same.)
+//!
+//! Shortest clip: the encoder's. Whisper's classifiers take the mean over the frames of all 30 s, padding included.
+
+use std::borrow::Cow;
+
+use candle_core::{Device, Tensor};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::family::Family;
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
+use crate::assumption::Assumption;
+use crate::audio::WaveformBatch;
+use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
+use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use crate::error::{Context, Error, Result};
+use crate::nn::{Activation, Linear};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
+
+/// The ends of the classes' names in transformers.
+const CLASSES: [&str; 2] = ["ForSequenceClassification", "ForAudioClassification"];
+
+/// The shape of a speech classifier.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// A name of your own. Default when read from a file: `speech-classifier`.
+    #[serde(default = "speech_classifier")]
+    pub name: Cow<'static, str>,
+    /// The encoder.
+    pub encoder: EncoderConfig,
+    /// A weighted sum over all its layers. Default when read from a file: none, the encoder's output counts.
+    #[serde(default)]
+    pub weighted_sum: Option<WeightedSumConfig>,
+    /// Length of the embedding (`classifier_proj_size`), 1 to 65,536.
+    pub hidden_dim: usize,
+    /// The number of classes, 1 to 2^20.
+    pub n_classes: usize,
+    /// What the outputs mean: softmax for one class per clip, sigmoid for several.
+    pub activation: OutputActivation,
+}
+
+/// The family's name.
+fn speech_classifier() -> Cow<'static, str> {
+    Cow::Borrowed("speech-classifier")
+}
+
+impl Config {
+    /// From the `config.json` and the `preprocessor_config.json` of a folder that transformers saved; `None` if it is of another
+    /// kind of model.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for an encoder with settings that this crate lacks, and for a model that gives numbers and no classes
+    /// (`problem_type` `regression`).
+    pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
+        let architectures = config.get("architectures").and_then(Value::as_array);
+        let mut names = architectures.into_iter().flatten().filter_map(Value::as_str);
+        let is_classifier = names.any(|name| CLASSES.iter().any(|class| name.ends_with(class)));
+        if !is_classifier || !EncoderConfig::is_hugging_face(config) {
+            return Ok(None);
+        }
+        let mut encoder = EncoderConfig::from_hugging_face(config, preprocessor)?;
+        if let EncoderConfig::Whisper(whisper) = &mut encoder {
+            whisper.keep_padding = true;
+        }
+        let activation = match config.get("problem_type").and_then(Value::as_str) {
+            Some("multi_label_classification") => OutputActivation::Sigmoid,
+            Some("regression") => {
+                return Err(Error::config("problem_type", "regression", "expected a classification"));
+            }
+            _ => OutputActivation::Softmax,
+        };
+        let has_sum = config.get("use_weighted_layer_sum").and_then(Value::as_bool) == Some(true);
+        let number =
+            |name: &str| config.get(name).and_then(Value::as_u64).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
+        let n_labels = config.get("id2label").and_then(Value::as_object).map(serde_json::Map::len);
+        Ok(Some(Self {
+            name: encoder.name().to_string().into(),
+            encoder,
+            weighted_sum: has_sum.then(WeightedSumConfig::default),
+            // The defaults of transformers.
+            hidden_dim: number("classifier_proj_size").unwrap_or(256),
+            n_classes: n_labels.or(number("num_labels")).unwrap_or(2),
+            activation,
+        }))
+    }
+
+    fn validate(&self) -> Result<()> {
+        check::sizes([("hidden_dim", self.hidden_dim, MAX_WIDTH), ("n_classes", self.n_classes, MAX_CLASSES)])
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] = &[];
+    const SIGNATURES: &'static [&'static [&'static str]] = &[&["projector.weight", "classifier.weight"]];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the outputs mean is not told by tensors: softmax, as in nearly all published models.
+    fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
+        let has = |name: &str| weights.contains(name);
+        if !(has("projector.weight") && has("classifier.weight")) {
+            return Ok(None);
+        }
+        let mut config = Self {
+            name: speech_classifier(),
+            encoder: EncoderConfig::from_weights(weights)?,
+            weighted_sum: has("layer_weights").then(WeightedSumConfig::default),
+            hidden_dim: 0,
+            n_classes: 0,
+            activation: OutputActivation::Softmax,
+        };
+        if let EncoderConfig::Whisper(whisper) = &mut config.encoder {
+            (whisper.pad, whisper.keep_padding) = (true, true);
+        }
+        config.fit(weights);
+        Ok(Some((config, Vec::new())))
+    }
+
+    /// The length of the embedding and the number of classes.
+    fn fit(&mut self, weights: &Weights) {
+        if let Some(&[n_classes, hidden_dim]) = weights.shape("classifier.weight") {
+            (self.n_classes, self.hidden_dim) = (n_classes, hidden_dim);
+        }
+    }
+
+    fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
+        Ok(Box::new(SpeechClassifier::load(self, weights, device)?))
+    }
+}
+
+/// A loaded speech classifier.
+pub struct SpeechClassifier {
+    config: Config,
+    info: ModelInfo,
+    encoder: Box<dyn SpeechEncoder>,
+    sum: Option<WeightedSum>,
+    projector: Linear,
+    classifier: Linear,
+}
+
+impl SpeechClassifier {
+    /// Builds the model from a checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let model = Self::build(config, &root)?;
+        root.finish(&config.name)?;
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`EncoderConfig::build`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let encoder = config.encoder.build(root)?;
+        let (dim, hidden_dim, n_classes) = (encoder.info().dim, config.hidden_dim, config.n_classes);
+        let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.info().n_layers, &sum)).transpose()?;
+        let info = ModelInfo {
+            min_samples: encoder.info().min_samples,
+            activation: config.activation,
+            ..ModelInfo::new(config.name.clone(), encoder.info().sample_rate, n_classes, hidden_dim)
+        };
+        Ok(Self {
+            info,
+            sum,
+            projector: Linear::load(&root.at("projector"), dim, hidden_dim, Activation::Identity)?,
+            classifier: Linear::load(&root.at("classifier"), hidden_dim, n_classes, Activation::Identity)?,
+            encoder,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The encoder.
+    pub fn encoder(&self) -> &dyn SpeechEncoder {
+        &*self.encoder
+    }
+
+    fn embed(&self, encoded: &Encoded) -> Result<Tensor> {
+        let states = match &self.sum {
+            Some(sum) => sum.forward(&encoded.layers)?,
+            None => encoded.last.clone(),
+        };
+        // Row by row, so that a clip's mean does not depend on how many zeros follow it.
+        let mean = |(row, &length): (usize, &usize)| states.get(row)?.narrow(0, 0, length)?.mean_keepdim(0);
+        let means = encoded.lengths.iter().enumerate().map(mean).collect::<candle_core::Result<Vec<_>>>()?;
+        self.projector.forward(&Tensor::cat(&means, 0)?)
+    }
+}
+
+impl TaggingModel for SpeechClassifier {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn device(&self) -> &Device {
+        self.encoder.device()
+    }
+
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
+        let encoded = self.encoder.forward(batch, layers)?;
+        self.classify(&self.embed(&encoded).context("a speech classifier")?)
+    }
+
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        self.info.activation.output(self.classifier.forward(embedding)?, embedding.clone())
+    }
+}
