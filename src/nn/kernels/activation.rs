@@ -34,7 +34,12 @@ impl Activation {
             Self::Relu => values.iter_mut().for_each(|x| *x = math::relu(*x)),
             Self::LeakyRelu { slope } => values.iter_mut().for_each(|x| *x = math::leaky_relu(*x, slope)),
             Self::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
-            Self::Swish => map_lanes([], [values], |[]: [L; 0], [x]| [x.mul(math::sigmoid(x))]),
+            Self::Swish => map_lanes(
+                [],
+                [values],
+                #[inline(always)]
+                |[]: [L; 0], [x]| [x.mul(math::sigmoid(x))],
+            ),
         }
     }
 

@@ -100,7 +100,12 @@ impl SimdOp for GateRows<'_> {
     fn run<L: Lanes>(self) {
         for (y, x) in self.y.chunks_mut(self.channels).zip(self.x.chunks(2 * self.channels)) {
             let (a, b) = x.split_at(self.channels);
-            map_lanes([a, b], [y], |[a, b]: [L; 2], _| [a.mul(sigmoid(b))]);
+            map_lanes(
+                [a, b],
+                [y],
+                #[inline(always)]
+                |[a, b]: [L; 2], _| [a.mul(sigmoid(b))],
+            );
         }
     }
 }
