@@ -12,7 +12,8 @@ use clipwise::ctc::{
     Vocabulary, beam,
 };
 use clipwise::encoders::{
-    EncoderConfig, RecurrentEncoder, Wav2Vec2Encoder, WeightedSumConfig, WhisperEncoder, recurrent, wav2vec2, whisper,
+    EncoderConfig, RecurrentEncoder, W2vBertEncoder, Wav2Vec2Encoder, WeightedSumConfig, WhisperEncoder, recurrent, w2v_bert, wav2vec2,
+    whisper,
 };
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
 use clipwise::frontend::features::{Features, FeaturesConfig};
@@ -308,6 +309,18 @@ fn speech() {
     });
     for preset in [wav2vec2::Config::BASE, wav2vec2::Config::XLS_R_2B] {
         sweep(&preset.name, &preset, |config| outcome(Wav2Vec2Encoder::load(config, &nothing(), &Device::Cpu)));
+    }
+    let adapter = w2v_bert::AdapterConfig {
+        dim: 1024,
+        n_layers: 1,
+        kernel: 3,
+        stride: 2,
+        activation: clipwise::nn::Activation::Relu,
+        feed_forward: false,
+    };
+    let with_adapter = w2v_bert::Config { adapter: Some(adapter), ..w2v_bert::Config::W2V_BERT_2 };
+    for config in [w2v_bert::Config::W2V_BERT_2, with_adapter] {
+        sweep("w2v-bert", &config, |config| outcome(W2vBertEncoder::load(config, &nothing(), &Device::Cpu)));
     }
     sweep("recurrent", &recurrent::Config::BIGRU, |config| {
         outcome(RecurrentEncoder::load(config, &nothing(), &Device::Cpu))

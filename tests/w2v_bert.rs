@@ -11,7 +11,7 @@ use clipwise::encoders::w2v_bert::{AdapterConfig, Config, Positions};
 use clipwise::encoders::{EncoderConfig, Layers, SpeechEncoder, W2vBertEncoder, WeightedSumConfig};
 use clipwise::frontend::{SeamlessM4t, SeamlessM4tConfig};
 use clipwise::nn::Activation;
-use clipwise::weights::Parameters;
+use clipwise::weights::{Loader, Parameters};
 use clipwise::{Error, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, signal, values};
 
@@ -145,6 +145,21 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
             values(&encoder.forward(&WaveformBatch::new(vec![clip], 16_000).unwrap(), Layers::Last).unwrap().last)
         };
         assert_eq!(of(padded), of(signal(559, 16_000, 5)));
+    }
+}
+
+/// As on a GPU, where layers keep tensors and the tensor library computes.
+#[test]
+fn without_kernels_the_states_are_the_same() {
+    for (name, config) in forms() {
+        let weights = Weights::from_tensors(tensors(&config)).unwrap();
+        let states = |root: &Loader| {
+            let encoder = W2vBertEncoder::build(&config, root).unwrap();
+            let encoded = encoder.forward(&batch(&[5521, 900]), Layers::All).unwrap();
+            encoded.layers.iter().chain([&encoded.last]).flat_map(values).collect::<Vec<f32>>()
+        };
+        let loader = || weights.loader(&Device::Cpu);
+        assert_close(name, &states(&loader().without_kernels()), &states(&loader()), 2e-5, 1e-5);
     }
 }
 
