@@ -78,9 +78,11 @@ impl PackedMatrix {
             let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
             tasks.for_each(|(task, (y, x))| {
                 let x = self.blocks(x, workspace);
-                let mut sums = workspace.take(y.len() / self.outputs * self.width());
-                self.sums(&x, y.len() / self.outputs, 0, panels, &mut sums, isa);
-                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(self.width())).enumerate() {
+                // An odd number of blocks, so that rows do not share cache sets.
+                let stride = (panels | 1) * CHANNEL_BLOCK;
+                let mut sums = workspace.take(y.len() / self.outputs * stride);
+                self.sums(&x, y.len() / self.outputs, (0, panels), stride, &mut sums, isa);
+                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(stride)).enumerate() {
                     finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
             });
@@ -92,7 +94,8 @@ impl PackedMatrix {
         let width = task_panels * CHANNEL_BLOCK;
         let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
-            self.sums(&blocks, rows, task * task_panels, sums.len() / rows / CHANNEL_BLOCK, sums, isa);
+            let stride = sums.len() / rows;
+            self.sums(&blocks, rows, (task * task_panels, stride / CHANNEL_BLOCK), stride, sums, isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
@@ -127,8 +130,8 @@ impl PackedMatrix {
         blocks
     }
 
-    /// `[rows, panels · 16]` for `panels` panels from `first` on.
-    fn sums(&self, x: &[f32], rows: usize, first: usize, panels: usize, y: &mut [f32], isa: Isa) {
+    /// `[rows, panels · 16]` for `panels` panels from `first` on, rows `stride` apart.
+    fn sums(&self, x: &[f32], rows: usize, (first, panels): (usize, usize), stride: usize, y: &mut [f32], isa: Isa) {
         let segments: Vec<usize> =
             (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
         let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
@@ -137,7 +140,7 @@ impl PackedMatrix {
             panels: &self.weights[first * panel..(first + panels) * panel],
             bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
         };
-        let outputs = Outputs { row_stride: panels * CHANNEL_BLOCK, panel_stride: CHANNEL_BLOCK, y };
+        let outputs = Outputs { row_stride: stride, panel_stride: CHANNEL_BLOCK, y };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 }
