@@ -3,6 +3,7 @@
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{layer_norm, layer_norm_slow};
 
+use super::Activation;
 use super::ops::norm::LayerNormOp;
 use super::ops::runs_on_cpu_kernels;
 use super::prepared::Prepared;
@@ -27,7 +28,8 @@ impl LayerNorm {
         let weights = match weights.target() {
             Target::Kernels => {
                 let host = |name: &str| weights.get_vec(name, &[channels]);
-                Prepared::Packed(LayerNormOp { weight: host("weight")?, bias: host("bias")?, eps })
+                let (weight, bias) = (host("weight")?, host("bias")?);
+                Prepared::Packed(LayerNormOp { weight, bias, eps, activation: Activation::Identity })
             }
             Target::Device => Prepared::OnDevice(tensors()?),
             Target::Training(_) => Prepared::Training(tensors()?),
@@ -40,23 +42,33 @@ impl LayerNorm {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalize(x).context("a layer norm")
+        self.forward_with(x, Activation::Identity)
     }
 
-    fn normalize(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// [`forward`](Self::forward) and then an activation.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.normalize(x, activation).context("a layer norm")
+    }
+
+    fn normalize(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
         let x = x.contiguous()?;
-        match &self.weights {
-            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => x.apply_op1_no_bwd(op),
+        activation.forward(match &self.weights {
+            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => {
+                return x.apply_op1_no_bwd(&LayerNormOp { activation, ..op.clone() });
+            }
             Prepared::Packed(op) => {
                 let [weight, bias] = [&op.weight, &op.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
-                layer_norm_slow(&x, &weight?, &bias?, self.eps)
+                layer_norm_slow(&x, &weight?, &bias?, self.eps)?
             }
-            Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps),
+            Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps)?,
             // The only one that has gradients.
             Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]) => {
-                layer_norm_slow(&x, weight, bias, self.eps)
+                layer_norm_slow(&x, weight, bias, self.eps)?
             }
-        }
+        })
     }
 }
 
@@ -68,7 +80,8 @@ pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
     let norm = || {
         let channels = x.dim(D::Minus1)?;
         if runs_on_cpu_kernels(x) {
-            let op = LayerNormOp { weight: vec![1.0; channels], bias: vec![0.0; channels], eps };
+            let (weight, bias) = (vec![1.0; channels], vec![0.0; channels]);
+            let op = LayerNormOp { weight, bias, eps, activation: Activation::Identity };
             return x.contiguous()?.apply_op1_no_bwd(&op);
         }
         let weight = Tensor::ones(channels, x.dtype(), x.device())?;

@@ -21,7 +21,7 @@ pub enum Activation {
 
 impl Activation {
     #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
+    pub(super) fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
             Self::Relu => math::relu(x),

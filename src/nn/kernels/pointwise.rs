@@ -1,7 +1,8 @@
-//! Element-wise kernels: an affine map per channel, and layer norm.
+//! Element-wise kernels: an affine map per channel, and layer norm with an activation.
 
 use rayon::prelude::*;
 
+use super::activation::Activation;
 use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::math::fold;
 
@@ -33,8 +34,8 @@ pub fn affine_planes(x: &[f32], scale: &[f32], shift: &[f32], plane: usize, y: &
     });
 }
 
-/// `y = weight · (x − mean) / √(variance + ε) + bias` per row of `channels` values; mean and variance are the row's.
-pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f32]) {
+/// `y = activation(weight · (x − mean) / √(variance + ε) + bias)` per row of `channels` values; mean and variance are the row's.
+pub fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32, activation: Activation, y: &mut [f32]) {
     let channels = weight.len();
     let task = (TASK / 4 / channels).max(1) * channels;
     y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| {
@@ -47,6 +48,9 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, y: &mut [f3
                     let scale = 1.0 / (variance + eps).sqrt();
                     for c in 0..channels {
                         y[c] = (x[c] - mean) * scale * weight[c] + bias[c];
+                    }
+                    if activation != Activation::Identity {
+                        y.iter_mut().for_each(|y| *y = activation.apply(*y));
                     }
                 }
             },

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 
 use super::wrong_shape;
+use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::pointwise;
 use crate::tensor::contiguous;
 
@@ -37,12 +38,13 @@ impl CustomOp1 for AffineOp {
     }
 }
 
-/// Normalisation of each row of the last dimension.
-#[derive(Debug)]
+/// Normalisation of each row of the last dimension, and an activation.
+#[derive(Debug, Clone)]
 pub struct LayerNormOp {
     pub weight: Vec<f32>,
     pub bias: Vec<f32>,
     pub eps: f32,
+    pub activation: Activation,
 }
 
 impl CustomOp1 for LayerNormOp {
@@ -56,7 +58,7 @@ impl CustomOp1 for LayerNormOp {
             return Err(wrong_shape(layout));
         }
         let mut y = vec![0.0; x.len()];
-        pointwise::layer_norm(x, &self.weight, &self.bias, self.eps, &mut y);
+        pointwise::layer_norm(x, (&self.weight, &self.bias), self.eps, self.activation, &mut y);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }
