@@ -301,6 +301,7 @@ fn speech() {
         ffn_dim: 4,
         n_positions: 8,
         pad: true,
+        keep_padding: false,
     };
     sweep("whisper", &whisper, |config| outcome(WhisperEncoder::load(config, &nothing(), &Device::Cpu)));
     sweep("whisper large", &whisper::Config::LARGE_V3, |config| {

@@ -5,6 +5,7 @@
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
 //! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
+//! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
 //! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
 //! | [`LayerNorm`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
@@ -26,6 +27,7 @@ mod batch_statistics;
 mod conv;
 mod conv_stack;
 mod dropout;
+mod grouped_conv;
 pub(crate) mod kernels;
 mod layer_norm;
 mod linear;
@@ -43,6 +45,7 @@ pub use batch_norm::BatchNorm;
 pub use conv::ConvConfig;
 pub use conv_stack::ConvStack;
 pub use dropout::Dropout;
+pub use grouped_conv::GroupedConv1d;
 pub use kernels::activation::Activation;
 pub use kernels::pooling::Pooling;
 pub use layer_norm::LayerNorm;

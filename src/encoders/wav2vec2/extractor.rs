@@ -12,9 +12,9 @@ use crate::tensor::with_values;
 use crate::weights::{Loader, Weights};
 
 /// Convolutions that run part by part: their outputs for a whole clip would be most of the memory that a forward takes.
-const IN_PARTS: usize = 3;
+const IN_PARTS: usize = 5;
 /// Outputs of the last of them per part, so that a part stays in the cache.
-const PART: usize = 256;
+const PART: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct Extractor {
@@ -81,7 +81,9 @@ impl Extractor {
     /// Samples `[batch, n_samples, 1]`, enough for one frame, to `[batch, n_frames, channels]`.
     pub fn forward(&self, samples: &Tensor) -> Result<Tensor> {
         let rows = (0..samples.dim(0)?).map(|row| self.forward_in_parts(&samples.narrow(0, row, 1)?));
-        let x = Tensor::cat(&rows.collect::<Result<Vec<_>>>()?, 0)?;
+        let rows = rows.collect::<Result<Vec<_>>>()?;
+        let x = Tensor::cat(&rows, 0)?;
+        drop(rows);
         self.rest.iter().try_fold(x, |x, stage| stage.forward(&x))
     }
 

@@ -1,5 +1,6 @@
 //! The naive twin of each kernel, and the comparison over a table of geometries.
 
+use super::activation::Activation;
 use super::attention::{Heads, Keys, Relative, Softmax, attention};
 use super::blocked::{BlockedMap, Shape, Window};
 use super::rnn::{self, Direction, Gates};
@@ -311,8 +312,11 @@ fn layer_norm_equals_its_naive_form() {
     for channels in [1, 3, 16, 17, 192, 1000] {
         for rows in [1, 5, 300] {
             let (x, weight, bias) = (values(rows * channels), values(channels + 1), values(channels + 2));
-            let mut y = vec![f32::NAN; x.len()];
-            pointwise::layer_norm(&x, &weight[1..], &bias[2..], 1e-5, &mut y);
+            let (mut y, mut rectified) = (vec![f32::NAN; x.len()], vec![f32::NAN; x.len()]);
+            let norm = (&weight[1..], &bias[2..]);
+            pointwise::layer_norm(&x, norm, 1e-5, Activation::Identity, &mut y);
+            pointwise::layer_norm(&x, norm, 1e-5, Activation::Relu, &mut rectified);
+            assert!(rectified.iter().zip(&y).all(|(&rectified, &y)| rectified == y.max(0.0)));
             for (x, y) in x.chunks(channels).zip(y.chunks(channels)) {
                 let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / channels as f64;
                 let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / channels as f64;

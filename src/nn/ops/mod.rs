@@ -3,6 +3,7 @@
 
 mod activation;
 pub mod attention;
+pub mod grouped_conv;
 pub mod linear;
 pub mod norm;
 pub mod train;
