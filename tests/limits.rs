@@ -12,8 +12,8 @@ use clipwise::ctc::{
     Vocabulary, beam,
 };
 use clipwise::encoders::{
-    EncoderConfig, RecurrentEncoder, W2vBertEncoder, Wav2Vec2Encoder, WeightedSumConfig, WhisperEncoder, recurrent, w2v_bert, wav2vec2,
-    whisper,
+    EncoderConfig, RecurrentEncoder, W2vBertEncoder, Wav2Vec2Encoder, WeightedSumConfig, WhisperEncoder, recurrent,
+    w2v_bert, wav2vec2, whisper,
 };
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
 use clipwise::frontend::features::{Features, FeaturesConfig};
@@ -302,6 +302,7 @@ fn speech() {
         ffn_dim: 4,
         n_positions: 8,
         pad: true,
+        keep_padding: false,
     };
     sweep("whisper", &whisper, |config| outcome(WhisperEncoder::load(config, &nothing(), &Device::Cpu)));
     sweep("whisper large", &whisper::Config::LARGE_V3, |config| {

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
-use clipwise::encoders::{Layers, SpeechEncoder, WhisperEncoder, whisper};
+use clipwise::encoders::{Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
 use clipwise::frontend::{LogMel, LogMelConfig};
 use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
@@ -32,6 +32,8 @@ pub enum Model {
     M5,
     /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
     WhisperTiny,
+    /// Any speech encoder, of the folder or file that --weights names.
+    Encoder,
     /// A bidirectional GRU, 2 layers of 256, over 100 frames a second of 64 values: the recurrent layers alone.
     Gru,
 }
@@ -48,7 +50,7 @@ impl Model {
     fn config(self) -> Result<Option<ModelConfig>, Failure> {
         let full = cnn14::Config::AUDIOSET_32K;
         Ok(Some(match self {
-            Self::Gru | Self::WhisperTiny => return Ok(None),
+            Self::Gru | Self::WhisperTiny | Self::Encoder => return Ok(None),
             Self::M5 => ModelConfig::M5(m5::Config::M5),
             Self::Cnn14 => ModelConfig::Cnn14(full),
             Self::Cnn14Narrow => {
@@ -64,7 +66,7 @@ impl Model {
     fn preset(self) -> Option<&'static str> {
         match self {
             Self::Cnn14 => Some("cnn14"),
-            Self::Cnn14Narrow | Self::Gru | Self::WhisperTiny => None,
+            Self::Cnn14Narrow | Self::Gru | Self::WhisperTiny | Self::Encoder => None,
             Self::M5 => Some("m5"),
             Self::LeeNet11 => Some("leenet11"),
             Self::CedTiny => Some("ced-tiny"),
@@ -91,7 +93,11 @@ impl Model {
 /// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
 pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
     let Some(mut config) = model.config()? else {
-        let other = if matches!(model, Model::WhisperTiny) { whisper } else { gru };
+        let other = match model {
+            Model::WhisperTiny => whisper,
+            Model::Encoder => encoder,
+            _ => gru,
+        };
         return other(part, seconds, batch, weights);
     };
     let clips = |sample_rate: u32| -> Vec<Vec<f32>> {
@@ -179,6 +185,18 @@ fn whisper(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Re
             Box::new(move || Ok(model.forward_features(&features, None, Layers::Last).map(drop)?))
         }
     })
+}
+
+fn encoder(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
+    if part != Part::All {
+        return Err("an encoder is timed as a whole".into());
+    }
+    let encoder = Encoder::open(weights.ok_or("an encoder needs --weights")?, &Device::Cpu)?;
+    let sample_rate = encoder.info().sample_rate;
+    let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
+    let clips = (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
+    let batch = WaveformBatch::new(clips, sample_rate)?;
+    Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)))
 }
 
 /// Two bidirectional layers of 256, as PyTorch's `GRU(64, 256, 2, batch_first=True, bidirectional=True)`.

@@ -12,7 +12,7 @@ use super::{FrameTimes, Head, HeadConfig, OpenOptions, Vocabulary, head, languag
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
-use crate::encoders::{EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
+use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
 use crate::error::{Context, Error, Result};
 use crate::weights::folder;
 use crate::weights::place::{left_out, only};
@@ -294,22 +294,30 @@ impl CtcModel {
     /// As [`SpeechEncoder::forward`].
     pub fn forward(&self, waveforms: &WaveformBatch) -> Result<CtcOutput> {
         let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
-        let encoded = self.encoder.forward(waveforms, layers)?;
-        let hidden = match &self.sum {
-            Some(_) if encoded.layer_lengths != encoded.lengths => {
-                let reason = "expected none: the encoder's output has other frames than its layers";
-                return Err(Error::config("weighted_sum", "of all layers", reason));
-            }
-            Some(sum) => sum.forward(&encoded.layers)?,
-            None => encoded.last,
-        };
-        let mut output =
-            CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.info().frame_seconds)?;
+        let mut output = self.forward_encoded(&self.encoder.forward(waveforms, layers)?)?;
         let rate = f64::from(waveforms.sample_rate());
         for (times, samples) in output.times.iter_mut().zip(waveforms.rows()) {
             *times = times.until(samples.len() as f64 / rate);
         }
         Ok(output)
+    }
+
+    /// Everything after the encoder: the tokens of what it gave, for all layers where the model has a
+    /// [weighted sum](Self::weighted_sum). Where the clips end is not known.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the layers are not those of the weighted sum, [`Error::Config`] if they have other frames than the
+    /// output, [`Error::Tensor`] if a shape does not fit.
+    pub fn forward_encoded(&self, encoded: &Encoded) -> Result<CtcOutput> {
+        let hidden = match &self.sum {
+            Some(_) if encoded.layer_lengths != encoded.lengths => {
+                let reason = "expected none: the encoder's output has other frames than its layers";
+                return Err(Error::config("weighted_sum", "of all layers", reason));
+            }
+            Some(sum) => &sum.forward(&encoded.layers)?,
+            None => &encoded.last,
+        };
+        CtcOutput::new(self.head.forward(hidden)?, encoded.lengths.clone(), self.encoder.info().frame_seconds)
     }
 }
 

@@ -29,13 +29,14 @@
 
 mod block;
 mod config;
+mod extractor;
 mod hugging_face;
 mod names;
 mod positions;
 
 use std::borrow::Cow;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use super::batch;
@@ -44,10 +45,11 @@ use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear};
+use crate::nn::{Activation, LayerNorm, Linear};
 use crate::weights::{Loader, Weights};
 use block::{Block, Distances};
 pub use config::{Config, ConvLayer, ConvNorm, PositionBias};
+use extractor::Extractor;
 use names::{Names, ignore_pretraining, place};
 use positions::Positions;
 
@@ -65,24 +67,13 @@ pub struct Wav2Vec2Encoder {
     config: Config,
     info: EncoderInfo,
     device: Device,
-    convs: Vec<ConvLayerNorm>,
+    extractor: Extractor,
     projection_norm: Option<LayerNorm>,
     projection: Linear,
     positions: Positions,
     norm: LayerNorm,
     distances: Option<Distances>,
     blocks: Vec<Block>,
-}
-
-/// A convolution over the waveform and its norm.
-#[derive(Debug)]
-enum ConvLayerNorm {
-    /// With its GELU.
-    Plain(ConvStack),
-    /// GELU comes after the norm over the channels.
-    Layer(ConvStack, LayerNorm),
-    /// GELU comes after the norm over time, whose scale and shift are `[channels]`.
-    Group { conv: ConvStack, scale: Tensor, shift: Tensor },
 }
 
 impl Wav2Vec2Encoder {
@@ -109,13 +100,7 @@ impl Wav2Vec2Encoder {
         ignore_pretraining(root, &place);
         let names = Names::detect(&place);
         let Config { dim, n_blocks, n_heads, .. } = *config;
-        let mut in_channels = 1;
-        let mut convs = Vec::with_capacity(config.convs.len());
-        for (index, layer) in config.convs.iter().enumerate() {
-            let weights = place.at("feature_extractor.conv_layers").at(index);
-            convs.push(ConvLayerNorm::load(&weights, &names, config, (in_channels, *layer, index == 0))?);
-            in_channels = layer.channels;
-        }
+        let in_channels = config.convs.last().map_or(0, |conv| conv.channels);
         let projection_norm = match config.projection_norm {
             true => Some(LayerNorm::load(&place.at(names.projection_norm), in_channels, EPS)?),
             false => None,
@@ -134,7 +119,7 @@ impl Wav2Vec2Encoder {
             config: config.clone(),
             info,
             device: root.device().clone(),
-            convs,
+            extractor: Extractor::load(&place, &names, config)?,
             projection_norm,
             projection: Linear::load(&place.at(names.projection), in_channels, dim, Activation::Identity)?,
             positions: Positions::load(&place, &names, config)?,
@@ -166,10 +151,7 @@ impl Wav2Vec2Encoder {
     }
 
     fn run(&self, samples: &Tensor, layers: Layers) -> Result<(Vec<Tensor>, Tensor)> {
-        let mut x = samples.clone();
-        for conv in &self.convs {
-            x = conv.forward(&x)?; // [batch, n, channels]
-        }
+        let mut x = self.extractor.forward(samples)?;
         if let Some(norm) = &self.projection_norm {
             x = norm.forward(&x)?;
         }
@@ -200,60 +182,6 @@ impl Wav2Vec2Encoder {
         let scale = (variance + CLIP_EPS).sqrt().recip();
         samples.mapv(|x| ((f64::from(x) - mean) * scale) as f32)
     }
-}
-
-impl ConvLayerNorm {
-    fn load(
-        weights: &Loader,
-        names: &Names,
-        config: &Config,
-        (in_channels, layer, is_first): (usize, ConvLayer, bool),
-    ) -> Result<Self> {
-        let ConvLayer { channels, kernel, stride } = layer;
-        let shape = ConvConfig { stride, bias: config.conv_bias, ..ConvConfig::new(in_channels, channels, kernel) };
-        let conv = |activation: Activation| {
-            let mut conv = ConvStack::on_sequences();
-            conv.conv(&weights.at(names.conv), None, shape, activation).map(|()| conv)
-        };
-        let [over_time, over_channels] = names.conv_norms.map(|name| weights.at(name));
-        Ok(match (config.conv_norm, is_first) {
-            (ConvNorm::Layer, _) => {
-                Self::Layer(conv(Activation::Identity)?, LayerNorm::load(&over_channels, channels, EPS)?)
-            }
-            (ConvNorm::Group, true) => Self::Group {
-                conv: conv(Activation::Identity)?,
-                scale: over_time.get("weight", channels)?,
-                shift: over_time.get("bias", channels)?,
-            },
-            (ConvNorm::Group, false) => Self::Plain(conv(Activation::Gelu)?),
-        })
-    }
-
-    /// `[batch, n, in_channels]` to `[batch, n_out, channels]`.
-    fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        match self {
-            Self::Plain(conv) => conv.forward_vectors(x, None),
-            Self::Layer(conv, norm) => Ok(norm.forward(&conv.forward_vectors(x, None)?)?.gelu_erf()?),
-            Self::Group { conv, scale, shift } => {
-                let x = conv.forward_vectors(x, None)?;
-                let x = x.broadcast_sub(&mean_over_time(&x)?)?;
-                let deviation = (mean_over_time(&x.sqr()?)? + f64::from(EPS))?.sqrt()?;
-                Ok(x.broadcast_div(&deviation)?.broadcast_mul(scale)?.broadcast_add(shift)?.gelu_erf()?)
-            }
-        }
-    }
-}
-
-/// `[batch, n, channels]` to `[batch, 1, channels]`, summed in f64: ten seconds are 32,000 values per channel.
-fn mean_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
-    /// Values per channel that are converted at a time, so that the copy in f64 stays small.
-    const BLOCK: usize = 1 << 10;
-    let (batch, n, channels) = x.dims3()?;
-    let zeros = Tensor::zeros((batch, 1, channels), DType::F64, x.device())?;
-    let sum = (0..n).step_by(BLOCK).try_fold(zeros, |sum, start| {
-        sum + x.narrow(1, start, BLOCK.min(n - start))?.to_dtype(DType::F64)?.sum_keepdim(1)?
-    })?;
-    (sum / n as f64)?.to_dtype(x.dtype())
 }
 
 impl SpeechEncoder for Wav2Vec2Encoder {

@@ -196,6 +196,14 @@ impl SpeechClassifier {
         &*self.encoder
     }
 
+    /// Everything after the encoder: what the model says of hidden states, for all layers where it has a weighted sum.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] if the layers are not those of the weighted sum, [`Error::Tensor`] if a shape does not fit.
+    pub fn forward_encoded(&self, encoded: &Encoded) -> Result<TaggingOutput> {
+        self.classify(&self.embed(encoded).context("a speech classifier")?)
+    }
+
     fn embed(&self, encoded: &Encoded) -> Result<Tensor> {
         let states = match &self.sum {
             Some(sum) => sum.forward(&encoded.layers)?,
@@ -220,8 +228,7 @@ impl TaggingModel for SpeechClassifier {
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
-        let encoded = self.encoder.forward(batch, layers)?;
-        self.classify(&self.embed(&encoded).context("a speech classifier")?)
+        self.forward_encoded(&self.encoder.forward(batch, layers)?)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -34,7 +34,7 @@ impl SelfAttention {
         if n_heads == 0 || !width.is_multiple_of(n_heads) || qkv.out_features() != 3 * width {
             return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
         }
-        Ok(Self { qkv, output, n_heads, workspace: Workspace::default() })
+        Ok(Self { qkv, output, n_heads, workspace: Workspace::shared() })
     }
 
     /// `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` only looks at its

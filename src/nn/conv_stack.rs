@@ -59,7 +59,7 @@ impl ConvStack {
     /// No layers yet, on maps. Where their `width` (mel bins, in a spectrogram) is known, layers whose maps are 1 or 2 columns
     /// wide need fewer products, and then refuse maps of another width.
     pub fn on_maps(width: Option<usize>) -> Self {
-        Self { of_sequences: false, width, layers: Vec::new(), workspace: Workspace::default() }
+        Self { of_sequences: false, width, layers: Vec::new(), workspace: Workspace::shared() }
     }
 
     /// No layers yet, on sequences.

@@ -4,20 +4,17 @@ use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{layer_norm, layer_norm_slow};
 
 use super::Activation;
-use super::kernels::pointwise;
 use super::ops::norm::LayerNormOp;
 use super::ops::runs_on_cpu_kernels;
 use super::prepared::Prepared;
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance; then an
-/// activation, if it has one.
+/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
 #[derive(Debug)]
 pub struct LayerNorm {
     weights: Prepared<LayerNormOp, [Tensor; 2]>,
     eps: f32,
-    activation: Activation,
 }
 
 impl LayerNorm {
@@ -26,26 +23,18 @@ impl LayerNorm {
     /// # Errors
     /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
-        Self::load_with(weights, channels, eps, Activation::Identity)
-    }
-
-    /// As [`load`](Self::load), with an activation after the norm.
-    ///
-    /// # Errors
-    /// As [`load`](Self::load).
-    pub fn load_with(weights: &Loader, channels: usize, eps: f32, activation: Activation) -> Result<Self> {
         let tensor = |name: &str, value: f32| weights.parameter(name, channels, Init::Constant(value));
         let tensors = || Ok::<_, crate::error::Error>([tensor("weight", 1.0)?, tensor("bias", 0.0)?]);
         let weights = match weights.target() {
             Target::Kernels => {
                 let host = |name: &str| weights.get_vec(name, &[channels]);
                 let (weight, bias) = (host("weight")?, host("bias")?);
-                Prepared::Packed(LayerNormOp(pointwise::LayerNorm { weight, bias, eps, activation }))
+                Prepared::Packed(LayerNormOp { weight, bias, eps, activation: Activation::Identity })
             }
             Target::Device => Prepared::OnDevice(tensors()?),
             Target::Training(_) => Prepared::Training(tensors()?),
         };
-        Ok(Self { weights, eps, activation })
+        Ok(Self { weights, eps })
     }
 
     /// `x` `[…, channels]` to the same shape.
@@ -53,25 +42,33 @@ impl LayerNorm {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.normalize(x).context("a layer norm")
+        self.forward_with(x, Activation::Identity)
     }
 
-    fn normalize(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+    /// [`forward`](Self::forward) and then an activation.
+    ///
+    /// # Errors
+    /// As [`forward`](Self::forward).
+    pub fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        self.normalize(x, activation).context("a layer norm")
+    }
+
+    fn normalize(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
         let x = x.contiguous()?;
-        let y = match &self.weights {
-            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => return x.apply_op1_no_bwd(op),
-            Prepared::Packed(LayerNormOp(norm)) => {
-                let [weight, bias] =
-                    [&norm.weight, &norm.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
-                layer_norm_slow(&x, &weight?, &bias?, self.eps)
+        activation.forward(match &self.weights {
+            Prepared::Packed(op) if runs_on_cpu_kernels(&x) => {
+                return x.apply_op1_no_bwd(&LayerNormOp { activation, ..op.clone() });
             }
-            Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps),
+            Prepared::Packed(op) => {
+                let [weight, bias] = [&op.weight, &op.bias].map(|values| Tensor::new(values.as_slice(), &Device::Cpu));
+                layer_norm_slow(&x, &weight?, &bias?, self.eps)?
+            }
+            Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps)?,
             // The only one that has gradients.
             Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]) => {
-                layer_norm_slow(&x, weight, bias, self.eps)
+                layer_norm_slow(&x, weight, bias, self.eps)?
             }
-        };
-        self.activation.forward(y?)
+        })
     }
 }
 
@@ -84,8 +81,8 @@ pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
         let channels = x.dim(D::Minus1)?;
         if runs_on_cpu_kernels(x) {
             let (weight, bias) = (vec![1.0; channels], vec![0.0; channels]);
-            let norm = pointwise::LayerNorm { weight, bias, eps, activation: Activation::Identity };
-            return x.contiguous()?.apply_op1_no_bwd(&LayerNormOp(norm));
+            let op = LayerNormOp { weight, bias, eps, activation: Activation::Identity };
+            return x.contiguous()?.apply_op1_no_bwd(&op);
         }
         let weight = Tensor::ones(channels, x.dtype(), x.device())?;
         let bias = Tensor::zeros(channels, x.dtype(), x.device())?;

@@ -60,7 +60,7 @@ impl Linear {
         }
         let weight = weights.get_vec(names[0], &[out_features, in_features])?;
         let bias = weights.get_vec(names[1], &[out_features])?;
-        Self::new(weight, bias, activation, weights.device())
+        Self::prepare(weight, bias, activation, (&weights.target(), weights.device()))
     }
 
     /// From `weight` `[out, in]`, row-major, and `bias` `[out]`, which tells the sizes.
@@ -69,16 +69,26 @@ impl Linear {
     /// [`Error::Argument`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
     /// operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
+        Self::prepare(weight, bias, activation, (&Target::on(device), device))
+    }
+
+    /// As [`new`](Self::new), for this target.
+    fn prepare(
+        weight: Vec<f32>,
+        bias: Vec<f32>,
+        activation: Activation,
+        (target, device): (&Target, &Device),
+    ) -> Result<Self> {
         let out_features = bias.len();
         if out_features == 0 || weight.is_empty() || !weight.len().is_multiple_of(out_features) {
             let reason = format!("expected a multiple of the {out_features} biases");
             return Err(Error::argument("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
-        let weights = match Target::on(device) {
+        let weights = match target {
             Target::Kernels => {
                 let matrix = PackedMatrix::pack(&weight, in_features, out_features);
-                Prepared::Packed(LinearOp { matrix, bias, activation, workspace: Workspace::default() })
+                Prepared::Packed(LinearOp { matrix, bias, activation, workspace: Workspace::shared() })
             }
             _ => {
                 let weight = Tensor::from_vec(weight, (out_features, in_features), device);

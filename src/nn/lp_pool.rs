@@ -25,7 +25,7 @@ impl LpPool2d {
     /// [`Error::Config`] for an odd power or 0, [`Error::Tensor`] if a window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "pooling";
-        let x = FeatureMap::new(x.clone(), &Workspace::default()).context(context)?;
+        let x = FeatureMap::new(x.clone(), &Workspace::shared()).context(context)?;
         self.forward_map(x).context(context)?.to_tensor().context(context)
     }
 

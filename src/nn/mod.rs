@@ -6,6 +6,7 @@
 //! |---|---|---|
 //! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
 //! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
+//! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
 //! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
 //! | [`LayerNorm`], [`gated`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
@@ -28,6 +29,7 @@ mod conv;
 mod conv_stack;
 mod depthwise;
 mod dropout;
+mod grouped_conv;
 pub(crate) mod kernels;
 mod layer_norm;
 mod linear;
@@ -46,6 +48,7 @@ pub use conv::ConvConfig;
 pub use conv_stack::ConvStack;
 pub use depthwise::{CausalDepthwiseConv, gated};
 pub use dropout::Dropout;
+pub use grouped_conv::GroupedConv1d;
 pub use kernels::activation::Activation;
 pub use kernels::pooling::Pooling;
 pub use layer_norm::LayerNorm;

@@ -26,7 +26,7 @@ impl Pool2d {
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "pooling";
-        let x = FeatureMap::new(x.clone(), &Workspace::default()).context(context)?;
+        let x = FeatureMap::new(x.clone(), &Workspace::shared()).context(context)?;
         Pool::from(*self).forward(x).and_then(|y| y.to_tensor()).context(context)
     }
 }
@@ -47,7 +47,7 @@ impl Pool1d {
     /// [`Error::Tensor`](crate::Error::Tensor) if a window is larger than the padded `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "pooling";
-        let x = FeatureMap::from_sequence(x, &Workspace::default()).context(context)?;
+        let x = FeatureMap::from_sequence(x, &Workspace::shared()).context(context)?;
         Pool::from(*self).forward(x).and_then(|y| y.to_sequence()).context(context)
     }
 }

@@ -123,6 +123,15 @@ impl Weights {
         Self::from_file(path.as_ref(), None, Bytes::open)
     }
 
+    /// Opens the checkpoint of a folder: `model.safetensors`, the index of its shards (`model.safetensors.index.json`), or
+    /// `pytorch_model.bin`; the first of these that is there.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Checkpoint`] if the folder has none of them.
+    pub fn open_folder(folder: impl AsRef<Path>) -> Result<Self> {
+        folder::open_weights(folder.as_ref())
+    }
+
     /// As [`open`](Self::open), of a `.pth` that holds several models: the dictionary of tensors or the module that stands under
     /// `key`, such as `Featurizer` in checkpoints of s3prl.
     ///

@@ -96,8 +96,8 @@ struct Convolution {
     norm: LayerNorm,
     widen: Linear,
     depthwise: CausalDepthwiseConv,
-    /// With the activation.
     depthwise_norm: LayerNorm,
+    activation: Activation,
     output: Linear,
 }
 
@@ -108,7 +108,8 @@ impl Convolution {
             norm: LayerNorm::load(&place.at("layer_norm"), dim, norm_eps)?,
             widen: pointwise(&place.at("pointwise_conv1"), dim, 2 * dim)?,
             depthwise: CausalDepthwiseConv::load(&place.at("depthwise_conv"), dim, conv_kernel)?,
-            depthwise_norm: LayerNorm::load_with(&place.at("depthwise_layer_norm"), dim, norm_eps, activation)?,
+            depthwise_norm: LayerNorm::load(&place.at("depthwise_layer_norm"), dim, norm_eps)?,
+            activation,
             output: pointwise(&place.at("pointwise_conv2"), dim, dim)?,
         })
     }
@@ -119,7 +120,7 @@ impl Convolution {
             y = mask(&y, lengths)?;
         }
         let y = self.depthwise.forward(&gated(&self.widen.forward(&y)?)?)?;
-        self.output.forward_add(&self.depthwise_norm.forward(&y)?, x)
+        self.output.forward_add(&self.depthwise_norm.forward_with(&y, self.activation)?, x)
     }
 }
 

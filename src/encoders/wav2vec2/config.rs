@@ -253,11 +253,16 @@ impl Config {
 
     /// Hidden states of a clip.
     pub fn n_frames(&self, n_samples: usize) -> usize {
+        Self::frames_after(&self.convs, n_samples)
+    }
+
+    /// What these convolutions leave of so many samples.
+    pub(super) fn frames_after(convs: &[ConvLayer], n_samples: usize) -> usize {
         let convolved = |length: usize, conv: &ConvLayer| match length.checked_sub(conv.kernel) {
             Some(rest) => rest / conv.stride.max(1) + 1,
             None => 0,
         };
-        self.convs.iter().fold(n_samples, convolved)
+        convs.iter().fold(n_samples, convolved)
     }
 
     /// Samples that leave one hidden state, if they can be counted.

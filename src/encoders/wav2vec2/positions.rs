@@ -1,24 +1,23 @@
 //! The convolution over positions: what a frame learns of its place from the frames around it.
 
-use candle_core::{Device, Tensor};
+use candle_core::Tensor;
 
 use super::config::Config;
 use super::names::Names;
 use crate::error::Result;
-use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack};
-use crate::weights::{Loader, Weights};
+use crate::nn::{Activation, BatchNorm, GroupedConv1d};
+use crate::weights::Loader;
 
 /// The names of the two parts of a weight norm.
 const WEIGHT_NORMS: [[&str; 2]; 2] =
     [["weight_g", "weight_v"], ["parametrizations.weight.original0", "parametrizations.weight.original1"]];
 
-/// A grouped convolution with GELU.
+/// A grouped convolution with GELU, whose result is added to its input.
 #[derive(Debug)]
 pub(super) struct Positions {
     /// Of the convolution's input.
     norm: Option<BatchNorm>,
-    /// One per group.
-    groups: Vec<ConvStack>,
+    conv: GroupedConv1d,
 }
 
 impl Positions {
@@ -49,18 +48,7 @@ impl Positions {
             None => conv.get_vec("weight", &shape)?,
         };
         let bias = conv.get_vec("bias", &[dim])?;
-        let shape = ConvConfig { padding: kernel / 2, bias: true, ..ConvConfig::new(width, width, kernel) };
-        let load = |(weight, bias): (&[f32], &[f32])| {
-            let tensors = [
-                ("weight".to_string(), Tensor::from_slice(weight, (width, width, kernel), &Device::Cpu)?),
-                ("bias".to_string(), Tensor::from_slice(bias, width, &Device::Cpu)?),
-            ];
-            let mut stack = ConvStack::on_sequences();
-            stack.conv(&Weights::from_tensors(tensors)?.loader(conv.device()), None, shape, Activation::Gelu)?;
-            Ok(stack)
-        };
-        let groups = weight.chunks(width * width * kernel).zip(bias.chunks(width)).map(load).collect::<Result<_>>()?;
-        Ok(Self { norm, groups })
+        Ok(Self { norm, conv: GroupedConv1d::new(weight, bias, groups, Activation::Gelu, &conv)? })
     }
 
     /// The kernel and the groups that the checkpoint's convolution has, and whether a batch norm comes before it.
@@ -76,18 +64,10 @@ impl Positions {
 
     /// `x` + positions, `[batch, n_frames, dim]`.
     pub fn forward_add(&self, x: &Tensor) -> Result<Tensor> {
-        let (_, n_frames, dim) = x.dims3()?;
-        let normed = match &self.norm {
-            Some(norm) => norm.forward(x)?,
-            None => x.clone(),
+        let y = match &self.norm {
+            Some(norm) => self.conv.forward(&norm.forward(x)?)?,
+            None => self.conv.forward(x)?,
         };
-        let width = dim / self.groups.len();
-        let group = |(index, conv): (usize, &ConvStack)| {
-            let y = conv.forward_vectors(&normed.narrow(2, index * width, width)?.contiguous()?, None)?;
-            // An even kernel with half of its length as padding gives one frame more.
-            Ok(y.narrow(1, 0, n_frames)?)
-        };
-        let groups = self.groups.iter().enumerate().map(group).collect::<Result<Vec<_>>>()?;
-        Ok((x + Tensor::cat(&groups, 2)?)?)
+        Ok((x + y)?)
     }
 }

@@ -26,14 +26,25 @@ pub enum Activation {
 }
 
 impl Activation {
-    /// Applies it to each of some values.
     #[inline(always)]
-    pub fn apply<L: Lanes>(self, values: &mut [f32]) {
+    pub(super) fn apply(self, x: f32) -> f32 {
+        match self {
+            Self::Identity => x,
+            Self::Relu => math::relu(x),
+            Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
+            Self::Gelu => math::gelu(x),
+            Self::Swish => x / (1.0 + (-x).exp()),
+        }
+    }
+
+    /// The same of each of some values.
+    #[inline(always)]
+    pub fn apply_all<L: Lanes>(self, values: &mut [f32]) {
         match self {
             Self::Identity => {}
-            Self::Relu => values.iter_mut().for_each(|x| *x = math::relu(*x)),
-            Self::LeakyRelu { slope } => values.iter_mut().for_each(|x| *x = math::leaky_relu(*x, slope)),
-            Self::Gelu => values.iter_mut().for_each(|x| *x = math::gelu(*x)),
+            Self::Relu => values.iter_mut().for_each(|x| *x = Self::Relu.apply(*x)),
+            Self::LeakyRelu { .. } => values.iter_mut().for_each(|x| *x = self.apply(*x)),
+            Self::Gelu => values.iter_mut().for_each(|x| *x = Self::Gelu.apply(*x)),
             Self::Swish => map_lanes(
                 [],
                 [values],
@@ -75,6 +86,6 @@ impl SimdOp for Apply<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        self.activation.apply::<L>(self.values);
+        self.activation.apply_all::<L>(self.values);
     }
 }

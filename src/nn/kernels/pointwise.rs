@@ -1,4 +1,4 @@
-//! Element-wise kernels: an affine map per channel, layer norm, gates.
+//! Element-wise kernels: an affine map per channel, layer norm with an activation, gates.
 
 use rayon::prelude::*;
 
@@ -35,28 +35,19 @@ pub fn affine_planes(x: &[f32], scale: &[f32], shift: &[f32], plane: usize, y: &
     });
 }
 
-/// The weights of a layer norm, one per channel, and what follows it.
-#[derive(Debug)]
-pub struct LayerNorm {
-    pub weight: Vec<f32>,
-    pub bias: Vec<f32>,
-    pub eps: f32,
-    pub activation: Activation,
-}
-
-impl LayerNorm {
-    /// `y = activation(weight · (x − mean) / √(variance + ε) + bias)` per row of `weight.len()` values; mean and variance are the
-    /// row's.
-    pub fn forward(&self, x: &[f32], y: &mut [f32], isa: Isa) {
-        let channels = self.weight.len();
-        let task = (TASK / 4 / channels).max(1) * channels;
-        y.par_chunks_mut(task).zip(x.par_chunks(task)).for_each(|(y, x)| isa.run(NormRows { norm: self, x, y }));
-    }
+/// `y = activation(weight · (x − mean) / √(variance + ε) + bias)` per row of `channels` values; mean and variance are the row's.
+pub fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32, activation: Activation, y: &mut [f32]) {
+    let task = (TASK / 4 / weight.len()).max(1) * weight.len();
+    let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
+    tasks.for_each(|(y, x)| Isa::best().run(NormRows { x, weight, bias, eps, activation, y }));
 }
 
 struct NormRows<'a> {
-    norm: &'a LayerNorm,
     x: &'a [f32],
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+    activation: Activation,
     y: &'a mut [f32],
 }
 
@@ -65,16 +56,16 @@ impl SimdOp for NormRows<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let LayerNorm { weight, bias, eps, activation } = self.norm;
+        let Self { x, weight, bias, eps, activation, y } = self;
         let channels = weight.len();
-        for (y, x) in self.y.chunks_mut(channels).zip(self.x.chunks(channels)) {
+        for (y, x) in y.chunks_mut(channels).zip(x.chunks(channels)) {
             let mean = fold(x, 0.0, |x| x, |a, b| a + b) / channels as f32;
             let variance = fold(x, 0.0, |x| (x - mean) * (x - mean), |a, b| a + b) / channels as f32;
             let scale = 1.0 / (variance + eps).sqrt();
             for c in 0..channels {
                 y[c] = (x[c] - mean) * scale * weight[c] + bias[c];
             }
-            activation.apply::<L>(y);
+            activation.apply_all::<L>(y);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reused buffers: large ones fresh from the system cost a page fault every 4 KiB.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 /// Longer buffers, in values, go back to the system: a model must not hold gigabytes after one long recording.
 const LONGEST_KEPT: usize = 1 << 25;
@@ -23,9 +23,22 @@ pub fn is_inside(indices: &[(usize, usize)], len: usize) -> bool {
 
 /// Buffers that are not in use. Clones share them; they are freed with the last clone.
 #[derive(Debug, Clone, Default)]
-pub struct Workspace(Arc<Mutex<Vec<Vec<f32>>>>);
+pub struct Workspace(Arc<Buffers>);
+
+type Buffers = Mutex<Vec<Vec<f32>>>;
+
+/// What all layers share while there are any.
+static SHARED: Mutex<Weak<Buffers>> = Mutex::new(Weak::new());
 
 impl Workspace {
+    /// The workspace of all layers: the next layer uses the buffers of the last one, which are in the cache.
+    pub fn shared() -> Self {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let buffers = shared.upgrade().unwrap_or_default();
+        *shared = Arc::downgrade(&buffers);
+        Self(buffers)
+    }
+
     /// A buffer of `len` values. What it holds is left over from its last use.
     pub fn take(&self, len: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -89,7 +89,7 @@ impl SimdOp for Finish<'_> {
     fn run<L: Lanes>(self) {
         let Self { sums, bias, residual, activation, y } = self;
         y.iter_mut().zip(sums).zip(bias).for_each(|((y, sum), bias)| *y = sum + bias);
-        activation.apply::<L>(y);
+        activation.apply_all::<L>(y);
         if let Some(residual) = residual {
             y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
         }

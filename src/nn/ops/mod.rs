@@ -4,6 +4,7 @@
 pub mod activation;
 pub mod attention;
 pub mod depthwise;
+pub mod grouped_conv;
 pub mod linear;
 pub mod norm;
 pub mod train;

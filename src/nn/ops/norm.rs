@@ -3,8 +3,8 @@
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 
 use super::wrong_shape;
+use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::pointwise;
-use crate::nn::kernels::simd::isa::Isa;
 use crate::tensor::contiguous;
 
 /// A scale and a shift per channel of dimension `axis`: 1, or the last.
@@ -38,9 +38,14 @@ impl CustomOp1 for AffineOp {
     }
 }
 
-/// Normalisation of each row of the last dimension.
-#[derive(Debug)]
-pub struct LayerNormOp(pub pointwise::LayerNorm);
+/// Normalisation of each row of the last dimension, and an activation.
+#[derive(Debug, Clone)]
+pub struct LayerNormOp {
+    pub weight: Vec<f32>,
+    pub bias: Vec<f32>,
+    pub eps: f32,
+    pub activation: Activation,
+}
 
 impl CustomOp1 for LayerNormOp {
     fn name(&self) -> &'static str {
@@ -49,11 +54,11 @@ impl CustomOp1 for LayerNormOp {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let x = contiguous(storage, layout)?;
-        if x.is_empty() || layout.dims().last() != Some(&self.0.weight.len()) {
+        if x.is_empty() || layout.dims().last() != Some(&self.weight.len()) {
             return Err(wrong_shape(layout));
         }
         let mut y = vec![0.0; x.len()];
-        self.0.forward(x, &mut y, Isa::best());
+        pointwise::layer_norm(x, (&self.weight, &self.bias), self.eps, self.activation, &mut y);
         Ok((CpuStorage::F32(y), layout.shape().clone()))
     }
 }

@@ -1,6 +1,7 @@
 //! Convolutions: the choice of a kernel.
 
 mod direct;
+pub mod grouped;
 #[cfg(test)]
 mod reference;
 pub mod shape;

@@ -3,6 +3,7 @@
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
+use crate::nn::kernels::conv::grouped::{GroupedConv, GroupedShape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::{Conv, Filters, Input};
 use crate::nn::kernels::pooling::Pooling;
@@ -411,5 +412,42 @@ fn sizes_that_no_memory_holds_are_refused() {
         Shape { batch: 1, channels: 1, height: 1 << (usize::BITS / 2), width: 1 << (usize::BITS / 2) },
     ] {
         assert!(shape.values().is_none() && BlockedMap::unwritten(shape, &Workspace::default()).is_none(), "{shape:?}");
+    }
+}
+
+/// `y[n][o] = bias[o] + Σ_t Σ_i filters[o][i][t] x[n + t − padding][group of o][i]`.
+#[test]
+fn a_grouped_convolution_equals_its_naive_form() {
+    let mut random = Random(7);
+    for (batch, n, channels, groups, kernel, padding) in [
+        (1, 1, 1, 1, 1, 0),
+        (2, 5, 24, 4, 16, 8),
+        (1, 300, 96, 2, 128, 64),
+        (2, 130, 12, 12, 3, 1),
+        (1, 40, 40, 1, 5, 4),
+    ] {
+        let width = channels / groups;
+        let (x, filters) = (random.values(batch * n * channels), random.values(channels * width * kernel));
+        let bias = random.values(channels);
+        let shape = GroupedShape { channels, groups, kernel, padding };
+        let conv = GroupedConv::pack(shape, &filters, bias.clone(), Activation::Relu);
+        for isa in Isa::available() {
+            let mut y = vec![f32::NAN; x.len()];
+            conv.forward(&x, n, &mut y, isa, &Workspace::default());
+            for (index, &got) in y.iter().enumerate() {
+                let (row, output) = (index / channels, index % channels);
+                let (sequence, row, group) = (row / n * n, row % n, output / width);
+                let mut sum = f64::from(bias[output]);
+                for tap in 0..kernel {
+                    let Some(place) = (row + tap).checked_sub(padding).filter(|&place| place < n) else { continue };
+                    for i in 0..width {
+                        let x = x[(sequence + place) * channels + group * width + i];
+                        sum += f64::from(x) * f64::from(filters[(output * width + i) * kernel + tap]);
+                    }
+                }
+                // Sums of up to 6,144 products of numbers below 1.
+                assert!((f64::from(got) - sum.max(0.0)).abs() < 1e-4, "{shape:?}: {got} {sum}");
+            }
+        }
     }
 }
