@@ -62,7 +62,7 @@ impl CtcConfig {
         let blank = usize::try_from(number("pad_token_id", 0)).unwrap_or(usize::MAX);
         let n_tokens = usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX);
         Ok(Self {
-            head: HeadConfig { dim: encoder.dim, hidden: None, dropout: 0.0, n_tokens },
+            head: HeadConfig::linear(encoder.dim, n_tokens),
             encoder: encoder.into(),
             weighted_sum: None,
             vocabulary: vocabulary::Config { blank: Some(TokenRef::Index(blank)), ..vocabulary::Config::default() },
@@ -280,8 +280,8 @@ impl CtcModel {
                 last.ok_or_else(|| Error::argument("layers.len()", 0, "an encoder gives at least one layer"))?
             }
         };
-        let mut output =
-            CtcOutput::new(self.head.forward(&hidden)?, encoded.lengths, self.encoder.info().frame_seconds)?;
+        let logits = self.head.forward(&hidden, Some(&encoded.lengths))?;
+        let mut output = CtcOutput::new(logits, encoded.lengths, self.encoder.info().frame_seconds)?;
         let rate = f64::from(waveforms.sample_rate());
         for (times, samples) in output.times.iter_mut().zip(waveforms.rows()) {
             *times = times.until(samples.len() as f64 / rate);
