@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::ctc::{
     CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, RecurrentConfig, TokenTransformer,
@@ -468,7 +470,7 @@ fn a_folder_opens() {
     tensors.linear("encoder.layers.0.fc1", 64, 32);
     tensors.linear("encoder.layers.0.fc2", 32, 64);
     tensors.linear("lm_head", 64, 4);
-    let mut tensors: std::collections::HashMap<_, _> = tensors.tensors().into_iter().collect();
+    let mut tensors: HashMap<_, _> = tensors.tensors().into_iter().collect();
     tensors.insert("layer_weights".to_string(), input("layer_weights", &[2], 1.0));
     tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // which is not read
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
@@ -488,6 +490,29 @@ fn a_folder_opens() {
     let sums: Vec<f32> =
         output.clip(0).unwrap().rows().into_iter().map(|row| row.iter().map(|x| x.exp()).sum()).collect();
     assert_close("probabilities", &sums, &[1.0; 10], 1e-6, 0.0);
+
+    // The sum and the head alone, on an encoder in a file or folder of its own, which has a head of its own too.
+    let elsewhere = folder.join("published");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    let published = elsewhere.join("model.safetensors");
+    let (on_top, mut rest): (HashMap<_, _>, HashMap<_, _>) =
+        tensors.into_iter().partition(|(name, _)| name.starts_with("lm_head") || name == "layer_weights");
+    rest.insert("lm_head.weight".to_string(), input("another", &[7, 64], 1.0));
+    candle_core::safetensors::save(&rest, &published).unwrap();
+    candle_core::safetensors::save(&on_top, folder.join("model.safetensors")).unwrap();
+    for encoder in [&elsewhere, &published] {
+        let model = CtcModel::open_with_encoder(&folder, encoder, &CPU).unwrap();
+        assert_eq!(model.vocabulary(), named.vocabulary());
+        assert_eq!(values(&output.logits), values(&model.forward(&clips).unwrap().logits));
+    }
+    let error = CtcModel::open(&folder, &CPU).unwrap_err().to_string();
+    assert!(error.contains("encoder whisper") && error.contains("CtcModel::open_with_encoder"), "{error}");
+    let error = CtcModel::open_with_encoder(&folder, folder.join("model.safetensors"), &CPU).unwrap_err();
+    assert!(matches!(error, Error::Weights(_)), "{error}");
+    let error = CtcModel::open_with_encoder(&elsewhere, &published, &CPU).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    rest.extend(on_top);
+    candle_core::safetensors::save(&rest, folder.join("model.safetensors")).unwrap();
 
     write("vocab.json", r#"{"[PAD]": 0, "a": 1}"#);
     assert!(matches!(CtcModel::open(&folder, &CPU), Err(Error::LabelCount { n_classes: 4, n_labels: 2 })));

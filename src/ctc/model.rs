@@ -50,6 +50,19 @@ pub struct CtcConfig {
 }
 
 impl CtcConfig {
+    /// That of a folder.
+    fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join("config.json");
+        let value = folder::read_json(&path)?;
+        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or_default();
+        match wav2vec2::Config::MODEL_TYPES.contains(&model_type) {
+            true => Self::from_hugging_face(folder, &value),
+            false => {
+                serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })
+            }
+        }
+    }
+
     /// Of a folder that transformers saved, with its `config.json`.
     fn from_hugging_face(path: &Path, config: &Value) -> Result<Self> {
         let preprocessor = match files::first_of(path, &["preprocessor_config.json"])? {
@@ -138,6 +151,8 @@ pub struct CtcModel {
     assumptions: Vec<Assumption>,
 }
 
+/// What a published model may have on its encoder.
+const HEADS: [&str; 2] = ["lm_head.*", "ctc_head.*"];
 /// Prefixes below which a model is looked for, at most.
 const MAX_PLACES: usize = 16;
 
@@ -168,7 +183,15 @@ impl CtcModel {
     /// # Errors
     /// As [`EncoderConfig::build`] and [`new`](Self::new).
     pub fn build(config: &CtcConfig, root: &Loader) -> Result<Self> {
-        let encoder = config.encoder.build(root)?;
+        Self::build_on(config.encoder.build(root)?, config, root)
+    }
+
+    /// The sum and the head with the tensors that a loader gives, on an encoder that is there: to train them on features that stay
+    /// as they are, or of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Head::load`], [`WeightedSum::load`] and [`new`](Self::new).
+    pub fn build_on(encoder: Box<dyn SpeechEncoder>, config: &CtcConfig, root: &Loader) -> Result<Self> {
         let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.info().n_layers, &sum)).transpose()?;
         Self::new(encoder, sum, Head::load(&config.head, root)?)
     }
@@ -178,16 +201,46 @@ impl CtcModel {
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit,
-    /// [`Error::UnknownModel`] if several such models stand below prefixes.
+    /// [`Error::UnknownModel`] if several such models stand below prefixes, or there is a head without its encoder.
     pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
         let has_encoder = |place: &String| config.encoder.is_in(&weights.at(place));
-        let places = head::places(weights).into_iter().take(MAX_PLACES).filter(has_encoder);
-        let place = only(weights, &places.collect::<Vec<_>>())?;
+        let heads: Vec<String> = head::places(weights).into_iter().take(MAX_PLACES).collect();
+        let places: Vec<&String> = heads.iter().filter(|place| has_encoder(place)).collect();
+        if places.is_empty() && !heads.is_empty() {
+            return Err(Error::UnknownModel(format!(
+                "{}: expected tensors of the encoder {}, got a head without them: CtcModel::open_with_encoder takes that encoder's \
+                 weights from another file",
+                weights.path().unwrap_or("<bytes>".as_ref()).display(),
+                config.encoder.name(),
+            )));
+        }
+        let place = only(weights, &places)?;
         let at_place = weights.at(&place);
         let root = at_place.loader(device);
         let model = Self::build(config, &root)?;
         root.finish("a CTC model")?;
         Ok(Self { assumptions: left_out(weights, &place).into_iter().collect(), ..model })
+    }
+
+    /// Builds the model from two checkpoints: that of the encoder, which may hold the rest of a published model too, and that
+    /// of the weighted sum and the head.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_encoder(
+        config: &CtcConfig,
+        weights: &Weights,
+        encoder: &Weights,
+        device: &Device,
+    ) -> Result<Self> {
+        let root = encoder.loader(device);
+        HEADS.iter().for_each(|head| root.ignore(head));
+        let built = config.encoder.build(&root)?;
+        root.finish(config.encoder.name())?;
+        let root = weights.loader(device);
+        let model = Self::build_on(built, config, &root)?;
+        root.finish("the head of a CTC model")?;
+        Ok(model)
     }
 
     /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
@@ -206,19 +259,39 @@ impl CtcModel {
     /// [`load`](Self::load), [`Vocabulary::open`] and [`with_vocabulary`](Self::with_vocabulary).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = folder.join("config.json");
-        let value = folder::read_json(&path)?;
-        let model_type = value.get("model_type").and_then(Value::as_str).unwrap_or_default();
-        let config = match wav2vec2::Config::MODEL_TYPES.contains(&model_type) {
-            true => CtcConfig::from_hugging_face(folder, &value)?,
-            false => {
-                serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?
-            }
-        };
-        let model = Self::load(&config, &folder::open_weights(folder)?, device)?;
+        let config = CtcConfig::open(folder)?;
+        Self::load(&config, &folder::open_weights(folder)?, device)?.named(folder, &config)
+    }
+
+    /// Opens a folder that has the weighted sum and the head alone, on the published weights of its encoder: `encoder` is a
+    /// checkpoint, or a folder with one as in [`open`](Self::open), and may hold the rest of its model too.
+    ///
+    /// ```no_run
+    /// use clipwise::ctc::CtcModel;
+    ///
+    /// # fn main() -> clipwise::Result<()> {
+    /// // https://huggingface.co/openai/whisper-tiny.en has the second file.
+    /// let (head, encoder) = ("weights/whisper-tiny-en-phonemes", "whisper-tiny.en/model.safetensors");
+    /// let model = CtcModel::open_with_encoder(head, encoder, &clipwise::device::cpu())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_encoder(folder: impl AsRef<Path>, encoder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let (folder, encoder) = (folder.as_ref(), encoder.as_ref());
+        let config = CtcConfig::open(folder)?;
+        let weights = folder::open_weights(folder)?;
+        let encoder = if encoder.is_dir() { folder::open_weights(encoder)? } else { Weights::open(encoder)? };
+        Self::load_with_encoder(&config, &weights, &encoder, device)?.named(folder, &config)
+    }
+
+    /// With the vocabulary of a folder, if it has one.
+    fn named(self, folder: &Path, config: &CtcConfig) -> Result<Self> {
         match vocabulary::in_folder(folder)? {
-            Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
-            None => Ok(model),
+            Some(_) => self.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
+            None => Ok(self),
         }
     }
 
