@@ -191,7 +191,7 @@ impl Head {
     ///
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit; [`Error::Argument`] with recurrent layers, unless there is one
-    /// length from 1 to `n_frames` a clip.
+    /// length from 1 to `n_frames` per clip.
     pub fn forward(&self, hidden: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
         let mut x = hidden.clone();
         for layer in &self.recurrent {
