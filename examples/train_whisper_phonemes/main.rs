@@ -144,7 +144,7 @@ fn train(
     println!("{} utterances, {} to validate, {} parameters", training.len(), validation.len(), parameters.count());
     net::describe(shape, out)?;
     let file = out.join("model.safetensors");
-    parameters.save(&file)?;
+    parameters.save(&file)?; // so that no epoch at all is enough to calibrate
     let lengths = training.iter().map(|u| states.n_frames(u)).collect::<Result<Vec<_>, _>>()?;
     let forward = |batch: &[usize], random: &mut Random| {
         let batch: Vec<&Utterance> = batch.iter().map(|&i| training[i]).collect();

@@ -106,7 +106,7 @@ impl Net {
     pub fn measure(&self, states: &States, utterances: &[&Utterance]) -> Result<Measure, Failure> {
         let (mut loss, mut edits) = (0.0, EditCounts::default());
         for batch in utterances.chunks(32) {
-            let (logits, lengths) = self.logits(states, 0, batch)?;
+            let (logits, lengths) = self.logits(states, batch)?;
             let (of_batch, more) = judge(&logits, &lengths, batch)?;
             loss += f64::from(of_batch.to_scalar::<f32>()?);
             edits += more;
@@ -114,31 +114,28 @@ impl Net {
         Ok(Measure { loss: loss / edits.n_reference() as f64, accuracy: 1.0 - edits.rate().unwrap_or(0.0) })
     }
 
-    /// How much less the blank should score, of 0 to 5, for the fewest errors on the recordings and their copies. Dropout and stripes
-    /// teach a net to say nothing when in doubt.
+    /// How much less the blank should score: the most, up to 5, with which there are no more errors on these recordings than
+    /// without. In training, dropout and stripes teach a net to say nothing when in doubt; recordings that differ from these leave
+    /// it in doubt more often.
     pub fn calibrate(&self, states: &States, utterances: &[&Utterance]) -> Result<f32, Failure> {
         let mut edits = [EditCounts::default(); 21];
-        for copy in 0..states.n_copies() {
-            for batch in utterances.chunks(32) {
-                let (logits, lengths) = self.logits(states, copy, batch)?;
-                let n_tokens = logits.dim(2)?;
-                for (step, edits) in edits.iter_mut().enumerate() {
-                    let less: Vec<f32> =
-                        (0..n_tokens).map(|id| if id == LOSS.blank { step as f32 / 4.0 } else { 0.0 }).collect();
-                    *edits += errors(&logits.broadcast_sub(&Tensor::new(less, &Device::Cpu)?)?, &lengths, batch)?;
-                }
+        for batch in utterances.chunks(32) {
+            let (logits, lengths) = self.logits(states, batch)?;
+            let n_tokens = logits.dim(2)?;
+            for (step, edits) in edits.iter_mut().enumerate() {
+                let less = (0..n_tokens).map(|id| if id == LOSS.blank { step as f32 / 4.0 } else { 0.0 });
+                let less = Tensor::from_iter(less, &Device::Cpu)?;
+                *edits += errors(&logits.broadcast_sub(&less)?, &lengths, batch)?;
             }
         }
-        let rate = |edits: &EditCounts| edits.rate().unwrap_or(0.0);
-        let rates: Vec<String> = edits.iter().map(|edits| format!("{:.4}", rate(edits))).collect();
-        println!("PER with the blank lowered by 0, 0.25 …: {}", rates.join(" "));
-        let best = edits.iter().enumerate().min_by(|a, b| rate(a.1).total_cmp(&rate(b.1)));
-        Ok(best.map_or(0.0, |(step, _)| step as f32 / 4.0))
+        let errors: Vec<u64> = edits.iter().map(EditCounts::n_errors).collect();
+        println!("errors with the blank lowered by 0, 0.25 …: {errors:?}");
+        Ok(errors.iter().rposition(|&n| n < errors[0]).unwrap_or(0) as f32 / 4.0)
     }
 
-    /// Logits and frames of whole utterances.
-    fn logits(&self, states: &States, copy: usize, utterances: &[&Utterance]) -> Result<(Tensor, Vec<usize>), Failure> {
-        let (layers, lengths) = states.batch(utterances, &vec![(copy, 1.0); utterances.len()])?;
+    /// Logits and frames of the recordings.
+    fn logits(&self, states: &States, utterances: &[&Utterance]) -> Result<(Tensor, Vec<usize>), Failure> {
+        let (layers, lengths) = states.batch(utterances, &vec![(0, 1.0); utterances.len()])?;
         Ok((self.head.forward(&self.sum.forward(&layers)?, Some(&lengths))?, lengths))
     }
 }
