@@ -2,11 +2,15 @@
 
 mod common;
 
+use std::collections::HashMap;
+
 use candle_core::{DType, Device, Tensor, Var};
 use clipwise::ctc::{
-    CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, TokenTransformer, TokenTransformerConfig, Vocabulary,
+    CtcConfig, CtcModel, CtcOutput, FrameTimes, Head, HeadConfig, RecurrentConfig, TokenTransformer,
+    TokenTransformerConfig, Vocabulary,
 };
 use clipwise::encoders::{Encoded, EncoderInfo, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use clipwise::nn::Cell;
 use clipwise::weights::Parameters;
 use clipwise::{Error, Result, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, values};
@@ -71,7 +75,7 @@ fn heads_equal_pytorch_under_every_name() {
         };
         let (hidden, wanted) = (input("hidden", &[2, 3, dim], 1.0), golden.to_vec(&format!("{name}.logits")).unwrap());
         for weights in &namings {
-            let logits = load(&config, weights).unwrap().forward(&hidden).unwrap();
+            let logits = load(&config, weights).unwrap().forward(&hidden, None).unwrap();
             assert_eq!(logits.dims(), [2, 3, 43]);
             assert_close(name, &values(&logits), &wanted, 5e-6, 1e-6);
         }
@@ -113,7 +117,7 @@ fn a_head_can_be_trained() {
 
     // Dropout in training only; what was trained loads for inference.
     let hidden = input("hidden", &[2, 3, 1024], 1.0);
-    let forward = |head: &Head| values(&head.forward(&hidden).unwrap());
+    let forward = |head: &Head| values(&head.forward(&hidden, None).unwrap());
     let before = forward(&head);
     assert_close("loaded", &forward(&load(&config, &weights).unwrap()), &before, 1e-5, 0.0);
     trainable.set_training(true);
@@ -121,13 +125,73 @@ fn a_head_can_be_trained() {
 
     // Gradients of a small one.
     let golden = golden("ctc_head.safetensors");
-    let config = HeadConfig { dim: 6, hidden: Some(5), dropout: 0.1, n_tokens: 4 };
+    let config = HeadConfig { hidden: Some(5), dropout: 0.1, ..HeadConfig::linear(6, 4) };
     let trainable = Parameters::new(&CPU, 3);
     let head = Head::load(&config, &trainable.loader()).unwrap();
     trainable.restore(&layers(&[("0", "lm_head.0", 6, 5), ("3", "lm_head.3", 5, 4)])).unwrap();
-    let logits = head.forward(&input("hidden", &[2, 3, 6], 1.0)).unwrap();
+    let logits = head.forward(&input("hidden", &[2, 3, 6], 1.0), None).unwrap();
     let loss = (input("c", &[2, 3, 4], 1.0) * logits).unwrap().sum_all().unwrap();
     assert_gradients(&loss, &trainable, |name| golden.to_vec(&name.replace("lm_head", "mlp")).unwrap());
+}
+
+#[test]
+fn recurrent_heads_equal_pytorch() {
+    let golden = golden("ctc_head.safetensors");
+    let recurrent = |cell, n_layers, bidirectional| Some(RecurrentConfig { cell, hidden: 5, n_layers, bidirectional });
+    let gru = HeadConfig { recurrent: recurrent(Cell::Gru, 2, true), ..HeadConfig::linear(6, 4) };
+    let lstm = recurrent(Cell::Lstm, 1, false);
+    let lstm = HeadConfig { recurrent: lstm, hidden: Some(3), dropout: 0.1, ..HeadConfig::linear(6, 4) };
+    let states = input("states", &[2, 7, 6], 1.0);
+    for (name, config, linear) in [
+        ("gru", gru, layers(&[("lm_head", "lm_head", 10, 4)])),
+        ("lstm", lstm, layers(&[("lm_head.0", "lm_head.0", 5, 3), ("lm_head.3", "lm_head.3", 3, 4)])),
+    ] {
+        let json = serde_json::to_string(&config).unwrap();
+        assert_eq!(serde_json::from_str::<HeadConfig>(&json).unwrap(), config);
+        let trainable = Parameters::new(&CPU, 3);
+        let head = Head::load(&config, &trainable.loader()).unwrap();
+        let mut tensors = Vec::new();
+        for tensor in trainable.weights().unwrap().names().filter(|tensor| tensor.starts_with("rnn.")) {
+            let weights = trainable.weights().unwrap();
+            tensors.push((tensor.to_string(), input(tensor, weights.shape(tensor).unwrap(), 0.5)));
+        }
+        tensors.extend(linear.names().map(|name| (name.to_string(), linear.tensor(name, &CPU).unwrap())));
+        let weights = Weights::from_tensors(tensors).unwrap();
+        assert_eq!(trainable.restore(&weights).unwrap(), weights.len());
+
+        // Trained and loaded, in a batch and alone; what stands behind a clip does not matter.
+        let loaded = load(&config, &weights).unwrap();
+        for (head, exact) in [(&head, false), (&loaded, true)] {
+            let together = head.forward(&states, Some(&[7, 4])).unwrap();
+            for (row, length) in [(0, 7), (1, 4)] {
+                let own = values(&together.get(row).unwrap().narrow(0, 0, length).unwrap());
+                assert_close(name, &own, &golden.to_vec(&format!("{name}.{row}")).unwrap(), 2e-6, 1e-5);
+                let alone = states.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
+                let alone = values(&head.forward(&alone, None).unwrap());
+                if exact { assert_eq!(own, alone) } else { assert_close(name, &own, &alone, 1e-6, 0.0) }
+            }
+            for lengths in [&[7][..], &[7, 8], &[7, 0]] {
+                let error = head.forward(&states, Some(lengths)).unwrap_err();
+                assert!(matches!(error, Error::Argument { name: "lengths", .. }), "{error}");
+            }
+        }
+
+        let logits = head.forward(&states, Some(&[7, 4])).unwrap();
+        let c = input("c", &[2, 7, 4], 1.0);
+        let sum = |row: usize, length: usize| {
+            let own = |x: &Tensor| x.get(row).unwrap().narrow(0, 0, length).unwrap();
+            (own(&c) * own(&logits)).unwrap().sum_all().unwrap()
+        };
+        let loss = (sum(0, 7) + sum(1, 4)).unwrap();
+        assert_gradients(&loss, &trainable, |tensor| golden.to_vec(&format!("{name}.{tensor}")).unwrap());
+        for hidden in [0, usize::MAX] {
+            let recurrent = config.recurrent.clone().map(|recurrent| RecurrentConfig { hidden, ..recurrent });
+            let wrong = HeadConfig { recurrent, ..config.clone() };
+            assert!(matches!(load(&wrong, &weights), Err(Error::Config { .. })), "{wrong:?}");
+        }
+        let other = HeadConfig { recurrent: None, ..config.clone() };
+        assert!(matches!(load(&other, &weights), Err(Error::Weights(_))));
+    }
 }
 
 fn assert_gradients(loss: &Tensor, trainable: &Parameters, wanted: impl Fn(&str) -> Vec<f32>) {
@@ -336,7 +400,7 @@ impl SpeechEncoder for Means {
 
 #[test]
 fn a_model_is_an_encoder_a_sum_and_a_head() {
-    let config = HeadConfig { dim: 2, hidden: None, dropout: 0.0, n_tokens: 3 };
+    let config = HeadConfig::linear(2, 3);
     let head = || {
         let tensors = [
             ("lm_head.weight".to_string(), Tensor::new(&[[1f32, 0.0], [0.0, -1.0], [0.5, 0.5]], &CPU).unwrap()),
@@ -406,7 +470,7 @@ fn a_folder_opens() {
     tensors.linear("encoder.layers.0.fc1", 64, 32);
     tensors.linear("encoder.layers.0.fc2", 32, 64);
     tensors.linear("lm_head", 64, 4);
-    let mut tensors: std::collections::HashMap<_, _> = tensors.tensors().into_iter().collect();
+    let mut tensors: HashMap<_, _> = tensors.tensors().into_iter().collect();
     tensors.insert("layer_weights".to_string(), input("layer_weights", &[2], 1.0));
     tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // which is not read
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
@@ -426,6 +490,29 @@ fn a_folder_opens() {
     let sums: Vec<f32> =
         output.clip(0).unwrap().rows().into_iter().map(|row| row.iter().map(|x| x.exp()).sum()).collect();
     assert_close("probabilities", &sums, &[1.0; 10], 1e-6, 0.0);
+
+    // The sum and the head alone, on an encoder in a file or folder of its own, which has a head of its own too.
+    let elsewhere = folder.join("published");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    let published = elsewhere.join("model.safetensors");
+    let (on_top, mut rest): (HashMap<_, _>, HashMap<_, _>) =
+        tensors.into_iter().partition(|(name, _)| name.starts_with("lm_head") || name == "layer_weights");
+    rest.insert("lm_head.weight".to_string(), input("another", &[7, 64], 1.0));
+    candle_core::safetensors::save(&rest, &published).unwrap();
+    candle_core::safetensors::save(&on_top, folder.join("model.safetensors")).unwrap();
+    for encoder in [&elsewhere, &published] {
+        let model = CtcModel::open_with_encoder(&folder, encoder, &CPU).unwrap();
+        assert_eq!(model.vocabulary(), named.vocabulary());
+        assert_eq!(values(&output.logits), values(&model.forward(&clips).unwrap().logits));
+    }
+    let error = CtcModel::open(&folder, &CPU).unwrap_err().to_string();
+    assert!(error.contains("encoder whisper") && error.contains("CtcModel::open_with_encoder"), "{error}");
+    let error = CtcModel::open_with_encoder(&folder, folder.join("model.safetensors"), &CPU).unwrap_err();
+    assert!(matches!(error, Error::Weights(_)), "{error}");
+    let error = CtcModel::open_with_encoder(&elsewhere, &published, &CPU).unwrap_err();
+    assert!(matches!(error, Error::Io { .. }), "{error}");
+    rest.extend(on_top);
+    candle_core::safetensors::save(&rest, folder.join("model.safetensors")).unwrap();
 
     write("vocab.json", r#"{"[PAD]": 0, "a": 1}"#);
     assert!(matches!(CtcModel::open(&folder, &CPU), Err(Error::LabelCount { n_classes: 4, n_labels: 2 })));

@@ -329,7 +329,7 @@ fn speech() {
     let ctc = CtcConfig {
         encoder: EncoderConfig::Recurrent(recurrent::Config { hidden: 4, ..recurrent::Config::BIGRU }),
         weighted_sum: Some(WeightedSumConfig::default()),
-        head: HeadConfig { dim: 8, hidden: Some(3), dropout: 0.0, n_tokens: 5 },
+        head: HeadConfig { hidden: Some(3), ..HeadConfig::linear(8, 5) },
         vocabulary: ctc::vocabulary::Config { blank: Some(ctc::vocabulary::TokenRef::Index(0)), ..Default::default() },
     };
     let parameters = Parameters::new(&Device::Cpu, 1);

@@ -221,7 +221,7 @@ fn speech_models_are_found_below_any_prefix() {
     let config = CtcConfig {
         encoder: EncoderConfig::Recurrent(encoder),
         weighted_sum: None,
-        head: HeadConfig { dim: 8, hidden: None, dropout: 0.0, n_tokens: 5 },
+        head: HeadConfig::linear(8, 5),
         vocabulary: Default::default(),
     };
     let parameters = Parameters::new(&Device::Cpu, 1);

@@ -76,7 +76,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
     let config = CtcConfig {
         encoder: EncoderConfig::Recurrent(config(Cell::Gru, true)),
         weighted_sum: None,
-        head: HeadConfig { dim: 12, hidden: None, dropout: 0.0, n_tokens: 5 },
+        head: HeadConfig::linear(12, 5),
         vocabulary: Default::default(),
     };
     let json = serde_json::to_string(&config).unwrap();

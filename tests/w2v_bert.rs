@@ -207,7 +207,7 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::W2vBert(config.clone()));
 
         let dim = config.output_dim();
-        let head = HeadConfig { dim, hidden: None, dropout: 0.0, n_tokens: 5 };
+        let head = HeadConfig::linear(dim, 5);
         let ctc =
             CtcConfig { encoder: config.clone().into(), weighted_sum: None, head, vocabulary: Default::default() };
         let mut all: Vec<(String, Tensor)> =

@@ -260,7 +260,7 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
         let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Wav2vec2(config.clone()));
 
-        let head = HeadConfig { dim: 24, hidden: None, dropout: 0.0, n_tokens: 5 };
+        let head = HeadConfig::linear(24, 5);
         let ctc =
             CtcConfig { encoder: config.clone().into(), weighted_sum: None, head, vocabulary: Default::default() };
         let mut all: Vec<(String, Tensor)> =

@@ -3,9 +3,12 @@
 mod common;
 
 use candle_core::{Device, Tensor};
+use candle_nn::Optimizer;
+use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig, LossConfig, RecurrentConfig, ctc_loss};
 use clipwise::encoders::whisper::Config;
-use clipwise::encoders::{Layers, SpeechEncoder, WhisperEncoder};
+use clipwise::encoders::{Layers, SpeechEncoder, WeightedSumConfig, WhisperEncoder};
 use clipwise::frontend::{WhisperMel, WhisperMelConfig};
+use clipwise::nn::Cell;
 use clipwise::{Error, Waveform, WaveformBatch, Weights};
 use common::{Hashed, Kind, assert_close, golden, hashed, max_difference, real, signal, values};
 
@@ -298,4 +301,87 @@ fn real_speech_has_the_hidden_states_of_transformers() {
     let second = batch(vec![speech.samples[..16_000].to_vec()]);
     let states = |encoder: &WhisperEncoder| values(&encoder.forward(&second, Layers::All).unwrap().layers[0]);
     assert!(max_difference(&states(&encoder), &states(&without)) < 5e-4);
+}
+
+/// Tones of three pitches, 150 ms each, and what they spell.
+fn tones() -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
+    let melodies: [&[u32]; 8] = [&[1, 2], &[2, 3], &[3, 1], &[1, 2, 3], &[3, 2, 1], &[2, 1], &[1, 3, 2], &[3, 2]];
+    let tone = |pitch: u32| {
+        let step = [300.0, 900.0, 2500.0][pitch as usize - 1] * std::f64::consts::TAU / 16_000.0;
+        (0..2400)
+            .map(move |i| ((f64::from(i) * step).sin() * (f64::from(i) / 2400.0 * std::f64::consts::PI).sin()) as f32)
+    };
+    let clip = |melody: &&[u32]| melody.iter().flat_map(|&pitch| tone(pitch)).collect();
+    (melodies.iter().map(clip).collect(), melodies.iter().map(|melody| melody.to_vec()).collect())
+}
+
+/// Digits that two people say, and their letters.
+fn digits(folder: &std::path::Path) -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
+    let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    let clip = |(digit, speaker): (usize, &str)| {
+        let clip = Waveform::open(folder.join(format!("{digit}_{speaker}_7.wav"))).unwrap();
+        let letters = words[digit].bytes().map(|letter| u32::from(letter - b'a') + 1).collect();
+        (clip.resample(16_000).unwrap().samples, letters)
+    };
+    (0..10).flat_map(|digit| ["jackson", "theo"].map(|speaker| (digit, speaker))).map(clip).unzip()
+}
+
+#[test]
+fn a_head_learns_on_the_frozen_encoder() {
+    let narrow_weights = renamed(tensors(&NARROW_80), str::to_string);
+    let mut cases = vec![(NARROW_80, narrow_weights, tones(), 4, 60)];
+    if let (Some(weights), Some(folder)) = (real("real/whisper-tiny-en"), real("audio/spoken-digits")) {
+        let weights = Weights::open(weights.join("encoder.safetensors")).unwrap();
+        cases.push((Config::TINY, weights, digits(&folder), 27, 40));
+    }
+    for (whisper, weights, (clips, targets), n_tokens, n_steps) in cases {
+        let encoder = WhisperEncoder::load(&whisper, &weights, &Device::Cpu).unwrap();
+        let recurrent = RecurrentConfig { cell: Cell::Gru, hidden: 32, n_layers: 1, bidirectional: true };
+        let config = CtcConfig {
+            encoder: whisper.clone().into(),
+            weighted_sum: Some(WeightedSumConfig { normalize: true }),
+            head: HeadConfig { recurrent: Some(recurrent), ..HeadConfig::linear(whisper.dim, n_tokens) },
+            vocabulary: Default::default(),
+        };
+        let parameters = clipwise::weights::Parameters::new(&Device::Cpu, 1);
+        let model = CtcModel::build_on(Box::new(encoder), &config, &parameters.loader()).unwrap();
+        let on_top = parameters.weights().unwrap();
+        assert!(
+            on_top.names().all(|name| ["rnn.", "lm_head.", "layer_weights"].iter().any(|top| name.starts_with(top)))
+        );
+
+        let clips = batch(clips);
+        let states = || model.encoder().forward(&clips, Layers::All).unwrap().layers;
+        let before = states();
+        // Nothing that a gradient could go back through.
+        assert!(before.iter().all(|layer| !layer.track_op() && !layer.is_variable()));
+        let params = candle_nn::ParamsAdamW { lr: 0.01, ..Default::default() };
+        let mut optimiser = candle_nn::AdamW::new(parameters.vars(), params).unwrap();
+        parameters.set_training(true);
+        let loss = || {
+            let output = model.forward(&clips).unwrap();
+            ctc_loss(&output.logits, &output.lengths, &targets, &LossConfig::default()).unwrap()
+        };
+        let first = loss().to_scalar::<f32>().unwrap();
+        for _ in 0..n_steps {
+            let gradients = loss().backward().unwrap();
+            assert!(parameters.vars().iter().all(|var| gradients.get(var).is_some()));
+            optimiser.step(&gradients).unwrap();
+        }
+        let last = loss().to_scalar::<f32>().unwrap();
+        println!("{}: loss per token {first} to {last}", whisper.name);
+        assert!(last < 0.2 * first, "{first} {last}");
+        for (before, after) in before.iter().zip(states()) {
+            assert_eq!(values(before), values(&after), "the encoder does not change");
+        }
+
+        parameters.set_training(false);
+        let loaded =
+            CtcModel::load_with_encoder(&config, &parameters.weights().unwrap(), &weights, &Device::Cpu).unwrap();
+        let (loaded, trained) = (loaded.forward(&clips).unwrap(), model.forward(&clips).unwrap());
+        for clip in 0..clips.rows().len() {
+            let (loaded, trained) = (loaded.clip(clip).unwrap(), trained.clip(clip).unwrap());
+            assert_close("loaded", loaded.as_slice().unwrap(), trained.as_slice().unwrap(), 1e-3, 1e-4);
+        }
+    }
 }

@@ -84,6 +84,7 @@ fn a_speech_encoder_agrees_with_and_without_kernels() {
         let batch = WaveformBatch::new(vec![signal(5_000, 16_000, 1), signal(900, 16_000, 2)], 16_000).unwrap();
         let states = |root: &Loader| {
             let encoded = Wav2Vec2Encoder::build(&config, root).unwrap().forward(&batch, Layers::All).unwrap();
+            assert!(encoded.layers.iter().all(|layer| !layer.track_op()), "a loaded encoder keeps no graph");
             encoded.layers.iter().chain([&encoded.last]).flat_map(values).collect::<Vec<f32>>()
         };
         let loader = || weights.loader(&Device::Cpu);

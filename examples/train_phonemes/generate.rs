@@ -99,7 +99,7 @@ fn speak(voice: &Voice, phrase: &str, file: &Path) -> Result<Result<Vec<&'static
             let mut command = Command::new("flite");
             command.args(["-voice", name, "-ps", "--setf", &format!("duration_stretch={stretch:.3}")]);
             command.args(["--setf", &format!("int_f0_target_mean={pitch:.1}"), "-t", phrase]).arg(file);
-            phonemes::of_flite(&output(command)?)
+            phonemes::of_arpabet(&output(command)?)
         }
     };
     Waveform::open(file)?.resample(RATE)?.write_with(file, clipwise::audio::SampleFormat::Int16)?;

@@ -1,5 +1,6 @@
 //! Trains a net that hears English phonemes: `cargo run --release --example train_phonemes -- --help`.
 
+#[allow(dead_code)] // its tempo is another example's
 mod augment;
 mod data;
 mod generate;

@@ -20,8 +20,7 @@ use crate::training::{Failure, Measure, Step};
 /// The shape of the encoder.
 const CONFIG: recurrent::Config = recurrent::Config { hidden: 128, ..recurrent::Config::BIGRU };
 /// Of the head. The blank is token 0.
-const HEAD: HeadConfig =
-    HeadConfig { dim: 2 * CONFIG.hidden, hidden: None, dropout: 0.0, n_tokens: PHONEMES.len() + 1 };
+const HEAD: HeadConfig = HeadConfig::linear(2 * CONFIG.hidden, PHONEMES.len() + 1);
 const LOSS: LossConfig = LossConfig { blank: 0, reduction: Reduction::Sum, zero_infinity: true };
 
 pub struct Net {
@@ -69,7 +68,7 @@ impl Net {
         }
         let x = Tensor::from_vec(values, (batch.len(), longest, n_features), self.encoder.device())?;
         let encoded = self.encoder.forward_features(&x, &lengths, Layers::Last)?;
-        let logits = self.head.forward(&encoded.last)?;
+        let logits = self.head.forward(&encoded.last, None)?;
         let targets: Vec<&[u32]> = batch.iter().map(|&i| phrases[i].phonemes.as_slice()).collect();
         let n: usize = targets.iter().map(|target| target.len()).sum();
         let loss = (ctc_loss(&logits, &encoded.lengths, &targets, &LOSS)? / n as f64)?;
@@ -99,7 +98,7 @@ impl Net {
         let rows = clips.into_iter().map(|clip| clip.samples).collect();
         let encoded =
             self.encoder.forward(&WaveformBatch::new(rows, self.encoder.info().sample_rate)?, Layers::Last)?;
-        Ok((self.head.forward(&encoded.last)?, encoded.lengths))
+        Ok((self.head.forward(&encoded.last, None)?, encoded.lengths))
     }
 }
 

@@ -56,11 +56,12 @@ pub fn of_espeak(line: &str) -> Result<Vec<&'static str>, String> {
     Ok(phonemes)
 }
 
-/// What flite writes with `-ps`: the ARPAbet of its American voices, pauses included.
-pub fn of_flite(line: &str) -> Result<Vec<&'static str>, String> {
+/// The ARPAbet: what flite writes with `-ps`, pauses included, or a dictionary in capitals with digits for stress.
+pub fn of_arpabet(line: &str) -> Result<Vec<&'static str>, String> {
     let mut phonemes = Vec::new();
     for symbol in line.split_whitespace() {
-        phonemes.push(match symbol {
+        let plain = symbol.trim_end_matches(|c: char| c.is_ascii_digit()).to_ascii_lowercase();
+        phonemes.push(match plain.as_str() {
             "pau" | "ssil" => continue,
             "aa" => "ɑ",
             "ae" => "æ",

@@ -2,6 +2,7 @@
 
 #[path = "../command_line/mod.rs"]
 mod command_line;
+mod encoder;
 #[allow(dead_code)] // the part about espeak-ng is used
 #[path = "../train_phonemes/phonemes.rs"]
 mod phonemes;
@@ -19,19 +20,26 @@ use command_line::{Failure, about, for_each_file, say, say_notes};
 use report::{Format, Report, Transcribed};
 use words::Spoken;
 
-/// The model of this project.
-const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/gru-ctc-phonemes");
+/// The model of this project, on an encoder that has to be downloaded.
+const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/whisper-tiny-en-phonemes");
+/// The one that needs nothing else, and knows synthesised speech only.
+const WITHOUT_ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/gru-ctc-phonemes");
 
 /// Says which phonemes are spoken in audio files, and when; or when a known text is spoken.
 ///
-/// Takes audio files of any sample rate and any number of channels (mixed to mono). Without --weights the model of this
-/// project listens, which knows the phonemes of English. A model of letters or word pieces gives words instead.
+/// Takes audio files of any sample rate and any number of channels (mixed to mono). Without --weights a model of this project
+/// listens, which knows the phonemes of English: on the encoder openai/whisper-tiny.en, if it is found, else one that was trained on
+/// synthesised speech. A model of letters or word pieces gives words instead.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Folder of a CTC model: config.json, model.safetensors and vocab.json [default: the one of this project]
-    #[arg(long, value_name = "DIR", default_value = WEIGHTS, hide_default_value = true)]
-    weights: PathBuf,
+    /// Folder of a CTC model: config.json, model.safetensors and vocab.json [default: one of this project]
+    #[arg(long, value_name = "DIR")]
+    weights: Option<PathBuf>,
+    /// Checkpoint of the encoder, a file or a folder, if the folder of the model holds its head alone [default: what
+    /// CLIPWISE_WHISPER_TINY_EN names, else openai/whisper-tiny.en in the cache of Hugging Face's tools]
+    #[arg(long, value_name = "PATH")]
+    encoder: Option<PathBuf>,
     /// Search this many hypotheses at once, over all their paths, instead of taking the best path
     #[arg(long, value_name = "WIDTH")]
     beam: Option<usize>,
@@ -82,6 +90,7 @@ const EXAMPLES: &str = "A file that cannot be transcribed gives one line on stde
 
 Examples:
   transcribe speech.wav
+  transcribe --encoder whisper-tiny.en/model.safetensors speech.wav
   transcribe --beam 50 --n-best 3 --format json *.wav > transcripts.jsonl
   transcribe --align \"ask not what your country can do for you\" speech.wav
   transcribe --align \"k ʌ n t ɹ i\" country.wav";
@@ -104,15 +113,36 @@ fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     if args.device == "auto" && cfg!(feature = "cuda") {
         say(format_args!("note: {reason}"));
     }
-    let model = CtcModel::open(&args.weights, &device)?;
+    let found = encoder::find();
+    let weights = match (&args.weights, args.encoder.as_ref().or(found.as_ref())) {
+        (Some(weights), _) => weights,
+        (None, Some(_)) => Path::new(WEIGHTS),
+        (None, None) => {
+            say(format_args!(
+                "note: {} is not here, so a model listens that knows synthesised speech only: for people, download its \
+                 model.safetensors from huggingface.co and name it with --encoder or {}",
+                encoder::REPOSITORY,
+                encoder::VARIABLE
+            ));
+            Path::new(WITHOUT_ENCODER)
+        }
+    };
+    let on = |encoder: &Path| CtcModel::open_with_encoder(weights, encoder, &device);
+    let model = match &args.encoder {
+        Some(encoder) => on(encoder)?,
+        None => match (CtcModel::open(weights, &device), &found) {
+            (Err(clipwise::Error::UnknownModel(_)), Some(found)) => on(found)?, // the folder holds the head alone
+            (opened, _) => opened?,
+        },
+    };
     for assumption in model.assumptions() {
         say(format_args!("note: {assumption}"));
     }
     let vocabulary = model
         .vocabulary()
-        .ok_or_else(|| format!("{}: a model without vocab.json: its tokens have no names", args.weights.display()))?;
+        .ok_or_else(|| format!("{}: a model without vocab.json: its tokens have no names", weights.display()))?;
     let reader = reader(args, vocabulary)?;
-    let name = args.weights.file_name().unwrap_or(args.weights.as_os_str()).to_string_lossy().into_owned();
+    let name = weights.file_name().unwrap_or(weights.as_os_str()).to_string_lossy().into_owned();
     let mut report = Report::new(args.format, name);
     for_each_file(
         &args.files,

@@ -48,7 +48,7 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
         let word = |word: &&str| Ok((word.to_string(), vocabulary.encode(word)?));
         return Ok(Spoken(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
     }
-    let token = |part: &&str| vocabulary.index_of(part).filter(|&id| id != vocabulary.blank());
+    let token = |part: &&str| index_of(part, vocabulary).filter(|&id| id != vocabulary.blank());
     if parts.iter().all(|part| *part == "|" || token(part).is_some()) {
         let words = parts.split(|part| *part == "|").filter(|word| !word.is_empty());
         let word = |word: &[&str]| (word.concat(), word.iter().filter_map(token).collect());
@@ -77,7 +77,7 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
             None if in_phrase.len() == words.len() => in_phrase[at].clone(),
             None => alone[at].concat(),
         };
-        let ids = said.iter().map(|phoneme| vocabulary.index_of(phoneme)).collect::<Option<Vec<usize>>>();
+        let ids = said.iter().map(|phoneme| index_of(phoneme, vocabulary)).collect::<Option<Vec<usize>>>();
         let ids = ids.filter(|ids| !ids.is_empty()).ok_or_else(|| {
             format!("{word:?} is pronounced {:?}, which the model's tokens cannot say", said.join(" "))
         })?;
@@ -87,6 +87,15 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
         true => Err("there is no word in the text to look for".into()),
         false => Ok(Spoken(spoken)),
     }
+}
+
+/// The token of a phoneme, or of the one that stands for it in a vocabulary of the ARPAbet.
+fn index_of(phoneme: &str, vocabulary: &Vocabulary) -> Option<usize> {
+    vocabulary.index_of(phoneme).or_else(|| match phoneme {
+        "ə" => vocabulary.index_of("ʌ"),
+        "ɜ" => vocabulary.index_of("ɚ"),
+        _ => None,
+    })
 }
 
 /// Phonemes by word in lower case; of several pronunciations the first.

@@ -34,7 +34,7 @@ pub use align::{Alignment, align};
 pub use beam::{BeamDecoder, BeamSearch};
 pub use frames::{clips, log_softmax};
 pub use greedy::{GreedyDecoder, collapse, greedy, greedy_batch};
-pub use head::{Head, HeadConfig};
+pub use head::{Head, HeadConfig, RecurrentConfig};
 pub use language_model::LanguageModel;
 pub use loss::{LossConfig, Reduction, ctc_loss};
 pub use model::{CtcConfig, CtcModel, CtcOutput};

@@ -49,6 +49,18 @@ pub struct CtcConfig {
 }
 
 impl CtcConfig {
+    /// That of a folder with these weights.
+    fn open(folder: &Path, weights: &Weights) -> Result<Self> {
+        let path = folder.join("config.json");
+        let value = folder::read_json(&path)?;
+        match EncoderConfig::is_hugging_face(&value) {
+            true => Self::from_hugging_face(folder, &value, weights),
+            false => {
+                serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })
+            }
+        }
+    }
+
     /// Of a folder that transformers saved, with its `config.json`.
     fn from_hugging_face(path: &Path, config: &Value, weights: &Weights) -> Result<Self> {
         let encoder = EncoderConfig::from_hugging_face(config, preprocessor(path)?.as_ref())?;
@@ -60,7 +72,7 @@ impl CtcConfig {
             _ => usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX),
         };
         Ok(Self {
-            head: HeadConfig { dim: encoder.dim(), hidden: None, dropout: 0.0, n_tokens },
+            head: HeadConfig::linear(encoder.dim(), n_tokens),
             encoder,
             weighted_sum: None,
             vocabulary: vocabulary::Config { blank: Some(TokenRef::Index(blank)), ..vocabulary::Config::default() },
@@ -136,6 +148,8 @@ pub struct CtcModel {
     assumptions: Vec<Assumption>,
 }
 
+/// What a published model may have on its encoder.
+const HEADS: [&str; 2] = ["lm_head.*", "ctc_head.*"];
 /// Prefixes below which a model is looked for, at most.
 const MAX_PLACES: usize = 16;
 
@@ -166,7 +180,15 @@ impl CtcModel {
     /// # Errors
     /// As [`EncoderConfig::build`] and [`new`](Self::new).
     pub fn build(config: &CtcConfig, root: &Loader) -> Result<Self> {
-        let encoder = config.encoder.build(root)?;
+        Self::build_on(config.encoder.build(root)?, config, root)
+    }
+
+    /// The sum and the head with the tensors that a loader gives, on an encoder that is there: to train them on features that stay
+    /// as they are, or of a checkpoint.
+    ///
+    /// # Errors
+    /// As [`Head::load`], [`WeightedSum::load`] and [`new`](Self::new).
+    pub fn build_on(encoder: Box<dyn SpeechEncoder>, config: &CtcConfig, root: &Loader) -> Result<Self> {
         let sum = config.weighted_sum.map(|sum| WeightedSum::load(root, encoder.info().n_layers, &sum)).transpose()?;
         Self::new(encoder, sum, Head::load(&config.head, root)?)
     }
@@ -176,16 +198,46 @@ impl CtcModel {
     ///
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit,
-    /// [`Error::UnknownModel`] if several such models stand below prefixes.
+    /// [`Error::UnknownModel`] if several such models stand below prefixes, or there is a head without its encoder.
     pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
         let has_encoder = |place: &String| config.encoder.is_in(&weights.at(place));
-        let places = head::places(weights).into_iter().take(MAX_PLACES).filter(has_encoder);
-        let place = only(weights, &places.collect::<Vec<_>>())?;
+        let heads: Vec<String> = head::places(weights).into_iter().take(MAX_PLACES).collect();
+        let places: Vec<&String> = heads.iter().filter(|place| has_encoder(place)).collect();
+        if places.is_empty() && !heads.is_empty() {
+            return Err(Error::UnknownModel(format!(
+                "{}: expected tensors of the encoder {}, got a head without them: CtcModel::open_with_encoder takes that encoder's \
+                 weights from another file",
+                weights.path().unwrap_or("<bytes>".as_ref()).display(),
+                config.encoder.name(),
+            )));
+        }
+        let place = only(weights, &places)?;
         let at_place = weights.at(&place);
         let root = at_place.loader(device);
         let model = Self::build(config, &root)?;
         root.finish("a CTC model")?;
         Ok(Self { assumptions: left_out(weights, &place).into_iter().collect(), ..model })
+    }
+
+    /// Builds the model from two checkpoints: that of the encoder, which may hold the rest of a published model too, and that
+    /// of the weighted sum and the head.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with_encoder(
+        config: &CtcConfig,
+        weights: &Weights,
+        encoder: &Weights,
+        device: &Device,
+    ) -> Result<Self> {
+        let root = encoder.loader(device);
+        HEADS.iter().for_each(|head| root.ignore(head));
+        let built = config.encoder.build(&root)?;
+        root.finish(config.encoder.name())?;
+        let root = weights.loader(device);
+        let model = Self::build_on(built, config, &root)?;
+        root.finish("the head of a CTC model")?;
+        Ok(model)
     }
 
     /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
@@ -213,26 +265,47 @@ impl CtcModel {
     /// As [`open`](Self::open), and [`Error::Argument`] for a language whose adapters the folder lacks.
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
-        let path = folder.join("config.json");
-        let value = folder::read_json(&path)?;
         let mut weights = folder::open_weights(folder)?;
         if let Some(language) = &options.language {
             weights = weights.overlaid(&languages::open(folder, language)?);
         }
-        let mut config = match EncoderConfig::is_hugging_face(&value) {
-            true => CtcConfig::from_hugging_face(folder, &value, &weights)?,
-            false => {
-                serde_json::from_value(value).map_err(|error| Error::Checkpoint { path, reason: error.to_string() })?
-            }
-        };
+        let mut config = CtcConfig::open(folder, &weights)?;
         if options.language.is_some() {
             config.vocabulary.language = options.language.clone();
         }
         let device = options.device.as_ref().unwrap_or(&Device::Cpu);
-        let model = Self::load(&config, &weights, device)?;
+        Self::load(&config, &weights, device)?.named(folder, &config)
+    }
+
+    /// Opens a folder that has the weighted sum and the head alone, on the published weights of its encoder: `encoder` is a
+    /// checkpoint, or a folder with one as in [`open`](Self::open), and may hold the rest of its model too.
+    ///
+    /// ```no_run
+    /// use clipwise::ctc::CtcModel;
+    ///
+    /// # fn main() -> clipwise::Result<()> {
+    /// // https://huggingface.co/openai/whisper-tiny.en has the second file.
+    /// let (head, encoder) = ("weights/whisper-tiny-en-phonemes", "whisper-tiny.en/model.safetensors");
+    /// let model = CtcModel::open_with_encoder(head, encoder, &clipwise::device::cpu())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with_encoder(folder: impl AsRef<Path>, encoder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let (folder, encoder) = (folder.as_ref(), encoder.as_ref());
+        let weights = folder::open_weights(folder)?;
+        let config = CtcConfig::open(folder, &weights)?;
+        let encoder = if encoder.is_dir() { folder::open_weights(encoder)? } else { Weights::open(encoder)? };
+        Self::load_with_encoder(&config, &weights, &encoder, device)?.named(folder, &config)
+    }
+
+    /// With the vocabulary of a folder, if it has one.
+    fn named(self, folder: &Path, config: &CtcConfig) -> Result<Self> {
         match vocabulary::in_folder(folder)? {
-            Some(_) => model.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
-            None => Ok(model),
+            Some(_) => self.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
+            None => Ok(self),
         }
     }
 
@@ -317,7 +390,8 @@ impl CtcModel {
             Some(sum) => &sum.forward(&encoded.layers)?,
             None => &encoded.last,
         };
-        CtcOutput::new(self.head.forward(hidden)?, encoded.lengths.clone(), self.encoder.info().frame_seconds)
+        let logits = self.head.forward(hidden, Some(&encoded.lengths))?;
+        CtcOutput::new(logits, encoded.lengths.clone(), self.encoder.info().frame_seconds)
     }
 }
 

@@ -8,7 +8,7 @@ use crate::weights::{Loader, Target};
 pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
     match root.target() {
         Target::Training(_) => {
-            let reason = "comes from a checkpoint; what stands on top of it can be trained";
+            let reason = "comes from a checkpoint; what stands on top of it can be trained, with CtcModel::build_on";
             Err(Error::config("encoder", encoder, reason))
         }
         Target::Kernels | Target::Device => Ok(()),

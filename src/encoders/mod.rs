@@ -10,6 +10,11 @@
 //! [`Encoder::open`] opens a checkpoint and finds which encoder it is. An encoder owns its front end and knows its sample rate. A
 //! CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
 //! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
+//!
+//! Encoders of published models are frozen as a whole, the feature projection of W2V-BERT 2.0 with all else. Their hidden states
+//! carry no gradient, so training what stands on top ([`CtcModel::build_on`](crate::ctc::CtcModel::build_on)) keeps nothing of what
+//! they compute. Adapters of MMS are not trained either: their gradients would go back through the blocks above them. A
+//! [`recurrent`] encoder can be trained.
 
 mod batch;
 mod checkpoint;

@@ -23,7 +23,7 @@ use crate::check::{self, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Dropout, Rnn, RnnConfig};
-use crate::weights::{Init, Loader, Weights};
+use crate::weights::{Loader, Weights};
 
 /// The shape of a [`RecurrentEncoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -73,13 +73,13 @@ impl Config {
 
     /// Length of a hidden state: `hidden` of each direction.
     pub fn dim(&self) -> usize {
-        self.layer(0).outputs()
+        self.rnn(0).outputs()
     }
 
-    /// One recurrent layer.
-    fn layer(&self, inputs: usize) -> RnnConfig {
-        let Self { cell, hidden, bidirectional, .. } = *self;
-        RnnConfig { cell, inputs, hidden, n_layers: 1, bidirectional, bias: true }
+    /// The recurrent layers, on vectors of this length.
+    fn rnn(&self, inputs: usize) -> RnnConfig {
+        let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
+        RnnConfig { cell, inputs, hidden, n_layers, bidirectional, bias: true }
     }
 
     fn validate(&self) -> Result<()> {
@@ -156,12 +156,7 @@ impl RecurrentEncoder {
             ConvConfig { stride, padding: kernel / 2, ..ConvConfig::new(config.features.n_features(), dim, kernel) };
         let mut conv = ConvStack::on_sequences();
         conv.conv(&root.at("conv"), Some(&root.at("norm")), first, Activation::Relu)?;
-        let (rnn, init) = (root.at("rnn"), Init::of_fan_in(config.hidden));
-        let layer = |i: usize| {
-            let name = |name: &str| name.replacen("_l0", &format!("_l{i}"), 1);
-            Rnn::new(config.layer(dim), |tensor, shape| rnn.parameter(&name(tensor), shape, init))
-        };
-        let layers = (0..config.n_layers).map(layer).collect::<Result<Vec<_>>>()?;
+        let layers = Rnn::load_layers(&root.at("rnn"), config.rnn(dim))?;
         let dropout = Dropout::new(root, config.dropout)?;
         let sample_rate = config.features.sample_rate();
         let frame_seconds = (config.features.hop_length() * config.stride) as f64 / f64::from(sample_rate);

@@ -6,7 +6,9 @@
 Weights and inputs are hashed. NAME.logits are those of the heads at their published sizes for two clips of 3 frames. The token transformer
 sees two clips of 7 and 4 tokens, of which the second is masked behind its end (its 3 last rows are left out). `sum` and `sum.normalized`
 are sums of 25 layers as s3prl's `Featurizer` makes them; `….alpha` the gradients of `Σ c · sum` for hashed c. `mlp.NAME` are the gradients
-of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer. ctc_s3prl.pth is laid out as s3prl saves what it
+of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer. `gru.0`, `gru.1`
+and `lstm.0` … are the logits of small heads with recurrent layers for packed clips of 7 and 4 frames, `gru.NAME` and `lstm.NAME` the
+gradients of `Σ c · logits` over their frames. ctc_s3prl.pth is laid out as s3prl saves what it
 trained: several models by their keys, `Featurizer` with the weights of the sum.
 """
 import argparse
@@ -24,6 +26,18 @@ SEED = 9
 
 def hashed(name, *shape, bound=1.0):
     return torch.from_numpy(rc.hashed(name, shape, -bound, bound, SEED))
+
+
+class Recurrent(nn.Module):
+    def __init__(self, cell, dim, hidden, layers, bidirectional, head):
+        super().__init__()
+        self.rnn = cell(dim, hidden, layers, batch_first=True, bidirectional=bidirectional)
+        self.lm_head = head
+
+    def forward(self, x, lengths):
+        packed = nn.utils.rnn.pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
+        states, _ = nn.utils.rnn.pad_packed_sequence(self.rnn(packed)[0], batch_first=True)
+        return self.lm_head(states)
 
 
 class Tokens(nn.Module):
@@ -45,7 +59,7 @@ def fill(model):
         shape = tuple(tensor.shape)
         if ".norm" in name:
             low, high = rc.bounds(name, shape, "bn")
-        elif name in ("embedding.weight", "pos_encoding"):
+        elif name in ("embedding.weight", "pos_encoding") or name.startswith("rnn."):
             low, high = -0.5, 0.5
         elif name.endswith("bias"):
             low, high = -0.05, 0.05
@@ -91,6 +105,20 @@ def main():
     (hashed("c", 2, 3, 4) * head(hashed("hidden", 2, 3, 6).double())).sum().backward()
     for name, parameter in head.named_parameters():
         tensors[f"mlp.{name}"] = parameter.grad.float().numpy()
+
+    for name, model in {
+        "gru": Recurrent(nn.GRU, 6, 5, 2, True, nn.Linear(10, 4)),
+        "lstm": Recurrent(nn.LSTM, 6, 5, 1, False, nn.Sequential(nn.Linear(5, 3), nn.GELU(), nn.Dropout(0.1), nn.Linear(3, 4))),
+    }.items():
+        with torch.no_grad():
+            fill(model).double()
+        logits = model(hashed("states", 2, 7, 6).double(), torch.tensor([7, 4]))
+        for row, length in enumerate([7, 4]):
+            tensors[f"{name}.{row}"] = logits[row, :length].detach().float().numpy()
+        c = hashed("c", 2, 7, 4).double()
+        ((c[0] * logits[0]).sum() + (c[1, :4] * logits[1, :4]).sum()).backward()
+        for parameter, tensor in model.named_parameters():
+            tensors[f"{name}.{parameter}"] = tensor.grad.float().numpy()
 
     model = fill(Tokens(11, 8, 2, 12, 1, 9, 4)).double()
     tokens = torch.from_numpy((rc.uniform01("tokens", 10, SEED) * 11).astype(np.int64).reshape(2, 5))

@@ -130,6 +130,23 @@ impl Rnn {
         Self::new(config, |name, shape| weights.parameter(name, shape, init))
     }
 
+    /// As [`load`](Self::load), with each layer as a net of its own, so that dropout can stand between them.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_layers(weights: &Loader, config: RnnConfig) -> Result<Vec<Self>> {
+        config.validate()?;
+        let init = Init::of_fan_in(config.hidden);
+        let layer = |index: usize| {
+            let inputs = if index == 0 { config.inputs } else { config.outputs() };
+            let name = |name: &str| name.replacen("_l0", &format!("_l{index}"), 1);
+            Self::new(RnnConfig { inputs, n_layers: 1, ..config }, |tensor, shape| {
+                weights.parameter(&name(tensor), shape, init)
+            })
+        };
+        (0..config.n_layers).map(layer).collect()
+    }
+
     /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.
     ///
     /// # Errors
