@@ -54,9 +54,6 @@ const PLACES: [&str; 3] = ["wav2vec2", "hubert", "encoder"];
 /// What a checkpoint holds of pre-training.
 const PRETRAINING: [&str; 5] =
     ["quantizer.*", "project_hid.*", "project_q.*", "masked_spec_embed", "label_embs_concat"];
-/// The names of the two parts of a weight norm.
-const WEIGHT_NORMS: [[&str; 2]; 2] =
-    [["weight_g", "weight_v"], ["parametrizations.weight.original0", "parametrizations.weight.original1"]];
 
 /// A loaded encoder.
 #[derive(Debug)]
@@ -298,35 +295,17 @@ fn mean_over_time(x: &Tensor) -> candle_core::Result<Tensor> {
 
 /// The shape of the weight of the convolution over positions: its kernel and groups.
 fn positions_shape(place: &Loader, dim: usize) -> Option<(usize, usize)> {
-    let conv = place.at("encoder.pos_conv_embed.conv");
-    let names = WEIGHT_NORMS.iter().map(|[_, v]| *v).chain(["weight"]);
-    match names.into_iter().find_map(|name| conv.shape(name)) {
+    match place.at("encoder.pos_conv_embed.conv").shape("weight") {
         Some(&[_, width, kernel]) if width > 0 => Some((kernel, dim / width)),
         _ => None,
     }
 }
 
-/// The convolution over positions, one per group, with its weight norm folded: `w = g v / ‖v‖`, where the norm of a tap goes over
-/// both axes of channels.
+/// The convolution over positions, one per group.
 fn load_positions(conv: &Loader, config: &Config) -> Result<Vec<ConvStack>> {
     let (dim, kernel, groups) = (config.dim, config.position_kernel, config.position_groups);
     let width = dim / groups;
-    let shape = [dim, width, kernel];
-    let weight = match WEIGHT_NORMS.iter().find(|[g, _]| conv.shape(g).is_some()) {
-        Some([g, v]) => {
-            let (g, mut v) = (conv.get_vec(g, &[1, 1, kernel])?, conv.get_vec(v, &shape)?);
-            let mut squares = vec![0.0f64; kernel];
-            for taps in v.chunks(kernel) {
-                squares.iter_mut().zip(taps).for_each(|(sum, &x)| *sum += f64::from(x).powi(2));
-            }
-            let scales: Vec<f64> = squares.iter().zip(g).map(|(sum, g)| f64::from(g) / sum.sqrt()).collect();
-            for taps in v.chunks_mut(kernel) {
-                taps.iter_mut().zip(&scales).for_each(|(x, scale)| *x = (f64::from(*x) * scale) as f32);
-            }
-            v
-        }
-        None => conv.get_vec("weight", &shape)?,
-    };
+    let weight = conv.get_vec("weight", &[dim, width, kernel])?;
     let bias = conv.get_vec("bias", &[dim])?;
     let shape = ConvConfig { padding: kernel / 2, bias: true, ..ConvConfig::new(width, width, kernel) };
     let load = |(weight, bias): (&[f32], &[f32])| {

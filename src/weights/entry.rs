@@ -7,6 +7,7 @@ use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};
+use super::composed::Factor;
 
 /// The type of a stored tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,8 +63,8 @@ pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
     /// In elements, one a dimension.
     pub(super) strides: Vec<usize>,
-    /// What 8-bit elements are multiplied with.
-    pub(super) scale: Option<f32>,
+    /// What the elements are multiplied with.
+    pub(super) factor: Option<Factor>,
 }
 
 /// A run of bytes that holds elements of one type.
@@ -132,15 +133,24 @@ impl Entry {
             }
             offset += skip * region.item_size; // skip ≤ last < region.len, which lies inside the file
         }
-        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, scale: None })
+        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, factor: None })
     }
 
     pub(super) fn count(&self) -> usize {
         element_count(&self.shape).unwrap_or(0)
     }
 
-    /// The elements in row-major order as `f32`.
-    pub(super) fn decode(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
+    /// The elements in row-major order as `f32`, with their factor.
+    pub(super) fn decode(&self, files: &[Bytes]) -> Result<Vec<f32>, Fault> {
+        let mut values = self.stored(files.get(self.file).ok_or("it has no file")?)?;
+        if let Some(factor) = &self.factor {
+            factor.multiply(&mut values, &self.shape, files)?;
+        }
+        Ok(values)
+    }
+
+    /// The elements as they are stored.
+    fn stored(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 if self.is_contiguous() && cfg!(target_endian = "little") => {
@@ -155,10 +165,7 @@ impl Entry {
             Dtype::I64 => self.elements(file, |b| i64::from_le_bytes(b) as f32),
             Dtype::I32 => self.elements(file, |b| i32::from_le_bytes(b) as f32),
             Dtype::I16 => self.elements(file, |b| i16::from_le_bytes(b).into()),
-            Dtype::I8 => match self.scale {
-                Some(scale) => self.elements(file, |b| f32::from(i8::from_le_bytes(b)) * scale),
-                None => self.elements(file, |b| i8::from_le_bytes(b).into()),
-            },
+            Dtype::I8 => self.elements(file, |b| i8::from_le_bytes(b).into()),
             Dtype::U64 => self.elements(file, |b| u64::from_le_bytes(b) as f32),
             Dtype::U32 => self.elements(file, |b| u32::from_le_bytes(b) as f32),
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),

@@ -28,7 +28,11 @@
 //!
 //! [`Weights::open_part`] takes another one by its key.
 //!
-//! # Quantised tensors
+//! # Tensors in pieces
+//! A weight under weight norm reads as one tensor `weight`, `g · v / ‖v‖` in f64, rounded to f32. Its pieces, `weight_g` and
+//! `weight_v` or `parametrizations.weight.original0` and `1`, are not listed by themselves. The axis of the norm is that along
+//! which `g` has more than one value.
+//!
 //! A tensor `x` of signed bytes beside a tensor `x.scale` of one f32 reads as `x · scale`, the product rounded to f32 (ONNX's
 //! `DequantizeLinear` without zero point); the scale is not listed by itself.
 //!
@@ -48,6 +52,7 @@
 //! [`LoadReport`] of a failed attempt tells.
 
 mod bytes;
+mod composed;
 mod entry;
 pub(crate) mod folder;
 mod format;
@@ -74,8 +79,9 @@ use candle_core::{DType, Device, Tensor};
 use self::safetensors::Index;
 use self::{
     bytes::{Bytes, Fault},
+    composed::compose,
     entry::Entry,
-    format::{Parsed, attach_scales, is_index, parse},
+    format::{Parsed, is_index, parse},
 };
 pub use self::{
     entry::Dtype,
@@ -162,7 +168,7 @@ impl Weights {
             let shape = tensor.dims().to_vec();
             let strides = entry::row_major(&shape);
             let (offset, dtype) = (bytes.len(), Dtype::F32);
-            entries.insert(name, Entry { file: 0, offset, dtype, shape, strides, scale: None });
+            entries.insert(name, Entry { file: 0, offset, dtype, shape, strides, factor: None });
             bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
         }
         let parsed = Parsed { format: Format::Memory, entries, metadata: BTreeMap::new() };
@@ -202,7 +208,7 @@ impl Weights {
 
     fn assemble(path: Option<&Path>, files: Vec<Bytes>, parsed: Parsed) -> Result<Self> {
         let mut entries = keys::strip(parsed.entries);
-        attach_scales(&files, &mut entries).map_err(|fault| fault.into_error(path))?;
+        compose(&files, &mut entries).map_err(|fault| fault.into_error(path))?;
         let (path, files) = (path.map(Path::to_owned), files.into());
         Ok(Self { path, prefix: String::new(), format: parsed.format, files, entries, metadata: parsed.metadata })
     }
@@ -361,9 +367,8 @@ impl Weights {
     /// [`Error::Io`] if the file cannot be read.
     pub fn to_vec(&self, name: &str) -> Result<Vec<f32>> {
         let entry = self.entries.get(name).ok_or_else(|| self.unusable(format!("there is no tensor `{name}`")))?;
-        let file = self.files.get(entry.file).ok_or_else(|| self.unusable(format!("tensor `{name}` has no file")))?;
         let in_tensor = |reason| format!("tensor `{name}`: {reason}");
-        entry.decode(file).map_err(|fault| fault.map(in_tensor).into_error(self.path()))
+        entry.decode(&self.files).map_err(|fault| fault.map(in_tensor).into_error(self.path()))
     }
 
     /// Tensor `name` as f32 on `device`.
