@@ -17,16 +17,20 @@ pub enum Activation {
     },
     /// `x Φ(x)`, the exact form with the error function (PyTorch's default).
     Gelu,
+    /// `x`, and `e^x − 1` below 0 (PyTorch's `ELU` with its default α of 1).
+    Elu,
 }
 
 impl Activation {
     #[inline(always)]
-    fn apply(self, x: f32) -> f32 {
+    pub(in super::super) fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
             Self::Relu => math::relu(x),
             Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
             Self::Gelu => math::gelu(x),
+            Self::Elu if x < 0.0 => x.exp_m1(),
+            Self::Elu => x,
         }
     }
 
@@ -36,6 +40,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => x.relu(),
+            Self::Elu => math::elu(x),
             _ => {
                 let mut values = [0.0; CHANNEL_BLOCK];
                 x.store(&mut values, 0);

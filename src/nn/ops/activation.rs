@@ -11,6 +11,7 @@ impl Activation {
             Self::Relu => x.relu(),
             Self::LeakyRelu { slope } => candle_nn::ops::leaky_relu(&x, f64::from(slope)),
             Self::Gelu => x.gelu_erf(),
+            Self::Elu => x.elu(1.0),
         }
     }
 }

@@ -72,6 +72,7 @@ impl LinearOp {
                         Activation::Identity => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = sum),
                         Activation::Relu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::relu(sum)),
                         Activation::Gelu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::gelu(sum)),
+                        Activation::Elu => y.iter_mut().zip(sums).for_each(|(y, sum)| *y = self.activation.apply(sum)),
                         Activation::LeakyRelu { slope } => {
                             y.iter_mut().zip(sums).for_each(|(y, sum)| *y = math::leaky_relu(sum, slope));
                         }
