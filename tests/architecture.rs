@@ -27,7 +27,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("batch", &["audio", "check", "error"]),
     ("output", &["error", "labels"]),
     ("models", &["assumption", "audio", "batch", "check", "error", "frontend", "labels", "nn", "output", "weights"]),
-    ("encoders", &["audio", "batch", "check", "error", "frontend", "nn", "tensor", "weights"]),
+    ("encoders", &["audio", "batch", "check", "error", "files", "frontend", "nn", "tensor", "weights"]),
     ("ctc", &["assumption", "audio", "check", "encoders", "error", "files", "nn", "tensor", "weights"]),
     ("fusion", &["ctc", "error", "output", "tensor"]),
     ("events", &["error", "labels", "output"]),
