@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::bytes::{Bytes, Fault};
 use super::entry::{Dtype, Entry};
+use super::four_bit;
 
 /// What the elements of a tensor are multiplied with.
 #[derive(Debug, Clone)]
@@ -20,6 +21,7 @@ const WEIGHT_NORMS: [[&str; 2]; 2] =
 
 /// Puts the pieces of tensors together.
 pub(super) fn compose(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
+    four_bit::compose(files, entries)?;
     scales(files, entries)?;
     weight_norms(entries);
     Ok(())

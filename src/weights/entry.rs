@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};
 use super::composed::Factor;
+use super::four_bit::{FourBit, Pieces};
 
 /// The type of a stored tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,6 +40,8 @@ pub enum Dtype {
     U8,
     /// One byte an element; anything but zero is true and reads as 1.
     Bool,
+    /// 4-bit codes of bitsandbytes, NF4 or FP4; see the [module](super).
+    FourBit,
     /// A type that is listed but cannot be read: complex, 8-bit and narrower floats, quantised integers. Its name.
     Other(&'static str),
 }
@@ -65,6 +68,8 @@ pub(super) struct Entry {
     pub(super) strides: Vec<usize>,
     /// What the elements are multiplied with.
     pub(super) factor: Option<Factor>,
+    /// What turns codes of 4 bits into values.
+    pub(super) pieces: Option<Box<Pieces>>,
 }
 
 /// A run of bytes that holds elements of one type.
@@ -133,7 +138,7 @@ impl Entry {
             }
             offset += skip * region.item_size; // skip ≤ last < region.len, which lies inside the file
         }
-        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, factor: None })
+        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, factor: None, pieces: None })
     }
 
     pub(super) fn count(&self) -> usize {
@@ -142,14 +147,42 @@ impl Entry {
 
     /// The elements in row-major order as `f32`, with their factor.
     pub(super) fn decode(&self, files: &[Bytes]) -> Result<Vec<f32>, Fault> {
-        let mut values = self.stored(files.get(self.file).ok_or("it has no file")?)?;
+        let mut values = match self.four_bit(files)? {
+            Some(codes) => codes.to_vec()?,
+            None => self.stored(files.get(self.file).ok_or("it has no file")?)?,
+        };
         if let Some(factor) = &self.factor {
             factor.multiply(&mut values, &self.shape, files)?;
         }
         Ok(values)
     }
 
-    /// The elements as they are stored.
+    /// The tensor of 4-bit codes that this is, if it is one.
+    pub(super) fn four_bit(&self, files: &[Bytes]) -> Result<Option<FourBit>, Fault> {
+        self.pieces.as_ref().map(|pieces| pieces.read(self, files)).transpose()
+    }
+
+    /// The bytes that its elements take, where they lie one behind the other and are whole bytes.
+    pub(super) fn n_bytes(&self) -> Option<usize> {
+        let size = match self.dtype {
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::FourBit => return Some(self.count().div_ceil(2)),
+            Dtype::Other(_) => return None,
+        };
+        self.is_contiguous().then(|| self.count() * size)
+    }
+
+    /// Its elements as they are stored.
+    pub(super) fn bytes(&self, files: &[Bytes]) -> Result<Vec<u8>, Fault> {
+        let n_bytes = self.n_bytes().ok_or("its elements are not stored as bytes")?;
+        let file = files.get(self.file).ok_or("it has no file")?;
+        Ok(file.to_cow(self.offset..self.offset + n_bytes)?.into_owned()) // inside the file
+    }
+
+    /// The elements as they are stored, as f32.
     fn stored(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
@@ -171,6 +204,7 @@ impl Entry {
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),
             Dtype::U8 => self.elements(file, |[b]| b.into()),
             Dtype::Bool => self.elements(file, |[b]| f32::from(b != 0)),
+            Dtype::FourBit => Err("4-bit codes without what they mean".into()),
             Dtype::Other(name) => Err(format!("elements of type {name} cannot be read").into()),
         }
     }

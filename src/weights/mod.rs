@@ -36,6 +36,11 @@
 //! A tensor `x` of signed bytes beside a tensor `x.scale` of one f32 reads as `x · scale`, the product rounded to f32 (ONNX's
 //! `DequantizeLinear` without zero point); the scale is not listed by itself.
 //!
+//! 4-bit tensors of bitsandbytes (NF4 and FP4, with blocks of any length, single or double quantisation) read as their values in
+//! f32, bit for bit as `dequantize_4bit` gives them before it rounds to the stored type. `x` has its original shape; its pieces
+//! `x.absmax`, `x.quant_map`, `x.nested_absmax`, `x.nested_quant_map` and `x.quant_state.bitsandbytes__nf4` or `__fp4` are not
+//! listed by themselves. A piece that is missing or of another size makes the whole checkpoint an error.
+//!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
 //! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it, a lone
@@ -56,6 +61,7 @@ mod composed;
 mod entry;
 pub(crate) mod folder;
 mod format;
+mod four_bit;
 mod keys;
 mod loader;
 mod nearest;
@@ -168,7 +174,7 @@ impl Weights {
             let shape = tensor.dims().to_vec();
             let strides = entry::row_major(&shape);
             let (offset, dtype) = (bytes.len(), Dtype::F32);
-            entries.insert(name, Entry { file: 0, offset, dtype, shape, strides, factor: None });
+            entries.insert(name, Entry { file: 0, offset, dtype, shape, strides, factor: None, pieces: None });
             bytes.extend(values.into_iter().flat_map(f32::to_le_bytes));
         }
         let parsed = Parsed { format: Format::Memory, entries, metadata: BTreeMap::new() };
