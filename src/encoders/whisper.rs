@@ -34,7 +34,7 @@ pub use config::Config;
 use names::{Names, place};
 
 /// Log-mel frames to one of the encoder's.
-const STRIDE: usize = 2;
+pub(super) const STRIDE: usize = 2;
 /// ε of the layer norms.
 const EPS: f32 = 1e-5;
 /// What else stands in a checkpoint of the whole model.
@@ -143,21 +143,40 @@ impl WhisperEncoder {
         let n_tokens = n_frames.div_ceil(STRIDE);
         let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
 
-        let mut x = self.convs.forward_vectors(features, lengths)?; // [batch, n_tokens, dim]
-        x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?)?;
+        let x = self.embed(features, lengths)?;
+        let mut states = self.run_blocks(x, tokens.as_deref(), layers)?;
+        if let Some(last) = states.last_mut() {
+            *last = self.norm.forward(last)?;
+        }
+        if let Some(tokens) = &tokens {
+            states = states.iter().map(|x| mask(x, tokens)).collect::<candle_core::Result<_>>()?;
+        }
+        Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
+    }
+
+    /// The input of the first block, `[batch, n_tokens, dim]`.
+    pub(super) fn embed(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+        let x = self.convs.forward_vectors(features, lengths)?;
+        Ok(x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?)
+    }
+
+    /// The output of the last block before the norm, and for all layers the input of each block before it.
+    pub(super) fn run_blocks(&self, mut x: Tensor, tokens: Option<&[usize]>, layers: Layers) -> Result<Vec<Tensor>> {
         let mut states = Vec::new();
         for block in &self.blocks {
-            let y = block.forward(&x, tokens.as_deref())?;
+            let y = block.forward(&x, tokens)?;
             if layers == Layers::All {
                 states.push(x);
             }
             x = y;
         }
-        states.push(self.norm.forward(&x)?);
-        if let Some(tokens) = &tokens {
-            states = states.iter().map(|x| mask(x, tokens)).collect::<candle_core::Result<_>>()?;
-        }
-        Ok(Encoded { layers: states, lengths: tokens.unwrap_or_else(|| vec![n_tokens; batch]) })
+        states.push(x);
+        Ok(states)
+    }
+
+    /// The norm after the blocks.
+    pub(super) fn norm(&self) -> &LayerNorm {
+        &self.norm
     }
 
     /// Clips of one number of frames.
