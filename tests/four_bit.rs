@@ -4,9 +4,11 @@ mod common;
 
 use std::collections::HashMap;
 
+use candle_core::{DType, Tensor};
+use clipwise::nn::{Activation, Linear};
 use clipwise::weights::Dtype;
 use clipwise::{Device, Error, Weights};
-use common::{golden, golden_path};
+use common::{assert_close, golden, golden_path, values};
 use safetensors::tensor::{Dtype as Stored, SafeTensors, TensorView};
 
 #[test]
@@ -150,4 +152,53 @@ fn damaged_pieces_are_errors() {
         let name = "fc.weight.quant_state.bitsandbytes__nf4";
         refused(&|pieces| drop(pieces.insert(name.to_string(), (dtype, shape.clone(), bytes.clone()))));
     }
+}
+
+/// A layer whose weights stay 4-bit gives what one with their values gives, for any sizes.
+#[test]
+fn a_layer_of_codes_equals_a_layer_of_values() {
+    for (outputs, inputs, n_rows) in
+        [(10usize, 20usize, 3usize), (1, 200, 1), (200, 1, 130), (1000, 300, 5), (300, 1000, 200)]
+    {
+        let n = outputs * inputs;
+        let state = format!(r#"{{"blocksize": 64, "shape": [{outputs}, {inputs}]}}"#);
+        let floats =
+            |n: usize, step: usize| (0..n).flat_map(|i| ((i * step % 97) as f32 / 50.0 - 0.9).to_le_bytes()).collect();
+        let codes = (0..n.div_ceil(2)).map(|i| (i * 89 % 251) as u8).collect();
+        let pieces = [
+            ("weight", Stored::U8, vec![n.div_ceil(2), 1], codes),
+            ("weight.absmax", Stored::F32, vec![n.div_ceil(64)], floats(n.div_ceil(64), 31)),
+            ("weight.quant_map", Stored::F32, vec![16], floats(16, 13)),
+            ("weight.quant_state.bitsandbytes__fp4", Stored::U8, vec![state.len()], state.into_bytes()),
+            ("bias", Stored::F32, vec![outputs], floats(outputs, 7)),
+        ];
+        let pieces = pieces.map(|(name, dtype, shape, bytes)| (name.to_string(), (dtype, shape, bytes))).into();
+        let x: Vec<f32> = (0..n_rows * inputs).map(|i| (i * 7919 % 1009) as f32 / 500.0 - 1.0).collect();
+        let x = Tensor::from_vec(x, (1, n_rows, inputs), &Device::Cpu).unwrap();
+        let residual = Tensor::ones((1, n_rows, outputs), DType::F32, &Device::Cpu).unwrap();
+        let run = |weights: Weights, with_kernels: bool| {
+            let loader = weights.loader(&Device::Cpu);
+            let loader = if with_kernels { loader } else { loader.without_kernels() };
+            let layer = Linear::load(&loader, inputs, outputs, Activation::Gelu).unwrap();
+            loader.finish("a layer").unwrap();
+            [layer.forward(&x).unwrap(), layer.forward_add(&x, &residual).unwrap()].map(|y| values(&y))
+        };
+        let wanted = run(open(&pieces).unwrap(), true);
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit(), true), wanted, "{outputs} {inputs}");
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit().at(""), true), wanted);
+        let other = run(open(&pieces).unwrap().keep_four_bit(), false);
+        (0..2).for_each(|i| assert_close("without kernels", &other[i], &wanted[i], 1e-3, 1e-4));
+    }
+    let mut infinite = pieces();
+    let table = [f32::INFINITY; 16].iter().flat_map(|x| x.to_le_bytes()).collect();
+    infinite.insert("fc.weight.quant_map".to_string(), (Stored::F32, vec![16], table));
+    for weights in [open(&infinite).unwrap(), open(&infinite).unwrap().keep_four_bit()] {
+        let error = Linear::load(&weights.loader(&Device::Cpu).at("fc"), 20, 10, Activation::Relu).unwrap_err();
+        assert!(matches!(error, Error::Checkpoint { .. }), "{error}");
+    }
+    let wrong = open(&pieces()).unwrap().keep_four_bit();
+    let loader = wrong.loader(&Device::Cpu);
+    Linear::load(&loader.at("fc"), 10, 20, Activation::Relu).unwrap();
+    let Err(Error::Weights(report)) = loader.finish("a layer") else { panic!("a wrong shape") };
+    assert_eq!((report.wrong_shape.len(), report.missing.len()), (1, 1));
 }

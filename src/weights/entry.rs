@@ -148,7 +148,7 @@ impl Entry {
     /// The elements in row-major order as `f32`, with their factor.
     pub(super) fn decode(&self, files: &[Bytes]) -> Result<Vec<f32>, Fault> {
         let mut values = match self.four_bit(files)? {
-            Some(codes) => codes.to_vec()?,
+            Some(codes) => codes.to_vec(),
             None => self.stored(files.get(self.file).ok_or("it has no file")?)?,
         };
         if let Some(factor) = &self.factor {

@@ -55,6 +55,45 @@ pub(crate) struct FourBit {
     len: usize,
 }
 
+/// A matrix as a layer takes it, row-major.
+#[derive(Debug, Clone)]
+pub(crate) enum Matrix {
+    Full(Vec<f32>),
+    FourBit(FourBit),
+}
+
+impl Matrix {
+    /// Values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Full(values) => values.len(),
+            Self::FourBit(codes) => codes.len,
+        }
+    }
+
+    /// All of them.
+    pub fn into_vec(self) -> Vec<f32> {
+        match self {
+            Self::Full(values) => values,
+            Self::FourBit(codes) => codes.to_vec(),
+        }
+    }
+
+    /// The rows of several matrices below each other: of codes, if they can be joined without new codes.
+    pub fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut parts = parts.into_iter();
+        let Some(first) = parts.next() else { return Self::Full(Vec::new()) };
+        parts.fold(first, |above, below| match (above, below) {
+            (Self::FourBit(above), Self::FourBit(below)) if above.fits(&below) => Self::FourBit(above.join(below)),
+            (above, below) => {
+                let mut values = above.into_vec();
+                values.extend(below.into_vec());
+                Self::Full(values)
+            }
+        })
+    }
+}
+
 /// Puts the pieces of 4-bit tensors together.
 pub(super) fn compose(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
     let named =
@@ -133,18 +172,19 @@ impl Pieces {
 }
 
 impl FourBit {
-    /// Values.
-    pub fn len(&self) -> usize {
-        self.len
+    /// All values, row-major.
+    pub fn to_vec(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len];
+        self.read(0, &mut values);
+        values
     }
 
-    /// All of them, row-major.
-    pub fn to_vec(&self) -> Result<Vec<f32>, Fault> {
-        let mut values = Vec::new();
-        values.try_reserve_exact(self.len).map_err(|_| format!("{} values do not fit into memory", self.len))?;
-        values.resize(self.len, 0.0);
-        self.read(0, &mut values);
-        Ok(values)
+    /// Whether all values are numbers.
+    pub fn is_finite(&self) -> bool {
+        let largest = |values: &[f32]| {
+            values.iter().fold(0.0, |largest: f32, x| if x.abs() <= largest { largest } else { x.abs() })
+        };
+        self.len == 0 || (largest(&self.table) * largest(&self.magnitudes)).is_finite()
     }
 
     /// The values from `start` on, as many as `values` takes; they must exist.
@@ -161,20 +201,15 @@ impl FourBit {
         }
     }
 
-    /// The rows of several matrices below each other, if they can be joined without new codes.
-    pub fn join(parts: Vec<Self>) -> Result<Self, Vec<Self>> {
-        let [first, ..] = &parts[..] else { return Err(parts) };
-        let (table, block) = (first.table, first.block);
-        let whole = |part: &Self| part.len.is_multiple_of(block) && part.len.is_multiple_of(2);
-        if !parts.iter().all(|part| whole(part) && part.block == block && part.table == table) {
-            return Err(parts);
-        }
-        let (mut codes, mut magnitudes, mut len) = (Vec::new(), Vec::new(), 0);
-        for part in parts {
-            len += part.len;
-            codes.extend(part.codes);
-            magnitudes.extend(part.magnitudes);
-        }
-        Ok(Self { codes, table, magnitudes, block, len })
+    /// Whether the blocks of `below` can follow those of this one.
+    fn fits(&self, below: &Self) -> bool {
+        let whole = self.len.is_multiple_of(self.block) && self.len.is_multiple_of(2);
+        whole && (self.block, self.table) == (below.block, below.table)
+    }
+
+    fn join(mut self, below: Self) -> Self {
+        self.codes.extend(below.codes);
+        self.magnitudes.extend(below.magnitudes);
+        Self { len: self.len + below.len, ..self }
     }
 }
