@@ -5,7 +5,7 @@
 //! `multi_modal_projector.linear.weight`, of the whole model, whose language model is not read, or of the encoder alone.
 //!
 //! waveform `[batch, n_samples]` at 16 kHz → log-mel with 128 filters, convolutions, positions and blocks of
-//! [`whisper`](super::whisper): `[batch, n_tokens, 1280]`, 50 per second → mean of each two: `[batch, n_frames, 1280]`, 25 per second
+//! [`whisper`]: `[batch, n_tokens, 1280]`, 50 per second → mean of each two: `[batch, n_frames, 1280]`, 25 per second
 //! → norm → projection `[batch, n_frames, 4096]`. With `T = ⌈n_samples / 160⌉`, `n_tokens = ⌈T / 2⌉` and `n_frames =
 //! ⌊n_tokens / 2⌋`.
 //!
@@ -17,8 +17,6 @@
 //! its norm. [`Qwen2AudioEncoder::encode`] gives them as transformers does, 50 per second.
 
 mod config;
-
-use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
 use ndarray::{Array2, s};
@@ -32,7 +30,7 @@ use crate::nn::{Activation, Linear};
 use crate::weights::{Loader, Weights};
 pub use config::Config;
 
-/// Log-mel frames to a token, and tokens to a frame.
+/// Tokens to a frame.
 const STRIDE: usize = 2;
 /// Where the model may stand in a checkpoint.
 const PLACES: [&str; 1] = ["model"];
@@ -103,8 +101,8 @@ impl Qwen2AudioEncoder {
         let info = EncoderInfo {
             name: config.name.clone(),
             frame_seconds: STRIDE as f64 * whisper.frame_seconds,
-            // Three log-mel frames are two tokens, which are a frame.
-            min_samples: (tower.mel().max_samples() / tower.mel().config().max_frames) * STRIDE + 1,
+            // A frame needs two tokens, which three log-mel frames make.
+            min_samples: tower.mel().max_samples() / tower.mel().config().max_frames * whisper::STRIDE + 1,
             ..whisper.clone()
         };
         Ok(Self { config: config.clone(), info, tower, projector })
@@ -133,7 +131,7 @@ impl Qwen2AudioEncoder {
     }
 
     /// The log-mel frames of a clip that its own tokens see: one more than theirs, where there is one before 30 s.
-    fn features(&self, clip: &Cow<[f32]>) -> Result<Array2<f32>> {
+    fn features(&self, clip: &[f32]) -> Result<Array2<f32>> {
         let mel = self.tower.mel();
         let n_tokens = mel.n_frames(clip.len()).div_ceil(whisper::STRIDE);
         let features = mel.compute_padded(clip)?;
