@@ -195,8 +195,18 @@ impl FourBit {
             let end = (block + 1).saturating_mul(self.block).min(place + rest.len());
             let (values, others) = rest.split_at_mut(end - place);
             let table = self.table.map(|x| x * self.magnitudes[block]);
-            let value = |place: usize| table[usize::from(self.codes[place / 2] >> (4 * (1 - place % 2)) & 15)];
-            values.iter_mut().enumerate().for_each(|(i, x)| *x = value(place + i));
+            let (high, low) = (|byte: u8| table[usize::from(byte >> 4)], |byte: u8| table[usize::from(byte & 15)]);
+            // The second half of a byte whose first one comes before.
+            let (half, values) = values.split_at_mut(place % 2);
+            half.iter_mut().for_each(|x| *x = low(self.codes[place / 2]));
+            let bytes = &self.codes[place.div_ceil(2)..];
+            let (pairs, last) = values.as_chunks_mut();
+            for ([first, second], &byte) in pairs.iter_mut().zip(bytes) {
+                (*first, *second) = (high(byte), low(byte));
+            }
+            if let [last] = last {
+                *last = high(bytes[pairs.len()]);
+            }
             (place, rest) = (end, others);
         }
     }

@@ -12,8 +12,9 @@ use crate::nn::kernels::workspace::{Workspace, count};
 use crate::tensor::contiguous;
 use crate::weights::FourBit;
 
-/// The most values of a matrix of codes that are made at a time, unless sixteen outputs have more: half of a second-level cache.
-const VALUES: usize = 1 << 18;
+/// The most values of a matrix of codes that are made at a time, unless sixteen outputs have more: 8 MiB. For each time all rows
+/// are put into blocks anew.
+const VALUES: usize = 1 << 21;
 
 /// The weights of a fully connected layer, `[outputs, inputs]`.
 #[derive(Debug)]
@@ -44,12 +45,14 @@ impl Weights {
             Self::FourBit { codes, inputs, outputs } => (codes, *inputs, *outputs),
         };
         let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
+        // Not the layer's own, which would keep the memory that its codes save.
+        let workspace = Workspace::default();
         let mut matrix = PackedMatrix::zeros(inputs, at_once);
         for start in (0..outputs).step_by(at_once) {
             let n = at_once.min(outputs - start);
             matrix.fill(n, |output, row| codes.read((start + output) * inputs, row));
             let mut part = workspace.take(x.len() / inputs * n);
-            matrix.multiply(x, &mut part, isa, workspace, |sums, y, row, first| finish(sums, y, row, start + first));
+            matrix.multiply(x, &mut part, isa, &workspace, |sums, y, row, first| finish(sums, y, row, start + first));
             y.chunks_mut(outputs).zip(part.chunks(n)).for_each(|(y, part)| y[start..start + n].copy_from_slice(part));
         }
     }

@@ -43,12 +43,14 @@ impl PackedMatrix {
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let panels = self.weights.par_chunks_mut(panel.max(1)).enumerate();
         panels.take(outputs.div_ceil(CHANNEL_BLOCK)).for_each_init(
-            || vec![0.0; inputs],
-            |values, (index, panel)| {
-                for lane in 0..CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK) {
+            || vec![0.0; CHANNEL_BLOCK * inputs],
+            |rows, (index, panel)| {
+                let n = CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK);
+                for (lane, values) in rows.chunks_mut(inputs.max(1)).take(n).enumerate() {
                     row(index * CHANNEL_BLOCK + lane, values);
-                    let places = panel[lane..].iter_mut().step_by(CHANNEL_BLOCK);
-                    places.zip(&*values).for_each(|(weight, &value)| *weight = value);
+                }
+                for (input, weights) in panel.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().take(inputs).enumerate() {
+                    (0..n).for_each(|lane| weights[lane] = rows[lane * inputs + input]);
                 }
             },
         );
