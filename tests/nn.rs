@@ -388,3 +388,93 @@ fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
         }
     }
 }
+
+/// Layers of SEANet, and the same by candle's operations on sequences that are padded by hand.
+#[test]
+fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
+    // `before` and `after` places, mirrored; with zeros behind a sequence that is too short, which are taken off again.
+    let mirrored = |x: &Tensor, before: usize, after: usize| {
+        let length = x.dims()[2];
+        let missing = (before.max(after) + 1).saturating_sub(length);
+        let x = x.pad_with_zeros(2, 0, missing).unwrap();
+        let place = |i: usize| (i as isize - before as isize).unsigned_abs();
+        let fold = |i: usize| if i >= length + missing { 2 * (length + missing - 1) - i } else { i };
+        let places: Vec<u32> = (0..before + length + after).map(|i| fold(place(i)) as u32).collect();
+        x.index_select(&Tensor::new(places, &Device::Cpu).unwrap(), 2).unwrap()
+    };
+    for (channels, inner) in [(16, 32), (3, 5), (1, 2), (20, 16)] {
+        let tensor = |name: &str, shape: &[usize], low: f64| {
+            let values = hashed(name, shape.iter().product(), low, 1.0, 8);
+            (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+        };
+        let tensors = vec![
+            tensor("a.weight", &[inner, channels, 3], -1.0),
+            tensor("a.bias", &[inner], -1.0),
+            tensor("b.weight", &[channels, inner, 1], -1.0),
+            tensor("c.weight", &[channels, channels, 1], -1.0),
+            tensor("d.weight", &[7, channels, 10], -1.0),
+            tensor("alpha", &[1, inner, 1], 0.5),
+        ];
+        let find = |name: &str| tensors.iter().find(|(full, _)| full == name).unwrap().1.clone();
+        let weights = Weights::from_tensors(tensors.clone()).unwrap();
+        let trained = Parameters::new(&Device::Cpu, 1);
+        for (mode, loader) in [
+            ("packed", weights.loader(&Device::Cpu)),
+            ("tensors", weights.loader(&Device::Cpu).without_kernels()),
+            ("trained", trained.loader()),
+        ] {
+            let mut stack = ConvStack::on_sequences();
+            let a = ConvConfig { dilation: 4, bias: true, ..ConvConfig::new(channels, inner, 3) };
+            stack
+                .shortcut(&loader.at("c"), ConvConfig::new(channels, channels, 1), |stack| {
+                    stack.activation(Activation::Elu);
+                    stack.reflect_pad(&a)?;
+                    stack.conv(&loader.at("a"), None, a, Activation::Elu)?;
+                    stack.snake(&loader, inner)?;
+                    stack.conv(&loader.at("b"), None, ConvConfig::new(inner, channels, 1), Activation::Identity)
+                })
+                .unwrap();
+            let d = ConvConfig { stride: 5, ..ConvConfig::new(channels, 7, 10) };
+            stack.reflect_pad(&d).unwrap();
+            stack.conv(&loader.at("d"), None, d, Activation::Identity).unwrap();
+            trained.restore(&weights).unwrap();
+            for length in [1, 2, 4, 5, 9, 13, 250] {
+                let x = (tensor("x", &[2, channels, length], -1.0).1 * 3.0).unwrap();
+                let bias = find("a.bias").reshape((1, (), 1)).unwrap();
+                let y = mirrored(&x.elu(1.0).unwrap(), 4, 4).conv1d(&find("a.weight"), 0, 1, 4, 1).unwrap();
+                let y = y.broadcast_add(&bias).unwrap().elu(1.0).unwrap();
+                let alpha = find("alpha");
+                let sine = y.broadcast_mul(&alpha).unwrap().sin().unwrap().sqr().unwrap();
+                let y =
+                    (y + sine.broadcast_div(&alpha).unwrap()).unwrap().conv1d(&find("b.weight"), 0, 1, 1, 1).unwrap();
+                let y = (y + x.conv1d(&find("c.weight"), 0, 1, 1, 1).unwrap()).unwrap();
+                let y = mirrored(&y, 3, 2 + length.next_multiple_of(5) - length);
+                let wanted = y.conv1d(&find("d.weight"), 0, 5, 1, 1).unwrap();
+
+                let got = stack.forward(&x).unwrap();
+                assert_eq!(got.dims(), [2, 7, length.div_ceil(5)], "{mode} {channels} {length}");
+                let largest = values(&wanted).iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let what = format!("{mode} {channels} {length}");
+                assert_close(&what, &values(&got), &values(&wanted), 1e-6 * largest, 0.0);
+                let vectors = stack.forward_vectors(&x.transpose(1, 2).unwrap().contiguous().unwrap(), None).unwrap();
+                assert_close(&what, &values(&vectors.transpose(1, 2).unwrap()), &values(&wanted), 1e-6 * largest, 0.0);
+            }
+        }
+    }
+    let mut stack = ConvStack::on_sequences();
+    for config in [
+        ConvConfig { stride: 4, ..ConvConfig::new(1, 1, 3) },
+        ConvConfig { stride: 0, ..ConvConfig::new(1, 1, 3) },
+        ConvConfig { dilation: usize::MAX, ..ConvConfig::new(1, 1, 3) },
+        ConvConfig::new(1, 1, 0),
+    ] {
+        assert!(matches!(stack.reflect_pad(&config), Err(Error::Config { .. })), "{config:?}");
+    }
+    assert!(matches!(ConvStack::on_maps(None).reflect_pad(&ConvConfig::new(1, 1, 3)), Err(Error::Config { .. })));
+    let weights = Weights::from_tensors([]).unwrap();
+    for dilation in [0, 2] {
+        let config = ConvConfig { dilation, ..ConvConfig::new(1, 1, 3) };
+        let refused = ConvStack::on_maps(None).conv(&weights.loader(&Device::Cpu), None, config, Activation::Relu);
+        assert!(matches!(refused, Err(Error::Config { field: "dilation", .. })));
+    }
+}

@@ -167,6 +167,42 @@ fn small() -> Weights {
     Weights::from_tensors(tensors.map(|(name, tensor)| (name.to_owned(), tensor))).unwrap()
 }
 
+/// `g v / ‖v‖`, the norm over all axes but one, or over all.
+#[test]
+fn weight_norms_are_folded() {
+    let v: Vec<f32> = (0..24).map(|i| (i * 7 % 11) as f32 - 4.5).collect();
+    let tensor = |values: Vec<f32>, shape: &[usize]| Tensor::from_vec(values, shape, &Device::Cpu).unwrap();
+    let weights = |names: [&str; 2], shape: &[usize]| {
+        let g = (0..shape.iter().product()).map(|i| 0.5 + i as f32).collect();
+        let pieces = [("a.b", vec![1.0], &[1][..]), (names[0], g, shape), (names[1], v.clone(), &[2, 3, 4])];
+        let pieces = pieces.map(|(name, values, shape)| (name.to_string(), tensor(values, shape)));
+        Weights::from_tensors(pieces).unwrap()
+    };
+    let old = ["a.weight_g", "a.weight_v"];
+    let new = ["a.parametrizations.weight.original0", "a.parametrizations.weight.original1"];
+    for (names, shape) in [(old, &[2, 1, 1][..]), (new, &[1, 3, 1]), (old, &[1, 1, 4]), (new, &[1, 1, 1]), (old, &[])] {
+        let weights = weights(names, shape);
+        assert_eq!(weights.names().collect::<Vec<_>>(), ["a.b", "a.weight"]);
+        assert_eq!(weights.shape("a.weight"), Some(&[2, 3, 4][..]));
+        let part = |i: usize| match shape {
+            [2, ..] => i / 12,
+            [_, 3, _] => i / 4 % 3,
+            [_, _, 4] => i % 4,
+            _ => 0,
+        };
+        let norm = |of: usize| {
+            let squares = v.iter().enumerate().filter(|(i, _)| part(*i) == of).map(|(_, x)| f64::from(*x).powi(2));
+            squares.sum::<f64>().sqrt()
+        };
+        let wanted = |i: usize| ((0.5 + part(i) as f64) * f64::from(v[i]) / norm(part(i))) as f32;
+        let got = weights.to_vec("a.weight").unwrap();
+        got.iter().enumerate().for_each(|(i, x)| assert!((x - wanted(i)).abs() <= 1e-6, "{shape:?} {i} {x}"));
+    }
+    // What is no weight norm stays as it is.
+    assert_eq!(weights(old, &[2, 3, 1]).len(), 3);
+    assert_eq!(weights(["a.weight_g", "a.parametrizations.weight.original1"], &[2, 1, 1]).len(), 3);
+}
+
 #[test]
 fn names_are_chosen_by_what_the_checkpoint_has() {
     let (weights, trained) = (small(), Parameters::new(&Device::Cpu, 1));

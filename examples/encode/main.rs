@@ -19,7 +19,8 @@ use out::Out;
 ///
 /// Prints their shapes. With --out, writes them to a file: safetensors with `hidden_0` … `hidden_n`, each [n_frames, dim], as
 /// transformers' `hidden_states` has them, the encoder's output as `last_hidden`, and `logits` where the checkpoint has a head
-/// (of tokens [n_frames, n_tokens], or of classes [n_classes]).
+/// (of tokens [n_frames, n_tokens], or of classes [n_classes]); of SpeechTokenizer also `codes` [n_codebooks, n_frames], int32,
+/// and of Qwen2-Audio `projected`.
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use clipwise::audio::WaveformBatch;
-use clipwise::candle_core::Tensor;
+use clipwise::candle_core::{DType, Tensor};
 use clipwise::ctc::{CtcModel, OpenOptions};
-use clipwise::encoders::{Encoder, Layers, SpeechEncoder};
+use clipwise::encoders::{Encoder, Layers, Qwen2AudioEncoder, SpeechEncoder, SpeechTokenizer, qwen2_audio};
 use clipwise::models::SpeechClassifier;
 use clipwise::{Device, ModelConfig, Waveform, Weights};
 use serde_json::Value;
@@ -13,8 +13,10 @@ use serde_json::Value;
 use crate::command_line::Failure;
 
 pub enum Model {
-    Ctc(CtcModel),
-    Classifier(SpeechClassifier),
+    Ctc(Box<CtcModel>),
+    Classifier(Box<SpeechClassifier>),
+    Qwen2Audio(Box<Qwen2AudioEncoder>),
+    SpeechTokenizer(Box<SpeechTokenizer>),
     Encoder(Encoder),
 }
 
@@ -37,7 +39,14 @@ impl Model {
         if architecture.ends_with("ForCTC") || config.get("head").is_some() || language.is_some() {
             let mut options = OpenOptions::new().device(device);
             options.language = language.map(str::to_string);
-            return Ok(Self::Ctc(CtcModel::open_with(path, &options)?));
+            return Ok(Self::Ctc(Box::new(CtcModel::open_with(path, &options)?)));
+        }
+        if config["model_type"].as_str().is_some_and(|name| name.starts_with("qwen2_audio")) {
+            let (config, weights) = (qwen2_audio::Config::from_hugging_face(&config)?, Weights::open_folder(path)?);
+            return Ok(Self::Qwen2Audio(Box::new(Qwen2AudioEncoder::load(&config, &weights, device)?)));
+        }
+        if config.get("semantic_dimension").is_some() {
+            return Ok(Self::SpeechTokenizer(Box::new(SpeechTokenizer::open(path, device)?)));
         }
         if architecture.ends_with("Classification") {
             let preprocessor = std::fs::read_to_string(path.join("preprocessor_config.json")).ok();
@@ -46,7 +55,7 @@ impl Model {
                 ModelConfig::from_hugging_face(&config, preprocessor.as_ref())?
             {
                 let weights = Weights::open_folder(path)?;
-                return Ok(Self::Classifier(SpeechClassifier::load(&config, &weights, device)?));
+                return Ok(Self::Classifier(Box::new(SpeechClassifier::load(&config, &weights, device)?)));
             }
         }
         Ok(Self::Encoder(Encoder::open(path, device)?))
@@ -56,6 +65,8 @@ impl Model {
         match self {
             Self::Ctc(model) => model.encoder(),
             Self::Classifier(model) => model.encoder(),
+            Self::Qwen2Audio(encoder) => &**encoder,
+            Self::SpeechTokenizer(tokenizer) => &**tokenizer,
             Self::Encoder(encoder) => encoder,
         }
     }
@@ -63,7 +74,12 @@ impl Model {
     /// The hidden states of these layers, the output, and the logits.
     pub fn encode(&self, waveform: &Waveform, layers: &[usize]) -> clipwise::Result<Encoding> {
         let waveform = waveform.resample(self.encoder().info().sample_rate)?;
-        let encoded = self.encoder().forward(&WaveformBatch::from(&waveform), Layers::All)?;
+        let batch = WaveformBatch::from(&waveform);
+        let frame_seconds = self.encoder().info().frame_seconds;
+        if let Self::Qwen2Audio(encoder) = self {
+            return qwen2_audio(encoder, &batch, layers);
+        }
+        let encoded = self.encoder().forward(&batch, Layers::All)?;
         let hidden = |&layer: &usize| Ok((format!("hidden_{layer}"), encoded.layers[layer].get(0)?));
         let mut tensors = layers.iter().map(hidden).collect::<clipwise::Result<Vec<_>>>()?;
         tensors.push(("last_hidden".to_string(), encoded.last.get(0)?));
@@ -72,9 +88,29 @@ impl Model {
             Self::Classifier(model) => {
                 tensors.push(("logits".to_string(), model.forward_encoded(&encoded)?.logits.get(0)?));
             }
-            Self::Encoder(_) => {}
+            Self::SpeechTokenizer(tokenizer) => {
+                let codes = tokenizer.quantize(&encoded.last.get(0)?)?;
+                let shape = codes.dim();
+                let codes = Tensor::from_iter(codes.into_iter().map(i64::from), &Device::Cpu)?.reshape(shape)?;
+                tensors.push(("codes".to_string(), codes.to_dtype(DType::I32)?)); // [n_codebooks, n_frames]
+            }
+            Self::Qwen2Audio(_) | Self::Encoder(_) => {}
         }
-        let frame_seconds = self.encoder().info().frame_seconds;
         Ok(Encoding { tensors, n_frames: encoded.lengths[0], frame_seconds })
     }
+}
+
+/// The layers as transformers has them: all but the last in steps of 20 ms, the last one pooled to 40 ms.
+fn qwen2_audio(encoder: &Qwen2AudioEncoder, batch: &WaveformBatch, layers: &[usize]) -> clipwise::Result<Encoding> {
+    let output = encoder.encode(batch, Layers::All)?;
+    let hidden = |&layer: &usize| {
+        let state = if layer + 1 < encoder.info().n_layers { &output.layers[layer] } else { &output.last_hidden };
+        Ok((format!("hidden_{layer}"), state.get(0)?))
+    };
+    let mut tensors = layers.iter().map(hidden).collect::<clipwise::Result<Vec<_>>>()?;
+    tensors.push(("last_hidden".to_string(), output.last_hidden.get(0)?));
+    if let Some(projected) = &output.projected {
+        tensors.push(("projected".to_string(), projected.get(0)?));
+    }
+    Ok(Encoding { tensors, n_frames: output.lengths[0], frame_seconds: encoder.info().frame_seconds })
 }

@@ -2,7 +2,7 @@
 
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Linear, SelfAttention};
-use crate::weights::{Loader, Target};
+use crate::weights::{Loader, Matrix, Target};
 
 /// Refuses to make the tensors of an encoder that cannot be trained.
 pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
@@ -24,14 +24,14 @@ pub fn place<'a>(root: &Loader<'a>, places: &[&str], is_here: impl Fn(&Loader) -
 /// the same to all scores of a query.
 pub fn self_attention(projections: [Loader; 4], dim: usize, n_heads: usize, key_bias: bool) -> Result<SelfAttention> {
     let [query, key, value, output] = projections;
-    let (mut weight, mut bias) = (Vec::new(), Vec::new());
+    let (mut weights, mut bias) = (Vec::new(), Vec::new());
     for (projection, has_bias) in [(&query, true), (&key, key_bias), (&value, true)] {
-        weight.extend(projection.get_vec("weight", &[dim, dim])?);
+        weights.push(projection.matrix("weight", [dim, dim])?);
         match has_bias {
             true => bias.extend(projection.get_vec("bias", &[dim])?),
             false => bias.resize(bias.len() + dim, 0.0),
         }
     }
-    let qkv = Linear::new(weight, bias, Activation::Identity, query.device())?;
+    let qkv = Linear::from_matrix(Matrix::join(weights), bias, Activation::Identity, &query)?;
     SelfAttention::new(qkv, Linear::load(&output, dim, dim, Activation::Identity)?, n_heads)
 }

@@ -3,6 +3,8 @@
 //! | encoder | audio | a frame |
 //! |---|---|---|
 //! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | some of theirs, 30 ms in the one of this crate |
+//! | [`qwen2_audio`]: the audio tower of Qwen2-Audio | 16 kHz log-mel | 40 ms |
+//! | [`speech_tokenizer`]: SpeechTokenizer, codes as well | 16 kHz waveform | 20 ms |
 //! | [`w2v_bert`]: W2V-BERT 2.0 | 16 kHz log-mel | 20 ms |
 //! | [`wav2vec2`]: wav2vec 2.0, XLS-R, MMS, HuBERT, WavLM | 16 kHz waveform | 20 ms |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
@@ -20,7 +22,9 @@ mod batch;
 mod checkpoint;
 mod family;
 mod open;
+pub mod qwen2_audio;
 pub mod recurrent;
+pub mod speech_tokenizer;
 pub mod w2v_bert;
 pub mod wav2vec2;
 mod weighted_sum;
@@ -130,6 +134,10 @@ encoders! {
     Wav2vec2: wav2vec2::Wav2Vec2Encoder,
     /// W2V-BERT 2.0.
     W2vBert: w2v_bert::W2vBertEncoder,
+    /// The audio tower of Qwen2-Audio.
+    Qwen2Audio: qwen2_audio::Qwen2AudioEncoder,
+    /// SpeechTokenizer's encoder and codebooks.
+    SpeechTokenizer: speech_tokenizer::SpeechTokenizer,
     /// A convolution and recurrent layers.
     Recurrent: recurrent::RecurrentEncoder,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use candle_core::Device;
 use serde_json::Value;
 
-use super::{Encoded, EncoderConfig, EncoderInfo, Layers, SpeechEncoder};
+use super::{Encoded, EncoderConfig, EncoderInfo, Layers, SpeechEncoder, SpeechTokenizer};
 use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Error, Result};
 use crate::files;
@@ -36,7 +36,7 @@ impl Encoder {
     /// Opens a folder with `config.json` and weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), or a
     /// checkpoint file alone.
     ///
-    /// The `config.json` is one that transformers saves, an [`EncoderConfig`], or a [`CtcConfig`](crate::ctc::CtcConfig), whose
+    /// The `config.json` is one that transformers saves, that of SpeechTokenizer, an [`EncoderConfig`], or a [`CtcConfig`](crate::ctc::CtcConfig), whose
     /// encoder is taken. Without one, and for a file, the tensors tell the encoder: see [`EncoderConfig::from_weights`]. Heads and
     /// decoders beside it are left out.
     ///
@@ -48,6 +48,9 @@ impl Encoder {
         if !path.is_dir() {
             let weights = Weights::open(path)?;
             return Self::load(&EncoderConfig::from_weights(&weights)?, &weights, device);
+        }
+        if SpeechTokenizer::is_folder(path)? {
+            return SpeechTokenizer::open(path, device).map(Self::new);
         }
         let weights = folder::open_weights(path)?;
         let config = match files::first_of(path, &["config.json"])? {

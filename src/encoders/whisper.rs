@@ -35,7 +35,7 @@ pub use config::Config;
 use names::{Names, place};
 
 /// Log-mel frames to one of the encoder's.
-const STRIDE: usize = 2;
+pub(super) const STRIDE: usize = 2;
 /// ε of the layer norms.
 const EPS: f32 = 1e-5;
 /// What else stands in a checkpoint of the whole model.
@@ -144,19 +144,40 @@ impl WhisperEncoder {
         let n_tokens = n_frames.div_ceil(STRIDE);
         let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
 
-        let mut x = self.convs.forward_vectors(features, lengths)?; // [batch, n_tokens, dim]
-        x = x.broadcast_add(&self.positions.narrow(0, 0, n_tokens)?)?;
-        let mut states = Vec::new();
-        for block in &self.blocks {
-            states.extend((layers == Layers::All).then(|| x.clone()));
-            x = block.forward(&x, tokens.as_deref())?;
-        }
+        let x = self.embed(features, lengths)?;
+        let (mut states, x) = self.run_blocks(x, tokens.as_deref(), layers)?;
         let last = self.norm.forward(&x)?;
         states.extend((layers == Layers::All).then(|| last.clone()));
         match tokens {
             Some(tokens) => Ok(Encoded::new(states, last, tokens.clone()).try_map(|x| mask(x, &tokens))?),
             None => Ok(Encoded::new(states, last, vec![n_tokens; batch])),
         }
+    }
+
+    /// The input of the first block, `[batch, n_tokens, dim]`.
+    pub(super) fn embed(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
+        let x = self.convs.forward_vectors(features, lengths)?;
+        Ok(x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?)
+    }
+
+    /// The input of each block, if all layers are requested, and the output of the last block before the norm.
+    pub(super) fn run_blocks(
+        &self,
+        mut x: Tensor,
+        tokens: Option<&[usize]>,
+        layers: Layers,
+    ) -> Result<(Vec<Tensor>, Tensor)> {
+        let mut states = Vec::new();
+        for block in &self.blocks {
+            states.extend((layers == Layers::All).then(|| x.clone()));
+            x = block.forward(&x, tokens)?;
+        }
+        Ok((states, x))
+    }
+
+    /// The norm after the blocks.
+    pub(super) fn norm(&self) -> &LayerNorm {
+        &self.norm
     }
 
     /// Clips of one number of frames.

@@ -3,13 +3,15 @@
 use candle_core::Tensor;
 
 use super::conv::{Conv, ConvConfig};
+use super::kernels::blocked::{SNAKE_EPS, Shape};
+use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use super::pool::Pool;
 use super::{Activation, BatchNorm, Dropout, LpPool2d};
-use crate::check::check_lengths;
+use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 
 /// Convolutions and the layers between them, on maps `[batch, channels, height, width]` or on sequences
 /// `[batch, channels, length]`. A single convolution is a stack of one.
@@ -50,8 +52,16 @@ enum Layer {
     LpPool(LpPool2d),
     BatchNorm(BatchNorm, Activation),
     Dropout(Dropout),
+    Activation(Activation),
+    Snake(Tensor), // [1, channels, 1]
+    Reflect {
+        kernel: usize,
+        stride: usize,
+    },
     /// The output of the layers plus their input, each channel of which is repeated this many times.
     Residual(Vec<Layer>, usize),
+    /// The output of the layers plus that of a convolution of their input.
+    Shortcut(Vec<Layer>, Box<Conv>),
     EndOfStage,
 }
 
@@ -80,7 +90,7 @@ impl ConvStack {
         activation: Activation,
     ) -> Result<()> {
         let conv = Conv::load(conv, norm, config, activation, (self.of_sequences, self.width))?;
-        self.width = self.width.and_then(|width| Some(conv.shape.output(config.kernel, width)?.1));
+        self.width = self.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
         self.layers.push(Layer::Conv(Box::new(conv), None));
         Ok(())
     }
@@ -127,6 +137,58 @@ impl ConvStack {
         let inner = std::mem::replace(&mut self.layers, before);
         self.layers.push(Layer::Residual(inner, repeats));
         added
+    }
+
+    /// [`residual`](Self::residual) with a convolution on the connection: its output is added to that of the layers. The
+    /// convolution has no norm.
+    ///
+    /// # Errors
+    /// As [`conv`](Self::conv), and those of `add`.
+    pub fn shortcut(
+        &mut self,
+        conv: &Loader,
+        config: ConvConfig,
+        add: impl FnOnce(&mut Self) -> Result<()>,
+    ) -> Result<()> {
+        let conv = Conv::load(conv, None, config, Activation::Identity, (self.of_sequences, self.width))?;
+        let before = std::mem::take(&mut self.layers);
+        let added = add(self);
+        let inner = std::mem::replace(&mut self.layers, before);
+        self.layers.push(Layer::Shortcut(inner, Box::new(conv)));
+        added
+    }
+
+    /// Adds an activation that does not follow a convolution; one that does belongs to [`conv`](Self::conv).
+    pub fn activation(&mut self, activation: Activation) {
+        self.layers.push(Layer::Activation(activation));
+    }
+
+    /// Adds the activation Snake, `x + sin²(α x) / α` with an α per channel (Ziyin et al. 2020, arXiv 2006.08195): reads its
+    /// `alpha` `[1, channels, 1]`. To be trained, α is 1 at first.
+    ///
+    /// # Errors
+    /// As [`Loader::get`].
+    pub fn snake(&mut self, weights: &Loader, channels: usize) -> Result<()> {
+        self.layers.push(Layer::Snake(weights.parameter("alpha", (1, channels, 1), Init::Constant(1.0))?));
+        Ok(())
+    }
+
+    /// Adds the padding of SEANet (EnCodec, Défossez et al. 2022, arXiv 2210.13438) for the convolution `config`, which has none of
+    /// its own and follows: the sequence is mirrored at its ends, so that it gives a place for every `stride` places, the last
+    /// of which may be incomplete. Of an odd number of places the beginning gets one more than the end; the end also gets those
+    /// that fill the last window. A sequence that is too short to be mirrored has zeros behind it.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for sizes that are out of range, a `stride` above the places that the kernel covers, and on maps.
+    pub fn reflect_pad(&mut self, config: &ConvConfig) -> Result<()> {
+        let (kernel, stride) = (config.extent(), config.stride);
+        check::size("kernel", kernel, MAX_WIDTH)?;
+        if !(1..=kernel).contains(&stride) || !self.of_sequences {
+            let reason = format!("expected 1 to the {kernel} places of the kernel, on sequences");
+            return Err(Error::config("stride", stride, reason));
+        }
+        self.layers.push(Layer::Reflect { kernel, stride });
+        Ok(())
     }
 
     /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
@@ -218,10 +280,29 @@ impl ConvStack {
     }
 }
 
+fn refuse(what: &str, got: &[usize], shape: Shape) -> Error {
+    candle_core::Error::Msg(format!("{what} of {got:?} does not fit maps of {shape:?}")).into()
+}
+
+/// The places of a sequence as a convolution sees them after [`ConvStack::reflect_pad`]; `None` is a zero.
+fn reflected(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> {
+    let padding = kernel - stride;
+    let before = padding - padding / 2;
+    let after = padding / 2 + (length.next_multiple_of(stride) - length);
+    // With this many places, zeros behind the sequence among them, it can be mirrored.
+    let mirrored = length.max(before.max(after) + 1);
+    let place = |i: usize| match i.checked_sub(before) {
+        None => before - i,
+        Some(i) if i < mirrored => i,
+        Some(i) => 2 * (mirrored - 1) - i,
+    };
+    (0..before + length + after).map(|i| Some(place(i)).filter(|&place| place < length)).collect()
+}
+
 impl Layer {
-    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
+    fn forward(&self, mut x: FeatureMap) -> Result<FeatureMap> {
         match self {
-            Self::Conv(conv, pool) => Ok(conv.forward(x, *pool)?),
+            Self::Conv(conv, pool) => Ok(conv.forward(&x, *pool)?),
             Self::Pool(pool) => Ok(pool.forward(x)?),
             Self::LpPool(pool) => pool.forward_map(x),
             Self::BatchNorm(norm, activation) => Ok(norm.forward_map(x, *activation)?),
@@ -235,6 +316,55 @@ impl Layer {
                 let (batch, channels, height, width) = shortcut.dims4()?;
                 let repeated = shortcut.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
                 let sum = (y.to_tensor()? + repeated.reshape((batch, channels * repeats, height, width))?)?;
+                Ok(y.with(Values::Tensor(sum)))
+            }
+            Self::Activation(activation) => match x.values {
+                Values::Blocks(ref mut map) => {
+                    map.activate(*activation, Isa::best());
+                    Ok(x)
+                }
+                Values::Tensor(ref values) => {
+                    let y = activation.forward(values.clone())?;
+                    Ok(x.with(Values::Tensor(y)))
+                }
+            },
+            Self::Snake(alpha) => match x.values {
+                Values::Blocks(ref mut map) => {
+                    map.snake(&alpha.flatten_all()?.to_vec1()?).ok_or_else(|| refuse("α", alpha.dims(), map.shape))?;
+                    Ok(x)
+                }
+                Values::Tensor(ref values) => {
+                    let alpha = alpha.unsqueeze(3)?;
+                    let sine = values.broadcast_mul(&alpha)?.sin()?.sqr()?;
+                    let y = (values + sine.broadcast_div(&(alpha + f64::from(SNAKE_EPS))?)?)?;
+                    Ok(x.with(Values::Tensor(y)))
+                }
+            },
+            Self::Reflect { kernel: 1, stride: 1 } => Ok(x),
+            Self::Reflect { kernel, stride } => match x.values {
+                Values::Blocks(ref map) => {
+                    let rows = reflected(map.shape.height, *kernel, *stride);
+                    let y = map.select(&rows, &x.workspace);
+                    let y = y.ok_or_else(|| refuse("padding", &[*kernel, *stride], map.shape))?;
+                    Ok(x.with(Values::Blocks(y)))
+                }
+                Values::Tensor(ref values) => {
+                    let height = values.dim(2)?;
+                    let rows = reflected(height, *kernel, *stride).into_iter();
+                    let rows = rows.map(|row| row.unwrap_or(height) as u32).collect::<Vec<_>>(); // of zeros
+                    let rows = Tensor::new(rows, values.device())?;
+                    let y = values.pad_with_zeros(2, 0, 1)?.index_select(&rows, 2)?;
+                    Ok(x.with(Values::Tensor(y)))
+                }
+            },
+            Self::Shortcut(layers, conv) => {
+                let shortcut = conv.forward(&x, None)?;
+                let mut y = layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
+                if let (Values::Blocks(map), Values::Blocks(shortcut)) = (&mut y.values, &shortcut.values) {
+                    map.add(shortcut).ok_or_else(|| refuse("a connection", &[shortcut.shape.height], map.shape))?;
+                    return Ok(y);
+                }
+                let sum = (y.to_tensor()? + shortcut.to_tensor()?)?;
                 Ok(y.with(Values::Tensor(sum)))
             }
             Self::Dropout(_) | Self::EndOfStage => Ok(x),

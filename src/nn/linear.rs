@@ -5,11 +5,11 @@ use candle_core::{Device, Tensor};
 use super::Activation;
 use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::workspace::Workspace;
-use super::ops::linear::LinearOp;
+use super::ops::linear::{LinearOp, Weights};
 use super::ops::runs_on_cpu_kernels;
 use super::prepared::Prepared;
 use crate::error::{Context, Error, Result};
-use crate::weights::{Init, Loader, Target};
+use crate::weights::{Init, Loader, Matrix, Target};
 
 /// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Linear {
             let bias = weights.parameter(names[1], out_features, init[1])?;
             return Ok(Self { out_features, activation, weights: Prepared::Training([weight, bias]) });
         }
-        let weight = weights.get_vec(names[0], &[out_features, in_features])?;
+        let weight = weights.matrix(names[0], [out_features, in_features])?;
         let bias = weights.get_vec(names[1], &[out_features])?;
         Self::prepare(weight, bias, activation, (&weights.target(), weights.device()))
     }
@@ -69,29 +69,36 @@ impl Linear {
     /// [`Error::Argument`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
     /// operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
-        Self::prepare(weight, bias, activation, (&Target::on(device), device))
+        Self::prepare(Matrix::Full(weight), bias, activation, (&Target::on(device), device))
     }
 
-    /// As [`new`](Self::new), for this target.
+    /// As [`new`](Self::new), from values or codes of 4 bits, for what computes with them in this place.
+    pub(crate) fn from_matrix(weight: Matrix, bias: Vec<f32>, activation: Activation, place: &Loader) -> Result<Self> {
+        Self::prepare(weight, bias, activation, (&place.target(), place.device()))
+    }
+
     fn prepare(
-        weight: Vec<f32>,
+        weight: Matrix,
         bias: Vec<f32>,
         activation: Activation,
         (target, device): (&Target, &Device),
     ) -> Result<Self> {
         let out_features = bias.len();
-        if out_features == 0 || weight.is_empty() || !weight.len().is_multiple_of(out_features) {
+        if out_features == 0 || weight.len() == 0 || !weight.len().is_multiple_of(out_features) {
             let reason = format!("expected a multiple of the {out_features} biases");
             return Err(Error::argument("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
         let weights = match target {
             Target::Kernels => {
-                let matrix = PackedMatrix::pack(&weight, in_features, out_features);
-                Prepared::Packed(LinearOp { matrix, bias, activation, workspace: Workspace::shared() })
+                let weights = match weight {
+                    Matrix::Full(weight) => Weights::Packed(PackedMatrix::pack(&weight, in_features, out_features)),
+                    Matrix::FourBit(codes) => Weights::FourBit { codes, inputs: in_features, outputs: out_features },
+                };
+                Prepared::Packed(LinearOp { weights, bias, activation, workspace: Workspace::shared() })
             }
             _ => {
-                let weight = Tensor::from_vec(weight, (out_features, in_features), device);
+                let weight = Tensor::from_vec(weight.into_vec(), (out_features, in_features), device);
                 let bias = Tensor::from_vec(bias, out_features, device);
                 let context = "moving weights to the device";
                 Prepared::OnDevice([weight.context(context)?, bias.context(context)?])

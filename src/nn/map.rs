@@ -56,8 +56,8 @@ impl FeatureMap {
     }
 
     /// Other values, from the same workspace.
-    pub fn with(self, values: Values) -> Self {
-        Self { values, ..self }
+    pub fn with(&self, values: Values) -> Self {
+        Self { values, workspace: self.workspace.clone() }
     }
 
     /// `[batch, channels, height, width]`.

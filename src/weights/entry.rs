@@ -1,12 +1,15 @@
 //! Where a tensor lies in a file, and how its bytes become `f32`.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytemuck::cast_slice_mut;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};
+use super::composed::Factor;
+use super::four_bit::{FourBit, Pieces};
 
 /// The type of a stored tensor's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -38,6 +41,8 @@ pub enum Dtype {
     U8,
     /// One byte an element; anything but zero is true and reads as 1.
     Bool,
+    /// 4-bit codes of bitsandbytes, NF4 or FP4; see the [module](super).
+    FourBit,
     /// A type that is listed but cannot be read: complex, 8-bit and narrower floats, quantised integers. Its name.
     Other(&'static str),
 }
@@ -62,8 +67,10 @@ pub(super) struct Entry {
     pub(super) shape: Vec<usize>,
     /// In elements, one a dimension.
     pub(super) strides: Vec<usize>,
-    /// What 8-bit elements are multiplied with.
-    pub(super) scale: Option<f32>,
+    /// What the elements are multiplied with.
+    pub(super) factor: Option<Factor>,
+    /// What turns codes of 4 bits into values.
+    pub(super) pieces: Option<Box<Pieces>>,
 }
 
 /// A run of bytes that holds elements of one type.
@@ -132,15 +139,59 @@ impl Entry {
             }
             offset += skip * region.item_size; // skip ≤ last < region.len, which lies inside the file
         }
-        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, scale: None })
+        Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, factor: None, pieces: None })
+    }
+
+    /// The same, where `n_files` other files come first.
+    pub(super) fn after(&self, n_files: usize) -> Self {
+        let factor = self.factor.as_ref().map(|factor| factor.after(n_files));
+        let pieces = self.pieces.as_ref().map(|pieces| Box::new(pieces.after(n_files)));
+        Self { file: self.file + n_files, factor, pieces, ..self.clone() }
     }
 
     pub(super) fn count(&self) -> usize {
         element_count(&self.shape).unwrap_or(0)
     }
 
-    /// The elements in row-major order as `f32`.
-    pub(super) fn decode(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
+    /// The elements in row-major order as `f32`, with their factor.
+    pub(super) fn decode(&self, files: &[Arc<Bytes>]) -> Result<Vec<f32>, Fault> {
+        let mut values = match self.four_bit(files)? {
+            Some(codes) => codes.to_vec(),
+            None => self.stored(files.get(self.file).ok_or("it has no file")?)?,
+        };
+        if let Some(factor) = &self.factor {
+            factor.multiply(&mut values, &self.shape, files)?;
+        }
+        Ok(values)
+    }
+
+    /// The tensor of 4-bit codes that this is, if it is one.
+    pub(super) fn four_bit(&self, files: &[Arc<Bytes>]) -> Result<Option<FourBit>, Fault> {
+        self.pieces.as_ref().map(|pieces| pieces.read(self, files)).transpose()
+    }
+
+    /// The bytes that its elements take, where they lie one behind the other and are whole bytes.
+    pub(super) fn n_bytes(&self) -> Option<usize> {
+        let size = match self.dtype {
+            Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
+            Dtype::F32 | Dtype::I32 | Dtype::U32 => 4,
+            Dtype::F16 | Dtype::BF16 | Dtype::I16 | Dtype::U16 => 2,
+            Dtype::I8 | Dtype::U8 | Dtype::Bool => 1,
+            Dtype::FourBit => return Some(self.count().div_ceil(2)),
+            Dtype::Other(_) => return None,
+        };
+        self.is_contiguous().then(|| self.count() * size)
+    }
+
+    /// Its elements as they are stored.
+    pub(super) fn bytes(&self, files: &[Arc<Bytes>]) -> Result<Vec<u8>, Fault> {
+        let n_bytes = self.n_bytes().ok_or("its elements are not stored as bytes")?;
+        let file = files.get(self.file).ok_or("it has no file")?;
+        Ok(file.to_cow(self.offset..self.offset + n_bytes)?.into_owned()) // inside the file
+    }
+
+    /// The elements as they are stored, as f32.
+    fn stored(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
             Dtype::F32 if self.is_contiguous() && cfg!(target_endian = "little") => {
@@ -155,15 +206,13 @@ impl Entry {
             Dtype::I64 => self.elements(file, |b| i64::from_le_bytes(b) as f32),
             Dtype::I32 => self.elements(file, |b| i32::from_le_bytes(b) as f32),
             Dtype::I16 => self.elements(file, |b| i16::from_le_bytes(b).into()),
-            Dtype::I8 => match self.scale {
-                Some(scale) => self.elements(file, |b| f32::from(i8::from_le_bytes(b)) * scale),
-                None => self.elements(file, |b| i8::from_le_bytes(b).into()),
-            },
+            Dtype::I8 => self.elements(file, |b| i8::from_le_bytes(b).into()),
             Dtype::U64 => self.elements(file, |b| u64::from_le_bytes(b) as f32),
             Dtype::U32 => self.elements(file, |b| u32::from_le_bytes(b) as f32),
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),
             Dtype::U8 => self.elements(file, |[b]| b.into()),
             Dtype::Bool => self.elements(file, |[b]| f32::from(b != 0)),
+            Dtype::FourBit => Err("4-bit codes without what they mean".into()),
             Dtype::Other(name) => Err(format!("elements of type {name} cannot be read").into()),
         }
     }

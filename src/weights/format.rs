@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::bytes::{Bytes, Fault};
-use super::entry::{Dtype, Entry};
+use super::entry::Entry;
 use super::safetensors::Index;
 use super::{pth, safetensors, zip};
 
@@ -28,23 +28,6 @@ pub(super) struct Parsed {
     pub format: Format,
     pub entries: BTreeMap<String, Entry>,
     pub metadata: BTreeMap<String, String>,
-}
-
-/// Gives 8-bit tensors the scales that stand beside them.
-pub(super) fn attach_scales(files: &[Bytes], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
-    let is_quantised = |entry: &Entry| entry.dtype == Dtype::I8;
-    let names: Vec<String> =
-        entries.iter().filter(|(_, entry)| is_quantised(entry)).map(|(name, _)| name.clone()).collect();
-    for name in names {
-        let scale_name = format!("{name}.scale");
-        let scale = entries.get(&scale_name).filter(|entry| entry.dtype == Dtype::F32 && entry.count() == 1);
-        let Some((scale, file)) = scale.and_then(|scale| Some((scale, files.get(scale.file)?))) else { continue };
-        if let (Some(&scale), Some(entry)) = (scale.decode(file)?.first(), entries.get_mut(&name)) {
-            entry.scale = Some(scale);
-            entries.remove(&scale_name);
-        }
-    }
-    Ok(())
 }
 
 /// The bytes of a file that tell what it is.

@@ -8,6 +8,7 @@ use std::{
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
 
+use super::four_bit::Matrix;
 use super::parameters::TrainingState;
 use super::{Init, LoadReport, MissingTensor, Parameters, Weights, WrongShape, keys, nearest::Nearest};
 use crate::check::check_finite;
@@ -217,6 +218,20 @@ impl<'a> Loader<'a> {
         Ok(vec![0.0; self.count_zeros(shape)?])
     }
 
+    /// The elements of matrix `name`, for a layer that can compute with codes of 4 bits; else as [`get_vec`](Self::get_vec).
+    pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
+        let full = self.full(name);
+        if let (Some(weights), Target::Kernels) = (self.checkpoint(), self.target())
+            && weights.shape(&full) == Some(&shape)
+            && let Some(codes) = weights.four_bit(&full)?
+        {
+            self.fits(&full, &shape);
+            self.count_values(weights, &full)?;
+            return if codes.is_finite() { Ok(Matrix::FourBit(codes)) } else { Err(not_finite(weights, &full)) };
+        }
+        Ok(Matrix::Full(self.get_vec(name, &shape)?))
+    }
+
     fn checkpoint(&self) -> Option<&'a Weights> {
         match self.source {
             Source::Checkpoint(weights) => Some(weights),
@@ -227,6 +242,14 @@ impl<'a> Loader<'a> {
     /// The elements of a tensor that is there.
     fn finite(&self, full: &str) -> Result<Vec<f32>> {
         let Some(weights) = self.checkpoint() else { return Ok(Vec::new()) }; // never: only checkpoints are looked into
+        self.count_values(weights, full)?;
+        let values = weights.to_vec(full)?;
+        check_finite(&values).map_err(|_| not_finite(weights, full))?;
+        Ok(values)
+    }
+
+    /// Counts the values of a tensor that is read.
+    fn count_values(&self, weights: &Weights, full: &str) -> Result<()> {
         let n_values = count(weights.shape(full).unwrap_or_default()).unwrap_or(usize::MAX);
         let so_far = {
             let n_read = &mut self.record().n_values;
@@ -237,11 +260,7 @@ impl<'a> Loader<'a> {
             let reason = format!("its {} bytes are used over and over, for {so_far} values", weights.n_bytes());
             return Err(weights.unusable(reason));
         }
-        let values = weights.to_vec(full)?;
-        match check_finite(&values) {
-            Ok(()) => Ok(values),
-            Err(_) => Err(weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number"))),
-        }
+        Ok(())
     }
 
     /// Counts the zeros that stand in for a tensor of `shape`, and gives their number.
@@ -339,6 +358,10 @@ impl<'a> Loader<'a> {
         // The record is valid after every statement, also one that panicked in between.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn not_finite(weights: &Weights, full: &str) -> Error {
+    weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number"))
 }
 
 /// The number of values of a shape, unless that is too large for a number.

@@ -100,7 +100,8 @@ impl Config {
         Self::from_place(&place(&weights.loader(&Device::Cpu)))
     }
 
-    fn from_place(place: &Loader) -> Result<Self> {
+    /// The sizes of the tensors at a place.
+    pub(in crate::encoders) fn from_place(place: &Loader) -> Result<Self> {
         let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
         let names = Names::detect(place);
         let block = |index: usize| place.at(names.blocks).at(index);
@@ -135,7 +136,7 @@ impl Config {
         WhisperMelConfig { n_mels: self.n_mels, max_frames: self.n_positions.saturating_mul(STRIDE) }
     }
 
-    pub(super) fn validate(&self) -> Result<()> {
+    pub(in crate::encoders) fn validate(&self) -> Result<()> {
         let Self { dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
         check::sizes([
             ("dim", dim, MAX_WIDTH),

@@ -23,17 +23,21 @@ pub enum Activation {
     Gelu,
     /// `x / (1 + e^-x)` (PyTorch's `SiLU`).
     Swish,
+    /// `x`, and `e^x − 1` below 0 (PyTorch's `ELU` with its default α of 1).
+    Elu,
 }
 
 impl Activation {
     #[inline(always)]
-    pub(super) fn apply(self, x: f32) -> f32 {
+    pub(in super::super) fn apply(self, x: f32) -> f32 {
         match self {
             Self::Identity => x,
             Self::Relu => math::relu(x),
             Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
             Self::Gelu => math::gelu(x),
             Self::Swish => x / (1.0 + (-x).exp()),
+            Self::Elu if x < 0.0 => x.exp_m1(),
+            Self::Elu => x,
         }
     }
 
@@ -43,7 +47,7 @@ impl Activation {
         match self {
             Self::Identity => {}
             Self::Relu => values.iter_mut().for_each(|x| *x = Self::Relu.apply(*x)),
-            Self::LeakyRelu { .. } => values.iter_mut().for_each(|x| *x = self.apply(*x)),
+            Self::LeakyRelu { .. } | Self::Elu => values.iter_mut().for_each(|x| *x = self.apply(*x)),
             Self::Gelu => values.iter_mut().for_each(|x| *x = Self::Gelu.apply(*x)),
             Self::Swish => map_lanes(
                 [],
@@ -60,6 +64,7 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => x.relu(),
+            Self::Elu => math::elu(x),
             _ => {
                 let mut values = [0.0; CHANNEL_BLOCK];
                 x.store(&mut values, 0);

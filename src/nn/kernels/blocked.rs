@@ -6,12 +6,15 @@
 use rayon::prelude::*;
 
 use super::workspace::{Buffer, Workspace, count};
+use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
-use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes, map_lanes};
 
 /// Values per task, about.
 const TASK: usize = 1 << 15;
+/// What keeps the division of [`BlockedMap::snake`] finite.
+pub const SNAKE_EPS: f32 = 1e-9;
 
 /// Sizes of a map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +122,64 @@ impl BlockedMap {
         Some(())
     }
 
+    /// An activation of each value.
+    pub fn activate(&mut self, activation: Activation, isa: Isa) {
+        self.values.par_chunks_mut(TASK).for_each(|values| isa.run(Activate { activation, values }));
+    }
+
+    /// `x + sin²(α x) / α` for the values `x` of each channel (Ziyin et al. 2020, arXiv 2006.08195). `None`, and nothing done,
+    /// unless there is one α per channel.
+    pub fn snake(&mut self, alpha: &[f32]) -> Option<()> {
+        let (row, width) = (self.shape.row(), self.shape.width);
+        if alpha.len() != self.shape.channels {
+            return None;
+        }
+        let mut alpha = alpha.to_vec();
+        alpha.resize(self.shape.blocks() * CHANNEL_BLOCK, 1.0);
+        self.values.par_chunks_mut((TASK / row).max(1) * row).for_each(|rows| {
+            let alphas = alpha.as_chunks::<CHANNEL_BLOCK>().0.iter().cycle();
+            for (block, alpha) in rows.chunks_mut(width * CHANNEL_BLOCK).zip(alphas) {
+                for x in block.as_chunks_mut::<CHANNEL_BLOCK>().0 {
+                    x.iter_mut()
+                        .zip(alpha)
+                        .for_each(|(x, alpha)| *x += (alpha * *x).sin().powi(2) / (alpha + SNAKE_EPS));
+                }
+            }
+        });
+        Some(())
+    }
+
+    /// Adds the values of a map of the same shape. `None`, and nothing done, for another shape.
+    pub fn add(&mut self, other: &Self) -> Option<()> {
+        if self.shape != other.shape {
+            return None;
+        }
+        let chunks = self.values.par_chunks_mut(TASK).zip(other.values.par_chunks(TASK));
+        chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        Some(())
+    }
+
+    /// Rows in another order: row `i` is row `rows[i]` of each map, or zeros. `None` if there are no rows or one does not exist.
+    pub fn select(&self, rows: &[Option<usize>], workspace: &Workspace) -> Option<Self> {
+        let Shape { height, .. } = self.shape;
+        if rows.iter().flatten().any(|&row| row >= height) {
+            return None;
+        }
+        let mut selected = Self::unwritten(Shape { height: rows.len(), ..self.shape }, workspace)?;
+        let row = self.shape.row();
+        let task = (TASK / row).max(1);
+        selected.values.par_chunks_mut(task * row).enumerate().for_each(|(first, y)| {
+            for (i, y) in y.chunks_mut(row).enumerate() {
+                let (item, i) = ((first * task + i) / rows.len(), (first * task + i) % rows.len());
+                match rows[i] {
+                    Some(source) => y.copy_from_slice(&self.values[(item * height + source) * row..][..row]),
+                    None => y.fill(0.0),
+                }
+            }
+        });
+        Some(selected)
+    }
+
     /// Pooling over windows with `stride = size`. Padding is for [`Pooling::Max`] only and never wins. `None` if a window is
     /// empty, larger than the map or mostly padding.
     pub fn pool(&self, pooling: Pooling, window: Window, isa: Isa, workspace: &Workspace) -> Option<Self> {
@@ -133,6 +194,20 @@ impl BlockedMap {
             }
         });
         Some(pooled)
+    }
+}
+
+struct Activate<'a> {
+    activation: Activation,
+    values: &'a mut [f32],
+}
+
+impl SimdOp for Activate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        map_lanes([], [self.values], |[]: [L; 0], [x]| [self.activation.apply_lanes(x)]);
     }
 }
 

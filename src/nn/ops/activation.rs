@@ -16,6 +16,7 @@ impl Activation {
             Self::LeakyRelu { slope } => candle_nn::ops::leaky_relu(&x, f64::from(slope)),
             Self::Gelu => x.gelu_erf(),
             Self::Swish => x.silu(),
+            Self::Elu => x.elu(1.0),
         }
     }
 }

@@ -6,14 +6,61 @@ use super::wrong_shape;
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
-use crate::nn::kernels::simd::lanes::Lanes;
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{Workspace, count};
 use crate::tensor::contiguous;
+use crate::weights::FourBit;
+
+/// The most values of a matrix of codes that are made at a time, unless sixteen outputs have more: 8 MiB. For each time all rows
+/// are put into blocks anew.
+const VALUES: usize = 1 << 21;
+
+/// The weights of a fully connected layer, `[outputs, inputs]`.
+#[derive(Debug)]
+pub enum Weights {
+    Packed(PackedMatrix),
+    FourBit { codes: FourBit, inputs: usize, outputs: usize },
+}
+
+impl Weights {
+    fn size(&self) -> (usize, usize) {
+        match self {
+            Self::Packed(matrix) => (matrix.inputs(), matrix.outputs()),
+            Self::FourBit { inputs, outputs, .. } => (*inputs, *outputs),
+        }
+    }
+
+    /// As [`PackedMatrix::multiply`].
+    fn multiply(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        isa: Isa,
+        workspace: &Workspace,
+        finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
+    ) {
+        let (codes, inputs, outputs) = match self {
+            Self::Packed(matrix) => return matrix.multiply(x, y, isa, workspace, finish),
+            Self::FourBit { codes, inputs, outputs } => (codes, *inputs, *outputs),
+        };
+        let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
+        // Not the layer's own, which would keep the memory that its codes save.
+        let workspace = Workspace::default();
+        let mut matrix = PackedMatrix::zeros(inputs, at_once);
+        for start in (0..outputs).step_by(at_once) {
+            let n = at_once.min(outputs - start);
+            matrix.fill(n, |output, row| codes.read((start + output) * inputs, row));
+            let mut part = workspace.take(x.len() / inputs * n);
+            matrix.multiply(x, &mut part, isa, &workspace, |sums, y, row, first| finish(sums, y, row, start + first));
+            y.chunks_mut(outputs).zip(part.chunks(n)).for_each(|(y, part)| y[start..start + n].copy_from_slice(part));
+        }
+    }
+}
 
 /// A fully connected layer.
 #[derive(Debug)]
 pub struct LinearOp {
-    pub matrix: PackedMatrix,
+    pub weights: Weights,
     pub bias: Vec<f32>,
     pub activation: Activation,
     pub workspace: Workspace,
@@ -45,7 +92,7 @@ impl CustomOp2 for LinearOp {
         let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
         let (dims, wanted) = (layout.dims(), residual_layout.dims());
         let rest = dims.len().saturating_sub(1);
-        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.matrix.outputs() {
+        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.weights.size().1 {
             return Err(wrong_shape(layout));
         }
         self.rows(x, layout, Some(residual))
@@ -55,13 +102,13 @@ impl CustomOp2 for LinearOp {
 impl LinearOp {
     /// `x` `[…, in]` to `[…, out]`.
     fn rows(&self, x: &[f32], layout: &Layout, residual: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
-        let (inputs, outputs) = (self.matrix.inputs(), self.matrix.outputs());
+        let (inputs, outputs) = self.weights.size();
         if x.is_empty() || layout.dims().last() != Some(&inputs) {
             return Err(wrong_shape(layout));
         }
         let len = count(&[x.len() / inputs, outputs]).ok_or_else(|| wrong_shape(layout))?;
         let mut y = vec![0.0; len];
-        self.matrix.multiply(x, &mut y, Isa::best(), &self.workspace, |sums, y, row, first| {
+        self.weights.multiply(x, &mut y, Isa::best(), &self.workspace, |sums, y, row, first| {
             let bias = &self.bias[first..first + y.len()];
             let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);
             Isa::best().run(Finish { sums, bias, residual, activation: self.activation, y });

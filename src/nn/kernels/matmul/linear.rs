@@ -24,15 +24,36 @@ pub struct PackedMatrix {
 impl PackedMatrix {
     /// From `[outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
+        let mut packed = Self::zeros(inputs, outputs);
+        packed.fill(outputs, |output, row| row.copy_from_slice(&weight[output * inputs..][..inputs]));
+        packed
+    }
+
+    /// A matrix for up to `outputs` outputs, whose weights are to come.
+    pub fn zeros(inputs: usize, outputs: usize) -> Self {
         let panel = inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
-        let mut weights = AlignedVec::zeros(outputs.div_ceil(CHANNEL_BLOCK) * panel);
-        weights.par_chunks_mut(panel.max(1)).enumerate().for_each(|(index, panel)| {
-            for lane in 0..CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK) {
-                let row = &weight[(index * CHANNEL_BLOCK + lane) * inputs..][..inputs];
-                panel[lane..].iter_mut().step_by(CHANNEL_BLOCK).zip(row).for_each(|(weight, &value)| *weight = value);
-            }
-        });
+        let weights = AlignedVec::zeros(outputs.div_ceil(CHANNEL_BLOCK) * panel);
         Self { weights, bias: None, inputs, outputs }
+    }
+
+    /// Other weights for `outputs` outputs, at most as many as there is room for: `row` gives those of one.
+    pub fn fill(&mut self, outputs: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
+        self.outputs = outputs;
+        let inputs = self.inputs;
+        let panel = self.padded_inputs() * CHANNEL_BLOCK;
+        let panels = self.weights.par_chunks_mut(panel.max(1)).enumerate();
+        panels.take(outputs.div_ceil(CHANNEL_BLOCK)).for_each_init(
+            || vec![0.0; CHANNEL_BLOCK * inputs],
+            |rows, (index, panel)| {
+                let n = CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK);
+                for (lane, values) in rows.chunks_mut(inputs.max(1)).take(n).enumerate() {
+                    row(index * CHANNEL_BLOCK + lane, values);
+                }
+                for (input, weights) in panel.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().take(inputs).enumerate() {
+                    (0..n).for_each(|lane| weights[lane] = rows[lane * inputs + input]);
+                }
+            },
+        );
     }
 
     /// Sums start from `bias`, one value per output, instead of from 0.

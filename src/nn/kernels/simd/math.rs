@@ -25,6 +25,13 @@ pub fn exp<L: Lanes>(x: L) -> L {
     less_one.mul_add(power, power)
 }
 
+/// `x`, and `e^x − 1` below 0, within 2e-7. NaN stays NaN.
+#[inline(always)]
+pub fn elu<L: Lanes>(x: L) -> L {
+    let (less_one, power) = exp_parts(x.at_most(L::splat(0.0)));
+    x.relu().add(less_one.mul_add(power, power.sub(L::splat(1.0))))
+}
+
 /// `1 / (1 + e^-x)` within 2e-7, in 0..=1.
 #[inline(always)]
 pub fn sigmoid<L: Lanes>(x: L) -> L {

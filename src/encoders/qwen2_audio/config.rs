@@ -1,0 +1,197 @@
+//! The shape of Qwen2-Audio's audio tower, and where it is written.
+
+use std::borrow::Cow;
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use super::{Qwen2AudioEncoder, place, tower_place};
+use crate::check::{self, MAX_WIDTH};
+use crate::encoders::family::Family;
+use crate::encoders::{SpeechEncoder, whisper};
+use crate::error::{Error, Result};
+use crate::weights::{Loader, Weights};
+
+/// The shape of the audio tower of a Qwen2-Audio.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The preset's name, or your own. Default when read from a file: `qwen2-audio`.
+    #[serde(default = "qwen2_audio")]
+    pub name: Cow<'static, str>,
+    /// Mel filters of the front end.
+    pub n_mels: usize,
+    /// Length of a hidden state, even, 2 to 65,536.
+    pub dim: usize,
+    /// Attention heads; a divisor of `dim`.
+    pub n_heads: usize,
+    /// Transformer blocks, 1 to 1,024.
+    pub n_blocks: usize,
+    /// Width of a block's feed-forward layer, 1 to 65,536.
+    pub ffn_dim: usize,
+    /// The most tokens that it can see, 50 per second; 2 to 32,768, and times `dim` at most 2^24.
+    pub n_positions: usize,
+    /// Length of what the language model is given, 1 to 65,536. Default when read from a file: no projection.
+    #[serde(default)]
+    pub projection: Option<usize>,
+}
+
+/// The family's name.
+fn qwen2_audio() -> Cow<'static, str> {
+    Cow::Borrowed("qwen2-audio")
+}
+
+/// What a `config.json` says about the audio tower; missing fields mean what transformers means by them.
+#[derive(Deserialize)]
+#[serde(default)]
+struct Fields {
+    num_mel_bins: usize,
+    d_model: usize,
+    encoder_attention_heads: usize,
+    encoder_layers: usize,
+    encoder_ffn_dim: usize,
+    max_source_positions: usize,
+    activation_function: String,
+}
+
+impl Default for Fields {
+    fn default() -> Self {
+        let Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = Config::BASE;
+        Self {
+            num_mel_bins: n_mels,
+            d_model: dim,
+            encoder_attention_heads: n_heads,
+            encoder_layers: n_blocks,
+            encoder_ffn_dim: ffn_dim,
+            max_source_positions: n_positions,
+            activation_function: "gelu".to_string(),
+        }
+    }
+}
+
+/// The type of the audio tower alone in configurations of transformers.
+const ENCODER: &str = "qwen2_audio_encoder";
+
+impl Config {
+    /// Qwen2-Audio 7B and its Instruct form: 637 M parameters in the audio tower, 5.2 M in the projection.
+    pub const BASE: Self = Self {
+        name: Cow::Borrowed("qwen2-audio"),
+        n_mels: 128,
+        dim: 1280,
+        n_heads: 20,
+        n_blocks: 32,
+        ffn_dim: 5120,
+        n_positions: 1500,
+        projection: Some(4096),
+    };
+
+    /// From the `config.json` of a folder of transformers: `model_type` `qwen2_audio`, the whole model, or `qwen2_audio_encoder`,
+    /// which has no projection.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field of another type and for another activation than GELU.
+    pub fn from_hugging_face(config: &Value) -> Result<Self> {
+        let is_encoder = config.get("model_type").and_then(Value::as_str) == Some(ENCODER);
+        let empty = Value::Object(serde_json::Map::new());
+        let part = |name: &str| config.get(name).filter(|part| !part.is_null()).unwrap_or(&empty);
+        let audio = if is_encoder { config } else { part("audio_config") };
+        let fields: Fields = serde_json::from_value(audio.clone())
+            .map_err(|error| Error::config("config.json", "", error.to_string()))?;
+        if fields.activation_function != "gelu" {
+            return Err(Error::config("activation_function", &fields.activation_function, "expected gelu"));
+        }
+        let width = match part("text_config").get("hidden_size") {
+            None => Self::BASE.projection,
+            Some(width) => Some(
+                width
+                    .as_u64()
+                    .and_then(|width| usize::try_from(width).ok())
+                    .ok_or_else(|| Error::config("text_config.hidden_size", width, "expected a number"))?,
+            ),
+        };
+        let sizes = Self {
+            name: qwen2_audio(),
+            n_mels: fields.num_mel_bins,
+            dim: fields.d_model,
+            n_heads: fields.encoder_attention_heads,
+            n_blocks: fields.encoder_layers,
+            ffn_dim: fields.encoder_ffn_dim,
+            n_positions: fields.max_source_positions,
+            projection: width.filter(|_| !is_encoder),
+        };
+        Ok(sizes)
+    }
+
+    /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
+    ///
+    /// # Errors
+    /// [`Error::UnknownModel`] if it holds no such audio tower.
+    pub fn from_weights(weights: &Weights) -> Result<Self> {
+        let place = place(&weights.loader(&Device::Cpu));
+        let tower = whisper::Config::from_place(&tower_place(&place))
+            .map_err(|_| Error::UnknownModel("the checkpoint holds no audio tower of Qwen2-Audio".to_string()))?;
+        let whisper::Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = tower;
+        let projection = match place.at("multi_modal_projector.linear").shape("weight") {
+            Some(&[width, _]) => Some(width),
+            _ => None,
+        };
+        Ok(Self { name: qwen2_audio(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, projection })
+    }
+
+    /// The audio tower, as an encoder of Whisper.
+    pub(super) fn tower(&self) -> whisper::Config {
+        let Self { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
+        whisper::Config {
+            name: self.name.clone(),
+            n_mels,
+            dim,
+            n_heads,
+            n_blocks,
+            ffn_dim,
+            n_positions,
+            pad: true,
+            keep_padding: false,
+        }
+    }
+
+    pub(super) fn validate(&self) -> Result<()> {
+        check::size("projection", self.projection.unwrap_or(1), MAX_WIDTH)?;
+        if self.n_positions < 2 {
+            return Err(Error::config("n_positions", self.n_positions, "expected 2 or more, which make a frame"));
+        }
+        self.tower().validate()
+    }
+}
+
+impl Family for Config {
+    const PRESETS: &'static [(Self, &'static str)] =
+        &[(Self::BASE, "audio tower of Qwen2-Audio 7B, 642 M parameters with the projection")];
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn dim(&self) -> usize {
+        self.dim
+    }
+
+    fn detect(weights: &Weights) -> Result<Self> {
+        Self::from_weights(weights)
+    }
+
+    const MODEL_TYPES: &'static [&'static str] = &["qwen2_audio", ENCODER];
+
+    fn from_hugging_face(config: &Value, _preprocessor: Option<&Value>) -> Result<Self> {
+        Self::from_hugging_face(config)
+    }
+
+    fn is_in(weights: &Weights) -> bool {
+        let place = place(&weights.loader(&Device::Cpu));
+        tower_place(&place).shape("embed_positions.weight").is_some()
+    }
+
+    fn build(&self, root: &Loader) -> Result<Box<dyn SpeechEncoder>> {
+        Ok(Box::new(Qwen2AudioEncoder::build(self, root)?))
+    }
+}

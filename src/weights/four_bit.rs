@@ -1,0 +1,236 @@
+//! Tensors of 4-bit codes as bitsandbytes stores them: NF4 and FP4.
+//!
+//! Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023 (arXiv 2305.14314). A value is the entry of a table of
+//! sixteen, times the largest magnitude of its block. Two codes share a byte, the first one in its high half. These magnitudes
+//! may be bytes themselves: the entry of a table of 256, times the magnitude of their own block, plus an offset.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::bytes::{Bytes, Fault};
+use super::entry::{Dtype, Entry, element_count, row_major};
+
+/// The names of the settings beside a tensor.
+const STATES: [&str; 2] = [".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"];
+/// The longest settings that are read, in bytes; published ones have some hundred.
+const MAX_STATE: usize = 1 << 16;
+/// Different codes.
+pub(crate) const CODES: usize = 16;
+
+/// Where the pieces lie beside the codes.
+#[derive(Debug, Clone)]
+pub(super) struct Pieces {
+    table: [f32; CODES],
+    block: usize,
+    magnitudes: Entry,
+    nested: Option<Nested>,
+}
+
+/// How the magnitudes are stored.
+#[derive(Debug, Clone)]
+struct Nested {
+    table: Entry,
+    block: usize,
+    magnitudes: Entry,
+    offset: f32,
+}
+
+/// The settings as they are stored.
+#[derive(Deserialize)]
+struct State {
+    blocksize: usize,
+    shape: Vec<usize>,
+    nested_blocksize: Option<usize>,
+    nested_offset: Option<f64>,
+}
+
+/// A matrix of 4-bit codes in memory: half a byte per value, and four bytes per block.
+#[derive(Debug, Clone)]
+pub(crate) struct FourBit {
+    codes: Vec<u8>,
+    table: [f32; CODES],
+    magnitudes: Vec<f32>,
+    block: usize,
+    len: usize,
+}
+
+/// A matrix as a layer takes it, row-major.
+#[derive(Debug, Clone)]
+pub(crate) enum Matrix {
+    Full(Vec<f32>),
+    FourBit(FourBit),
+}
+
+impl Matrix {
+    /// Values.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Full(values) => values.len(),
+            Self::FourBit(codes) => codes.len,
+        }
+    }
+
+    /// All of them.
+    pub fn into_vec(self) -> Vec<f32> {
+        match self {
+            Self::Full(values) => values,
+            Self::FourBit(codes) => codes.to_vec(),
+        }
+    }
+
+    /// The rows of several matrices below each other: of codes, if they can be joined without new codes.
+    pub fn join(parts: impl IntoIterator<Item = Self>) -> Self {
+        let mut parts = parts.into_iter();
+        let Some(first) = parts.next() else { return Self::Full(Vec::new()) };
+        parts.fold(first, |above, below| match (above, below) {
+            (Self::FourBit(above), Self::FourBit(below)) if above.fits(&below) => Self::FourBit(above.join(below)),
+            (above, below) => {
+                let mut values = above.into_vec();
+                values.extend(below.into_vec());
+                Self::Full(values)
+            }
+        })
+    }
+}
+
+/// Puts the pieces of 4-bit tensors together.
+pub(super) fn compose(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
+    let named =
+        |name: &String| STATES.iter().find_map(|state| Some((name.strip_suffix(state)?.to_owned(), name.clone())));
+    for (name, state) in entries.keys().filter_map(named).collect::<Vec<_>>() {
+        let entry = tensor(files, entries, &name, &state);
+        let entry = entry.map_err(|fault| fault.map(|reason| format!("4-bit tensor `{name}`: {reason}")))?;
+        for piece in [".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map"] {
+            entries.remove(&format!("{name}{piece}"));
+        }
+        entries.remove(&state);
+        entries.insert(name, entry);
+    }
+    Ok(())
+}
+
+fn tensor(files: &[Arc<Bytes>], entries: &BTreeMap<String, Entry>, name: &str, state: &str) -> Result<Entry, Fault> {
+    let piece = |leaf: &str| entries.get(&format!("{name}{leaf}")).ok_or_else(|| format!("`{name}{leaf}` is missing"));
+    let codes = piece("")?;
+    let text = entries.get(state).filter(|text| text.dtype == Dtype::U8 && text.count() <= MAX_STATE);
+    let text = text.ok_or("its settings are no text")?.bytes(files)?;
+    let state: State = serde_json::from_slice(&text).map_err(|error| format!("its settings: {error}"))?;
+    let count = element_count(&state.shape).ok_or_else(|| format!("shape {:?} is too large", state.shape))?;
+    let n_bytes = codes.n_bytes().ok_or("its codes are not stored as bytes")?;
+    if n_bytes != count.div_ceil(2) || state.shape.len() > MAX_DIMS {
+        return Err(format!("{n_bytes} bytes of codes for shape {:?}", state.shape).into());
+    }
+    let blocks = |values: usize, block: usize| match block {
+        0 => Err("blocks of 0 values"),
+        _ => Ok(values.div_ceil(block)),
+    };
+    let expect = |leaf: &str, count: usize| {
+        let piece = piece(leaf)?;
+        match piece.count() {
+            got if got == count => Ok(piece.clone()),
+            got => Err(format!("expected {count} values of `{name}{leaf}`, got {got}")),
+        }
+    };
+    let n_blocks = blocks(count, state.blocksize)?;
+    let nested = match entries.contains_key(&format!("{name}.nested_absmax")) {
+        false => None,
+        true => {
+            let settings = state.nested_blocksize.zip(state.nested_offset);
+            let (block, offset) = settings.ok_or("its settings lack nested_blocksize or nested_offset")?;
+            let magnitudes = expect(".nested_absmax", blocks(n_blocks, block)?)?;
+            Some(Nested { table: expect(".nested_quant_map", 256)?, block, magnitudes, offset: offset as f32 })
+        }
+    };
+    let magnitudes = expect(".absmax", n_blocks)?;
+    if nested.is_some() && magnitudes.dtype != Dtype::U8 {
+        return Err(format!("`{name}.absmax` has elements of type {}, expected U8", magnitudes.dtype).into());
+    }
+    let table = expect(".quant_map", CODES)?.decode(files)?;
+    let table = table.first_chunk().copied().ok_or("its table is too short")?;
+    let pieces = Pieces { table, block: state.blocksize, magnitudes, nested };
+    let strides = row_major(&state.shape);
+    Ok(Entry { dtype: Dtype::FourBit, shape: state.shape, strides, pieces: Some(Box::new(pieces)), ..codes.clone() })
+}
+
+/// The most dimensions of a tensor.
+const MAX_DIMS: usize = 16;
+
+impl Pieces {
+    /// The same, where `n_files` other files come first.
+    pub(super) fn after(&self, n_files: usize) -> Self {
+        let nested = self.nested.as_ref().map(|nested| Nested {
+            table: nested.table.after(n_files),
+            magnitudes: nested.magnitudes.after(n_files),
+            ..*nested
+        });
+        Self { magnitudes: self.magnitudes.after(n_files), nested, ..*self }
+    }
+
+    /// The tensor whose codes `entry` places.
+    pub(super) fn read(&self, entry: &Entry, files: &[Arc<Bytes>]) -> Result<FourBit, Fault> {
+        let mut magnitudes = self.magnitudes.decode(files)?;
+        if let Some(nested) = &self.nested {
+            let (table, of_blocks) = (nested.table.decode(files)?, nested.magnitudes.decode(files)?);
+            for (magnitudes, of_block) in magnitudes.chunks_mut(nested.block).zip(&of_blocks) {
+                // A byte is below the table's 256.
+                magnitudes.iter_mut().for_each(|x| *x = table[*x as usize] * of_block + nested.offset);
+            }
+        }
+        Ok(FourBit { codes: entry.bytes(files)?, table: self.table, magnitudes, block: self.block, len: entry.count() })
+    }
+}
+
+impl FourBit {
+    /// All values, row-major.
+    pub fn to_vec(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.len];
+        self.read(0, &mut values);
+        values
+    }
+
+    /// Whether all values are numbers.
+    pub fn is_finite(&self) -> bool {
+        let largest = |values: &[f32]| {
+            values.iter().fold(0.0, |largest: f32, x| if x.abs() <= largest { largest } else { x.abs() })
+        };
+        self.len == 0 || (largest(&self.table) * largest(&self.magnitudes)).is_finite()
+    }
+
+    /// The values from `start` on, as many as `values` takes; they must exist.
+    pub fn read(&self, start: usize, values: &mut [f32]) {
+        let (mut place, mut rest) = (start, values);
+        while !rest.is_empty() {
+            let block = place / self.block;
+            let end = (block + 1).saturating_mul(self.block).min(place + rest.len());
+            let (values, others) = rest.split_at_mut(end - place);
+            let table = self.table.map(|x| x * self.magnitudes[block]);
+            let (high, low) = (|byte: u8| table[usize::from(byte >> 4)], |byte: u8| table[usize::from(byte & 15)]);
+            // The second half of a byte whose first one comes before.
+            let (half, values) = values.split_at_mut(place % 2);
+            half.iter_mut().for_each(|x| *x = low(self.codes[place / 2]));
+            let bytes = &self.codes[place.div_ceil(2)..];
+            let (pairs, last) = values.as_chunks_mut();
+            for ([first, second], &byte) in pairs.iter_mut().zip(bytes) {
+                (*first, *second) = (high(byte), low(byte));
+            }
+            if let [last] = last {
+                *last = high(bytes[pairs.len()]);
+            }
+            (place, rest) = (end, others);
+        }
+    }
+
+    /// Whether the blocks of `below` can follow those of this one.
+    fn fits(&self, below: &Self) -> bool {
+        let whole = self.len.is_multiple_of(self.block) && self.len.is_multiple_of(2);
+        whole && (self.block, self.table) == (below.block, below.table)
+    }
+
+    fn join(mut self, below: Self) -> Self {
+        self.codes.extend(below.codes);
+        self.magnitudes.extend(below.magnitudes);
+        Self { len: self.len + below.len, ..self }
+    }
+}
