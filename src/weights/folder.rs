@@ -24,6 +24,7 @@ pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
     match files::first_of(path, &["model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"])? {
         Some(name) => Weights::open(path.join(name)),
         None => {
+            std::fs::metadata(path).map_err(|cause| Error::Io { action: "read", path: path.to_path_buf(), cause })?;
             let reason = "expected model.safetensors, its index or pytorch_model.bin in this folder; another file can be opened by its own path";
             Err(unusable(path.to_path_buf(), reason.to_string()))
         }
