@@ -120,10 +120,10 @@ pub trait SpeechEncoder: Send + Sync {
     /// Hidden states of a batch of clips of any lengths. A row's result is the result for the clip alone.
     ///
     /// # Errors
-    /// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate,
-    /// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite)
-    /// for a NaN or infinite sample, [`Error::Argument`](crate::Error::Argument) for a clip that is longer than the encoder can
-    /// see, [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
+    /// [`Error::SampleRate`] if the batch is at another rate,
+    /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`]
+    /// for a NaN or infinite sample, [`Error::Argument`] for a clip that is longer than the encoder can
+    /// see, [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
 }
 

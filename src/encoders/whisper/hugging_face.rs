@@ -51,7 +51,7 @@ impl Config {
         if of_preprocessor("do_normalize").and_then(Value::as_bool) == Some(true) {
             return Err(Error::config("do_normalize", true, "expected false: clips are not normalised for Whisper"));
         }
-        if let Some(size) = of_preprocessor("feature_size").filter(|size| **size != Value::from(fields.num_mel_bins)) {
+        if let Some(size) = of_preprocessor("feature_size").filter(|size| **size != fields.num_mel_bins) {
             return Err(Error::config(
                 "feature_size",
                 size,
