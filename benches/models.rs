@@ -9,10 +9,11 @@ mod turns;
 
 use candle_core::{Device, Module, ModuleT, Result, Tensor};
 use candle_nn::{BatchNorm, Conv1d, Conv1dConfig, Conv2d, Conv2dConfig, Linear, VarBuilder};
-use clipwise::frontend::LogMel;
+use clipwise::encoders::{Layers, SpeechEncoder, W2vBertEncoder, Wav2Vec2Encoder, w2v_bert, wav2vec2};
+use clipwise::frontend::{LogMel, SeamlessM4t, SeamlessM4tConfig};
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::{Detail, TaggingModel, WaveformBatch};
+use clipwise::{Detail, TaggingModel, WaveformBatch, Weights};
 use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors, max_difference, signal, values};
 use turns::{compare, side};
 
@@ -146,6 +147,46 @@ fn ced_tiny() {
     compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch, Detail::Clip).unwrap())]);
 }
 
+/// The weights that an encoder asks for, random.
+fn encoder_weights(load: impl Fn(&Weights) -> clipwise::Result<()>) -> Weights {
+    let mut tensors = Vec::new();
+    loop {
+        let weights = Weights::from_tensors(tensors.clone()).unwrap();
+        match load(&weights) {
+            Ok(()) => return weights,
+            Err(clipwise::Error::Weights(report)) => tensors.extend(report.missing.iter().map(|tensor| {
+                let limit = 1.0 / (tensor.shape.last().copied().unwrap_or(1) as f64).sqrt();
+                let values = hashed(&tensor.name, tensor.shape.iter().product(), -limit, limit, 1);
+                (tensor.name.clone(), Tensor::from_vec(values, tensor.shape.clone(), &Device::Cpu).unwrap())
+            })),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+/// The stages of the large speech encoders: what comes before the blocks with one of them, and a further block.
+fn speech_encoders() {
+    let clip = signal(160_000, 16_000, 1);
+    let batch = WaveformBatch::new(vec![clip.clone()], 16_000).unwrap();
+    for n_blocks in [1, 2] {
+        let config = wav2vec2::Config { n_blocks, ..wav2vec2::Config::BASE };
+        let weights = encoder_weights(|weights| Wav2Vec2Encoder::load(&config, weights, &Device::Cpu).map(drop));
+        let encoder = Wav2Vec2Encoder::load(&config, &weights, &Device::Cpu).unwrap();
+        let ours = side("ours", || encoder.forward(&batch, Layers::Last).unwrap());
+        compare(&format!("wav2vec2-base 10 s, convolutions and {n_blocks} of 12 blocks"), 9, vec![ours]);
+    }
+    let front_end = SeamlessM4t::new(&SeamlessM4tConfig::SEAMLESS_M4T_16K).unwrap();
+    let ours = side("ours", || front_end.compute(&clip).unwrap());
+    compare("w2v-bert-2.0 10 s, front end", 9, vec![ours]);
+    for n_blocks in [1, 2] {
+        let config = w2v_bert::Config { n_blocks, ..w2v_bert::Config::W2V_BERT_2 };
+        let weights = encoder_weights(|weights| W2vBertEncoder::load(&config, weights, &Device::Cpu).map(drop));
+        let encoder = W2vBertEncoder::load(&config, &weights, &Device::Cpu).unwrap();
+        let ours = side("ours", || encoder.forward(&batch, Layers::Last).unwrap());
+        compare(&format!("w2v-bert-2.0 10 s, front end and {n_blocks} of 24 blocks"), 9, vec![ours]);
+    }
+}
+
 fn leenet11() {
     let config = leenet::Config::LEENET11;
     let tensors = leenet_tensors(&config, 1).tensors();
@@ -272,5 +313,5 @@ fn recurrent() {
 
 fn main() {
     turns::title("models");
-    [cnn14, leenet11, ced_tiny, m5, recurrent].into_iter().for_each(|case| case());
+    [cnn14, leenet11, ced_tiny, m5, recurrent, speech_encoders].into_iter().for_each(|case| case());
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
-use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
+use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, OpenOptions, Vocabulary, align, beam, greedy};
 use clipwise::{Waveform, WaveformBatch, device};
 use command_line::{Failure, about, for_each_file, say, say_notes};
 use report::{Format, Report, Transcribed};
@@ -33,13 +33,17 @@ const WITHOUT_ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/gru-
 #[derive(Parser)]
 #[command(version, after_help = EXAMPLES)]
 struct Args {
-    /// Folder of a CTC model: config.json, model.safetensors and vocab.json [default: one of this project]
+    /// Folder of a CTC model: config.json, model.safetensors and vocab.json, also as transformers saves its ForCTC models
+    /// [default: one of this project]
     #[arg(long, value_name = "DIR")]
     weights: Option<PathBuf>,
     /// Checkpoint of the encoder, a file or a folder, if the folder of the model holds its head alone [default: what
     /// CLIPWISE_WHISPER_TINY_EN names, else openai/whisper-tiny.en in the cache of Hugging Face's tools]
     #[arg(long, value_name = "PATH")]
     encoder: Option<PathBuf>,
+    /// Language of an MMS model, such as fra: its adapters, its head and its vocabulary
+    #[arg(long, value_name = "LANGUAGE", requires = "weights", conflicts_with = "encoder")]
+    language: Option<String>,
     /// Search this many hypotheses at once, over all their paths, instead of taking the best path
     #[arg(long, value_name = "WIDTH")]
     beam: Option<usize>,
@@ -91,6 +95,7 @@ const EXAMPLES: &str = "A file that cannot be transcribed gives one line on stde
 Examples:
   transcribe speech.wav
   transcribe --encoder whisper-tiny.en/model.safetensors speech.wav
+  transcribe --weights mms-1b-all --language fra parole.wav
   transcribe --beam 50 --n-best 3 --format json *.wav > transcripts.jsonl
   transcribe --align \"ask not what your country can do for you\" speech.wav
   transcribe --align \"k ʌ n t ɹ i\" country.wav";
@@ -127,10 +132,12 @@ fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
             Path::new(WITHOUT_ENCODER)
         }
     };
+    let mut options = OpenOptions::new().device(&device);
+    options.language.clone_from(&args.language);
     let on = |encoder: &Path| CtcModel::open_with_encoder(weights, encoder, &device);
     let model = match &args.encoder {
         Some(encoder) => on(encoder)?,
-        None => match (CtcModel::open(weights, &device), &found) {
+        None => match (CtcModel::open_with(weights, &options), &found) {
             (Err(clipwise::Error::UnknownModel(_)), Some(found)) => on(found)?, // the folder holds the head alone
             (opened, _) => opened?,
         },

@@ -68,7 +68,7 @@ impl Qwen2AudioEncoder {
     /// sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -80,7 +80,7 @@ impl Qwen2AudioEncoder {
     /// `model` there; without a projection also at this place itself.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
     /// as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;

@@ -316,6 +316,13 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
         Activation::LeakyRelu { slope } => x.max(f64::from(slope) * x),
         Activation::Gelu => x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())),
         Activation::Swish => x / (1.0 + (-x).exp()),
+        Activation::Elu => {
+            if x > 0.0 {
+                x
+            } else {
+                x.exp_m1()
+            }
+        }
     };
     let activations = [
         Activation::Identity,
@@ -323,6 +330,7 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
         Activation::LeakyRelu { slope: 0.25 },
         Activation::Gelu,
         Activation::Swish,
+        Activation::Elu,
     ];
     for (channels, activation) in [1, 3, 16, 17, 192, 1000].into_iter().flat_map(|n| activations.map(|a| (n, a))) {
         for rows in [1, 5, 300] {
