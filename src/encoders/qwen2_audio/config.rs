@@ -42,34 +42,6 @@ fn qwen2_audio() -> Cow<'static, str> {
     Cow::Borrowed("qwen2-audio")
 }
 
-/// What a `config.json` says about the audio tower; missing fields mean what transformers means by them.
-#[derive(Deserialize)]
-#[serde(default)]
-struct Fields {
-    num_mel_bins: usize,
-    d_model: usize,
-    encoder_attention_heads: usize,
-    encoder_layers: usize,
-    encoder_ffn_dim: usize,
-    max_source_positions: usize,
-    activation_function: String,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        let Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = Config::BASE;
-        Self {
-            num_mel_bins: n_mels,
-            d_model: dim,
-            encoder_attention_heads: n_heads,
-            encoder_layers: n_blocks,
-            encoder_ffn_dim: ffn_dim,
-            max_source_positions: n_positions,
-            activation_function: "gelu".to_string(),
-        }
-    }
-}
-
 /// The type of the audio tower alone in configurations of transformers.
 const ENCODER: &str = "qwen2_audio_encoder";
 
@@ -96,11 +68,7 @@ impl Config {
         let empty = Value::Object(serde_json::Map::new());
         let part = |name: &str| config.get(name).filter(|part| !part.is_null()).unwrap_or(&empty);
         let audio = if is_encoder { config } else { part("audio_config") };
-        let fields: Fields = serde_json::from_value(audio.clone())
-            .map_err(|error| Error::config("config.json", "", error.to_string()))?;
-        if fields.activation_function != "gelu" {
-            return Err(Error::config("activation_function", &fields.activation_function, "expected gelu"));
-        }
+        let tower = whisper::Config::sizes_in(audio, Self::BASE.tower())?;
         let width = match part("text_config").get("hidden_size") {
             None => Self::BASE.projection,
             Some(width) => Some(
@@ -110,17 +78,7 @@ impl Config {
                     .ok_or_else(|| Error::config("text_config.hidden_size", width, "expected a number"))?,
             ),
         };
-        let sizes = Self {
-            name: qwen2_audio(),
-            n_mels: fields.num_mel_bins,
-            dim: fields.d_model,
-            n_heads: fields.encoder_attention_heads,
-            n_blocks: fields.encoder_layers,
-            ffn_dim: fields.encoder_ffn_dim,
-            n_positions: fields.max_source_positions,
-            projection: width.filter(|_| !is_encoder),
-        };
-        Ok(sizes)
+        Ok(Self::of(&tower, width.filter(|_| !is_encoder)))
     }
 
     /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
@@ -131,12 +89,17 @@ impl Config {
         let place = place(&weights.loader(&Device::Cpu));
         let tower = whisper::Config::from_place(&tower_place(&place))
             .map_err(|_| Error::UnknownModel("the checkpoint holds no audio tower of Qwen2-Audio".to_string()))?;
-        let whisper::Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = tower;
         let projection = match place.at("multi_modal_projector.linear").shape("weight") {
             Some(&[width, _]) => Some(width),
             _ => None,
         };
-        Ok(Self { name: qwen2_audio(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, projection })
+        Ok(Self::of(&tower, projection))
+    }
+
+    /// With the sizes of an audio tower.
+    fn of(tower: &whisper::Config, projection: Option<usize>) -> Self {
+        let whisper::Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *tower;
+        Self { name: qwen2_audio(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, projection }
     }
 
     /// The audio tower, as an encoder of Whisper.

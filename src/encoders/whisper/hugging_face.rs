@@ -6,32 +6,17 @@ use serde_json::Value;
 use super::config::Config;
 use crate::error::{Error, Result};
 
-/// What a `config.json` says about the encoder; missing fields mean what transformers means by them.
-#[derive(Debug, Deserialize)]
+/// What a `config.json` says about the encoder.
+#[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields {
-    num_mel_bins: usize,
-    d_model: usize,
-    encoder_layers: usize,
-    encoder_attention_heads: usize,
-    encoder_ffn_dim: usize,
-    max_source_positions: usize,
-    activation_function: String,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        let Config { n_mels, dim, n_blocks, n_heads, ffn_dim, n_positions, .. } = Config::TINY;
-        Self {
-            num_mel_bins: n_mels,
-            d_model: dim,
-            encoder_layers: n_blocks,
-            encoder_attention_heads: n_heads,
-            encoder_ffn_dim: ffn_dim,
-            max_source_positions: n_positions,
-            activation_function: "gelu".to_string(),
-        }
-    }
+    num_mel_bins: Option<usize>,
+    d_model: Option<usize>,
+    encoder_layers: Option<usize>,
+    encoder_attention_heads: Option<usize>,
+    encoder_ffn_dim: Option<usize>,
+    max_source_positions: Option<usize>,
+    activation_function: Option<String>,
 }
 
 impl Config {
@@ -42,31 +27,35 @@ impl Config {
     /// [`Error::Config`] for a field of another type, for other activations, and for a preprocessor that normalises clips or has
     /// another number of mel filters.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
-        let fields =
-            Fields::deserialize(config).map_err(|error| Error::config("config.json", "", error.to_string()))?;
-        if fields.activation_function != "gelu" {
-            return Err(Error::config("activation_function", fields.activation_function, "expected gelu"));
-        }
+        let sizes = Self::sizes_in(config, Self::unnamed())?;
         let of_preprocessor = |name: &str| preprocessor.and_then(|preprocessor| preprocessor.get(name));
         if of_preprocessor("do_normalize").and_then(Value::as_bool) == Some(true) {
             return Err(Error::config("do_normalize", true, "expected false: clips are not normalised for Whisper"));
         }
-        if let Some(size) = of_preprocessor("feature_size").filter(|size| **size != fields.num_mel_bins) {
-            return Err(Error::config(
-                "feature_size",
-                size,
-                format!("expected num_mel_bins = {}", fields.num_mel_bins),
-            ));
+        if let Some(size) = of_preprocessor("feature_size").filter(|size| **size != sizes.n_mels) {
+            return Err(Error::config("feature_size", size, format!("expected num_mel_bins = {}", sizes.n_mels)));
         }
-        let sizes = Self {
-            n_mels: fields.num_mel_bins,
-            dim: fields.d_model,
-            n_heads: fields.encoder_attention_heads,
-            n_blocks: fields.encoder_layers,
-            ffn_dim: fields.encoder_ffn_dim,
-            n_positions: fields.max_source_positions,
-            ..Self::unnamed()
-        };
         Ok(Self { pad: true, ..sizes.named() })
+    }
+
+    /// The sizes that a configuration of transformers states; `defaults` for those that it leaves out.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a field of another type, and for other activations.
+    pub(in crate::encoders) fn sizes_in(config: &Value, defaults: Self) -> Result<Self> {
+        let fields =
+            Fields::deserialize(config).map_err(|error| Error::config("config.json", "", error.to_string()))?;
+        if let Some(activation) = fields.activation_function.filter(|activation| activation != "gelu") {
+            return Err(Error::config("activation_function", activation, "expected gelu"));
+        }
+        Ok(Self {
+            n_mels: fields.num_mel_bins.unwrap_or(defaults.n_mels),
+            dim: fields.d_model.unwrap_or(defaults.dim),
+            n_heads: fields.encoder_attention_heads.unwrap_or(defaults.n_heads),
+            n_blocks: fields.encoder_layers.unwrap_or(defaults.n_blocks),
+            ffn_dim: fields.encoder_ffn_dim.unwrap_or(defaults.ffn_dim),
+            n_positions: fields.max_source_positions.unwrap_or(defaults.n_positions),
+            ..defaults
+        })
     }
 }
