@@ -6,7 +6,8 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
+use candle_nn::{AdamW, Optimizer};
+use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig, LossConfig, OpenOptions, ctc_loss};
 use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm, PositionBias};
 use clipwise::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
 use clipwise::weights::Parameters;
@@ -274,6 +275,47 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
         let error = CtcModel::build(&ctc, &Parameters::new(&Device::Cpu, 1).loader()).unwrap_err();
         assert!(matches!(error, Error::Config { field: "encoder", .. }), "{error}");
     }
+}
+
+/// The adapters and the head of a language are trained inside a frozen encoder; what is saved opens as that language.
+#[test]
+fn adapters_of_a_language_are_trained() {
+    let config = Config { adapter_dim: Some(8), ..narrow(Config::MMS_1B) };
+    let published: HashMap<String, Tensor> =
+        tensors(&config).into_iter().map(|(name, tensor)| (format!("wav2vec2.{name}"), tensor)).collect();
+    let weights = Weights::from_tensors(published.clone()).unwrap();
+    let head = HeadConfig::linear(24, 4);
+    let ctc = CtcConfig { encoder: config.clone().into(), weighted_sum: None, head, vocabulary: Default::default() };
+    let parameters = Parameters::new(&Device::Cpu, 3);
+    let root = weights.loader(&Device::Cpu);
+    let encoder = Wav2Vec2Encoder::build_with_adapters(&config, &root, &parameters.loader()).unwrap();
+    root.finish("the frozen part").unwrap();
+    let model = CtcModel::build_on(Box::new(encoder), &ctc, &parameters.loader()).unwrap();
+    // Two blocks with a norm and two linear layers each, and the head.
+    assert_eq!(parameters.vars().len(), 2 * 6 + 2);
+
+    let (clips, targets) = (batch(&[8000, 5000]), [vec![1, 2, 3, 1], vec![3, 2]]);
+    let mut optimizer = AdamW::new_lr(parameters.vars(), 0.02).unwrap();
+    let mut losses = Vec::new();
+    for _ in 0..40 {
+        let output = model.forward(&clips).unwrap();
+        let loss = ctc_loss(&output.logits, &output.lengths, &targets, &LossConfig::default()).unwrap();
+        losses.push(loss.to_scalar::<f32>().unwrap());
+        let gradients = loss.backward().unwrap();
+        assert!(parameters.vars().iter().all(|var| gradients.get(var).is_some()), "every adapter has a gradient");
+        optimizer.step(&gradients).unwrap();
+    }
+    assert!(losses[39] < 0.3 * losses[0], "{losses:?}");
+
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("wav2vec2-adapters");
+    std::fs::create_dir_all(&folder).unwrap();
+    candle_core::safetensors::save(&published, folder.join("model.safetensors")).unwrap();
+    std::fs::write(folder.join("config.json"), serde_json::to_string(&ctc).unwrap()).unwrap();
+    parameters.save(folder.join("adapter.abc.safetensors")).unwrap();
+    let opened = CtcModel::open_with(&folder, &OpenOptions::new().language("abc")).unwrap();
+    let logits = |model: &CtcModel| values(&model.forward(&batch(&[8000])).unwrap().logits);
+    assert_close("opened", &logits(&opened), &logits(&model), 2e-5, 1e-5);
+    std::fs::remove_dir_all(&folder).unwrap();
 }
 
 #[test]

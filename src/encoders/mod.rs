@@ -15,8 +15,8 @@
 //!
 //! Encoders of published models are frozen as a whole, the feature projection of W2V-BERT 2.0 with all else. Their hidden states
 //! carry no gradient, so training what stands on top ([`CtcModel::build_on`](crate::ctc::CtcModel::build_on)) keeps nothing of what
-//! they compute. Adapters of MMS are not trained either: their gradients would go back through the blocks above them. A
-//! [`recurrent`] encoder can be trained.
+//! they compute. The adapters of MMS can be trained inside the frozen encoder ([`Wav2Vec2Encoder::build_with_adapters`]), and a
+//! [`recurrent`] encoder as a whole.
 
 mod batch;
 mod checkpoint;

@@ -94,6 +94,31 @@ impl Wav2Vec2Encoder {
     /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else as
     /// [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        let adapters = place(root).at("encoder.layers");
+        Self::with_adapters(config, root, |index| adapters.at(index).at("adapter_layer"))
+    }
+
+    /// As [`build`](Self::build) of an MMS model, with the adapters that another loader gives, below
+    /// `wav2vec2.encoder.layers.N.adapter_layer`: to train those of a language from a
+    /// [`Parameters`](crate::weights::Parameters), while all else stays as it is. With a head from the same parameters, what they save is an
+    /// `adapter.<language>.safetensors`.
+    ///
+    /// Gradients reach the adapters through the frozen blocks above them, so the tensor library computes all of it, and keeps what the
+    /// blocks compute until the gradients are there.
+    ///
+    /// # Errors
+    /// As [`build`](Self::build).
+    pub fn build_with_adapters(config: &Config, root: &Loader, adapters: &Loader) -> Result<Self> {
+        let root = root.clone().without_kernels();
+        let (replaced, adapters) = (place(&root).at("encoder.layers"), adapters.at("wav2vec2.encoder.layers"));
+        Self::with_adapters(config, &root, |index| {
+            replaced.at(index).ignore("adapter_layer.*");
+            adapters.at(index).at("adapter_layer")
+        })
+    }
+
+    /// The encoder, with the adapter of a block at the place that `adapter` gives.
+    fn with_adapters<'a>(config: &Config, root: &Loader<'a>, adapter: impl Fn(usize) -> Loader<'a>) -> Result<Self> {
         config.validate()?;
         refuse_training(root, &config.name)?;
         let place = place(root);
@@ -125,7 +150,9 @@ impl Wav2Vec2Encoder {
             positions: Positions::load(&place, &names, config)?,
             norm: LayerNorm::load(&place.at("encoder.layer_norm"), dim, EPS)?,
             distances: distances.transpose()?,
-            blocks: (0..n_blocks).map(|index| Block::load(&blocks.at(index), &names, config)).collect::<Result<_>>()?,
+            blocks: (0..n_blocks)
+                .map(|index| Block::load(&blocks.at(index), &adapter(index), &names, config))
+                .collect::<Result<_>>()?,
         })
     }
 

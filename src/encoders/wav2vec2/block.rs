@@ -8,8 +8,10 @@ use super::names::Names;
 use crate::encoders::checkpoint::self_attention;
 use crate::error::{Context, Result};
 use crate::nn::{Activation, LayerNorm, Linear, NormPlace, RelativeScores, TransformerBlock};
-use crate::weights::Loader;
+use crate::weights::{Init, Loader};
 
+/// New weights and biases of adapters, as transformers has them.
+const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
 /// Values of the gates' linear layer that are summed into one.
 const GATE_PARTS: usize = 4;
 
@@ -21,7 +23,8 @@ pub(super) struct Block {
 }
 
 impl Block {
-    pub fn load(place: &Loader, names: &Names, config: &Config) -> Result<Self> {
+    /// Reads the block, and its adapter from a place of its own.
+    pub fn load(place: &Loader, adapter: &Loader, names: &Names, config: &Config) -> Result<Self> {
         let Config { dim, n_heads, ffn_dim, .. } = *config;
         let attention = place.at(names.attention);
         let projections = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| attention.at(name));
@@ -35,7 +38,7 @@ impl Block {
             dropout: None,
         };
         let gates = config.position_bias.map(|_| Gates::load(&attention, names, dim / n_heads, n_heads));
-        let adapter = config.adapter_dim.map(|width| Adapter::load(&place.at("adapter_layer"), dim, width));
+        let adapter = config.adapter_dim.map(|width| Adapter::load(adapter, dim, width));
         Ok(Self { transformer, gates: gates.transpose()?, adapter: adapter.transpose()? })
     }
 
@@ -66,8 +69,8 @@ impl Adapter {
     fn load(weights: &Loader, dim: usize, adapter_dim: usize) -> Result<Self> {
         Ok(Self {
             norm: LayerNorm::load(&weights.at("norm"), dim, EPS)?,
-            linear_1: Linear::load(&weights.at("linear_1"), dim, adapter_dim, Activation::Relu)?,
-            linear_2: Linear::load(&weights.at("linear_2"), adapter_dim, dim, Activation::Identity)?,
+            linear_1: Linear::load_with(&weights.at("linear_1"), dim, adapter_dim, Activation::Relu, INIT)?,
+            linear_2: Linear::load_with(&weights.at("linear_2"), adapter_dim, dim, Activation::Identity, INIT)?,
         })
     }
 
