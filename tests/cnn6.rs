@@ -1,8 +1,9 @@
-//! Cnn6 of PANNs against the reference's class, and its promises about batches, short clips and frames.
+//! Cnn6 and Cnn10 of PANNs against the reference's class, and its promises about batches, short clips and frames.
 
 mod common;
 
 use candle_core::{Device, Tensor};
+use clipwise::models::cnn6::Block;
 use clipwise::models::{Cnn6, cnn6, detect};
 use clipwise::{Detail, Error, ModelConfig, TaggingModel, WaveformBatch};
 use common::{Hashed, Kind, assert_close, golden, signal, values};
@@ -16,17 +17,20 @@ fn tensors(config: &cnn6::Config) -> Hashed {
     let mut inputs = 1;
     for (i, outputs) in config.channels.into_iter().enumerate() {
         let block = format!("conv_block{}", i + 1);
-        hashed.tensor(&format!("{block}.conv1.weight"), &[outputs, inputs, 5, 5], Kind::Conv);
-        hashed.norm(&format!("{block}.bn1"), outputs);
-        inputs = outputs;
+        let (kernel, n_convs) = if config.block == Block::One5x5 { (5, 1) } else { (3, 2) };
+        for conv in 1..=n_convs {
+            hashed.tensor(&format!("{block}.conv{conv}.weight"), &[outputs, inputs, kernel, kernel], Kind::Conv);
+            hashed.norm(&format!("{block}.bn{conv}"), outputs);
+            inputs = outputs;
+        }
     }
     hashed.linear("fc1", inputs, config.embedding_dim);
     hashed.linear("fc_audioset", config.embedding_dim, config.n_classes);
     hashed
 }
 
-fn narrow() -> cnn6::Config {
-    cnn6::Config { channels: [4, 8, 12, 24], embedding_dim: 20, n_classes: 11, ..cnn6::Config::CNN6 }
+fn narrow(preset: cnn6::Config) -> cnn6::Config {
+    cnn6::Config { channels: [4, 8, 12, 24], embedding_dim: 20, n_classes: 11, ..preset }
 }
 
 fn load(config: &cnn6::Config) -> Cnn6 {
@@ -39,8 +43,10 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 
 #[test]
 fn it_equals_the_reference_at_both_widths_and_at_every_stage() {
-    let golden = golden("cnn6.safetensors");
-    for (name, config) in [("narrow", narrow()), ("full", cnn6::Config::CNN6)] {
+    let presets = [cnn6::Config::CNN6, cnn6::Config::CNN10];
+    let models = presets.iter().flat_map(|preset| [("narrow", narrow(preset.clone())), ("full", preset.clone())]);
+    for (name, config) in models {
+        let golden = golden(if config.block == Block::One5x5 { "cnn6.safetensors" } else { "cnn10.safetensors" });
         let model = load(&config);
         for n in LENGTHS {
             let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
@@ -71,7 +77,7 @@ fn it_equals_the_reference_at_both_widths_and_at_every_stage() {
 
 #[test]
 fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
-    let model = load(&narrow());
+    let model = load(&narrow(cnn6::Config::CNN10));
     assert_eq!(model.info().min_samples, 15 * 320);
     let lengths = [20_000, 1, 4799, 4800, 20_000, 33_333];
     let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();
@@ -95,14 +101,18 @@ fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
 
 #[test]
 fn a_checkpoint_tells_that_it_is_one() {
-    let config = cnn6::Config { n_classes: 50, ..cnn6::Config::CNN6 };
-    let weights = tensors(&config).weights();
-    assert_eq!(detect(&weights).unwrap().config, ModelConfig::Cnn6(config));
-    let parameters: usize = tensors(&cnn6::Config::CNN6)
-        .tensors()
-        .iter()
-        .filter(|(name, _)| !name.contains("running_"))
-        .map(|(_, tensor)| tensor.elem_count())
-        .sum();
-    assert_eq!(parameters, 4_837_455);
+    for (preset, n_parameters) in [(cnn6::Config::CNN6, 4_837_455), (cnn6::Config::CNN10, 5_219_279)] {
+        let config = cnn6::Config { n_classes: 50, ..preset.clone() };
+        let weights = tensors(&config).weights();
+        assert_eq!(detect(&weights).unwrap().config, ModelConfig::Cnn6(config));
+        let json = serde_json::to_string(&preset).unwrap();
+        assert_eq!(serde_json::from_str::<cnn6::Config>(&json).unwrap(), preset);
+        let parameters: usize = tensors(&preset)
+            .tensors()
+            .iter()
+            .filter(|(name, _)| !name.contains("running_"))
+            .map(|(_, tensor)| tensor.elem_count())
+            .sum();
+        assert_eq!(parameters, n_parameters);
+    }
 }

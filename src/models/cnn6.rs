@@ -1,11 +1,11 @@
-//! Cnn6 of PANNs: the small sibling of CNN14, four blocks of one 5x5 convolution.
+//! Cnn6 and Cnn10 of PANNs: the small siblings of CNN14, four blocks of one 5x5 or of two 3x3 convolutions.
 //!
 //! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
-//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn6`. Checkpoint keys: as
-//! published.
+//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn6` and `Cnn10`.
+//! Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 4 blocks of a 5x5
-//! convolution, batch norm and ReLU (64 to 512 channels), each halving both axes → mean over mel, max + mean over time →
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 4 blocks of
+//! convolutions, each with batch norm and ReLU (64 to 512 channels), each block halving both axes → mean over mel, max + mean over time →
 //! `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
 //!
 //! Shortest clip: 16 frames, which is 4,800 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros at its
@@ -35,7 +35,30 @@ use crate::weights::{Loader, Weights};
 /// Log-mel frames per step of the last map (2⁴): the shortest input.
 const MIN_FRAMES: usize = 16;
 
-/// The shape of a Cnn6.
+/// What a block has before its pooling; each convolution with batch norm and ReLU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Block {
+    /// One 5x5 convolution, as in Cnn6.
+    #[default]
+    #[serde(rename = "5x5")]
+    One5x5,
+    /// Two 3x3 convolutions, as in Cnn10.
+    #[serde(rename = "two-3x3")]
+    Two3x3,
+}
+
+impl Block {
+    /// The kernel, and the number of convolutions.
+    fn sizes(self) -> (usize, usize) {
+        match self {
+            Self::One5x5 => (5, 1),
+            Self::Two3x3 => (3, 2),
+        }
+    }
+}
+
+/// The shape of a Cnn6 or Cnn10.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -44,6 +67,9 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end. At least 16 mel bins.
     pub log_mel: LogMelConfig,
+    /// The convolutions of a block. Default when read from a file: those of Cnn6.
+    #[serde(default)]
+    pub block: Block,
     /// Channels of the four blocks, 1 to 65,536.
     pub channels: [usize; 4],
     /// Outputs of `fc1`, 1 to 65,536.
@@ -62,10 +88,14 @@ impl Config {
     pub const CNN6: Self = Self {
         name: Cow::Borrowed("cnn6"),
         log_mel: LogMelConfig::PANNS_32K,
+        block: Block::One5x5,
         channels: [64, 128, 256, 512],
         embedding_dim: 512,
         n_classes: 527,
     };
+
+    /// `Cnn10_mAP=0.380.pth`: 5,219,279 parameters, 32 kHz, 527 classes.
+    pub const CNN10: Self = Self { name: Cow::Borrowed("cnn10"), block: Block::Two3x3, ..Self::CNN6 };
 
     fn info(&self, log_mel: &LogMel) -> ModelInfo {
         ModelInfo {
@@ -87,7 +117,10 @@ impl Config {
 }
 
 impl Family for Config {
-    const PRESETS: &'static [(Self, &'static str)] = &[(Self::CNN6, "PANNs Cnn6, 32 kHz log-mel, AudioSet mAP 0.343")];
+    const PRESETS: &'static [(Self, &'static str)] = &[
+        (Self::CNN6, "PANNs Cnn6, 32 kHz log-mel, AudioSet mAP 0.343"),
+        (Self::CNN10, "PANNs Cnn10, 32 kHz log-mel, AudioSet mAP 0.380"),
+    ];
     const SIGNATURES: &'static [&'static [&'static str]] =
         &[&["conv_block4.conv1.weight", "conv_block1.conv1.weight", "fc1.weight"]];
 
@@ -96,15 +129,20 @@ impl Family for Config {
     }
 
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let is_5x5 = matches!(weights.shape("conv_block1.conv1.weight"), Some([_, _, 5, 5]));
+        let two = weights.contains("conv_block1.conv2.weight");
+        let preset = match weights.shape("conv_block1.conv1.weight") {
+            Some([_, _, 5, 5]) if !two => Self::CNN6,
+            Some([_, _, 3, 3]) if two => Self::CNN10,
+            _ => return Ok(None),
+        };
         let other = weights.contains("conv_block5.conv1.weight");
-        if !is_5x5 || other || !weights.contains("conv_block4.conv1.weight") || !weights.contains("fc1.weight") {
+        if other || !weights.contains("conv_block4.conv1.weight") || !weights.contains("fc1.weight") {
             return Ok(None);
         }
         let mut assumptions = Vec::new();
-        let log_mel = panns::detect_front_end("Cnn6", weights, &mut assumptions)?;
-        let channels = panns::channels(weights, Self::CNN6.channels);
-        let mut config = Self { log_mel, channels, ..Self::CNN6 };
+        let log_mel = panns::detect_front_end(&preset.name, weights, &mut assumptions)?;
+        let channels = panns::channels(weights, preset.channels);
+        let mut config = Self { log_mel, channels, ..preset };
         config.fit(weights);
         Ok(Some((config, assumptions)))
     }
@@ -121,7 +159,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded Cnn6.
+/// A loaded Cnn6 or Cnn10.
 #[derive(Debug)]
 pub struct Cnn6 {
     config: Config,
@@ -157,15 +195,19 @@ impl Cnn6 {
         check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
         let n_mels = config.log_mel.mel.n_mels;
         let mut blocks = ConvStack::on_maps(Some(n_mels));
+        let (kernel, n_convs) = config.block.sizes();
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            let shape = ConvConfig { padding: 2, ..ConvConfig::new(in_channels, channels, 5) };
-            blocks.conv(&block.at("conv1"), Some(&block.at("bn1")), shape, Activation::Relu)?;
+            for conv in 1..=n_convs {
+                let shape = ConvConfig { padding: kernel / 2, ..ConvConfig::new(in_channels, channels, kernel) };
+                let [conv, norm] = ["conv", "bn"].map(|name| block.at(format_args!("{name}{conv}")));
+                blocks.conv(&conv, Some(&norm), shape, Activation::Relu)?;
+                in_channels = channels;
+            }
             blocks.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
             blocks.dropout(Dropout::new(root, 0.2)?);
             blocks.end_stage();
-            in_channels = channels;
         }
         let Config { embedding_dim, n_classes, .. } = *config;
         Ok(Self {
@@ -202,7 +244,7 @@ impl Cnn6 {
         detail: Detail,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<TaggingOutput> {
-        self.run(log_mel, detail, observe).context("Cnn6")
+        self.run(log_mel, detail, observe).context("Cnn6 or Cnn10")
     }
 
     fn run(

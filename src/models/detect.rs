@@ -69,7 +69,7 @@ fn unknown(weights: &Weights) -> Error {
         ("conv_block_after1.", "a ResNet of PANNs"),
         ("conv0.", "DaiNet19 or Res1dNet"),
         ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
-        ("conv_block4.", "a PANNs network of four blocks, such as Cnn6 or Cnn10"),
+        ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
         (
             "rnn.weight_hh_l0",
             "a recurrent classifier, which does not tell its front end: name the model or give a config",

@@ -121,7 +121,7 @@ shared!(Arc);
 families! {
     /// CNN14.
     Cnn14: cnn14::Cnn14,
-    /// Cnn6.
+    /// Cnn6 and Cnn10.
     Cnn6: cnn6::Cnn6,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Golden data of Cnn6: narrow widths with every stage, and the published width with outputs only.
+"""Golden data of Cnn6 and Cnn10: narrow widths with every stage, and the published width with outputs only.
 
-    python cnn6.py --panns CHECKOUT        writes cnn6.safetensors beside this file
+    python cnn6.py --panns CHECKOUT        writes cnn6.safetensors and cnn10.safetensors beside this file
 
 CHECKOUT is a checkout of qiuqiangkong/audioset_tagging_cnn (read at d2f4b8c). Weights are hashed from their names
 (refcommon.py), so that only outputs are stored.
@@ -22,11 +22,11 @@ FRONT_END = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64,
 LENGTHS = (15 * 320, 33 * 320 + 7, 39584)
 
 
-def narrow(models):
-    m = models.Cnn6(classes_num=CLASSES, **FRONT_END)
+def narrow(model, block):
+    m = model(classes_num=CLASSES, **FRONT_END)
     widths = (1, *CHANNELS)
     for i in range(4):
-        setattr(m, f"conv_block{i + 1}", models.ConvBlock5x5(widths[i], widths[i + 1]))
+        setattr(m, f"conv_block{i + 1}", block(widths[i], widths[i + 1]))
     m.fc1 = nn.Linear(CHANNELS[-1], EMBEDDING)
     m.fc_audioset = nn.Linear(EMBEDDING, CLASSES)
     return m
@@ -37,8 +37,13 @@ def main():
     ap.add_argument("--panns", required=True)
     models = rc.import_panns(ap.parse_args().panns)
     torch.set_grad_enabled(False)
+    write("cnn6", models.Cnn6, models.ConvBlock5x5)
+    write("cnn10", models.Cnn10, models.ConvBlock)
+
+
+def write(file, model, block):
     tensors = {}
-    for name, m in (("narrow", narrow(models)), ("full", models.Cnn6(classes_num=527, **FRONT_END))):
+    for name, m in (("narrow", narrow(model, block)), ("full", model(classes_num=527, **FRONT_END))):
         rc.fill(m, SEED)
         for n in LENGTHS:
             x = torch.from_numpy(rc.as_float(rc.signal(n, 32000, seed=3)))[None]
@@ -53,8 +58,8 @@ def main():
             tensors.update({f"{name}.{n}.{key}": value.numpy() for key, value in outputs.items()})
             for hook in hooks:
                 hook.remove()
-            print(name, n, float(outputs["clipwise_output"].max()))
-    rc.save(os.path.join(HERE, "cnn6.safetensors"), tensors, seed=SEED, versions=rc.versions("torch", "torchlibrosa", "librosa"))
+            print(file, name, n, float(outputs["clipwise_output"].max()))
+    rc.save(os.path.join(HERE, f"{file}.safetensors"), tensors, seed=SEED, versions=rc.versions("torch", "torchlibrosa", "librosa"))
 
 
 if __name__ == "__main__":
