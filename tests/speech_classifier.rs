@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 use clipwise::ctc::{CtcModel, OpenOptions};
 use clipwise::encoders::{Encoder, EncoderConfig, Layers, SpeechEncoder};
-use clipwise::models::OutputActivation;
+use clipwise::models::{OutputActivation, SpeechClassifier};
 use clipwise::{Detail, Error, ModelConfig, Tagger, Waveform, WaveformBatch, Weights};
 use common::{assert_close, golden, hashed, signal, values};
 use serde_json::Value;
@@ -120,6 +120,8 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
         assert_eq!((config.n_classes, config.activation), (n_classes, OutputActivation::Softmax));
         assert_eq!(config.weighted_sum.is_some(), about["config"]["use_weighted_layer_sum"].as_bool().unwrap());
 
+        let model = SpeechClassifier::open(&folder.0, &Device::Cpu).unwrap();
+        assert_eq!(model.encoder().info().sample_rate, 16_000);
         // The encoder alone, from the folder and from the file.
         let encoder = Encoder::open(&folder.0, &Device::Cpu).unwrap();
         let encoded = encoder.encode(&clips[1], Layers::All).unwrap();
@@ -145,6 +147,9 @@ fn what_a_classifier_cannot_be_is_said() {
     about["config"]["classifier_proj_size"] = u64::MAX.into();
     folder.write("config.json", &about["config"]);
     assert!(matches!(Tagger::open(&folder.0, &Device::Cpu), Err(Error::Config { field: "hidden_dim", .. })));
+    about["config"]["architectures"] = serde_json::json!(["HubertModel"]);
+    folder.write("config.json", &about["config"]);
+    assert!(matches!(SpeechClassifier::open(&folder.0, &Device::Cpu), Err(Error::UnknownModel(_))));
     about["config"]["model_type"] = "bert".into();
     folder.write("config.json", &about["config"]);
     let error = Encoder::open(&folder.0, &Device::Cpu).unwrap_err();

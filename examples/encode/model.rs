@@ -7,7 +7,7 @@ use clipwise::candle_core::{DType, Tensor};
 use clipwise::ctc::{CtcModel, OpenOptions};
 use clipwise::encoders::{Encoder, Layers, Qwen2AudioEncoder, SpeechEncoder, SpeechTokenizer, qwen2_audio};
 use clipwise::models::SpeechClassifier;
-use clipwise::{Device, ModelConfig, Waveform, Weights};
+use clipwise::{Device, Waveform, Weights};
 use serde_json::Value;
 
 use crate::command_line::Failure;
@@ -48,15 +48,9 @@ impl Model {
         if config.get("semantic_dimension").is_some() {
             return Ok(Self::SpeechTokenizer(Box::new(SpeechTokenizer::open(path, device)?)));
         }
-        if architecture.ends_with("Classification") {
-            let preprocessor = std::fs::read_to_string(path.join("preprocessor_config.json")).ok();
-            let preprocessor: Option<Value> = preprocessor.map(|text| serde_json::from_str(&text)).transpose()?;
-            if let Some(ModelConfig::SpeechClassifier(config)) =
-                ModelConfig::from_hugging_face(&config, preprocessor.as_ref())?
-            {
-                let weights = Weights::open_folder(path)?;
-                return Ok(Self::Classifier(Box::new(SpeechClassifier::load(&config, &weights, device)?)));
-            }
+        let is_classifier = |class: &&str| architecture.ends_with(class);
+        if ["ForSequenceClassification", "ForAudioClassification"].iter().any(is_classifier) {
+            return Ok(Self::Classifier(Box::new(SpeechClassifier::open(path, device)?)));
         }
         Ok(Self::Encoder(Encoder::open(path, device)?))
     }

@@ -10,6 +10,7 @@
 //! Shortest clip: the encoder's. Whisper's classifiers take the mean over the frames of all 30 s, padding included.
 
 use std::borrow::Cow;
+use std::path::Path;
 
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
@@ -20,11 +21,11 @@ use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig};
+use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
 use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Weights};
+use crate::weights::{Loader, Weights, folder};
 
 /// The ends of the classes' names in transformers.
 const CLASSES: [&str; 2] = ["ForSequenceClassification", "ForAudioClassification"];
@@ -151,6 +152,22 @@ pub struct SpeechClassifier {
 }
 
 impl SpeechClassifier {
+    /// Opens a folder as transformers saves it. [`Tagger::open`](crate::Tagger::open) opens it too, with its labels; here the encoder
+    /// can be reached.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, [`Error::UnknownModel`] for
+    /// another kind of model, and as [`Config::from_hugging_face`] and [`load`](Self::load).
+    pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        let folder = folder.as_ref();
+        let value = folder::read_json(&folder.join("config.json"))?;
+        let config = Config::from_hugging_face(&value, preprocessor(folder)?.as_ref())?.ok_or_else(|| {
+            let architectures = value.get("architectures").unwrap_or(&Value::Null);
+            Error::UnknownModel(format!("expected a classifier on a speech encoder, got {architectures}"))
+        })?;
+        Self::load(&config, &Weights::open_folder(folder)?, device)
+    }
+
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
