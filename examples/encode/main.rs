@@ -54,7 +54,8 @@ struct Args {
     files: Vec<PathBuf>,
 }
 
-const EXAMPLES: &str = "A file that cannot be encoded gives one line on stderr and exit status 1; the others go on.
+const EXAMPLES: &str =
+    "If a file fails, one line on stderr says why, the other files are still encoded, and the exit status is 1.
 
 Examples:
   encode --weights wav2vec2-base speech.wav
@@ -99,7 +100,7 @@ fn main() -> ExitCode {
     command_line::run(args.threads, |good| encode_files(&args, good))
 }
 
-/// Encodes every file; `good` becomes false for one that cannot be encoded.
+/// Encodes every file. Sets `good` to false if a file fails.
 fn encode_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
     let device = device::choose(&args.device)?.device;
     let model = Model::open(&args.weights, args.language.as_deref(), &device)?;

@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::nn::{Activation, Linear, SelfAttention};
 use crate::weights::{Loader, Matrix, Target};
 
-/// Refuses to make the tensors of an encoder that cannot be trained.
+/// An error if the loader would create new tensors to train, which encoders of published models do not support.
 pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
     match root.target() {
         Target::Training(_) => {

@@ -108,7 +108,7 @@ impl Family for Config {
         &self.name
     }
 
-    /// What the outputs mean is not told by tensors: softmax, as in nearly all published models.
+    /// Tensors do not tell the output activation. Softmax is assumed, as in nearly all published models.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let has = |name: &str| weights.contains(name);
         if !(has("projector.weight") && has("classifier.weight")) {

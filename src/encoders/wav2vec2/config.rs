@@ -256,7 +256,7 @@ impl Config {
         Self::frames_after(&self.convs, n_samples)
     }
 
-    /// What these convolutions leave of so many samples.
+    /// The output frames of these convolutions for `n_samples` samples.
     pub(super) fn frames_after(convs: &[ConvLayer], n_samples: usize) -> usize {
         let convolved = |length: usize, conv: &ConvLayer| match length.checked_sub(conv.kernel) {
             Some(rest) => rest / conv.stride.max(1) + 1,
