@@ -1,12 +1,24 @@
 //! Batches of clips of different lengths.
 
-use candle_core::Tensor;
-use ndarray::Array2;
+use candle_core::{Device, Tensor};
+use ndarray::{Array2, ArrayView1, Axis};
 
 use super::Encoded;
 use crate::batch;
 use crate::error::{Context, Result};
 use crate::nn::mask;
+
+/// The samples of a clip, `[n_samples, 1]`.
+pub fn column(samples: &[f32]) -> Array2<f32> {
+    ArrayView1::from(samples).insert_axis(Axis(1)).to_owned()
+}
+
+/// Clips of one shape, `[n_frames, n_features]`, as a tensor `[batch, n_frames, n_features]`.
+pub fn stack(clips: &[&Array2<f32>], device: &Device) -> Result<Tensor> {
+    let (n_frames, n_features) = clips.first().map_or((0, 0), |clip| clip.dim());
+    let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
+    Tensor::from_vec(values, (clips.len(), n_frames, n_features), device).context("moving a batch to the device")
+}
 
 /// Calls `run` with clips, `[n_frames, n_features]`, that have the same number of frames, at most `at_once` frames together
 /// unless one alone has more, and joins the results in the order of the clips, with zeros behind the shorter ones.

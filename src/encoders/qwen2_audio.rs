@@ -50,8 +50,8 @@ pub struct Qwen2AudioEncoder {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Qwen2AudioOutput {
-    /// The input of the first block and the output of each, before the norm, each `[batch, n_tokens, dim]`, f32, 50 per second; the
-    /// last one alone with [`Layers::Last`].
+    /// The input of the first block and the output of each, before the norm, each `[batch, n_tokens, dim]`, f32, 50 per second;
+    /// none with [`Layers::Last`].
     pub layers: Vec<Tensor>,
     /// Tokens of each clip.
     pub n_tokens: Vec<usize>,
@@ -122,11 +122,14 @@ impl Qwen2AudioEncoder {
         let clips = clips.iter().map(|clip| self.features(clip)).collect::<Result<Vec<_>>>()?;
         let at_once = whisper::STRIDE * self.config.n_positions;
         let run = |clips: &[&Array2<f32>]| self.run(clips, layers).context("Qwen2-Audio");
-        let Encoded { layers: mut tensors, last: last_hidden, lengths: n_tokens, .. } =
+        let Encoded { layers, last: last_hidden, lengths, layer_lengths: n_tokens } =
             batch::by_length(&clips, at_once, run)?;
-        let projected = self.projector.as_ref().and_then(|_| tensors.pop());
-        let lengths = n_tokens.iter().map(|n_tokens| n_tokens / STRIDE).collect();
-        Ok(Qwen2AudioOutput { layers: tensors, n_tokens, last_hidden, projected, lengths })
+        let project = |projector: &Linear| {
+            let projected = projector.forward(&last_hidden)?;
+            batch::cut_tensor(&projected, &lengths).context("Qwen2-Audio")
+        };
+        let projected = self.projector.as_ref().map(project).transpose()?;
+        Ok(Qwen2AudioOutput { layers, n_tokens, last_hidden, projected, lengths })
     }
 
     /// The log-mel frames of a clip that its own tokens see: one more than theirs, where there is one before 30 s.
@@ -138,18 +141,16 @@ impl Qwen2AudioEncoder {
         Ok(features.slice(s![..seen, ..]).to_owned())
     }
 
-    /// Clips of one number of frames: the hidden states, then the last one after pooling and norm, then the projection of that.
+    /// Clips of one number of log-mel frames: the hidden states, one per token, and the last one after pooling and norm.
     fn run(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
-        let (n_features, n_mels) = clips.first().map_or((0, 0), |clip| clip.dim());
-        let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-        let features = Tensor::from_vec(values, (clips.len(), n_features, n_mels), self.tower.device())?;
-        let n_tokens = n_features / whisper::STRIDE;
+        let features = batch::stack(clips, self.tower.device())?;
+        let n_tokens = features.dim(1)? / whisper::STRIDE;
         let x = self.tower.embed(&features, None)?.narrow(1, 0, n_tokens)?.contiguous()?;
-        let (mut tensors, x) = self.tower.run_blocks(x, None, layers)?;
+        let (mut states, x) = self.tower.run_blocks(x, None, layers)?;
         let last_hidden = self.tower.norm().forward(&pool(&x)?)?;
-        tensors.extend((layers == Layers::All).then_some(x));
-        tensors.extend(self.projector.as_ref().map(|projector| projector.forward(&last_hidden)).transpose()?);
-        Ok(Encoded::new(tensors, last_hidden, vec![n_tokens; clips.len()]))
+        states.extend((layers == Layers::All).then_some(x));
+        let [lengths, layer_lengths] = [n_tokens / STRIDE, n_tokens].map(|length| vec![length; clips.len()]);
+        Ok(Encoded { layer_lengths, ..Encoded::new(states, last_hidden, lengths) })
     }
 }
 

@@ -16,11 +16,10 @@
 
 mod config;
 
-use std::borrow::Cow;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
-use ndarray::{Array2, ArrayView1, Axis};
+use ndarray::Array2;
 
 use super::batch;
 use super::checkpoint::refuse_training;
@@ -334,15 +333,12 @@ impl SpeechEncoder for SpeechTokenizer {
     /// The hidden states before the codebooks, for any `layers`.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
-        let column = |clip: &Cow<[f32]>| ArrayView1::from(&**clip).insert_axis(Axis(1)).to_owned();
-        let clips: Vec<Array2<f32>> = clips.iter().map(column).collect();
+        let clips: Vec<Array2<f32>> = clips.iter().map(|clip| batch::column(clip)).collect();
         batch::by_length(&clips, AT_ONCE, |clips| {
-            let n_samples = clips.first().map_or(0, |clip| clip.nrows());
-            let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-            let samples = Tensor::from_vec(values, (clips.len(), n_samples, 1), &self.device);
-            let states = self.forward_samples(&samples.context("moving samples to the device")?)?;
+            let n_frames = clips.iter().map(|clip| self.config.n_frames(clip.nrows())).collect();
+            let states = self.forward_samples(&batch::stack(clips, &self.device)?)?;
             let all = (layers == Layers::All).then(|| states.clone());
-            Ok(Encoded::new(all.into_iter().collect(), states, vec![self.config.n_frames(n_samples); clips.len()]))
+            Ok(Encoded::new(all.into_iter().collect(), states, n_frames))
         })
     }
 }

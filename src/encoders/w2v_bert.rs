@@ -24,7 +24,7 @@ mod hugging_face;
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 
 use self::adapter::Adapter;
 use self::block::{Block, Tables};
@@ -163,14 +163,12 @@ impl W2vBertEncoder {
         let n_samples = clips.first().map_or(0, |clip| clip.nrows());
         let length = self.front_end.length(n_samples);
         let n_steps = if self.adapter.is_some() { self.front_end.n_steps(n_samples) } else { length };
-        let mut values: Vec<f32> = Vec::with_capacity(clips.len() * n_steps * self.front_end.n_features());
-        for clip in clips {
-            let clip: Cow<[f32]> = clip.as_slice().map_or_else(|| clip.iter().copied().collect(), Cow::Borrowed);
-            let features = self.front_end.compute(&clip)?;
-            values.extend(features.iter().take(n_steps * features.ncols()));
-        }
-        let features = Tensor::from_vec(values, (clips.len(), n_steps, self.front_end.n_features()), &self.device)
-            .context("moving features to the device")?;
+        let features = |clip: &&Array2<f32>| {
+            let samples: Cow<[f32]> = clip.as_slice().map_or_else(|| clip.iter().copied().collect(), Cow::Borrowed);
+            Ok(self.front_end.compute(&samples)?.slice_move(s![..n_steps, ..]))
+        };
+        let features = clips.iter().map(features).collect::<Result<Vec<_>>>()?;
+        let features = batch::stack(&features.iter().collect::<Vec<_>>(), &self.device)?;
         self.forward_features(&features, Some(&vec![length; clips.len()]), layers)
     }
 }
@@ -192,8 +190,7 @@ impl SpeechEncoder for W2vBertEncoder {
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
-        let column = |clip: &Cow<[f32]>| ndarray::ArrayView1::from(&**clip).insert_axis(ndarray::Axis(1)).to_owned();
-        let clips: Vec<Array2<f32>> = clips.iter().map(column).collect();
+        let clips: Vec<Array2<f32>> = clips.iter().map(|clip| batch::column(clip)).collect();
         batch::by_length(&clips, AT_ONCE, |clips| self.forward_clips(clips, layers))
     }
 }

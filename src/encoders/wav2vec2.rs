@@ -199,15 +199,15 @@ impl Wav2Vec2Encoder {
 
     /// A clip as a column, normalised where the model wants it.
     fn prepare(&self, clip: &[f32]) -> Array2<f32> {
-        let samples = ndarray::ArrayView1::from(clip).insert_axis(ndarray::Axis(1));
+        let samples = batch::column(clip);
         if !self.config.normalize {
-            return samples.to_owned();
+            return samples;
         }
         let n = clip.len().max(1) as f64;
         let mean = clip.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
         let variance = clip.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / n;
         let scale = (variance + CLIP_EPS).sqrt().recip();
-        samples.mapv(|x| ((f64::from(x) - mean) * scale) as f32)
+        samples.mapv_into(|x| ((f64::from(x) - mean) * scale) as f32)
     }
 }
 
@@ -223,11 +223,6 @@ impl SpeechEncoder for Wav2Vec2Encoder {
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
         let clips: Vec<Array2<f32>> = clips.iter().map(|clip: &Cow<[f32]>| self.prepare(clip)).collect();
-        batch::by_length(&clips, AT_ONCE, |clips| {
-            let n_samples = clips.first().map_or(0, |clip| clip.nrows());
-            let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-            let samples = Tensor::from_vec(values, (clips.len(), n_samples, 1), &self.device);
-            self.forward_samples(&samples.context("moving samples to the device")?, layers)
-        })
+        batch::by_length(&clips, AT_ONCE, |clips| self.forward_samples(&batch::stack(clips, &self.device)?, layers))
     }
 }

@@ -19,7 +19,6 @@ mod names;
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use ndarray::Array2;
 
 use super::batch;
 use super::checkpoint::{refuse_training, self_attention};
@@ -179,14 +178,6 @@ impl WhisperEncoder {
     pub(super) fn norm(&self) -> &LayerNorm {
         &self.norm
     }
-
-    /// Clips of one number of frames.
-    fn forward_clips(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
-        let (n_frames, n_mels) = clips.first().map_or((0, 0), |clip| clip.dim());
-        let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-        let features = Tensor::from_vec(values, (clips.len(), n_frames, n_mels), &self.device).context("whisper")?;
-        self.forward_features(&features, None, layers)
-    }
 }
 
 /// `[n_positions, dim]`: in the first half of a vector sin(t f), in the second cos(t f), `f` from 1 to 1/10,000 geometrically.
@@ -231,8 +222,9 @@ impl SpeechEncoder for WhisperEncoder {
         };
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
         let features = clips.iter().map(features).collect::<Result<Vec<_>>>()?;
-        let mut encoded =
-            batch::by_length(&features, STRIDE * self.config.n_positions, |clips| self.forward_clips(clips, layers))?;
+        let mut encoded = batch::by_length(&features, STRIDE * self.config.n_positions, |clips| {
+            self.forward_features(&batch::stack(clips, &self.device)?, None, layers)
+        })?;
         if self.config.pad && !self.config.keep_padding {
             let lengths = waveforms.rows().iter().map(|clip| self.mel.n_frames(clip.len()).div_ceil(STRIDE));
             encoded = batch::cut(encoded, lengths.collect())?;
