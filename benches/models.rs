@@ -14,7 +14,7 @@ use clipwise::frontend::{LogMel, SeamlessM4t, SeamlessM4tConfig};
 use clipwise::models::{cnn14, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{Detail, TaggingModel, WaveformBatch, Weights};
-use common::{cnn14_tensors, hashed, leenet_tensors, m5_tensors, max_difference, signal, values};
+use common::{cnn14_tensors, complete, hashed, leenet_tensors, m5_tensors, max_difference, signal, values};
 use turns::{compare, side};
 
 /// CNN14 after its front end, written with candle-nn.
@@ -148,20 +148,13 @@ fn ced_tiny() {
 }
 
 /// The weights that an encoder asks for, random.
-fn encoder_weights(load: impl Fn(&Weights) -> clipwise::Result<()>) -> Weights {
-    let mut tensors = Vec::new();
-    loop {
-        let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        match load(&weights) {
-            Ok(()) => return weights,
-            Err(clipwise::Error::Weights(report)) => tensors.extend(report.missing.iter().map(|tensor| {
-                let limit = 1.0 / (tensor.shape.last().copied().unwrap_or(1) as f64).sqrt();
-                let values = hashed(&tensor.name, tensor.shape.iter().product(), -limit, limit, 1);
-                (tensor.name.clone(), Tensor::from_vec(values, tensor.shape.clone(), &Device::Cpu).unwrap())
-            })),
-            Err(error) => panic!("{error}"),
-        }
-    }
+fn encoder_weights<T>(load: impl Fn(&Weights) -> clipwise::Result<T>) -> Weights {
+    let make = |name: &str, shape: &[usize]| {
+        let limit = 1.0 / (shape.last().copied().unwrap_or(1) as f64).sqrt();
+        let values = hashed(name, shape.iter().product(), -limit, limit, 1);
+        (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    Weights::from_tensors(complete(Vec::new(), load, make)).unwrap()
 }
 
 /// The stages of the large speech encoders: what comes before the blocks with one of them, and a further block.
@@ -170,7 +163,7 @@ fn speech_encoders() {
     let batch = WaveformBatch::new(vec![clip.clone()], 16_000).unwrap();
     for n_blocks in [1, 2] {
         let config = wav2vec2::Config { n_blocks, ..wav2vec2::Config::BASE };
-        let weights = encoder_weights(|weights| Wav2Vec2Encoder::load(&config, weights, &Device::Cpu).map(drop));
+        let weights = encoder_weights(|weights| Wav2Vec2Encoder::load(&config, weights, &Device::Cpu));
         let encoder = Wav2Vec2Encoder::load(&config, &weights, &Device::Cpu).unwrap();
         let ours = side("ours", || encoder.forward(&batch, Layers::Last).unwrap());
         compare(&format!("wav2vec2-base 10 s, convolutions and {n_blocks} of 12 blocks"), 9, vec![ours]);
@@ -180,7 +173,7 @@ fn speech_encoders() {
     compare("w2v-bert-2.0 10 s, front end", 9, vec![ours]);
     for n_blocks in [1, 2] {
         let config = w2v_bert::Config { n_blocks, ..w2v_bert::Config::W2V_BERT_2 };
-        let weights = encoder_weights(|weights| W2vBertEncoder::load(&config, weights, &Device::Cpu).map(drop));
+        let weights = encoder_weights(|weights| W2vBertEncoder::load(&config, weights, &Device::Cpu));
         let encoder = W2vBertEncoder::load(&config, &weights, &Device::Cpu).unwrap();
         let ours = side("ours", || encoder.forward(&batch, Layers::Last).unwrap());
         compare(&format!("w2v-bert-2.0 10 s, front end and {n_blocks} of 24 blocks"), 9, vec![ours]);

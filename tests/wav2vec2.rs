@@ -12,7 +12,7 @@ use clipwise::encoders::wav2vec2::{Config, ConvLayer, ConvNorm, PositionBias};
 use clipwise::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, Wav2Vec2Encoder};
 use clipwise::weights::Parameters;
 use clipwise::{Error, WaveformBatch, Weights};
-use common::{assert_close, golden, hashed, signal, values};
+use common::{assert_close, complete, golden, hashed, signal, values};
 
 const SEED: u64 = 31;
 const G: &str = "encoder.pos_conv_embed.conv.parametrizations.weight.original0";
@@ -82,22 +82,12 @@ fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
 /// The tensors that the encoder asks for, under the names of transformers, with weight norm as PyTorch 2 spells it.
 fn tensors(config: &Config) -> Vec<(String, Tensor)> {
     let Config { dim, position_kernel, position_groups, .. } = *config;
-    let mut tensors = Vec::new();
+    let mut positions = Vec::new();
     if !config.position_batch_norm {
-        tensors.push(hashed_tensor(G, &[1, 1, position_kernel]));
-        tensors.push(hashed_tensor(V, &[dim, dim / position_groups, position_kernel]));
+        positions.push(hashed_tensor(G, &[1, 1, position_kernel]));
+        positions.push(hashed_tensor(V, &[dim, dim / position_groups, position_kernel]));
     }
-    loop {
-        let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        match Wav2Vec2Encoder::load(config, &weights, &Device::Cpu) {
-            Ok(_) => return tensors,
-            Err(Error::Weights(report)) => {
-                assert!(!report.missing.is_empty() && report.wrong_shape.is_empty(), "{report}");
-                tensors.extend(report.missing.iter().map(|tensor| hashed_tensor(&tensor.name, &tensor.shape)));
-            }
-            Err(error) => panic!("{error}"),
-        }
-    }
+    complete(positions, |weights| Wav2Vec2Encoder::load(config, weights, &Device::Cpu), hashed_tensor)
 }
 
 fn load(config: &Config, tensors: Vec<(String, Tensor)>) -> Wav2Vec2Encoder {

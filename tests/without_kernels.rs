@@ -9,7 +9,7 @@ use clipwise::models::{AudioRnnClassifier, Cnn6, Cnn14, M5, cnn6, cnn14, m5, rnn
 use clipwise::nn::{Cell, Pooling};
 use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Result, TaggingModel, WaveformBatch, Weights};
-use common::{assert_close, cnn14_tensors, m5_tensors, signal, values};
+use common::{assert_close, cnn14_tensors, complete, m5_tensors, signal, values};
 
 /// Scores, frames and embedding with the kernels and without them.
 fn assert_same<M: TaggingModel>(what: &str, weights: &Weights, build: impl Fn(&Loader) -> Result<M>) {
@@ -69,18 +69,12 @@ fn a_speech_encoder_agrees_with_and_without_kernels() {
         ..preset
     };
     for config in [sizes(Config::BASE), sizes(Config::LARGE), sizes(Config::WAVLM_BASE), sizes(Config::WAVLM_LARGE)] {
-        let mut tensors = Vec::new();
-        let weights = loop {
-            let weights = Weights::from_tensors(tensors.clone()).unwrap();
-            match Wav2Vec2Encoder::load(&config, &weights, &Device::Cpu) {
-                Ok(_) => break weights,
-                Err(clipwise::Error::Weights(report)) => tensors.extend(report.missing.iter().map(|tensor| {
-                    let values = common::hashed(&tensor.name, tensor.shape.iter().product(), -0.3, 0.3, 9);
-                    (tensor.name.clone(), Tensor::from_vec(values, tensor.shape.clone(), &Device::Cpu).unwrap())
-                })),
-                Err(error) => panic!("{error}"),
-            }
+        let make = |name: &str, shape: &[usize]| {
+            let values = common::hashed(name, shape.iter().product(), -0.3, 0.3, 9);
+            (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
         };
+        let load = |weights: &Weights| Wav2Vec2Encoder::load(&config, weights, &Device::Cpu);
+        let weights = Weights::from_tensors(complete(Vec::new(), load, make)).unwrap();
         let batch = WaveformBatch::new(vec![signal(5_000, 16_000, 1), signal(900, 16_000, 2)], 16_000).unwrap();
         let states = |root: &Loader| {
             let encoded = Wav2Vec2Encoder::build(&config, root).unwrap().forward(&batch, Layers::All).unwrap();

@@ -275,3 +275,22 @@ pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
     };
     (0..n).map(sample).collect()
 }
+
+/// `given` and all other tensors that `load` asks for: `make` gives one, from its name and shape.
+pub fn complete<T>(
+    given: Vec<(String, Tensor)>,
+    load: impl Fn(&Weights) -> clipwise::Result<T>,
+    make: impl Fn(&str, &[usize]) -> (String, Tensor),
+) -> Vec<(String, Tensor)> {
+    let mut tensors = given;
+    loop {
+        match load(&Weights::from_tensors(tensors.clone()).unwrap()) {
+            Ok(_) => return tensors,
+            Err(clipwise::Error::Weights(report)) => {
+                assert!(!report.missing.is_empty() && report.wrong_shape.is_empty(), "{report}");
+                tensors.extend(report.missing.iter().map(|tensor| make(&tensor.name, &tensor.shape)));
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
