@@ -283,9 +283,9 @@ impl Codebook {
     fn load(weights: &Loader, config: &Config) -> Result<Self> {
         let Config { n_codes, dim, .. } = *config;
         let vectors = weights.get_vec("embed", &[n_codes, dim])?;
-        let doubled = vectors.iter().map(|x| 2.0 * x).collect();
+        let doubled: Vec<f32> = vectors.iter().map(|x| 2.0 * x).collect();
         let squares = vectors.chunks(dim).map(|vector| -dot(vector, vector) as f32).collect();
-        Ok(Self { scores: Linear::new(doubled, squares, nn::Activation::Identity, weights.device())?, vectors })
+        Ok(Self { scores: Linear::from_matrix(doubled, squares, nn::Activation::Identity, weights)?, vectors })
     }
 
     fn vector(&self, code: usize, dim: usize) -> &[f32] {

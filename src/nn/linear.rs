@@ -60,7 +60,7 @@ impl Linear {
         }
         let weight = weights.matrix(names[0], [out_features, in_features])?;
         let bias = weights.get_vec(names[1], &[out_features])?;
-        Self::prepare(weight, bias, activation, (&weights.target(), weights.device()))
+        Self::from_matrix(weight, bias, activation, weights)
     }
 
     /// From `weight` `[out, in]`, row-major, and `bias` `[out]`, which tells the sizes.
@@ -73,8 +73,13 @@ impl Linear {
     }
 
     /// As [`new`](Self::new), from values or codes of 4 bits, for what computes with them in this place.
-    pub(crate) fn from_matrix(weight: Matrix, bias: Vec<f32>, activation: Activation, place: &Loader) -> Result<Self> {
-        Self::prepare(weight, bias, activation, (&place.target(), place.device()))
+    pub(crate) fn from_matrix(
+        weight: impl Into<Matrix>,
+        bias: Vec<f32>,
+        activation: Activation,
+        place: &Loader,
+    ) -> Result<Self> {
+        Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()))
     }
 
     fn prepare(

@@ -63,6 +63,12 @@ pub(crate) enum Matrix {
     FourBit(FourBit),
 }
 
+impl From<Vec<f32>> for Matrix {
+    fn from(values: Vec<f32>) -> Self {
+        Self::Full(values)
+    }
+}
+
 impl Matrix {
     /// Values.
     pub fn len(&self) -> usize {

@@ -73,7 +73,7 @@ impl FeedForward {
         Ok(Self {
             norm,
             fc1: Linear::load(&place.at("intermediate_dense"), dim, width, activation)?,
-            fc2: Linear::new(weight, bias, Activation::Identity, place.device())?,
+            fc2: Linear::from_matrix(weight, bias, Activation::Identity, place)?,
         })
     }
 
@@ -87,7 +87,7 @@ impl FeedForward {
 /// A linear layer without bias, in the layout of a convolution over one step.
 fn pointwise(place: &Loader, inputs: usize, outputs: usize) -> Result<Linear> {
     let weight = place.get_vec("weight", &[outputs, inputs, 1])?;
-    Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device())
+    Linear::from_matrix(weight, vec![0.0; outputs], Activation::Identity, place)
 }
 
 /// The convolution module.
@@ -201,7 +201,6 @@ impl Attention {
         let Config { dim, n_heads, .. } = *config;
         let head_dim = dim / n_heads;
         let projections = ["linear_q", "linear_k", "linear_v", "linear_out"].map(|name| place.at(name));
-        let device = place.device();
         let positions = match config.positions {
             Positions::None | Positions::Rotary { .. } => Scores::None,
             Positions::RelativeKey { left, right } => {
@@ -209,7 +208,7 @@ impl Attention {
                 let mut vectors = place.at("distance_embedding").get_vec("weight", &[n_distances, head_dim])?;
                 vectors.iter_mut().for_each(|x| *x /= (head_dim as f32).sqrt());
                 Scores::Key {
-                    products: Linear::new(vectors, vec![0.0; n_distances], Activation::Identity, device)?,
+                    products: Linear::from_matrix(vectors, vec![0.0; n_distances], Activation::Identity, place)?,
                     left,
                 }
             }
@@ -219,7 +218,7 @@ impl Attention {
                 let (u, v) = (u?, v?);
                 let content = || u.flatten_all()?.pad_with_zeros(0, 0, 2 * dim);
                 Scores::Relative {
-                    projection: Linear::new(weight, vec![0.0; dim], Activation::Identity, device)?,
+                    projection: Linear::from_matrix(weight, vec![0.0; dim], Activation::Identity, place)?,
                     content: content().context("biases of positions")?,
                     distance: (v - u).context("biases of positions")?,
                 }

@@ -103,7 +103,7 @@ impl Gates {
         let bias = sums(linear.get_vec("bias", &[2 * GATE_PARTS])?, 1);
         let constants = attention.get(names.gate_constants, (1, n_heads, 1, 1))?;
         Ok(Self {
-            linear: Linear::new(weight, bias, Activation::Identity, attention.device())?,
+            linear: Linear::from_matrix(weight, bias, Activation::Identity, attention)?,
             constants: constants.flatten_all().context("reading the constants of gates")?,
         })
     }
