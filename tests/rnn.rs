@@ -393,7 +393,7 @@ fn a_published_phoneme_net_equals_pytorch() {
 #[test]
 fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     use clipwise::frontend::{FbankConfig, MfccConfig, Normalize};
-    use clipwise::stream::RnnStream;
+    use clipwise::stream::FrameStream;
     let log_mel =
         LogMelConfig { mel: MelConfig { n_mels: 12, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
     let data_set = Normalize::DataSet { mean: vec![-30.0], std: vec![12.0] };
@@ -443,7 +443,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
                         "{what}: the last frame"
                     );
                 }
-                let mut stream = RnnStream::new(&model, 16_000).unwrap();
+                let mut stream = FrameStream::new(&model, 16_000).unwrap();
                 for size in [1, 160, 1009, 20_000] {
                     if size == 1 && cell == Cell::Lstm {
                         continue;
@@ -467,6 +467,6 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
     for config in [Config::BIGRU, Config::SPEECH_COMMANDS, Config { bidirectional: false, ..Config::BIGRU }] {
         let trainable = clipwise::weights::Parameters::new(&Device::Cpu, 1);
         let model = AudioRnnClassifier::build(&config, &trainable.loader()).unwrap();
-        assert!(matches!(RnnStream::new(&model, 16_000), Err(Error::Config { .. })));
+        assert!(matches!(FrameStream::new(&model, 16_000), Err(Error::Config { .. })));
     }
 }

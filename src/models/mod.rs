@@ -12,6 +12,7 @@ pub mod leenet;
 pub mod m5;
 pub mod probe;
 pub mod rnn;
+pub mod sequence;
 pub mod speech_classifier;
 
 mod detect;

@@ -7,7 +7,7 @@
 //! `attention = Sequential(Linear(outputs, width), Tanh(), Linear(width, 1))`.
 //!
 //! Frames, on request, are `fc` on each frame of the recurrent layers instead of their pooling: in a net that is not bidirectional
-//! and takes the last state, what it would say of the clip up to there. [`RnnStream`](crate::stream::RnnStream) gives them of a stream.
+//! and takes the last state, what it would say of the clip up to there. [`FrameStream`](crate::stream::FrameStream) gives them of a stream.
 //!
 //! Shortest clip: what the front end needs for its frames and deltas; shorter ones, down to one sample, are padded with
 //! zeros at their end to that length.
@@ -17,33 +17,15 @@ use std::borrow::Cow;
 use candle_core::{D, Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
 use super::family::Family;
-use super::{Detail, FrameGrid, ModelInfo, OutputActivation, TaggingModel};
+pub use super::sequence::TimePooling;
+use super::sequence::{Backbone, SequenceClassifier, SequenceHead, fit_head, info};
+use super::{OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
-use crate::check::{self, MAX_CLASSES};
-use crate::error::{Context, Error, Result};
-use crate::frontend::FrontEnd;
+use crate::error::{Error, Result};
 use crate::frontend::features::{Features, FeaturesConfig};
-use crate::nn::{Activation, Cell, Linear, Rnn, RnnConfig, RnnState};
-use crate::output::TaggingOutput;
+use crate::nn::{Cell, Rnn, RnnConfig, RnnState};
 use crate::weights::{Loader, Weights};
-
-/// How the frames of a clip become one vector. Frames beyond a clip's length never count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum TimePooling {
-    /// The final state of each direction: forward at the last frame, backward at the first.
-    Last,
-    /// The mean.
-    Mean,
-    /// The largest value.
-    Max,
-    /// `Σ a_t h_t` with `a = softmax_t(vᵀ tanh(W h_t + b))`.
-    Attention,
-}
 
 /// The shape of an [`AudioRnnClassifier`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,16 +90,6 @@ impl Config {
         head: OutputActivation::Softmax,
     };
 
-    fn info(&self, features: &Features) -> ModelInfo {
-        let (sample_rate, embedding_dim) = (self.features.sample_rate(), self.rnn(true).outputs());
-        ModelInfo {
-            min_samples: features.min_samples(),
-            activation: self.head,
-            frames: Some(FrameGrid { first: 0, step: self.features.hop_length() }),
-            ..ModelInfo::new(self.name.clone(), sample_rate, self.n_classes, embedding_dim)
-        }
-    }
-
     /// The sizes of the recurrent layers.
     pub fn rnn(&self, bias: bool) -> RnnConfig {
         let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
@@ -156,12 +128,7 @@ impl Family for Config {
         let layers = |layer: &usize| weights.contains(&format!("{name}.weight_hh_l{layer}"));
         self.n_layers = (0..weights.len()).take_while(layers).count();
         self.bidirectional = weights.contains(&format!("{name}.weight_hh_l0_reverse"));
-        if weights.contains("attention.0.weight") {
-            self.pooling = TimePooling::Attention;
-        }
-        if let Some(&[n_classes, _]) = weights.shape("fc.weight") {
-            self.n_classes = n_classes;
-        }
+        fit_head(weights, &mut self.pooling, &mut self.n_classes);
     }
 
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
@@ -173,16 +140,7 @@ impl Family for Config {
 const NAMES: [&str; 3] = ["rnn", "gru", "lstm"];
 
 /// A loaded recurrent classifier.
-#[derive(Debug)]
-pub struct AudioRnnClassifier {
-    config: Config,
-    info: ModelInfo,
-    device: Device,
-    features: Features,
-    rnn: Rnn,
-    attention: Option<Attention>,
-    fc: Linear,
-}
+pub type AudioRnnClassifier = SequenceClassifier<Config, Rnn>;
 
 impl AudioRnnClassifier {
     /// Builds the model from a checkpoint.
@@ -201,167 +159,42 @@ impl AudioRnnClassifier {
     /// # Errors
     /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
-        check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let features = Features::new(&config.features)?;
         let rnn = root.at(root.first_of(&NAMES));
         let rnn = Rnn::load(&rnn, config.rnn(!rnn.lacks("bias_ih_l0")))?;
         let outputs = rnn.config().outputs();
-        let attention = match config.pooling {
-            TimePooling::Attention => Some(Attention::load(&root.at("attention"), outputs)?),
-            _ => None,
-        };
-        let fc = Linear::load(&root.at("fc"), outputs, config.n_classes, Activation::Identity)?;
-        let (device, info) = (root.device().clone(), config.info(&features));
-        Ok(Self { config: config.clone(), info, device, features, rnn, attention, fc })
+        let head = SequenceHead::load(root, config.pooling, outputs, config.n_classes, config.head)?;
+        let info = info(&config.name, &features, config.n_classes, outputs, config.head);
+        Ok(Self { config: config.clone(), info, device: root.device().clone(), features, backbone: rnn, head })
+    }
+}
+
+impl Backbone for Rnn {
+    type State = RnnState;
+
+    const WHAT: &'static str = "a recurrent classifier";
+
+    fn forward(
+        &self,
+        features: &Tensor,
+        lengths: Option<&[usize]>,
+        state: Option<&RnnState>,
+    ) -> Result<(Tensor, RnnState)> {
+        self.forward(features, lengths, state)
     }
 
-    /// The configuration that it was loaded with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The front end.
-    pub fn features(&self) -> &Features {
-        &self.features
-    }
-
-    /// Everything after the front end: features `[batch, n_frames, n_features]`, f32, on the model's device, of which the
-    /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
-    ///
-    /// # Errors
-    /// [`Error::Argument`] unless there is one length from 1 to `n_frames` a clip, [`Error::Tensor`] if the shape or the
-    /// device does not fit.
-    pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
-        self.run(features, lengths, Detail::Clip).context("a recurrent classifier")
-    }
-
-    fn run(&self, features: &Tensor, lengths: Option<&[usize]>, detail: Detail) -> Result<TaggingOutput> {
-        let (frames, state) = self.rnn.forward(features, lengths, None)?; // [batch, n_frames, outputs]
-        let mut output = self.classify(&self.pool(&frames, lengths, &state)?)?;
-        if detail == Detail::Frames {
-            output.framewise_output = Some(self.frame_probabilities(&frames)?);
-        }
-        Ok(output)
-    }
-
-    /// The next frames of a sequence: features `[batch, n_frames, n_features]` after those that led to `state`, to the
-    /// probabilities `[batch, n_frames, n_classes]` of each frame and the state after the last. A sequence begins without
-    /// state. What one call gives for all frames, several give for their parts.
-    pub(crate) fn step(&self, features: &Tensor, state: Option<&RnnState>) -> Result<(Tensor, RnnState)> {
-        let (frames, state) = self.rnn.forward(features, None, state)?;
-        Ok((self.frame_probabilities(&frames)?, state))
-    }
-
-    /// `frames` `[batch, n_frames, outputs]` to `[batch, n_frames, n_classes]`.
-    fn frame_probabilities(&self, frames: &Tensor) -> Result<Tensor> {
-        Ok(self.config.head.probabilities(&self.fc.forward(frames)?)?)
-    }
-
-    fn pool(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &RnnState) -> Result<Tensor> {
-        if self.config.pooling == TimePooling::Last {
-            return Ok(self.last(state)?);
-        }
-        let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
-        let (batch, n_frames, _) = frames.dims3()?;
-        if self.config.pooling == TimePooling::Mean && frames.track_op() {
-            // In one piece, for gradients: the share of each frame.
-            let share = |i: usize| {
-                let length = lengths.map_or(n_frames, |lengths| lengths[i / n_frames]);
-                if i % n_frames < length { 1.0 / length as f32 } else { 0.0 }
-            };
-            let shares = Tensor::from_iter((0..batch * n_frames).map(share), frames.device())?;
-            return Ok(frames.broadcast_mul(&shares.reshape((batch, n_frames, 1))?)?.sum(1)?);
-        }
-        let pool_clip = |clip: usize| {
-            let n_frames = lengths.map_or(n_frames, |lengths| lengths[clip]);
-            let inside = |x: &Tensor| x.get(clip)?.narrow(0, 0, n_frames);
-            let frames = inside(frames)?; // [n_frames, outputs]
-            match (&scores, self.config.pooling) {
-                (Some(scores), _) => {
-                    let weights = candle_nn::ops::softmax(&inside(scores)?, 0)?; // [n_frames, 1]
-                    weights.t()?.contiguous()?.matmul(&frames.contiguous()?)?.squeeze(0)
-                }
-                (None, TimePooling::Max) => frames.max(0),
-                (None, _) => frames.mean(0),
-            }
-        };
-        Ok(Tensor::stack(&(0..batch).map(pool_clip).collect::<candle_core::Result<Vec<_>>>()?, 0)?)
-    }
-
-    /// The final states of the last layer, `[batch, outputs]`.
-    fn last(&self, state: &RnnState) -> candle_core::Result<Tensor> {
-        let n_directions = self.rnn.config().n_directions();
+    /// The final states of the last layer.
+    fn last(&self, _: &Tensor, _: Option<&[usize]>, state: &RnnState) -> candle_core::Result<Tensor> {
+        let n_directions = self.config().n_directions();
         let first = state.h.dim(0)? - n_directions;
         let states = (first..first + n_directions).map(|i| state.h.get(i)).collect::<candle_core::Result<Vec<_>>>()?;
         Tensor::cat(&states, D::Minus1)
     }
-}
 
-impl TaggingModel for AudioRnnClassifier {
-    fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| {
-            let (features, lengths) = features(&self.features, clips, &self.device)?;
-            self.run(&features, Some(&lengths), detail).context("a recurrent classifier")
-        };
-        match detail {
-            Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
-            // Clips of one length at a time: what follows the frames of a shorter one would not be zeros.
-            Detail::Frames => forward_by_length(batch, &self.info, |n_samples| self.features.n_frames(n_samples), run),
+    fn check_causal(&self) -> Result<()> {
+        match self.config().bidirectional {
+            true => Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back")),
+            false => Ok(()),
         }
-    }
-
-    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        self.config.head.output(self.fc.forward(embedding)?, embedding.clone())
-    }
-
-    fn front_end(&self) -> Option<&dyn FrontEnd> {
-        Some(&self.features)
-    }
-
-    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let (batch, n_frames, _) = features.dims3().context("reading the shape of the features")?;
-        if n_frames == 0 {
-            return Err(Error::TooShort { needed: 1, got: 0 });
-        }
-        self.run(features, Some(&vec![n_frames; batch]), detail)
-    }
-}
-
-/// The scores of attention pooling.
-#[derive(Debug)]
-struct Attention {
-    hidden: Linear,
-    score: Linear,
-}
-
-impl Attention {
-    /// Biases are optional; that of the score changes nothing.
-    fn load(weights: &Loader, outputs: usize) -> Result<Self> {
-        let (hidden, score) = (weights.at("0"), weights.at("2"));
-        let width = match hidden.shape("weight") {
-            Some(&[width, _]) if width > 0 => width,
-            _ => outputs,
-        };
-        let linear = |place: &Loader, inputs: usize, outputs: usize| {
-            if place.lacks("bias") {
-                let weight = place.get_vec("weight", &[outputs, inputs])?;
-                return Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device());
-            }
-            Linear::load(place, inputs, outputs, Activation::Identity)
-        };
-        Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
-    }
-
-    /// `[batch, n_frames, 1]`.
-    fn scores(&self, frames: &Tensor) -> Result<Tensor> {
-        self.score.forward(&self.hidden.forward(frames)?.tanh()?)
     }
 }

@@ -1,10 +1,10 @@
 //! Live audio: models on samples as they come, with the results of the whole recording.
 //!
-//! [`TaggerStream`] tags window by window; [`RnnStream`] carries the state of a recurrent model on, frame by frame.
+//! [`TaggerStream`] tags window by window; [`FrameStream`] carries the state of a recurrent or causal model on, frame by frame.
 
+mod frames;
 mod input;
-mod recurrent;
 mod tagger;
 
-pub use recurrent::RnnStream;
+pub use frames::FrameStream;
 pub use tagger::TaggerStream;

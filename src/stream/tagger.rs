@@ -37,7 +37,7 @@ use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 /// 0.5 s, and 0.3 with one every 0.1 s.
 ///
 /// The tagger may be borrowed, or shared in an `Arc`, by any number of streams on any number of threads.
-/// [`RnnStream`](super::RnnStream) runs a recurrent model without windows and carries its state on.
+/// [`FrameStream`](super::FrameStream) runs a recurrent model without windows and carries its state on.
 #[derive(Debug)]
 pub struct TaggerStream<T> {
     input: StreamInput,

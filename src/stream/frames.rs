@@ -1,4 +1,4 @@
-//! Live audio, frame by frame: a recurrent model that carries its state on.
+//! Live audio, frame by frame: a model that carries its state on.
 
 use std::ops::Deref;
 
@@ -9,11 +9,10 @@ use super::input::StreamInput;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, Reach};
 use crate::models::TaggingModel;
-use crate::models::rnn::AudioRnnClassifier;
-use crate::nn::RnnState;
+use crate::models::sequence::{Backbone, SequenceClassifier};
 use crate::output::Frames;
 
-/// The output of a recurrent model for each frame of a stream that never ends.
+/// The output of a recurrent or causal convolutional model for each frame of a stream that never ends.
 ///
 /// The frames are bit-identical to the [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole recording as
 /// one clip, however it is split into blocks. With [`TimePooling::Last`](crate::models::rnn::TimePooling::Last), a frame is the
@@ -21,13 +20,13 @@ use crate::output::Frames;
 ///
 /// ```no_run
 /// use clipwise::models::rnn::{AudioRnnClassifier, Config};
-/// use clipwise::stream::RnnStream;
+/// use clipwise::stream::FrameStream;
 /// # use clipwise::{Weights, device};
 ///
 /// # fn main() -> clipwise::Result<()> {
 /// # let (config, microphone) = (Config::SPEECH_COMMANDS, Vec::<Vec<f32>>::new());
 /// let model = AudioRnnClassifier::load(&config, &Weights::open("words.safetensors")?, &device::cpu())?;
-/// let mut stream = RnnStream::new(&model, 44_100)?;
+/// let mut stream = FrameStream::new(&model, 44_100)?;
 /// for block in microphone {
 ///     let frames = stream.push(&block)?;
 ///     println!("{:?}", frames.scores);
@@ -36,12 +35,12 @@ use crate::output::Frames;
 /// # }
 /// ```
 #[derive(Debug)]
-pub struct RnnStream<M> {
+pub struct FrameStream<M, B: Backbone> {
     input: StreamInput,
-    recurrence: Recurrence<M>,
+    recurrence: Recurrence<M, B>,
 }
 
-impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
+impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> FrameStream<M, B> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
@@ -91,7 +90,7 @@ impl<M: Deref<Target = AudioRnnClassifier>> RnnStream<M> {
 
 /// The model, with its state and the samples that its next frames see.
 #[derive(Debug)]
-struct Recurrence<M> {
+struct Recurrence<M, B: Backbone> {
     model: M,
     reach: Reach,
     /// Samples from `base` on, a multiple of the hop.
@@ -99,14 +98,12 @@ struct Recurrence<M> {
     base: u64,
     /// Frames returned so far.
     n_frames: u64,
-    state: Option<RnnState>,
+    state: Option<B::State>,
 }
 
-impl<M: Deref<Target = AudioRnnClassifier>> Recurrence<M> {
+impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> Recurrence<M, B> {
     fn new(model: M) -> Result<Self> {
-        if model.config().bidirectional {
-            return Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back"));
-        }
+        model.check_causal()?;
         if let Some(rule) = model.features().clip_rule() {
             let reason = "such features depend on more of the clip than a stream has";
             return Err(Error::config(rule.setting, rule.value, reason));
