@@ -75,6 +75,10 @@ fn unknown(weights: &Weights) -> Error {
             "a recurrent classifier, which does not tell its front end: name the model or give a config",
         ),
         ("gru.weight_hh_l0", "a GRU classifier, which does not tell its front end: name the model or give a config"),
+        (
+            "tcn.network.",
+            "a temporal convolutional network, which does not tell its front end: name the model or give a config",
+        ),
         ("lstm.weight_hh_l0", "an LSTM classifier, which does not tell its front end: name the model or give a config"),
     ];
     let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));

@@ -14,6 +14,7 @@ pub mod probe;
 pub mod rnn;
 pub mod sequence;
 pub mod speech_classifier;
+pub mod tcn;
 
 mod detect;
 mod family;
@@ -134,6 +135,8 @@ families! {
     M5: m5::M5,
     /// A recurrent classifier.
     Rnn: rnn::AudioRnnClassifier,
+    /// A temporal convolutional network.
+    Tcn: tcn::AudioTcnClassifier,
     /// A speech encoder with a classifier.
     SpeechClassifier: speech_classifier::SpeechClassifier,
     /// Your own head on another model's embeddings.

@@ -7,7 +7,7 @@
 //! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
 //! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
 //! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
-//! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
+//! | [`Linear`], [`CausalConv1d`] | products on packed weights; rows independent of the batch | candle |
 //! | [`LayerNorm`], [`gated`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
 //! | [`Pool2d`], [`Pool1d`], [`LpPool2d`] | one pass, rows in parallel | candle |
@@ -25,6 +25,7 @@
 mod attention;
 mod batch_norm;
 mod batch_statistics;
+mod causal_conv;
 mod conv;
 mod conv_stack;
 mod depthwise;
@@ -40,10 +41,12 @@ mod pool;
 mod prepared;
 mod relative;
 mod rnn;
+mod tcn;
 mod transformer;
 
 pub use attention::SelfAttention;
 pub use batch_norm::BatchNorm;
+pub use causal_conv::CausalConv1d;
 pub use conv::ConvConfig;
 pub use conv_stack::ConvStack;
 pub use depthwise::{CausalDepthwiseConv, gated};
@@ -59,4 +62,5 @@ pub(crate) use map::mask;
 pub use pool::{Pool, Pool1d, Pool2d};
 pub use relative::RelativeScores;
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};
+pub use tcn::{Tcn, TcnConfig, TcnState};
 pub use transformer::{NormPlace, TransformerBlock};
