@@ -59,6 +59,19 @@ impl LabelSet {
         labels.into_iter().collect()
     }
 
+    /// YAMNet's 521 classes: AudioSet's in the usual order, without six.
+    pub fn yamnet() -> Self {
+        const WITHOUT: [&str; 6] = [
+            "Male speech, man speaking",
+            "Female speech, woman speaking",
+            "Battle cry",
+            "Male singing",
+            "Female singing",
+            "Funny music",
+        ];
+        Self::audioset().iter().filter(|label| !WITHOUT.contains(&label.name.as_str())).cloned().collect()
+    }
+
     /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
     pub fn numbered(n_classes: usize) -> Self {
         (0..n_classes).map(|index| format!("class {index}")).collect()

@@ -8,7 +8,7 @@
 
 use std::fmt;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
 
 use super::decibel::LogScale;
@@ -42,8 +42,10 @@ pub struct FbankConfig {
     pub win_length: usize,
     /// Distance between frames in samples.
     pub hop_length: usize,
-    /// Shape of the window, always symmetric.
+    /// Shape of the window.
     pub window: Window,
+    /// Whether the window is periodic. Kaldi's are symmetric.
+    pub periodic: bool,
     /// Share of the previous sample that is subtracted from each one, 0 to 1; 0 for no pre-emphasis.
     pub preemphasis: f64,
     /// Whether the mean of each frame is subtracted before anything else.
@@ -65,7 +67,9 @@ pub struct FbankConfig {
     /// Whether the natural logarithm is taken (`use_log_fbank`). Without it, powers of samples beyond about 1e15 exceed f32 and
     /// become infinite.
     pub log: bool,
-    /// Smaller filter outputs count as this one before the logarithm; above 0.
+    /// Added to each filter output before the logarithm, 0 or more.
+    pub log_offset: f32,
+    /// Smaller values count as this one before the logarithm; above 0.
     pub amin: f32,
     /// Whether one more column, before the filters, holds the natural logarithm of the frame's energy. In
     /// [`Mfcc`](super::Mfcc), it replaces the first coefficient.
@@ -87,6 +91,20 @@ impl FbankConfig {
     /// SeamlessM4T and W2V-BERT 2.0: 80 mels of 16-bit samples. [`SeamlessM4t`](super::SeamlessM4t) normalises and stacks them.
     pub const SEAMLESS_M4T_16K: Self = Self { n_mels: 80, sample_scale: 32_768.0, ..Self::KALDI_16K };
 
+    /// YAMNet: magnitudes under a periodic Hann window, 64 mels from 125 to 7500 Hz, `ln(x + 0.001)`.
+    pub const YAMNET_16K: Self = Self {
+        window: Window::Hann,
+        periodic: true,
+        preemphasis: 0.0,
+        remove_dc_offset: false,
+        power: Spectrum::Magnitude,
+        n_mels: 64,
+        fmin: 125.0,
+        fmax: Some(7_500.0),
+        log_offset: 0.001,
+        ..Self::KALDI_16K
+    };
+
     /// As [`KALDI_16K`](Self::KALDI_16K) at another rate: 25 ms and 10 ms, rounded down to samples.
     pub const fn kaldi(sample_rate: u32) -> Self {
         let win_length = (sample_rate as u64 * 25 / 1000) as usize;
@@ -96,6 +114,7 @@ impl FbankConfig {
             win_length,
             hop_length: (sample_rate / 100) as usize,
             window: Window::Povey,
+            periodic: false,
             preemphasis: 0.97,
             remove_dc_offset: true,
             snip_edges: true,
@@ -105,6 +124,7 @@ impl FbankConfig {
             fmin: 20.0,
             fmax: None,
             log: true,
+            log_offset: 0.0,
             amin: f32::EPSILON,
             use_energy: false,
             raw_energy: true,
@@ -147,8 +167,10 @@ impl FbankConfig {
                 return Err(Error::config(field, value, "must be above 0"));
             }
         }
-        if !(self.energy_floor.is_finite() && self.energy_floor >= 0.0) {
-            return Err(Error::config("energy_floor", self.energy_floor, "must be 0 or more"));
+        for (field, value) in [("energy_floor", self.energy_floor), ("log_offset", self.log_offset)] {
+            if !(value.is_finite() && value >= 0.0) {
+                return Err(Error::config(field, value, "must be 0 or more"));
+            }
         }
         Ok(())
     }
@@ -198,10 +220,23 @@ impl Fbank {
         config.check()?;
         Ok(Self {
             config: config.clone(),
-            window: config.window.samples(config.win_length, false),
+            window: config.window.samples(config.win_length, config.periodic),
             mel: config.filters()?,
             fft: RealFft::new(config.n_fft),
         })
+    }
+
+    /// The same with these filters, `[n_mels, n_fft / 2 + 1]`, as some checkpoints carry them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another shape or values that are not finite.
+    pub fn with_filters(mut self, filters: ArrayView2<f32>) -> Result<Self> {
+        let expected = (self.mel.n_mels(), self.mel.n_bins());
+        if filters.dim() != expected {
+            return Err(Error::argument("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
+        }
+        self.mel = MelFilterBank::from_array(filters)?;
+        Ok(self)
     }
 
     /// The settings.
@@ -310,6 +345,7 @@ impl Fbank {
         }
         self.mel.apply_to_frame(spectrum, 0, mels);
         if config.log {
+            mels.iter_mut().for_each(|x| *x += f64::from(config.log_offset));
             LogScale::Natural.apply(mels, f64::from(config.amin), 0.0, row);
         } else {
             row.iter_mut().zip(&*mels).for_each(|(out, &mel)| *out = mel as f32);
