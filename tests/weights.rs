@@ -103,6 +103,15 @@ fn whole_pickled_modules() {
 }
 
 #[test]
+fn layers_of_tensorflow_lite_files() {
+    let expected = Weights::open(golden("weights_layers.safetensors")).unwrap();
+    for weights in opened(&golden("weights_layers.tflite")) {
+        assert_eq!(weights.format(), Format::TfLite);
+        assert_same(&weights, &expected);
+    }
+}
+
+#[test]
 fn what_is_not_read_says_what_it_is() {
     let bytes = |bytes: &[u8]| reason(Weights::from_bytes(bytes.to_vec()));
     assert!(reason(Weights::open(golden("weights_script.pt"))).contains("TorchScript"));
@@ -276,6 +285,13 @@ fn real() -> Option<PathBuf> {
 #[test]
 fn published_checkpoints_equal_their_conversions() {
     let Some(real) = real() else { return };
+    let yamnet = Weights::open(real.join("yamnet/yamnet.tflite")).unwrap();
+    let conversion = Weights::open(real.join("yamnet/yamnet_dequantised.safetensors")).unwrap();
+    for name in conversion.names() {
+        let stored = name.replace("mel.", "02.fully_connected.").replace("dense.", "03.fully_connected.");
+        assert_eq!(yamnet.shape(&stored), conversion.shape(name), "{name}");
+        assert_eq!(bits(&yamnet, &stored), bits(&conversion, name), "{name}");
+    }
     for (original, format, conversion) in [
         ("panns-leenet11/LeeNet11.pth", Format::PthLegacy, "panns-leenet11/leenet11.safetensors"),
         ("efficientat-mn04/mn04_as_mAP_432.pt", Format::PthZip, "efficientat-mn04/mn04_as.safetensors"),

@@ -12,7 +12,7 @@ use std::{
 
 use clipwise::{Error, Weights, weights::Format};
 
-const GOLDEN: [&str; 11] = [
+const GOLDEN: [&str; 12] = [
     "weights_checkpoint.safetensors",
     "weights_checkpoint_legacy_p2.pth",
     "weights_checkpoint_legacy_p4.pth",
@@ -21,6 +21,7 @@ const GOLDEN: [&str; 11] = [
     "weights_dtypes.safetensors",
     "weights_dtypes_legacy.pth",
     "weights_dtypes_zip.pth",
+    "weights_layers.tflite",
     "weights_module.pth",
     "weights_script.pt",
     "weights_torch_types.pth",

@@ -12,6 +12,8 @@ use super::four_bit;
 pub(super) enum Factor {
     /// All of them.
     Scale(f32),
+    /// Those of each place along the first axis.
+    Scales(Vec<f32>),
     /// Weight norm: along this axis, or all together, each part of the tensor is brought to the norm that stands here.
     Norm(Box<Entry>, Option<usize>),
 }
@@ -83,7 +85,7 @@ impl Factor {
     /// The same, where `n_files` other files come first.
     pub(super) fn after(&self, n_files: usize) -> Self {
         match self {
-            Self::Scale(scale) => Self::Scale(*scale),
+            Self::Scale(_) | Self::Scales(_) => self.clone(),
             Self::Norm(norms, axis) => Self::Norm(Box::new(norms.after(n_files)), *axis),
         }
     }
@@ -92,6 +94,12 @@ impl Factor {
     pub(super) fn multiply(&self, values: &mut [f32], shape: &[usize], files: &[Arc<Bytes>]) -> Result<(), Fault> {
         match self {
             Self::Scale(scale) => values.iter_mut().for_each(|x| *x *= scale),
+            Self::Scales(scales) => {
+                let inner = (values.len() / scales.len().max(1)).max(1);
+                for (values, scale) in values.chunks_mut(inner).zip(scales) {
+                    values.iter_mut().for_each(|x| *x *= scale);
+                }
+            }
             Self::Norm(norms, axis) => {
                 let norms = norms.decode(files)?;
                 let inner = axis.map_or(values.len(), |axis| shape[axis + 1..].iter().product()).max(1);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::bytes::{Bytes, Fault};
 use super::entry::Entry;
 use super::safetensors::Index;
-use super::{pth, safetensors, zip};
+use super::{pth, safetensors, tflite, zip};
 
 /// What a checkpoint was read from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -19,6 +19,8 @@ pub enum Format {
     PthZip,
     /// `torch.save` before PyTorch 1.6.
     PthLegacy,
+    /// A TensorFlow Lite file.
+    TfLite,
     /// Tensors in memory.
     Memory,
 }
@@ -52,8 +54,14 @@ pub(super) fn parse(file: &Bytes, part: Option<&str>) -> Result<Parsed, Fault> {
         return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`").into());
     } else if safetensors::recognise(head) {
         (Format::Safetensors, safetensors::parse(file)?)
+    } else if tflite::recognise(head) {
+        (Format::TfLite, (tflite::parse(file)?, BTreeMap::new()))
     } else {
-        return Err(format!("{}; safetensors and PyTorch checkpoints are read", what_else(head)).into());
+        return Err(format!(
+            "{}; safetensors, PyTorch checkpoints and TensorFlow Lite files are read",
+            what_else(head)
+        )
+        .into());
     };
     Ok(Parsed { format, entries, metadata })
 }

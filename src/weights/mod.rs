@@ -7,7 +7,8 @@
 //! # Formats
 //! Recognised by content, whatever the file's name:
 //! - safetensors, one file or the index (`model.safetensors.index.json`) of a sharded checkpoint;
-//! - what `torch.save` writes: the zip format since PyTorch 1.6 and the format before it.
+//! - what `torch.save` writes: the zip format since PyTorch 1.6 and the format before it;
+//! - TensorFlow Lite files: see [below](#tensorflow-lite).
 //!
 //! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused. A damaged
 //! or hostile file is an error, in bounded time and memory. Checksums of zip archives are not verified.
@@ -41,6 +42,11 @@
 //! `x.absmax`, `x.quant_map`, `x.nested_absmax`, `x.nested_quant_map` and `x.quant_state.bitsandbytes__nf4` or `__fp4` are not
 //! listed by themselves. A piece that is missing or of another size makes the whole checkpoint an error.
 //!
+//! # TensorFlow Lite
+//! Of a `.tflite` file the weights and biases of convolutions and fully connected layers are read; the graph is not run. They are
+//! named by their operators in the order of the graph, `00.conv.weight`, `01.depthwise.weight`, … and
+//! `00.fully_connected.weight`, …, and have PyTorch's order of axes. 8-bit weights read as their values, `code · scale`.
+//!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
 //! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it, a lone
@@ -71,6 +77,7 @@ pub(crate) mod place;
 mod pth;
 mod safetensors;
 mod state_dict;
+mod tflite;
 mod torch_names;
 mod zip;
 

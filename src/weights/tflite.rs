@@ -1,0 +1,253 @@
+//! TensorFlow Lite files: the weights of their layers, without running the graph.
+//!
+//! A file is a FlatBuffer of the schema `tensorflow/lite/schema/schema.fbs`. Its tensors have names that converters choose, so
+//! entries are named by the operators of the first subgraph that use them, counted per kind in the order of the graph.
+
+use std::collections::BTreeMap;
+
+use super::bytes::{Bytes, Fault};
+use super::composed::Factor;
+use super::entry::{Dtype, Entry, Region};
+
+/// What stands at byte 4.
+const IDENTIFIER: &[u8] = b"TFL3";
+/// The most operators: published graphs have some thousands.
+const MAX_OPERATORS: usize = 1 << 16;
+
+/// Places of fields in the tables of the schema.
+mod field {
+    pub mod model {
+        pub const OPERATOR_CODES: usize = 1;
+        pub const SUBGRAPHS: usize = 2;
+        pub const BUFFERS: usize = 4;
+    }
+    pub mod operator_code {
+        pub const DEPRECATED_BUILTIN_CODE: usize = 0;
+        pub const BUILTIN_CODE: usize = 3;
+    }
+    pub mod subgraph {
+        pub const TENSORS: usize = 0;
+        pub const OPERATORS: usize = 3;
+    }
+    pub mod operator {
+        pub const OPCODE_INDEX: usize = 0;
+        pub const INPUTS: usize = 1;
+        pub const OUTPUTS: usize = 2;
+    }
+    pub mod tensor {
+        pub const SHAPE: usize = 0;
+        pub const TYPE: usize = 1;
+        pub const BUFFER: usize = 2;
+        pub const QUANTIZATION: usize = 4;
+    }
+    pub mod quantization {
+        pub const SCALE: usize = 2;
+        pub const ZERO_POINT: usize = 3;
+        pub const QUANTIZED_DIMENSION: usize = 6;
+    }
+    pub const BUFFER_DATA: usize = 0;
+}
+
+/// An operator with weights.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    Conv,
+    Depthwise,
+    FullyConnected,
+}
+
+pub(super) fn recognise(head: &[u8]) -> bool {
+    head.get(4..8) == Some(IDENTIFIER)
+}
+
+pub(super) fn parse(file: &Bytes) -> Result<BTreeMap<String, Entry>, Fault> {
+    let bytes = file.to_cow(0..file.len())?;
+    list(&bytes).unwrap_or_else(|| Err("a damaged TensorFlow Lite file: a reference leads nowhere".into()))
+}
+
+/// The entries; `None` if a reference leads outside the file.
+fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
+    let model = Table::root(bytes)?;
+    let (codes, buffers) = (model.tables(field::model::OPERATOR_CODES)?, model.tables(field::model::BUFFERS)?);
+    let graph = model.tables(field::model::SUBGRAPHS)?.get(0)?;
+    let (tensors, operators) = (graph.tables(field::subgraph::TENSORS)?, graph.tables(field::subgraph::OPERATORS)?);
+    if operators.len > MAX_OPERATORS {
+        return Some(Err(format!("{} operators: expected {MAX_OPERATORS} at most", operators.len).into()));
+    }
+    let mut entries = BTreeMap::new();
+    let mut dequantised = BTreeMap::new(); // the stored tensor by the one that an operator makes of it
+    let (mut n_convs, mut n_fully_connected) = (0, 0);
+    for index in 0..operators.len {
+        let operator = operators.get(index)?;
+        let code = codes.get(operator.u32(field::operator::OPCODE_INDEX)?.unwrap_or(0) as usize)?;
+        let old = code.u8(field::operator_code::DEPRECATED_BUILTIN_CODE)?.unwrap_or(0);
+        let code = code.u32(field::operator_code::BUILTIN_CODE)?.unwrap_or(0).max(old.into());
+        let inputs = operator.numbers(field::operator::INPUTS)?;
+        let (kind, name) = match code {
+            3 | 4 => {
+                let (kind, name) = if code == 3 { (Kind::Conv, "conv") } else { (Kind::Depthwise, "depthwise") };
+                n_convs += 1;
+                (kind, format!("{:02}.{name}", n_convs - 1))
+            }
+            6 => {
+                let output = operator.numbers(field::operator::OUTPUTS)?;
+                dequantised.insert(*output.first()?, *inputs.first()?);
+                continue;
+            }
+            9 => {
+                n_fully_connected += 1;
+                (Kind::FullyConnected, format!("{:02}.fully_connected", n_fully_connected - 1))
+            }
+            _ => continue,
+        };
+        for (leaf, input) in [("weight", 1), ("bias", 2)] {
+            // An input of -1 is left out.
+            let Some(&id) = inputs.get(input).filter(|&&id| id != u32::MAX) else { continue };
+            let tensor = tensors.get(*dequantised.get(&id).unwrap_or(&id) as usize)?;
+            let kind = (leaf == "weight").then_some(kind);
+            match entry(bytes, tensor, buffers, kind)? {
+                Ok(Some(entry)) => entries.insert(format!("{name}.{leaf}"), entry),
+                Ok(None) => continue, // computed by the graph
+                Err(reason) => return Some(Err(format!("`{name}.{leaf}`: {reason}").into())),
+            };
+        }
+    }
+    Some(Ok(entries))
+}
+
+/// The entry of a constant tensor in PyTorch's order of axes; `None` outside if a reference leads nowhere, inside if the tensor has
+/// no data.
+fn entry(bytes: &[u8], tensor: Table, buffers: Tables, kind: Option<Kind>) -> Option<Result<Option<Entry>, String>> {
+    let buffer = buffers.get(tensor.u32(field::tensor::BUFFER)?.unwrap_or(0) as usize)?;
+    let Some((start, n_bytes)) = buffer.vector(field::BUFFER_DATA, 1)?.filter(|&(_, n_bytes)| n_bytes > 0) else {
+        return Some(Ok(None));
+    };
+    let shape: Vec<usize> = tensor.numbers(field::tensor::SHAPE)?.into_iter().map(|dim| dim as usize).collect();
+    let (dtype, item_size) = match tensor.u8(field::tensor::TYPE)?.unwrap_or(0) {
+        0 => (Dtype::F32, 4),
+        1 => (Dtype::F16, 2),
+        2 => (Dtype::I32, 4),
+        9 => (Dtype::I8, 1),
+        other => return Some(Err(format!("elements of type {other} of the schema cannot be read"))),
+    };
+    // The axes of the file in PyTorch's order.
+    let axes: &[usize] = match (kind, shape.len()) {
+        (Some(Kind::Conv), 4) => &[0, 3, 1, 2],      // [out, rows, columns, in]
+        (Some(Kind::Depthwise), 4) => &[3, 0, 1, 2], // [1, rows, columns, channels]
+        (Some(Kind::FullyConnected), 2) => &[0, 1],
+        (None, 1) => &[0],
+        _ => return Some(Err(format!("a tensor of shape {shape:?} does not fit its operator"))),
+    };
+    let strides = super::entry::row_major(&shape);
+    let [shape, strides] = [shape, strides].map(|values| axes.iter().map(|&axis| values[axis]).collect::<Vec<_>>());
+    let region = Region { start, len: n_bytes / item_size, dtype, item_size };
+    let mut entry = match Entry::view(region, 0, shape, strides, bytes.len()) {
+        Ok(entry) => entry,
+        Err(reason) => return Some(Err(reason)),
+    };
+    if let (Dtype::I8, Some(quantization)) = (dtype, tensor.table(field::tensor::QUANTIZATION)?) {
+        let scales = quantization.numbers(field::quantization::SCALE)?;
+        let zero_points = match quantization.vector(field::quantization::ZERO_POINT, 8)? {
+            Some((start, len)) => bytes.get(start..start + 8 * len)?,
+            None => &[],
+        };
+        let axis = quantization.u32(field::quantization::QUANTIZED_DIMENSION)?.unwrap_or(0) as usize;
+        let along_first = axes.first() == Some(&axis) && Some(&scales.len()) == entry.shape.first();
+        if scales.len() != 1 && !along_first || zero_points.iter().any(|&byte| byte != 0) {
+            return Some(Err("expected a scale, or one per output channel, and zero points of 0".to_string()));
+        }
+        let scales: Vec<f32> = scales.into_iter().map(f32::from_bits).collect();
+        entry.factor = Some(match scales[..] {
+            [scale] => Factor::Scale(scale),
+            _ => Factor::Scales(scales),
+        });
+    }
+    Some(Ok(Some(entry)))
+}
+
+/// A table of a FlatBuffer. Whatever would be read outside the file is `None`.
+#[derive(Clone, Copy)]
+struct Table<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// The places of its fields, from `at` on.
+    fields: &'a [u8],
+}
+
+/// A vector of tables.
+#[derive(Clone, Copy)]
+struct Tables<'a> {
+    bytes: &'a [u8],
+    start: usize,
+    len: usize,
+}
+
+fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
+}
+
+/// What the offset at `at` leads to.
+fn follow(bytes: &[u8], at: usize) -> Option<usize> {
+    at.checked_add(u32_at(bytes, at)? as usize).filter(|&at| at < bytes.len())
+}
+
+impl<'a> Table<'a> {
+    fn root(bytes: &'a [u8]) -> Option<Self> {
+        Self::new(bytes, follow(bytes, 0)?)
+    }
+
+    /// The table at `at`, which begins with the way back to the list of its fields: its length, that of the table, places.
+    fn new(bytes: &'a [u8], at: usize) -> Option<Self> {
+        let back = u32_at(bytes, at)? as i32;
+        let list = usize::try_from(at as i64 - i64::from(back)).ok()?;
+        let len = u16::from_le_bytes(*bytes.get(list..)?.first_chunk()?) as usize;
+        Some(Self { bytes, at, fields: bytes.get(list..list + len)?.get(4..)? })
+    }
+
+    /// Where a field stands; `Some(None)` if it has its default.
+    fn field(&self, index: usize) -> Option<Option<usize>> {
+        let Some(place) = self.fields.get(2 * index..2 * index + 2) else { return Some(None) };
+        let place = u16::from_le_bytes(*place.first_chunk()?) as usize;
+        Some((place > 0).then_some(self.at + place))
+    }
+
+    fn u8(&self, index: usize) -> Option<Option<u8>> {
+        self.field(index)?.map(|at| self.bytes.get(at).copied()).map_or(Some(None), |byte| byte.map(Some))
+    }
+
+    fn u32(&self, index: usize) -> Option<Option<u32>> {
+        self.field(index)?.map(|at| u32_at(self.bytes, at)).map_or(Some(None), |number| number.map(Some))
+    }
+
+    fn table(&self, index: usize) -> Option<Option<Self>> {
+        let table = self.field(index)?.map(|at| Self::new(self.bytes, follow(self.bytes, at)?));
+        table.map_or(Some(None), |table| table.map(Some))
+    }
+
+    /// Start and length of a vector whose items have `item_size` bytes and lie in the file.
+    fn vector(&self, index: usize, item_size: usize) -> Option<Option<(usize, usize)>> {
+        let Some(at) = self.field(index)? else { return Some(None) };
+        let at = follow(self.bytes, at)?;
+        let (start, len) = (at + 4, u32_at(self.bytes, at)? as usize);
+        (len.checked_mul(item_size)?.checked_add(start)? <= self.bytes.len()).then_some(Some((start, len)))
+    }
+
+    /// A vector of 32-bit numbers; empty by default.
+    fn numbers(&self, index: usize) -> Option<Vec<u32>> {
+        let Some((start, len)) = self.vector(index, 4)? else { return Some(Vec::new()) };
+        (0..len).map(|i| u32_at(self.bytes, start + 4 * i)).collect()
+    }
+
+    /// A vector of tables; empty by default.
+    fn tables(&self, index: usize) -> Option<Tables<'a>> {
+        let (start, len) = self.vector(index, 4)?.unwrap_or_default();
+        Some(Tables { bytes: self.bytes, start, len })
+    }
+}
+
+impl<'a> Tables<'a> {
+    fn get(&self, index: usize) -> Option<Table<'a>> {
+        (index < self.len).then_some(())?;
+        Table::new(self.bytes, follow(self.bytes, self.start + 4 * index)?)
+    }
+}
