@@ -15,6 +15,7 @@ pub mod rnn;
 pub mod sequence;
 pub mod speech_classifier;
 pub mod tcn;
+pub mod yamnet;
 
 mod detect;
 mod family;
@@ -135,6 +136,8 @@ families! {
     M5: m5::M5,
     /// A recurrent classifier.
     Rnn: rnn::AudioRnnClassifier,
+    /// YAMNet.
+    YamNet: yamnet::YamNet,
     /// A temporal convolutional network.
     Tcn: tcn::AudioTcnClassifier,
     /// A speech encoder with a classifier.
