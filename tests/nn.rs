@@ -489,6 +489,61 @@ fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
     }
 }
 
+/// Layers on the connection, nothing on it, and an activation of the sum, before layers that read and that overwrite their input.
+#[test]
+fn connections_around_layers_equal_their_definitions() {
+    let tensor = |name: &str, shape: &[usize]| {
+        let values = hashed(name, shape.iter().product(), -1.0, 1.0, 9);
+        (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+    };
+    let tensors = [tensor("a.weight", &[20, 5, 3]), tensor("b.weight", &[20, 5, 1]), tensor("c.weight", &[20, 20, 3])];
+    let find = |name: &str| tensors.iter().find(|(full, _)| full == name).unwrap().1.clone();
+    let x = tensor("x", &[2, 5, 23]).1;
+    let narrow = x.narrow(2, 0, 22).unwrap().reshape((2, 5, 11, 2)).unwrap();
+    let connected = narrow.mean(3).unwrap().conv1d(&find("b.weight"), 0, 1, 1, 1).unwrap();
+    let first = narrow.max(3).unwrap().conv1d(&find("a.weight"), 1, 1, 1, 1).unwrap();
+    let first = (first + connected).unwrap().relu().unwrap();
+    let second = (first.conv1d(&find("c.weight"), 1, 1, 1, 1).unwrap() + &first).unwrap().relu().unwrap();
+    let second = (second - 1.0).unwrap();
+    let third = (second.elu(1.0).unwrap() + &second).unwrap();
+
+    let norm = [("weight", 1.0), ("bias", -1.0), ("running_mean", 0.0), ("running_var", 1.0 - 1e-5)];
+    let norm = norm.map(|(leaf, x)| (format!("n.{leaf}"), Tensor::full(x as f32, 20, &Device::Cpu).unwrap()));
+    let weights = Weights::from_tensors(tensors.clone().into_iter().chain(norm)).unwrap();
+    let trained = Parameters::new(&Device::Cpu, 1);
+    for (mode, loader) in [
+        ("packed", weights.loader(&Device::Cpu)),
+        ("tensors", weights.loader(&Device::Cpu).without_kernels()),
+        ("trained", trained.loader()),
+    ] {
+        let mut stack = ConvStack::on_sequences();
+        let conv = |stack: &mut ConvStack, name: &str, inputs: usize, kernel: usize| {
+            let config = ConvConfig { padding: kernel / 2, ..ConvConfig::new(inputs, 20, kernel) };
+            stack.conv(&loader.at(name), None, config, Activation::Identity)
+        };
+        let connect = |stack: &mut ConvStack| {
+            stack.pool(Pool2d { pooling: Pooling::Avg, size: (2, 1) });
+            conv(stack, "b", 5, 1)
+        };
+        let pool_and_conv = |stack: &mut ConvStack| {
+            stack.pool(Pool1d { size: 2, padding: 0 });
+            conv(stack, "a", 5, 3)
+        };
+        stack.shortcut(connect, pool_and_conv).unwrap();
+        stack.activation(Activation::Relu);
+        stack.residual(1, |stack| conv(stack, "c", 20, 3)).unwrap();
+        stack.activation(Activation::Relu);
+        stack.batch_norm(&loader.at("n"), 20, Activation::Identity).unwrap();
+        let activate = |stack: &mut ConvStack| {
+            stack.activation(Activation::Elu);
+            Ok(())
+        };
+        stack.residual(1, activate).unwrap();
+        trained.restore(&weights).unwrap();
+        assert_close(mode, &values(&stack.forward(&x).unwrap()), &values(&third), 1e-5, 1e-5);
+    }
+}
+
 /// Layers of SEANet, and the same by candle's operations on sequences that are padded by hand.
 #[test]
 fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
@@ -525,8 +580,11 @@ fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
         ] {
             let mut stack = ConvStack::on_sequences();
             let a = ConvConfig { dilation: 4, bias: true, ..ConvConfig::new(channels, inner, 3) };
+            let connect = |stack: &mut ConvStack| {
+                stack.conv(&loader.at("c"), None, ConvConfig::new(channels, channels, 1), Activation::Identity)
+            };
             stack
-                .shortcut(&loader.at("c"), ConvConfig::new(channels, channels, 1), |stack| {
+                .shortcut(connect, |stack| {
                     stack.activation(Activation::Elu);
                     stack.reflect_pad(&a)?;
                     stack.conv(&loader.at("a"), None, a, Activation::Elu)?;

@@ -264,8 +264,11 @@ fn add_residual(
 ) -> Result<()> {
     let block = place.at("block");
     let inner = channels / COMPRESS;
-    let shortcut = ConvConfig { bias: true, ..ConvConfig::new(channels, channels, 1) };
-    stack.shortcut(&place.at("shortcut.conv.conv"), shortcut, |stack| {
+    let connect = |stack: &mut ConvStack| {
+        let conv = ConvConfig { bias: true, ..ConvConfig::new(channels, channels, 1) };
+        stack.conv(&place.at("shortcut.conv.conv"), None, conv, nn::Activation::Identity)
+    };
+    stack.shortcut(connect, |stack| {
         add_activation(stack, &block.at(0), config, channels)?;
         let first = ConvConfig { dilation, ..ConvConfig::new(channels, inner, config.residual_kernel) };
         match config.activation {

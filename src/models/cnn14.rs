@@ -29,7 +29,7 @@ use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d};
+use crate::nn::{Activation, BatchNorm, ConvStack, Dropout, Linear, Pool2d};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 pub use config::{Config, Decision};
@@ -62,7 +62,7 @@ impl Cnn14 {
     /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
     /// [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        panns::load(&config.name, weights, device, |root| Self::build(config, root), Self::log_mel)
+        panns::load(&config.name, weights, device, |root| Self::build(config, root), |model| Some(&model.log_mel))
     }
 
     /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
@@ -80,12 +80,8 @@ impl Cnn14 {
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            for k in [1, 2] {
-                let (conv, norm) = (block.at(format_args!("conv{k}")), block.at(format_args!("bn{k}")));
-                let config = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
-                blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
-                in_channels = channels;
-            }
+            panns::add_convs(&mut blocks, &block, panns::same(in_channels, channels, 3), 2)?;
+            in_channels = channels;
             // The last block is not pooled.
             if i < 5 {
                 blocks.pool(Pool2d { pooling: config.pooling, size: (2, 2) });

@@ -16,24 +16,18 @@
 
 use std::borrow::Cow;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
+use super::TaggingModel;
 use super::family::Family;
-use super::frames::{Edge, FrameGrid, max_plus_mean_of_neighbours, repeat_to_frames};
-use super::{Detail, ModelInfo, TaggingModel, panns};
+use super::panns::{self, Common, LogMelNet, LogMelNetConfig};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
-use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::{Context, Error, Result};
-use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
-use crate::nn::{Activation, BatchNorm, ConvConfig, ConvStack, Dropout, Linear, Pool2d, Pooling};
-use crate::output::TaggingOutput;
+use crate::check::{self, MAX_WIDTH};
+use crate::error::Result;
+use crate::frontend::LogMelConfig;
+use crate::nn::{ConvStack, Dropout, Pool2d, Pooling};
 use crate::weights::{Loader, Weights};
-
-/// Log-mel frames per step of the last map (2⁴): the shortest input.
-const MIN_FRAMES: usize = 16;
 
 /// What a block has before its pooling; each convolution with batch norm and ReLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -96,24 +90,6 @@ impl Config {
 
     /// `Cnn10_mAP=0.380.pth`: 5,219,279 parameters, 32 kHz, 527 classes.
     pub const CNN10: Self = Self { name: Cow::Borrowed("cnn10"), block: Block::Two3x3, ..Self::CNN6 };
-
-    fn info(&self, log_mel: &LogMel) -> ModelInfo {
-        ModelInfo {
-            min_samples: log_mel.samples_for(MIN_FRAMES),
-            frames: Some(FrameGrid { first: 0, step: self.log_mel.stft.hop_length }),
-            ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, self.embedding_dim)
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        let n_mels = self.log_mel.mel.n_mels;
-        if n_mels < MIN_FRAMES {
-            return Err(Error::config("n_mels", n_mels, "expected at least 16, for four halvings"));
-        }
-        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
-        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
-        check::size("n_classes", self.n_classes, MAX_CLASSES)
-    }
 }
 
 impl Family for Config {
@@ -149,9 +125,7 @@ impl Family for Config {
 
     /// The number of classes and the length of the embedding.
     fn fit(&mut self, weights: &Weights) {
-        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
-            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
-        }
+        panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
 
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
@@ -159,141 +133,35 @@ impl Family for Config {
     }
 }
 
-/// A loaded Cnn6 or Cnn10.
-#[derive(Debug)]
-pub struct Cnn6 {
-    config: Config,
-    info: ModelInfo,
-    device: Device,
-    log_mel: LogMel,
-    bn0: BatchNorm,
-    blocks: ConvStack,
-    pooled_dropout: Dropout,
-    fc1: Linear,
-    fc_audioset: Linear,
-}
+/// A loaded Cnn6 or Cnn10. Its stages are the blocks.
+pub type Cnn6 = LogMelNet<Config>;
 
-impl Cnn6 {
-    /// Builds the model from a checkpoint. A front end that the checkpoint carries is compared with the configuration's.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
-    /// [`Error::Weights`] with all tensors that do not fit.
-    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        panns::load(&config.name, weights, device, |root| Self::build(config, root), Self::log_mel)
+impl LogMelNetConfig for Config {
+    const MIN_FRAMES: usize = 16;
+
+    fn common(&self) -> Common<'_> {
+        Common { name: &self.name, embedding_dim: self.embedding_dim, n_classes: self.n_classes }
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
-    ///
-    /// In training a fifth of the values after each block, and half of them before `fc1`, are dropped, as PANNs does.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
-    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
-        config.validate()?;
-        let log_mel = LogMel::new(&config.log_mel)?;
-        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(MIN_FRAMES))?;
-        let n_mels = config.log_mel.mel.n_mels;
-        let mut blocks = ConvStack::on_maps(Some(n_mels));
-        let (kernel, n_convs) = config.block.sizes();
-        let mut in_channels = 1;
-        for (i, &channels) in config.channels.iter().enumerate() {
-            let block = root.at(format_args!("conv_block{}", i + 1));
-            for conv in 1..=n_convs {
-                let shape = ConvConfig { padding: kernel / 2, ..ConvConfig::new(in_channels, channels, kernel) };
-                let [conv, norm] = ["conv", "bn"].map(|name| block.at(format_args!("{name}{conv}")));
-                blocks.conv(&conv, Some(&norm), shape, Activation::Relu)?;
-                in_channels = channels;
-            }
-            blocks.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
-            blocks.dropout(Dropout::new(root, 0.2)?);
-            blocks.end_stage();
-        }
-        let Config { embedding_dim, n_classes, .. } = *config;
-        Ok(Self {
-            info: config.info(&log_mel),
-            device: root.device().clone(),
-            log_mel,
-            bn0: BatchNorm::load(&root.at("bn0"), n_mels)?,
-            blocks,
-            pooled_dropout: Dropout::new(root, 0.5)?,
-            fc1: Linear::load(&root.at("fc1"), in_channels, embedding_dim, Activation::Relu)?,
-            fc_audioset: Linear::load(&root.at("fc_audioset"), embedding_dim, n_classes, Activation::Identity)?,
-            config: config.clone(),
-        })
-    }
-
-    /// The configuration that it was loaded with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// The front end.
-    pub fn log_mel(&self) -> &LogMel {
+    fn log_mel(&self) -> &LogMelConfig {
         &self.log_mel
     }
 
-    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` is called after each
-    /// block, with its number from 0 and a function that gives the values there, for comparison with a reference.
-    ///
-    /// # Errors
-    /// As [`TaggingModel::forward_features`], and those of `observe`.
-    pub fn forward_observed(
-        &self,
-        log_mel: &Tensor,
-        detail: Detail,
-        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
-    ) -> Result<TaggingOutput> {
-        self.run(log_mel, detail, observe).context("Cnn6 or Cnn10")
+    fn validate(&self) -> Result<()> {
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))
     }
 
-    fn run(
-        &self,
-        log_mel: &Tensor,
-        detail: Detail,
-        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
-    ) -> Result<TaggingOutput> {
-        let (_, n_frames, _) = log_mel.dims3()?;
-        if n_frames < MIN_FRAMES {
-            return Err(Error::TooShort { needed: MIN_FRAMES, got: n_frames });
+    fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize> {
+        let (kernel, n_convs) = self.block.sizes();
+        let mut in_channels = 1;
+        for (i, &channels) in self.channels.iter().enumerate() {
+            let block = root.at(format_args!("conv_block{}", i + 1));
+            panns::add_convs(layers, &block, panns::same(in_channels, channels, kernel), n_convs)?;
+            layers.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
+            layers.dropout(Dropout::new(root, 0.2)?);
+            layers.end_stage();
+            in_channels = channels;
         }
-        let x = self.bn0.forward(&log_mel.unsqueeze(1)?)?; // [batch, 1, n_frames, n_mels]
-        let steps = self.blocks.forward_observed(&x, observe)?.mean(3)?; // [batch, 512, n_frames / 16]
-        let pooled = self.pooled_dropout.forward(&panns::pool_over_time(&steps)?)?; // [batch, 512]
-        let mut output = self.classify(&self.fc1.forward(&pooled)?)?;
-        if detail == Detail::Frames {
-            let steps = self.fc1.forward(&max_plus_mean_of_neighbours(&steps, Edge::Cut)?)?; // [batch, n_frames / 16, embedding_dim]
-            let steps = candle_nn::ops::sigmoid(&self.fc_audioset.forward(&steps)?)?;
-            output.framewise_output = Some(repeat_to_frames(&steps, MIN_FRAMES, n_frames)?); // [batch, n_frames, n_classes]
-        }
-        Ok(output)
-    }
-}
-
-impl TaggingModel for Cnn6 {
-    fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
-    }
-
-    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
-    }
-
-    fn front_end(&self) -> Option<&dyn FrontEnd> {
-        Some(&self.log_mel)
-    }
-
-    /// Log-mel in dB, with at least 16 frames.
-    fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        self.forward_observed(log_mel, detail, |_, _| Ok(()))
+        Ok(in_channels)
     }
 }

@@ -13,20 +13,17 @@
 
 use std::borrow::Cow;
 
-use candle_core::{Device, Tensor};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::batch::{forward_by_length, waveforms};
 use super::family::Family;
-use super::frames::{Edge, FrameGrid, max_plus_mean_of_neighbours};
-use super::{Detail, ModelInfo, TaggingModel, panns};
+use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
+use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
-use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, ConvConfig, ConvStack, Linear, Pool1d};
-use crate::output::TaggingOutput;
-use crate::weights::Weights;
+use crate::check::{self, MAX_WIDTH};
+use crate::error::{Error, Result};
+use crate::nn::{ConvConfig, ConvStack, Dropout, Pool1d};
+use crate::weights::{Loader, Weights};
 
 /// Kernel of the convolutions, stride of the first, window of the pooling.
 const THREE: usize = 3;
@@ -78,24 +75,6 @@ impl Config {
         embedding_dim: 1024,
         n_classes: 527,
     };
-
-    fn info(&self) -> ModelInfo {
-        let divisions = if self.pool_last { 9 } else { 8 };
-        ModelInfo {
-            frames: Some(FrameGrid { first: 0, step: THREE.pow(divisions) }),
-            ..ModelInfo::new(self.name.clone(), self.sample_rate, self.n_classes, self.embedding_dim)
-        }
-    }
-
-    fn validate(&self) -> Result<()> {
-        if !matches!(self.convs_per_block, 1 | 2) {
-            return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
-        }
-        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
-        check::sample_rate(self.sample_rate)?;
-        check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
-        check::size("n_classes", self.n_classes, MAX_CLASSES)
-    }
 }
 
 impl Family for Config {
@@ -128,9 +107,7 @@ impl Family for Config {
 
     /// The number of classes and the length of the embedding.
     fn fit(&mut self, weights: &Weights) {
-        if let Some(&[n_classes, embedding_dim]) = weights.shape("fc_audioset.weight") {
-            (self.n_classes, self.embedding_dim) = (n_classes, embedding_dim);
-        }
+        panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
 
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
@@ -138,81 +115,44 @@ impl Family for Config {
     }
 }
 
-/// A loaded LeeNet.
-#[derive(Debug)]
-pub struct LeeNet {
-    config: Config,
-    info: ModelInfo,
-    device: Device,
-    blocks: ConvStack,
-    fc1: Linear,
-    fc_audioset: Linear,
-}
+/// A loaded LeeNet. Its stages are the blocks.
+pub type LeeNet = WaveformNet<Config>;
 
-impl LeeNet {
-    /// Builds the model from a checkpoint.
-    ///
-    /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
-    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
-        config.validate()?;
-        let root = weights.loader(device);
-        let mut blocks = ConvStack::on_sequences();
+impl WaveformNetConfig for Config {
+    fn common(&self) -> Common<'_> {
+        Common { name: &self.name, embedding_dim: self.embedding_dim, n_classes: self.n_classes }
+    }
+
+    fn sample_rate(&self) -> u32 {
+        self.sample_rate
+    }
+
+    fn steps(&self) -> (usize, FrameGrid) {
+        let divisions = if self.pool_last { 9 } else { 8 };
+        (1, FrameGrid { first: 0, step: THREE.pow(divisions) })
+    }
+
+    fn validate(&self) -> Result<()> {
+        if !matches!(self.convs_per_block, 1 | 2) {
+            return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
+        }
+        check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))
+    }
+
+    fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize> {
         let mut in_channels = 1;
-        for (i, &channels) in config.channels.iter().enumerate() {
+        for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            for k in 1..=config.convs_per_block {
-                let (conv, norm) = (block.at(format_args!("conv{k}")), block.at(format_args!("bn{k}")));
-                let stride = if (i, k) == (0, 1) { THREE } else { 1 };
-                let config = ConvConfig { stride, padding: THREE / 2, ..ConvConfig::new(in_channels, channels, THREE) };
-                blocks.conv(&conv, Some(&norm), config, Activation::Relu)?;
-                in_channels = channels;
+            let stride = if i == 0 { THREE } else { 1 };
+            let first = ConvConfig { stride, ..panns::same(in_channels, channels, THREE) };
+            panns::add_convs(layers, &block, first, self.convs_per_block)?;
+            if i > 0 && (i < 8 || self.pool_last) {
+                layers.pool(Pool1d { size: THREE, padding: THREE / 2 });
             }
-            if i > 0 && (i < 8 || config.pool_last) {
-                blocks.pool(Pool1d { size: THREE, padding: THREE / 2 });
-            }
+            layers.dropout(Dropout::new(root, if self.convs_per_block == 2 && i < 8 { 0.1 } else { 0.0 })?);
+            layers.end_stage();
+            in_channels = channels;
         }
-        let fc1 = Linear::load(&root.at("fc1"), in_channels, config.embedding_dim, Activation::Relu)?;
-        let fc_audioset = &root.at("fc_audioset");
-        let fc_audioset = Linear::load(fc_audioset, config.embedding_dim, config.n_classes, Activation::Identity)?;
-        root.finish(config.name())?;
-        Ok(Self { config: config.clone(), info: config.info(), device: device.clone(), blocks, fc1, fc_audioset })
-    }
-
-    /// The configuration that it was loaded with.
-    pub fn config(&self) -> &Config {
-        &self.config
-    }
-
-    /// `x` `[batch, 1, n_samples]`.
-    fn forward_samples(&self, x: Tensor, detail: Detail) -> Result<TaggingOutput> {
-        let x = self.blocks.forward(&x)?; // [batch, 256, n_frames]
-        let pooled = (x.max(2)? + x.mean(2)?)?; // [batch, 256]
-        let embedding = self.fc1.forward(&pooled)?; // [batch, embedding_dim]
-        let mut output = self.classify(&embedding)?;
-        if detail == Detail::Frames {
-            let frames = self.fc1.forward(&max_plus_mean_of_neighbours(&x, Edge::Cut)?)?; // [batch, n_frames, embedding_dim]
-            output.framewise_output = Some(candle_nn::ops::sigmoid(&self.fc_audioset.forward(&frames)?)?);
-        }
-        Ok(output)
-    }
-}
-
-impl TaggingModel for LeeNet {
-    fn info(&self) -> &ModelInfo {
-        &self.info
-    }
-
-    fn device(&self) -> &Device {
-        &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_samples(waveforms(clips, &self.device)?, detail).context("LeeNet");
-        forward_by_length(batch, &self.info, |n_samples| n_samples, run)
-    }
-
-    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
+        Ok(in_channels)
     }
 }

@@ -27,6 +27,7 @@ pub(crate) use batch::MAX_SECONDS;
 pub use detect::{Detected, detect};
 pub use frames::FrameGrid;
 pub use info::{Detail, ModelInfo};
+pub use panns::{LogMelNet, WaveformNet};
 
 use std::sync::Arc;
 

@@ -1,11 +1,16 @@
-//! What the PANNs models share: the front end and the sizes of their checkpoints, pooling over time.
+//! What the models of PANNs share: their two forms, the front end and the sizes of their checkpoints, blocks of convolutions.
+
+mod head;
+mod nets;
 
 use candle_core::{Device, Tensor};
 
 use crate::assumption::Assumption;
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
+use crate::nn::{Activation, ConvConfig, ConvStack};
 use crate::weights::{Loader, Weights};
+pub use nets::{Common, LogMelNet, LogMelNetConfig, WaveformNet, WaveformNetConfig};
 
 /// The front-end tensors of a PANNs checkpoint.
 const CONV_REAL: &str = "spectrogram_extractor.stft.conv_real.weight"; // [n_bins, 1, n_fft], window · cos
@@ -66,19 +71,44 @@ pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usiz
     })
 }
 
-/// Loads a model whose checkpoints carry their front end, which is compared with the model's.
+/// Adds `n` convolutions without bias, each with batch norm and ReLU: `conv1` and `bn1`, `conv2` and `bn2` … The others are like
+/// `first` with a stride of 1.
+pub fn add_convs(layers: &mut ConvStack, block: &Loader, first: ConvConfig, n: usize) -> Result<()> {
+    for i in 1..=n {
+        let [conv, norm] = ["conv", "bn"].map(|name| block.at(format_args!("{name}{i}")));
+        let others = ConvConfig { in_channels: first.out_channels, stride: 1, ..first };
+        layers.conv(&conv, Some(&norm), if i == 1 { first } else { others }, Activation::Relu)?;
+    }
+    Ok(())
+}
+
+/// A convolution that keeps the length: zeros for an odd kernel.
+pub const fn same(in_channels: usize, out_channels: usize, kernel: usize) -> ConvConfig {
+    ConvConfig { padding: kernel / 2, ..ConvConfig::new(in_channels, out_channels, kernel) }
+}
+
+/// The number of classes and the length of the embedding of a checkpoint, if it has them.
+pub fn fit(weights: &Weights, n_classes: &mut usize, embedding_dim: &mut usize) {
+    if let Some(&[outputs, inputs]) = weights.shape("fc_audioset.weight") {
+        (*n_classes, *embedding_dim) = (outputs, inputs);
+    }
+}
+
+/// Loads a model whose checkpoints may carry a front end, which is compared with the model's if that has one.
 pub fn load<M>(
     name: &str,
     weights: &Weights,
     device: &Device,
     build: impl FnOnce(&Loader) -> Result<M>,
-    log_mel: fn(&M) -> &LogMel,
+    log_mel: fn(&M) -> Option<&LogMel>,
 ) -> Result<M> {
     let root = weights.loader(device);
     root.ignore("spectrogram_extractor.*");
     root.ignore("logmel_extractor.*");
     let model = build(&root)?;
-    check_front_end(weights, log_mel(&model))?;
+    if let Some(log_mel) = log_mel(&model) {
+        check_front_end(weights, log_mel)?;
+    }
     root.finish(name)?;
     Ok(model)
 }

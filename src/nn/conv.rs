@@ -304,7 +304,7 @@ impl Conv {
         };
         let y = x.with(Values::Tensor(y));
         match pool {
-            Some(pool) => pool.forward(y),
+            Some(pool) => pool.forward(&y),
             None => Ok(y),
         }
     }

@@ -58,11 +58,19 @@ enum Layer {
         kernel: usize,
         stride: usize,
     },
-    /// The output of the layers plus their input, each channel of which is repeated this many times.
-    Residual(Vec<Layer>, usize),
-    /// The output of the layers plus that of a convolution of their input.
-    Shortcut(Vec<Layer>, Box<Conv>),
+    /// Each channel this many times.
+    Repeat(usize),
+    Residual(Residual),
     EndOfStage,
+}
+
+/// The sum of two ways, and an activation of it.
+#[derive(Debug)]
+struct Residual {
+    layers: Vec<Layer>,
+    /// Layers of the same input; without any it is the input itself.
+    connection: Vec<Layer>,
+    activation: Activation,
 }
 
 impl ConvStack {
@@ -113,7 +121,7 @@ impl ConvStack {
         Ok(())
     }
 
-    /// Adds a pooling, a [`Pool2d`](super::Pool2d) or a [`Pool1d`](super::Pool1d).
+    /// Adds a pooling, a [`Pool2d`](super::Pool2d) or a [`Pool1d`](super::Pool1d). A sequence is a map of one column.
     pub fn pool(&mut self, pool: impl Into<Pool>) {
         let pool = pool.into();
         self.narrow(pool.window.size.1);
@@ -150,35 +158,41 @@ impl ConvStack {
     /// # Errors
     /// Those of `add`.
     pub fn residual(&mut self, repeats: usize, add: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
-        let before = std::mem::take(&mut self.layers);
-        let added = add(self);
-        let inner = std::mem::replace(&mut self.layers, before);
-        self.layers.push(Layer::Residual(inner, repeats));
-        added
+        let connect = |stack: &mut Self| {
+            if repeats != 1 {
+                stack.layers.push(Layer::Repeat(repeats));
+            }
+            Ok(())
+        };
+        self.shortcut(connect, add)
     }
 
-    /// [`residual`](Self::residual) with a convolution on the connection: its output is added to that of the layers. The
-    /// convolution has no norm.
+    /// [`residual`](Self::residual) with layers on the connection, those that `connect` adds: their output is added to that of the
+    /// others.
     ///
     /// # Errors
-    /// As [`conv`](Self::conv), and those of `add`.
+    /// Those of `connect` and `add`.
     pub fn shortcut(
         &mut self,
-        conv: &Loader,
-        config: ConvConfig,
+        connect: impl FnOnce(&mut Self) -> Result<()>,
         add: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        let conv = Conv::load(conv, None, config, Activation::Identity, self.maps)?;
-        let before = std::mem::take(&mut self.layers);
+        let (before, width) = (std::mem::take(&mut self.layers), self.maps.width);
+        let connected = connect(self);
+        let connection = std::mem::take(&mut self.layers);
+        self.maps.width = width;
         let added = add(self);
-        let inner = std::mem::replace(&mut self.layers, before);
-        self.layers.push(Layer::Shortcut(inner, Box::new(conv)));
-        added
+        let layers = std::mem::replace(&mut self.layers, before);
+        self.layers.push(Layer::Residual(Residual { layers, connection, activation: Activation::Identity }));
+        connected.and(added)
     }
 
     /// Adds an activation that does not follow a convolution; one that does belongs to [`conv`](Self::conv).
     pub fn activation(&mut self, activation: Activation) {
-        self.layers.push(Layer::Activation(activation));
+        match self.layers.last_mut() {
+            Some(Layer::Residual(sum)) if sum.activation == Activation::Identity => sum.activation = activation,
+            _ => self.layers.push(Layer::Activation(activation)),
+        }
     }
 
     /// Adds the activation Snake, `x + sin²(α x) / α` with an α per channel (Ziyin et al. 2020, arXiv 2006.08195): reads its
@@ -321,21 +335,20 @@ impl Layer {
     fn forward(&self, mut x: FeatureMap) -> Result<FeatureMap> {
         match self {
             Self::Conv(conv, pool) => Ok(conv.forward(&x, *pool)?),
-            Self::Pool(pool) => Ok(pool.forward(x)?),
+            Self::Pool(pool) => Ok(pool.forward(&x)?),
             Self::LpPool(pool) => pool.forward_map(x),
             Self::BatchNorm(norm, activation) => Ok(norm.forward_map(x, *activation)?),
             Self::Dropout(dropout) if dropout.is_on() => {
                 let y = dropout.forward(&x.to_tensor()?)?;
                 Ok(x.with(Values::Tensor(y)))
             }
-            Self::Residual(layers, repeats) => {
-                let shortcut = x.to_tensor()?;
-                let y = layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
-                let (batch, channels, height, width) = shortcut.dims4()?;
-                let repeated = shortcut.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
-                let sum = (y.to_tensor()? + repeated.reshape((batch, channels * repeats, height, width))?)?;
-                Ok(y.with(Values::Tensor(sum)))
+            Self::Repeat(repeats) => {
+                let y = x.to_tensor()?;
+                let (batch, channels, height, width) = y.dims4()?;
+                let y = y.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
+                Ok(x.with(Values::Tensor(y.reshape((batch, channels * repeats, height, width))?)))
             }
+            Self::Residual(sum) => sum.forward(x),
             Self::Activation(activation) => match x.values {
                 Values::Blocks(ref mut map) => {
                     map.activate(*activation, Isa::best());
@@ -375,17 +388,39 @@ impl Layer {
                     Ok(x.with(Values::Tensor(y)))
                 }
             },
-            Self::Shortcut(layers, conv) => {
-                let shortcut = conv.forward(&x, None)?;
-                let mut y = layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
-                if let (Values::Blocks(map), Values::Blocks(shortcut)) = (&mut y.values, &shortcut.values) {
-                    map.add(shortcut).ok_or_else(|| refuse("a connection", &[shortcut.shape.height], map.shape))?;
-                    return Ok(y);
-                }
-                let sum = (y.to_tensor()? + shortcut.to_tensor()?)?;
-                Ok(y.with(Values::Tensor(sum)))
-            }
             Self::Dropout(_) | Self::EndOfStage => Ok(x),
         }
+    }
+}
+
+/// All layers, one after the other.
+fn run(layers: &[Layer], x: FeatureMap) -> Result<FeatureMap> {
+    layers.iter().try_fold(x, |x, layer| layer.forward(x))
+}
+
+/// The same of an input that is needed afterwards: most first layers only read it.
+fn run_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
+    match layers {
+        [Layer::Conv(conv, pool), rest @ ..] => run(rest, conv.forward(x, *pool)?),
+        [Layer::Pool(pool), rest @ ..] => run(rest, pool.forward(x)?),
+        _ => run(layers, x.clone()),
+    }
+}
+
+impl Residual {
+    fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
+        let (mut y, x) = if self.connection.is_empty() {
+            (run_beside(&self.layers, &x)?, x)
+        } else {
+            let connected = run_beside(&self.connection, &x)?;
+            (run(&self.layers, x)?, connected)
+        };
+        if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values) {
+            map.add(x, self.activation, Isa::best())
+                .ok_or_else(|| refuse("a connection", &[x.shape.channels, x.shape.height, x.shape.width], map.shape))?;
+            return Ok(y);
+        }
+        let sum = self.activation.forward((y.to_tensor()? + x.to_tensor()?)?)?;
+        Ok(y.with(Values::Tensor(sum)))
     }
 }

@@ -10,14 +10,14 @@ use crate::tensor::with_values;
 
 /// The maps of a batch, `[batch, channels, height, width]`, in the form that suits the layer which made them: a tensor, or on
 /// the CPU blocks of sixteen channels. The height of a sequence is its length, its width 1.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct FeatureMap {
     pub values: Values,
     /// Where memory for the maps that are made from this one comes from and returns to.
     pub workspace: Workspace,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Values {
     /// `[batch, channels, height, width]`.
     Tensor(Tensor),

@@ -27,7 +27,7 @@ impl Pool2d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "pooling";
         let x = FeatureMap::new(x.clone(), &Workspace::shared()).context(context)?;
-        Pool::from(*self).forward(x).and_then(|y| y.to_tensor()).context(context)
+        Pool::from(*self).forward(&x).and_then(|y| y.to_tensor()).context(context)
     }
 }
 
@@ -48,7 +48,7 @@ impl Pool1d {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let context = "pooling";
         let x = FeatureMap::from_sequence(x, &Workspace::shared()).context(context)?;
-        Pool::from(*self).forward(x).and_then(|y| y.to_sequence()).context(context)
+        Pool::from(*self).forward(&x).and_then(|y| y.to_sequence()).context(context)
     }
 }
 
@@ -72,12 +72,19 @@ impl From<Pool1d> for Pool {
 }
 
 impl Pool {
-    pub(super) fn forward(self, x: FeatureMap) -> candle_core::Result<FeatureMap> {
+    pub(super) fn forward(self, x: &FeatureMap) -> candle_core::Result<FeatureMap> {
         let Self { pooling, window } = self;
         let refuse = |height: usize, width: usize| {
             candle_core::Error::Msg(format!("{window:?} does not fit maps of {height} rows and {width} columns"))
         };
-        let x = x.into_blocks()?;
+        let blocks;
+        let x = match &x.values {
+            Values::Blocks(_) => x,
+            Values::Tensor(_) => {
+                blocks = x.clone().into_blocks()?;
+                &blocks
+            }
+        };
         let y = match &x.values {
             Values::Blocks(map) => {
                 let pooled = map.pool(pooling, window, Isa::best(), &x.workspace);

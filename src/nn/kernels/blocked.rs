@@ -44,7 +44,7 @@ impl Shape {
 }
 
 /// A batch of maps.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BlockedMap {
     pub shape: Shape,
     pub values: Buffer,
@@ -149,13 +149,13 @@ impl BlockedMap {
         Some(())
     }
 
-    /// Adds the values of a map of the same shape. `None`, and nothing done, for another shape.
-    pub fn add(&mut self, other: &Self) -> Option<()> {
+    /// Adds the values of a map of the same shape, then the activation of each sum. `None`, and nothing done, for another shape.
+    pub fn add(&mut self, other: &Self, activation: Activation, isa: Isa) -> Option<()> {
         if self.shape != other.shape {
             return None;
         }
         let chunks = self.values.par_chunks_mut(TASK).zip(other.values.par_chunks(TASK));
-        chunks.for_each(|(y, x)| y.iter_mut().zip(x).for_each(|(y, x)| *y += x));
+        chunks.for_each(|(values, others)| isa.run(Add { activation, values, others }));
         Some(())
     }
 
@@ -209,6 +209,21 @@ impl SimdOp for Activate<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         map_lanes([], [self.values], |[]: [L; 0], [x]| [self.activation.apply_lanes(x)]);
+    }
+}
+
+struct Add<'a> {
+    activation: Activation,
+    values: &'a mut [f32],
+    others: &'a [f32],
+}
+
+impl SimdOp for Add<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        map_lanes([self.others], [self.values], |[x]: [L; 1], [y]| [self.activation.apply_lanes(y.add(x))]);
     }
 }
 

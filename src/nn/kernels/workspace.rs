@@ -63,6 +63,14 @@ pub struct Buffer {
     home: Workspace,
 }
 
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut copy = self.home.take(self.len);
+        copy.copy_from_slice(self);
+        copy
+    }
+}
+
 impl Deref for Buffer {
     type Target = [f32];
 
