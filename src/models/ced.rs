@@ -35,12 +35,15 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use super::batch::{features, forward_by_length};
+use super::vit::{self, BlockShape, weighted_mean};
 use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::nn::{
+    Activation, BatchNorm, LayerNorm, Linear, NormPlace, PatchAxes, PatchConfig, PatchEmbedding, TransformerBlock,
+};
 use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::{Loader, Weights};
 pub use config::{Config, WindowMean};
@@ -62,7 +65,7 @@ pub struct Ced {
     device: Device,
     log_mel: LogMel,
     init_bn: BatchNorm,
-    patch_embed: Linear,
+    patch_embed: PatchEmbedding,
     time_positions: Tensor,      // [1, 1, 63, width]
     frequency_positions: Tensor, // [1, n_mels / 16, 1, width]
     blocks: Vec<TransformerBlock>,
@@ -89,9 +92,8 @@ impl Ced {
         let init_bn = BatchNorm::load(&encoder.at(init_bn), config.log_mel.mel.n_mels)?;
 
         let (width, rows, columns) = (config.width, config.log_mel.mel.n_mels / PATCH, config.target_length / PATCH);
-        let patches = encoder.at("patch_embed").at("proj");
-        let filters = patches.get_vec("weight", &[width, 1, PATCH, PATCH])?;
-        let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
+        let patches = PatchConfig::square(PATCH, PatchAxes::MelsFirst);
+        let patch_embed = PatchEmbedding::load(&encoder.at("patch_embed").at("proj"), patches, width)?;
         let positions = |name: &str, rows: usize, columns: usize| {
             let table = encoder.get(name, (1, width, rows, columns))?;
             table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
@@ -99,7 +101,9 @@ impl Ced {
         let time_positions = positions("time_pos_embed", 1, columns)?;
         let frequency_positions = positions("freq_pos_embed", rows, 1)?;
 
-        let block = |i: usize| load_block(&encoder.at("blocks").at(i), config);
+        let shape =
+            BlockShape { width, n_heads: config.n_heads, ffn_dim: 4 * width, place: NormPlace::Before, eps: BLOCK_EPS };
+        let block = |i: usize| vit::load_block(&encoder.at("blocks").at(i), &shape);
         let blocks = (0..config.depth).map(block).collect::<Result<_>>()?;
         let norm = LayerNorm::load(&encoder.at("norm"), width, BLOCK_EPS)?;
         let head = root.at("outputlayer");
@@ -146,18 +150,9 @@ impl Ced {
 
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.patch_embed.forward(&self.patches(x)?)?;
-        let x = self.add_positions(&x)?; // [batch, n_tokens, width]
+        let x = self.add_positions(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
         Ok(self.norm.forward(&x)?.mean(1)?)
-    }
-
-    /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
-    fn patches(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (batch, n_frames, n_mels) = x.dims3()?;
-        let (rows, columns) = (n_mels / PATCH, n_frames / PATCH);
-        let x = x.narrow(1, 0, columns * PATCH)?.reshape((batch, columns, PATCH, rows, PATCH))?;
-        x.permute((0, 3, 1, 4, 2))?.reshape((batch, rows * columns, PATCH * PATCH))
     }
 
     fn add_positions(&self, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -191,12 +186,13 @@ impl Ced {
             self.embed(&cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous()?)
         };
         let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        let embedding = mean(&embeddings, &windows)?;
+        let weights: Vec<usize> = windows.iter().map(|window| window.weight).collect();
+        let embedding = weighted_mean(&embeddings, &weights)?;
         if self.config.window_mean == WindowMean::Tokens {
             return self.classify(&embedding);
         }
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
-        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
+        let clipwise_output = weighted_mean(&scores.collect::<Result<Vec<_>>>()?, &weights)?;
         let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
         Ok(TaggingOutput::new(logits, clipwise_output, embedding))
     }
@@ -211,14 +207,6 @@ struct Window {
     weight: usize,
 }
 
-/// The weighted mean of what windows gave, each `[batch, n]`.
-fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
-    let total: usize = windows.iter().map(|window| window.weight).sum();
-    let shares: Vec<f32> = windows.iter().map(|window| (window.weight as f64 / total as f64) as f32).collect();
-    let parts = Tensor::stack(parts, 0)?; // [n_windows, batch, n]
-    parts.broadcast_mul(&Tensor::from_vec(shares, (windows.len(), 1, 1), parts.device())?)?.sum(0)
-}
-
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let log_mel = LogMel::new(&config.log_mel)?;
     if root.lacks(WINDOW) || root.lacks(FILTERS) {
@@ -230,23 +218,6 @@ fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let filters = Array2::from_shape_vec(shape, root.get_vec(FILTERS, &[shape.0, shape.1])?);
     let filters = filters.map_err(|error| Error::argument("filters", format!("{shape:?}"), error.to_string()))?;
     log_mel.with_tables(&window, filters.t())
-}
-
-fn load_block(weights: &Loader, config: &Config) -> Result<TransformerBlock> {
-    let width = config.width;
-    let attention = weights.at("attn");
-    let qkv = Linear::load(&attention.at("qkv"), width, 3 * width, Activation::Identity)?;
-    let output = Linear::load(&attention.at("proj"), width, width, Activation::Identity)?;
-    let mlp = weights.at("mlp");
-    Ok(TransformerBlock {
-        place: NormPlace::Before,
-        norm1: LayerNorm::load(&weights.at("norm1"), width, BLOCK_EPS)?,
-        attention: SelfAttention::new(qkv, output, config.n_heads)?,
-        norm2: LayerNorm::load(&weights.at("norm2"), width, BLOCK_EPS)?,
-        fc1: Linear::load(&mlp.at("fc1"), width, 4 * width, Activation::Gelu)?,
-        fc2: Linear::load(&mlp.at("fc2"), 4 * width, width, Activation::Identity)?,
-        dropout: None,
-    })
 }
 
 impl TaggingModel for Ced {
