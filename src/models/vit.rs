@@ -9,7 +9,7 @@ use candle_core::Tensor;
 use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::{FeatureKind, Features, FeaturesConfig};
-use crate::frontend::{FbankConfig, FrontEnd, Normalize};
+use crate::frontend::{FbankConfig, Normalize};
 use crate::nn::{Activation, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::Loader;
@@ -26,9 +26,9 @@ pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Feat
     })
 }
 
-/// Samples of the shortest clip with `n_frames` frames.
-pub(super) fn samples_for(front_end: &Features, n_frames: usize) -> usize {
-    front_end.min_samples().saturating_add((n_frames - 1).saturating_mul(front_end.hop_length()))
+/// The logits of a model without a head, `[batch, 0]`.
+pub(super) fn no_logits(embedding: &Tensor) -> candle_core::Result<Tensor> {
+    Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())
 }
 
 /// The shape of all blocks of a model.
