@@ -83,6 +83,18 @@ pub enum OutputActivation {
 }
 
 impl OutputActivation {
+    /// What `problem_type` says in a `config.json` of transformers; softmax where it says nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a model that gives numbers and no classes (`regression`).
+    pub(crate) fn of_hugging_face(config: &serde_json::Value) -> Result<Self> {
+        match config.get("problem_type").and_then(serde_json::Value::as_str) {
+            Some("multi_label_classification") => Ok(Self::Sigmoid),
+            Some("regression") => Err(Error::config("problem_type", "regression", "expected a classification")),
+            _ => Ok(Self::Softmax),
+        }
+    }
+
     /// The output for clips: `logits` `[batch, n_classes]`, `embedding` `[batch, embedding_dim]`.
     ///
     /// # Errors

@@ -20,12 +20,17 @@ pub fn place<'a>(root: &Loader<'a>, places: &[&str], is_here: impl Fn(&Loader) -
     places.iter().map(|name| root.at(name)).find(is_here).unwrap_or_else(|| root.clone())
 }
 
-/// Self-attention with a tensor for each projection: queries, keys, values and the result. Keys need no bias, which would add
-/// the same to all scores of a query.
-pub fn self_attention(projections: [Loader; 4], dim: usize, n_heads: usize, key_bias: bool) -> Result<SelfAttention> {
+/// Self-attention with a tensor for each projection: queries, keys, values and the result. `biases` says which of the first
+/// three have one. Keys need none: it would add the same to all scores of a query.
+pub(crate) fn self_attention(
+    projections: [Loader; 4],
+    dim: usize,
+    n_heads: usize,
+    biases: [bool; 3],
+) -> Result<SelfAttention> {
     let [query, key, value, output] = projections;
     let (mut weights, mut bias) = (Vec::new(), Vec::new());
-    for (projection, has_bias) in [(&query, true), (&key, key_bias), (&value, true)] {
+    for (projection, has_bias) in [&query, &key, &value].into_iter().zip(biases) {
         weights.push(projection.matrix("weight", [dim, dim])?);
         match has_bias {
             true => bias.extend(projection.get_vec("bias", &[dim])?),

@@ -30,6 +30,7 @@ pub mod wav2vec2;
 mod weighted_sum;
 pub mod whisper;
 
+pub(crate) use checkpoint::self_attention;
 pub use open::Encoder;
 pub(crate) use open::preprocessor;
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};

@@ -198,7 +198,7 @@ fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<Transfor
     Ok(TransformerBlock {
         place: NormPlace::Before,
         norm1: LayerNorm::load(&place.at(names.norm1), dim, EPS)?,
-        attention: self_attention(names.projections.map(|name| attention.at(name)), dim, n_heads, false)?,
+        attention: self_attention(names.projections.map(|name| attention.at(name)), dim, n_heads, [true, false, true])?,
         norm2: LayerNorm::load(&place.at(names.norm2), dim, EPS)?,
         fc1: Linear::load(&place.at(names.fc1), dim, ffn_dim, Activation::Gelu)?,
         fc2: Linear::load(&place.at(names.fc2), ffn_dim, dim, Activation::Identity)?,

@@ -105,6 +105,12 @@ impl FbankConfig {
         ..Self::KALDI_16K
     };
 
+    /// AST and EAT: 128 mels, a symmetric Hann window, samples as they are.
+    pub const AST_16K: Self = Self { n_mels: 128, window: Window::Hann, ..Self::KALDI_16K };
+
+    /// BEATs: 128 mels of 16-bit samples.
+    pub const BEATS_16K: Self = Self { n_mels: 128, sample_scale: 32_768.0, ..Self::KALDI_16K };
+
     /// As [`KALDI_16K`](Self::KALDI_16K) at another rate: 25 ms and 10 ms, rounded down to samples.
     pub const fn kaldi(sample_rate: u32) -> Self {
         let win_length = (sample_rate as u64 * 25 / 1000) as usize;

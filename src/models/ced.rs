@@ -1,8 +1,9 @@
-//! CED: vision transformers for audio tagging.
+//! CED: vision transformers for audio tagging; Dasheng: the same with other patches, for embeddings.
 //!
-//! Paper: Dinkel et al., "CED: Consistent ensemble distillation for audio tagging", 2023 (arXiv 2308.11957). Reference:
-//! RicherMans/CED, `models/audiotransformer.py`. Checkpoint keys: as published there, or with the prefix `encoder.` of the
-//! Hugging Face conversions.
+//! Papers: Dinkel et al., "CED: Consistent ensemble distillation for audio tagging", 2023 (arXiv 2308.11957); "Scaling up masked
+//! audio encoder learning for general audio classification", 2024 (arXiv 2406.06992). References: RicherMans/CED,
+//! `models/audiotransformer.py`; XiaoMi/dasheng, `dasheng/train/models.py`. Checkpoint keys: as published there, or with the prefix
+//! `encoder.` of the Hugging Face conversions.
 //!
 //! waveform `[batch, n_samples]` at 16 kHz → log-mel in dB `[batch, n_frames, 64]` → batch norm per mel bin → patches of 16
 //! mel bins x 16 frames, a linear layer each → plus a position embedding per time and per frequency → 12 transformer blocks
@@ -12,6 +13,12 @@
 //! the table; frames that fill no patch at its end are left out. Clips below 2,400 samples are padded with zeros at their end to
 //! that length.
 //!
+//! # Dasheng
+//! Patches have all 64 mel bins x 4 frames, so a token is 40 ms; the table of time positions has 252 entries (1008 frames). The
+//! published encoders have no head: `n_classes` is 0, and the output is the embedding. A head is that of CED (`outputlayer`), as in
+//! the published classifier for AudioSet, or `classifier` beside `dashengmodel`, the names of the class in its README. Clips below
+//! 480 samples are padded with zeros at their end to that length.
+//!
 //! # Long clips
 //! A clip of more frames is cut into windows of 1012 frames. [`Config::window_mean`] says what is averaged over them:
 //!
@@ -19,6 +26,7 @@
 //! |---|---|---|---|
 //! | `Scores`: RicherMans/CED | zeros behind it, put there after the batch norm | mean of the windows' | mean of the windows' |
 //! | `Tokens`: Hugging Face | the same | head of the embedding | mean over the tokens of all windows |
+//! | `TokensByLength`: XiaoMi/dasheng | as long as what is left, in whole patches | head of the embedding | mean over the tokens of all windows |
 //! | `ScoresByLength` | as long as what is left | weighted mean of the windows' | weighted mean of the windows' |
 //!
 //! - Windows of one length have as many tokens each, so the embedding is the same by the first two rules.
@@ -35,18 +43,17 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use super::batch::{features, forward_by_length};
+use super::vit::{self, BlockShape, weighted_mean};
 use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::nn::{Activation, BatchNorm, LayerNorm, Linear, NormPlace, PatchEmbedding, TransformerBlock};
 use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::{Loader, Weights};
 pub use config::{Config, WindowMean};
 
-/// Mel bins and frames of a patch.
-const PATCH: usize = 16;
 /// ε of the layer norms of the blocks, and of the one before the last layer.
 const BLOCK_EPS: f32 = 1e-6;
 const HEAD_EPS: f32 = 1e-5;
@@ -62,13 +69,13 @@ pub struct Ced {
     device: Device,
     log_mel: LogMel,
     init_bn: BatchNorm,
-    patch_embed: Linear,
-    time_positions: Tensor,      // [1, 1, 63, width]
-    frequency_positions: Tensor, // [1, n_mels / 16, 1, width]
+    patch_embed: PatchEmbedding,
+    time_positions: Tensor,      // [1, 1, columns, width]
+    frequency_positions: Tensor, // [1, rows, 1, width]
     blocks: Vec<TransformerBlock>,
     norm: LayerNorm,
-    output_norm: LayerNorm,
-    output: Linear,
+    /// The norm and the linear layer after the mean, if there are any.
+    head: Option<(LayerNorm, Linear)>,
 }
 
 impl Ced {
@@ -79,19 +86,20 @@ impl Ced {
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let root = weights.loader(device);
-        let encoder = match root.first_of(&["patch_embed", "encoder"]) {
-            "encoder" => root.at("encoder"),
-            _ => root.clone(),
+        let encoder = match root.first_of(&["patch_embed", "encoder", "dashengmodel"]) {
+            "patch_embed" => root.clone(),
+            place => root.at(place),
         };
-        let log_mel = load_front_end(config, &root)?;
-        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(PATCH))?;
+        root.ignore("decoder.*");
+        let log_mel = load_front_end(config, if root.lacks(WINDOW) { &encoder } else { &root })?;
+        check::min_samples("hop_length", config.log_mel.stft.hop_length, log_mel.samples_for(config.patch[1]))?;
         let init_bn = if encoder.lacks("init_bn.1.weight") { "init_bn" } else { "init_bn.1" };
         let init_bn = BatchNorm::load(&encoder.at(init_bn), config.log_mel.mel.n_mels)?;
 
-        let (width, rows, columns) = (config.width, config.log_mel.mel.n_mels / PATCH, config.target_length / PATCH);
-        let patches = encoder.at("patch_embed").at("proj");
-        let filters = patches.get_vec("weight", &[width, 1, PATCH, PATCH])?;
-        let patch_embed = Linear::new(filters, patches.get_vec("bias", &[width])?, Activation::Identity, device)?;
+        let patches = config.patches();
+        let [rows, columns] = patches.grid(config.log_mel.mel.n_mels, config.target_length);
+        let width = config.width;
+        let patch_embed = PatchEmbedding::load(&encoder.at("patch_embed").at("proj"), patches, width)?;
         let positions = |name: &str, rows: usize, columns: usize| {
             let table = encoder.get(name, (1, width, rows, columns))?;
             table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
@@ -99,12 +107,17 @@ impl Ced {
         let time_positions = positions("time_pos_embed", 1, columns)?;
         let frequency_positions = positions("freq_pos_embed", rows, 1)?;
 
-        let block = |i: usize| load_block(&encoder.at("blocks").at(i), config);
+        let shape =
+            BlockShape { width, n_heads: config.n_heads, ffn_dim: 4 * width, place: NormPlace::Before, eps: BLOCK_EPS };
+        let block = |i: usize| vit::load_block(&encoder.at("blocks").at(i), &shape);
         let blocks = (0..config.depth).map(block).collect::<Result<_>>()?;
         let norm = LayerNorm::load(&encoder.at("norm"), width, BLOCK_EPS)?;
-        let head = root.at("outputlayer");
-        let output_norm = LayerNorm::load(&head.at("0"), width, HEAD_EPS)?;
-        let output = Linear::load(&head.at("1"), width, config.n_classes, Activation::Identity)?;
+        let head = root.at(root.first_of(&["outputlayer", "classifier"]));
+        let load_head = || {
+            let output = Linear::load(&head.at("1"), width, config.n_classes, Activation::Identity)?;
+            Ok::<_, Error>((LayerNorm::load(&head.at("0"), width, HEAD_EPS)?, output))
+        };
+        let head = (config.n_classes > 0).then(load_head).transpose()?;
         root.finish(&config.name)?;
         Ok(Self {
             config: config.clone(),
@@ -117,8 +130,7 @@ impl Ced {
             frequency_positions,
             blocks,
             norm,
-            output_norm,
-            output,
+            head,
         })
     }
 
@@ -134,8 +146,9 @@ impl Ced {
 
     fn run(&self, log_mel: &Tensor) -> Result<TaggingOutput> {
         let (_, n_frames, _) = log_mel.dims3()?;
-        if n_frames < PATCH {
-            return Err(Error::TooShort { needed: PATCH, got: n_frames });
+        let needed = self.config.patch[1];
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
         }
         let x = self.init_bn.forward(log_mel)?;
         if n_frames <= self.config.target_length {
@@ -146,23 +159,14 @@ impl Ced {
 
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.patch_embed.forward(&self.patches(x)?)?;
-        let x = self.add_positions(&x)?; // [batch, n_tokens, width]
+        let x = self.add_positions(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
         Ok(self.norm.forward(&x)?.mean(1)?)
     }
 
-    /// `[batch, n_frames, n_mels]` to `[batch, n_tokens, 256]`: tokens by frequency, then time; each by frequency, then time.
-    fn patches(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (batch, n_frames, n_mels) = x.dims3()?;
-        let (rows, columns) = (n_mels / PATCH, n_frames / PATCH);
-        let x = x.narrow(1, 0, columns * PATCH)?.reshape((batch, columns, PATCH, rows, PATCH))?;
-        x.permute((0, 3, 1, 4, 2))?.reshape((batch, rows * columns, PATCH * PATCH))
-    }
-
     fn add_positions(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (batch, n_tokens, width) = x.dims3()?;
-        let rows = self.config.log_mel.mel.n_mels / PATCH;
+        let rows = self.frequency_positions.dim(1)?;
         let time = self.time_positions.narrow(2, 0, n_tokens / rows)?;
         let positions = time.broadcast_add(&self.frequency_positions)?; // [1, rows, columns, width]
         x.broadcast_add(&positions.reshape((1, n_tokens, width))?)?.reshape((batch, n_tokens, width))
@@ -170,15 +174,16 @@ impl Ced {
 
     /// Windows of a clip.
     fn windows(&self, n_frames: usize) -> Vec<Window> {
-        let target_length = self.config.target_length;
+        let Config { target_length, patch: [_, patch], window_mean, .. } = self.config;
+        let n_frames = if window_mean == WindowMean::TokensByLength { n_frames - n_frames % patch } else { n_frames };
         let window = |start: usize| {
             let length = target_length.min(n_frames - start);
-            if self.config.window_mean != WindowMean::ScoresByLength {
+            if matches!(window_mean, WindowMean::Scores | WindowMean::Tokens) {
                 return Window { start, length, padded: target_length, weight: 1 };
             }
-            let start = if length < PATCH { n_frames - PATCH } else { start };
-            let length = length.max(PATCH);
-            Window { start, length, padded: length, weight: length / PATCH }
+            let start = if length < patch { n_frames - patch } else { start };
+            let length = length.max(patch);
+            Window { start, length, padded: length, weight: length / patch }
         };
         (0..n_frames).step_by(target_length).map(window).collect()
     }
@@ -191,12 +196,13 @@ impl Ced {
             self.embed(&cut.pad_with_zeros(1, 0, window.padded - window.length)?.contiguous()?)
         };
         let embeddings = windows.iter().map(embed).collect::<Result<Vec<_>>>()?;
-        let embedding = mean(&embeddings, &windows)?;
-        if self.config.window_mean == WindowMean::Tokens {
+        let weights: Vec<usize> = windows.iter().map(|window| window.weight).collect();
+        let embedding = weighted_mean(&embeddings, &weights)?;
+        if matches!(self.config.window_mean, WindowMean::Tokens | WindowMean::TokensByLength) {
             return self.classify(&embedding);
         }
         let scores = embeddings.iter().map(|embedding| Ok(self.classify(embedding)?.clipwise_output));
-        let clipwise_output = mean(&scores.collect::<Result<Vec<_>>>()?, &windows)?;
+        let clipwise_output = weighted_mean(&scores.collect::<Result<Vec<_>>>()?, &weights)?;
         let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
         Ok(TaggingOutput::new(logits, clipwise_output, embedding))
     }
@@ -211,14 +217,6 @@ struct Window {
     weight: usize,
 }
 
-/// The weighted mean of what windows gave, each `[batch, n]`.
-fn mean(parts: &[Tensor], windows: &[Window]) -> candle_core::Result<Tensor> {
-    let total: usize = windows.iter().map(|window| window.weight).sum();
-    let shares: Vec<f32> = windows.iter().map(|window| (window.weight as f64 / total as f64) as f32).collect();
-    let parts = Tensor::stack(parts, 0)?; // [n_windows, batch, n]
-    parts.broadcast_mul(&Tensor::from_vec(shares, (windows.len(), 1, 1), parts.device())?)?.sum(0)
-}
-
 fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let log_mel = LogMel::new(&config.log_mel)?;
     if root.lacks(WINDOW) || root.lacks(FILTERS) {
@@ -230,23 +228,6 @@ fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
     let filters = Array2::from_shape_vec(shape, root.get_vec(FILTERS, &[shape.0, shape.1])?);
     let filters = filters.map_err(|error| Error::argument("filters", format!("{shape:?}"), error.to_string()))?;
     log_mel.with_tables(&window, filters.t())
-}
-
-fn load_block(weights: &Loader, config: &Config) -> Result<TransformerBlock> {
-    let width = config.width;
-    let attention = weights.at("attn");
-    let qkv = Linear::load(&attention.at("qkv"), width, 3 * width, Activation::Identity)?;
-    let output = Linear::load(&attention.at("proj"), width, width, Activation::Identity)?;
-    let mlp = weights.at("mlp");
-    Ok(TransformerBlock {
-        place: NormPlace::Before,
-        norm1: LayerNorm::load(&weights.at("norm1"), width, BLOCK_EPS)?,
-        attention: SelfAttention::new(qkv, output, config.n_heads)?,
-        norm2: LayerNorm::load(&weights.at("norm2"), width, BLOCK_EPS)?,
-        fc1: Linear::load(&mlp.at("fc1"), width, 4 * width, Activation::Gelu)?,
-        fc2: Linear::load(&mlp.at("fc2"), 4 * width, width, Activation::Identity)?,
-        dropout: None,
-    })
 }
 
 impl TaggingModel for Ced {
@@ -265,7 +246,10 @@ impl TaggingModel for Ced {
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        let logits = self.output.forward(&self.output_norm.forward(embedding)?)?; // [batch, n_classes]
+        let logits = match &self.head {
+            Some((norm, output)) => output.forward(&norm.forward(embedding)?)?, // [batch, n_classes]
+            None => vit::no_logits(embedding)?,
+        };
         TaggingOutput::multi_label(logits, embedding.clone())
     }
 
@@ -273,7 +257,7 @@ impl TaggingModel for Ced {
         Some(&self.log_mel)
     }
 
-    /// Log-mel in dB, with at least 16 frames.
+    /// Log-mel in dB, with at least as many frames as a patch.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         self.run(log_mel).context("CED")

@@ -3,6 +3,7 @@
 //! [`presets`] lists them by name, and the `README` with their checkpoints. A model owns its front end and knows its sample
 //! rate. [`detect`] finds the model for a checkpoint. A model is added as a file and a line in the list of families below.
 
+pub mod ast;
 pub mod batch;
 pub mod ced;
 pub mod cnn14;
@@ -22,6 +23,7 @@ mod family;
 mod frames;
 mod info;
 mod panns;
+mod vit;
 
 pub(crate) use batch::MAX_SECONDS;
 pub use detect::{Detected, detect};
@@ -131,6 +133,8 @@ families! {
     LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.
     Ced: ced::Ced,
+    /// AST.
+    Ast: ast::Ast,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.
@@ -191,6 +195,9 @@ impl ModelConfig {
     /// # Errors
     /// [`Error::Config`] for settings that the model of this crate lacks.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
+        if let Some(config) = ast::Config::from_hugging_face(config, preprocessor)? {
+            return Ok(Some(config.into()));
+        }
         Ok(speech_classifier::Config::from_hugging_face(config, preprocessor)?.map(Self::from))
     }
 

@@ -73,13 +73,6 @@ impl Config {
         if let EncoderConfig::Whisper(whisper) = &mut encoder {
             whisper.keep_padding = true;
         }
-        let activation = match config.get("problem_type").and_then(Value::as_str) {
-            Some("multi_label_classification") => OutputActivation::Sigmoid,
-            Some("regression") => {
-                return Err(Error::config("problem_type", "regression", "expected a classification"));
-            }
-            _ => OutputActivation::Softmax,
-        };
         let has_sum = config.get("use_weighted_layer_sum").and_then(Value::as_bool) == Some(true);
         let number =
             |name: &str| config.get(name).and_then(Value::as_u64).map(|n| usize::try_from(n).unwrap_or(usize::MAX));
@@ -91,7 +84,7 @@ impl Config {
             // The defaults of transformers.
             hidden_dim: number("classifier_proj_size").unwrap_or(256),
             n_classes: n_labels.or(number("num_labels")).unwrap_or(2),
-            activation,
+            activation: OutputActivation::of_hugging_face(config)?,
         }))
     }
 

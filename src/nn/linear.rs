@@ -82,6 +82,11 @@ impl Linear {
         Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()))
     }
 
+    /// From a weight `[out, in]` and a bias `[out]` that are trained.
+    pub(crate) fn from_parameters(weight: Tensor, bias: Tensor, activation: Activation) -> Self {
+        Self { out_features: bias.elem_count(), activation, weights: Prepared::Training([weight, bias]) }
+    }
+
     fn prepare(
         weight: Matrix,
         bias: Vec<f32>,

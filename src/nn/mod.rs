@@ -7,6 +7,7 @@
 //! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd, direct or depthwise form; bias, activation, pooling on the way out | candle |
 //! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
 //! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
+//! | [`PatchEmbedding`] | the next on patches | candle |
 //! | [`Linear`], [`CausalConv1d`] | products on packed weights; rows independent of the batch | candle |
 //! | [`LayerNorm`], [`gated`] | one pass | candle |
 //! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
@@ -37,6 +38,7 @@ mod linear;
 mod lp_pool;
 mod map;
 mod ops;
+mod patches;
 mod pool;
 mod prepared;
 mod relative;
@@ -59,6 +61,7 @@ pub(crate) use layer_norm::normalized;
 pub use linear::Linear;
 pub use lp_pool::LpPool2d;
 pub(crate) use map::mask;
+pub use patches::{PatchAxes, PatchConfig, PatchEmbedding};
 pub use pool::{Pool, Pool1d, Pool2d};
 pub use relative::RelativeScores;
 pub use rnn::{Cell, Rnn, RnnConfig, RnnState};

@@ -122,7 +122,7 @@ impl Tagger {
         let mut labels = model.info().labels.clone().unwrap_or_else(LabelSet::audioset);
         if n_classes != labels.len() {
             labels = LabelSet::numbered(n_classes);
-            assumptions.push(Assumption::NumberedLabels { n_classes });
+            assumptions.extend((n_classes > 0).then_some(Assumption::NumberedLabels { n_classes }));
         }
         let source = Some(Arc::new(Source::new(config, weights)));
         Ok(Self { model, labels, assumptions, source })

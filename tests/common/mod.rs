@@ -255,6 +255,24 @@ pub fn ced_tensors(config: &clipwise::models::ced::Config, seed: u64) -> Vec<(St
     tensors
 }
 
+/// A tensor of a transformer, as `fill_transformer` of `golden/refcommon.py` fills it.
+pub fn transformer_tensor(name: &str, shape: &[usize], seed: u64) -> (String, Tensor) {
+    let symmetric = |limit: f64| (-limit, limit);
+    let (low, high) = match name.rsplit('.').next().unwrap() {
+        "running_mean" => (-30.0, -10.0),
+        "running_var" => (300.0, 600.0),
+        "original0" | "weight_g" => (0.5, 1.5),
+        "weight" if shape.len() == 1 => (0.8, 1.2),
+        _ if shape.len() == 1 => symmetric(0.1),
+        "weight" if name.contains("relative") => symmetric(2.0),
+        "weight" | "original1" | "weight_v" => symmetric((3.0 / shape[1..].iter().product::<usize>() as f64).sqrt()),
+        _ if name.contains("grep") => (0.8, 1.2),
+        _ => symmetric(0.5),
+    };
+    let values = hashed(name, shape.iter().product(), low, high, seed);
+    (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+}
+
 /// The test signal of `golden/refcommon.py` as f32: triangle tones, noise bursts, near-silence, a click.
 pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
     let (rate, noise) = (f64::from(sample_rate), state("noise", seed));

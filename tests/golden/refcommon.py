@@ -104,6 +104,51 @@ def fill(model, seed):
     return model.eval()
 
 
+def transformer_bounds(name, shape):
+    """`(low, high)` of a transformer's tensor, by its name and shape."""
+    leaf = name.rsplit(".", 1)[-1]
+    if leaf == "running_mean":
+        return (-30.0, -10.0)
+    if leaf == "running_var":
+        return (300.0, 600.0)
+    if leaf in ("original0", "weight_g"):
+        return (0.5, 1.5)
+    if len(shape) == 1:
+        return (0.8, 1.2) if leaf == "weight" else (-0.1, 0.1)
+    if leaf == "weight" or leaf in ("original1", "weight_v"):
+        bound = 2.0 if "relative" in name else math.sqrt(3.0 / math.prod(shape[1:]))
+        return (-bound, bound)
+    return (0.8, 1.2) if "grep" in name else (-0.5, 0.5)
+
+
+def fill_transformer(model, seed, rename=lambda name: name):
+    """Hashes all parameters and running statistics of a torch model, each under its name in the state dict, or another."""
+    import torch
+
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            name = rename(name)
+            values = hashed(name, tuple(tensor.shape), *transformer_bounds(name, tuple(tensor.shape)), seed)
+            with torch.no_grad():
+                tensor.copy_(torch.from_numpy(values))
+    return model.eval()
+
+
+def fbank(samples, scale=1.0, dtype="float64", **options):
+    """Kaldi's fbank of torchaudio, `[n_frames, n_mels]`, in f64 unless another type is wanted."""
+    import torch
+    from torchaudio.compliance import kaldi
+
+    x = torch.from_numpy(samples).to(getattr(torch, dtype))[None] * scale
+    return kaldi.fbank(x, sample_frequency=16000, num_mel_bins=128, **options)
+
+
+def windows(n_frames, longest):
+    """Start and weight of the windows of a long clip (src/models/vit.rs)."""
+    starts = range(0, n_frames, longest)
+    return [(min(start, max(0, n_frames - longest)), min(longest, n_frames - start)) for start in starts]
+
+
 def signal(count, sample_rate, seed=1):
     """`count` samples, int16: triangle tones, noise bursts, near-silence, a click. Exact arithmetic only, no sine."""
     t = np.arange(count, dtype=np.float64)

@@ -91,7 +91,7 @@ impl Layer {
             residual_conv: conv("residual_conv")?,
             attention_norm: norm("self_attn_layer_norm")?,
             attention_conv: conv("self_attn_conv")?,
-            attention: self_attention(projections, dim, config.n_heads, true)?,
+            attention: self_attention(projections, dim, config.n_heads, [true; 3])?,
             feed_forward: FeedForward::load(&place.at("ffn"), Some(ffn_norm), [dim, config.ffn_dim], activation, 1.0)?,
         })
     }

@@ -224,7 +224,7 @@ impl Attention {
                 }
             }
         };
-        Ok(Self { attention: self_attention(projections, dim, n_heads, true)?, n_heads, positions })
+        Ok(Self { attention: self_attention(projections, dim, n_heads, [true; 3])?, n_heads, positions })
     }
 
     fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, tables: &Tables, residual: &Tensor) -> Result<Tensor> {

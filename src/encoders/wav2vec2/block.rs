@@ -31,7 +31,7 @@ impl Block {
         let transformer = TransformerBlock {
             place: if config.norm_first { NormPlace::Before } else { NormPlace::After },
             norm1: LayerNorm::load(&place.at(names.norm1), dim, EPS)?,
-            attention: self_attention(projections, dim, n_heads, true)?,
+            attention: self_attention(projections, dim, n_heads, [true; 3])?,
             norm2: LayerNorm::load(&place.at("final_layer_norm"), dim, EPS)?,
             fc1: Linear::load(&place.at(names.fc1), dim, ffn_dim, Activation::Gelu)?,
             fc2: Linear::load(&place.at(names.fc2), ffn_dim, dim, Activation::Identity)?,

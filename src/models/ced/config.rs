@@ -1,50 +1,57 @@
-//! The shapes of CEDs, and which of them a checkpoint has.
+//! The shapes of CEDs and Dashengs, and which of them a checkpoint has.
 
 use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::{Ced, PATCH};
+use super::Ced;
 use crate::assumption::Assumption;
-use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
+use crate::check::{self, MAX_WIDTH};
 use crate::error::{Error, Result};
 use crate::frontend::{LogMel, LogMelConfig};
 use crate::models::family::Family;
+use crate::models::vit::{self, MAX_TARGET_LENGTH};
 use crate::models::{ModelInfo, TaggingModel};
+use crate::nn::{PatchAxes, PatchConfig};
 use crate::weights::Weights;
 
-/// The most frames that are seen at once: 11 minutes. The work grows with their square.
-const MAX_TARGET_LENGTH: usize = 1 << 16;
+/// Where the encoder stands in a checkpoint, and the last layers of its heads.
+const PLACES: [&str; 3] = ["", "encoder.", "dashengmodel."];
+const HEADS: [&str; 2] = ["outputlayer.1.weight", "classifier.1.weight"];
 
-/// The shape of a CED. Presets are the published ones.
+/// The shape of a CED or Dasheng. Presets are the published ones.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The preset's name, or your own. Default when read from a file: `ced`.
     #[serde(default = "ced")]
     pub name: Cow<'static, str>,
-    /// The front end; a multiple of 16 mel bins.
+    /// The front end; a multiple of the mel bins of a patch.
     pub log_mel: LogMelConfig,
+    /// Mel bins and frames of a patch, 1 to 65,536. Default when read from a file: 16 x 16.
+    #[serde(default = "patch")]
+    pub patch: [usize; 2],
     /// Length of a token, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
     /// Transformer blocks, 1 to 1,024.
     pub depth: usize,
-    /// Frames that are seen at once, 16 to 65,536.
+    /// Frames that are seen at once, those of a patch to 65,536.
     pub target_length: usize,
     /// What is averaged over the windows of a clip that has more frames. Default when read from a file: `Scores`.
     #[serde(default)]
     pub window_mean: WindowMean,
-    /// Outputs of the last layer, 1 to 2^20.
+    /// Outputs of the last layer, at most 2^20; 0 for a model without a head.
     pub n_classes: usize,
 }
 
 /// How the windows of a clip that is longer than [`Config::target_length`] become one result: see [Long clips](crate::models::ced#long-clips).
 ///
 /// [`detect`](crate::models::detect) and a model's name choose `Tokens` for a checkpoint with the tensor names of the Hugging Face
-/// conversions (`encoder.time_pos_embed`), so that it gives what their class gives, and `Scores` for all others.
+/// conversions (`encoder.time_pos_embed`), so that it gives what their class gives, `TokensByLength` for a Dasheng, and `Scores` for
+/// all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -54,9 +61,16 @@ pub enum WindowMean {
     Scores,
     /// Tokens of windows of one length, before the head, as in the class for Hugging Face's transformers (`pad_last=True`).
     Tokens,
+    /// Tokens, before the head; the last window is not padded: it has the whole patches that are left. As in XiaoMi/dasheng
+    /// (`eval_avg="cat"`). The Hugging Face class pads it and then drops the tokens that begin in the padding.
+    TokensByLength,
     /// Scores, weighted by the patches that a window has in time. The last window is not padded: it is as long as what is left
     /// of the clip, and at least 16 frames, the clip's last. No reference computes this; no zeros are heard.
     ScoresByLength,
+}
+
+fn patch() -> [usize; 2] {
+    Config::TINY.patch
 }
 
 /// The family's name.
@@ -69,6 +83,7 @@ impl Config {
     pub const TINY: Self = Self {
         name: Cow::Borrowed("ced-tiny"),
         log_mel: LogMelConfig::CED_16K,
+        patch: [16, 16],
         width: 192,
         n_heads: 3,
         depth: 12,
@@ -83,31 +98,45 @@ impl Config {
     /// CED-base: 86 M parameters.
     pub const BASE: Self = Self { name: Cow::Borrowed("ced-base"), width: 768, n_heads: 12, ..Self::TINY };
 
+    /// Dasheng base, an encoder without a head: 86 M parameters.
+    pub const DASHENG_BASE: Self = Self {
+        name: Cow::Borrowed("dasheng-base"),
+        patch: [64, 4],
+        target_length: 1008,
+        window_mean: WindowMean::TokensByLength,
+        n_classes: 0,
+        ..Self::BASE
+    };
+    /// Dasheng 0.6B.
+    pub const DASHENG_06B: Self =
+        Self { name: Cow::Borrowed("dasheng-0.6b"), width: 1280, n_heads: 16, depth: 32, ..Self::DASHENG_BASE };
+    /// Dasheng 1.2B.
+    pub const DASHENG_12B: Self =
+        Self { name: Cow::Borrowed("dasheng-1.2b"), width: 1536, n_heads: 24, depth: 40, ..Self::DASHENG_BASE };
+
+    pub(super) fn patches(&self) -> PatchConfig {
+        PatchConfig { size: self.patch, stride: self.patch, axes: PatchAxes::MelsFirst, bias: true }
+    }
+
     pub(super) fn info(&self, log_mel: &LogMel) -> ModelInfo {
         ModelInfo {
-            min_samples: log_mel.samples_for(PATCH),
+            min_samples: log_mel.samples_for(self.patch[1]),
             ..ModelInfo::new(self.name.clone(), self.log_mel.sample_rate, self.n_classes, self.width)
         }
     }
 
     pub(super) fn validate(&self) -> Result<()> {
+        let Self { patch: [mels, frames], target_length, .. } = *self;
         let n_mels = self.log_mel.mel.n_mels;
-        if n_mels == 0 || !n_mels.is_multiple_of(PATCH) {
-            return Err(Error::config("n_mels", n_mels, "a multiple of 16"));
+        check::sizes([("patch", mels, MAX_WIDTH), ("patch", frames, MAX_WIDTH)])?;
+        if n_mels == 0 || !n_mels.is_multiple_of(mels) {
+            return Err(Error::config("n_mels", n_mels, format!("a multiple of {mels}")));
         }
-        if !(PATCH..=MAX_TARGET_LENGTH).contains(&self.target_length) {
-            let reason = format!("expected {PATCH} to {MAX_TARGET_LENGTH} frames");
-            return Err(Error::config("target_length", self.target_length, reason));
+        if !(frames..=MAX_TARGET_LENGTH).contains(&target_length) {
+            let reason = format!("expected {frames} to {MAX_TARGET_LENGTH} frames");
+            return Err(Error::config("target_length", target_length, reason));
         }
-        check::sizes([
-            ("width", self.width, MAX_WIDTH),
-            ("depth", self.depth, MAX_LAYERS),
-            ("n_classes", self.n_classes, MAX_CLASSES),
-        ])?;
-        if self.n_heads == 0 || !self.width.is_multiple_of(self.n_heads) {
-            return Err(Error::config("n_heads", self.n_heads, format!("must divide the width {}", self.width)));
-        }
-        Ok(())
+        vit::check_sizes([self.width, self.n_heads, 4], self.depth, self.n_classes)
     }
 }
 
@@ -117,28 +146,41 @@ impl Family for Config {
         (Self::MINI, "CED-mini, 16 kHz log-mel, AudioSet mAP 0.490"),
         (Self::SMALL, "CED-small, 16 kHz log-mel, AudioSet mAP 0.496"),
         (Self::BASE, "CED-base, 16 kHz log-mel, AudioSet mAP 0.500"),
+        (Self::DASHENG_BASE, "Dasheng base, 16 kHz log-mel, embeddings"),
+        (Self::DASHENG_06B, "Dasheng 0.6B, 16 kHz log-mel, embeddings"),
+        (Self::DASHENG_12B, "Dasheng 1.2B, 16 kHz log-mel, embeddings"),
     ];
-    const SIGNATURES: &'static [&'static [&'static str]] =
-        &[&["outputlayer.1.weight", "time_pos_embed"], &["outputlayer.1.weight", "encoder.time_pos_embed"]];
+    const SIGNATURES: &'static [&'static [&'static str]] = &[
+        &["outputlayer.1.weight", "time_pos_embed"],
+        &["outputlayer.1.weight", "encoder.time_pos_embed"],
+        &["classifier.1.weight", "dashengmodel.time_pos_embed"],
+    ];
 
     fn name(&self) -> &str {
         &self.name
     }
 
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let positions = ["time_pos_embed", "encoder.time_pos_embed"].into_iter().find_map(|name| weights.shape(name));
-        let (Some(positions), Some(output)) = (positions, weights.shape("outputlayer.1.weight")) else {
+        let place = PLACES.into_iter().find(|place| weights.contains(&format!("{place}time_pos_embed")));
+        let Some(place) = place else { return Ok(None) };
+        let shape = |name: &str| weights.shape(&format!("{place}{name}"));
+        let (Some(&[_, width, _, columns]), Some(&[_, _, mels, frames])) =
+            (shape("time_pos_embed"), shape("patch_embed.proj.weight"))
+        else {
             return Ok(None);
         };
-        let width = output.get(1).copied().unwrap_or_default();
-        let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(|preset| preset.width == width);
+        let is_dasheng = [mels, frames] == Self::DASHENG_BASE.patch;
+        if !is_dasheng && HEADS.iter().all(|head| !weights.contains(head)) {
+            return Ok(None);
+        }
+        let mut presets = Self::PRESETS.iter().map(|(preset, _)| preset);
+        let preset = presets.find(|preset| preset.width == width && preset.patch == [mels, frames]);
         let mut config = preset.cloned().ok_or_else(|| {
-            Error::UnknownModel(format!("a CED of width {width}: its number of heads is not known, give a config"))
+            let model = if is_dasheng { "Dasheng" } else { "CED" };
+            Error::UnknownModel(format!("a {model} of width {width}: its number of heads is not known, give a config"))
         })?;
-        if let &[_, _, _, columns] = positions
-            && columns != config.target_length / PATCH
-        {
-            config.target_length = columns * PATCH;
+        if columns != config.target_length / frames {
+            config.target_length = columns.saturating_mul(frames);
             config.name = ced();
         }
         config.fit(weights);
@@ -147,10 +189,10 @@ impl Family for Config {
 
     /// The number of classes, and the rule for long clips of those who named the checkpoint's tensors.
     fn fit(&mut self, weights: &Weights) {
-        if let Some(&[n_classes, _]) = weights.shape("outputlayer.1.weight") {
+        if let Some(&[n_classes, _]) = HEADS.iter().find_map(|head| weights.shape(head)) {
             self.n_classes = n_classes;
         }
-        if weights.contains("encoder.time_pos_embed") {
+        if self.window_mean == WindowMean::Scores && weights.contains("encoder.time_pos_embed") {
             self.window_mean = WindowMean::Tokens;
         }
     }

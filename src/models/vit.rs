@@ -1,0 +1,146 @@
+//! What transformers over spectrograms share: their front end, their blocks, and clips that are longer than what is seen at once.
+//!
+//! A clip of more frames than a model sees at once is cut into windows, one after the other; the last one ends where the clip ends
+//! and overlaps the one before. Scores and embedding are means over the windows, weighted by the frames that each adds, and the
+//! logits are those of the mean scores.
+
+use candle_core::Tensor;
+
+use crate::check::{self, MAX_CLASSES, MAX_LAYERS, MAX_WIDTH};
+use crate::error::{Context, Error, Result};
+use crate::frontend::features::{FeatureKind, Features, FeaturesConfig};
+use crate::frontend::{FbankConfig, Normalize};
+use crate::nn::{Activation, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
+use crate::output::{OutputActivation, TaggingOutput};
+use crate::weights::Loader;
+
+/// The most frames that are seen at once: 11 minutes at 100 per second. The work grows with their square.
+pub(super) const MAX_TARGET_LENGTH: usize = 1 << 16;
+
+/// Kaldi's fbank, `(x − mean) / (2 std)`.
+pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Features> {
+    Features::new(&FeaturesConfig {
+        spectrum: FeatureKind::Fbank(fbank.clone()),
+        deltas: None,
+        normalize: Some(Normalize::DataSet { mean: vec![mean], std: vec![2.0 * std] }),
+    })
+}
+
+/// The logits of a model without a head, `[batch, 0]`.
+pub(super) fn no_logits(embedding: &Tensor) -> candle_core::Result<Tensor> {
+    Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())
+}
+
+/// The shape of all blocks of a model.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockShape {
+    pub width: usize,
+    pub n_heads: usize,
+    pub ffn_dim: usize,
+    pub place: NormPlace,
+    pub eps: f32,
+}
+
+/// Refuses sizes out of range.
+pub(super) fn check_sizes([width, n_heads, ffn_dim]: [usize; 3], depth: usize, n_classes: usize) -> Result<()> {
+    check::sizes([("width", width, MAX_WIDTH), ("ffn_dim", ffn_dim, MAX_WIDTH), ("depth", depth, MAX_LAYERS)])?;
+    if n_classes > MAX_CLASSES {
+        return Err(Error::config("n_classes", n_classes, format!("expected at most {MAX_CLASSES}")));
+    }
+    if n_heads == 0 || !width.is_multiple_of(n_heads) {
+        return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+    }
+    Ok(())
+}
+
+/// A block with its attention and the places of `norm1`, `norm2`, `fc1` and `fc2`.
+pub(super) fn block(
+    shape: &BlockShape,
+    attention: SelfAttention,
+    [norm1, norm2, fc1, fc2]: [Loader; 4],
+) -> Result<TransformerBlock> {
+    let BlockShape { width, ffn_dim, place, eps, .. } = *shape;
+    Ok(TransformerBlock {
+        place,
+        norm1: LayerNorm::load(&norm1, width, eps)?,
+        attention,
+        norm2: LayerNorm::load(&norm2, width, eps)?,
+        fc1: Linear::load(&fc1, width, ffn_dim, Activation::Gelu)?,
+        fc2: Linear::load(&fc2, ffn_dim, width, Activation::Identity)?,
+        dropout: None,
+    })
+}
+
+/// A block with the names of timm's `VisionTransformer`.
+pub(super) fn load_block(weights: &Loader, shape: &BlockShape) -> Result<TransformerBlock> {
+    let (width, attention) = (shape.width, weights.at("attn"));
+    let qkv = Linear::load(&attention.at("qkv"), width, 3 * width, Activation::Identity)?;
+    let output = Linear::load(&attention.at("proj"), width, width, Activation::Identity)?;
+    let attention = SelfAttention::new(qkv, output, shape.n_heads)?;
+    block(shape, attention, ["norm1", "norm2", "mlp.fc1", "mlp.fc2"].map(|name| weights.at(name)))
+}
+
+/// `x` `[batch, n_frames, n_features]` with frames of this value up to `n_frames`, if it has fewer.
+pub(super) fn fill_up(x: &Tensor, n_frames: usize, value: f32) -> candle_core::Result<Tensor> {
+    let (batch, present, n_features) = x.dims3()?;
+    match n_frames.checked_sub(present) {
+        None | Some(0) => Ok(x.clone()),
+        Some(missing) => Tensor::cat(&[x, &Tensor::full(value, (batch, missing, n_features), x.device())?], 1),
+    }
+}
+
+/// `tokens` `[1, n, width]` before those of each clip in `x` `[batch, n_tokens, width]`.
+pub(super) fn prepend(tokens: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
+    let (batch, _, width) = x.dims3()?;
+    Tensor::cat(&[&tokens.broadcast_as((batch, tokens.dim(1)?, width))?.contiguous()?, x], 1)
+}
+
+/// The start of each window and the frames that it adds.
+fn windows(n_frames: usize, longest: usize) -> Vec<(usize, usize)> {
+    let window = |start: usize| (start.min(n_frames.saturating_sub(longest)), longest.min(n_frames - start));
+    (0..n_frames).step_by(longest).map(window).collect()
+}
+
+/// Calls `tag` on `features` `[batch, n_frames, n_features]`, in windows where there are more than `longest` frames.
+pub(super) fn in_windows(
+    features: &Tensor,
+    longest: usize,
+    activation: OutputActivation,
+    tag: impl Fn(&Tensor) -> Result<TaggingOutput>,
+) -> Result<TaggingOutput> {
+    let n_frames = features.dim(1).context("reading the shape of features")?;
+    if n_frames <= longest {
+        return tag(features);
+    }
+    let windows = windows(n_frames, longest);
+    let run = |&(start, _): &(usize, usize)| tag(&features.narrow(1, start, longest)?.contiguous()?);
+    let outputs = windows.iter().map(run).collect::<Result<Vec<_>>>()?;
+    let weights: Vec<usize> = windows.iter().map(|&(_, new)| new).collect();
+    let mean = |part: fn(&TaggingOutput) -> &Tensor| {
+        weighted_mean(&outputs.iter().map(|output| part(output).clone()).collect::<Vec<_>>(), &weights)
+    };
+    let scores = mean(|output| &output.clipwise_output)?;
+    Ok(TaggingOutput::new(activation.logits(&scores)?, scores, mean(|output| &output.embedding)?))
+}
+
+/// The weighted mean of what windows gave, each `[batch, n]`.
+pub(super) fn weighted_mean(parts: &[Tensor], weights: &[usize]) -> candle_core::Result<Tensor> {
+    let total: usize = weights.iter().sum();
+    let shares: Vec<f32> = weights.iter().map(|&weight| (weight as f64 / total as f64) as f32).collect();
+    let parts = Tensor::stack(parts, 0)?; // [n_windows, batch, n]
+    parts.broadcast_mul(&Tensor::from_vec(shares, (weights.len(), 1, 1), parts.device())?)?.sum(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::windows;
+
+    #[test]
+    fn windows_cover_a_clip_and_the_last_one_ends_with_it() {
+        assert_eq!(windows(7, 10), [(0, 7)]);
+        assert_eq!(windows(10, 10), [(0, 10)]);
+        assert_eq!(windows(11, 10), [(0, 10), (1, 1)]);
+        assert_eq!(windows(20, 10), [(0, 10), (10, 10)]);
+        assert_eq!(windows(24, 10), [(0, 10), (10, 10), (14, 4)]);
+    }
+}
