@@ -8,6 +8,7 @@ pub mod batch;
 pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
+pub mod convnext;
 pub mod crnn;
 pub mod leenet;
 pub mod m5;
@@ -141,6 +142,8 @@ families! {
     M5: m5::M5,
     /// A recurrent classifier.
     Rnn: rnn::AudioRnnClassifier,
+    /// ConvNeXt.
+    ConvNext: convnext::ConvNext,
     /// YAMNet.
     YamNet: yamnet::YamNet,
     /// A temporal convolutional network.

@@ -275,6 +275,20 @@ impl ConvStack {
         tensor(&x)
     }
 
+    /// [`forward`](Self::forward) of maps with their channels last: `x` `[batch, height, width, channels]` to the same of the last
+    /// layer.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn forward_channels_last(&self, x: &Tensor) -> Result<Tensor> {
+        let run = || {
+            let x = FeatureMap::from_channels_last(x, &self.workspace)?;
+            let y = self.layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
+            Ok::<_, Error>(y.to_channels_last()?)
+        };
+        run().context("a stack of convolutions")
+    }
+
     /// [`forward`](Self::forward) of sequences of vectors: `x` `[batch, length, channels]` to the same of the last layer. With
     /// `lengths`, zeros follow the first `lengths[b]` vectors of sequence `b` before each convolution, as they would follow the
     /// sequence alone; ignore what comes out for the vectors beyond.

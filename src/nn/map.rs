@@ -3,7 +3,6 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::kernels::blocked::{BlockedMap, Shape};
-use super::kernels::simd::lanes::CHANNEL_BLOCK;
 use super::kernels::workspace::Workspace;
 use super::ops::runs_on_cpu_kernels;
 use crate::tensor::with_values;
@@ -37,22 +36,21 @@ impl FeatureMap {
         Self::new(x.unsqueeze(3)?, workspace)
     }
 
+    /// From `[batch, height, width, channels]`.
+    pub fn from_channels_last(x: &Tensor, workspace: &Workspace) -> Result<Self> {
+        let (batch, height, width, channels) = x.dims4()?;
+        let shape = Shape { batch, channels, height, width };
+        if runs_on_cpu_kernels(x)
+            && let Some(map) = with_values(&[x], |x| BlockedMap::from_channels_last(x[0], shape, workspace))?
+        {
+            return Ok(Self { values: Values::Blocks(map), workspace: workspace.clone() });
+        }
+        Self::new(x.permute((0, 3, 1, 2))?.contiguous()?, workspace)
+    }
+
     /// From a sequence of vectors, `[batch, length, channels]`.
     pub fn from_vectors(x: &Tensor, workspace: &Workspace) -> Result<Self> {
-        let (batch, height, channels) = x.dims3()?;
-        let shape = Shape { batch, channels, height, width: 1 };
-        if runs_on_cpu_kernels(x) && channels.is_multiple_of(CHANNEL_BLOCK) {
-            // With whole blocks of channels this is how a map lies.
-            let map = with_values(&[x], |x| {
-                let mut map = BlockedMap::unwritten(shape, workspace)?;
-                map.values.copy_from_slice(x[0]);
-                Some(map)
-            })?;
-            if let Some(map) = map {
-                return Ok(Self { values: Values::Blocks(map), workspace: workspace.clone() });
-            }
-        }
-        Self::from_sequence(&x.transpose(1, 2)?, workspace)
+        Self::from_channels_last(&x.unsqueeze(2)?, workspace)
     }
 
     /// Other values, from the same workspace.
@@ -76,15 +74,20 @@ impl FeatureMap {
         self.to_tensor()?.squeeze(3)
     }
 
+    /// `[batch, height, width, channels]`.
+    pub fn to_channels_last(&self) -> Result<Tensor> {
+        match &self.values {
+            Values::Tensor(x) => x.permute((0, 2, 3, 1))?.contiguous(),
+            Values::Blocks(map) => {
+                let Shape { batch, channels, height, width } = map.shape;
+                Tensor::from_vec(map.to_channels_last(), (batch, height, width, channels), &Device::Cpu)
+            }
+        }
+    }
+
     /// `[batch, length, channels]` of a sequence.
     pub fn to_vectors(&self) -> Result<Tensor> {
-        match &self.values {
-            Values::Blocks(map) if map.shape.width == 1 && map.shape.channels.is_multiple_of(CHANNEL_BLOCK) => {
-                let Shape { batch, channels, height, .. } = map.shape;
-                Tensor::from_slice(&map.values, (batch, height, channels), &Device::Cpu)
-            }
-            _ => self.to_sequence()?.transpose(1, 2)?.contiguous(),
-        }
+        self.to_channels_last()?.squeeze(2)
     }
 
     /// With zeros from row `lengths[b]` of the maps of clip `b` on.

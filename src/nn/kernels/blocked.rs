@@ -78,6 +78,45 @@ impl BlockedMap {
         Some(map)
     }
 
+    /// From `[batch, height, width, channels]`; `None` if that is empty.
+    pub fn from_channels_last(x: &[f32], shape: Shape, workspace: &Workspace) -> Option<Self> {
+        let mut map = Self::unwritten(shape, workspace)?;
+        let Shape { channels, width, .. } = shape;
+        let rows = (TASK / shape.row()).max(1);
+        let tasks = map.values.par_chunks_mut(rows * shape.row()).zip(x.par_chunks(rows * width * channels));
+        tasks.for_each(|(y, x)| {
+            for (y, x) in y.chunks_mut(shape.row()).zip(x.chunks(width * channels)) {
+                for (block, y) in y.chunks_mut(width * CHANNEL_BLOCK).enumerate() {
+                    let part = block * CHANNEL_BLOCK..channels.min((block + 1) * CHANNEL_BLOCK);
+                    for (y, x) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().zip(x.chunks(channels)) {
+                        y[part.len()..].fill(0.0);
+                        y[..part.len()].copy_from_slice(&x[part.clone()]);
+                    }
+                }
+            }
+        });
+        Some(map)
+    }
+
+    /// To `[batch, height, width, channels]`.
+    pub fn to_channels_last(&self) -> Vec<f32> {
+        let Shape { batch, channels, height, width } = self.shape;
+        let mut y = vec![0.0; batch * height * width * channels];
+        let rows = (TASK / self.shape.row()).max(1);
+        let tasks = y.par_chunks_mut(rows * width * channels).zip(self.values.par_chunks(rows * self.shape.row()));
+        tasks.for_each(|(y, x)| {
+            for (y, x) in y.chunks_mut(width * channels).zip(x.chunks(self.shape.row())) {
+                for (block, x) in x.chunks(width * CHANNEL_BLOCK).enumerate() {
+                    let part = block * CHANNEL_BLOCK..channels.min((block + 1) * CHANNEL_BLOCK);
+                    for (y, x) in y.chunks_mut(channels).zip(x.as_chunks::<CHANNEL_BLOCK>().0) {
+                        y[part.clone()].copy_from_slice(&x[..part.len()]);
+                    }
+                }
+            }
+        });
+        y
+    }
+
     /// To `[batch, channels, height, width]`.
     pub fn to_planes(&self) -> Vec<f32> {
         let Shape { batch, channels, height, width } = self.shape;
