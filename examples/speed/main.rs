@@ -12,23 +12,25 @@ use std::time::Instant;
 use clap::Parser;
 use clipwise::device::Threads;
 use report::{Format, Report};
-use work::{Failure, Model, Part, Work};
+use work::{Case, Failure, Part, Work};
 
 /// Calls before the clock runs: the first one touches memory that later ones find in place.
 const WARM_UP: usize = 2;
 
 /// Says how long a model takes on the CPU of this machine.
 ///
-/// Without --weights it times seeded random weights that are made in memory (ced-tiny: the model in the box): time does
+/// Without --weights it times seeded random weights that are made in memory (ced-tiny: the model in the box). Time does
 /// not depend on their values. The input is seeded noise.
 #[derive(Parser)]
 #[command(version, after_help = HELP)]
 struct Args {
-    /// Which network; cnn14-narrow is CNN14 with an eighth of the channels
-    #[arg(long, value_enum, default_value_t = Model::Cnn14)]
-    model: Model,
-    /// Which part: from waveform to scores, from log-mel to scores, or from waveform to log-mel (leenet11 has no front end,
-    /// so its trunk is all of it)
+    /// Which model: any that the example `tag` knows; cnn14-narrow, CNN14 with an eighth of the channels; whisper-tiny, its
+    /// encoder; encoder, any speech encoder (with --weights); gru and lstm, two bidirectional layers of 256 [default: what
+    /// --weights is, else cnn14]
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
+    /// Which part: from waveform to scores, from features to scores, or from waveform to features (a model without front end
+    /// is all trunk)
     #[arg(long, value_enum, default_value_t = Part::All)]
     part: Part,
     /// Length of each clip in seconds
@@ -83,11 +85,10 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Failure> {
     let batch = usize::from(args.batch);
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let times = Threads::new(threads)?.run(|| {
-        let mut work = work::prepare(args.model, args.part, args.seconds, batch, args.weights.as_deref())?;
-        time(&mut work, args.runs.into())
-    })?;
-    Ok(Report::new(args.model, args.part, args.seconds, batch, threads, times).write(args.format)?)
+    let model = args.model.as_deref().unwrap_or(if args.weights.is_some() { "" } else { "cnn14" });
+    let case = Case { model, part: args.part, seconds: args.seconds, batch, weights: args.weights.as_deref() };
+    let times = Threads::new(threads)?.run(|| time(&mut case.prepare()?, args.runs.into()))?;
+    Ok(Report::new(&case, threads, times).write(args.format)?)
 }
 
 /// Milliseconds of each call.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::work::{Model, Part};
+use crate::work::Case;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -35,13 +35,15 @@ struct Milliseconds {
 
 impl Report {
     /// `times` holds the milliseconds of at least one call.
-    pub fn new(model: Model, part: Part, seconds: f64, batch: usize, threads: usize, mut times: Vec<f64>) -> Self {
+    pub fn new(case: &Case, threads: usize, mut times: Vec<f64>) -> Self {
+        let Case { model, part, seconds, batch, weights } = *case;
+        let file = weights.and_then(|path| path.file_name()).unwrap_or_default();
         times.sort_by(f64::total_cmp);
         let last = times.len() - 1;
         // Of an even number of times, the mean of the middle two.
         let median = (times[last / 2] + times[last.div_ceil(2)]) / 2.0;
         Self {
-            model: name(model),
+            model: if model.is_empty() { file.to_string_lossy().into_owned() } else { model.to_owned() },
             part: name(part),
             seconds,
             batch,

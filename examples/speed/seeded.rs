@@ -1,11 +1,9 @@
 //! Random weights of a model, seeded: a safetensors file in memory, without a detour over tensors.
 //!
-//! Uniform values of He's variance before a ReLU (2 / inputs) and of 1 / inputs elsewhere, norms near the identity: sums
+//! Uniform values of He's variance in convolutions (2 / inputs) and of 1 / inputs elsewhere, norms near the identity: sums
 //! neither grow nor fade from layer to layer, so that no denormal number disturbs the times.
 
-use clipwise::encoders::whisper;
-use clipwise::models::{cnn14, leenet};
-use clipwise::{Result, Weights};
+use clipwise::{Error, Result, Weights};
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -22,72 +20,40 @@ struct Seeded {
     n_bytes: usize,
 }
 
-/// The weights of a CNN14 without its front end's tables.
-pub fn cnn14(config: &cnn14::Config) -> Result<Weights> {
-    let mut seeded = Seeded::default();
-    let n_mels = [config.log_mel.mel.n_mels];
-    seeded.tensor("bn0.weight", &n_mels, 0.9, 1.1);
-    seeded.tensor("bn0.bias", &n_mels, -0.1, 0.1);
-    // Log-mel of noise in dB.
-    seeded.tensor("bn0.running_mean", &n_mels, -45.0, -35.0);
-    seeded.tensor("bn0.running_var", &n_mels, 200.0, 300.0);
-    let mut inputs = 1;
-    for (i, outputs) in config.channels.into_iter().enumerate() {
-        for (conv, inputs) in [(1, inputs), (2, outputs)] {
-            seeded.conv(&format!("conv_block{}", i + 1), conv, &[outputs, inputs, 3, 3]);
+/// Weights with all tensors that `load` asks for.
+pub fn weights(load: impl Fn(&Weights) -> Result<()>) -> Result<Weights> {
+    let mut tensors: Vec<(String, Vec<usize>)> = Vec::new();
+    loop {
+        let mut seeded = Seeded::default();
+        tensors.iter().for_each(|(name, shape)| seeded.tensor_of(name, shape));
+        let weights = seeded.weights()?;
+        match load(&weights) {
+            Err(Error::Weights(report)) if !report.missing.is_empty() => {
+                tensors.extend(report.missing.into_iter().map(|tensor| (tensor.name, tensor.shape)));
+            }
+            loaded => return loaded.map(|()| weights),
         }
-        inputs = outputs;
     }
-    seeded.head(inputs, config.embedding_dim, config.n_classes);
-    seeded.weights()
-}
-
-/// The weights of a LeeNet.
-pub fn leenet(config: &leenet::Config) -> Result<Weights> {
-    let mut seeded = Seeded::default();
-    let mut inputs = 1;
-    for (i, outputs) in config.channels.into_iter().enumerate() {
-        for conv in 1..=config.convs_per_block {
-            let inputs = if conv == 1 { inputs } else { outputs };
-            seeded.conv(&format!("conv_block{}", i + 1), conv, &[outputs, inputs, 3]);
-        }
-        inputs = outputs;
-    }
-    seeded.head(inputs, config.embedding_dim, config.n_classes);
-    seeded.weights()
-}
-
-/// The weights of an encoder of Whisper, under the names of transformers, without its table of positions.
-pub fn whisper(config: &whisper::Config) -> Result<Weights> {
-    let whisper::Config { n_mels, dim, n_blocks, ffn_dim, .. } = *config;
-    let mut seeded = Seeded::default();
-    for (conv, inputs) in [("conv1", n_mels), ("conv2", dim)] {
-        seeded.weight(&format!("{conv}.weight"), &[dim, inputs, 3], 1.0);
-        seeded.tensor(&format!("{conv}.bias"), &[dim], -0.05, 0.05);
-    }
-    for block in (0..n_blocks).map(|block| format!("layers.{block}")) {
-        seeded.layer_norm(&format!("{block}.self_attn_layer_norm"), dim);
-        for projection in ["q_proj", "v_proj", "out_proj"] {
-            seeded.linear(&format!("{block}.self_attn.{projection}"), dim, dim);
-        }
-        seeded.weight(&format!("{block}.self_attn.k_proj.weight"), &[dim, dim], 1.0);
-        seeded.layer_norm(&format!("{block}.final_layer_norm"), dim);
-        seeded.linear(&format!("{block}.fc1"), dim, ffn_dim);
-        seeded.linear(&format!("{block}.fc2"), ffn_dim, dim);
-    }
-    seeded.layer_norm("layer_norm", dim);
-    seeded.weights()
 }
 
 impl Seeded {
-    fn linear(&mut self, name: &str, inputs: usize, outputs: usize) {
-        self.weight(&format!("{name}.weight"), &[outputs, inputs], 1.0);
-        self.tensor(&format!("{name}.bias"), &[outputs], -0.05, 0.05);
-    }
-
-    fn layer_norm(&mut self, name: &str, channels: usize) {
-        self.tensor(&format!("{name}.weight"), &[channels], 0.9, 1.1);
-        self.tensor(&format!("{name}.bias"), &[channels], -0.1, 0.1);
+    fn tensor_of(&mut self, name: &str, shape: &[usize]) {
+        // Of log-mel of noise in dB.
+        let on_decibels = name.starts_with("bn0.") || name.contains("init_bn");
+        let inputs: usize = shape.iter().skip(1).product();
+        let (low, high) = match name.rsplit('.').next() {
+            Some("running_mean") if on_decibels => (-45.0, -35.0),
+            Some("running_var") if on_decibels => (200.0, 300.0),
+            Some("running_var") => (0.8, 1.2),
+            Some("weight" | "gamma" | "alpha" | "weight_g" | "original0") if shape.len() == 1 => (0.9, 1.1),
+            _ if shape.len() < 2 => (-0.1, 0.1),
+            _ => {
+                let variance = if shape.len() > 2 { 2.0 } else { 1.0 };
+                let limit = (3.0 * variance / inputs as f32).sqrt(); // a uniform value in ±limit has the variance limit² / 3
+                (-limit, limit)
+            }
+        };
+        self.tensor(name, shape, low, high);
     }
 
     /// Values in `low..high`.
@@ -98,31 +64,6 @@ impl Seeded {
         self.header.insert(name.to_owned(), entry);
         self.tensors.push((count, low, high));
         self.n_bytes = end;
-    }
-
-    /// A weight `[outputs, inputs…]` of the given variance times its inputs.
-    fn weight(&mut self, name: &str, shape: &[usize], variance: f32) {
-        let inputs: usize = shape[1..].iter().product();
-        let limit = (3.0 * variance / inputs as f32).sqrt(); // a uniform value in ±limit has the variance limit² / 3
-        self.tensor(name, shape, -limit, limit);
-    }
-
-    /// A convolution without bias and the norm after it.
-    fn conv(&mut self, block: &str, index: usize, shape: &[usize]) {
-        self.weight(&format!("{block}.conv{index}.weight"), shape, 2.0);
-        let norm = [("weight", 0.9, 1.1), ("bias", -0.1, 0.1), ("running_mean", -0.1, 0.1), ("running_var", 0.8, 1.2)];
-        for (leaf, low, high) in norm {
-            self.tensor(&format!("{block}.bn{index}.{leaf}"), &shape[..1], low, high);
-        }
-    }
-
-    fn head(&mut self, inputs: usize, embedding_dim: usize, n_classes: usize) {
-        for (name, inputs, outputs, variance) in
-            [("fc1", inputs, embedding_dim, 2.0), ("fc_audioset", embedding_dim, n_classes, 1.0)]
-        {
-            self.weight(&format!("{name}.weight"), &[outputs, inputs], variance);
-            self.tensor(&format!("{name}.bias"), &[outputs], -0.05, 0.05);
-        }
     }
 
     /// Fills in the values.

@@ -1,17 +1,15 @@
 //! What is timed: a part of a model with its input, as a function without arguments.
-//!
-//! A further model is a variant of [`Model`] with its configuration and an arm of [`network`].
 
+use std::any::Any;
 use std::path::Path;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
 use clipwise::encoders::{Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
-use clipwise::frontend::{LogMel, LogMelConfig};
-use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
+use clipwise::frontend::{FrontEnd, LogMel};
+use clipwise::models::{cnn14, presets};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::weights::Parameters;
-use clipwise::{Detail, Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Device, ModelConfig, OpenOptions, Tagger, TaggingModel, WaveformBatch, Weights};
 
 use crate::seeded;
 
@@ -20,24 +18,6 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 /// One call of what is timed.
 pub type Work = Box<dyn FnMut() -> Result<(), Failure>>;
 
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Model {
-    Cnn14,
-    #[value(name = "cnn14-narrow")]
-    Cnn14Narrow,
-    #[value(name = "leenet11")]
-    LeeNet11,
-    CedTiny,
-    /// M5 on the raw waveform at 8 kHz, 35 classes.
-    M5,
-    /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
-    WhisperTiny,
-    /// Any speech encoder, of the folder or file that --weights names.
-    Encoder,
-    /// A bidirectional GRU, 2 layers of 256, over 100 frames a second of 64 values: the recurrent layers alone.
-    Gru,
-}
-
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Part {
     All,
@@ -45,191 +25,162 @@ pub enum Part {
     Frontend,
 }
 
-impl Model {
-    /// `None` for what is not a model by itself.
-    fn config(self) -> Result<Option<ModelConfig>, Failure> {
-        let full = cnn14::Config::AUDIOSET_32K;
-        Ok(Some(match self {
-            Self::Gru | Self::WhisperTiny | Self::Encoder => return Ok(None),
-            Self::M5 => ModelConfig::M5(m5::Config::M5),
-            Self::Cnn14 => ModelConfig::Cnn14(full),
-            Self::Cnn14Narrow => {
-                let channels = full.channels.map(|channels| channels / 8);
-                ModelConfig::Cnn14(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full })
-            }
-            Self::LeeNet11 => ModelConfig::LeeNet(leenet::Config::LEENET11),
-            Self::CedTiny => serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"))?,
-        }))
-    }
+/// What is timed, and on how much.
+pub struct Case<'a> {
+    pub model: &'a str,
+    pub part: Part,
+    pub seconds: f64,
+    pub batch: usize,
+    pub weights: Option<&'a Path>,
+}
 
-    /// The name in `clipwise::models::presets`; `None` for one that is not there.
-    fn preset(self) -> Option<&'static str> {
-        match self {
-            Self::Cnn14 => Some("cnn14"),
-            Self::Cnn14Narrow | Self::Gru | Self::WhisperTiny | Self::Encoder => None,
-            Self::M5 => Some("m5"),
-            Self::LeeNet11 => Some("leenet11"),
-            Self::CedTiny => Some("ced-tiny"),
+impl Case<'_> {
+    /// Loads the model and makes the input.
+    pub fn prepare(&self) -> Result<Work, Failure> {
+        match self.model {
+            "whisper-tiny" => self.whisper(),
+            "encoder" => self.encoder(),
+            "gru" => self.recurrent(Cell::Gru),
+            "lstm" => self.recurrent(Cell::Lstm),
+            _ => self.tagger(),
         }
     }
 
-    fn seeded(self, config: &ModelConfig) -> Result<Weights, Failure> {
-        Ok(match config {
-            ModelConfig::Cnn14(config) => seeded::cnn14(config)?,
-            ModelConfig::LeeNet(config) => seeded::leenet(config)?,
-            ModelConfig::M5(config) => {
-                let parameters = Parameters::new(&Device::Cpu, 1);
-                M5::build(config, &parameters.loader())?;
-                parameters.weights()?
+    fn clips(&self, sample_rate: u32) -> clipwise::Result<WaveformBatch> {
+        let n_samples = (self.seconds * f64::from(sample_rate)).round() as usize;
+        let clips = (0..self.batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
+        WaveformBatch::new(clips, sample_rate)
+    }
+
+    fn tagger(&self) -> Result<Work, Failure> {
+        let model = self.load_tagger()?;
+        let clips = self.clips(model.info().sample_rate)?;
+        match (self.part, model.front_end().is_some()) {
+            (Part::Frontend, false) => Err("this model takes the waveform itself: it has no front end".into()),
+            (Part::Frontend, true) => front_end(model, &clips),
+            (Part::Trunk, true) => {
+                let features = features(&*model, &clips)?; // [batch, n_frames, n_features]
+                Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
             }
-            ModelConfig::Ced(_) => {
-                Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?
+            (Part::All, _) | (Part::Trunk, false) => {
+                Ok(Box::new(move || Ok(model.forward(&clips, Detail::Clip).map(drop)?)))
             }
-            _ => return Err("this model needs --weights".into()),
+        }
+    }
+
+    /// A checkpoint, the model in the box, or random weights.
+    fn load_tagger(&self) -> Result<std::sync::Arc<dyn TaggingModel>, Failure> {
+        let device = Device::Cpu;
+        if let Some(path) = self.weights.filter(|_| self.model != "cnn14-narrow") {
+            let options = if self.model.is_empty() { OpenOptions::new() } else { OpenOptions::new().model(self.model) };
+            return Ok(Tagger::open_with(path, &options)?.into_model());
+        }
+        if self.model == "ced-tiny" {
+            return Ok(Tagger::bundled(&device)?.into_model());
+        }
+        let config = config(self.model)?;
+        let weights = match self.weights {
+            Some(path) => Weights::open(path)?,
+            None => seeded::weights(|weights| config.load(weights, &device).map(drop))?,
+        };
+        Ok(config.load(&weights, &device)?.into())
+    }
+
+    /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
+    fn whisper(&self) -> Result<Work, Failure> {
+        let weights = match self.weights {
+            Some(path) => Weights::open(path)?,
+            None => seeded::weights(|weights| {
+                WhisperEncoder::load(&whisper::Config::TINY, weights, &Device::Cpu).map(drop)
+            })?,
+        };
+        let model = WhisperEncoder::load(&whisper::Config::from_weights(&weights)?, &weights, &Device::Cpu)?;
+        let batch = self.clips(model.info().sample_rate)?;
+        let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
+            let clips =
+                batch.rows().iter().map(|clip| model.mel().compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
+            let shape = (clips.len(), clips[0].nrows(), clips[0].ncols());
+            Ok(Tensor::from_iter(clips.iter().flatten().copied(), &Device::Cpu)?.reshape(shape)?)
+        };
+        Ok(match self.part {
+            Part::All => Box::new(move || Ok(model.forward(&batch, Layers::Last).map(drop)?)),
+            Part::Frontend => Box::new(move || features(&model, &batch).map(drop)),
+            Part::Trunk => {
+                let features = features(&model, &batch)?;
+                Box::new(move || Ok(model.forward_features(&features, None, Layers::Last).map(drop)?))
+            }
         })
     }
-}
 
-/// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
-pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    let Some(mut config) = model.config()? else {
-        let other = match model {
-            Model::WhisperTiny => whisper,
-            Model::Encoder => encoder,
-            _ => gru,
-        };
-        return other(part, seconds, batch, weights);
-    };
-    let clips = |sample_rate: u32| -> Vec<Vec<f32>> {
-        let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
-        (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect()
-    };
-    let (sample_rate, front_end) = match &config {
-        ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
-        ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
-        ModelConfig::LeeNet(config) => (config.sample_rate, None),
-        ModelConfig::M5(config) => (config.sample_rate, None),
-        _ => return Err("this model cannot be timed yet".into()),
-    };
-    if part == Part::Frontend {
-        let front_end = front_end.ok_or("this model takes the waveform itself: it has no front end")?;
-        return log_mel(&front_end, clips(sample_rate));
-    }
-    let weights = match (weights, model.preset()) {
-        (None, _) => model.seeded(&config)?,
-        (Some(path), None) => Weights::open(path)?,
-        (Some(path), Some(preset)) => {
-            let weights = Weights::open(path)?;
-            config = ModelConfig::by_name(preset, &weights)?;
-            weights
+    /// Any speech encoder, of the folder or file that --weights names.
+    fn encoder(&self) -> Result<Work, Failure> {
+        if self.part != Part::All {
+            return Err("an encoder is timed as a whole".into());
         }
-    };
-    network(&config, part, &weights, clips(sample_rate))
+        let encoder = Encoder::open(self.weights.ok_or("an encoder needs --weights")?, &Device::Cpu)?;
+        let batch = self.clips(encoder.info().sample_rate)?;
+        Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)))
+    }
+
+    /// Two bidirectional layers of 256 over 100 frames per second, as PyTorch's `GRU(64, 256, 2, batch_first=True,
+    /// bidirectional=True)`.
+    fn recurrent(&self, cell: Cell) -> Result<Work, Failure> {
+        if self.part == Part::Frontend {
+            return Err("these are recurrent layers alone: they have no front end".into());
+        }
+        let config = RnnConfig { cell, inputs: 64, hidden: 256, n_layers: 2, bidirectional: true, bias: true };
+        let load = |weights: &Weights| {
+            let root = weights.loader(&Device::Cpu);
+            let rnn = Rnn::load(&root, config)?;
+            root.finish("recurrent layers").map(|()| rnn)
+        };
+        let weights = match self.weights {
+            Some(path) => Weights::open(path)?,
+            None => seeded::weights(|weights| load(weights).map(drop))?,
+        };
+        let rnn = load(&weights)?;
+        let n_frames = ((self.seconds * 100.0).round() as usize).max(1);
+        let x =
+            Tensor::from_vec(seeded::noise(self.batch * n_frames * 64, 1), (self.batch, n_frames, 64), &Device::Cpu)?;
+        Ok(Box::new(move || Ok(rnn.forward(&x, None, None).map(drop)?)))
+    }
 }
 
-fn log_mel(config: &LogMelConfig, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
-    let log_mel = LogMel::new(config)?;
-    let mut out = vec![0.0; log_mel.n_frames(clips[0].len()) * config.mel.n_mels];
-    log_mel.compute_into(&clips[0], &mut out)?; // a clip that is too short is an error before the clock runs
+/// The preset of this name; `cnn14-narrow` is CNN14 with an eighth of the channels.
+fn config(name: &str) -> Result<ModelConfig, Failure> {
+    if name == "cnn14-narrow" {
+        let full = cnn14::Config::AUDIOSET_32K;
+        let channels = full.channels.map(|channels| channels / 8);
+        return Ok(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full }.into());
+    }
+    let preset = presets().find(|preset| preset.name() == name);
+    let known = || presets().map(|preset| preset.name().to_owned()).collect::<Vec<_>>().join(", ");
+    Ok(preset.ok_or_else(|| format!("no model is called {name:?}; known are {}", known()))?.config)
+}
+
+/// The features of each clip, one after the other.
+fn front_end(model: std::sync::Arc<dyn TaggingModel>, clips: &WaveformBatch) -> Result<Work, Failure> {
+    let clips = clips.rows().to_vec();
+    let mut out = Vec::new();
     Ok(Box::new(move || {
-        clips.iter().try_for_each(|clip| log_mel.compute_into(clip, &mut out))?;
+        let front_end = model.front_end().ok_or("this model has no front end")?;
+        for clip in &clips {
+            match (front_end as &dyn Any).downcast_ref::<LogMel>() {
+                Some(log_mel) => {
+                    out.resize(log_mel.n_frames(clip.len()) * log_mel.mel().n_mels(), 0.0);
+                    log_mel.compute_into(clip, &mut out)?;
+                }
+                None => drop(front_end.compute(clip)?),
+            }
+        }
         Ok(())
     }))
 }
 
-fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
-    let device = Device::Cpu;
-    match config {
-        ModelConfig::Cnn14(config) => {
-            let model = Cnn14::load(config, weights, &device)?;
-            if part == Part::All {
-                return whole(model, clips);
-            }
-            let features = features(model.log_mel(), &clips)?; // [batch, n_frames, n_mels]
-            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
-        }
-        ModelConfig::Ced(config) => {
-            let model = Ced::load(config, weights, &device)?;
-            if part == Part::All {
-                return whole(model, clips);
-            }
-            let features = features(model.log_mel(), &clips)?;
-            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
-        }
-        ModelConfig::LeeNet(config) => whole(LeeNet::load(config, weights, &device)?, clips),
-        ModelConfig::M5(config) => whole(M5::load(config, weights, &device)?, clips),
-        _ => Err("this model cannot be timed yet".into()),
-    }
-}
-
-/// An encoder of speech is no tagger: its result are hidden states.
-fn whisper(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    let weights = match weights {
-        Some(path) => Weights::open(path)?,
-        None => seeded::whisper(&whisper::Config::TINY)?,
-    };
-    let model = WhisperEncoder::load(&whisper::Config::from_weights(&weights)?, &weights, &Device::Cpu)?;
-    let n_samples = (seconds * f64::from(model.info().sample_rate)).round() as usize;
-    let clips: Vec<_> = (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
-    let batch = WaveformBatch::new(clips, model.info().sample_rate)?;
-    let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
-        let clips = batch.rows().iter().map(|clip| model.mel().compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
-        let shape = (clips.len(), clips[0].nrows(), clips[0].ncols());
-        Ok(Tensor::from_iter(clips.iter().flatten().copied(), &Device::Cpu)?.reshape(shape)?)
-    };
-    Ok(match part {
-        Part::All => Box::new(move || Ok(model.forward(&batch, Layers::Last).map(drop)?)),
-        Part::Frontend => Box::new(move || features(&model, &batch).map(drop)),
-        Part::Trunk => {
-            let features = features(&model, &batch)?;
-            Box::new(move || Ok(model.forward_features(&features, None, Layers::Last).map(drop)?))
-        }
-    })
-}
-
-fn encoder(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    if part != Part::All {
-        return Err("an encoder is timed as a whole".into());
-    }
-    let encoder = Encoder::open(weights.ok_or("an encoder needs --weights")?, &Device::Cpu)?;
-    let sample_rate = encoder.info().sample_rate;
-    let n_samples = (seconds * f64::from(sample_rate)).round() as usize;
-    let clips = (0..batch).map(|row| seeded::noise(n_samples.max(1), row as u32)).collect();
-    let batch = WaveformBatch::new(clips, sample_rate)?;
-    Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)))
-}
-
-/// Two bidirectional layers of 256, as PyTorch's `GRU(64, 256, 2, batch_first=True, bidirectional=True)`.
-fn gru(part: Part, seconds: f64, batch: usize, weights: Option<&Path>) -> Result<Work, Failure> {
-    if part == Part::Frontend {
-        return Err("these are recurrent layers alone: they have no front end".into());
-    }
-    let config = RnnConfig { cell: Cell::Gru, inputs: 64, hidden: 256, n_layers: 2, bidirectional: true, bias: true };
-    let rnn = match weights {
-        Some(path) => Rnn::load(&Weights::open(path)?.loader(&Device::Cpu), config)?,
-        None => Rnn::new(config, |name, shape| {
-            let seed = name.bytes().fold(0u32, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
-            // PyTorch's initial values: within ± 1 / √hidden; the noise has a tenth.
-            let values = seeded::noise(shape.iter().product(), seed).into_iter().map(|x| x * 0.6).collect();
-            Tensor::from_vec(values, shape, &Device::Cpu)
-                .map_err(|cause| clipwise::Error::Tensor { context: "making seeded weights", cause })
-        })?,
-    };
-    let n_frames = ((seconds * 100.0).round() as usize).max(1);
-    let frames = seeded::noise(batch * n_frames * 64, 1);
-    let x = Tensor::from_vec(frames, (batch, n_frames, 64), &Device::Cpu)?;
-    Ok(Box::new(move || Ok(rnn.forward(&x, None, None).map(drop)?)))
-}
-
-fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
-    let batch = WaveformBatch::new(clips, model.info().sample_rate)?;
-    Ok(Box::new(move || Ok(model.forward(&batch, Detail::Clip).map(drop)?)))
-}
-
-/// Log-mel of clips of one length, `[batch, n_frames, n_mels]`.
-fn features(log_mel: &LogMel, clips: &[Vec<f32>]) -> Result<Tensor, Failure> {
-    let shape = (clips.len(), log_mel.n_frames(clips[0].len()), log_mel.config().mel.n_mels);
-    let rows = clips.iter().map(|clip| log_mel.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
-    let values: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+/// Features of clips of one length, `[batch, n_frames, n_features]`.
+fn features(model: &dyn TaggingModel, clips: &WaveformBatch) -> Result<Tensor, Failure> {
+    let front_end: &dyn FrontEnd = model.front_end().ok_or("this model has no front end")?;
+    let rows = clips.rows().iter().map(|clip| front_end.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
+    let shape = (rows.len(), rows[0].nrows(), rows[0].ncols());
+    Ok(Tensor::from_iter(rows.iter().flatten().copied(), &Device::Cpu)?.reshape(shape)?)
 }
