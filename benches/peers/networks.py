@@ -1,6 +1,6 @@
-"""CNN14 after its front end, and LeeNet11, in PyTorch, for timing: random weights.
+"""CNN14 and YAMNet after their front ends, and LeeNet11, in PyTorch, for timing: random weights.
 
-Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), and Lee et al. (arXiv 1703.01789).
+Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), Lee et al. (arXiv 1703.01789), Howard et al. (arXiv 1704.04861).
 """
 import torch
 from torch import nn
@@ -55,6 +55,24 @@ class LeeNet11(nn.Module):
     def forward(self, x):
         x = self.blocks(x)
         return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
+
+
+class YamNet(nn.Module):
+    """Patches of log-mel `[n, 1, 96, 64]` to the scores of a clip `[1, 521]`, with TensorFlow's padding."""
+
+    def __init__(self):
+        super().__init__()
+        pairs = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
+        layers, inputs = [nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(1, 32, 3, stride=2), nn.ReLU()], 32
+        for outputs, stride in pairs:
+            layers.append(nn.ZeroPad2d((0, 1, 0, 1) if stride == 2 else 1))
+            layers += [nn.Conv2d(inputs, inputs, 3, stride=stride, groups=inputs), nn.ReLU()]
+            layers += [nn.Conv2d(inputs, outputs, 1), nn.ReLU()]
+            inputs = outputs
+        self.layers, self.dense = nn.Sequential(*layers), nn.Linear(inputs, 521)
+
+    def forward(self, x):
+        return torch.sigmoid(self.dense(self.layers(x).mean((2, 3)))).mean(0, keepdim=True)
 
 
 def seeded(network):

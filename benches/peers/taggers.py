@@ -1,0 +1,122 @@
+#!/usr/bin/env python3
+"""Taggers in onnxruntime, OpenVINO and PyTorch beside ours, in turn, f32: the references' own classes with random weights.
+
+    taggers.py --references FOLDER --model resnet38
+
+FOLDER holds checkouts of the references, each under its repository's name: audioset_tagging_cnn (PANNs), EfficientAT,
+audioset-convnext-inf. `yamnet` needs none, `ast` needs the package transformers. All begin with the features, but those on the
+waveform and YAMNet. Scores of all peers are compared before the clock runs. Our weights are other random ones: times do not depend
+on them.
+"""
+import os
+import sys
+import types
+from pathlib import Path
+
+from turns import arguments, compare, confine, ours
+
+PANNS = {
+    "cnn6": "Cnn6", "cnn10": "Cnn10", "resnet22": "ResNet22", "resnet38": "ResNet38", "resnet54": "ResNet54",
+    "mobilenetv1": "MobileNetV1", "mobilenetv2": "MobileNetV2",
+}
+# On the waveform.
+PANNS_1D = {
+    "leenet24": "LeeNet24", "dainet19": "DaiNet19", "res1dnet31": "Res1dNet31", "res1dnet51": "Res1dNet51",
+    "wavegram-cnn14": "Wavegram_Cnn14",
+}
+EFFICIENT_AT = [f"{kind}{width}" for kind in ("mn", "dymn") for width in ("04", "05", "10", "20", "30", "40")]
+
+parser = arguments(__doc__)
+parser.add_argument("--model", required=True, choices=[*PANNS, *PANNS_1D, *EFFICIENT_AT, "convnext-tiny", "yamnet", "ast"])
+parser.add_argument("--references", default="..", help="the folder with the checkouts (default %(default)s)")
+args = parser.parse_args()
+confine(args.threads)
+
+import numpy as np
+import torch
+from torch import nn
+
+from networks import YamNet, seeded
+from runtimes import peers
+
+random = np.random.default_rng(2)
+torch.set_grad_enabled(False)
+torch.manual_seed(0)
+
+
+class Scores(nn.Module):
+    """What is timed: the scores of a network, without its front end."""
+
+    def __init__(self, network, scores):
+        super().__init__()
+        self.network, self.scores = network, scores
+        for name in ("spectrogram_extractor", "logmel_extractor"):
+            if hasattr(network, name):
+                setattr(network, name, nn.Identity())
+        self.eval()
+
+    def forward(self, x):
+        return self.scores(self.network(x))
+
+
+def stub(name):
+    """A module that stands in for one that is imported and not used."""
+    module = types.ModuleType(name)
+    module.__getattr__ = lambda _: None
+    sys.modules[name] = module
+
+
+def checkout(name, folder=""):
+    path = Path(args.references) / name
+    sys.path.insert(0, str(path / folder))
+    os.chdir(path)  # some read files while they are imported
+
+
+def features(*shape):
+    return random.uniform(-1, 1, shape).astype(np.float32)
+
+
+def network():
+    """The network, its input, and the part of ours that does the same."""
+    frames = round(args.seconds * 100) + 1
+    samples = round(args.seconds * 32_000)
+    clipwise = lambda output: output["clipwise_output"]
+    if args.model in PANNS or args.model in PANNS_1D:
+        checkout("audioset_tagging_cnn", "pytorch")
+        checkout("audioset_tagging_cnn", "utils")
+        import models
+
+        front_end = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000, classes_num=527)
+        net = seeded(getattr(models, {**PANNS, **PANNS_1D}[args.model])(**front_end))
+        if args.model in PANNS:
+            return Scores(net, clipwise), 30 * features(1, 1, frames, 64) - 40, "trunk"
+        return Scores(net, clipwise), 0.1 * features(1, samples), "all"
+    if args.model in EFFICIENT_AT:
+        checkout("EfficientAT")
+        from models.dymn.model import get_model as get_dymn
+        from models.mn.model import get_model as get_mn
+
+        get = get_dymn if args.model.startswith("dymn") else get_mn
+        net = get(width_mult=int(args.model[-2:]) / 10, pretrained_name=None).eval()
+        return Scores(net, lambda output: torch.sigmoid(output[0])), features(1, 1, 128, frames - 1), "trunk"
+    if args.model == "convnext-tiny":
+        checkout("audioset-convnext-inf", "src")
+        stub("audioset_convnext_inf.pytorch.augmentations")
+        from audioset_convnext_inf.pytorch.convnext import convnext_tiny
+
+        net = convnext_tiny(after_stem_dim=[252, 56]).eval()
+        return Scores(net, clipwise), 30 * features(1, 1, frames, 224) - 40, "trunk"
+    if args.model == "yamnet":
+        patches = 1 + -(-max(0, round(args.seconds * 16_000) - 15_600) // 7_680)
+        return seeded(YamNet()), features(patches, 1, 96, 64), "all"
+    torch.version.cuda = None  # torchaudio, which transformers imports, refuses a PyTorch of another build for GPUs
+    from transformers import ASTConfig, ASTForAudioClassification
+
+    net = ASTForAudioClassification(ASTConfig(num_labels=527)).eval()
+    return Scores(net, lambda output: torch.sigmoid(output.logits)), features(1, 1024, 128), "trunk"
+
+
+args.references = str(Path(args.references).absolute())
+net, x, part = network()
+turn = lambda: ours(args, "--model", args.model, "--part", part)
+compare(f"{args.model}: {args.seconds:g} s", args, peers({"": net}, {"": x}, args), turn)
