@@ -10,6 +10,7 @@ pub mod cnn14;
 pub mod cnn6;
 pub mod convnext;
 pub mod crnn;
+pub mod efficientat;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
@@ -136,6 +137,8 @@ families! {
     Ced: ced::Ced,
     /// AST.
     Ast: ast::Ast,
+    /// EfficientAT's MobileNets, and frame-wise ones.
+    MobileNet: efficientat::MobileNet,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.

@@ -9,7 +9,7 @@ use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use super::pool::Pool;
-use super::{Activation, BatchNorm, Dropout, LpPool2d};
+use super::{Activation, BatchNorm, Dropout, Linear, LpPool2d};
 use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
@@ -60,6 +60,8 @@ enum Layer {
     },
     /// Each channel this many times.
     Repeat(usize),
+    /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
+    SqueezeExcitation([Linear; 2]),
     Residual(Residual),
     EndOfStage,
 }
@@ -223,6 +225,25 @@ impl ConvStack {
         Ok(())
     }
 
+    /// Adds a squeeze-and-excitation (Hu et al. 2017, arXiv 1709.01507): the means of the channels over all places go through a
+    /// fully connected layer of `squeezed` outputs with ReLU and another with `gate`, and each channel is multiplied by what
+    /// comes out for it. Reads `weight` and `bias` of both layers.
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub fn squeeze_excitation(
+        &mut self,
+        [fc1, fc2]: [&Loader; 2],
+        channels: usize,
+        squeezed: usize,
+        gate: Activation,
+    ) -> Result<()> {
+        let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
+        let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
+        self.layers.push(Layer::SqueezeExcitation([fc1, fc2]));
+        Ok(())
+    }
+
     /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
     pub fn end_stage(&mut self) {
         self.layers.push(Layer::EndOfStage);
@@ -251,15 +272,35 @@ impl ConvStack {
         x: &Tensor,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<Tensor> {
-        self.run(x, observe).context("a stack of convolutions")
+        let run = || self.tensor(&self.run(x, observe)?);
+        run().context("a stack of convolutions")
+    }
+
+    /// As [`forward_observed`](Self::forward_observed): the means of the channels over all places, `[batch, channels]`, and where
+    /// they are `wanted` the maps.
+    pub(crate) fn forward_means(
+        &self,
+        x: &Tensor,
+        wanted: bool,
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let run = || {
+            let x = self.run(x, observe)?;
+            Ok::<_, Error>((x.means()?, wanted.then(|| self.tensor(&x)).transpose()?))
+        };
+        run().context("a stack of convolutions")
+    }
+
+    /// In the shape that [`forward`](Self::forward) has.
+    fn tensor(&self, x: &FeatureMap) -> Result<Tensor> {
+        Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? })
     }
 
     fn run(
         &self,
         x: &Tensor,
         mut observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
-    ) -> Result<Tensor> {
-        let tensor = |x: &FeatureMap| Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? });
+    ) -> Result<FeatureMap> {
         let mut x = match self.maps.are_sequences {
             true => FeatureMap::from_sequence(x, &self.workspace)?,
             false => FeatureMap::new(x.clone(), &self.workspace)?,
@@ -268,11 +309,11 @@ impl ConvStack {
         for layer in &self.layers {
             x = layer.forward(x)?;
             if let Layer::EndOfStage = layer {
-                observe(stage, &|| tensor(&x))?;
+                observe(stage, &|| self.tensor(&x))?;
                 stage += 1;
             }
         }
-        tensor(&x)
+        Ok(x)
     }
 
     /// [`forward`](Self::forward) of maps with their channels last: `x` `[batch, height, width, channels]` to the same of the last
@@ -361,6 +402,20 @@ impl Layer {
                 let (batch, channels, height, width) = y.dims4()?;
                 let y = y.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
                 Ok(x.with(Values::Tensor(y.reshape((batch, channels * repeats, height, width))?)))
+            }
+            Self::SqueezeExcitation([fc1, fc2]) => {
+                let gates = fc2.forward(&fc1.forward(&x.means()?)?)?;
+                match x.values {
+                    Values::Blocks(ref mut map) => {
+                        let done = map.scale(&gates.flatten_all()?.to_vec1()?);
+                        done.ok_or_else(|| refuse("gates", gates.dims(), map.shape))?;
+                        Ok(x)
+                    }
+                    Values::Tensor(ref values) => {
+                        let y = values.broadcast_mul(&gates.unsqueeze(2)?.unsqueeze(3)?)?;
+                        Ok(x.with(Values::Tensor(y)))
+                    }
+                }
             }
             Self::Residual(sum) => sum.forward(x),
             Self::Activation(activation) => match x.values {
