@@ -173,6 +173,9 @@ impl FbankConfig {
                 return Err(Error::config(field, value, "must be above 0"));
             }
         }
+        if self.log && self.power == Spectrum::Real {
+            return Err(Error::config("power", self.power, "expected another one before a logarithm: it has a sign"));
+        }
         for (field, value) in [("energy_floor", self.energy_floor), ("log_offset", self.log_offset)] {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(Error::config(field, value, "must be 0 or more"));
@@ -345,10 +348,7 @@ impl Fbank {
         }
         let row = &mut row[first_mel..first_mel + config.n_mels];
         let n_bins = self.mel.n_bins();
-        match config.power {
-            Spectrum::Power => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr()),
-            Spectrum::Magnitude => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr().sqrt()),
-        }
+        config.power.write(bins, &mut spectrum[..n_bins]);
         self.mel.apply_to_frame(spectrum, 0, mels);
         if config.log {
             mels.iter_mut().for_each(|x| *x += f64::from(config.log_offset));

@@ -303,7 +303,7 @@ impl LogMel {
     /// # Errors
     /// [`Error::Config`] as [`Stft::new`] and [`MelFilterBank::new`], and for the other fields outside their ranges.
     pub fn new(config: &LogMelConfig) -> Result<Self> {
-        let LogMelConfig { reference, amin, top_db, preemphasis, shift, divisor, .. } = *config;
+        let LogMelConfig { power, reference, amin, top_db, preemphasis, shift, divisor, .. } = *config;
         for (field, value) in [("preemphasis", preemphasis), ("shift", shift)] {
             if !value.is_finite() {
                 return Err(Error::config(field, value, "must be finite"));
@@ -314,6 +314,9 @@ impl LogMel {
         }
         if !(amin.is_finite() && amin > 0.0) {
             return Err(Error::config("amin", amin, "must be above 0"));
+        }
+        if power == Spectrum::Real {
+            return Err(Error::config("power", power, "expected another one before a logarithm: it has a sign"));
         }
         if !(reference.is_finite() && reference >= 0.0) {
             return Err(Error::config("reference", reference, "must be 0 or more"));
@@ -434,10 +437,7 @@ impl LogMel {
     #[inline(always)]
     fn finish_frame(&self, bins: Bins, spectrum: &mut [f64], row: &mut [f32]) {
         let n_bins = self.mel.n_bins();
-        match self.config.power {
-            Spectrum::Power => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr()),
-            Spectrum::Magnitude => bins.write(&mut spectrum[..n_bins], |x| x.norm_sqr().sqrt()),
-        }
+        self.config.power.write(bins, &mut spectrum[..n_bins]);
         for (block, row) in row.chunks_mut(MELS_PER_BLOCK).enumerate() {
             let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
             self.mel.apply_to_frame(spectrum, block * MELS_PER_BLOCK, mels);

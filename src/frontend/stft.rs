@@ -30,6 +30,20 @@ pub enum Spectrum {
     /// `|X|²` (librosa's `power=2.0`). The default.
     #[default]
     Power,
+    /// The real part, which has a sign: for [`Fbank`](super::Fbank) without logarithm (BirdNET).
+    Real,
+}
+
+impl Spectrum {
+    /// Writes the value of each bin.
+    #[inline(always)]
+    pub(super) fn write(self, bins: Bins, out: &mut [f64]) {
+        match self {
+            Self::Power => bins.write(out, |x| x.norm_sqr()),
+            Self::Magnitude => bins.write(out, |x| x.norm_sqr().sqrt()),
+            Self::Real => bins.write(out, |x| x.re),
+        }
+    }
 }
 
 /// How a clip is cut into frames and weighted. All lengths are in samples.

@@ -5,6 +5,7 @@
 
 pub mod ast;
 pub mod batch;
+pub mod birdnet;
 pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
@@ -147,6 +148,8 @@ families! {
     Rnn: rnn::AudioRnnClassifier,
     /// ConvNeXt.
     ConvNext: convnext::ConvNext,
+    /// BirdNET.
+    BirdNet: birdnet::BirdNet,
     /// YAMNet.
     YamNet: yamnet::YamNet,
     /// A temporal convolutional network.

@@ -240,8 +240,13 @@ impl ConvStack {
     ) -> Result<()> {
         let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
         let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
-        self.layers.push(Layer::SqueezeExcitation([fc1, fc2]));
+        self.gates([fc1, fc2]);
         Ok(())
+    }
+
+    /// A [squeeze-and-excitation](Self::squeeze_excitation) by these layers.
+    pub(crate) fn gates(&mut self, layers: [Linear; 2]) {
+        self.layers.push(Layer::SqueezeExcitation(layers));
     }
 
     /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.

@@ -45,7 +45,8 @@
 //! # TensorFlow Lite
 //! Of a `.tflite` file the weights and biases of convolutions and fully connected layers are read; the graph is not run. They are
 //! named by their operators in the order of the graph, `00.conv.weight`, `01.depthwise.weight`, … and
-//! `00.fully_connected.weight`, …, and have PyTorch's order of axes. 8-bit weights read as their values, `code · scale`.
+//! `00.fully_connected.weight`, …, and have PyTorch's order of axes. 8-bit weights read as their values, `code · scale`. Constants
+//! that the graph adds, multiplies or takes as powers are `00.add`, `00.mul`, `00.pow`, ….
 //!
 //! # Names
 //! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:

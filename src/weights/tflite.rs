@@ -1,7 +1,8 @@
 //! TensorFlow Lite files: the weights of their layers, without running the graph.
 //!
 //! A file is a FlatBuffer of the schema `tensorflow/lite/schema/schema.fbs`. Its tensors have names that converters choose, so
-//! entries are named by the operators of the first subgraph that use them, counted per kind in the order of the graph.
+//! entries are named by the operators of the first subgraph that use them, counted per kind in the order of the graph. Sums,
+//! products and powers count if one of their sides is a constant, a number or one per channel.
 
 use std::collections::BTreeMap;
 
@@ -48,12 +49,15 @@ mod field {
     pub const BUFFER_DATA: usize = 0;
 }
 
-/// An operator with weights.
+/// What a tensor is to its operator.
 #[derive(Clone, Copy, PartialEq)]
-enum Kind {
-    Conv,
-    Depthwise,
-    FullyConnected,
+enum Role {
+    ConvWeight,
+    DepthwiseWeight,
+    FullyConnectedWeight,
+    Bias,
+    /// A number, or one per channel.
+    Constant,
 }
 
 pub(super) fn recognise(head: &[u8]) -> bool {
@@ -76,54 +80,68 @@ fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
     }
     let mut entries = BTreeMap::new();
     let mut dequantised = BTreeMap::new(); // the stored tensor by the one that an operator makes of it
-    let (mut n_convs, mut n_fully_connected) = (0, 0);
+    let mut counts = BTreeMap::<&str, usize>::new();
     for index in 0..operators.len {
         let operator = operators.get(index)?;
         let code = codes.get(operator.u32(field::operator::OPCODE_INDEX)?.unwrap_or(0) as usize)?;
         let old = code.u8(field::operator_code::DEPRECATED_BUILTIN_CODE)?.unwrap_or(0);
         let code = code.u32(field::operator_code::BUILTIN_CODE)?.unwrap_or(0).max(old.into());
         let inputs = operator.numbers(field::operator::INPUTS)?;
-        let (kind, name) = match code {
-            3 | 4 => {
-                let (kind, name) = if code == 3 { (Kind::Conv, "conv") } else { (Kind::Depthwise, "depthwise") };
-                n_convs += 1;
-                (kind, format!("{:02}.{name}", n_convs - 1))
-            }
+        // Convolutions of both kinds are counted together.
+        let (name, counted, roles): (_, _, &[(usize, Role)]) = match code {
+            0 => ("add", "add", &[(0, Role::Constant), (1, Role::Constant)]),
+            3 => ("conv", "conv", &[(1, Role::ConvWeight), (2, Role::Bias)]),
+            4 => ("depthwise", "conv", &[(1, Role::DepthwiseWeight), (2, Role::Bias)]),
             6 => {
                 let output = operator.numbers(field::operator::OUTPUTS)?;
                 dequantised.insert(*output.first()?, *inputs.first()?);
                 continue;
             }
-            9 => {
-                n_fully_connected += 1;
-                (Kind::FullyConnected, format!("{:02}.fully_connected", n_fully_connected - 1))
-            }
+            9 => ("fully_connected", "fully_connected", &[(1, Role::FullyConnectedWeight), (2, Role::Bias)]),
+            18 => ("mul", "mul", &[(0, Role::Constant), (1, Role::Constant)]),
+            78 => ("pow", "pow", &[(1, Role::Constant)]),
             _ => continue,
         };
-        for (leaf, input) in [("weight", 1), ("bias", 2)] {
+        let number = counts.get(counted).copied().unwrap_or(0);
+        let mut is_counted = roles.iter().all(|(_, role)| *role != Role::Constant);
+        for &(input, role) in roles {
             // An input of -1 is left out.
             let Some(&id) = inputs.get(input).filter(|&&id| id != u32::MAX) else { continue };
             let tensor = tensors.get(*dequantised.get(&id).unwrap_or(&id) as usize)?;
-            let kind = (leaf == "weight").then_some(kind);
-            match entry(bytes, tensor, buffers, kind)? {
-                Ok(Some(entry)) => entries.insert(format!("{name}.{leaf}"), entry),
-                Ok(None) => continue, // computed by the graph
-                Err(reason) => return Some(Err(format!("`{name}.{leaf}`: {reason}").into())),
+            let leaf = if matches!(role, Role::Bias) { "bias" } else { "weight" };
+            let name = match role {
+                Role::Constant => format!("{number:02}.{name}"),
+                _ => format!("{number:02}.{name}.{leaf}"),
             };
+            match entry(bytes, tensor, buffers, role)? {
+                Ok(Some(entry)) => {
+                    is_counted = true;
+                    entries.insert(name, entry);
+                }
+                Ok(None) => continue, // computed by the graph, or no constant of interest
+                Err(reason) => return Some(Err(format!("`{name}`: {reason}").into())),
+            };
+        }
+        if is_counted {
+            counts.insert(counted, number + 1);
         }
     }
     Some(Ok(entries))
 }
 
 /// The entry of a constant tensor in PyTorch's order of axes; `None` outside if a reference leads nowhere, inside if the tensor has
-/// no data.
-fn entry(bytes: &[u8], tensor: Table, buffers: Tables, kind: Option<Kind>) -> Option<Result<Option<Entry>, String>> {
+/// no data, or is a constant of another shape or type.
+fn entry(bytes: &[u8], tensor: Table, buffers: Tables, role: Role) -> Option<Result<Option<Entry>, String>> {
     let buffer = buffers.get(tensor.u32(field::tensor::BUFFER)?.unwrap_or(0) as usize)?;
     let Some((start, n_bytes)) = buffer.vector(field::BUFFER_DATA, 1)?.filter(|&(_, n_bytes)| n_bytes > 0) else {
         return Some(Ok(None));
     };
     let shape: Vec<usize> = tensor.numbers(field::tensor::SHAPE)?.into_iter().map(|dim| dim as usize).collect();
-    let (dtype, item_size) = match tensor.u8(field::tensor::TYPE)?.unwrap_or(0) {
+    let kind = tensor.u8(field::tensor::TYPE)?.unwrap_or(0);
+    if role == Role::Constant && (shape.len() > 1 || kind != 0) {
+        return Some(Ok(None));
+    }
+    let (dtype, item_size) = match kind {
         0 => (Dtype::F32, 4),
         1 => (Dtype::F16, 2),
         2 => (Dtype::I32, 4),
@@ -131,11 +149,12 @@ fn entry(bytes: &[u8], tensor: Table, buffers: Tables, kind: Option<Kind>) -> Op
         other => return Some(Err(format!("elements of type {other} of the schema cannot be read"))),
     };
     // The axes of the file in PyTorch's order.
-    let axes: &[usize] = match (kind, shape.len()) {
-        (Some(Kind::Conv), 4) => &[0, 3, 1, 2],      // [out, rows, columns, in]
-        (Some(Kind::Depthwise), 4) => &[3, 0, 1, 2], // [1, rows, columns, channels]
-        (Some(Kind::FullyConnected), 2) => &[0, 1],
-        (None, 1) => &[0],
+    let axes: &[usize] = match (role, shape.len()) {
+        (Role::ConvWeight, 4) => &[0, 3, 1, 2],      // [out, rows, columns, in]
+        (Role::DepthwiseWeight, 4) => &[3, 0, 1, 2], // [1, rows, columns, channels]
+        (Role::FullyConnectedWeight, 2) => &[0, 1],
+        (Role::Bias | Role::Constant, 1) => &[0],
+        (Role::Constant, 0) => &[],
         _ => return Some(Err(format!("a tensor of shape {shape:?} does not fit its operator"))),
     };
     let strides = super::entry::row_major(&shape);
