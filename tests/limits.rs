@@ -248,6 +248,7 @@ fn models() {
         "cnn14",
         "cnn14-decision-att",
         "ced-tiny",
+        "resnet54",
         "leenet11",
         "m5",
         "m34-res",

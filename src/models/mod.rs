@@ -11,6 +11,7 @@ pub mod crnn;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
+pub mod resnet;
 pub mod rnn;
 pub mod speech_classifier;
 
@@ -124,6 +125,8 @@ families! {
     Cnn14: cnn14::Cnn14,
     /// Cnn6 and Cnn10.
     Cnn6: cnn6::Cnn6,
+    /// ResNet22 to ResNet54.
+    ResNet: resnet::ResNet,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.

@@ -56,19 +56,20 @@ pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<As
 
 /// The frame length that a checkpoint's front-end tensors were made for.
 fn n_fft(weights: &Weights) -> Option<usize> {
-    let bins = |name: &str| weights.shape(name)?.first().copied();
     match weights.shape(CONV_REAL) {
         Some(&[_, _, n_fft]) => Some(n_fft),
-        _ => bins(MEL_W).filter(|&bins| bins > 1).map(|bins| 2 * (bins - 1)),
+        _ => outputs(weights, MEL_W).filter(|&bins| bins > 1).map(|bins| 2 * (bins - 1)),
     }
+}
+
+/// The outputs of a layer, by its weight.
+pub fn outputs(weights: &Weights, name: &str) -> Option<usize> {
+    weights.shape(name)?.first().copied()
 }
 
 /// Output channels of each block's first convolution; the default where the tensor is missing.
 pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N] {
-    std::array::from_fn(|i| {
-        let shape = weights.shape(&format!("conv_block{}.conv1.weight", i + 1));
-        shape.and_then(|shape| shape.first().copied()).unwrap_or(default[i])
-    })
+    std::array::from_fn(|i| outputs(weights, &format!("conv_block{}.conv1.weight", i + 1)).unwrap_or(default[i]))
 }
 
 /// Adds `n` convolutions without bias, each with batch norm and ReLU: `conv1` and `bn1`, `conv2` and `bn2` … The others are like

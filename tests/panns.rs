@@ -1,0 +1,170 @@
+//! The networks of PANNs beside CNN14, Cnn6 and the LeeNets against the reference's classes, and their promises about batches,
+//! short clips and frames.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Device, Tensor};
+use clipwise::models::{ModelConfig, ResNet, detect, presets, resnet};
+use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
+use common::{assert_close, golden, listed, panns_tensors, signal, values};
+
+const SEED: u64 = 29;
+
+/// A narrow network of `golden/panns.py`.
+struct Case {
+    name: &'static str,
+    /// The last norm of a residual block.
+    damped: (&'static str, &'static str),
+    config: ModelConfig,
+    /// Samples of the clips in the golden file: the shortest, the one with stages, another.
+    lengths: [usize; 3],
+    /// Samples per frame.
+    step: usize,
+}
+
+const ON_LOG_MEL: [usize; 3] = [31 * 320, 77 * 320 + 7, 39_584];
+
+fn cases() -> Vec<Case> {
+    let resnet = |preset: &resnet::Config| {
+        let (channels, first_channels, last_channels) = ([4, 8, 12, 16], 8, 24);
+        resnet::Config { channels, first_channels, last_channels, embedding_dim: 20, n_classes: 11, ..preset.clone() }
+    };
+    let on_log_mel = |name, damped, config| Case { name, damped, config, lengths: ON_LOG_MEL, step: 320 };
+    vec![
+        on_log_mel("resnet22", ("resnet.", "bn2.weight"), resnet(&resnet::Config::RESNET22).into()),
+        on_log_mel("resnet38", ("resnet.", "bn2.weight"), resnet(&resnet::Config::RESNET38).into()),
+        on_log_mel("resnet54", ("resnet.", "bn3.weight"), resnet(&resnet::Config::RESNET54).into()),
+    ]
+}
+
+impl Case {
+    fn weights(&self) -> Weights {
+        let load = |weights: &Weights| self.config.load(weights, &Device::Cpu);
+        Weights::from_tensors(panns_tensors(SEED, self.damped, load)).unwrap()
+    }
+
+    fn load(&self) -> Box<dyn TaggingModel> {
+        self.config.load(&self.weights(), &Device::Cpu).unwrap()
+    }
+
+    /// The values after each stage, of a clip.
+    fn stages(&self, samples: &[f32]) -> Vec<Tensor> {
+        let (weights, mut stages) = (self.weights(), Vec::new());
+        let mut keep = |_: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
+            stages.push(x()?);
+            Ok(())
+        };
+        match &self.config {
+            ModelConfig::ResNet(config) => {
+                let model = ResNet::load(config, &weights, &Device::Cpu).unwrap();
+                let log_mel = model.log_mel().compute(samples).unwrap();
+                let shape = (1, log_mel.nrows(), log_mel.ncols());
+                let log_mel = Tensor::from_iter(log_mel, &Device::Cpu).unwrap().reshape(shape).unwrap();
+                model.forward_observed(&log_mel, Detail::Clip, &mut keep).unwrap();
+            }
+            other => panic!("{}", other.name()),
+        }
+        stages
+    }
+}
+
+fn batch(lengths: &[usize]) -> WaveformBatch {
+    WaveformBatch::new(lengths.iter().map(|&n| signal(n, 32_000, 3)).collect(), 32_000).unwrap()
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
+#[test]
+fn they_equal_the_reference_at_every_stage() {
+    for case in cases() {
+        let (name, golden, model) = (case.name, golden(&format!("panns_{}.safetensors", case.name)), case.load());
+        for n in case.lengths {
+            let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
+            let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
+            let embedding = wanted("embedding");
+            let what = format!("{name} {n} scores");
+            assert_close(&what, &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
+            let what = format!("{name} {n} embedding");
+            assert_close(&what, &values(&output.embedding), &embedding, 1e-5 * largest(&embedding), 0.0);
+        }
+        // `24647.stage1.1x16x39x32.40`: the shape, and of how many values one is stored.
+        let n = case.lengths[1];
+        let keys: Vec<&str> = golden.names().filter(|key| key.contains("stage")).collect();
+        let stages = case.stages(&signal(n, 32_000, 3));
+        assert_eq!(stages.len(), keys.len(), "{name}");
+        for (i, stage) in stages.iter().enumerate() {
+            let key = keys.iter().find(|key| key.starts_with(&format!("{n}.stage{i}."))).unwrap();
+            let mut parts = key.split('.').skip(2);
+            let shape: Vec<usize> = parts.next().unwrap().split('x').map(|size| size.parse().unwrap()).collect();
+            let every = parts.next().unwrap().parse().unwrap();
+            assert_eq!(stage.dims(), shape, "{name} {key}");
+            let got: Vec<f32> = values(stage).into_iter().step_by(every).collect();
+            let wanted = golden.to_vec(key).unwrap();
+            assert_close(&format!("{name} {key}"), &got, &wanted, 1e-5 * largest(&wanted), 0.0);
+        }
+    }
+}
+
+#[test]
+fn a_row_equals_the_clip_alone_and_a_short_clip_its_padded_form() {
+    for case in cases() {
+        let (name, model) = (case.name, case.load());
+        let shortest = model.info().min_samples;
+        assert_eq!(shortest, case.lengths[0], "{name}");
+        let frames = model.info().frames.unwrap();
+        assert_eq!(frames.step, case.step, "{name}");
+        let lengths = [2 * shortest + 77, 1, shortest - 1, shortest, 2 * shortest + 77, 3 * shortest + 1];
+        let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();
+        for (row, n) in lengths.into_iter().enumerate() {
+            let alone = model.forward(&batch(&[n]), Detail::Frames).unwrap();
+            let row_of = |x: &Tensor| values(&x.get(row).unwrap());
+            assert_eq!(row_of(&together.logits), values(&alone.logits), "{name} {n}");
+            assert_eq!(row_of(&together.embedding), values(&alone.embedding), "{name} {n}");
+            let frames = values(&alone.framewise_output.unwrap());
+            assert_eq!(row_of(together.framewise_output.as_ref().unwrap())[..frames.len()], frames, "{name} {n}");
+            let classified = model.classify(&alone.embedding).unwrap();
+            assert_eq!(values(&classified.logits), values(&alone.logits), "{name} {n}");
+        }
+        let clip = signal(shortest - 1, 32_000, 3);
+        let padded = clip.iter().copied().chain([0.0]).collect();
+        let forward = |clip| model.forward(&WaveformBatch::new(vec![clip], 32_000).unwrap(), Detail::Clip).unwrap();
+        assert_eq!(values(&forward(clip).logits), values(&forward(padded).logits), "{name}");
+        // A clip of one step has that step's result in each frame.
+        let shortest = model.forward(&batch(&[shortest]), Detail::Frames).unwrap();
+        let (clip, frames) = (values(&shortest.clipwise_output), values(&shortest.framewise_output.unwrap()));
+        frames.chunks(11).for_each(|frame| assert_close(name, frame, &clip, 1e-6, 0.0));
+        if model.front_end().is_some() {
+            let short = Tensor::zeros((1, 31, 64), DType::F32, &Device::Cpu).unwrap();
+            let error = model.forward_features(&short, Detail::Clip).unwrap_err();
+            assert!(matches!(error, Error::TooShort { needed: 32, got: 31 }), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_checkpoint_tells_which_it_is_alone_and_below_a_prefix() {
+    for name in cases().into_iter().map(|case| case.name) {
+        let golden = golden(&format!("panns_{name}.safetensors"));
+        let published: BTreeMap<String, Vec<usize>> = serde_json::from_str(&golden.metadata()["published"]).unwrap();
+        for prefix in ["", "module.", "tagger.net."] {
+            let tensors = published.iter().map(|(name, shape)| (format!("{prefix}{name}"), shape.as_slice()));
+            let detected = detect(&listed(tensors)).unwrap();
+            let preset = presets().find(|preset| preset.name() == name).unwrap();
+            assert_eq!(detected.config, preset.config, "{prefix}{name}");
+        }
+    }
+    for case in cases() {
+        let detected = detect(&case.weights()).unwrap().config;
+        let sizes = |config: &ModelConfig| {
+            let mut sizes = serde_json::to_value(config).unwrap();
+            sizes.as_object_mut().unwrap().remove("name");
+            sizes
+        };
+        assert_eq!(sizes(&detected), sizes(&case.config), "{}", case.name);
+        assert_ne!(detected.name(), case.name, "its widths are not those of the preset");
+    }
+}
