@@ -249,6 +249,7 @@ fn models() {
         "cnn14-decision-att",
         "ced-tiny",
         "resnet54",
+        "wavegram-logmel-cnn14",
         "leenet11",
         "m5",
         "m34-res",

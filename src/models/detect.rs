@@ -63,7 +63,6 @@ impl ModelConfig {
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
-        ("pre_conv0.", "a Wavegram model"),
         ("resnet.", "a Res1dNet of PANNs"),
         ("features.", "a MobileNet"),
         ("conv0.", "DaiNet19 or Res1dNet"),

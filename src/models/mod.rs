@@ -14,6 +14,7 @@ pub mod probe;
 pub mod resnet;
 pub mod rnn;
 pub mod speech_classifier;
+pub mod wavegram;
 
 mod detect;
 mod family;
@@ -127,6 +128,8 @@ families! {
     Cnn6: cnn6::Cnn6,
     /// ResNet22 to ResNet54.
     ResNet: resnet::ResNet,
+    /// Wavegram-CNN14 and Wavegram-Logmel-CNN14.
+    Wavegram: wavegram::Wavegram,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.

@@ -173,10 +173,7 @@ impl LogMelNetConfig for Config {
     fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize> {
         let halve = Pool2d { pooling: Pooling::Avg, size: (2, 2) };
         let mut channels = self.first_channels;
-        panns::add_convs(layers, &root.at("conv_block1"), panns::same(1, channels, 3), 2)?;
-        layers.pool(halve);
-        layers.dropout(Dropout::new(root, 0.2)?);
-        layers.end_stage();
+        panns::add_block(layers, &root.at("conv_block1"), panns::same(1, channels, 3), 2, Some(Pooling::Avg))?;
         for (i, (&inner, &n_blocks)) in self.channels.iter().zip(&self.n_blocks).enumerate() {
             if i > 0 {
                 layers.pool(halve);
@@ -203,9 +200,7 @@ impl LogMelNetConfig for Config {
         layers.pool(halve);
         layers.dropout(Dropout::new(root, 0.2)?);
         let last = panns::same(channels, self.last_channels, 3);
-        panns::add_convs(layers, &root.at("conv_block_after1"), last, 2)?;
-        layers.dropout(Dropout::new(root, 0.2)?);
-        layers.end_stage();
+        panns::add_block(layers, &root.at("conv_block_after1"), last, 2, None)?;
         Ok(self.last_channels)
     }
 }

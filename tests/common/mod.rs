@@ -300,7 +300,7 @@ pub fn complete<T>(
 /// residual blocks: names that begin and end as `damped` says.
 pub fn panns_tensors<T>(
     seed: u64,
-    damped: (&str, &str),
+    damped: Option<(&str, &str)>,
     load: impl Fn(&Weights) -> clipwise::Result<T>,
 ) -> Vec<(String, Tensor)> {
     let make = |name: &str, shape: &[usize]| {
@@ -312,7 +312,7 @@ pub fn panns_tensors<T>(
         let mut hashed = Hashed::new(seed);
         hashed.tensor(name, shape, kind);
         let (name, tensor) = hashed.tensors().remove(0);
-        let is_last = !damped.1.is_empty() && name.starts_with(damped.0) && name.ends_with(damped.1);
+        let is_last = damped.is_some_and(|(start, end)| name.starts_with(start) && name.ends_with(end));
         (name, if is_last { (tensor * 0.25).unwrap() } else { tensor })
     };
     complete(Vec::new(), load, make)

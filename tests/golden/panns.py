@@ -26,7 +26,7 @@ FRONT_END = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64,
 
 
 def published(models, name):
-    m = getattr(models, name)(classes_num=527, **FRONT_END)
+    m = getattr(models, name)(classes_num=527, **dict(FRONT_END, mel_bins=128 if "Logmel128" in name else 64))
     print(name, sum(p.numel() for p in m.parameters() if p.requires_grad), "parameters")
     shapes = {key: list(x.shape) for key, x in m.state_dict().items() if x.dim() > 1 or key == "bn0.weight"}
     return json.dumps(shapes, separators=(",", ":"))
@@ -51,14 +51,37 @@ def resnet(models, name, block, n_blocks):
     return m, stages, ("resnet.", "bn3.weight" if name == "ResNet54" else "bn2.weight")
 
 
+def wavegram(models, name, columns, log_mel):
+    mels = 2 * columns
+    m = getattr(models, name)(classes_num=CLASSES, **dict(FRONT_END, mel_bins=mels))
+    channels = (4, 8, 12, 16, 20, 24)
+    m.pre_conv0, m.pre_bn0 = nn.Conv1d(1, 8, 11, stride=5, padding=5, bias=False), nn.BatchNorm1d(8)
+    m.pre_block1, m.pre_block2 = models.ConvPreWavBlock(8, 8), models.ConvPreWavBlock(8, 12)
+    m.pre_block3 = models.ConvPreWavBlock(12, 2 * columns)
+    m.pre_block4 = models.ConvBlock(2, channels[0])
+    inputs = 1
+    for i, outputs in enumerate(channels):
+        setattr(m, f"conv_block{i + 1}", models.ConvBlock(inputs, outputs))
+        inputs = outputs * 2 if i == 0 and log_mel else outputs
+    head(m, channels[-1])
+    first = 1 if log_mel else 2
+    return m, [*(f"pre_block{i}" for i in range(1, 5)), *(f"conv_block{i}" for i in range(first, 7))], None
+
+
 # Samples of a clip: the shortest, one that fills no whole step, 1.237 s.
 ON_LOG_MEL = (31 * 320, 77 * 320 + 7, 39584)
+
+# The same number of rows from log-mel and from the waveform; an even number of frames, with and without that.
+ON_BOTH = (10236, 40 * 320 + 7, 80 * 320 - 4, 81 * 320 + 7)
 
 # The published class, its narrow twin, the lengths.
 NETWORKS = {
     "resnet22": ("ResNet22", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (2, 2, 2, 2)), ON_LOG_MEL),
     "resnet38": ("ResNet38", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (3, 4, 6, 3)), ON_LOG_MEL),
     "resnet54": ("ResNet54", lambda models, name: resnet(models, name, models._ResnetBottleneck, (3, 4, 6, 3)), ON_LOG_MEL),
+    "wavegram-cnn14": ("Wavegram_Cnn14", lambda models, name: wavegram(models, name, 32, False), (10236, 39584, 50001)),
+    "wavegram-logmel-cnn14": ("Wavegram_Logmel_Cnn14", lambda models, name: wavegram(models, name, 32, True), ON_BOTH),
+    "wavegram-logmel128-cnn14": ("Wavegram_Logmel128_Cnn14", lambda models, name: wavegram(models, name, 64, True), ON_BOTH),
 }
 
 
@@ -68,13 +91,16 @@ def main():
     ap.add_argument("names", nargs="*")
     args = ap.parse_args()
     models = rc.import_panns(args.panns)
+    cat = torch.cat
+    # The reference joins maps of the wavegram and of log-mel, and fails where one has more rows: these are left out.
+    torch.cat = lambda maps, dim: cat([x[:, :, : min(x.shape[2] for x in maps)] for x in maps], dim)
     torch.set_grad_enabled(False)
     for name in args.names or NETWORKS:
         full, make, lengths = NETWORKS[name]
-        m, stages, (residual, last_norm) = make(models, full)
+        m, stages, damped = make(models, full)
         rc.fill(m, SEED)
         for key, tensor in m.state_dict().items():
-            if key.startswith(residual) and key.endswith(last_norm):
+            if damped and key.startswith(damped[0]) and key.endswith(damped[1]):
                 tensor *= LAST_NORM
         tensors = {}
         for n in lengths:
