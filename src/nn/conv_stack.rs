@@ -2,13 +2,14 @@
 
 use candle_core::Tensor;
 
-use super::conv::{Conv, ConvConfig};
+use super::batch_norm::EPS;
+use super::conv::{Conv, ConvConfig, Maps};
 use super::kernels::blocked::{SNAKE_EPS, Shape};
 use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use super::pool::Pool;
-use super::{Activation, BatchNorm, Dropout, LpPool2d};
+use super::{Activation, BatchNorm, Dropout, Linear, LpPool2d};
 use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
@@ -38,9 +39,8 @@ use crate::weights::{Init, Loader};
 /// ```
 #[derive(Debug)]
 pub struct ConvStack {
-    of_sequences: bool,
-    /// Columns of the maps after the last layer, if they are known.
-    width: Option<usize>,
+    /// Those after the last layer.
+    maps: Maps,
     layers: Vec<Layer>,
     workspace: Workspace,
 }
@@ -58,6 +58,8 @@ enum Layer {
         kernel: usize,
         stride: usize,
     },
+    /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
+    SqueezeExcitation([Linear; 2]),
     /// Each channel this many times.
     Repeat(usize),
     Residual(Residual),
@@ -77,16 +79,34 @@ impl ConvStack {
     /// No layers yet, on maps. Where their `width` (mel bins, in a spectrogram) is known, layers whose maps are 1 or 2 columns
     /// wide need fewer products, and then refuse maps of another width.
     pub fn on_maps(width: Option<usize>) -> Self {
-        Self { of_sequences: false, width, layers: Vec::new(), workspace: Workspace::shared() }
+        let maps = Maps { are_sequences: false, width, swapped_filters: false, norm_eps: EPS };
+        Self { maps, layers: Vec::new(), workspace: Workspace::shared() }
     }
 
     /// No layers yet, on sequences.
     pub fn on_sequences() -> Self {
-        Self { of_sequences: true, ..Self::on_maps(Some(1)) }
+        let mut stack = Self::on_maps(Some(1));
+        stack.maps.are_sequences = true;
+        stack
     }
 
-    /// Adds a convolution: reads its `weight` `[out, in, kernel, kernel]`, or `[out, in, kernel]` on sequences, its `bias` `[out]`
-    /// if it has one, and the batch norm if one follows. The activation comes last.
+    /// With this ε in the batch norms of the layers to come, in place of 1e-5.
+    #[must_use]
+    pub fn with_norm_eps(mut self, eps: f64) -> Self {
+        self.maps.norm_eps = eps;
+        self
+    }
+
+    /// With the filters of the layers to come, on maps, stored `[out, in, columns, rows]`: of a model whose maps are the other way
+    /// around.
+    #[must_use]
+    pub fn with_swapped_filters(mut self) -> Self {
+        self.maps.swapped_filters = !self.maps.are_sequences;
+        self
+    }
+
+    /// Adds a convolution: reads its `weight` `[out, in / groups, kernel, kernel]`, or `[out, in / groups, kernel]` on sequences, its
+    /// `bias` `[out]` if it has one, and the batch norm if one follows. The activation comes last.
     ///
     /// # Errors
     /// [`Error::Argument`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
@@ -97,8 +117,8 @@ impl ConvStack {
         config: ConvConfig,
         activation: Activation,
     ) -> Result<()> {
-        let conv = Conv::load(conv, norm, config, activation, (self.of_sequences, self.width))?;
-        self.width = self.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
+        let conv = Conv::load(conv, norm, config, activation, self.maps)?;
+        self.maps.width = self.maps.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
         self.layers.push(Layer::Conv(Box::new(conv), None));
         Ok(())
     }
@@ -125,7 +145,7 @@ impl ConvStack {
     /// # Errors
     /// As [`BatchNorm::load`].
     pub fn batch_norm(&mut self, norm: &Loader, channels: usize, activation: Activation) -> Result<()> {
-        self.layers.push(Layer::BatchNorm(BatchNorm::load_channels_first(norm, channels)?, activation));
+        self.layers.push(Layer::BatchNorm(BatchNorm::load_with(norm, channels, 1, self.maps.norm_eps)?, activation));
         Ok(())
     }
 
@@ -159,10 +179,10 @@ impl ConvStack {
         connect: impl FnOnce(&mut Self) -> Result<()>,
         add: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        let (before, width) = (std::mem::take(&mut self.layers), self.width);
+        let (before, width) = (std::mem::take(&mut self.layers), self.maps.width);
         let connected = connect(self);
         let connection = std::mem::take(&mut self.layers);
-        self.width = width;
+        self.maps.width = width;
         let added = add(self);
         let layers = std::mem::replace(&mut self.layers, before);
         self.layers.push(Layer::Residual(Residual { layers, connection, activation: Activation::Identity }));
@@ -197,11 +217,30 @@ impl ConvStack {
     pub fn reflect_pad(&mut self, config: &ConvConfig) -> Result<()> {
         let (kernel, stride) = (config.extent(), config.stride);
         check::size("kernel", kernel, MAX_WIDTH)?;
-        if !(1..=kernel).contains(&stride) || !self.of_sequences {
+        if !(1..=kernel).contains(&stride) || !self.maps.are_sequences {
             let reason = format!("expected 1 to the {kernel} places of the kernel, on sequences");
             return Err(Error::config("stride", stride, reason));
         }
         self.layers.push(Layer::Reflect { kernel, stride });
+        Ok(())
+    }
+
+    /// Adds a squeeze-and-excitation (Hu et al. 2017, arXiv 1709.01507): the means of the channels over all places go through a
+    /// fully connected layer of `squeezed` outputs with ReLU and another with `gate`, and each channel is multiplied by what
+    /// comes out for it. Reads `weight` and `bias` of both layers.
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub fn squeeze_excitation(
+        &mut self,
+        [fc1, fc2]: [&Loader; 2],
+        channels: usize,
+        squeezed: usize,
+        gate: Activation,
+    ) -> Result<()> {
+        let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
+        let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
+        self.layers.push(Layer::SqueezeExcitation([fc1, fc2]));
         Ok(())
     }
 
@@ -211,7 +250,7 @@ impl ConvStack {
     }
 
     fn narrow(&mut self, by: usize) {
-        self.width = self.width.and_then(|width| width.checked_div(by));
+        self.maps.width = self.maps.width.and_then(|width| width.checked_div(by));
     }
 
     /// `x` `[batch, channels, height, width]`, or `[batch, channels, length]` on sequences, to the same of the last layer. A row's
@@ -233,16 +272,36 @@ impl ConvStack {
         x: &Tensor,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<Tensor> {
-        self.run(x, observe).context("a stack of convolutions")
+        let run = || self.tensor(&self.run(x, observe)?);
+        run().context("a stack of convolutions")
+    }
+
+    /// As [`forward_observed`](Self::forward_observed): the means of the channels over all places, `[batch, channels]`, and where
+    /// they are `wanted` the maps.
+    pub(crate) fn forward_means(
+        &self,
+        x: &Tensor,
+        wanted: bool,
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let run = || {
+            let x = self.run(x, observe)?;
+            Ok::<_, Error>((x.means()?, wanted.then(|| self.tensor(&x)).transpose()?))
+        };
+        run().context("a stack of convolutions")
+    }
+
+    /// In the shape that [`forward`](Self::forward) has.
+    fn tensor(&self, x: &FeatureMap) -> Result<Tensor> {
+        Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? })
     }
 
     fn run(
         &self,
         x: &Tensor,
         mut observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
-    ) -> Result<Tensor> {
-        let tensor = |x: &FeatureMap| Ok(if self.of_sequences { x.to_sequence()? } else { x.to_tensor()? });
-        let mut x = match self.of_sequences {
+    ) -> Result<FeatureMap> {
+        let mut x = match self.maps.are_sequences {
             true => FeatureMap::from_sequence(x, &self.workspace)?,
             false => FeatureMap::new(x.clone(), &self.workspace)?,
         };
@@ -250,11 +309,11 @@ impl ConvStack {
         for layer in &self.layers {
             x = layer.forward(x)?;
             if let Layer::EndOfStage = layer {
-                observe(stage, &|| tensor(&x))?;
+                observe(stage, &|| self.tensor(&x))?;
                 stage += 1;
             }
         }
-        tensor(&x)
+        Ok(x)
     }
 
     /// [`forward`](Self::forward) of sequences of vectors: `x` `[batch, length, channels]` to the same of the last layer. With
@@ -323,6 +382,20 @@ impl Layer {
             Self::Dropout(dropout) if dropout.is_on() => {
                 let y = dropout.forward(&x.to_tensor()?)?;
                 Ok(x.with(Values::Tensor(y)))
+            }
+            Self::SqueezeExcitation([fc1, fc2]) => {
+                let gates = fc2.forward(&fc1.forward(&x.means()?)?)?;
+                match x.values {
+                    Values::Blocks(ref mut map) => {
+                        let done = map.scale(&gates.flatten_all()?.to_vec1()?);
+                        done.ok_or_else(|| refuse("gates", gates.dims(), map.shape))?;
+                        Ok(x)
+                    }
+                    Values::Tensor(ref values) => {
+                        let y = values.broadcast_mul(&gates.unsqueeze(2)?.unsqueeze(3)?)?;
+                        Ok(x.with(Values::Tensor(y)))
+                    }
+                }
             }
             Self::Repeat(repeats) => {
                 let y = x.to_tensor()?;

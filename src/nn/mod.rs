@@ -4,7 +4,7 @@
 //!
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
-//! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
+//! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd, direct or depthwise form; bias, activation, pooling on the way out | candle |
 //! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
 //! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
 //! | [`Linear`] | products on packed weights; rows independent of the batch | candle |
@@ -44,7 +44,7 @@ mod transformer;
 
 pub use attention::SelfAttention;
 pub use batch_norm::BatchNorm;
-pub use conv::ConvConfig;
+pub use conv::{ConvAxis, ConvConfig};
 pub use conv_stack::ConvStack;
 pub use depthwise::{CausalDepthwiseConv, gated};
 pub use dropout::Dropout;
