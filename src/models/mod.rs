@@ -8,6 +8,7 @@ pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
 pub mod crnn;
+pub mod efficientat;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
@@ -134,6 +135,8 @@ families! {
     LeeNet: leenet::LeeNet,
     /// CED-tiny to CED-base.
     Ced: ced::Ced,
+    /// EfficientAT's MobileNets, and frame-wise ones.
+    MobileNet: efficientat::MobileNet,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.
