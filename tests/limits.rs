@@ -249,6 +249,8 @@ fn models() {
         "cnn14-decision-att",
         "ced-tiny",
         "resnet54",
+        "res1dnet51",
+        "dainet19",
         "wavegram-logmel-cnn14",
         "leenet11",
         "m5",

@@ -6,7 +6,9 @@ mod common;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
-use clipwise::models::{ModelConfig, ResNet, Wavegram, detect, presets, resnet, wavegram};
+use clipwise::models::{
+    DaiNet, ModelConfig, Res1dNet, ResNet, Wavegram, dainet, detect, presets, res1dnet, resnet, wavegram,
+};
 use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, listed, panns_tensors, signal, values};
 
@@ -36,6 +38,19 @@ fn cases() -> Vec<Case> {
         let damped = Some(("resnet.", last_norm));
         Case { name, damped, config: resnet(config).into(), lengths: ON_LOG_MEL, step: 320 }
     };
+    let of_res1dnet = |name, config: &res1dnet::Config| {
+        let channels = config.channels.map(|channels| channels / 16);
+        let config = res1dnet::Config { channels, embedding_dim: 20, n_classes: 11, ..config.clone() };
+        let damped = Some(("resnet.", "bn2.weight"));
+        Case { name, damped, config: config.into(), lengths: &[20_476, 39_584, 61_234], step: 20_480 }
+    };
+    let dainet19 = dainet::Config {
+        first_channels: 8,
+        channels: [8, 16, 32, 64],
+        embedding_dim: 20,
+        n_classes: 11,
+        ..dainet::Config::DAINET19
+    };
     let of_wavegram = |name, config: &wavegram::Config, columns: usize, lengths| {
         let (channels, wave_channels) = ([4, 8, 12, 16, 20, 24], [8, 8, 12, 2 * columns]);
         let config =
@@ -46,6 +61,15 @@ fn cases() -> Vec<Case> {
         of_resnet("resnet22", "bn2.weight", &resnet::Config::RESNET22),
         of_resnet("resnet38", "bn2.weight", &resnet::Config::RESNET38),
         of_resnet("resnet54", "bn3.weight", &resnet::Config::RESNET54),
+        of_res1dnet("res1dnet31", &res1dnet::Config::RES1DNET31),
+        of_res1dnet("res1dnet51", &res1dnet::Config::RES1DNET51),
+        Case {
+            name: "dainet19",
+            damped: Some(("conv_block", "bn4.weight")),
+            config: dainet19.into(),
+            lengths: &[332, 9_999, 39_584],
+            step: 256,
+        },
         of_wavegram("wavegram-cnn14", &wavegram::Config::CNN14, 32, &[10_236, 39_584, 50_001]),
         of_wavegram("wavegram-logmel-cnn14", &wavegram::Config::LOGMEL_CNN14, 32, ON_BOTH),
         of_wavegram("wavegram-logmel128-cnn14", &wavegram::Config::LOGMEL128_CNN14, 64, ON_BOTH),
@@ -69,7 +93,16 @@ impl Case {
             stages.push(x()?);
             Ok(())
         };
+        let x = Tensor::from_slice(samples, (1, 1, samples.len()), &Device::Cpu).unwrap();
         match &self.config {
+            ModelConfig::Res1dNet(config) => {
+                let model = Res1dNet::load(config, &weights, &Device::Cpu).unwrap();
+                model.forward_observed(&x, Detail::Clip, &mut keep).unwrap();
+            }
+            ModelConfig::DaiNet(config) => {
+                let model = DaiNet::load(config, &weights, &Device::Cpu).unwrap();
+                model.forward_observed(&x, Detail::Clip, &mut keep).unwrap();
+            }
             ModelConfig::ResNet(config) => {
                 let model = ResNet::load(config, &weights, &Device::Cpu).unwrap();
                 let log_mel = model.log_mel().compute(samples).unwrap();
@@ -121,7 +154,7 @@ fn they_equal_the_reference_at_every_stage() {
             assert_eq!(stage.dims(), shape, "{name} {key}");
             let got: Vec<f32> = values(stage).into_iter().step_by(every).collect();
             let wanted = golden.to_vec(key).unwrap();
-            assert_close(&format!("{name} {key}"), &got, &wanted, 3e-5 * largest(&wanted), 0.0);
+            assert_close(&format!("{name} {key}"), &got, &wanted, 1e-4 * largest(&wanted), 0.0);
         }
     }
 }

@@ -8,10 +8,12 @@ pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
 pub mod crnn;
+pub mod dainet;
 pub mod efficientat;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
+pub mod res1dnet;
 pub mod resnet;
 pub mod rnn;
 pub mod speech_classifier;
@@ -133,6 +135,10 @@ families! {
     Wavegram: wavegram::Wavegram,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
+    /// DaiNet19.
+    DaiNet: dainet::DaiNet,
+    /// Res1dNet31 and Res1dNet51.
+    Res1dNet: res1dnet::Res1dNet,
     /// CED-tiny to CED-base.
     Ced: ced::Ced,
     /// EfficientAT's MobileNets, and frame-wise ones.

@@ -131,11 +131,10 @@ impl Family for Config {
             block: if weights.contains("resnet.layer1.0.conv3.weight") { Block::Bottleneck } else { Block::Basic },
             ..Self::RESNET22
         };
-        config.fit(weights);
-        let as_published = |(preset, _): &&(Self, &str)| {
-            *preset == Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() }
-        };
+        let as_published =
+            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
         config.name = Self::PRESETS.iter().find(as_published).map_or_else(resnet, |(preset, _)| preset.name.clone());
+        config.fit(weights);
         Ok(Some((config, assumptions)))
     }
 

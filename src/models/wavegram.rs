@@ -162,11 +162,10 @@ impl Family for Config {
             channels,
             ..Self::CNN14
         };
-        config.fit(weights);
-        let as_published = |(preset, _): &&(Self, &str)| {
-            *preset == Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() }
-        };
+        let as_published =
+            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
         config.name = Self::PRESETS.iter().find(as_published).map_or_else(wavegram, |(preset, _)| preset.name.clone());
+        config.fit(weights);
         Ok(Some((config, assumptions)))
     }
 

@@ -20,7 +20,7 @@ import refcommon as rc
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEED = 29
 EMBEDDING, CLASSES = 20, 11
-STAGE_VALUES = 500
+STAGE_VALUES = 3000  # all stages of a network together
 LAST_NORM = 0.25
 FRONT_END = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000)
 
@@ -68,6 +68,31 @@ def wavegram(models, name, columns, log_mel):
     return m, [*(f"pre_block{i}" for i in range(1, 5)), *(f"conv_block{i}" for i in range(first, 7))], None
 
 
+def narrow_by(divisor, module):
+    """The same modules with a part of the channels."""
+    part = lambda n: n if n == 1 else n // divisor
+    for name, child in module.named_children():
+        if isinstance(child, (nn.Conv1d, nn.Conv2d)):
+            sizes = dict(stride=child.stride, padding=child.padding, dilation=child.dilation, groups=part(child.groups))
+            child = type(child)(part(child.in_channels), part(child.out_channels), child.kernel_size, bias=False, **sizes)
+            setattr(module, name, child)
+        elif isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)) and name != "bn0":
+            setattr(module, name, type(child)(part(child.num_features)))
+        else:
+            narrow_by(divisor, child)
+
+
+def on_wave(models, name, divisor, last_norm, stages):
+    m = getattr(models, name)(classes_num=CLASSES, **FRONT_END)
+    narrow_by(divisor, m)
+    m.bn0 = nn.BatchNorm1d(m.conv0.out_channels)
+    head(m, m.fc1.in_features // divisor)
+    return m, stages, last_norm
+
+
+RES1DNET = ["bn0", *(f"resnet.layer{i}" for i in range(1, 8))]
+DAINET = ["bn0", *(f"conv_block{i}" for i in range(1, 5))]
+
 # Samples of a clip: the shortest, one that fills no whole step, 1.237 s.
 ON_LOG_MEL = (31 * 320, 77 * 320 + 7, 39584)
 
@@ -79,6 +104,9 @@ NETWORKS = {
     "resnet22": ("ResNet22", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (2, 2, 2, 2)), ON_LOG_MEL),
     "resnet38": ("ResNet38", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (3, 4, 6, 3)), ON_LOG_MEL),
     "resnet54": ("ResNet54", lambda models, name: resnet(models, name, models._ResnetBottleneck, (3, 4, 6, 3)), ON_LOG_MEL),
+    "res1dnet31": ("Res1dNet31", lambda models, name: on_wave(models, name, 16, ("resnet.", "bn2.weight"), RES1DNET), (20476, 39584, 61234)),
+    "res1dnet51": ("Res1dNet51", lambda models, name: on_wave(models, name, 16, ("resnet.", "bn2.weight"), RES1DNET), (20476, 39584, 61234)),
+    "dainet19": ("DaiNet19", lambda models, name: on_wave(models, name, 8, ("conv_block", "bn4.weight"), DAINET), (332, 9999, 39584)),
     "wavegram-cnn14": ("Wavegram_Cnn14", lambda models, name: wavegram(models, name, 32, False), (10236, 39584, 50001)),
     "wavegram-logmel-cnn14": ("Wavegram_Logmel_Cnn14", lambda models, name: wavegram(models, name, 32, True), ON_BOTH),
     "wavegram-logmel128-cnn14": ("Wavegram_Logmel128_Cnn14", lambda models, name: wavegram(models, name, 64, True), ON_BOTH),
@@ -114,7 +142,7 @@ def main():
             for hook in hooks:
                 hook.remove()
             for i, y in kept.items():
-                step = -(-y.numel() // STAGE_VALUES)
+                step = -(-y.numel() * len(stages) // STAGE_VALUES)
                 shape = "x".join(map(str, y.shape))
                 tensors[f"{n}.stage{i}.{shape}.{step}"] = y.flatten()[::step].numpy()
             largest = float(tensors[f"{n}.embedding"].max())
