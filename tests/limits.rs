@@ -249,6 +249,7 @@ fn models() {
         "cnn14-decision-att",
         "ced-tiny",
         "resnet54",
+        "mobilenetv2",
         "res1dnet51",
         "dainet19",
         "wavegram-logmel-cnn14",

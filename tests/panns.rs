@@ -6,8 +6,10 @@ mod common;
 use std::collections::BTreeMap;
 
 use candle_core::{DType, Device, Tensor};
+use clipwise::frontend::LogMel;
 use clipwise::models::{
-    DaiNet, ModelConfig, Res1dNet, ResNet, Wavegram, dainet, detect, presets, res1dnet, resnet, wavegram,
+    DaiNet, ModelConfig, PannsMobileNet, Res1dNet, ResNet, Wavegram, dainet, detect, panns_mobilenet, presets,
+    res1dnet, resnet, wavegram,
 };
 use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, listed, panns_tensors, signal, values};
@@ -38,6 +40,11 @@ fn cases() -> Vec<Case> {
         let damped = Some(("resnet.", last_norm));
         Case { name, damped, config: resnet(config).into(), lengths: ON_LOG_MEL, step: 320 }
     };
+    let of_mobilenet = |name, config: &panns_mobilenet::Config| {
+        let channels = config.channels.iter().map(|channels| channels / 8).collect();
+        let config = panns_mobilenet::Config { channels, embedding_dim: 20, n_classes: 11, ..config.clone() };
+        Case { name, damped: None, config: config.into(), lengths: ON_LOG_MEL, step: 320 }
+    };
     let of_res1dnet = |name, config: &res1dnet::Config| {
         let channels = config.channels.map(|channels| channels / 16);
         let config = res1dnet::Config { channels, embedding_dim: 20, n_classes: 11, ..config.clone() };
@@ -61,6 +68,8 @@ fn cases() -> Vec<Case> {
         of_resnet("resnet22", "bn2.weight", &resnet::Config::RESNET22),
         of_resnet("resnet38", "bn2.weight", &resnet::Config::RESNET38),
         of_resnet("resnet54", "bn3.weight", &resnet::Config::RESNET54),
+        of_mobilenet("mobilenetv1", &panns_mobilenet::Config::V1),
+        of_mobilenet("mobilenetv2", &panns_mobilenet::Config::V2),
         of_res1dnet("res1dnet31", &res1dnet::Config::RES1DNET31),
         of_res1dnet("res1dnet51", &res1dnet::Config::RES1DNET51),
         Case {
@@ -105,10 +114,11 @@ impl Case {
             }
             ModelConfig::ResNet(config) => {
                 let model = ResNet::load(config, &weights, &Device::Cpu).unwrap();
-                let log_mel = model.log_mel().compute(samples).unwrap();
-                let shape = (1, log_mel.nrows(), log_mel.ncols());
-                let log_mel = Tensor::from_iter(log_mel, &Device::Cpu).unwrap().reshape(shape).unwrap();
-                model.forward_observed(&log_mel, Detail::Clip, &mut keep).unwrap();
+                model.forward_observed(&log_mel(model.log_mel(), samples), Detail::Clip, &mut keep).unwrap();
+            }
+            ModelConfig::PannsMobileNet(config) => {
+                let model = PannsMobileNet::load(config, &weights, &Device::Cpu).unwrap();
+                model.forward_observed(&log_mel(model.log_mel(), samples), Detail::Clip, &mut keep).unwrap();
             }
             ModelConfig::Wavegram(config) => {
                 let model = Wavegram::load(config, &weights, &Device::Cpu).unwrap();
@@ -118,6 +128,12 @@ impl Case {
         }
         stages
     }
+}
+
+fn log_mel(front_end: &LogMel, samples: &[f32]) -> Tensor {
+    let log_mel = front_end.compute(samples).unwrap();
+    let shape = (1, log_mel.nrows(), log_mel.ncols());
+    Tensor::from_iter(log_mel, &Device::Cpu).unwrap().reshape(shape).unwrap()
 }
 
 fn batch(lengths: &[usize]) -> WaveformBatch {

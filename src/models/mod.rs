@@ -12,6 +12,7 @@ pub mod dainet;
 pub mod efficientat;
 pub mod leenet;
 pub mod m5;
+pub mod panns_mobilenet;
 pub mod probe;
 pub mod res1dnet;
 pub mod resnet;
@@ -133,6 +134,8 @@ families! {
     ResNet: resnet::ResNet,
     /// Wavegram-CNN14 and Wavegram-Logmel-CNN14.
     Wavegram: wavegram::Wavegram,
+    /// MobileNetV1 and MobileNetV2 of PANNs.
+    PannsMobileNet: panns_mobilenet::PannsMobileNet,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
     /// DaiNet19.

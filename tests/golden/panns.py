@@ -78,7 +78,7 @@ def narrow_by(divisor, module):
             setattr(module, name, child)
         elif isinstance(child, (nn.BatchNorm1d, nn.BatchNorm2d)) and name != "bn0":
             setattr(module, name, type(child)(part(child.num_features)))
-        else:
+        elif not name.endswith("extractor"):
             narrow_by(divisor, child)
 
 
@@ -88,6 +88,13 @@ def on_wave(models, name, divisor, last_norm, stages):
     m.bn0 = nn.BatchNorm1d(m.conv0.out_channels)
     head(m, m.fc1.in_features // divisor)
     return m, stages, last_norm
+
+
+def mobilenet(models, name, divisor):
+    m = getattr(models, name)(classes_num=CLASSES, **FRONT_END)
+    narrow_by(divisor, m)
+    head(m, m.fc1.in_features // divisor)
+    return m, [f"features.{i}" for i in range(len(m.features))], None
 
 
 RES1DNET = ["bn0", *(f"resnet.layer{i}" for i in range(1, 8))]
@@ -104,6 +111,8 @@ NETWORKS = {
     "resnet22": ("ResNet22", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (2, 2, 2, 2)), ON_LOG_MEL),
     "resnet38": ("ResNet38", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (3, 4, 6, 3)), ON_LOG_MEL),
     "resnet54": ("ResNet54", lambda models, name: resnet(models, name, models._ResnetBottleneck, (3, 4, 6, 3)), ON_LOG_MEL),
+    "mobilenetv1": ("MobileNetV1", lambda models, name: mobilenet(models, name, 8), ON_LOG_MEL),
+    "mobilenetv2": ("MobileNetV2", lambda models, name: mobilenet(models, name, 8), ON_LOG_MEL),
     "res1dnet31": ("Res1dNet31", lambda models, name: on_wave(models, name, 16, ("resnet.", "bn2.weight"), RES1DNET), (20476, 39584, 61234)),
     "res1dnet51": ("Res1dNet51", lambda models, name: on_wave(models, name, 16, ("resnet.", "bn2.weight"), RES1DNET), (20476, 39584, 61234)),
     "dainet19": ("DaiNet19", lambda models, name: on_wave(models, name, 8, ("conv_block", "bn4.weight"), DAINET), (332, 9999, 39584)),
