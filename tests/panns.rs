@@ -1,4 +1,4 @@
-//! The networks of PANNs beside CNN14, Cnn6 and the LeeNets against the reference's classes, and their promises about batches,
+//! The networks of PANNs other than CNN14, Cnn6, Cnn10 and the LeeNets, and CNN14 with other mel bins, against the reference's classes, and their promises about batches,
 //! short clips and frames.
 
 mod common;
@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use candle_core::{DType, Device, Tensor};
 use clipwise::frontend::LogMel;
 use clipwise::models::{
-    DaiNet, ModelConfig, PannsMobileNet, Res1dNet, ResNet, Wavegram, dainet, detect, panns_mobilenet, presets,
-    res1dnet, resnet, wavegram,
+    Cnn14, DaiNet, ModelConfig, PannsMobileNet, Res1dNet, ResNet, Wavegram, cnn14, dainet, detect, panns_mobilenet,
+    presets, res1dnet, resnet, wavegram,
 };
 use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, listed, panns_tensors, signal, values};
@@ -40,6 +40,11 @@ fn cases() -> Vec<Case> {
         let damped = Some(("resnet.", last_norm));
         Case { name, damped, config: resnet(config).into(), lengths: ON_LOG_MEL, step: 320 }
     };
+    let of_cnn14 = |name, config: &cnn14::Config| {
+        let channels = config.channels.map(|channels| channels / 16);
+        let config = cnn14::Config { channels, embedding_dim: 20, n_classes: 11, ..config.clone() };
+        Case { name, damped: None, config: config.into(), lengths: ON_LOG_MEL, step: 320 }
+    };
     let of_mobilenet = |name, config: &panns_mobilenet::Config| {
         let channels = config.channels.iter().map(|channels| channels / 8).collect();
         let config = panns_mobilenet::Config { channels, embedding_dim: 20, n_classes: 11, ..config.clone() };
@@ -68,6 +73,8 @@ fn cases() -> Vec<Case> {
         of_resnet("resnet22", "bn2.weight", &resnet::Config::RESNET22),
         of_resnet("resnet38", "bn2.weight", &resnet::Config::RESNET38),
         of_resnet("resnet54", "bn3.weight", &resnet::Config::RESNET54),
+        of_cnn14("cnn14-mel32", &cnn14::Config::MEL32),
+        of_cnn14("cnn14-mel128", &cnn14::Config::MEL128),
         of_mobilenet("mobilenetv1", &panns_mobilenet::Config::V1),
         of_mobilenet("mobilenetv2", &panns_mobilenet::Config::V2),
         of_res1dnet("res1dnet31", &res1dnet::Config::RES1DNET31),
@@ -111,6 +118,12 @@ impl Case {
             ModelConfig::DaiNet(config) => {
                 let model = DaiNet::load(config, &weights, &Device::Cpu).unwrap();
                 model.forward_observed(&x, Detail::Clip, &mut keep).unwrap();
+            }
+            ModelConfig::Cnn14(config) => {
+                let model = Cnn14::load(config, &weights, &Device::Cpu).unwrap();
+                let log_mel = log_mel(model.log_mel(), samples).unsqueeze(1).unwrap();
+                let blocks = model.stages(&log_mel).unwrap().into_iter().filter(|(name, _)| name.starts_with("block"));
+                return blocks.map(|(_, x)| x).collect();
             }
             ModelConfig::ResNet(config) => {
                 let model = ResNet::load(config, &weights, &Device::Cpu).unwrap();
@@ -203,8 +216,8 @@ fn a_row_equals_the_clip_alone_and_a_short_clip_its_padded_form() {
         let shortest = model.forward(&batch(&[shortest]), Detail::Frames).unwrap();
         let (clip, frames) = (values(&shortest.clipwise_output), values(&shortest.framewise_output.unwrap()));
         frames.chunks(11).for_each(|frame| assert_close(name, frame, &clip, 1e-6, 0.0));
-        if model.front_end().is_some() {
-            let short = Tensor::zeros((1, 31, 64), DType::F32, &Device::Cpu).unwrap();
+        if let Some(front_end) = model.front_end() {
+            let short = Tensor::zeros((1, 31, front_end.n_features()), DType::F32, &Device::Cpu).unwrap();
             let error = model.forward_features(&short, Detail::Clip).unwrap_err();
             assert!(matches!(error, Error::TooShort { needed: 32, got: 31 }), "{error}");
         }

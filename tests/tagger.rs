@@ -57,27 +57,33 @@ fn a_checkpoint_tells_its_model() {
 /// A preset's name is known by its sizes only where all of them are the preset's; the head may differ.
 #[test]
 fn a_checkpoint_of_a_presets_sizes_has_its_name() {
-    for (wanted, n_bins, widest) in [
-        ("cnn14", 513, 2048),
-        ("cnn14-16k", 257, 2048),
-        ("cnn14-8k", 129, 2048),
-        ("cnn14-48k", 1025, 2048),
-        ("cnn14", 257, 2047),
+    for (wanted, n_bins, n_mels, widest, embedding_dim) in [
+        ("cnn14", 513, 64, 2048, 100),
+        ("cnn14-16k", 257, 64, 2048, 512),
+        ("cnn14-8k", 129, 64, 2048, 512),
+        ("cnn14-48k", 1025, 64, 2048, 512),
+        ("cnn14", 257, 64, 2047, 512),
+        ("cnn14-mel32", 513, 32, 2048, 2048),
+        ("cnn14-mel128", 513, 128, 2048, 2048),
+        ("cnn14-emb512", 513, 64, 2048, 512),
+        ("cnn14-emb128", 513, 64, 2048, 128),
+        ("cnn14-emb32", 513, 64, 2048, 32),
+        ("cnn14", 513, 65, 2048, 512),
     ] {
         let channels = [64, 128, 256, 512, 1024, widest];
         let mut shapes = vec![
-            ("logmel_extractor.melW".to_string(), vec![n_bins, 64]),
-            ("bn0.weight".to_string(), vec![64]),
+            ("logmel_extractor.melW".to_string(), vec![n_bins, n_mels]),
+            ("bn0.weight".to_string(), vec![n_mels]),
             ("conv_block6.conv2.weight".to_string(), vec![widest, widest, 3, 3]),
-            ("fc1.weight".to_string(), vec![512, widest]),
-            ("fc_audioset.weight".to_string(), vec![50, 512]),
+            ("fc1.weight".to_string(), vec![embedding_dim, widest]),
+            ("fc_audioset.weight".to_string(), vec![50, embedding_dim]),
         ];
         for (i, (outputs, inputs)) in channels.into_iter().zip([1, 64, 128, 256, 512, 1024]).enumerate() {
             shapes.push((format!("conv_block{}.conv1.weight", i + 1), vec![outputs, inputs, 3, 3]));
         }
         let weights = listed(shapes.iter().map(|(name, shape)| (name.clone(), shape.as_slice())));
         let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{wanted}") };
-        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, 512, 50));
+        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, embedding_dim, 50));
     }
 }
 

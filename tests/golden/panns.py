@@ -26,7 +26,7 @@ FRONT_END = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64,
 
 
 def published(models, name):
-    m = getattr(models, name)(classes_num=527, **dict(FRONT_END, mel_bins=128 if "Logmel128" in name else 64))
+    m = getattr(models, name)(classes_num=527, **dict(FRONT_END, mel_bins=128 if "128" in name else 32 if "32" in name else 64))
     print(name, sum(p.numel() for p in m.parameters() if p.requires_grad), "parameters")
     shapes = {key: list(x.shape) for key, x in m.state_dict().items() if x.dim() > 1 or key == "bn0.weight"}
     return json.dumps(shapes, separators=(",", ":"))
@@ -90,6 +90,13 @@ def on_wave(models, name, divisor, last_norm, stages):
     return m, stages, last_norm
 
 
+def cnn14(models, name, mels):
+    m = getattr(models, name)(classes_num=CLASSES, **dict(FRONT_END, mel_bins=mels))
+    narrow_by(16, m)
+    head(m, m.fc1.in_features // 16)
+    return m, [f"conv_block{i}" for i in range(1, 7)], None
+
+
 def mobilenet(models, name, divisor):
     m = getattr(models, name)(classes_num=CLASSES, **FRONT_END)
     narrow_by(divisor, m)
@@ -111,6 +118,8 @@ NETWORKS = {
     "resnet22": ("ResNet22", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (2, 2, 2, 2)), ON_LOG_MEL),
     "resnet38": ("ResNet38", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (3, 4, 6, 3)), ON_LOG_MEL),
     "resnet54": ("ResNet54", lambda models, name: resnet(models, name, models._ResnetBottleneck, (3, 4, 6, 3)), ON_LOG_MEL),
+    "cnn14-mel32": ("Cnn14_mel32", lambda models, name: cnn14(models, name, 32), ON_LOG_MEL),
+    "cnn14-mel128": ("Cnn14_mel128", lambda models, name: cnn14(models, name, 128), ON_LOG_MEL),
     "mobilenetv1": ("MobileNetV1", lambda models, name: mobilenet(models, name, 8), ON_LOG_MEL),
     "mobilenetv2": ("MobileNetV2", lambda models, name: mobilenet(models, name, 8), ON_LOG_MEL),
     "res1dnet31": ("Res1dNet31", lambda models, name: on_wave(models, name, 16, ("resnet.", "bn2.weight"), RES1DNET), (20476, 39584, 61234)),
