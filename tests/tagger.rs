@@ -10,7 +10,7 @@ use clipwise::{
     Assumption, Detail, Error, LabelSet, ModelConfig, OpenOptions, Tagger, TaggingModel, Waveform, WaveformBatch,
     Weights,
 };
-use common::{assert_close, cnn14_tensors, leenet_tensors, max_difference, real, signal};
+use common::{assert_close, cnn14_tensors, leenet_tensors, listed, max_difference, real, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
 
@@ -57,46 +57,34 @@ fn a_checkpoint_tells_its_model() {
 /// A preset's name is known by its sizes only where all of them are the preset's; the head may differ.
 #[test]
 fn a_checkpoint_of_a_presets_sizes_has_its_name() {
-    for (wanted, n_bins, widest) in [
-        ("cnn14", 513, 2048),
-        ("cnn14-16k", 257, 2048),
-        ("cnn14-8k", 129, 2048),
-        ("cnn14-48k", 1025, 2048),
-        ("cnn14", 257, 2047),
+    for (wanted, n_bins, n_mels, widest, embedding_dim) in [
+        ("cnn14", 513, 64, 2048, 100),
+        ("cnn14-16k", 257, 64, 2048, 512),
+        ("cnn14-8k", 129, 64, 2048, 512),
+        ("cnn14-48k", 1025, 64, 2048, 512),
+        ("cnn14", 257, 64, 2047, 512),
+        ("cnn14-mel32", 513, 32, 2048, 2048),
+        ("cnn14-mel128", 513, 128, 2048, 2048),
+        ("cnn14-emb512", 513, 64, 2048, 512),
+        ("cnn14-emb128", 513, 64, 2048, 128),
+        ("cnn14-emb32", 513, 64, 2048, 32),
+        ("cnn14", 513, 65, 2048, 512),
     ] {
         let channels = [64, 128, 256, 512, 1024, widest];
         let mut shapes = vec![
-            ("logmel_extractor.melW".to_string(), vec![n_bins, 64]),
-            ("bn0.weight".to_string(), vec![64]),
+            ("logmel_extractor.melW".to_string(), vec![n_bins, n_mels]),
+            ("bn0.weight".to_string(), vec![n_mels]),
             ("conv_block6.conv2.weight".to_string(), vec![widest, widest, 3, 3]),
-            ("fc1.weight".to_string(), vec![512, widest]),
-            ("fc_audioset.weight".to_string(), vec![50, 512]),
+            ("fc1.weight".to_string(), vec![embedding_dim, widest]),
+            ("fc_audioset.weight".to_string(), vec![50, embedding_dim]),
         ];
         for (i, (outputs, inputs)) in channels.into_iter().zip([1, 64, 128, 256, 512, 1024]).enumerate() {
             shapes.push((format!("conv_block{}.conv1.weight", i + 1), vec![outputs, inputs, 3, 3]));
         }
-        let weights = listed(&shapes);
+        let weights = listed(shapes.iter().map(|(name, shape)| (name.clone(), shape.as_slice())));
         let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{wanted}") };
-        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, 512, 50));
+        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, embedding_dim, 50));
     }
-}
-
-/// A checkpoint with tensors of these shapes, in a file whose values take no room on the disk.
-fn listed(shapes: &[(String, Vec<usize>)]) -> Weights {
-    let (mut header, mut end) = (serde_json::Map::new(), 0);
-    for (name, shape) in shapes {
-        let start = end;
-        end += 4 * shape.iter().product::<usize>();
-        header.insert(name.clone(), serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
-    }
-    let header = serde_json::Value::Object(header).to_string();
-    let path = std::env::temp_dir().join(format!("clipwise-listed-{}.safetensors", std::process::id()));
-    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
-    std::fs::write(&path, &bytes).unwrap();
-    std::fs::File::options().write(true).open(&path).unwrap().set_len((bytes.len() + end) as u64).unwrap();
-    let weights = Weights::open(&path).unwrap();
-    std::fs::remove_file(path).unwrap();
-    weights
 }
 
 #[test]
@@ -112,8 +100,8 @@ fn a_cnn14_without_its_front_end_is_taken_as_32_khz_and_says_so() {
 #[test]
 fn what_no_model_has_is_named_with_a_guess() {
     for (tensor, guess) in [
-        ("pre_conv0.weight", "Wavegram"),
-        ("resnet.layer1.0.conv1.weight", "ResNet"),
+        ("conv_block4.conv1.weight", "a PANNs network of four blocks"),
+        ("gru.weight_hh_l0", "a GRU classifier"),
         ("something.else", "no model of this version"),
     ] {
         let zero = Tensor::zeros((1,), DType::F32, &Device::Cpu).unwrap();

@@ -29,7 +29,7 @@ use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, BatchNorm, ConvStack, Dropout, Linear, Pool2d};
+use crate::nn::{Activation, BatchNorm, ConvStack, Dropout, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 pub use config::{Config, Decision};
@@ -80,14 +80,9 @@ impl Cnn14 {
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            panns::add_convs(&mut blocks, &block, panns::same(in_channels, channels, 3), 2)?;
+            let pooling = (i < 5).then_some(config.pooling); // the last block is not pooled
+            panns::add_block(&mut blocks, &block, panns::same(in_channels, channels, 3), 2, pooling)?;
             in_channels = channels;
-            // The last block is not pooled.
-            if i < 5 {
-                blocks.pool(Pool2d { pooling: config.pooling, size: (2, 2) });
-            }
-            blocks.dropout(Dropout::new(root, 0.2)?);
-            blocks.end_stage();
         }
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
         let fc1 = Linear::load(&root.at("fc1"), pooled, embedding_dim, Activation::Relu)?;

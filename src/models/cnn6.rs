@@ -26,7 +26,7 @@ use crate::assumption::Assumption;
 use crate::check::{self, MAX_WIDTH};
 use crate::error::Result;
 use crate::frontend::LogMelConfig;
-use crate::nn::{ConvStack, Dropout, Pool2d, Pooling};
+use crate::nn::{ConvStack, Pooling};
 use crate::weights::{Loader, Weights};
 
 /// What a block has before its pooling; each convolution with batch norm and ReLU.
@@ -156,10 +156,7 @@ impl LogMelNetConfig for Config {
         let mut in_channels = 1;
         for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            panns::add_convs(layers, &block, panns::same(in_channels, channels, kernel), n_convs)?;
-            layers.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
-            layers.dropout(Dropout::new(root, 0.2)?);
-            layers.end_stage();
+            panns::add_block(layers, &block, panns::same(in_channels, channels, kernel), n_convs, Some(Pooling::Avg))?;
             in_channels = channels;
         }
         Ok(in_channels)

@@ -63,11 +63,7 @@ impl ModelConfig {
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
-        ("pre_conv0.", "a Wavegram model"),
-        ("resnet.", "a ResNet or Res1dNet of PANNs"),
         ("features.", "a MobileNet, but no EfficientAT mn"),
-        ("conv_block_after1.", "a ResNet of PANNs"),
-        ("conv0.", "DaiNet19 or Res1dNet"),
         ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
         ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
         (

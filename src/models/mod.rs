@@ -11,14 +11,19 @@ pub mod cnn14;
 pub mod cnn6;
 pub mod convnext;
 pub mod crnn;
+pub mod dainet;
 pub mod efficientat;
 pub mod leenet;
 pub mod m5;
+pub mod panns_mobilenet;
 pub mod probe;
+pub mod res1dnet;
+pub mod resnet;
 pub mod rnn;
 pub mod sequence;
 pub mod speech_classifier;
 pub mod tcn;
+pub mod wavegram;
 pub mod yamnet;
 
 mod detect;
@@ -132,8 +137,18 @@ families! {
     Cnn14: cnn14::Cnn14,
     /// Cnn6 and Cnn10.
     Cnn6: cnn6::Cnn6,
+    /// ResNet22 to ResNet54.
+    ResNet: resnet::ResNet,
+    /// Wavegram-CNN14 and Wavegram-Logmel-CNN14.
+    Wavegram: wavegram::Wavegram,
+    /// MobileNetV1 and MobileNetV2 of PANNs.
+    PannsMobileNet: panns_mobilenet::PannsMobileNet,
     /// LeeNet11 and LeeNet24.
     LeeNet: leenet::LeeNet,
+    /// DaiNet19.
+    DaiNet: dainet::DaiNet,
+    /// Res1dNet31 and Res1dNet51.
+    Res1dNet: res1dnet::Res1dNet,
     /// CED-tiny to CED-base.
     Ced: ced::Ced,
     /// AST.

@@ -7,9 +7,10 @@ use candle_core::{Device, Tensor};
 
 use crate::assumption::Assumption;
 use crate::error::{Error, Result};
-use crate::frontend::{LogMel, LogMelConfig};
-use crate::nn::{Activation, ConvConfig, ConvStack};
+use crate::frontend::{LogMel, LogMelConfig, MelConfig};
+use crate::nn::{Activation, ConvConfig, ConvStack, Dropout, Pool2d, Pooling};
 use crate::weights::{Loader, Weights};
+pub use head::Head;
 pub use nets::{Common, LogMelNet, LogMelNetConfig, WaveformNet, WaveformNetConfig};
 
 /// The front-end tensors of a PANNs checkpoint.
@@ -28,6 +29,12 @@ const KNOWN: [(&str, LogMelConfig); 4] = [
     ("cnn14-8k", LogMelConfig::PANNS_8K),
     ("cnn14-48k", LogMelConfig::PANNS_48K),
 ];
+
+/// PANNs' front end at 32 kHz with another number of mel bins.
+pub const fn with_mels(n_mels: usize) -> LogMelConfig {
+    let log_mel = LogMelConfig::PANNS_32K;
+    LogMelConfig { mel: MelConfig { n_mels, ..log_mel.mel }, ..log_mel }
+}
 
 /// The front end of a checkpoint, by its frame length and mel bins; without front-end tensors, that at 32 kHz.
 ///
@@ -56,19 +63,20 @@ pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<As
 
 /// The frame length that a checkpoint's front-end tensors were made for.
 fn n_fft(weights: &Weights) -> Option<usize> {
-    let bins = |name: &str| weights.shape(name)?.first().copied();
     match weights.shape(CONV_REAL) {
         Some(&[_, _, n_fft]) => Some(n_fft),
-        _ => bins(MEL_W).filter(|&bins| bins > 1).map(|bins| 2 * (bins - 1)),
+        _ => outputs(weights, MEL_W).filter(|&bins| bins > 1).map(|bins| 2 * (bins - 1)),
     }
+}
+
+/// The outputs of a layer, by its weight.
+pub fn outputs(weights: &Weights, name: &str) -> Option<usize> {
+    weights.shape(name)?.first().copied()
 }
 
 /// Output channels of each block's first convolution; the default where the tensor is missing.
 pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N] {
-    std::array::from_fn(|i| {
-        let shape = weights.shape(&format!("conv_block{}.conv1.weight", i + 1));
-        shape.and_then(|shape| shape.first().copied()).unwrap_or(default[i])
-    })
+    std::array::from_fn(|i| outputs(weights, &format!("conv_block{}.conv1.weight", i + 1)).unwrap_or(default[i]))
 }
 
 /// Adds `n` convolutions without bias, each with batch norm and ReLU: `conv1` and `bn1`, `conv2` and `bn2` … The others are like
@@ -79,6 +87,23 @@ pub fn add_convs(layers: &mut ConvStack, block: &Loader, first: ConvConfig, n: u
         let others = ConvConfig { in_channels: first.out_channels, stride: 1, ..first };
         layers.conv(&conv, Some(&norm), if i == 1 { first } else { others }, Activation::Relu)?;
     }
+    Ok(())
+}
+
+/// [`add_convs`], a pooling that halves both axes, unless the block is not pooled, and a dropout. A stage.
+pub fn add_block(
+    layers: &mut ConvStack,
+    block: &Loader,
+    first: ConvConfig,
+    n: usize,
+    pooling: Option<Pooling>,
+) -> Result<()> {
+    add_convs(layers, block, first, n)?;
+    if let Some(pooling) = pooling {
+        layers.pool(Pool2d { pooling, size: (2, 2) });
+    }
+    layers.dropout(Dropout::new(block, 0.2)?);
+    layers.end_stage();
     Ok(())
 }
 

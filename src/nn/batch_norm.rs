@@ -6,6 +6,7 @@ use candle_core::{Device, Tensor};
 
 use super::Activation;
 use super::batch_statistics::BatchStatistics;
+use super::kernels::simd::isa::Isa;
 use super::map::{FeatureMap, Values};
 use super::ops::norm::AffineOp;
 use super::ops::runs_on_cpu_kernels;
@@ -132,10 +133,13 @@ impl BatchNorm {
     /// The norm of maps, over their channels, and an activation.
     pub(super) fn forward_map(&self, mut x: FeatureMap, activation: Activation) -> candle_core::Result<FeatureMap> {
         match (&mut x.values, &self.weights) {
-            (Values::Blocks(map), Prepared::Packed(op)) if activation == Activation::Identity => {
+            (Values::Blocks(map), Prepared::Packed(op)) => {
                 let refuse = |channels| format!("expected {} channels, got {channels}", op.scale.len());
                 let done = map.affine(&op.scale, &op.shift);
                 done.ok_or_else(|| candle_core::Error::Msg(refuse(map.shape.channels)))?;
+                if activation != Activation::Identity {
+                    map.activate(activation, Isa::best());
+                }
                 Ok(x)
             }
             _ => {

@@ -58,10 +58,10 @@ enum Layer {
         kernel: usize,
         stride: usize,
     },
-    /// Each channel this many times.
-    Repeat(usize),
     /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
     SqueezeExcitation([Linear; 2]),
+    /// Each channel this many times.
+    Repeat(usize),
     Residual(Residual),
     EndOfStage,
 }
@@ -402,12 +402,6 @@ impl Layer {
                 let y = dropout.forward(&x.to_tensor()?)?;
                 Ok(x.with(Values::Tensor(y)))
             }
-            Self::Repeat(repeats) => {
-                let y = x.to_tensor()?;
-                let (batch, channels, height, width) = y.dims4()?;
-                let y = y.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
-                Ok(x.with(Values::Tensor(y.reshape((batch, channels * repeats, height, width))?)))
-            }
             Self::SqueezeExcitation([fc1, fc2]) => {
                 let gates = fc2.forward(&fc1.forward(&x.means()?)?)?;
                 match x.values {
@@ -421,6 +415,12 @@ impl Layer {
                         Ok(x.with(Values::Tensor(y)))
                     }
                 }
+            }
+            Self::Repeat(repeats) => {
+                let y = x.to_tensor()?;
+                let (batch, channels, height, width) = y.dims4()?;
+                let y = y.unsqueeze(2)?.broadcast_as((batch, channels, *repeats, height, width))?;
+                Ok(x.with(Values::Tensor(y.reshape((batch, channels * repeats, height, width))?)))
             }
             Self::Residual(sum) => sum.forward(x),
             Self::Activation(activation) => match x.values {

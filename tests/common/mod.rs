@@ -3,6 +3,7 @@
 #![allow(dead_code)] // each test file uses a part
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use candle_core::{Device, Tensor};
 use clipwise::Weights;
@@ -311,4 +312,46 @@ pub fn complete<T>(
             Err(error) => panic!("{error}"),
         }
     }
+}
+
+/// The tensors that a network of PANNs asks for, under their names, and `tests/golden/panns.py`'s scale on the last norm of
+/// residual blocks: names that begin and end as `damped` says.
+pub fn panns_tensors<T>(
+    seed: u64,
+    damped: Option<(&str, &str)>,
+    load: impl Fn(&Weights) -> clipwise::Result<T>,
+) -> Vec<(String, Tensor)> {
+    let make = |name: &str, shape: &[usize]| {
+        let kind = match (shape.len(), name.starts_with("fc")) {
+            (1, false) => Kind::Norm,
+            (1 | 2, _) => Kind::Linear,
+            _ => Kind::Conv,
+        };
+        let mut hashed = Hashed::new(seed);
+        hashed.tensor(name, shape, kind);
+        let (name, tensor) = hashed.tensors().remove(0);
+        let is_last = damped.is_some_and(|(start, end)| name.starts_with(start) && name.ends_with(end));
+        (name, if is_last { (tensor * 0.25).unwrap() } else { tensor })
+    };
+    complete(Vec::new(), load, make)
+}
+
+/// A checkpoint with tensors of these shapes, in a file whose values take no room on the disk.
+pub fn listed<'a>(shapes: impl IntoIterator<Item = (String, &'a [usize])>) -> Weights {
+    static FILES: AtomicUsize = AtomicUsize::new(0);
+    let (mut header, mut end) = (serde_json::Map::new(), 0);
+    for (name, shape) in shapes {
+        let start = end;
+        end += 4 * shape.iter().product::<usize>();
+        header.insert(name, serde_json::json!({"dtype": "F32", "shape": shape, "data_offsets": [start, end]}));
+    }
+    let header = serde_json::Value::Object(header).to_string();
+    let name = format!("clipwise-listed-{}-{}.safetensors", std::process::id(), FILES.fetch_add(1, Relaxed));
+    let path = std::env::temp_dir().join(name);
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    std::fs::write(&path, &bytes).unwrap();
+    std::fs::File::options().write(true).open(&path).unwrap().set_len((bytes.len() + end) as u64).unwrap();
+    let weights = Weights::open(&path).unwrap();
+    std::fs::remove_file(path).unwrap();
+    weights
 }

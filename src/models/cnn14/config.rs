@@ -84,6 +84,18 @@ impl Config {
     /// 48 kHz with 2048-point frames every 320 samples; no weights are published.
     pub const AUDIOSET_48K: Self =
         Self { name: Cow::Borrowed("cnn14-48k"), log_mel: LogMelConfig::PANNS_48K, ..Self::AUDIOSET_32K };
+    /// `Cnn14_mel32`: 32 kHz, 32 mel bins, 527 classes.
+    pub const MEL32: Self =
+        Self { name: Cow::Borrowed("cnn14-mel32"), log_mel: panns::with_mels(32), ..Self::AUDIOSET_32K };
+    /// `Cnn14_mel128`: 32 kHz, 128 mel bins, 527 classes.
+    pub const MEL128: Self =
+        Self { name: Cow::Borrowed("cnn14-mel128"), log_mel: panns::with_mels(128), ..Self::AUDIOSET_32K };
+    /// `Cnn14_emb512_mAP=0.420.pth`: an embedding of 512 values, 32 kHz, 527 classes.
+    pub const EMB512: Self = Self { name: Cow::Borrowed("cnn14-emb512"), embedding_dim: 512, ..Self::AUDIOSET_32K };
+    /// `Cnn14_emb128_mAP=0.412.pth`: an embedding of 128 values, 32 kHz, 527 classes.
+    pub const EMB128: Self = Self { name: Cow::Borrowed("cnn14-emb128"), embedding_dim: 128, ..Self::AUDIOSET_32K };
+    /// `Cnn14_emb32_mAP=0.364.pth`: an embedding of 32 values, 32 kHz, 527 classes.
+    pub const EMB32: Self = Self { name: Cow::Borrowed("cnn14-emb32"), embedding_dim: 32, ..Self::AUDIOSET_32K };
     /// `Cnn14_DecisionLevelMax_mAP=0.385.pth`: 32 kHz, 527 classes.
     pub const DECISION_MAX: Self =
         Self { name: Cow::Borrowed("cnn14-decision-max"), decision: Decision::Max, ..Self::AUDIOSET_32K };
@@ -125,6 +137,11 @@ impl Family for Config {
         (Self::AUDIOSET_16K, "PANNs CNN14, 16 kHz log-mel, AudioSet mAP 0.438"),
         (Self::AUDIOSET_8K, "PANNs CNN14, 8 kHz log-mel, AudioSet mAP 0.416"),
         (Self::AUDIOSET_48K, "CNN14, 48 kHz log-mel with 2048-point frames, no published weights"),
+        (Self::MEL32, "PANNs CNN14, 32 kHz log-mel of 32 bins"),
+        (Self::MEL128, "PANNs CNN14, 32 kHz log-mel of 128 bins"),
+        (Self::EMB512, "PANNs CNN14, embedding of 512, 32 kHz log-mel, AudioSet mAP 0.420"),
+        (Self::EMB128, "PANNs CNN14, embedding of 128, 32 kHz log-mel, AudioSet mAP 0.412"),
+        (Self::EMB32, "PANNs CNN14, embedding of 32, 32 kHz log-mel, AudioSet mAP 0.364"),
         (Self::DECISION_MAX, "PANNs CNN14, maximum over segments, 32 kHz log-mel, AudioSet mAP 0.385"),
         (Self::DECISION_AVG, "PANNs CNN14, mean over segments, 32 kHz log-mel"),
         (Self::DECISION_ATT, "PANNs CNN14, attention over segments, 32 kHz log-mel, AudioSet mAP 0.425"),
@@ -144,21 +161,24 @@ impl Family for Config {
         }
         let mut assumptions = Vec::new();
         let log_mel = panns::detect_front_end("CNN14", weights, &mut assumptions)?;
-        let preset = match detect_decision(weights, &mut assumptions) {
-            Decision::Clip => [Self::AUDIOSET_16K, Self::AUDIOSET_8K, Self::AUDIOSET_48K]
-                .into_iter()
-                .find(|preset| preset.log_mel.stft.n_fft == log_mel.stft.n_fft)
-                .unwrap_or(Self::AUDIOSET_32K),
+        let base = match detect_decision(weights, &mut assumptions) {
+            Decision::Clip => Self::AUDIOSET_32K,
             Decision::Max => Self::DECISION_MAX,
             Decision::Avg => Self::DECISION_AVG,
             Decision::Att => Self::DECISION_ATT,
         };
-        let channels = panns::channels(weights, preset.channels);
-        let mut config = Self { log_mel, channels, ..preset.clone() };
-        if config != preset {
-            config.name = cnn14();
-        }
+        let channels = panns::channels(weights, base.channels);
+        let sizes = Self { log_mel, channels, ..base };
+        let mut config = sizes.clone();
         config.fit(weights);
+        // The length of the embedding is known by some presets; with the others any will do.
+        let published = |embedding_dim: usize| {
+            let equal = |(preset, _): &&(Self, &str)| {
+                *preset == Self { name: preset.name.clone(), embedding_dim, ..sizes.clone() }
+            };
+            Some(Self::PRESETS.iter().find(equal)?.0.name.clone())
+        };
+        config.name = published(config.embedding_dim).or_else(|| published(sizes.embedding_dim)).unwrap_or_else(cnn14);
         Ok(Some((config, assumptions)))
     }
 
