@@ -246,11 +246,13 @@ impl TaggingModel for Ced {
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        let logits = match &self.head {
-            Some((norm, output)) => output.forward(&norm.forward(embedding)?)?, // [batch, n_classes]
-            None => vit::no_logits(embedding)?,
-        };
-        TaggingOutput::multi_label(logits, embedding.clone())
+        match &self.head {
+            Some((norm, output)) => {
+                let logits = output.forward(&norm.forward(embedding)?)?; // [batch, n_classes]
+                TaggingOutput::multi_label(logits, embedding.clone())
+            }
+            None => vit::without_head(embedding),
+        }
     }
 
     fn front_end(&self) -> Option<&dyn FrontEnd> {

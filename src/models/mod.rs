@@ -9,6 +9,7 @@ pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
 pub mod crnn;
+pub mod eat;
 pub mod leenet;
 pub mod m5;
 pub mod probe;
@@ -131,6 +132,8 @@ families! {
     Ced: ced::Ced,
     /// AST.
     Ast: ast::Ast,
+    /// EAT and SSLAM.
+    Eat: eat::Eat,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.

@@ -26,9 +26,10 @@ pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Feat
     })
 }
 
-/// The logits of a model without a head, `[batch, 0]`.
-pub(super) fn no_logits(embedding: &Tensor) -> candle_core::Result<Tensor> {
-    Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())
+/// What a model without a head says of clips: no classes.
+pub(super) fn without_head(embedding: &Tensor) -> Result<TaggingOutput> {
+    let none = Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())?;
+    Ok(TaggingOutput::new(none.clone(), none, embedding.clone()))
 }
 
 /// The shape of all blocks of a model.
