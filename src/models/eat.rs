@@ -171,7 +171,7 @@ impl Family for Config {
         Ok(Some((config, Vec::new())))
     }
 
-    /// The sizes that can be read from the tensors, and the ε of the layout.
+    /// The sizes that can be read from the tensors, no classes without a head, and the ε of the layout.
     fn fit(&mut self, weights: &Weights) {
         let first_block = |prefix: &&str| weights.contains(&format!("{prefix}blocks.0.mlp.fc1.weight"));
         let prefix = ["", "model."].into_iter().find(first_block).unwrap_or_default();
@@ -183,9 +183,7 @@ impl Family for Config {
             (self.width, self.ffn_dim) = (width, ffn_dim);
             self.depth = (0..check::MAX_LAYERS).take_while(|&index| fc1(index).is_some()).count();
         }
-        if let Some(&[n_classes, _]) = weights.shape("head.weight") {
-            self.n_classes = n_classes;
-        }
+        self.n_classes = weights.shape("head.weight").and_then(|head| head.first()).copied().unwrap_or(0);
         let is_fairseq = weights.contains(&format!("{prefix}{IMAGE}.extra_tokens"));
         self.head_eps = if is_fairseq { EPS } else { 1e-5 };
         let positions = match is_fairseq {

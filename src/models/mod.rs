@@ -5,6 +5,7 @@
 
 pub mod ast;
 pub mod batch;
+pub mod beats;
 pub mod ced;
 pub mod cnn14;
 pub mod cnn6;
@@ -132,6 +133,8 @@ families! {
     Ced: ced::Ced,
     /// AST.
     Ast: ast::Ast,
+    /// BEATs and OpenBEATs.
+    Beats: beats::Beats,
     /// EAT and SSLAM.
     Eat: eat::Eat,
     /// Convolutions and a recurrent layer.
