@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::nn::{
-    Activation, ConvConfig, ConvStack, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d, Pool2d, Pooling, SelfAttention,
-    TransformerBlock,
+    Activation, ConvAxis, ConvConfig, ConvStack, LayerNorm, Linear, LpPool2d, NormPlace, Pool1d, Pool2d, Pooling,
+    SelfAttention, TransformerBlock,
 };
 use clipwise::weights::{Loader, Parameters};
 use clipwise::{Error, Weights};
@@ -199,6 +199,96 @@ fn convolutions_of_narrow_maps_equal_their_definition() {
     }
 }
 
+/// Groups, other sizes along the width, zeros at the ends alone, filters stored the other way around and an ε of its own: packed,
+/// by candle's operations and as it is trained.
+#[test]
+fn convolutions_of_every_shape_equal_their_definition() {
+    let wide = ConvAxis { kernel: 5, stride: 1, padding: 2, padding_after: None };
+    let long = ConvAxis { kernel: 1, stride: 2, padding: 0, padding_after: Some(1) };
+    let same = ConvConfig { stride: 2, padding: 0, padding_after: Some(1), ..ConvConfig::new(6, 20, 3) };
+    for config in [
+        ConvConfig::depthwise(20, 3),
+        ConvConfig { stride: 2, ..ConvConfig::depthwise(20, 5) },
+        ConvConfig { along_width: Some(wide), stride: 2, ..ConvConfig::depthwise(17, 3) },
+        ConvConfig { along_width: Some(long), ..ConvConfig::depthwise(3, 4) },
+        ConvConfig { groups: 20, in_channels: 20, ..same },
+        same,
+        ConvConfig { along_width: Some(wide), ..same },
+        ConvConfig { along_width: Some(long), ..ConvConfig::new(6, 20, 1) },
+        ConvConfig::new(20, 40, 1),
+    ] {
+        let ConvConfig { in_channels, out_channels, groups, .. } = config;
+        let rows = ConvAxis {
+            kernel: config.kernel,
+            stride: config.stride,
+            padding: config.padding,
+            padding_after: config.padding_after,
+        };
+        let axes = [rows, config.along_width.unwrap_or(rows)];
+        let (size, inputs) = ([8, 6], in_channels / groups);
+        let [out_rows, out_columns] = [0, 1].map(|i| {
+            let ConvAxis { kernel, stride, padding, padding_after } = axes[i];
+            (size[i] + padding + padding_after.unwrap_or(padding) - kernel) / stride + 1
+        });
+        for swapped in [false, true] {
+            let (k0, k1) = if swapped { (axes[1].kernel, axes[0].kernel) } else { (axes[0].kernel, axes[1].kernel) };
+            let mut tensors = vec![("conv.weight".to_string(), vec![out_channels, inputs, k0, k1])];
+            tensors.extend(
+                ["weight", "bias", "running_mean", "running_var"]
+                    .map(|leaf| (format!("bn.{leaf}"), vec![out_channels])),
+            );
+            let tensors = tensors.into_iter().map(|(name, shape)| {
+                let low = if name.ends_with("var") { 0.01 } else { -1.0 };
+                let values = hashed(&name, shape.iter().product(), low, 1.0, 4);
+                (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+            });
+            let tensors: Vec<_> = tensors.collect();
+            let host: Vec<Vec<f32>> = tensors.iter().map(|(_, tensor)| values(tensor)).collect();
+            let x = hashed("x", 2 * in_channels * size[0] * size[1], -1.0, 1.0, 4);
+            let mut wanted = Vec::new();
+            for place in 0..2 * out_channels * out_rows * out_columns {
+                let (item, output) =
+                    (place / out_columns / out_rows / out_channels, place / out_columns / out_rows % out_channels);
+                let at = [place / out_columns % out_rows, place % out_columns];
+                let mut sum = 0.0;
+                for tap in 0..inputs * k0 * k1 {
+                    let (input, i, j) = (tap / k1 / k0, tap / k1 % k0, tap % k1);
+                    let taps = if swapped { [j, i] } else { [i, j] };
+                    let seen = [0, 1].map(|i| (at[i] * axes[i].stride + taps[i]).wrapping_sub(axes[i].padding));
+                    if seen[0] < size[0] && seen[1] < size[1] {
+                        let channel = if groups > 1 { output } else { input };
+                        let x = x[((item * in_channels + channel) * size[0] + seen[0]) * size[1] + seen[1]];
+                        sum += f64::from(x) * f64::from(host[0][output * inputs * k0 * k1 + tap]);
+                    }
+                }
+                let [scale, shift, mean, variance] = [1, 2, 3, 4].map(|i| f64::from(host[i][output]));
+                wanted.push(((sum - mean) / (variance + 1e-3).sqrt() * scale + shift).clamp(0.0, 6.0) as f32);
+            }
+            let x = Tensor::from_vec(x, (2, in_channels, size[0], size[1]), &Device::Cpu).unwrap();
+            let run = |loader: &Loader, width| {
+                let mut stack = ConvStack::on_maps(width).with_norm_eps(1e-3);
+                stack = if swapped { stack.with_swapped_filters() } else { stack };
+                stack.conv(&loader.at("conv"), Some(&loader.at("bn")), config, Activation::Relu6).unwrap();
+                stack
+            };
+            let weights = Weights::from_tensors(tensors).unwrap();
+            let (trained, packed) = (Parameters::new(&Device::Cpu, 1), weights.loader(&Device::Cpu));
+            let stacks = [
+                run(&packed, None),
+                run(&packed, Some(size[1])),
+                run(&packed.clone().without_kernels(), None),
+                run(&trained.loader(), None),
+            ];
+            assert_eq!(trained.restore(&weights).unwrap(), 5);
+            for (mode, stack) in stacks.iter().enumerate() {
+                let y = stack.forward(&x).unwrap();
+                assert_eq!(y.dims(), [2, out_channels, out_rows, out_columns]);
+                assert_close(&format!("{mode} {config:?}"), &values(&y), &wanted, 1e-4, 1e-5);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_padded_convolution_of_one_value_equals_pytorch() {
     let tensor = |values: &[f32], shape: &[usize]| Tensor::from_slice(values, shape, &Device::Cpu).unwrap();
@@ -237,6 +327,16 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
         ("out_channels", ConvConfig { out_channels: 0, ..good }),
         ("kernel", ConvConfig { kernel: 0, ..good }),
         ("stride", ConvConfig { stride: 0, ..good }),
+        ("groups", ConvConfig { groups: 2, ..good }),
+        ("groups", ConvConfig { groups: 0, ..good }),
+        ("padding", ConvConfig { padding_after: Some(usize::MAX), ..good }),
+        (
+            "along_width",
+            ConvConfig {
+                along_width: Some(ConvAxis { kernel: 1, stride: 1, padding: 0, padding_after: None }),
+                ..good
+            },
+        ),
     ] {
         let error = load(config).unwrap_err();
         assert!(

@@ -117,6 +117,11 @@ fn gradients_of_layers_are_their_slopes() {
         let pool = Pool2d { pooling, size: (2, 2) };
         assert_gradient("Pool2d", &maps, |x| weighed(&pool.forward(x).unwrap()));
     }
+    let parameters = Parameters::new(&Device::Cpu, 5);
+    let mut depthwise = ConvStack::on_maps(None);
+    let config = ConvConfig { stride: 2, ..ConvConfig::depthwise(2, 3) };
+    depthwise.conv(&parameters.loader(), None, config, clipwise::nn::Activation::Hardswish).unwrap();
+    assert_gradient("a depthwise convolution", &maps, |x| weighed(&depthwise.forward(x).unwrap()));
     for training in [false, true] {
         let parameters = Parameters::new(&Device::Cpu, 5);
         let loader = parameters.loader();

@@ -8,9 +8,9 @@ use clipwise::augment::{self, Random, ShiftFill, SpecAugment};
 use clipwise::ctc::{self, BeamSearch, FrameTimes, GreedyDecoder, LanguageModel, Vocabulary, beam};
 use clipwise::events::{EventConfig, EventDetector, Smoothing};
 use clipwise::frontend::{
-    DeltaConfig, DeltaEdge, DeltaMethod, Fbank, FbankConfig, Lifter, LogMel, LogMelConfig, LogScale, MelConfig,
-    MelFeatures, MelNorm, MelScale, Mfcc, MfccConfig, Normalize, PadMode, SeamlessM4t, SeamlessM4tConfig, Spectrum,
-    StftConfig, WhisperMel, WhisperMelConfig, Window, delta,
+    DeltaConfig, DeltaEdge, DeltaMethod, Fbank, FbankConfig, Lifter, LogMel, LogMelConfig, LogScale, MelAxis,
+    MelConfig, MelFeatures, MelNorm, MelScale, Mfcc, MfccConfig, Normalize, PadMode, SeamlessM4t, SeamlessM4tConfig,
+    Spectrum, StftConfig, WhisperMel, WhisperMelConfig, Window, delta,
 };
 use clipwise::models::{M5, m5};
 use clipwise::ndarray::Array2;
@@ -101,6 +101,7 @@ fn log_mel(u: &mut Unstructured) -> Result<LogMelConfig> {
     let (n_fft, sample_rate) = (size(u, 2048)?, rate(u)?);
     Ok(LogMelConfig {
         sample_rate,
+        preemphasis: *u.choose(&[0.0, 0.97])?,
         stft: StftConfig {
             n_fft,
             win_length: if u.arbitrary()? { n_fft } else { size(u, n_fft.clamp(1, 4096))? },
@@ -123,11 +124,14 @@ fn log_mel(u: &mut Unstructured) -> Result<LogMelConfig> {
             fmax: option(u, |u| real(u, f64::from(sample_rate) / 2.0))?,
             scale: *u.choose(&[MelScale::Slaney, MelScale::Htk])?,
             norm: *u.choose(&[MelNorm::Slaney, MelNorm::None])?,
+            axis: *u.choose(&[MelAxis::Hz, MelAxis::Mel])?,
         },
         log: *u.choose(&[LogScale::Decibel, LogScale::Natural, LogScale::NaturalOffset])?,
         reference: real(u, 2.0)? as f32,
         amin: *u.choose(&[1e-10, 1e-5, 0.0, f32::MIN_POSITIVE, f32::MAX])?,
         top_db: option(u, |u| real(u, 120.0).map(|db| db as f32))?,
+        shift: *u.choose(&[0.0, 4.5])?,
+        divisor: *u.choose(&[1.0, 5.0, 0.0])?,
     })
 }
 

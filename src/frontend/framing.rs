@@ -28,16 +28,24 @@ pub(super) struct Framing {
     /// Padding on each side; 0 where frames are not centred.
     pub margin: usize,
     pub pad_mode: PadMode,
+    /// Where it is not 0, frames are cut from `x[i + 1] - preemphasis * x[i]`, which is one value shorter than the clip `x`.
+    pub preemphasis: f64,
 }
 
 impl Framing {
+    /// Samples of a clip that are used up before it is cut.
+    pub fn lost(&self) -> usize {
+        usize::from(self.preemphasis != 0.0)
+    }
+
     /// The shortest clip that has a frame.
     pub fn min_samples(&self) -> usize {
-        match self.pad_mode {
+        let shortest = match self.pad_mode {
             _ if self.margin == 0 => self.n_fft,
             PadMode::Reflect => self.margin + 1,
             PadMode::Constant | PadMode::Edge => 1,
-        }
+        };
+        shortest + self.lost()
     }
 
     /// How many whole frames fit; 0 below [`min_samples`](Self::min_samples).
@@ -46,13 +54,14 @@ impl Framing {
             return 0;
         }
         // Not `n_samples + 2 * margin - n_fft`: no sum here can overflow or fall below zero.
+        let n_samples = n_samples - self.lost();
         1 + (n_samples - (self.n_fft - 2 * self.margin).min(n_samples)) / self.hop_length
     }
 
     /// The shortest clip with at least `n_frames` frames, for `n_frames` of 1 or more.
     pub fn samples_for(&self, n_frames: usize) -> usize {
         let frames = (n_frames - 1).saturating_mul(self.hop_length).saturating_add(self.n_fft - 2 * self.margin);
-        frames.max(self.min_samples())
+        frames.saturating_add(self.lost()).max(self.min_samples())
     }
 
     /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.
@@ -71,16 +80,24 @@ impl Framing {
     #[inline(always)]
     pub fn windowed(&self, index: usize, samples: &[f32], window: &[f64], frame: &mut [f64]) {
         let start = index * self.hop_length;
+        let lost = self.lost();
         if let Some(start) = start.checked_sub(self.margin)
-            && let Some(inside) = samples.get(start..start + self.n_fft)
+            && let Some(inside) = samples.get(start..start + self.n_fft + lost)
         {
-            for ((out, &x), &w) in frame.iter_mut().zip(inside).zip(window) {
+            for ((out, &x), &w) in frame.iter_mut().zip(&inside[lost..]).zip(window) {
                 *out = f64::from(x) * w;
+            }
+            if lost > 0 {
+                for ((out, &x), &w) in frame.iter_mut().zip(inside).zip(window) {
+                    *out -= self.preemphasis * f64::from(x) * w;
+                }
             }
             return;
         }
         for (k, (out, &w)) in frame.iter_mut().zip(window).enumerate() {
-            *out = f64::from(self.padded(start + k, samples)) * w;
+            let x = f64::from(self.padded(start + k, &samples[lost..]));
+            let before = if lost > 0 { f64::from(self.padded(start + k, &samples[..samples.len() - 1])) } else { 0.0 };
+            *out = (x - self.preemphasis * before) * w;
         }
     }
 
@@ -104,7 +121,7 @@ mod tests {
     use super::*;
 
     fn padded(pad_mode: PadMode, n_fft: usize, samples: &[f32]) -> Vec<f32> {
-        let framing = Framing { n_fft, hop_length: 1, margin: n_fft / 2, pad_mode };
+        let framing = Framing { n_fft, hop_length: 1, margin: n_fft / 2, pad_mode, preemphasis: 0.0 };
         (0..samples.len() + 2 * framing.margin).map(|k| framing.padded(k, samples)).collect()
     }
 
@@ -119,11 +136,14 @@ mod tests {
 
     #[test]
     fn frame_counts() {
-        let framing = |n_fft, margin, pad_mode| Framing { n_fft, hop_length: 320, margin, pad_mode };
+        let framing = |n_fft, margin, pad_mode| Framing { n_fft, hop_length: 320, margin, pad_mode, preemphasis: 0.0 };
         let centred = framing(1024, 512, PadMode::Reflect);
         assert_eq!(centred.n_frames(320_000), 1001);
         assert_eq!(centred.n_frames(319_999), 1000);
         assert_eq!((centred.min_samples(), centred.n_frames(512), centred.n_frames(513)), (513, 0, 2));
+        let emphasised = Framing { preemphasis: 0.97, ..centred };
+        assert_eq!((emphasised.n_frames(320_001), emphasised.n_frames(320_000)), (1001, 1000));
+        assert_eq!((emphasised.min_samples(), emphasised.samples_for(1001)), (514, 320_001));
         let constant = framing(1024, 512, PadMode::Constant);
         assert_eq!((constant.n_frames(0), constant.n_frames(1), constant.n_frames(320)), (0, 1, 2));
         let odd = framing(251, 125, PadMode::Constant);

@@ -177,8 +177,8 @@ impl FrontEnd for LogMel {
     }
 
     fn reach(&self) -> Reach {
-        let Framing { n_fft, hop_length, margin, .. } = *self.stft().framing();
-        Reach { hop_length, before: margin, after: n_fft - margin }
+        let framing @ Framing { n_fft, hop_length, margin, .. } = *self.stft().framing();
+        Reach { hop_length, before: margin, after: n_fft - margin + framing.lost() }
     }
 
     fn clip_rule(&self) -> Option<ClipRule> {

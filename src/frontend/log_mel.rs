@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 
 use super::real_fft::Bins;
 use super::stft::array;
-use super::{LogScale, MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window};
+use super::{
+    LogScale, MelAxis, MelConfig, MelFilterBank, MelNorm, MelScale, PadMode, Spectrum, Stft, StftConfig, Window,
+};
 use crate::error::{Error, Result};
 
 /// Filters whose f64 outputs are on the stack at a time.
@@ -37,6 +39,9 @@ const MELS_PER_BLOCK: usize = 64;
 pub struct LogMelConfig {
     /// In Hz, 1 to 100 MHz.
     pub sample_rate: u32,
+    /// Where it is not 0, frames are cut from `x[i + 1] - preemphasis * x[i]` in place of the clip `x`, one sample fewer. Finite.
+    /// Default: 0.
+    pub preemphasis: f32,
     /// The frames and their Fourier transform.
     #[serde(flatten)]
     pub stft: StftConfig,
@@ -54,12 +59,18 @@ pub struct LogMelConfig {
     /// Values more than this many dB below the clip's largest are raised to that floor; `None` (the default) for no floor. With
     /// a floor, a frame depends on the whole clip.
     pub top_db: Option<f32>,
+    /// Added to the logarithm. Finite. Default: 0.
+    pub shift: f32,
+    /// What the shifted logarithm is divided by, above 0. Default: 1.
+    pub divisor: f32,
 }
 
 /// [`LogMelConfig`] as read from a file. serde does not refuse unknown fields beside flattened ones, so they are collected.
 #[derive(Deserialize)]
 struct FileConfig {
     sample_rate: u32,
+    #[serde(default)]
+    preemphasis: f32,
     #[serde(flatten)]
     stft: StftConfig,
     #[serde(default)]
@@ -74,6 +85,10 @@ struct FileConfig {
     amin: f32,
     #[serde(default)]
     top_db: Option<f32>,
+    #[serde(default)]
+    shift: f32,
+    #[serde(default = "default_divisor")]
+    divisor: f32,
     #[serde(flatten)]
     unknown: BTreeMap<String, IgnoredAny>,
 }
@@ -86,14 +101,33 @@ fn default_amin() -> f32 {
     LogMelConfig::PANNS_32K.amin
 }
 
+fn default_divisor() -> f32 {
+    LogMelConfig::PANNS_32K.divisor
+}
+
 impl TryFrom<FileConfig> for LogMelConfig {
     type Error = String;
 
     fn try_from(config: FileConfig) -> std::result::Result<Self, String> {
-        let FileConfig { sample_rate, stft, power, mel, log, reference, amin, top_db, unknown } = config;
+        let FileConfig {
+            sample_rate,
+            preemphasis,
+            stft,
+            power,
+            mel,
+            log,
+            reference,
+            amin,
+            top_db,
+            shift,
+            divisor,
+            unknown,
+        } = config;
         match unknown.keys().next() {
             Some(field) => Err(format!("unknown field `{field}` of a log-mel front end")),
-            None => Ok(Self { sample_rate, stft, power, mel, log, reference, amin, top_db }),
+            None => {
+                Ok(Self { sample_rate, preemphasis, stft, power, mel, log, reference, amin, top_db, shift, divisor })
+            }
         }
     }
 }
@@ -102,6 +136,7 @@ impl LogMelConfig {
     /// PANNs at 32 kHz, as in `Cnn14_mAP=0.431.pth`: window 1024, hop 320, 64 mels, 50–14000 Hz.
     pub const PANNS_32K: Self = Self {
         sample_rate: 32_000,
+        preemphasis: 0.0,
         stft: StftConfig {
             n_fft: 1024,
             win_length: 1024,
@@ -112,11 +147,20 @@ impl LogMelConfig {
             pad_mode: PadMode::Reflect,
         },
         power: Spectrum::Power,
-        mel: MelConfig { n_mels: 64, fmin: 50.0, fmax: Some(14_000.0), scale: MelScale::Slaney, norm: MelNorm::Slaney },
+        mel: MelConfig {
+            n_mels: 64,
+            fmin: 50.0,
+            fmax: Some(14_000.0),
+            scale: MelScale::Slaney,
+            norm: MelNorm::Slaney,
+            axis: MelAxis::Hz,
+        },
         log: LogScale::Decibel,
         reference: 1.0,
         amin: 1e-10,
         top_db: None,
+        shift: 0.0,
+        divisor: 1.0,
     };
 
     /// PANNs at 16 kHz, as in `Cnn14_16k_mAP=0.438.pth`: window 512, hop 160, 64 mels, 50–8000 Hz.
@@ -147,6 +191,37 @@ impl LogMelConfig {
         mel: MelConfig { fmin: 0.0, scale: MelScale::Htk, norm: MelNorm::None, ..Self::PANNS_16K.mel },
         top_db: Some(120.0),
         ..Self::PANNS_16K
+    };
+
+    /// EfficientAT and PaSST: 32 kHz with pre-emphasis 0.97, symmetric Hann window 800 in 1024, hop 320, Kaldi's 128 mels from 0 to
+    /// 15000 Hz, `(ln(x + 1e-5) + 4.5) / 5`.
+    pub const EFFICIENT_AT_32K: Self = Self {
+        preemphasis: 0.97,
+        stft: StftConfig { win_length: 800, periodic: false, ..Self::PANNS_32K.stft },
+        mel: MelConfig {
+            n_mels: 128,
+            fmin: 0.0,
+            fmax: Some(15_000.0),
+            scale: MelScale::Htk,
+            norm: MelNorm::None,
+            axis: MelAxis::Mel,
+        },
+        log: LogScale::NaturalOffset,
+        amin: 1e-5,
+        shift: 4.5,
+        divisor: 5.0,
+        ..Self::PANNS_32K
+    };
+
+    /// The frame-wise MobileNets of PretrainedSED and EfficientSED: 16 kHz, window 400 in 512, hop 160, Kaldi's 128 mels from 0 to
+    /// 7000 Hz, `(ln(max(x, 1e-7)) + 4.5) / 5`, otherwise as [`EFFICIENT_AT_32K`](Self::EFFICIENT_AT_32K).
+    pub const EFFICIENT_SED_16K: Self = Self {
+        sample_rate: 16_000,
+        stft: StftConfig { n_fft: 512, win_length: 400, hop_length: 160, ..Self::EFFICIENT_AT_32K.stft },
+        mel: MelConfig { fmax: Some(7_000.0), ..Self::EFFICIENT_AT_32K.mel },
+        log: LogScale::Natural,
+        amin: 1e-7,
+        ..Self::EFFICIENT_AT_32K
     };
 
     /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zeros at the ends,
@@ -226,10 +301,17 @@ impl LogMel {
     /// Plans the transform and builds the filters.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`Stft::new`] and [`MelFilterBank::new`], and for `amin`, `reference` or `top_db` outside
-    /// their ranges.
+    /// [`Error::Config`] as [`Stft::new`] and [`MelFilterBank::new`], and for the other fields outside their ranges.
     pub fn new(config: &LogMelConfig) -> Result<Self> {
-        let LogMelConfig { reference, amin, top_db, .. } = *config;
+        let LogMelConfig { reference, amin, top_db, preemphasis, shift, divisor, .. } = *config;
+        for (field, value) in [("preemphasis", preemphasis), ("shift", shift)] {
+            if !value.is_finite() {
+                return Err(Error::config(field, value, "must be finite"));
+            }
+        }
+        if !(divisor.is_finite() && divisor > 0.0) {
+            return Err(Error::config("divisor", divisor, "must be above 0"));
+        }
         if !(amin.is_finite() && amin > 0.0) {
             return Err(Error::config("amin", amin, "must be above 0"));
         }
@@ -241,7 +323,7 @@ impl LogMel {
         }
         Ok(Self {
             config: *config,
-            stft: Stft::new(&config.stft)?,
+            stft: Stft::new(&config.stft)?.with_preemphasis(f64::from(preemphasis)),
             mel: MelFilterBank::new(&config.mel, config.sample_rate, config.stft.n_fft)?,
             offset: 10.0 * f64::from(amin.max(reference)).log10(),
         })
@@ -331,7 +413,7 @@ impl LogMel {
 
     /// The floor that `top_db` sets below the largest value of a clip.
     pub(super) fn floor<'a>(&self, values: impl Iterator<Item = &'a f32>) -> Option<f32> {
-        let range = self.config.top_db? * self.config.log.per_decibel() as f32;
+        let range = self.config.top_db? * self.config.log.per_decibel() as f32 / self.config.divisor;
         Some(values.copied().fold(f32::NEG_INFINITY, f32::max) - range)
     }
 
@@ -360,6 +442,9 @@ impl LogMel {
             let mels = &mut [0.0; MELS_PER_BLOCK][..row.len()];
             self.mel.apply_to_frame(spectrum, block * MELS_PER_BLOCK, mels);
             self.config.log.apply(mels, f64::from(self.config.amin), self.offset, row);
+            if (self.config.shift, self.config.divisor) != (0.0, 1.0) {
+                row.iter_mut().for_each(|x| *x = (*x + self.config.shift) / self.config.divisor);
+            }
         }
     }
 }

@@ -65,6 +65,18 @@ pub enum MelNorm {
     None,
 }
 
+/// The axis over which the flanks of a triangle are straight.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum MelAxis {
+    /// Frequency in Hz, as in librosa and torchaudio's transforms. The default.
+    #[default]
+    Hz,
+    /// Mel, as in Kaldi.
+    Mel,
+}
+
 /// The settings of a mel filter bank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -84,6 +96,9 @@ pub struct MelConfig {
     /// Height of the filters. Default: Slaney.
     #[serde(default, rename = "mel_norm")]
     pub norm: MelNorm,
+    /// The axis over which the triangles are drawn. Default: Hz.
+    #[serde(default, rename = "mel_axis")]
+    pub axis: MelAxis,
 }
 
 /// A bank of filters over the bins of a spectrum, kept sparse: each filter is one run of weights.
@@ -123,7 +138,7 @@ impl MelFilterBank {
     /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` outside 1 to [`MAX_N_FFT`](super::MAX_N_FFT), no filters, more than
     /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
     pub fn new(config: &MelConfig, sample_rate: u32, n_fft: usize) -> Result<Self> {
-        let MelConfig { n_mels, fmin, fmax, scale, norm } = *config;
+        let MelConfig { n_mels, fmin, fmax, scale, norm, axis } = *config;
         check_n_fft(n_fft)?;
         check::sample_rate(sample_rate)?;
         let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
@@ -150,7 +165,14 @@ impl MelFilterBank {
             };
             bank.push(left / hz_per_bin, right / hz_per_bin, |bin| {
                 let hz = bin as f64 * hz_per_bin;
-                height * ((hz - left) / (peak - left)).min((right - hz) / (right - peak))
+                let place = match axis {
+                    MelAxis::Hz => ((hz - left) / (peak - left)).min((right - hz) / (right - peak)),
+                    MelAxis::Mel => {
+                        let place = (scale.from_hz(hz) - low) / (high - low) * (n_mels + 1) as f64 - m as f64;
+                        place.min(2.0 - place)
+                    }
+                };
+                height * place
             });
         }
         Ok(bank)

@@ -47,7 +47,7 @@ pub use fbank::{Fbank, FbankConfig};
 pub use framing::PadMode;
 pub use front_end::{ClipRule, FrontEnd, Reach};
 pub use log_mel::{LogMel, LogMelConfig};
-pub use mel::{MAX_MEL_CELLS, MAX_N_MELS, MelConfig, MelFilterBank, MelNorm, MelScale};
+pub use mel::{MAX_MEL_CELLS, MAX_N_MELS, MelAxis, MelConfig, MelFilterBank, MelNorm, MelScale};
 pub use mfcc::{Lifter, MelFeatures, Mfcc, MfccConfig};
 pub use normalize::{FeatureStatistics, Normalize};
 pub use rustfft::num_complex::Complex;

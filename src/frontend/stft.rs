@@ -107,7 +107,13 @@ impl Stft {
         }
         let mut stft = Self {
             config: *config,
-            framing: Framing { n_fft, hop_length, margin: if center { n_fft / 2 } else { 0 }, pad_mode },
+            framing: Framing {
+                n_fft,
+                hop_length,
+                margin: if center { n_fft / 2 } else { 0 },
+                pad_mode,
+                preemphasis: 0.0,
+            },
             window_f32: Vec::new(),
             window: Vec::new(),
             fft: RealFft::new(n_fft),
@@ -136,6 +142,12 @@ impl Stft {
         }
         self.set_window(&window.iter().map(|&w| f64::from(w)).collect::<Vec<_>>());
         Ok(self)
+    }
+
+    /// The same transform of `x[i + 1] - preemphasis * x[i]`.
+    pub(super) fn with_preemphasis(mut self, preemphasis: f64) -> Self {
+        self.framing.preemphasis = preemphasis;
+        self
     }
 
     /// The settings.

@@ -26,14 +26,14 @@ pub(super) struct FoldedBatchNorm {
 
 impl FoldedBatchNorm {
     /// Reads `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`.
-    fn load(weights: &Loader, channels: usize) -> Result<Self> {
+    fn load(weights: &Loader, channels: usize, eps: f64) -> Result<Self> {
         let read = |name: &str| weights.get_vec(name, &[channels]);
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
-        if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + EPS <= 0.0) {
+        if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + eps <= 0.0) {
             return Err(Error::argument("running_var", value, "a variance is 0 or more"));
         }
-        let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + EPS).sqrt();
+        let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + eps).sqrt();
         let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
         Ok(Self {
             scale: (0..channels).map(|i| scale(i) as f32).collect(),
@@ -42,12 +42,12 @@ impl FoldedBatchNorm {
     }
 
     /// What follows the products of a convolution: its `bias` if it has one, then the norm if one follows.
-    pub fn load_after(conv: &Loader, bias: bool, norm: Option<&Loader>, channels: usize) -> Result<Self> {
-        let Some(norm) = norm else {
+    pub fn load_after(conv: &Loader, bias: bool, norm: Option<(&Loader, f64)>, channels: usize) -> Result<Self> {
+        let Some((norm, eps)) = norm else {
             let shift = if bias { conv.get_vec("bias", &[channels])? } else { vec![0.0; channels] };
             return Ok(Self { scale: vec![1.0; channels], shift });
         };
-        let mut norm = Self::load(norm, channels)?;
+        let mut norm = Self::load(norm, channels, eps)?;
         if bias {
             let bias = conv.get_vec("bias", &[channels])?;
             for ((shift, scale), bias) in norm.shift.iter_mut().zip(&norm.scale).zip(bias) {
@@ -73,7 +73,7 @@ impl BatchNorm {
     /// As [`Loader::get_vec`], and [`Error::Argument`] for a negative variance; tensors that do not fit are reported by
     /// [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
-        Self::load_with_axis(weights, channels, usize::MAX)
+        Self::load_with(weights, channels, usize::MAX, EPS)
     }
 
     /// Reads the norm over dimension 1, that of the channels of `[batch, channels, …]`. Before a convolution with zero padding
@@ -82,11 +82,12 @@ impl BatchNorm {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_channels_first(weights: &Loader, channels: usize) -> Result<Self> {
-        Self::load_with_axis(weights, channels, 1)
+        Self::load_with(weights, channels, 1, EPS)
     }
 
-    fn load_with_axis(weights: &Loader, channels: usize, axis: usize) -> Result<Self> {
-        let folded = || FoldedBatchNorm::load(weights, channels);
+    /// The norm over dimension `axis`, with another ε.
+    pub(super) fn load_with(weights: &Loader, channels: usize, axis: usize, eps: f64) -> Result<Self> {
+        let folded = || FoldedBatchNorm::load(weights, channels, eps);
         let weights = match weights.target() {
             Target::Kernels => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
@@ -98,7 +99,7 @@ impl BatchNorm {
                     tensors(&scale, &shift, weights.device()).context("moving a batch norm to the device")?,
                 )
             }
-            Target::Training(state) => Prepared::Training(BatchStatistics::load(weights, channels, state)?),
+            Target::Training(state) => Prepared::Training(BatchStatistics::load(weights, channels, eps, state)?),
         };
         Ok(Self { axis, weights })
     }

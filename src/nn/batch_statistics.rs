@@ -3,7 +3,6 @@
 use candle_core::{Tensor, Var};
 
 use super::Activation;
-use super::batch_norm::EPS;
 use super::kernels::train::norm::{ChannelLayout, Statistics};
 use super::ops::train::NormOp;
 use crate::error::Result;
@@ -20,16 +19,18 @@ pub(super) struct BatchStatistics {
     bias: Tensor,
     mean: Var,
     variance: Var,
+    eps: f64,
     state: TrainingState,
 }
 
 impl BatchStatistics {
-    pub fn load(weights: &Loader, channels: usize, state: TrainingState) -> Result<Self> {
+    pub fn load(weights: &Loader, channels: usize, eps: f64, state: TrainingState) -> Result<Self> {
         Ok(Self {
             weight: weights.parameter("weight", channels, Init::Constant(1.0))?,
             bias: weights.parameter("bias", channels, Init::Constant(0.0))?,
             mean: weights.statistic("running_mean", channels, 0.0)?,
             variance: weights.statistic("running_var", channels, 1.0)?,
+            eps,
             state,
         })
     }
@@ -52,7 +53,7 @@ impl BatchStatistics {
         let column = |value: &dyn Fn(&Statistics) -> f32| Tensor::from_iter(statistics.iter().map(value), x.device());
         self.follow(&self.mean, &column(&|channel| channel.mean)?, 1.0)?;
         self.follow(&self.variance, &column(&|channel| channel.variance)?, n / (n - 1.0).max(1.0))?;
-        let scale = |variance: f32| (1.0 / (f64::from(variance) + EPS).sqrt()) as f32;
+        let scale = |variance: f32| (1.0 / (f64::from(variance) + self.eps).sqrt()) as f32;
         let normal = statistics.iter().map(|channel| (channel.mean, scale(channel.variance))).collect();
         let relu = activation == Activation::Relu;
         let y = x.apply_op3(&self.weight, &self.bias, NormOp { layers, normal, relu })?;
@@ -69,7 +70,7 @@ impl BatchStatistics {
         shape[axis] = self.weight.elem_count();
         let part = |tensor: &Tensor| tensor.reshape(shape.as_slice());
         if !self.state.is_training() {
-            let scale = (self.weight.as_ref() / (self.variance.as_tensor() + EPS)?.sqrt()?)?;
+            let scale = (self.weight.as_ref() / (self.variance.as_tensor() + self.eps)?.sqrt()?)?;
             let shift = (&self.bias - (self.mean.as_tensor() * &scale)?)?;
             return x.broadcast_mul(&part(&scale)?)?.broadcast_add(&part(&shift)?);
         }
@@ -81,7 +82,7 @@ impl BatchStatistics {
         let flat = |value: &Tensor| value.detach().flatten_all();
         self.follow(&self.mean, &flat(&mean)?, 1.0)?;
         self.follow(&self.variance, &flat(&variance)?, n / (n - 1.0).max(1.0))?;
-        let scale = (part(&self.weight)? / (variance + EPS)?.sqrt()?)?;
+        let scale = (part(&self.weight)? / (variance + self.eps)?.sqrt()?)?;
         centred.broadcast_mul(&scale)?.broadcast_add(&part(&self.bias)?)
     }
 }

@@ -20,7 +20,7 @@ use crate::weights::{Init, Loader, Target};
 /// The most channels, those of a front end with deltas of all orders included.
 const MAX_CHANNELS: usize = 1 << 20;
 
-/// The sizes of a convolution without groups, the same on both axes of a map.
+/// The sizes of a convolution, by [`new`](Self::new) the same on both axes of a map and without groups.
 ///
 /// ```
 /// use clipwise::nn::ConvConfig;
@@ -40,6 +40,15 @@ pub struct ConvConfig {
     pub stride: usize,
     /// Zeros added on each side, at most 65,536. 0 by [`new`](Self::new).
     pub padding: usize,
+    /// Zeros added below and on the right, at most 65,536, where they are not as many as `padding`: TensorFlow's `SAME` with a
+    /// step of 2 on an even size adds zeros there alone. `None` by [`new`](Self::new).
+    pub padding_after: Option<usize>,
+    /// Kernel, step and padding along the width of maps, where they differ from those along the height. `None` by
+    /// [`new`](Self::new).
+    pub along_width: Option<ConvAxis>,
+    /// 1, or as many as the channels in, which are then as many as those out: each channel has a filter of its own
+    /// (depthwise). 1 by [`new`](Self::new).
+    pub groups: usize,
     /// Places from a value of the kernel to the next, 1 to 65,536 with the whole kernel up to that length; more than 1 only on
     /// sequences. 1 by [`new`](Self::new).
     pub dilation: usize,
@@ -47,10 +56,40 @@ pub struct ConvConfig {
     pub bias: bool,
 }
 
+/// Kernel, step and padding on one axis, in the ranges of [`ConvConfig`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ConvAxis {
+    /// Length of the kernel.
+    pub kernel: usize,
+    /// Step.
+    pub stride: usize,
+    /// Zeros added on each side.
+    pub padding: usize,
+    /// Zeros added on the right, where they are not as many as `padding`.
+    pub padding_after: Option<usize>,
+}
+
 impl ConvConfig {
-    /// Stride 1, no padding, no dilation, no bias.
+    /// Stride 1, no padding, no groups, no dilation, no bias.
     pub const fn new(in_channels: usize, out_channels: usize, kernel: usize) -> Self {
-        Self { in_channels, out_channels, kernel, stride: 1, padding: 0, dilation: 1, bias: false }
+        Self {
+            in_channels,
+            out_channels,
+            kernel,
+            stride: 1,
+            padding: 0,
+            padding_after: None,
+            along_width: None,
+            groups: 1,
+            dilation: 1,
+            bias: false,
+        }
+    }
+
+    /// Of as many channels out as in, each with a filter of its own. Padding is half of the kernel: with an odd kernel and a step
+    /// of 1 the map keeps its size. Stride 1, no bias.
+    pub const fn depthwise(channels: usize, kernel: usize) -> Self {
+        Self { padding: kernel / 2, groups: channels, ..Self::new(channels, channels, kernel) }
     }
 
     /// Places that the kernel covers.
@@ -60,28 +99,71 @@ impl ConvConfig {
 
     /// On sequences, whose length is the height of a map of width 1, or on maps.
     fn shape(&self, of_sequences: bool) -> Result<ConvShape> {
-        let Self { in_channels, out_channels, stride, padding, dilation, .. } = *self;
-        let kernel = self.extent();
-        check::sizes([
-            ("in_channels", in_channels, MAX_CHANNELS),
-            ("out_channels", out_channels, MAX_CHANNELS),
-            ("kernel", kernel, MAX_WIDTH),
-            ("stride", stride, MAX_WIDTH),
-        ])?;
-        if padding > MAX_WIDTH {
-            return Err(Error::config("padding", padding, format!("expected 0 to {MAX_WIDTH}")));
+        let Self { in_channels, out_channels, groups, dilation, .. } = *self;
+        check::sizes([("in_channels", in_channels, MAX_CHANNELS), ("out_channels", out_channels, MAX_CHANNELS)])?;
+        if groups != 1 && (groups != in_channels || groups != out_channels) {
+            return Err(Error::config("groups", groups, "expected 1, or the channels in and out alike"));
         }
         if dilation == 0 || dilation > 1 && !of_sequences {
             return Err(Error::config("dilation", dilation, "expected 1, or more on sequences"));
         }
-        let [kernel, stride, padding] =
-            [(kernel, 1), (stride, 1), (padding, 0)].map(|(n, width)| (n, if of_sequences { width } else { n }));
-        Ok(ConvShape { in_channels, out_channels, kernel, stride, padding })
+        if of_sequences && self.along_width.is_some() {
+            return Err(Error::config("along_width", "a kernel", "expected none on sequences"));
+        }
+        let along_height = ConvAxis { kernel: self.extent(), ..self.axis() };
+        let along_width = match of_sequences {
+            true => ConvAxis { kernel: 1, stride: 1, padding: 0, padding_after: None },
+            false => self.along_width.unwrap_or(along_height),
+        };
+        for axis in [along_height, along_width] {
+            check::sizes([("kernel", axis.kernel, MAX_WIDTH), ("stride", axis.stride, MAX_WIDTH)])?;
+            let padding = axis.padding.max(axis.after());
+            if padding > MAX_WIDTH {
+                return Err(Error::config("padding", padding, format!("expected 0 to {MAX_WIDTH}")));
+            }
+        }
+        Ok(ConvShape {
+            in_channels,
+            out_channels,
+            kernel: (along_height.kernel, along_width.kernel),
+            stride: (along_height.stride, along_width.stride),
+            padding: (along_height.padding, along_width.padding),
+            padding_after: (along_height.after(), along_width.after()),
+        })
+    }
+
+    /// Along the height, without dilation.
+    fn axis(&self) -> ConvAxis {
+        let Self { kernel, stride, padding, padding_after, .. } = *self;
+        ConvAxis { kernel, stride, padding, padding_after }
     }
 }
 
-/// Filters `[out, in, kernel]` with zeros between their values.
-fn spread(filters: Tensor, dilation: usize) -> candle_core::Result<Tensor> {
+impl ConvAxis {
+    fn after(&self) -> usize {
+        self.padding_after.unwrap_or(self.padding)
+    }
+}
+
+/// What the convolutions of a stack have in common.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Maps {
+    /// Filters are `[out, in, kernel]`.
+    pub are_sequences: bool,
+    /// Columns, if they are known; 1 of sequences.
+    pub width: Option<usize>,
+    /// Checkpoints have filters `[out, in, columns, rows]`.
+    pub swapped_filters: bool,
+    /// The ε of batch norms.
+    pub norm_eps: f64,
+}
+
+/// The filters of a checkpoint as they are computed with: `[out, in, rows, columns]`, or on sequences `[out, in, kernel]` with
+/// zeros between their values.
+fn arranged(filters: Tensor, dilation: usize, swapped: bool) -> candle_core::Result<Tensor> {
+    if swapped {
+        return filters.transpose(2, 3)?.contiguous();
+    }
     if dilation == 1 {
         return Ok(filters);
     }
@@ -93,7 +175,9 @@ fn spread(filters: Tensor, dilation: usize) -> candle_core::Result<Tensor> {
 #[derive(Debug)]
 pub(super) struct Conv {
     pub shape: ConvShape,
+    is_depthwise: bool,
     dilation: usize,
+    swapped_filters: bool,
     activation: Activation,
     weights: Prepared<PackedConv, Folded, Unfolded>,
 }
@@ -112,35 +196,41 @@ struct Unfolded {
 }
 
 impl Conv {
-    /// `width` is that of the maps, if it is known; that of sequences is 1, and their filters are `[out, in, kernel]`.
     pub fn load(
         conv: &Loader,
         norm: Option<&Loader>,
         config: ConvConfig,
         activation: Activation,
-        (of_sequences, width): (bool, Option<usize>),
+        maps: Maps,
     ) -> Result<Self> {
-        let ConvConfig { in_channels, out_channels, kernel, dilation, bias, .. } = config;
-        let shape = config.shape(of_sequences)?;
-        let filters = [out_channels, in_channels, kernel, kernel];
-        let filters = if of_sequences { &filters[..3] } else { &filters };
-        let folded = || FoldedBatchNorm::load_after(conv, bias, norm, out_channels);
+        let ConvConfig { in_channels, out_channels, groups, kernel, dilation, bias, .. } = config;
+        let shape = config.shape(maps.are_sequences)?;
+        let (is_depthwise, swapped_filters) = (groups > 1, maps.swapped_filters);
+        let (rows, columns) = if swapped_filters { (shape.kernel.1, kernel) } else { (kernel, shape.kernel.1) };
+        let filters = [out_channels, in_channels / groups, rows, columns];
+        let filters = if maps.are_sequences { &filters[..3] } else { &filters };
+        let folded = || FoldedBatchNorm::load_after(conv, bias, norm.map(|norm| (norm, maps.norm_eps)), out_channels);
         let weights = match conv.target() {
             Target::Kernels => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
                 let mut values = conv.get_vec("weight", filters)?;
-                if dilation > 1 {
-                    let spread = || {
-                        spread(Tensor::from_vec(values, filters, conv.device())?, dilation)?.flatten_all()?.to_vec1()
+                if dilation > 1 || swapped_filters {
+                    let arranged = || {
+                        let filters = Tensor::from_vec(values, filters, conv.device())?;
+                        arranged(filters, dilation, swapped_filters)?.flatten_all()?.to_vec1()
                     };
-                    values = spread().context("a dilated convolution")?;
+                    values = arranged().context("filters of a convolution")?;
                 }
                 let filters = Filters { values: &values, scale: &scale, bias: &shift, activation };
-                Prepared::Packed(PackedConv::pack(shape, width, filters))
+                Prepared::Packed(match is_depthwise {
+                    true => PackedConv::pack_depthwise(shape, filters),
+                    false => PackedConv::pack(shape, maps.width, filters),
+                })
             }
             Target::Device => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
-                let filters = spread(conv.get("weight", filters)?, dilation).context("a dilated convolution")?;
+                let filters = conv.get("weight", filters)?;
+                let filters = arranged(filters, dilation, swapped_filters).context("filters of a convolution")?;
                 let tensors = || {
                     let mut of_filters = vec![1; filters.rank()];
                     of_filters[0] = out_channels;
@@ -155,11 +245,11 @@ impl Conv {
                 Prepared::Training(Unfolded {
                     filters: conv.parameter("weight", filters, init)?,
                     bias: bias.then(|| conv.parameter("bias", out_channels, init)).transpose()?,
-                    norm: norm.map(|norm| BatchNorm::load_channels_first(norm, out_channels)).transpose()?,
+                    norm: norm.map(|norm| BatchNorm::load_with(norm, out_channels, 1, maps.norm_eps)).transpose()?,
                 })
             }
         };
-        Ok(Self { shape, dilation, activation, weights })
+        Ok(Self { shape, is_depthwise, dilation, swapped_filters, activation, weights })
     }
 
     /// The convolution of `x`, its activation, and a pooling if one follows.
@@ -180,18 +270,29 @@ impl Conv {
                 let maps = x.to_tensor()?;
                 let (_, _, height, width) = maps.dims4()?;
                 self.shape.output(height, width).ok_or_else(|| self.refuse(x))?;
-                let (padding, stride) = (self.shape.padding.0, self.shape.stride.0);
+                let (before, after, stride) = (self.shape.padding, self.shape.padding_after, self.shape.stride);
                 let y = match filters.rank() {
-                    3 => maps.squeeze(3)?.conv1d(filters, padding, stride, 1, 1)?.unsqueeze(3)?,
-                    _ => maps.conv2d(filters, padding, stride, 1, 1)?,
+                    _ if self.is_depthwise => train::depthwise(&maps, filters, self.shape)?,
+                    3 if before == after => maps.squeeze(3)?.conv1d(filters, before.0, stride.0, 1, 1)?.unsqueeze(3)?,
+                    4 if before == after && before.0 == before.1 && stride.0 == stride.1 => {
+                        maps.conv2d(filters, before.0, stride.0, 1, 1)?
+                    }
+                    rank => {
+                        let filters = if rank == 3 { filters.unsqueeze(3)? } else { filters.clone() };
+                        train::conv(&maps, &filters, self.shape)?
+                    }
                 };
                 self.activation.forward(y.broadcast_add(bias)?)?
             }
             Prepared::Training(Unfolded { filters, bias, norm }) => {
-                let ConvShape { in_channels, out_channels, kernel, .. } = self.shape;
-                let filters = spread(filters.clone(), self.dilation)?;
-                let filters = filters.reshape((out_channels, in_channels, kernel.0, kernel.1))?;
-                let mut y = train::conv(&x.to_tensor()?, &filters, self.shape)?;
+                let ConvShape { out_channels, kernel, .. } = self.shape;
+                let filters = arranged(filters.clone(), self.dilation, self.swapped_filters)?;
+                let filters = filters.reshape((out_channels, (), kernel.0, kernel.1))?;
+                let maps = x.to_tensor()?;
+                let mut y = match self.is_depthwise {
+                    true => train::depthwise(&maps, &filters, self.shape)?,
+                    false => train::conv(&maps, &filters, self.shape)?,
+                };
                 if let Some(bias) = bias {
                     y = y.broadcast_add(&bias.reshape((1, (), 1, 1))?)?;
                 }

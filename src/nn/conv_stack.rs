@@ -2,7 +2,8 @@
 
 use candle_core::Tensor;
 
-use super::conv::{Conv, ConvConfig};
+use super::batch_norm::EPS;
+use super::conv::{Conv, ConvConfig, Maps};
 use super::kernels::blocked::{SNAKE_EPS, Shape};
 use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
@@ -38,9 +39,8 @@ use crate::weights::{Init, Loader};
 /// ```
 #[derive(Debug)]
 pub struct ConvStack {
-    of_sequences: bool,
-    /// Columns of the maps after the last layer, if they are known.
-    width: Option<usize>,
+    /// Those after the last layer.
+    maps: Maps,
     layers: Vec<Layer>,
     workspace: Workspace,
 }
@@ -69,16 +69,34 @@ impl ConvStack {
     /// No layers yet, on maps. Where their `width` (mel bins, in a spectrogram) is known, layers whose maps are 1 or 2 columns
     /// wide need fewer products, and then refuse maps of another width.
     pub fn on_maps(width: Option<usize>) -> Self {
-        Self { of_sequences: false, width, layers: Vec::new(), workspace: Workspace::shared() }
+        let maps = Maps { are_sequences: false, width, swapped_filters: false, norm_eps: EPS };
+        Self { maps, layers: Vec::new(), workspace: Workspace::shared() }
     }
 
     /// No layers yet, on sequences.
     pub fn on_sequences() -> Self {
-        Self { of_sequences: true, ..Self::on_maps(Some(1)) }
+        let mut stack = Self::on_maps(Some(1));
+        stack.maps.are_sequences = true;
+        stack
     }
 
-    /// Adds a convolution: reads its `weight` `[out, in, kernel, kernel]`, or `[out, in, kernel]` on sequences, its `bias` `[out]`
-    /// if it has one, and the batch norm if one follows. The activation comes last.
+    /// With this ε in the batch norms of the layers to come, in place of 1e-5.
+    #[must_use]
+    pub fn with_norm_eps(mut self, eps: f64) -> Self {
+        self.maps.norm_eps = eps;
+        self
+    }
+
+    /// With the filters of the layers to come, on maps, stored `[out, in, columns, rows]`: of a model whose maps are the other way
+    /// around.
+    #[must_use]
+    pub fn with_swapped_filters(mut self) -> Self {
+        self.maps.swapped_filters = !self.maps.are_sequences;
+        self
+    }
+
+    /// Adds a convolution: reads its `weight` `[out, in / groups, kernel, kernel]`, or `[out, in / groups, kernel]` on sequences, its
+    /// `bias` `[out]` if it has one, and the batch norm if one follows. The activation comes last.
     ///
     /// # Errors
     /// [`Error::Argument`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
@@ -89,8 +107,8 @@ impl ConvStack {
         config: ConvConfig,
         activation: Activation,
     ) -> Result<()> {
-        let conv = Conv::load(conv, norm, config, activation, (self.of_sequences, self.width))?;
-        self.width = self.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
+        let conv = Conv::load(conv, norm, config, activation, self.maps)?;
+        self.maps.width = self.maps.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
         self.layers.push(Layer::Conv(Box::new(conv), None));
         Ok(())
     }
@@ -117,7 +135,7 @@ impl ConvStack {
     /// # Errors
     /// As [`BatchNorm::load`].
     pub fn batch_norm(&mut self, norm: &Loader, channels: usize, activation: Activation) -> Result<()> {
-        self.layers.push(Layer::BatchNorm(BatchNorm::load_channels_first(norm, channels)?, activation));
+        self.layers.push(Layer::BatchNorm(BatchNorm::load_with(norm, channels, 1, self.maps.norm_eps)?, activation));
         Ok(())
     }
 
@@ -150,7 +168,7 @@ impl ConvStack {
         config: ConvConfig,
         add: impl FnOnce(&mut Self) -> Result<()>,
     ) -> Result<()> {
-        let conv = Conv::load(conv, None, config, Activation::Identity, (self.of_sequences, self.width))?;
+        let conv = Conv::load(conv, None, config, Activation::Identity, self.maps)?;
         let before = std::mem::take(&mut self.layers);
         let added = add(self);
         let inner = std::mem::replace(&mut self.layers, before);
@@ -183,7 +201,7 @@ impl ConvStack {
     pub fn reflect_pad(&mut self, config: &ConvConfig) -> Result<()> {
         let (kernel, stride) = (config.extent(), config.stride);
         check::size("kernel", kernel, MAX_WIDTH)?;
-        if !(1..=kernel).contains(&stride) || !self.of_sequences {
+        if !(1..=kernel).contains(&stride) || !self.maps.are_sequences {
             let reason = format!("expected 1 to the {kernel} places of the kernel, on sequences");
             return Err(Error::config("stride", stride, reason));
         }
@@ -197,7 +215,7 @@ impl ConvStack {
     }
 
     fn narrow(&mut self, by: usize) {
-        self.width = self.width.and_then(|width| width.checked_div(by));
+        self.maps.width = self.maps.width.and_then(|width| width.checked_div(by));
     }
 
     /// `x` `[batch, channels, height, width]`, or `[batch, channels, length]` on sequences, to the same of the last layer. A row's
@@ -227,8 +245,8 @@ impl ConvStack {
         x: &Tensor,
         mut observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<Tensor> {
-        let tensor = |x: &FeatureMap| Ok(if self.of_sequences { x.to_sequence()? } else { x.to_tensor()? });
-        let mut x = match self.of_sequences {
+        let tensor = |x: &FeatureMap| Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? });
+        let mut x = match self.maps.are_sequences {
             true => FeatureMap::from_sequence(x, &self.workspace)?,
             false => FeatureMap::new(x.clone(), &self.workspace)?,
         };

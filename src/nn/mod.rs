@@ -4,7 +4,7 @@
 //!
 //! | layer | on the CPU | elsewhere |
 //! |---|---|---|
-//! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd or direct form; bias, activation, pooling on the way out | candle |
+//! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd, direct or depthwise form; bias, activation, pooling on the way out | candle |
 //! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
 //! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
 //! | [`PatchEmbedding`] | the next on patches | candle |
@@ -47,7 +47,7 @@ mod transformer;
 
 pub use attention::SelfAttention;
 pub use batch_norm::BatchNorm;
-pub use conv::ConvConfig;
+pub use conv::{ConvAxis, ConvConfig};
 pub use conv_stack::ConvStack;
 pub use depthwise::{CausalDepthwiseConv, gated};
 pub(crate) use distance::{DistanceGates, DistanceScores};

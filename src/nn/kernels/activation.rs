@@ -25,6 +25,14 @@ pub enum Activation {
     Swish,
     /// `x`, and `e^x − 1` below 0 (PyTorch's `ELU` with its default α of 1).
     Elu,
+    /// `min(max(x, 0), 6)`; NaN stays NaN.
+    Relu6,
+    /// `min(max(x + 3, 0), 6) / 6`; NaN stays NaN.
+    Hardsigmoid,
+    /// `x min(max(x + 3, 0), 6) / 6`.
+    Hardswish,
+    /// `1 / (1 + e^-x)`.
+    Sigmoid,
 }
 
 impl Activation {
@@ -38,6 +46,10 @@ impl Activation {
             Self::Swish => x / (1.0 + (-x).exp()),
             Self::Elu if x < 0.0 => x.exp_m1(),
             Self::Elu => x,
+            Self::Relu6 => math::clamp(x, 0.0, 6.0),
+            Self::Hardsigmoid => math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
+            Self::Hardswish => x * Self::Hardsigmoid.apply(x),
+            Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }
 
@@ -48,12 +60,21 @@ impl Activation {
             Self::Identity => {}
             Self::Relu => values.iter_mut().for_each(|x| *x = Self::Relu.apply(*x)),
             Self::LeakyRelu { .. } | Self::Elu => values.iter_mut().for_each(|x| *x = self.apply(*x)),
+            Self::Relu6 => values.iter_mut().for_each(|x| *x = Self::Relu6.apply(*x)),
+            Self::Hardsigmoid => values.iter_mut().for_each(|x| *x = Self::Hardsigmoid.apply(*x)),
+            Self::Hardswish => values.iter_mut().for_each(|x| *x = Self::Hardswish.apply(*x)),
             Self::Gelu => values.iter_mut().for_each(|x| *x = Self::Gelu.apply(*x)),
             Self::Swish => map_lanes(
                 [],
                 [values],
                 #[inline(always)]
                 |[]: [L; 0], [x]| [x.mul(math::sigmoid(x))],
+            ),
+            Self::Sigmoid => map_lanes(
+                [],
+                [values],
+                #[inline(always)]
+                |[]: [L; 0], [x]| [math::sigmoid(x)],
             ),
         }
     }
@@ -65,6 +86,9 @@ impl Activation {
             Self::Identity => x,
             Self::Relu => x.relu(),
             Self::Elu => math::elu(x),
+            Self::Relu6 => x.relu().at_most(L::splat(6.0)),
+            Self::Hardsigmoid => hardsigmoid(x),
+            Self::Hardswish => x.mul(hardsigmoid(x)),
             _ => {
                 let mut values = [0.0; CHANNEL_BLOCK];
                 x.store(&mut values, 0);
@@ -73,6 +97,11 @@ impl Activation {
             }
         }
     }
+}
+
+#[inline(always)]
+fn hardsigmoid<L: Lanes>(x: L) -> L {
+    x.add(L::splat(3.0)).relu().at_most(L::splat(6.0)).mul(L::splat(1.0 / 6.0))
 }
 
 /// Out of line, or every kernel would hold a copy.

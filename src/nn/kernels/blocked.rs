@@ -197,9 +197,10 @@ impl BlockedMap {
     }
 }
 
-struct Activate<'a> {
-    activation: Activation,
-    values: &'a mut [f32],
+/// An activation of each value.
+pub struct Activate<'a> {
+    pub activation: Activation,
+    pub values: &'a mut [f32],
 }
 
 impl SimdOp for Activate<'_> {

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `simd` | instruction sets, chosen at run time; vectors; functions of one value |
 //! | `matmul` | matrix products: packed weights, fully connected layers, strided views |
-//! | `conv` | convolutions: the choice of a kernel, direct ones, Winograd's |
+//! | `conv` | convolutions: the choice of a kernel, direct, depthwise and grouped ones, Winograd's |
 //! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
 //! | `attention`, `depthwise`, `rnn`, `pointwise`, `lp_pool` | one operation each |
 //! | `train` | gradients |

@@ -323,6 +323,10 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
                 x.exp_m1()
             }
         }
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::Hardsigmoid => (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::Hardswish => x * (x + 3.0).clamp(0.0, 6.0) / 6.0,
+        Activation::Sigmoid => 1.0 / (1.0 + (-x).exp()),
     };
     let activations = [
         Activation::Identity,
@@ -331,6 +335,10 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
         Activation::Gelu,
         Activation::Swish,
         Activation::Elu,
+        Activation::Relu6,
+        Activation::Hardsigmoid,
+        Activation::Hardswish,
+        Activation::Sigmoid,
     ];
     for (channels, activation) in [1, 3, 16, 17, 192, 1000].into_iter().flat_map(|n| activations.map(|a| (n, a))) {
         for rows in [1, 5, 300] {

@@ -17,6 +17,10 @@ impl Activation {
             Self::Gelu => x.gelu_erf(),
             Self::Swish => x.silu(),
             Self::Elu => x.elu(1.0),
+            Self::Relu6 => x.clamp(0f32, 6f32),
+            Self::Hardsigmoid => (x + 3.0)?.clamp(0f32, 6f32)? / 6.0,
+            Self::Hardswish => (&x * (&x + 3.0)?.clamp(0f32, 6f32)?)? / 6.0,
+            Self::Sigmoid => candle_nn::ops::sigmoid(&x),
         }
     }
 }

@@ -17,11 +17,9 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op2(&filters.contiguous()?, ConvOp(geometry));
     }
-    let ConvShape { in_channels, out_channels, kernel, stride, padding } = geometry;
+    let ConvShape { in_channels, out_channels, kernel, stride, .. } = geometry;
+    let (x, (rows, columns)) = padded(x, geometry)?;
     let (batch, _, height, width) = x.dims4()?;
-    let (rows, columns) = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
-    let x = x.pad_with_zeros(2, padding.0, padding.0)?.pad_with_zeros(3, padding.1, padding.1)?;
-    let (_, _, height, width) = x.dims4()?;
     let place = |tap: usize, at: usize| {
         let (row, column) = (at / columns * stride.0 + tap / kernel.1, at % columns * stride.1 + tap % kernel.1);
         (row * width + column) as u32
@@ -33,6 +31,40 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
     let patches = patches.reshape((batch, in_channels * taps, rows * columns))?;
     let filters = filters.reshape((out_channels, in_channels * taps))?;
     filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
+}
+
+/// `x` with its padding, and the rows and columns of the output.
+fn padded(x: &Tensor, geometry: ConvShape) -> Result<(Tensor, (usize, usize))> {
+    let (_, _, height, width) = x.dims4()?;
+    let output = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
+    let (before, after) = (geometry.padding, geometry.padding_after);
+    Ok((x.pad_with_zeros(2, before.0, after.0)?.pad_with_zeros(3, before.1, after.1)?, output))
+}
+
+/// A convolution of `x` `[batch, channels, height, width]` by `filters` `[channels, 1, rows, columns]`, each of which sees its
+/// channel alone: tap by tap, with gradients, on every device.
+pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor> {
+    let ConvShape { in_channels, kernel, stride, .. } = geometry;
+    if x.dim(1)? != in_channels {
+        return Err(refuse(geometry, x.dims()));
+    }
+    let (x, (rows, columns)) = padded(x, geometry)?;
+    let filters = filters.reshape((1, in_channels, kernel.0 * kernel.1))?;
+    // Every `step`-th of an axis, from the place of a tap on.
+    let every = |x: &Tensor, axis: usize, start: usize, n: usize, step: usize| {
+        let x = x.narrow(axis, start, (n - 1) * step + 1)?;
+        if step == 1 {
+            return Ok(x);
+        }
+        let places = Tensor::from_iter((0..n).map(|i| (i * step) as u32), x.device())?;
+        x.contiguous()?.index_select(&places, axis)
+    };
+    let product = |tap: usize| {
+        let seen = every(&x, 2, tap / kernel.1, rows, stride.0)?;
+        let seen = every(&seen, 3, tap % kernel.1, columns, stride.1)?;
+        seen.broadcast_mul(&filters.narrow(2, tap, 1)?.unsqueeze(3)?)
+    };
+    (1..kernel.0 * kernel.1).try_fold(product(0)?, |sum, tap| sum + product(tap)?)
 }
 
 /// The gradient of `x`, if it was computed.

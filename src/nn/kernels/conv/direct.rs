@@ -4,7 +4,7 @@
 use rayon::prelude::*;
 
 use crate::nn::kernels::activation::Activation;
-use crate::nn::kernels::blocked::{BlockedMap, Shape};
+use crate::nn::kernels::blocked::{Activate, BlockedMap, Shape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
@@ -68,11 +68,16 @@ impl DirectConv {
 
     /// `x`, of `shape`, to a map; `None` if `x` is smaller than the kernel or no memory could hold the map.
     pub fn forward(&self, x: Source, shape: Shape, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
+        if let Source::Map(x) = x
+            && self.conv_shape.is_pointwise()
+        {
+            return self.pointwise(x, isa, workspace);
+        }
         let (height, width) = self.conv_shape.output(shape.height, shape.width)?;
         let channels = self.conv_shape.out_channels;
         let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
         // In a 1-D convolution, whose output also has one column, the rows of the product run along the longer axis.
-        let is_1d = shape.width == 1 && self.conv_shape.kernel.1 == 1 && self.conv_shape.padding.1 == 0;
+        let is_1d = shape.width == 1 && self.conv_shape.is_1d();
         let out = map.shape;
         let (conv_shape, lines, columns) =
             if is_1d { (self.conv_shape.swapped(), 1, height) } else { (self.conv_shape, height, width) };
@@ -132,6 +137,35 @@ impl DirectConv {
             packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
             let places = if is_1d { 1 } else { out.width };
             isa.run(Finish { bias: &self.bias, activation: self.activation, places, y });
+        });
+        Some(map)
+    }
+}
+
+/// The inputs of a convolution of each place alone are rows of a product where they lie.
+impl DirectConv {
+    fn pointwise(&self, x: &BlockedMap, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
+        let mut map = BlockedMap::unwritten(Shape { channels: self.conv_shape.out_channels, ..x.shape }, workspace)?;
+        let Shape { width, .. } = x.shape;
+        let (x_row, y_row) = (x.shape.row(), map.shape.row());
+        let segments: Vec<usize> = (0..x.shape.blocks()).map(|block| block * width * CHANNEL_BLOCK).collect();
+        // The places of a map of one column follow each other by rows.
+        let is_1d = width == 1;
+        let (x_place, y_place) = if is_1d { (x_row, y_row) } else { (CHANNEL_BLOCK, CHANNEL_BLOCK) };
+        let task = (TASK / (x_row + y_row)).max(1);
+        let tasks = map.values.par_chunks_mut(task * y_row).zip(x.values.par_chunks(task * x_row));
+        tasks.for_each(|(y, x)| {
+            let rows = y.len() / y_row;
+            let spans: Vec<_> = match is_1d {
+                true => vec![Span { x: 0, y: 0, rows }],
+                false => (0..rows).map(|row| Span { x: row * x_row, y: row * y_row, rows: width }).collect(),
+            };
+            let inputs = Inputs { x, row_stride: x_place, segments: &segments, segment_len: CHANNEL_BLOCK };
+            let outputs = Outputs { y: &mut *y, row_stride: y_place, panel_stride: width * CHANNEL_BLOCK };
+            packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: Some(&self.bias) }, outputs);
+            if self.activation != Activation::Identity {
+                isa.run(Activate { activation: self.activation, values: y });
+            }
         });
         Some(map)
     }

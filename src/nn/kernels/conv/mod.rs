@@ -1,5 +1,6 @@
 //! Convolutions: the choice of a kernel.
 
+mod depthwise;
 mod direct;
 pub mod grouped;
 #[cfg(test)]
@@ -9,6 +10,7 @@ mod winograd;
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
+use crate::nn::kernels::conv::depthwise::DepthwiseConv;
 use crate::nn::kernels::conv::direct::{DirectConv, Source};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::winograd::WinogradConv;
@@ -39,6 +41,7 @@ pub struct Conv {
 enum Packed {
     Direct(DirectConv),
     Winograd(WinogradConv),
+    Depthwise(DepthwiseConv),
 }
 
 /// What a convolution reads.
@@ -51,7 +54,7 @@ pub enum Input<'a> {
 impl Conv {
     /// Chooses a kernel and packs the filters for it. `width` is the map's, if known.
     pub fn pack(conv_shape: ConvShape, width: Option<usize>, filters: Filters) -> Self {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv_shape;
+        let ConvShape { in_channels, out_channels, kernel, stride, padding, padding_after } = conv_shape;
         let mut bias = filters.bias.to_vec();
         bias.resize(out_channels.next_multiple_of(CHANNEL_BLOCK), 0.0);
         let filter = |output: usize, input: usize, row: usize, column: usize| {
@@ -63,7 +66,7 @@ impl Conv {
             _ if conv_shape.is_planar() => {
                 Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation))
             }
-            ((3, 3), (1, 1), (1, 1)) => {
+            ((3, 3), (1, 1), (1, 1)) if padding_after == (1, 1) => {
                 let scale = |x: f32, output: usize| f64::from(x) * f64::from(filters.scale[output]);
                 let (all, _) = filters.values.as_chunks::<9>();
                 let taps = |output: usize, input: usize| {
@@ -72,7 +75,7 @@ impl Conv {
                 };
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
             }
-            ((3, 1), (1, 1), (1, 0)) if width == Some(1) => {
+            ((3, 1), (1, 1), (1, 0)) if width == Some(1) && padding_after == (1, 0) => {
                 // The column becomes the middle one of three.
                 let taps = |o, i| [0, 1, 2].map(|row| [0.0, filter(o, i, row, 0), 0.0]);
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
@@ -80,6 +83,17 @@ impl Conv {
             _ => Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation)),
         };
         Self { conv_shape, packed }
+    }
+
+    /// With filters `[channels, 1, rows, columns]`, each of which sees its channel alone.
+    pub fn pack_depthwise(conv_shape: ConvShape, filters: Filters) -> Self {
+        let kernel = conv_shape.kernel;
+        let filter = |channel: usize, row: usize, column: usize| {
+            let at = (channel * kernel.0 + row) * kernel.1 + column;
+            f64::from(filters.values[at]) * f64::from(filters.scale[channel])
+        };
+        let packed = DepthwiseConv::pack(conv_shape, filter, filters.bias, filters.activation);
+        Self { conv_shape, packed: Packed::Depthwise(packed) }
     }
 
     /// Convolution, activation and pooling. `None` if the input does not fit.
@@ -98,9 +112,10 @@ impl Conv {
             return None;
         }
         let (blocked, planes);
+        let is_planar = self.conv_shape.is_planar() && matches!(self.packed, Packed::Direct(_));
         let source = match x {
-            Input::Planes(x, _) if self.conv_shape.is_planar() => Source::Planes(x),
-            Input::Map(map) if self.conv_shape.is_planar() => {
+            Input::Planes(x, _) if is_planar => Source::Planes(x),
+            Input::Map(map) if is_planar => {
                 planes = map.to_planes();
                 Source::Planes(&planes)
             }
@@ -116,8 +131,9 @@ impl Conv {
                 let fused = pool.take_if(|(_, window)| *window == Window { size: (2, 2), padding: 0 });
                 conv.forward(x, fused.map(|(pooling, _)| pooling), isa, workspace)?
             }
+            (Packed::Depthwise(conv), Source::Map(x)) => conv.forward(x, isa, workspace)?,
             (Packed::Direct(conv), source) => conv.forward(source, shape, isa, workspace)?,
-            (Packed::Winograd(_), Source::Planes(_)) => return None, // never: planar filters are direct
+            (_, Source::Planes(_)) => return None, // never: planar filters are direct
         };
         match pool {
             Some((pooling, window)) => map.pool(pooling, window, isa, workspace),

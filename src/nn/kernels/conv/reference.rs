@@ -35,6 +35,7 @@ impl Random {
 /// One case: a convolution and its input.
 struct Case {
     conv_shape: ConvShape,
+    is_depthwise: bool,
     shape: Shape,
     width: Option<usize>,
     activation: Activation,
@@ -53,12 +54,23 @@ impl Case {
         let filters = random.values(out_channels * in_channels * kernel.0 * kernel.1);
         let (scale, bias) = (random.values(out_channels), random.values(out_channels));
         let (activation, pool) = (Activation::Identity, None);
-        Self { conv_shape, shape, width: Some(width), activation, pool, x, filters, scale, bias }
+        Self { conv_shape, is_depthwise: false, shape, width: Some(width), activation, pool, x, filters, scale, bias }
+    }
+
+    fn depthwise(conv_shape: ConvShape, size: (usize, usize, usize), random: &mut Random) -> Self {
+        let case = Self::new(ConvShape { in_channels: 1, ..conv_shape }, size, random);
+        let x = random.values(size.0 * conv_shape.in_channels * size.1 * size.2);
+        let shape = Shape { channels: conv_shape.in_channels, ..case.shape };
+        Self { conv_shape, is_depthwise: true, shape, x, ..case }
     }
 
     fn conv(&self) -> Conv {
         let Self { filters: values, scale, bias, activation, .. } = self;
-        Conv::pack(self.conv_shape, self.width, Filters { values, scale, bias, activation: *activation })
+        let filters = Filters { values, scale, bias, activation: *activation };
+        match self.is_depthwise {
+            true => Conv::pack_depthwise(self.conv_shape, filters),
+            false => Conv::pack(self.conv_shape, self.width, filters),
+        }
     }
 
     fn run(&self, conv: &Conv, isa: Isa, workspace: &Workspace) -> Vec<f32> {
@@ -72,7 +84,8 @@ impl Case {
 
     /// By the definition, in f64.
     fn naive(&self) -> Vec<f64> {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = self.conv_shape;
+        let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = self.conv_shape;
+        let inputs = if self.is_depthwise { 1 } else { in_channels };
         let Shape { batch, height, width, .. } = self.shape;
         let (rows, columns) = self.conv_shape.output(height, width).unwrap();
         let mut y = Vec::new();
@@ -81,17 +94,23 @@ impl Case {
             for row in 0..rows {
                 for column in 0..columns {
                     let mut sum = 0.0;
-                    for tap in 0..in_channels * kernel.0 * kernel.1 {
+                    for tap in 0..inputs * kernel.0 * kernel.1 {
                         let (input, i, j) = (tap / kernel.1 / kernel.0, tap / kernel.1 % kernel.0, tap % kernel.1);
+                        let filter = self.filters[output * inputs * kernel.0 * kernel.1 + tap];
+                        let input = if self.is_depthwise { output } else { input };
                         let (i, j) = (row * stride.0 + i, column * stride.1 + j);
                         if (padding.0..height + padding.0).contains(&i) && (padding.1..width + padding.1).contains(&j) {
                             let at = (item * in_channels + input) * height + i - padding.0;
-                            let filter = self.filters[output * in_channels * kernel.0 * kernel.1 + tap];
                             sum += f64::from(self.x[at * width + j - padding.1]) * f64::from(filter);
                         }
                     }
                     sum = sum * f64::from(self.scale[output]) + f64::from(self.bias[output]);
-                    y.push(if self.activation == Activation::Relu { sum.max(0.0) } else { sum });
+                    y.push(match self.activation {
+                        Activation::Relu => sum.max(0.0),
+                        Activation::Hardswish => sum * (sum + 3.0).clamp(0.0, 6.0) / 6.0,
+                        Activation::Relu6 => sum.clamp(0.0, 6.0),
+                        _ => sum,
+                    });
                 }
             }
         }
@@ -105,7 +124,8 @@ impl Case {
     /// about 4 ε √n, and the transformed forms, on a million random outputs, within 30 ε √n.
     fn check(&self) {
         let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
-        let taps = (self.conv_shape.in_channels * self.conv_shape.kernel.0 * self.conv_shape.kernel.1) as f64;
+        let inputs = if self.is_depthwise { 1 } else { self.conv_shape.in_channels };
+        let taps = (inputs * self.conv_shape.kernel.0 * self.conv_shape.kernel.1) as f64;
         let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
         for isa in Isa::available() {
             let y = self.run(&conv, isa, &workspace);
@@ -142,7 +162,7 @@ fn naive_pool(x: &[f64], (height, width): (usize, usize), pooling: Pooling, wind
 }
 
 fn three_by_three(in_channels: usize, out_channels: usize) -> ConvShape {
-    ConvShape { in_channels, out_channels, kernel: (3, 3), stride: (1, 1), padding: (1, 1) }
+    ConvShape { in_channels, out_channels, kernel: (3, 3), stride: (1, 1), padding: (1, 1), padding_after: (1, 1) }
 }
 
 #[test]
@@ -199,7 +219,14 @@ fn sequences_equal_their_naive_form() {
     {
         for (batch, length) in [(1, 80), (2, 333), (1, 20_000)] {
             let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-            let conv_shape = ConvShape { in_channels: inputs, out_channels: outputs, kernel, stride, padding };
+            let conv_shape = ConvShape {
+                in_channels: inputs,
+                out_channels: outputs,
+                kernel,
+                stride,
+                padding,
+                padding_after: padding,
+            };
             let mut case = Case::new(conv_shape, (batch, length, 1), &mut random);
             case.check();
             case.pool = Some((Pooling::Max, Window { size: (3, 1), padding: 1 }));
@@ -220,10 +247,59 @@ fn random_convolutions_equal_their_naive_form() {
             kernel,
             stride: (1 + random.below(3), 1 + random.below(3)),
             padding,
+            padding_after: if random.below(2) == 0 { padding } else { (random.below(3), random.below(3)) },
         };
         let size = (1 + random.below(3), kernel.0 + random.below(30), kernel.1 + random.below(20));
         Case::new(conv_shape, size, &mut random).check();
     }
+}
+
+#[test]
+fn convolutions_of_single_places_equal_their_naive_form() {
+    let mut random = Random(12);
+    for (inputs, outputs) in [(5, 3), (16, 64), (24, 40), (72, 72), (200, 17), (450, 100)] {
+        for size in [(1, 1, 1), (2, 70, 1), (1, 3, 2), (2, 9, 4), (1, 40, 13), (1, 300, 64)] {
+            let one = (1, 1);
+            let conv_shape =
+                ConvShape { kernel: one, padding: (0, 0), padding_after: (0, 0), ..three_by_three(inputs, outputs) };
+            let mut case = Case::new(conv_shape, size, &mut random);
+            case.check();
+            case.activation = Activation::Hardswish;
+            case.check();
+        }
+    }
+}
+
+#[test]
+fn depthwise_convolutions_equal_their_naive_form() {
+    let mut random = Random(11);
+    for i in 0..600 {
+        let (rows, columns) = ([3, 5, 7, 1 + random.below(9)], [3, 5, 7, 1 + random.below(9)]);
+        let kernel = (rows[random.below(4)], columns[random.below(4)]);
+        let padding = (random.below(kernel.0 + 1), random.below(kernel.1 + 1));
+        let channels = 1 + random.below(50);
+        let conv_shape = ConvShape {
+            in_channels: channels,
+            out_channels: channels,
+            kernel,
+            stride: (1 + random.below(3), 1 + random.below(3)),
+            padding,
+            padding_after: if i % 2 == 0 { padding } else { (random.below(4), random.below(4)) },
+        };
+        let (height, width) = (1 + random.below(30), 1 + random.below(40));
+        let Some(output) = conv_shape.output(height, width) else { continue };
+        let mut case = Case::depthwise(conv_shape, (1 + random.below(3), height, width), &mut random);
+        case.filters.iter_mut().for_each(|filter| *filter *= 3.0); // some sums beyond 6
+        case.activation = [Activation::Identity, Activation::Relu, Activation::Hardswish, Activation::Relu6][i % 4];
+        case.check();
+        if output.0 > 1 && output.1 > 1 {
+            case.pool = Some((Pooling::Avg, Window { size: (2, 2), padding: 0 }));
+            case.check();
+        }
+    }
+    // More rows than one task takes.
+    let conv_shape = ConvShape { kernel: (5, 3), padding: (2, 1), padding_after: (2, 1), ..three_by_three(40, 40) };
+    Case::depthwise(conv_shape, (2, 200, 64), &mut random).check();
 }
 
 #[test]
@@ -264,8 +340,15 @@ fn pooling_equals_its_naive_form() {
 #[test]
 fn results_do_not_depend_on_threads_nor_on_the_batch() {
     let mut random = Random(7);
-    for (inputs, outputs, width) in [(32, 48, 9), (160, 160, 4), (512, 700, 2)] {
-        let case = Case::new(three_by_three(inputs, outputs), (3, 41, width), &mut random);
+    let dense = |inputs, outputs, width, random: &mut Random| {
+        Case::new(three_by_three(inputs, outputs), (3, 41, width), random)
+    };
+    for case in [
+        dense(32, 48, 9, &mut random),
+        dense(160, 160, 4, &mut random),
+        dense(512, 700, 2, &mut random),
+        Case::depthwise(three_by_three(160, 160), (3, 41, 9), &mut random),
+    ] {
         let (conv, workspace, isa) = (case.conv(), Workspace::default(), Isa::best());
         let together = case.run(&conv, isa, &workspace);
         for threads in [1, 2, 3, 7] {
@@ -302,7 +385,7 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     assert!(refused(&conv, Shape { batch: 0, ..case.shape }));
     let pair = Case::new(three_by_three(16, 16), (1, 6, 2), &mut random);
     assert!(refused(&pair.conv(), Shape { width: 3, ..pair.shape }) && !refused(&pair.conv(), pair.shape));
-    let long = ConvShape { kernel: (7, 1), padding: (0, 0), ..three_by_three(16, 16) };
+    let long = ConvShape { kernel: (7, 1), padding: (0, 0), padding_after: (0, 0), ..three_by_three(16, 16) };
     assert!(refused(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
     let shape = Shape { batch: 1, channels: 2, height: 4, width: 4 };
     let wide = BlockedMap::from_planes(&[0.0; 32], shape, &Workspace::default()).unwrap();
@@ -338,7 +421,7 @@ fn narrow_maps_equal_their_naive_form() {
                 (3, 3) => (3 + longer, 3 + longer),
                 stride => stride,
             };
-            let conv_shape = ConvShape { in_channels, out_channels, kernel, stride, padding };
+            let conv_shape = ConvShape { in_channels, out_channels, kernel, stride, padding, padding_after: padding };
             let (batch, height) = (1 + random.below(2), 1 + random.below(6));
             let Some(output) = conv_shape.output(height, width) else { continue };
             let mut case = Case::new(conv_shape, (batch, height, width), &mut random);
@@ -365,7 +448,8 @@ fn short_sequences_equal_their_naive_form() {
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
                 let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
-                let conv_shape = ConvShape { in_channels, out_channels, kernel, stride, padding };
+                let conv_shape =
+                    ConvShape { in_channels, out_channels, kernel, stride, padding, padding_after: padding };
                 if conv_shape.output(length, 1).is_none() {
                     continue;
                 }
@@ -397,12 +481,13 @@ fn sizes_that_no_memory_holds_are_refused() {
     let shape = Shape { batch: 1, channels: 1, height: 3, width: 2 };
     let conv_shape = three_by_three(1, 1);
     for (kernel, padding) in [(1, huge), (1, huge / 2), (3, huge + 1), (3, usize::MAX)] {
-        let conv_shape = ConvShape { kernel: (kernel, 1), padding: (padding, 0), ..conv_shape };
-        assert!(refused(conv_shape, shape, &[0.0; 6]), "{conv_shape:?}");
-        assert!(refused(ConvShape { padding: (0, padding), ..conv_shape }, shape, &[0.0; 6]), "{conv_shape:?}");
+        let padded = |padding| ConvShape { kernel: (kernel, 1), padding, padding_after: padding, ..conv_shape };
+        assert!(refused(padded((padding, 0)), shape, &[0.0; 6]), "{kernel} {padding}");
+        assert!(refused(padded((0, padding)), shape, &[0.0; 6]), "{kernel} {padding}");
     }
     // Rows of the output that are few, but lie on a patch of the padded map that is not.
-    let few = ConvShape { stride: (huge, huge), padding: (huge - 2, huge - 2), kernel: (1, 1), ..conv_shape };
+    let padding = (huge - 2, huge - 2);
+    let few = ConvShape { stride: (huge, huge), padding, padding_after: padding, kernel: (1, 1), ..conv_shape };
     assert_eq!(few.output(3, 2), Some((2, 2)));
     assert!(refused(few, shape, &[0.0; 6]));
     assert!(refused(ConvShape { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));

@@ -10,19 +10,25 @@ pub struct ConvShape {
     pub out_channels: usize,
     pub kernel: (usize, usize),
     pub stride: (usize, usize),
+    /// Zeros before the first row and column.
     pub padding: (usize, usize),
+    /// Zeros after the last row and column.
+    pub padding_after: (usize, usize),
 }
 
 impl ConvShape {
     /// Rows and columns of the output; `None` if the input is smaller than the kernel or empty.
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
-        let axis = |length: usize, kernel: usize, stride: usize, padding: usize| {
+        let axis = |length: usize, kernel: usize, stride: usize, padding: [usize; 2]| {
             (length > 0).then_some(())?;
-            let padded = length.checked_add(padding.checked_mul(2)?)?;
+            let padded = length.checked_add(padding[0])?.checked_add(padding[1])?;
             padded.checked_sub(kernel)?.checked_div(stride)?.checked_add(1)
         };
-        let (kernel, stride, padding) = (self.kernel, self.stride, self.padding);
-        Some((axis(height, kernel.0, stride.0, padding.0)?, axis(width, kernel.1, stride.1, padding.1)?))
+        let (kernel, stride, before, after) = (self.kernel, self.stride, self.padding, self.padding_after);
+        Some((
+            axis(height, kernel.0, stride.0, [before.0, after.0])?,
+            axis(width, kernel.1, stride.1, [before.1, after.1])?,
+        ))
     }
 
     /// Whether the input is read as planes.
@@ -30,9 +36,26 @@ impl ConvShape {
         self.in_channels <= PLANAR_CHANNELS
     }
 
+    /// Whether the output of a map of one column has one column too.
+    pub fn is_1d(&self) -> bool {
+        self.kernel.1 == 1 && self.padding.1 == 0 && self.padding_after.1 == 0
+    }
+
+    /// Whether a product with each place alone gives the output.
+    pub fn is_pointwise(&self) -> bool {
+        let Self { kernel, stride, padding, padding_after, .. } = *self;
+        (kernel, stride, padding, padding_after) == ((1, 1), (1, 1), (0, 0), (0, 0))
+    }
+
     /// With the axes swapped.
     pub fn swapped(self) -> Self {
         let swap = |(a, b): (usize, usize)| (b, a);
-        Self { kernel: swap(self.kernel), stride: swap(self.stride), padding: swap(self.padding), ..self }
+        Self {
+            kernel: swap(self.kernel),
+            stride: swap(self.stride),
+            padding: swap(self.padding),
+            padding_after: swap(self.padding_after),
+            ..self
+        }
     }
 }

@@ -18,6 +18,13 @@ pub fn leaky_relu(x: f32, slope: f32) -> f32 {
     if x < 0.0 { slope * x } else { x }
 }
 
+/// `x`, at least `low` and at most `high`; NaN stays NaN, as in PyTorch.
+#[inline(always)]
+pub fn clamp(x: f32, low: f32, high: f32) -> f32 {
+    let x = if x < low { low } else { x };
+    if x > high { high } else { x }
+}
+
 /// `e^x` within 1 unit in the last place, 2 without fused multiply-adds; as at the ends outside -87.3..=88.3.
 #[inline(always)]
 pub fn exp<L: Lanes>(x: L) -> L {

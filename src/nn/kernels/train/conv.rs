@@ -29,7 +29,7 @@ impl Patches {
         count(&[conv_shape.in_channels, conv_shape.kernel.0, conv_shape.kernel.1, rows, columns])?;
         let patches = Self { conv_shape, x, y: (rows, columns) };
         // One column lies in memory like one row, and the loops are made for rows.
-        let lies = x.width == 1 && conv_shape.kernel.1 == 1 && conv_shape.padding.1 == 0;
+        let lies = x.width == 1 && conv_shape.is_1d();
         Some(if lies {
             let x = Shape { height: 1, width: x.height, ..x };
             Self { conv_shape: conv_shape.swapped(), x, y: (columns, rows) }
@@ -162,7 +162,7 @@ mod tests {
 
     /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
     fn weighed(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
-        let ConvShape { in_channels, out_channels, kernel, stride, padding } = conv_shape;
+        let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = conv_shape;
         let (rows, columns) = conv_shape.output(shape.height, shape.width).unwrap();
         let mut sum = 0.0;
         for item in 0..shape.batch {
@@ -187,8 +187,15 @@ mod tests {
 
     #[test]
     fn a_convolution_and_its_gradients_agree_with_the_definition() {
-        let conv_shape =
-            |kernel, stride, padding| ConvShape { in_channels: 3, out_channels: 2, kernel, stride, padding };
+        let conv_shape = |kernel, stride, padding| ConvShape {
+            in_channels: 3,
+            out_channels: 2,
+            kernel,
+            stride,
+            padding,
+            padding_after: padding,
+        };
+        let uneven = |conv_shape, padding_after| ConvShape { padding_after, ..conv_shape };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
         let narrow = (0..400usize).map(|i| {
             // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
@@ -207,6 +214,8 @@ mod tests {
             (conv_shape((8, 1), (4, 1), (0, 0)), shape(8, 1)),
             (conv_shape((1, 1), (1, 1), (0, 0)), shape(1, 1)),
             (conv_shape((5, 5), (1, 1), (2, 2)), shape(2, 1)),
+            (uneven(conv_shape((3, 3), (2, 2), (0, 0)), (1, 1)), shape(6, 4)),
+            (uneven(conv_shape((4, 1), (2, 1), (2, 0)), (0, 3)), shape(7, 1)),
         ]) {
             let patches = Patches::new(conv_shape, shape).unwrap();
             let x = values(shape.batch * patches.clip(), 1);
