@@ -68,7 +68,7 @@ fn unknown(weights: &Weights) -> Error {
         ("features.", "a MobileNet"),
         ("conv_block_after1.", "a ResNet of PANNs"),
         ("conv0.", "DaiNet19 or Res1dNet"),
-        ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
+        ("patch_embed.", "a vision transformer, but no CED, Dasheng, EAT or PaSST"),
         ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
         (
             "rnn.weight_hh_l0",

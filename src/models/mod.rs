@@ -13,6 +13,7 @@ pub mod crnn;
 pub mod eat;
 pub mod leenet;
 pub mod m5;
+pub mod passt;
 pub mod probe;
 pub mod rnn;
 pub mod speech_classifier;
@@ -137,6 +138,8 @@ families! {
     Beats: beats::Beats,
     /// EAT and SSLAM.
     Eat: eat::Eat,
+    /// PaSST.
+    Passt: passt::Passt,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.

@@ -96,6 +96,32 @@ pub(super) fn prepend(tokens: &Tensor, x: &Tensor) -> candle_core::Result<Tensor
     Tensor::cat(&[&tokens.broadcast_as((batch, tokens.dim(1)?, width))?.contiguous()?, x], 1)
 }
 
+/// A table of positions in time and one along the mel bins, for tokens by mel band, then time.
+#[derive(Debug)]
+pub(super) struct GridPositions {
+    time: Tensor,      // [1, 1, columns, width]
+    frequency: Tensor, // [1, rows, 1, width]
+}
+
+impl GridPositions {
+    /// Reads both, `[1, width, 1, columns]` and `[1, width, rows, 1]`.
+    pub fn load(weights: &Loader, names: [&str; 2], [rows, columns]: [usize; 2], width: usize) -> Result<Self> {
+        let table = |name: &str, rows: usize, columns: usize| {
+            let table = weights.get(name, (1, width, rows, columns))?;
+            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
+        };
+        Ok(Self { time: table(names[0], 1, columns)?, frequency: table(names[1], rows, 1)? })
+    }
+
+    /// `x` `[batch, n_tokens, width]` plus the beginning of the table in time.
+    pub fn add(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (_, n_tokens, width) = x.dims3()?;
+        let time = self.time.narrow(2, 0, n_tokens / self.frequency.dim(1)?)?;
+        let positions = time.broadcast_add(&self.frequency)?; // [1, rows, columns, width]
+        x.broadcast_add(&positions.reshape((1, n_tokens, width))?)
+    }
+}
+
 /// The start of each window and the frames that it adds.
 fn windows(n_frames: usize, longest: usize) -> Vec<(usize, usize)> {
     let window = |start: usize| (start.min(n_frames.saturating_sub(longest)), longest.min(n_frames - start));
