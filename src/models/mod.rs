@@ -17,6 +17,7 @@ pub mod passt;
 pub mod probe;
 pub mod rnn;
 pub mod speech_classifier;
+pub mod whisper_at;
 
 mod detect;
 mod family;
@@ -148,6 +149,8 @@ families! {
     Rnn: rnn::AudioRnnClassifier,
     /// A speech encoder with a classifier.
     SpeechClassifier: speech_classifier::SpeechClassifier,
+    /// Whisper-AT.
+    WhisperAt: whisper_at::WhisperAt,
     /// Your own head on another model's embeddings.
     Probe: probe::LinearProbe,
 }

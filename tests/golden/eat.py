@@ -10,12 +10,10 @@ f64. Clips that are longer than the model's length are cut into windows as src/m
 value of the tokens before the first block and after each. --full: eat_full.safetensors of EAT base here.
 """
 import argparse
-import ast
 import os
 import sys
 import types
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -41,16 +39,6 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
-def definitions(path, names):
-    """Classes and functions of a file, without what it imports."""
-    with open(path) as file:
-        tree = ast.parse(file.read())
-    tree.body = [node for node in tree.body if getattr(node, "name", None) in names]
-    scope = dict(torch=torch, nn=nn, F=F, np=np, to_2tuple=lambda x: x if isinstance(x, tuple) else (x, x))
-    exec(compile(tree, path, "exec"), scope)
-    return [scope[name] for name in names]
-
-
 class Eat(nn.Module):
     def __init__(self, checkout, width, depth, heads, classes, columns, length):
         super().__init__()
@@ -58,8 +46,10 @@ class Eat(nn.Module):
         timm.Mlp, timm.DropPath = Mlp, nn.Identity
         sys.modules |= {"timm": types.ModuleType("timm"), "timm.models": types.ModuleType("timm.models"), timm.__name__: timm}
         models = os.path.join(checkout, "models")
-        _, block, positions = definitions(os.path.join(models, "modules.py"), ["AltAttention", "AltBlock", "FixedPositionalEncoder"])
-        (patches,) = definitions(os.path.join(models, "mae.py"), ["PatchEmbed_new"])
+        scope = dict(torch=torch, nn=nn, F=F, to_2tuple=lambda x: x if isinstance(x, tuple) else (x, x))
+        names = ["AltAttention", "AltBlock", "FixedPositionalEncoder"]
+        _, block, positions = rc.definitions(os.path.join(models, "modules.py"), names, **scope)
+        (patches,) = rc.definitions(os.path.join(models, "mae.py"), ["PatchEmbed_new"], **scope)
         norm = lambda n: nn.LayerNorm(n, eps=1e-6)
         self.length = length
         self.local_encoder = patches((1024, 128), 16, 1, width, 16)
