@@ -100,6 +100,7 @@ impl Beats {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
+        vit::check_tokens(config.patches().grid(config.fbank.n_mels, config.target_length))?;
         let Config { patch_dim, width, n_heads, ffn_dim, depth, n_classes, .. } = *config;
         let place = match root.first_of(&["patch_embedding", "encoder.patch_embedding", "model"]) {
             "patch_embedding" => root.clone(),

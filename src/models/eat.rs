@@ -238,6 +238,7 @@ impl Eat {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
+        vit::check_tokens(config.patches().grid(config.fbank.n_mels, config.target_length))?;
         let Config { width, n_heads, ffn_dim, n_classes, .. } = *config;
         let encoder = if root.first_of(&["blocks", "model"]) == "model" { root.at("model") } else { root.clone() };
         let (first, norm) = match encoder.first_of(&["local_encoder", IMAGE]) {

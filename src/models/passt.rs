@@ -128,7 +128,7 @@ impl Config {
             let reason = format!("expected 1 to {} patches in time, and at most {MAX_TARGET_LENGTH}", self.n_columns);
             return Err(Error::config("target_length", self.target_length, reason));
         }
-        Ok(())
+        vit::check_tokens(self.patches().grid(n_mels, self.target_length))
     }
 }
 

@@ -17,6 +17,9 @@ use crate::weights::Loader;
 /// The most frames that are seen at once: 11 minutes at 100 per second. The work grows with their square.
 pub(super) const MAX_TARGET_LENGTH: usize = 1 << 16;
 
+/// The most tokens that are seen at once.
+const MAX_TOKENS: usize = 1 << 17;
+
 /// Kaldi's fbank, `(x − mean) / (2 std)`.
 pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Features> {
     Features::new(&FeaturesConfig {
@@ -52,6 +55,14 @@ pub(super) fn check_sizes([width, n_heads, ffn_dim]: [usize; 3], depth: usize, n
         return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
     }
     Ok(())
+}
+
+/// Refuses more tokens than 2^17 at once.
+pub(super) fn check_tokens([rows, columns]: [usize; 2]) -> Result<()> {
+    match rows.checked_mul(columns) {
+        Some(1..=MAX_TOKENS) => Ok(()),
+        _ => Err(Error::config("patch_stride", format!("{rows} x {columns} patches"), "expected 1 to 131,072")),
+    }
 }
 
 /// A block with its attention and the places of `norm1`, `norm2`, `fc1` and `fc2`.
