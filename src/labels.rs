@@ -12,6 +12,9 @@ use crate::files;
 /// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
 const AUDIOSET_CSV: &str = include_str!("audioset_labels.csv");
 
+/// The classes of AudioSet Strong's training set in the order of PretrainedSED and EfficientSED. Google, CC BY 4.0.
+const AUDIOSET_STRONG_CSV: &str = include_str!("audioset_strong_labels.csv");
+
 /// The largest label file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
@@ -57,6 +60,14 @@ impl LabelSet {
         let mut labels = Self::audioset().to_vec();
         labels.sort_by(|a, b| a.name.cmp(&b.name));
         labels.into_iter().collect()
+    }
+
+    /// The 447 classes of AudioSet Strong's training set, sorted by display name: those of the frame-wise MobileNets.
+    pub fn audioset_strong() -> Self {
+        static STRONG: OnceLock<LabelSet> = OnceLock::new();
+        STRONG
+            .get_or_init(|| parse_csv(AUDIOSET_STRONG_CSV).expect("the built-in label file is checked by a test"))
+            .clone()
     }
 
     /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
@@ -236,6 +247,9 @@ mod tests {
 
     #[test]
     fn audioset_has_its_527_classes_with_quoted_names_and_ids() {
+        let strong = LabelSet::audioset_strong();
+        assert_eq!((strong.len(), &*strong[446].name), (447, "Zipper (clothing)"));
+        assert_eq!(strong[0].id.as_deref(), Some("/m/07q2z82"));
         let labels = LabelSet::audioset();
         assert_eq!(labels.len(), 527);
         assert_eq!(labels[1].name, "Male speech, man speaking");

@@ -459,6 +459,55 @@ fn a_stack_equals_its_layers_one_by_one() {
     }
 }
 
+/// What a block of a MobileNet adds: a squeeze-and-excitation inside a connection.
+#[test]
+fn a_squeeze_excitation_in_a_connection_equals_its_definition() {
+    for (channels, height, width) in [(5, 3, 4), (40, 70, 13), (16, 1, 1)] {
+        let tensor = |name: &str, shape: &[usize]| {
+            let values = hashed(name, shape.iter().product(), -1.0, 1.0, 6);
+            (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+        };
+        let tensors = [
+            tensor("conv.weight", &[channels, channels, 1, 1]),
+            tensor("fc1.weight", &[7, channels]),
+            tensor("fc1.bias", &[7]),
+            tensor("fc2.weight", &[channels, 7]),
+            tensor("fc2.bias", &[channels]),
+        ];
+        let find = |name: &str| tensors.iter().find(|(full, _)| full == name).unwrap().1.clone();
+        let x = tensor("x", &[2, channels, height, width]).1;
+        let y = x.conv2d(&find("conv.weight"), 0, 1, 1, 1).unwrap();
+        let layer = |x: &Tensor, name: &str| {
+            let y = x.matmul(&find(&format!("{name}.weight")).t().unwrap()).unwrap();
+            y.broadcast_add(&find(&format!("{name}.bias"))).unwrap()
+        };
+        let squeezed = layer(&y.mean((2, 3)).unwrap(), "fc1").relu().unwrap();
+        let gates = (candle_nn::ops::sigmoid(&layer(&squeezed, "fc2"))).unwrap().reshape((2, channels, 1, 1)).unwrap();
+        let wanted = (y.broadcast_mul(&gates).unwrap() + &x).unwrap();
+        let weights = Weights::from_tensors(tensors.clone()).unwrap();
+        let (trained, packed) = (Parameters::new(&Device::Cpu, 1), weights.loader(&Device::Cpu));
+        let stack = |loader: &Loader| {
+            let mut stack = ConvStack::on_maps(None);
+            // So that the connection begins with a map in blocks.
+            stack.pool(Pool2d { pooling: Pooling::Max, size: (1, 1) });
+            let add = |stack: &mut ConvStack| {
+                stack.conv(&loader.at("conv"), None, ConvConfig::new(channels, channels, 1), Activation::Identity)?;
+                stack.squeeze_excitation([&loader.at("fc1"), &loader.at("fc2")], channels, 7, Activation::Sigmoid)
+            };
+            stack.residual(1, add).unwrap();
+            stack
+        };
+        let stacks = [stack(&packed), stack(&packed.clone().without_kernels()), stack(&trained.loader())];
+        trained.restore(&weights).unwrap();
+        for (mode, stack) in stacks.iter().enumerate() {
+            let y = values(&stack.forward(&x).unwrap());
+            assert_close(&format!("{mode} {channels}"), &y, &values(&wanted), 2e-5, 1e-5);
+            let alone = values(&stack.forward(&x.narrow(0, 1, 1).unwrap()).unwrap());
+            assert_eq!(&y[y.len() / 2..], alone, "{mode} {channels}");
+        }
+    }
+}
+
 /// Sequences in a batch, with anything behind their ends, give what each gives alone.
 #[test]
 fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {

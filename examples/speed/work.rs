@@ -8,7 +8,7 @@ use candle_core::Tensor;
 use clap::ValueEnum;
 use clipwise::encoders::{Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
 use clipwise::frontend::{LogMel, LogMelConfig};
-use clipwise::models::{Ced, Cnn14, LeeNet, M5, cnn14, leenet, m5};
+use clipwise::models::{Ced, Cnn14, LeeNet, M5, MobileNet, cnn14, efficientat, leenet, m5};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::weights::Parameters;
 use clipwise::{Detail, Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
@@ -28,6 +28,8 @@ pub enum Model {
     #[value(name = "leenet11")]
     LeeNet11,
     CedTiny,
+    Mn04,
+    Mn10,
     /// M5 on the raw waveform at 8 kHz, 35 classes.
     M5,
     /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
@@ -58,6 +60,8 @@ impl Model {
                 ModelConfig::Cnn14(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full })
             }
             Self::LeeNet11 => ModelConfig::LeeNet(leenet::Config::LEENET11),
+            Self::Mn04 => ModelConfig::MobileNet(efficientat::Config::MN04),
+            Self::Mn10 => ModelConfig::MobileNet(efficientat::Config::MN10),
             Self::CedTiny => serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"))?,
         }))
     }
@@ -70,6 +74,8 @@ impl Model {
             Self::M5 => Some("m5"),
             Self::LeeNet11 => Some("leenet11"),
             Self::CedTiny => Some("ced-tiny"),
+            Self::Mn04 => Some("mn04"),
+            Self::Mn10 => Some("mn10"),
         }
     }
 
@@ -80,6 +86,11 @@ impl Model {
             ModelConfig::M5(config) => {
                 let parameters = Parameters::new(&Device::Cpu, 1);
                 M5::build(config, &parameters.loader())?;
+                parameters.weights()?
+            }
+            ModelConfig::MobileNet(config) => {
+                let parameters = Parameters::new(&Device::Cpu, 1);
+                MobileNet::build(config, &parameters.loader())?;
                 parameters.weights()?
             }
             ModelConfig::Ced(_) => {
@@ -107,6 +118,7 @@ pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Op
     let (sample_rate, front_end) = match &config {
         ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
         ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
+        ModelConfig::MobileNet(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
         ModelConfig::LeeNet(config) => (config.sample_rate, None),
         ModelConfig::M5(config) => (config.sample_rate, None),
         _ => return Err("this model cannot be timed yet".into()),
@@ -150,6 +162,14 @@ fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f
         }
         ModelConfig::Ced(config) => {
             let model = Ced::load(config, weights, &device)?;
+            if part == Part::All {
+                return whole(model, clips);
+            }
+            let features = features(model.log_mel(), &clips)?;
+            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
+        }
+        ModelConfig::MobileNet(config) => {
+            let model = MobileNet::load(config, weights, &device)?;
             if part == Part::All {
                 return whole(model, clips);
             }

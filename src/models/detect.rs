@@ -65,7 +65,7 @@ fn unknown(weights: &Weights) -> Error {
     let guess = [
         ("pre_conv0.", "a Wavegram model"),
         ("resnet.", "a ResNet or Res1dNet of PANNs"),
-        ("features.", "a MobileNet"),
+        ("features.", "a MobileNet, but no EfficientAT mn"),
         ("conv_block_after1.", "a ResNet of PANNs"),
         ("conv0.", "DaiNet19 or Res1dNet"),
         ("patch_embed.", "a vision transformer, but no CED, Dasheng, EAT or PaSST"),

@@ -11,6 +11,7 @@ pub mod cnn14;
 pub mod cnn6;
 pub mod crnn;
 pub mod eat;
+pub mod efficientat;
 pub mod leenet;
 pub mod m5;
 pub mod passt;
@@ -141,6 +142,8 @@ families! {
     Eat: eat::Eat,
     /// PaSST.
     Passt: passt::Passt,
+    /// EfficientAT's MobileNets, and frame-wise ones.
+    MobileNet: efficientat::MobileNet,
     /// Convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.

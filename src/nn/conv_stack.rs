@@ -9,7 +9,7 @@ use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use super::pool::Pool;
-use super::{Activation, BatchNorm, Dropout, LpPool2d};
+use super::{Activation, BatchNorm, Dropout, Linear, LpPool2d};
 use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
@@ -58,6 +58,8 @@ enum Layer {
         kernel: usize,
         stride: usize,
     },
+    /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
+    SqueezeExcitation([Linear; 2]),
     /// The output of the layers plus their input, each channel of which is repeated this many times.
     Residual(Vec<Layer>, usize),
     /// The output of the layers plus that of a convolution of their input.
@@ -209,6 +211,25 @@ impl ConvStack {
         Ok(())
     }
 
+    /// Adds a squeeze-and-excitation (Hu et al. 2017, arXiv 1709.01507): the means of the channels over all places go through a
+    /// fully connected layer of `squeezed` outputs with ReLU and another with `gate`, and each channel is multiplied by what
+    /// comes out for it. Reads `weight` and `bias` of both layers.
+    ///
+    /// # Errors
+    /// As [`Linear::load`].
+    pub fn squeeze_excitation(
+        &mut self,
+        [fc1, fc2]: [&Loader; 2],
+        channels: usize,
+        squeezed: usize,
+        gate: Activation,
+    ) -> Result<()> {
+        let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
+        let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
+        self.layers.push(Layer::SqueezeExcitation([fc1, fc2]));
+        Ok(())
+    }
+
     /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
     pub fn end_stage(&mut self) {
         self.layers.push(Layer::EndOfStage);
@@ -237,15 +258,35 @@ impl ConvStack {
         x: &Tensor,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<Tensor> {
-        self.run(x, observe).context("a stack of convolutions")
+        let run = || self.tensor(&self.run(x, observe)?);
+        run().context("a stack of convolutions")
+    }
+
+    /// As [`forward_observed`](Self::forward_observed): the means of the channels over all places, `[batch, channels]`, and where
+    /// they are `wanted` the maps.
+    pub(crate) fn forward_means(
+        &self,
+        x: &Tensor,
+        wanted: bool,
+        observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let run = || {
+            let x = self.run(x, observe)?;
+            Ok::<_, Error>((x.means()?, wanted.then(|| self.tensor(&x)).transpose()?))
+        };
+        run().context("a stack of convolutions")
+    }
+
+    /// In the shape that [`forward`](Self::forward) has.
+    fn tensor(&self, x: &FeatureMap) -> Result<Tensor> {
+        Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? })
     }
 
     fn run(
         &self,
         x: &Tensor,
         mut observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
-    ) -> Result<Tensor> {
-        let tensor = |x: &FeatureMap| Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? });
+    ) -> Result<FeatureMap> {
         let mut x = match self.maps.are_sequences {
             true => FeatureMap::from_sequence(x, &self.workspace)?,
             false => FeatureMap::new(x.clone(), &self.workspace)?,
@@ -254,11 +295,11 @@ impl ConvStack {
         for layer in &self.layers {
             x = layer.forward(x)?;
             if let Layer::EndOfStage = layer {
-                observe(stage, &|| tensor(&x))?;
+                observe(stage, &|| self.tensor(&x))?;
                 stage += 1;
             }
         }
-        tensor(&x)
+        Ok(x)
     }
 
     /// [`forward`](Self::forward) of sequences of vectors: `x` `[batch, length, channels]` to the same of the last layer. With
@@ -328,7 +369,32 @@ impl Layer {
                 let y = dropout.forward(&x.to_tensor()?)?;
                 Ok(x.with(Values::Tensor(y)))
             }
+            Self::SqueezeExcitation([fc1, fc2]) => {
+                let gates = fc2.forward(&fc1.forward(&x.means()?)?)?;
+                match x.values {
+                    Values::Blocks(ref mut map) => {
+                        let done = map.scale(&gates.flatten_all()?.to_vec1()?);
+                        done.ok_or_else(|| refuse("gates", gates.dims(), map.shape))?;
+                        Ok(x)
+                    }
+                    Values::Tensor(ref values) => {
+                        let y = values.broadcast_mul(&gates.unsqueeze(2)?.unsqueeze(3)?)?;
+                        Ok(x.with(Values::Tensor(y)))
+                    }
+                }
+            }
             Self::Residual(layers, repeats) => {
+                if let (Values::Blocks(shortcut), 1, Some((Self::Conv(conv, pool), rest))) =
+                    (&x.values, *repeats, layers.split_first())
+                {
+                    let mut y = rest.iter().try_fold(conv.forward(&x, *pool)?, |y, layer| layer.forward(y))?;
+                    if let Values::Blocks(map) = &mut y.values {
+                        map.add(shortcut).ok_or_else(|| refuse("a connection", &[shortcut.shape.height], map.shape))?;
+                        return Ok(y);
+                    }
+                    let sum = (y.to_tensor()? + x.to_tensor()?)?;
+                    return Ok(y.with(Values::Tensor(sum)));
+                }
                 let shortcut = x.to_tensor()?;
                 let y = layers.iter().try_fold(x, |x, layer| layer.forward(x))?;
                 let (batch, channels, height, width) = shortcut.dims4()?;

@@ -3,6 +3,7 @@
 use candle_core::{Device, Result, Tensor};
 
 use super::kernels::blocked::{BlockedMap, Shape};
+use super::kernels::simd::isa::Isa;
 use super::kernels::simd::lanes::CHANNEL_BLOCK;
 use super::kernels::workspace::Workspace;
 use super::ops::runs_on_cpu_kernels;
@@ -67,6 +68,17 @@ impl FeatureMap {
             Values::Blocks(map) => {
                 let Shape { batch, channels, height, width } = map.shape;
                 Tensor::from_vec(map.to_planes(), (batch, channels, height, width), &Device::Cpu)
+            }
+        }
+    }
+
+    /// The means of the channels over all places, `[batch, channels]`.
+    pub fn means(&self) -> Result<Tensor> {
+        match &self.values {
+            Values::Tensor(x) => x.mean((2, 3)),
+            Values::Blocks(map) => {
+                let Shape { batch, channels, .. } = map.shape;
+                Tensor::from_vec(map.means(Isa::best()), (batch, channels), &Device::Cpu)
             }
         }
     }

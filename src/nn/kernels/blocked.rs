@@ -159,6 +159,47 @@ impl BlockedMap {
         Some(())
     }
 
+    /// The mean of each channel over all places of a clip: `[batch, channels]`.
+    pub fn means(&self, isa: Isa) -> Vec<f32> {
+        let Shape { batch, channels, height, width } = self.shape;
+        let (row, blocks) = (self.shape.row(), self.shape.blocks());
+        // Runs of rows are summed in f32, the runs in f64.
+        let at_once = (TASK / row).max(1) * row;
+        let tasks: Vec<&[f32]> = self.values.chunks(height * row).flat_map(|item| item.chunks(at_once)).collect();
+        let sums: Vec<Vec<f32>> = tasks.par_iter().map(|rows| isa.run(SumRows { rows, blocks, width })).collect();
+        let runs = sums.len() / batch;
+        let mean = |item: usize, channel: usize| {
+            let sum: f64 = sums[item * runs..(item + 1) * runs].iter().map(|sums| f64::from(sums[channel])).sum();
+            (sum / (height * width) as f64) as f32
+        };
+        (0..batch).flat_map(|item| (0..channels).map(move |channel| (item, channel))).map(|(i, c)| mean(i, c)).collect()
+    }
+
+    /// Multiplies the values of each channel of each clip by its factor, of `[batch, channels]`. `None`, and nothing done, for
+    /// another number of factors.
+    pub fn scale(&mut self, factors: &[f32]) -> Option<()> {
+        let Shape { batch, channels, height, width } = self.shape;
+        if factors.len() != batch * channels {
+            return None;
+        }
+        let (row, rows) = (self.shape.row(), (TASK / self.shape.row()).max(1));
+        let items = self.values.chunks_mut(height * row).zip(factors.chunks(channels));
+        let tasks: Vec<_> =
+            items.flat_map(|(item, factors)| item.chunks_mut(rows * row).map(move |rows| (rows, factors))).collect();
+        tasks.into_par_iter().for_each(|(rows, factors)| {
+            let mut blocks = vec![[0.0; CHANNEL_BLOCK]; channels.div_ceil(CHANNEL_BLOCK)];
+            blocks.as_flattened_mut()[..channels].copy_from_slice(factors);
+            for (block, factors) in rows.chunks_mut(width * CHANNEL_BLOCK).zip(blocks.iter().cycle()) {
+                for x in block.as_chunks_mut::<CHANNEL_BLOCK>().0 {
+                    for c in 0..CHANNEL_BLOCK {
+                        x[c] *= factors[c];
+                    }
+                }
+            }
+        });
+        Some(())
+    }
+
     /// Rows in another order: row `i` is row `rows[i]` of each map, or zeros. `None` if there are no rows or one does not exist.
     pub fn select(&self, rows: &[Option<usize>], workspace: &Workspace) -> Option<Self> {
         let Shape { height, .. } = self.shape;
@@ -194,6 +235,42 @@ impl BlockedMap {
             }
         });
         Some(pooled)
+    }
+}
+
+/// The sum of each channel over some rows.
+struct SumRows<'a> {
+    rows: &'a [f32],
+    blocks: usize,
+    width: usize,
+}
+
+impl SimdOp for SumRows<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) -> Vec<f32> {
+        let Self { rows, blocks, width } = self;
+        let mut sums = vec![[0.0; CHANNEL_BLOCK]; blocks];
+        let (places, _) = rows.as_chunks::<CHANNEL_BLOCK>();
+        for (places, block) in places.chunks(width).zip((0..blocks).cycle()) {
+            for part in 0..L::PARTS {
+                // Four sums, so that none waits for the last addition.
+                let mut four = [L::splat(0.0); 4];
+                let fours = places.chunks_exact(4);
+                for (x, sum) in fours.remainder().iter().zip(&mut four) {
+                    *sum = sum.add(L::load(x, part));
+                }
+                for x in fours {
+                    for i in 0..4 {
+                        four[i] = four[i].add(L::load(&x[i], part));
+                    }
+                }
+                let sum = four[0].add(four[1]).add(four[2].add(four[3]));
+                sum.add(L::load(&sums[block], part)).store(&mut sums[block], part);
+            }
+        }
+        sums.into_flattened()
     }
 }
 

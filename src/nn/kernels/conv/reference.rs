@@ -303,6 +303,26 @@ fn depthwise_convolutions_equal_their_naive_form() {
 }
 
 #[test]
+fn means_and_factors_of_channels_equal_their_naive_form() {
+    let mut random = Random(13);
+    for (batch, channels, height, width) in [(1, 1, 1, 1), (2, 17, 3, 5), (3, 40, 200, 13), (1, 16, 900, 64)] {
+        let (shape, plane) = (Shape { batch, channels, height, width }, height * width);
+        let (x, factors) = (random.values(batch * channels * plane), random.values(batch * channels));
+        let mut map = BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
+        for isa in Isa::available() {
+            for (mean, x) in map.means(isa).into_iter().zip(x.chunks(plane)) {
+                let wanted = x.iter().map(|&x| f64::from(x)).sum::<f64>() / plane as f64;
+                assert!((f64::from(mean) - wanted).abs() < 1e-6, "{shape:?} {isa:?}: {mean} {wanted}");
+            }
+        }
+        assert!(map.scale(&factors[1..]).is_none());
+        map.scale(&factors).unwrap();
+        let scaled = x.iter().enumerate().map(|(i, x)| x * factors[i / plane]);
+        assert_eq!(map.to_planes(), scaled.collect::<Vec<_>>());
+    }
+}
+
+#[test]
 fn pooling_equals_its_naive_form() {
     let mut random = Random(6);
     for (height, width) in [(1, 1), (2, 2), (3, 5), (7, 4), (101, 64), (31, 2), (100, 1)] {
