@@ -219,15 +219,13 @@ impl Beats {
         Ok(output)
     }
 
-    fn run(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+    fn run(&self, features: &Tensor) -> Result<TaggingOutput> {
         let (needed, n_frames) = (self.config.patch_size, features.dim(1)?);
         if n_frames < needed {
             return Err(Error::TooShort { needed, got: n_frames });
         }
         if let (Some(steps), Some(head)) = (&self.steps, &self.head) {
-            let output = self.decide(features, steps, head)?;
-            let frames = output.framewise_output.clone().filter(|_| detail == Detail::Frames);
-            return Ok(TaggingOutput { framewise_output: frames, ..output });
+            return self.decide(features, steps, head);
         }
         let tag = |window: &Tensor| self.classify(&self.tokens(window)?.mean(1)?);
         vit::in_windows(features, self.config.target_length, OutputActivation::Sigmoid, tag)
@@ -287,6 +285,6 @@ impl TaggingModel for Beats {
     /// The normalised spectrogram, with at least 16 frames.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        self.run(features, detail).context("BEATs")
+        self.run(features).context("BEATs")
     }
 }

@@ -117,14 +117,22 @@ impl Config {
         PatchConfig { bias: false, ..PatchConfig::square(self.patch_size, PatchAxes::FramesFirst) }
     }
 
+    /// Whether the classes are those of AudioSet-Strong.
+    fn has_strong_classes(&self) -> bool {
+        self.strong && self.n_classes == Self::STRONG.n_classes
+    }
+
     pub(super) fn info(&self, front_end: &Features) -> ModelInfo {
         let hop = front_end.hop_length();
         let min_frames = |n: usize| front_end.min_samples() + (n - 1) * hop;
         ModelInfo {
             min_samples: if self.strong { WINDOW_HOP * hop } else { min_frames(self.patch_size) },
             frames: self.strong.then_some(FrameGrid { first: 0, step: STEP * hop }),
-            // Not AudioSet's, whatever their number.
-            labels: Some(LabelSet::numbered(self.n_classes)),
+            labels: Some(match self.has_strong_classes() {
+                true => LabelSet::audioset_strong(),
+                // Not in AudioSet's order, whatever their number.
+                false => LabelSet::numbered(self.n_classes),
+            }),
             ..ModelInfo::new(self.name.clone(), self.fbank.sample_rate, self.n_classes, self.width)
         }
     }
@@ -192,7 +200,8 @@ impl Family for Config {
             **preset == Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() }
         };
         config.name = presets.clone().find(is_preset).map_or_else(beats, |preset| preset.name.clone());
-        let is_named = config.n_classes == 0 || weights.metadata().contains_key("label_dict");
+        let is_known = config.n_classes == 0 || config.has_strong_classes();
+        let is_named = is_known || weights.metadata().contains_key("label_dict");
         let numbered = Assumption::NumberedLabels { n_classes: config.n_classes };
         Ok(Some((config, (!is_named).then_some(numbered).into_iter().collect())))
     }
