@@ -23,6 +23,9 @@ pub struct ModelArgs {
     /// Take the checkpoint as this model instead (names below)
     #[arg(long, value_name = "NAME", requires = "weights")]
     model: Option<String>,
+    /// Checkpoint of the encoder below a head that is published alone (Whisper-AT): a file, or a folder of transformers
+    #[arg(long, value_name = "FILE", requires = "weights")]
+    encoder: Option<PathBuf>,
     /// Class names of the model: CSV, JSON, or text with one name a line
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
@@ -43,6 +46,7 @@ impl ModelArgs {
         }
         let mut options = OpenOptions::new().device(&device);
         options.model.clone_from(&self.model);
+        options.encoder.clone_from(&self.encoder);
         let mut tagger = match &self.weights {
             None => Tagger::bundled(&device)?,
             Some(weights) => Tagger::open_with(weights, &options)?,

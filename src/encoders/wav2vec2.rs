@@ -45,9 +45,9 @@ use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::error::{Context, Error, Result};
-use crate::nn::{Activation, LayerNorm, Linear};
+use crate::nn::{Activation, DistanceScores, LayerNorm, Linear};
 use crate::weights::{Loader, Weights};
-use block::{Block, Distances};
+use block::Block;
 pub use config::{Config, ConvLayer, ConvNorm, PositionBias};
 use extractor::Extractor;
 use names::{Names, ignore_pretraining, place};
@@ -72,7 +72,7 @@ pub struct Wav2Vec2Encoder {
     projection: Linear,
     positions: Positions,
     norm: LayerNorm,
-    distances: Option<Distances>,
+    distances: Option<DistanceScores>,
     blocks: Vec<Block>,
 }
 
@@ -139,7 +139,10 @@ impl Wav2Vec2Encoder {
         };
         let blocks = place.at("encoder.layers");
         let first_attention = blocks.at(0).at(names.attention);
-        let distances = config.position_bias.map(|bias| Distances::load(&first_attention, &names, bias, n_heads));
+        let distances = |PositionBias { n_buckets, max_distance }| {
+            DistanceScores::load(&first_attention, names.distances, (n_buckets, max_distance), n_heads)
+        };
+        let distances = config.position_bias.map(distances);
         Ok(Self {
             config: config.clone(),
             info,
@@ -187,7 +190,7 @@ impl Wav2Vec2Encoder {
         if !self.config.norm_first {
             x = self.norm.forward(&x)?;
         }
-        let distances = self.distances.as_ref().map(|distances| distances.scores(x.dim(1)?)).transpose()?;
+        let distances = self.distances.as_ref().map(|distances| distances.of(x.dim(1)?)).transpose()?;
         let mut states = Vec::new();
         for block in &self.blocks {
             states.extend((layers == Layers::All).then(|| x.clone()));

@@ -89,7 +89,8 @@ impl WhisperEncoder {
         for rest in DECODERS {
             root.ignore(rest);
         }
-        let block = |index: usize| load_block(&place.at(names.blocks).at(index), config, &names);
+        let sizes = [dim, config.n_heads, config.ffn_dim];
+        let block = |index: usize| load_block(&place.at(names.blocks).at(index), sizes, &names);
         let hop = mel.max_samples() / mel.config().max_frames;
         let frame_seconds = (STRIDE * hop) as f64 / f64::from(mel.sample_rate());
         let info = EncoderInfo {
@@ -174,6 +175,20 @@ impl WhisperEncoder {
         Ok((states, x))
     }
 
+    /// What `f` makes of the output of each block, for features `[batch, n_frames, n_mels]`.
+    pub(crate) fn map_blocks(
+        &self,
+        features: &Tensor,
+        mut f: impl FnMut(&Tensor) -> Result<Tensor>,
+    ) -> Result<Vec<Tensor>> {
+        let mut x = self.embed(features, None)?;
+        let run = |block: &TransformerBlock| {
+            x = block.forward(&x, None)?;
+            f(&x)
+        };
+        self.blocks.iter().map(run).collect()
+    }
+
     /// The norm after the blocks.
     pub(super) fn norm(&self) -> &LayerNorm {
         &self.norm
@@ -192,8 +207,12 @@ fn sinusoids(n_positions: usize, dim: usize, device: &Device) -> candle_core::Re
     Tensor::from_iter((0..n_positions * dim).map(value), device)?.reshape((n_positions, dim))
 }
 
-fn load_block(place: &Loader, config: &Config, names: &Names) -> Result<TransformerBlock> {
-    let Config { dim, n_heads, ffn_dim, .. } = *config;
+/// A block with the names of openai/whisper.
+pub(crate) fn residual_block(place: &Loader, dim: usize, n_heads: usize) -> Result<TransformerBlock> {
+    load_block(place, [dim, n_heads, 4 * dim], &Names::OPENAI)
+}
+
+fn load_block(place: &Loader, [dim, n_heads, ffn_dim]: [usize; 3], names: &Names) -> Result<TransformerBlock> {
     let attention = place.at(names.attention);
     Ok(TransformerBlock {
         place: NormPlace::Before,

@@ -411,6 +411,7 @@ impl Ast {
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
+        vit::check_tokens(config.patches().grid(config.fbank.n_mels, config.target_length))?;
         let Config { width, head_eps, n_classes, .. } = *config;
         let is_original = root.first_of(&[HUGGING_FACE, ORIGINAL]) == ORIGINAL;
         let (encoder, embeddings, patches) = match is_original {

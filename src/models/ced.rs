@@ -43,7 +43,7 @@ use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
 use super::batch::{features, forward_by_length};
-use super::vit::{self, BlockShape, weighted_mean};
+use super::vit::{self, BlockShape, GridPositions, weighted_mean};
 use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::check;
@@ -70,8 +70,7 @@ pub struct Ced {
     log_mel: LogMel,
     init_bn: BatchNorm,
     patch_embed: PatchEmbedding,
-    time_positions: Tensor,      // [1, 1, columns, width]
-    frequency_positions: Tensor, // [1, rows, 1, width]
+    positions: GridPositions,
     blocks: Vec<TransformerBlock>,
     norm: LayerNorm,
     /// The norm and the linear layer after the mean, if there are any.
@@ -100,12 +99,7 @@ impl Ced {
         let [rows, columns] = patches.grid(config.log_mel.mel.n_mels, config.target_length);
         let width = config.width;
         let patch_embed = PatchEmbedding::load(&encoder.at("patch_embed").at("proj"), patches, width)?;
-        let positions = |name: &str, rows: usize, columns: usize| {
-            let table = encoder.get(name, (1, width, rows, columns))?;
-            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
-        };
-        let time_positions = positions("time_pos_embed", 1, columns)?;
-        let frequency_positions = positions("freq_pos_embed", rows, 1)?;
+        let positions = GridPositions::load(&encoder, ["time_pos_embed", "freq_pos_embed"], [rows, columns], width)?;
 
         let shape =
             BlockShape { width, n_heads: config.n_heads, ffn_dim: 4 * width, place: NormPlace::Before, eps: BLOCK_EPS };
@@ -126,8 +120,7 @@ impl Ced {
             log_mel,
             init_bn,
             patch_embed,
-            time_positions,
-            frequency_positions,
+            positions,
             blocks,
             norm,
             head,
@@ -159,17 +152,9 @@ impl Ced {
 
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.add_positions(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
+        let x = self.positions.add(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
         let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
         Ok(self.norm.forward(&x)?.mean(1)?)
-    }
-
-    fn add_positions(&self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let (batch, n_tokens, width) = x.dims3()?;
-        let rows = self.frequency_positions.dim(1)?;
-        let time = self.time_positions.narrow(2, 0, n_tokens / rows)?;
-        let positions = time.broadcast_add(&self.frequency_positions)?; // [1, rows, columns, width]
-        x.broadcast_add(&positions.reshape((1, n_tokens, width))?)?.reshape((batch, n_tokens, width))
     }
 
     /// Windows of a clip.
@@ -246,11 +231,13 @@ impl TaggingModel for Ced {
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
-        let logits = match &self.head {
-            Some((norm, output)) => output.forward(&norm.forward(embedding)?)?, // [batch, n_classes]
-            None => vit::no_logits(embedding)?,
-        };
-        TaggingOutput::multi_label(logits, embedding.clone())
+        match &self.head {
+            Some((norm, output)) => {
+                let logits = output.forward(&norm.forward(embedding)?)?; // [batch, n_classes]
+                TaggingOutput::multi_label(logits, embedding.clone())
+            }
+            None => vit::without_head(embedding),
+        }
     }
 
     fn front_end(&self) -> Option<&dyn FrontEnd> {

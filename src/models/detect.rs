@@ -64,7 +64,7 @@ fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
         ("features.", "a MobileNet, but no EfficientAT mn"),
-        ("patch_embed.", "a vision-transformer tagger such as AST or PaSST"),
+        ("patch_embed.", "a vision transformer, but no CED, Dasheng, EAT or PaSST"),
         ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
         (
             "rnn.weight_hh_l0",

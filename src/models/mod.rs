@@ -5,6 +5,7 @@
 
 pub mod ast;
 pub mod batch;
+pub mod beats;
 pub mod birdnet;
 pub mod ced;
 pub mod cnn14;
@@ -12,10 +13,12 @@ pub mod cnn6;
 pub mod convnext;
 pub mod crnn;
 pub mod dainet;
+pub mod eat;
 pub mod efficientat;
 pub mod leenet;
 pub mod m5;
 pub mod panns_mobilenet;
+pub mod passt;
 pub mod probe;
 pub mod res1dnet;
 pub mod resnet;
@@ -24,6 +27,7 @@ pub mod sequence;
 pub mod speech_classifier;
 pub mod tcn;
 pub mod wavegram;
+pub mod whisper_at;
 pub mod yamnet;
 
 mod detect;
@@ -153,6 +157,12 @@ families! {
     Ced: ced::Ced,
     /// AST.
     Ast: ast::Ast,
+    /// BEATs and OpenBEATs.
+    Beats: beats::Beats,
+    /// EAT and SSLAM.
+    Eat: eat::Eat,
+    /// PaSST.
+    Passt: passt::Passt,
     /// EfficientAT's MobileNets, and frame-wise ones.
     MobileNet: efficientat::MobileNet,
     /// Convolutions and a recurrent layer.
@@ -171,6 +181,8 @@ families! {
     Tcn: tcn::AudioTcnClassifier,
     /// A speech encoder with a classifier.
     SpeechClassifier: speech_classifier::SpeechClassifier,
+    /// Whisper-AT.
+    WhisperAt: whisper_at::WhisperAt,
     /// Your own head on another model's embeddings.
     Probe: probe::LinearProbe,
 }

@@ -17,6 +17,9 @@ use crate::weights::Loader;
 /// The most frames that are seen at once: 11 minutes at 100 per second. The work grows with their square.
 pub(super) const MAX_TARGET_LENGTH: usize = 1 << 16;
 
+/// The most tokens that are seen at once.
+const MAX_TOKENS: usize = 1 << 17;
+
 /// Kaldi's fbank, `(x − mean) / (2 std)`.
 pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Features> {
     Features::new(&FeaturesConfig {
@@ -26,9 +29,10 @@ pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Feat
     })
 }
 
-/// The logits of a model without a head, `[batch, 0]`.
-pub(super) fn no_logits(embedding: &Tensor) -> candle_core::Result<Tensor> {
-    Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())
+/// What a model without a head says of clips: no classes.
+pub(super) fn without_head(embedding: &Tensor) -> Result<TaggingOutput> {
+    let none = Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())?;
+    Ok(TaggingOutput::new(none.clone(), none, embedding.clone()))
 }
 
 /// The shape of all blocks of a model.
@@ -51,6 +55,14 @@ pub(super) fn check_sizes([width, n_heads, ffn_dim]: [usize; 3], depth: usize, n
         return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
     }
     Ok(())
+}
+
+/// Refuses more tokens than 2^17 at once.
+pub(super) fn check_tokens([rows, columns]: [usize; 2]) -> Result<()> {
+    match rows.checked_mul(columns) {
+        Some(1..=MAX_TOKENS) => Ok(()),
+        _ => Err(Error::config("patch_stride", format!("{rows} x {columns} patches"), "expected 1 to 131,072")),
+    }
 }
 
 /// A block with its attention and the places of `norm1`, `norm2`, `fc1` and `fc2`.
@@ -93,6 +105,32 @@ pub(super) fn fill_up(x: &Tensor, n_frames: usize, value: f32) -> candle_core::R
 pub(super) fn prepend(tokens: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     Tensor::cat(&[&tokens.broadcast_as((batch, tokens.dim(1)?, width))?.contiguous()?, x], 1)
+}
+
+/// A table of positions in time and one along the mel bins, for tokens by mel band, then time.
+#[derive(Debug)]
+pub(super) struct GridPositions {
+    time: Tensor,      // [1, 1, columns, width]
+    frequency: Tensor, // [1, rows, 1, width]
+}
+
+impl GridPositions {
+    /// Reads both, `[1, width, 1, columns]` and `[1, width, rows, 1]`.
+    pub fn load(weights: &Loader, names: [&str; 2], [rows, columns]: [usize; 2], width: usize) -> Result<Self> {
+        let table = |name: &str, rows: usize, columns: usize| {
+            let table = weights.get(name, (1, width, rows, columns))?;
+            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
+        };
+        Ok(Self { time: table(names[0], 1, columns)?, frequency: table(names[1], rows, 1)? })
+    }
+
+    /// `x` `[batch, n_tokens, width]` plus the beginning of the table in time.
+    pub fn add(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let (_, n_tokens, width) = x.dims3()?;
+        let time = self.time.narrow(2, 0, n_tokens / self.frequency.dim(1)?)?;
+        let positions = time.broadcast_add(&self.frequency)?; // [1, rows, columns, width]
+        x.broadcast_add(&positions.reshape((1, n_tokens, width))?)
+    }
 }
 
 /// The start of each window and the frames that it adds.

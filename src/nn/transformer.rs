@@ -6,16 +6,18 @@ use super::{Dropout, LayerNorm, Linear, RelativeScores, SelfAttention};
 use crate::error::{Context, Result};
 
 /// Where a block normalises.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NormPlace {
     /// Before attention and before the feed-forward layers: `x + f(norm(x))` (ViT, Whisper).
     Before,
     /// After each sum: `norm(x + f(x))` (the original transformer).
     After,
+    /// After each sum, to which the input counts this many times: `norm(α x + f(x))` (Wang et al., "DeepNet", 2022, arXiv 2203.00555).
+    AfterScaled(f32),
 }
 
-/// What makes relative positions of the attention's input.
-type Relative<'a> = &'a dyn Fn(&Tensor) -> Result<RelativeScores>;
+/// What makes relative positions of the attention's input and of the queries, keys and values.
+type Relative<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<RelativeScores>;
 
 /// Self-attention and two feed-forward layers, each with a residual connection and a layer norm.
 #[derive(Debug)]
@@ -46,7 +48,7 @@ impl TransformerBlock {
     }
 
     /// As [`forward`](Self::forward), with the relative positions that `relative` makes of the attention's input, `[batch, n_tokens,
-    /// width]`.
+    /// width]`, or of its queries, keys and values, `[batch, n_tokens, 3 · width]`.
     ///
     /// # Errors
     /// As [`SelfAttention::forward_projected`], and those of `relative`.
@@ -64,6 +66,11 @@ impl TransformerBlock {
                 let x = self.norm1.forward(&self.attend(x, lengths, relative, x)?)?;
                 self.norm2.forward(&self.feed(&x, &x)?)
             }
+            NormPlace::AfterScaled(scale) => {
+                let scaled = |x: &Tensor| x.affine(scale.into(), 0.0);
+                let x = self.norm1.forward(&self.attend(x, lengths, relative, &scaled(x)?)?)?;
+                self.norm2.forward(&self.feed(&x, &scaled(&x)?)?)
+            }
         }
     }
 
@@ -75,10 +82,9 @@ impl TransformerBlock {
         relative: Option<Relative>,
         residual: &Tensor,
     ) -> Result<Tensor> {
-        let relative = relative.map(|relative| relative(x)).transpose()?;
-        let attend = |residual: &Tensor| {
-            self.attention.forward_projected(&self.attention.project(x)?, lengths, relative.as_ref(), residual)
-        };
+        let qkv = self.attention.project(x)?;
+        let relative = relative.map(|relative| relative(x, &qkv)).transpose()?;
+        let attend = |residual: &Tensor| self.attention.forward_projected(&qkv, lengths, relative.as_ref(), residual);
         match self.dropout.as_ref().filter(|dropout| dropout.is_on()) {
             Some(dropout) => Ok((dropout.forward(&attend(&residual.zeros_like()?)?)? + residual)?),
             None => attend(residual),

@@ -16,13 +16,18 @@ pub(super) struct Folder {
     pub labels: Option<LabelSet>,
 }
 
+/// The tensors of a file, or of a folder.
+pub(super) fn open_weights(path: &Path) -> Result<Weights> {
+    if path.is_dir() { folder::open_weights(path) } else { Weights::open(path) }
+}
+
 impl Folder {
     /// Opens a folder with `model.safetensors`, perhaps `config.json` and labels, or a checkpoint file alone.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Ok(Self { weights: Weights::open(path)?, config: None, labels: None });
         }
-        let mut folder = Self { weights: folder::open_weights(path)?, config: None, labels: None };
+        let mut folder = Self { weights: open_weights(path)?, config: None, labels: None };
         if let Some(name) = files::first_of(path, &["labels.csv", "labels.json", "labels.txt"])? {
             folder.labels = Some(LabelSet::open(path.join(name))?);
         }

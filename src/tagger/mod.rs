@@ -17,7 +17,7 @@ use crate::models::{Detail, ModelConfig, TaggingModel, detect};
 use crate::output::Tagging;
 use crate::weights::Weights;
 use crate::weights::place::left_out;
-use folder::Folder;
+use folder::{Folder, open_weights};
 pub use options::OpenOptions;
 use save::Source;
 
@@ -87,7 +87,10 @@ impl Tagger {
     /// As [`open`](Self::open); [`Error::UnknownModel`] with the known names if [`OpenOptions::model`] is none of them,
     /// [`Error::LabelCount`] if the number of [`OpenOptions::labels`] differs from the number of classes.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
-        let Folder { weights, config, labels } = Folder::open(path.as_ref())?;
+        let Folder { mut weights, config, labels } = Folder::open(path.as_ref())?;
+        if let Some(encoder) = &options.encoder {
+            weights = open_weights(encoder)?.overlaid(&weights);
+        }
         let config = match &options.model {
             Some(name) => Some(ModelConfig::by_name(name, &weights)?),
             None => config,

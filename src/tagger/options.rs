@@ -1,5 +1,7 @@
 //! Settings of [`Tagger::open_with`](super::Tagger::open_with).
 
+use std::path::{Path, PathBuf};
+
 use candle_core::Device;
 
 use crate::labels::LabelSet;
@@ -25,6 +27,9 @@ pub struct OpenOptions {
     pub model: Option<String>,
     /// The names of the classes. Default: those of the folder, or of the model.
     pub labels: Option<LabelSet>,
+    /// The file or folder of the encoder below a head that is published alone, as Whisper-AT's are. Default: all tensors are in
+    /// the checkpoint.
+    pub encoder: Option<PathBuf>,
 }
 
 impl OpenOptions {
@@ -41,6 +46,11 @@ impl OpenOptions {
     /// Sets the field [`model`](#structfield.model).
     pub fn model(self, name: impl Into<String>) -> Self {
         Self { model: Some(name.into()), ..self }
+    }
+
+    /// Sets the field [`encoder`](#structfield.encoder).
+    pub fn encoder(self, encoder: impl AsRef<Path>) -> Self {
+        Self { encoder: Some(encoder.as_ref().to_path_buf()), ..self }
     }
 
     /// Sets the field [`labels`](#structfield.labels).

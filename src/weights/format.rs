@@ -47,9 +47,9 @@ pub(super) fn parse(file: &Bytes, part: Option<&str>) -> Result<Parsed, Fault> {
     let mut buffer = Vec::new();
     let head = file.head(HEAD, &mut buffer)?;
     let (format, (entries, metadata)) = if zip::recognise(head) {
-        (Format::PthZip, (pth::parse_zip(file, part)?, BTreeMap::new()))
+        (Format::PthZip, pth::parse_zip(file, part)?)
     } else if pth::recognise_legacy(head) {
-        (Format::PthLegacy, (pth::parse_legacy(file, part)?, BTreeMap::new()))
+        (Format::PthLegacy, pth::parse_legacy(file, part)?)
     } else if let Some(part) = part {
         return Err(format!("not a checkpoint of PyTorch, which alone may have a part `{part}`").into());
     } else if safetensors::recognise(head) {

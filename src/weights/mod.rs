@@ -396,7 +396,8 @@ impl Weights {
         self.entries.get(name).map(|entry| entry.dtype)
     }
 
-    /// Free text that a safetensors file carries; empty for other formats. Of several shards the last one's counts.
+    /// Free text that a safetensors file carries; of several shards the last one's counts. Of a `.pth` the classes that it has under
+    /// `label_dict` (BEATs), one per line.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }

@@ -12,6 +12,8 @@ use super::{
 };
 
 type Entries = BTreeMap<String, Entry>;
+/// The tensors, and what else the checkpoint says.
+type Contents = (Entries, BTreeMap<String, String>);
 
 /// Version of the legacy format, the only one there was.
 const LEGACY_VERSION: i64 = 1001;
@@ -22,7 +24,7 @@ const COUNT_FIELD: usize = 8;
 const FIRST_LOOK: usize = 1 << 16;
 
 /// The tensors of a zip checkpoint, or of the part of it that is named.
-pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Entries, Fault> {
+pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Contents, Fault> {
     let archive = Archive::open(file)?;
     let root = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
     // All members lie in one folder, named as the file once was.
@@ -38,11 +40,12 @@ pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Entries, Fau
     let pickle = archive.read(&member("data.pkl"))?.ok_or("data.pkl is gone")?;
     let (machine, value, _) = Machine::run(&pickle)?;
     let tensors = state_dict::find(&machine, value, part)?;
-    entries(file.len(), tensors, |storage| {
+    let entries = entries(file.len(), tensors, |storage| {
         let name = member(&format!("data/{}", String::from_utf8_lossy(storage.key)));
         let range = archive.find(&name)?.ok_or_else(|| format!("there is no storage {name}"))?;
         Ok((range.start, range.len()))
-    })
+    })?;
+    Ok((entries, state_dict::metadata(&machine, value)))
 }
 
 /// Whether a file that begins with `head` begins with the legacy format's magic number, in whichever pickle protocol.
@@ -53,7 +56,7 @@ pub(super) fn recognise_legacy(head: &[u8]) -> bool {
 
 /// The tensors of a legacy checkpoint: pickles of magic number, version, system, the object and the storages' keys,
 /// then each storage as its element count and its elements.
-pub(super) fn parse_legacy(file: &Bytes, part: Option<&str>) -> Result<Entries, Fault> {
+pub(super) fn parse_legacy(file: &Bytes, part: Option<&str>) -> Result<Contents, Fault> {
     let (mut buffer, mut len) = (Vec::new(), FIRST_LOOK);
     loop {
         match parse_pickles(file, file.head(len, &mut buffer)?, part) {
@@ -64,7 +67,7 @@ pub(super) fn parse_legacy(file: &Bytes, part: Option<&str>) -> Result<Entries, 
 }
 
 /// As [`parse_legacy`], where the file begins with `head`, which should hold all pickles.
-fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Entries, Fault> {
+fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Contents, Fault> {
     let (_, _, rest) = Machine::run(head)?;
     let (_, version, rest) = Machine::run(rest)?;
     if !matches!(version, Value::Int(LEGACY_VERSION)) {
@@ -80,10 +83,11 @@ fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Entrie
     let keys = keys.sequence(list).ok_or("the list of storages is not a list")?;
     let places = legacy_storages(&machine, keys, file, head.len() - rest.len())?;
     let tensors = state_dict::find(&machine, value, part)?;
-    entries(file.len(), tensors, |storage| {
+    let entries = entries(file.len(), tensors, |storage| {
         let place = places.get(storage.key).copied();
         Ok(place.ok_or_else(|| format!("there is no storage {}", String::from_utf8_lossy(storage.key)))?)
-    })
+    })?;
+    Ok((entries, state_dict::metadata(&machine, value)))
 }
 
 /// Start and length in bytes of each storage, by key. The first one is `start` bytes into the file.

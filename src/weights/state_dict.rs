@@ -20,6 +20,8 @@ const MAX_TENSORS: usize = 1 << 17;
 
 /// Longest name, in bytes. A pickle may use one long text many times.
 const MAX_NAME: usize = 1024;
+/// The most names of classes.
+const MAX_LABELS: usize = 1 << 16;
 /// Attributes and items that the walk through a pickled module may look at.
 const MAX_MODULE_STEPS: usize = 1 << 22;
 /// How deep its inner modules may lie.
@@ -67,6 +69,27 @@ pub(super) fn find<'a, 'm>(
     }
     let items = machine.items(found.map).unwrap_or_default();
     Ok(items.iter().filter_map(|&item| named_tensor(machine, item)).collect())
+}
+
+/// What beside tensors a checkpoint says in its outermost dictionary: the classes that BEATs has under `label_dict`, a dictionary of
+/// names by number, as one text with a name per line.
+pub(super) fn metadata(machine: &Machine, root: Value) -> BTreeMap<String, String> {
+    let labels = || {
+        let is_labels = |(key, _): &&(Value, Value)| matches!(key, Value::Text(b"label_dict"));
+        let labels = machine.items(machine.items(root)?.iter().find(is_labels)?.1)?;
+        if labels.len() > MAX_LABELS {
+            return None;
+        }
+        let label = |(number, name): &(Value, Value)| match number {
+            Value::Int(number) => Some((*number, std::str::from_utf8(name_of(name)?).ok()?.to_owned())),
+            _ => None,
+        };
+        let labels = labels.iter().map(label).collect::<Option<BTreeMap<i64, String>>>()?;
+        let is_list = (0..).zip(labels.keys()).all(|(index, &number)| index == number);
+        let names: Vec<String> = labels.into_values().collect();
+        (is_list && !names.is_empty() && !names.iter().any(|name| name.contains('\n'))).then(|| names.join("\n"))
+    };
+    labels().map(|labels| ("label_dict".to_owned(), labels)).into_iter().collect()
 }
 
 /// All modules and dictionaries that hold tensors, the outer before the inner; nothing inside a module.

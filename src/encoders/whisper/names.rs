@@ -22,7 +22,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    const OPENAI: Self = Self {
+    pub const OPENAI: Self = Self {
         positions: "positional_embedding",
         blocks: "blocks",
         norm1: "attn_ln",

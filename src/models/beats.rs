@@ -1,0 +1,290 @@
+//! BEATs and OpenBEATs: transformers over patches, whose attention knows the distance between tokens.
+//!
+//! Papers: Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", 2022 (arXiv 2212.09058); Bharadwaj et al., "OpenBEATs",
+//! 2025 (arXiv 2507.14129); Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Detection", 2024 (arXiv
+//! 2409.09546). References: microsoft/unilm, `beats/BEATs.py` and `backbone.py`; espnet 202511, `espnet2/asr/encoder/beats_encoder.py`
+//! and `espnet2/cls/decoder/linear_decoder.py`; fschmid56/PretrainedSED, `models/prediction_wrapper.py`. Checkpoint keys: those of BEATs,
+//! or below `encoder.` with `decoder.linear_out` (ESPnet), or below `model.beats.` or `model.model.` with `strong_head`
+//! (PretrainedSED).
+//!
+//! waveform `[batch, n_samples]` at 16 kHz → Kaldi's fbank of 16-bit samples `[batch, n_frames, 128]` → `(x − mean) / (2 std)` →
+//! patches of 16 frames x 16 mel bins, a linear layer each without bias: `[batch, n_tokens, 512]`, 8 per 160 ms → norm, linear
+//! layer to the width → plus a grouped convolution over 128 tokens with GELU → norm → 12 or 24 transformer blocks (norm last,
+//! residuals scaled) → mean over the tokens (the embedding) → linear, sigmoid. (The reference applies the linear layer to each
+//! token and takes the mean then, which is the same.) An encoder without a head has `n_classes` 0.
+//!
+//! Attention adds a score by the distance from query to key, one table for all blocks, times a gate that each block computes from
+//! the projected query.
+//!
+//! The references take clips of any length at once. Here a clip of more than 3,072 frames (31 s) is cut into windows of that length,
+//! the last of which ends with the clip; scores and embedding are means over them, weighted by the frames that each adds. Clips
+//! below 2,800 samples, which have no 16 frames, are padded with zeros at their end to that length; BEATs fails there, and ESPnet
+//! repeats clips below 3,200 samples.
+//!
+//! # Classes
+//! The order of BEATs' classes is that of the checkpoint's `label_dict`, not AudioSet's. A `.pth` with one names them. Without it, as
+//! in ESPnet's checkpoints, classes are numbered: give their names.
+//!
+//! # Frames
+//! `beats-strong` decides for frames of 40 ms about the 447 classes of AudioSet-Strong. It takes windows of 10 s, whose 496 tokens
+//! are averaged to 250; the last one is filled up with silence. The scores of a clip are the largest of its frames', and the
+//! embedding is the mean over the tokens.
+
+mod config;
+
+use candle_core::{Device, Tensor};
+
+use super::batch::{features, forward_by_length};
+use super::vit::{self, BlockShape};
+use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
+use crate::audio::WaveformBatch;
+use crate::encoders::self_attention;
+use crate::error::{Context, Error, Result};
+use crate::frontend::FrontEnd;
+use crate::frontend::features::Features;
+use crate::labels::{Label, LabelSet};
+use crate::nn::{
+    Activation, DistanceGates, DistanceScores, GroupedConv1d, LayerNorm, Linear, NormPlace, PatchEmbedding,
+    TransformerBlock,
+};
+use crate::output::TaggingOutput;
+use crate::weights::{Loader, Weights};
+pub use config::Config;
+
+/// ε of all norms.
+const EPS: f32 = 1e-5;
+/// Frames that an output step of the strong head stands for, and those of its window: 10 s, of which the last two are cut off.
+const STEP: usize = 4;
+const WINDOW_HOP: usize = 1000;
+const WINDOW: usize = WINDOW_HOP - 2;
+const STEPS: usize = WINDOW_HOP / STEP;
+
+/// A loaded BEATs.
+#[derive(Debug)]
+pub struct Beats {
+    config: Config,
+    info: ModelInfo,
+    device: Device,
+    front_end: Features,
+    patches: PatchEmbedding,
+    patch_norm: LayerNorm,
+    projection: Option<Linear>,
+    positions: GroupedConv1d,
+    norm: LayerNorm,
+    distances: DistanceScores,
+    blocks: Vec<(TransformerBlock, DistanceGates)>,
+    head: Option<Linear>,
+    /// From the tokens of a window to the steps of the strong head.
+    steps: Option<Linear>,
+}
+
+impl Beats {
+    /// Builds the model from a checkpoint, and takes the names of the classes from its `label_dict`.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
+        let root = weights.loader(device);
+        let mut model = Self::build(config, &root)?;
+        root.finish(&config.name)?;
+        if let Some(labels) = labels(weights).filter(|labels| labels.len() == config.n_classes) {
+            model.info.labels = Some(labels);
+        }
+        Ok(model)
+    }
+
+    /// The model with the tensors that a loader gives.
+    ///
+    /// # Errors
+    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    pub fn build(config: &Config, root: &Loader) -> Result<Self> {
+        config.validate()?;
+        let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
+        vit::check_tokens(config.patches().grid(config.fbank.n_mels, config.target_length))?;
+        let Config { patch_dim, width, n_heads, ffn_dim, depth, n_classes, .. } = *config;
+        let place = match root.first_of(&["patch_embedding", "encoder.patch_embedding", "model"]) {
+            "patch_embedding" => root.clone(),
+            "model" => root.at("model").at(root.at("model").first_of(&["beats", "model"])),
+            _ => root.at("encoder"),
+        };
+        let encoder = place.at("encoder");
+        let first_attention = encoder.at("layers.0.self_attn");
+        let alpha = (2.0 * depth as f64).powf(0.25) as f32;
+        let norm = if config.deep_norm { NormPlace::AfterScaled(alpha) } else { NormPlace::After };
+        let shape = BlockShape { width, n_heads, ffn_dim, place: norm, eps: EPS };
+        let load_block = |index: usize| {
+            let place = encoder.at("layers").at(index);
+            let attention = place.at("self_attn");
+            // One table, which may be stored in every block.
+            attention.ignore("relative_attention_bias.weight");
+            let gates = DistanceGates::load(&attention, ["grep_linear", "grep_a"], width / n_heads, n_heads)?;
+            let projections = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| attention.at(name));
+            let attention = self_attention(projections, width, n_heads, [true; 3])?;
+            let layers = ["self_attn_layer_norm", "final_layer_norm", "fc1", "fc2"].map(|name| place.at(name));
+            Ok::<_, Error>((vit::block(&shape, attention, layers)?, gates))
+        };
+        let conv = encoder.at("pos_conv.0");
+        let filters = conv.get_vec("weight", &[width, width / config.position_groups, config.position_kernel])?;
+        let positions = (filters, conv.get_vec("bias", &[width])?);
+        let head = match config.strong {
+            true => {
+                root.ignore("weak_head.*");
+                root.at("strong_head")
+            }
+            false if place.lacks("predictor.weight") && !root.lacks("decoder.linear_out.weight") => {
+                root.at("decoder.linear_out")
+            }
+            false => place.at("predictor"),
+        };
+        let load_head = || Linear::load(&head, width, n_classes, Activation::Identity);
+        let project = || Linear::load(&place.at("post_extract_proj"), patch_dim, width, Activation::Identity);
+        let n_tokens = config.patches().grid(config.fbank.n_mels, WINDOW).iter().product();
+        let distances = (config.n_buckets, config.max_distance);
+        Ok(Self {
+            info: config.info(&front_end),
+            device: root.device().clone(),
+            front_end,
+            patches: PatchEmbedding::load(&place.at("patch_embedding"), config.patches(), patch_dim)?,
+            patch_norm: LayerNorm::load(&place.at("layer_norm"), patch_dim, EPS)?,
+            projection: (patch_dim != width).then(project).transpose()?,
+            positions: GroupedConv1d::new(positions.0, positions.1, config.position_groups, Activation::Gelu, &conv)?,
+            norm: LayerNorm::load(&encoder.at("layer_norm"), width, EPS)?,
+            distances: DistanceScores::load(&first_attention, "relative_attention_bias.weight", distances, n_heads)?,
+            blocks: (0..depth).map(load_block).collect::<Result<_>>()?,
+            head: (n_classes > 0).then(load_head).transpose()?,
+            steps: config.strong.then(|| mean_of_neighbours(n_tokens, root)).transpose()?,
+            config: config.clone(),
+        })
+    }
+
+    /// The configuration that it was loaded with.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Everything after the front end for frames that are seen at once, `[batch, n_frames, n_mels]`: the tokens after each
+    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit, or if there is no whole patch.
+    pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
+        let mut states = Vec::new();
+        self.run_blocks(features, |state| states.push(state.clone()))?;
+        Ok(states)
+    }
+
+    /// The tokens after the last block; `keep` is called with the input of the first and the output of each.
+    fn run_blocks(&self, features: &Tensor, mut keep: impl FnMut(&Tensor)) -> Result<Tensor> {
+        let x = self.patch_norm.forward(&self.patches.forward(features)?)?; // [batch, n_tokens, 512]
+        let x = match &self.projection {
+            Some(projection) => projection.forward(&x)?,
+            None => x,
+        };
+        let mut x = self.norm.forward(&(&x + self.positions.forward(&x)?)?)?;
+        let (width, distances) = (self.config.width, self.distances.of(x.dim(1)?)?);
+        keep(&x);
+        for (block, gates) in &self.blocks {
+            let relative = |_: &Tensor, qkv: &Tensor| gates.scores(&distances, &qkv.narrow(2, 0, width)?);
+            x = block.forward_relative(&x, None, &relative)?;
+            keep(&x);
+        }
+        Ok(x)
+    }
+
+    /// The tokens after the last block.
+    fn tokens(&self, features: &Tensor) -> Result<Tensor> {
+        self.run_blocks(features, |_| ())
+    }
+
+    /// Logits of the strong head for each window of 10 s, and the mean over the tokens of all.
+    fn decide(&self, features: &Tensor, steps: &Linear, head: &Linear) -> Result<TaggingOutput> {
+        let n_frames = features.dim(1)?;
+        let silence = (f32::EPSILON.ln() - self.config.mean) / (2.0 * self.config.std);
+        let (mut logits, mut embeddings, mut weights) = (Vec::new(), Vec::new(), Vec::new());
+        for start in (0..n_frames).step_by(WINDOW_HOP) {
+            let length = WINDOW.min(n_frames - start);
+            let window = features.narrow(1, start, length)?.contiguous()?;
+            let tokens = self.tokens(&vit::fill_up(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
+            let steps = steps.forward(&tokens.transpose(1, 2)?.contiguous()?)?; // [batch, width, 250]
+            logits.push(head.forward(&steps.transpose(1, 2)?.contiguous()?)?); // [batch, 250, n_classes]
+            embeddings.push(tokens.mean(1)?);
+            weights.push(length);
+        }
+        let logits = Tensor::cat(&logits, 1)?;
+        // Frames end before the clip does: two hops make up for that.
+        let n_steps = (n_frames + WINDOW_HOP - WINDOW).div_ceil(STEP).min(logits.dim(1)?);
+        let logits = logits.narrow(1, 0, n_steps)?.contiguous()?;
+        let mut output = TaggingOutput::multi_label(logits.max(1)?, vit::weighted_mean(&embeddings, &weights)?)?;
+        output.framewise_output = Some(candle_nn::ops::sigmoid(&logits)?);
+        Ok(output)
+    }
+
+    fn run(&self, features: &Tensor) -> Result<TaggingOutput> {
+        let (needed, n_frames) = (self.config.patch_size, features.dim(1)?);
+        if n_frames < needed {
+            return Err(Error::TooShort { needed, got: n_frames });
+        }
+        if let (Some(steps), Some(head)) = (&self.steps, &self.head) {
+            return self.decide(features, steps, head);
+        }
+        let tag = |window: &Tensor| self.classify(&self.tokens(window)?.mean(1)?);
+        vit::in_windows(features, self.config.target_length, OutputActivation::Sigmoid, tag)
+    }
+}
+
+/// The linear layer that averages `n_tokens` tokens to the steps of the strong head, as PyTorch's `adaptive_avg_pool1d` does.
+fn mean_of_neighbours(n_tokens: usize, place: &Loader) -> Result<Linear> {
+    let mut weights = vec![0.0; STEPS * n_tokens];
+    for (step, row) in weights.chunks_mut(n_tokens).enumerate() {
+        let (start, end) = (step * n_tokens / STEPS, ((step + 1) * n_tokens).div_ceil(STEPS));
+        row[start..end].fill(1.0 / (end - start) as f32);
+    }
+    Linear::from_matrix(weights, vec![0.0; STEPS], Activation::Identity, place)
+}
+
+/// The classes of a checkpoint's `label_dict`; those of AudioSet by their display names.
+fn labels(weights: &Weights) -> Option<LabelSet> {
+    let audioset = LabelSet::audioset();
+    let label = |id: &str| match audioset.index_of(id) {
+        Some(index) => audioset[index].clone(),
+        None => Label { id: None, name: id.to_string(), parents: Vec::new() },
+    };
+    Some(weights.metadata().get("label_dict")?.split('\n').map(label).collect())
+}
+
+impl TaggingModel for Beats {
+    fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    fn device(&self) -> &Device {
+        &self.device
+    }
+
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.front_end, clips, &self.device)?.0, detail);
+        forward_by_length(batch, &self.info, |n_samples| self.front_end.n_frames(n_samples), run)
+    }
+
+    /// Not for `beats-strong`, which decides by its frames.
+    fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
+        match &self.head {
+            _ if self.config.strong => {
+                Err(Error::argument("embedding", &self.info.name, "this model does not decide by its embedding"))
+            }
+            Some(head) => TaggingOutput::multi_label(head.forward(embedding)?, embedding.clone()),
+            None => vit::without_head(embedding),
+        }
+    }
+
+    fn front_end(&self) -> Option<&dyn FrontEnd> {
+        Some(&self.front_end)
+    }
+
+    /// The normalised spectrogram, with at least 16 frames.
+    fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+        self.info.check(detail)?;
+        self.run(features).context("BEATs")
+    }
+}
