@@ -60,7 +60,7 @@ fn main() -> Result<(), Failure> {
     let checkpoint = args.out.join("model.safetensors");
     let forward = |clips: &[usize], random: &mut _| net.forward(&train, clips, random);
     let lengths: Vec<usize> = train.iter().map(|clip| clip.waveform.n_samples()).collect();
-    let lengths = (args.model == Kind::Gru).then_some(lengths.as_slice());
+    let lengths = (args.model != Kind::M5).then_some(lengths.as_slice());
     fit(&parameters, &args.settings, train.len(), lengths, &checkpoint, forward, validate)?;
 
     let tagger = Tagger::open(&args.out, &device)?;

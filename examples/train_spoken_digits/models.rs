@@ -1,10 +1,11 @@
-//! The two nets, and what happens to a clip on its way into them.
+//! The nets, and what happens to a clip on its way into them.
 
 use clipwise::augment::{Random, SpecAugment, add_gaussian_noise};
 use clipwise::candle_core::Tensor;
 use clipwise::frontend::features::{FeatureKind, FeaturesConfig};
 use clipwise::frontend::{LogMelConfig, MelConfig, Normalize, StftConfig};
-use clipwise::models::{m5, rnn};
+use clipwise::models::sequence::{Backbone, SequenceClassifier};
+use clipwise::models::{m5, rnn, tcn};
 use clipwise::ndarray::{Array2, s};
 use clipwise::weights::Parameters;
 use clipwise::{ModelConfig, TaggingModel};
@@ -25,11 +26,14 @@ pub enum Kind {
     M5,
     /// A bidirectional GRU over 40 mels, window 25 ms, hop 16 ms
     Gru,
+    /// A temporal convolutional network over the same
+    Tcn,
 }
 
 pub enum Net {
     M5(Box<m5::M5>),
     Gru(Box<rnn::AudioRnnClassifier>),
+    Tcn(Box<tcn::AudioTcnClassifier>),
 }
 
 impl Net {
@@ -50,6 +54,16 @@ impl Net {
         };
         let features =
             FeaturesConfig { spectrum: FeatureKind::LogMel(log_mel), deltas: None, normalize: Some(Normalize::CMVN) };
+        if kind == Kind::Tcn {
+            let config = tcn::Config {
+                name: "tcn-spoken-digits".into(),
+                features,
+                channels: vec![48; 5].into(),
+                n_classes: 10,
+                ..tcn::Config::TCN
+            };
+            return Ok(Self::Tcn(Box::new(tcn::AudioTcnClassifier::build(&config, &loader)?)));
+        }
         let config = rnn::Config {
             name: "gru-spoken-digits".into(),
             features,
@@ -65,6 +79,7 @@ impl Net {
         match self {
             Self::M5(model) => ModelConfig::M5(model.config().clone()),
             Self::Gru(model) => ModelConfig::Rnn(model.config().clone()),
+            Self::Tcn(model) => ModelConfig::Tcn(model.config().clone()),
         }
     }
 
@@ -79,21 +94,29 @@ impl Net {
                 let x = Tensor::from_vec(rows, (batch.len(), 1, WINDOW), model.device())?;
                 model.forward_samples(&x)?.logits
             }
-            Self::Gru(model) => {
-                let features = |row: &Vec<f32>| masked(model.features().compute(row)?, random);
-                let frames = rows.iter().map(features).collect::<Result<Vec<_>, Failure>>()?;
-                let lengths: Vec<usize> = frames.iter().map(|frames| frames.nrows()).collect();
-                let (longest, n_mels) = (lengths.iter().copied().max().unwrap_or(0), frames[0].ncols());
-                let mut values = vec![0.0; batch.len() * longest * n_mels];
-                for (values, frames) in values.chunks_mut(longest * n_mels).zip(&frames) {
-                    values.iter_mut().zip(frames).for_each(|(value, x)| *value = *x);
-                }
-                let x = Tensor::from_vec(values, (batch.len(), longest, n_mels), model.device())?;
-                model.forward_padded(&x, Some(&lengths))?.logits
-            }
+            Self::Gru(model) => logits(model, &rows, random)?,
+            Self::Tcn(model) => logits(model, &rows, random)?,
         };
         step(&logits, &targets(&classes, 10, SMOOTHING, logits.device())?)
     }
+}
+
+/// The logits of clips whose features are masked here and there.
+fn logits<C: Send + Sync, B: Backbone>(
+    model: &SequenceClassifier<C, B>,
+    rows: &[Vec<f32>],
+    random: &mut Random,
+) -> Result<Tensor, Failure> {
+    let features = |row: &Vec<f32>| masked(model.features().compute(row)?, random);
+    let frames = rows.iter().map(features).collect::<Result<Vec<_>, Failure>>()?;
+    let lengths: Vec<usize> = frames.iter().map(|frames| frames.nrows()).collect();
+    let (longest, n_mels) = (lengths.iter().copied().max().unwrap_or(0), frames[0].ncols());
+    let mut values = vec![0.0; rows.len() * longest * n_mels];
+    for (values, frames) in values.chunks_mut(longest * n_mels).zip(&frames) {
+        values.iter_mut().zip(frames).for_each(|(value, x)| *value = *x);
+    }
+    let x = Tensor::from_vec(values, (rows.len(), longest, n_mels), model.device())?;
+    Ok(model.forward_padded(&x, Some(&lengths))?.logits)
 }
 
 /// Up to 15 % faster or slower, up to 10 dB louder or softer, some with noise 15 to 45 dB below.
