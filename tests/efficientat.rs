@@ -323,6 +323,6 @@ fn the_bundled_network_is_the_published_one_rounded() {
         let waveform = Waveform::open(path).unwrap();
         let tagging = bundled.tag(&waveform).unwrap();
         assert_eq!(tagging, opened.tag(&waveform).unwrap());
-        assert_close(name, &tagging.scores, &golden.to_vec(name).unwrap(), 0.05, 0.0);
+        assert_close(name, &tagging.scores, &golden.to_vec(name).unwrap(), 0.03, 0.0);
     }
 }
