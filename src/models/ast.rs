@@ -540,6 +540,6 @@ impl TaggingModel for Ast {
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(features, self.config.target_length, self.config.activation, tag).context("AST")
+        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag).context("AST")
     }
 }

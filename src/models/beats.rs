@@ -228,7 +228,7 @@ impl Beats {
             return self.decide(features, steps, head);
         }
         let tag = |window: &Tensor| self.classify(&self.tokens(window)?.mean(1)?);
-        vit::in_windows(features, self.config.target_length, OutputActivation::Sigmoid, tag)
+        vit::in_windows(features, (self.config.target_length, false), OutputActivation::Sigmoid, &tag)
     }
 }
 

@@ -339,6 +339,6 @@ impl TaggingModel for Eat {
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(features, self.config.target_length, self.config.activation, tag).context("EAT")
+        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag).context("EAT")
     }
 }

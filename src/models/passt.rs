@@ -328,6 +328,6 @@ impl TaggingModel for Passt {
             return Err(Error::TooShort { needed: PATCH, got: n_frames });
         }
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(log_mel, self.config.target_length, self.config.activation, tag).context("PaSST")
+        vit::in_windows(log_mel, (self.config.target_length, false), self.config.activation, &tag).context("PaSST")
     }
 }

@@ -17,6 +17,8 @@ use crate::weights::Loader;
 /// The most frames that are seen at once: 11 minutes at 100 per second. The work grows with their square.
 pub(super) const MAX_TARGET_LENGTH: usize = 1 << 16;
 
+/// Frames of windows that run at once: 41 s at 100 per second.
+const MAX_FRAMES_AT_ONCE: usize = 4096;
 /// The most tokens that are seen at once.
 const MAX_TOKENS: usize = 1 << 17;
 
@@ -139,14 +141,26 @@ fn windows(n_frames: usize, longest: usize) -> Vec<(usize, usize)> {
     (0..n_frames).step_by(longest).map(window).collect()
 }
 
-/// Calls `tag` on `features` `[batch, n_frames, n_features]`, in windows where there are more than `longest` frames.
+/// Calls `tag` on `features` `[batch, n_frames, n_features]`, in windows where there are more than `longest` frames, and for so many
+/// clips at once that they have 4,096 frames together, where `filled` says that `tag` fills shorter ones up to `longest`.
 pub(super) fn in_windows(
     features: &Tensor,
-    longest: usize,
+    (longest, filled): (usize, bool),
     activation: OutputActivation,
-    tag: impl Fn(&Tensor) -> Result<TaggingOutput>,
+    tag: &dyn Fn(&Tensor) -> Result<TaggingOutput>,
 ) -> Result<TaggingOutput> {
-    let n_frames = features.dim(1).context("reading the shape of features")?;
+    let (batch, n_frames, _) = features.dims3().context("reading the shape of features")?;
+    let at_once = (MAX_FRAMES_AT_ONCE / if filled { longest } else { longest.min(n_frames).max(1) }).max(1);
+    if batch > at_once {
+        let rows = |first: usize| {
+            let rows = features.narrow(0, first, at_once.min(batch - first))?.contiguous()?;
+            in_windows(&rows, (longest, filled), activation, tag)
+        };
+        let outputs = (0..batch).step_by(at_once).map(rows).collect::<Result<Vec<_>>>()?;
+        let join = |part: fn(&TaggingOutput) -> &Tensor| Tensor::cat(&outputs.iter().map(part).collect::<Vec<_>>(), 0);
+        let (logits, scores) = (join(|output| &output.logits)?, join(|output| &output.clipwise_output)?);
+        return Ok(TaggingOutput::new(logits, scores, join(|output| &output.embedding)?));
+    }
     if n_frames <= longest {
         return tag(features);
     }

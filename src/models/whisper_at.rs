@@ -222,7 +222,10 @@ impl WhisperAt {
             let end = start + at_once * WINDOW_FRAMES * HOP;
             let pieces: Vec<&[f32]> =
                 clips.iter().map(|clip| &clip[start.min(clip.len())..end.min(clip.len())]).collect();
-            embeddings.push(self.embed(&pieces, at_once.min(n_windows - first))?);
+            // One by one: each is filled up to 30 s.
+            let embed = |piece: &[f32]| self.embed(piece, at_once.min(n_windows - first));
+            let pieces = pieces.into_iter().map(embed).collect::<Result<Vec<_>>>()?;
+            embeddings.push(Tensor::cat(&pieces, 0)?);
         }
         let embeddings = Tensor::cat(&embeddings, 1)?; // [batch, n_windows, width]
         let logits = self.output.forward(&self.norm.forward(&embeddings)?)?; // [batch, n_windows, n_classes]
@@ -249,31 +252,23 @@ impl WhisperAt {
         Ok(output)
     }
 
-    /// The first windows of clips that the encoder sees at once, `[batch, n_windows, width]`.
-    fn embed(&self, clips: &[&[f32]], n_windows: usize) -> Result<Tensor> {
+    /// The first windows of a clip that the encoder sees at once, `[1, n_windows, width]`.
+    fn embed(&self, clip: &[f32], n_windows: usize) -> Result<Tensor> {
         let mel = self.encoder.mel();
-        let features = clips.iter().map(|clip| match clip.is_empty() {
-            true => mel.compute_padded(&[0.0]),
-            false => mel.compute_padded(clip),
-        });
-        let features = features.collect::<Result<Vec<_>>>()?;
-        let (max_frames, n_mels) = (mel.config().max_frames, mel.config().n_mels);
-        let values: Vec<f32> = features.iter().flatten().copied().collect();
-        let features = Tensor::from_vec(values, (clips.len(), max_frames, n_mels), self.device())?;
-        let n_rows = clips.len() * n_windows;
+        let features = mel.compute_padded(if clip.is_empty() { &[0.0] } else { clip })?;
+        let shape = (1, features.nrows(), features.ncols());
+        let features = Tensor::from_iter(features, self.device())?.reshape(shape)?;
         let pooled = self.encoder.map_blocks(&features, |x| {
-            let (batch, _, dim) = x.dims3()?;
-            let steps = x.narrow(1, 0, n_windows * STEPS * POOL)?.reshape((batch * n_windows, STEPS, POOL, dim))?;
-            Ok(steps.mean(2)?) // [n_rows, 25, dim]
+            let steps = x.narrow(1, 0, n_windows * STEPS * POOL)?.reshape((n_windows, STEPS, POOL, ()))?;
+            Ok(steps.mean(2)?) // [n_windows, 25, dim]
         })?;
-        let n_layers = pooled.len();
-        let mut x = Tensor::stack(&pooled, 1)?.flatten(0, 1)?; // [n_rows · n_layers, 25, dim]
+        let (n_layers, width) = (pooled.len(), self.config.width());
+        let mut x = Tensor::stack(&pooled, 1)?.flatten(0, 1)?; // [n_windows · n_layers, 25, dim]
         if let Some((norm, linear)) = &self.down {
             x = linear.forward(&norm.forward(&x)?)?;
         }
-        let x = self.over_time.forward(&x, None)?.mean(1)?.reshape((n_rows, n_layers, self.config.width()))?;
-        let x = self.over_layers.forward(&x, None)?.mean(1)?; // [n_rows, width]
-        Ok(x.reshape((clips.len(), n_windows, self.config.width()))?)
+        let x = self.over_time.forward(&x, None)?.mean(1)?.reshape((n_windows, n_layers, width))?;
+        Ok(self.over_layers.forward(&x, None)?.mean(1)?.unsqueeze(0)?)
     }
 }
 
