@@ -1,4 +1,4 @@
-"""CNN14 after its front end, and LeeNet11, in PyTorch, for timing: random weights.
+"""CNN14, ResNet38 and MobileNets after their front end, and LeeNet11, in PyTorch, for timing: random weights.
 
 Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), and Lee et al. (arXiv 1703.01789).
 """
@@ -55,6 +55,74 @@ class LeeNet11(nn.Module):
     def forward(self, x):
         x = self.blocks(x)
         return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
+
+
+class OnLogMel(nn.Module):
+    """Log-mel `[batch, 1, frames, 64]` to scores `[batch, 527]`; `layers` end in `channels`."""
+
+    def __init__(self, layers, channels, embedding):
+        super().__init__()
+        self.bn0, self.layers = nn.BatchNorm2d(64), nn.Sequential(*layers)
+        self.fc1, self.fc_audioset = nn.Linear(channels, embedding), nn.Linear(embedding, CLASSES)
+
+    def forward(self, x):
+        x = self.bn0(x.transpose(1, 3)).transpose(1, 3)
+        x = self.layers(x).mean(3)
+        return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
+
+
+class Sum(nn.Module):
+    """The activation of the sum of two ways."""
+
+    def __init__(self, layers, connection, activation):
+        super().__init__()
+        self.layers, self.connection, self.activation = nn.Sequential(*layers), connection, activation
+        nn.init.constant_(layers[-1].weight, 0.25)  # of the last norm, or sums of many blocks grow
+
+    def forward(self, x):
+        return self.activation(self.layers(x) + self.connection(x))
+
+
+def conv(inputs, outputs, kernel=3, groups=1, halves=False, activation=nn.ReLU):
+    """A convolution, a mean over 2x2 if it halves the map, a norm and an activation."""
+    layers = [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False)]
+    layers += [nn.AvgPool2d(2)] * halves + [nn.BatchNorm2d(outputs)]
+    return layers if activation is None else [*layers, activation()]
+
+
+def resnet38():
+    layers, inputs = [*conv(1, 64), *conv(64, 64), nn.AvgPool2d(2)], 64
+    for outputs, blocks in zip((64, 128, 256, 512), (3, 4, 6, 3)):
+        layers += [nn.AvgPool2d(2)] * (outputs > 64)
+        for _ in range(blocks):
+            connection = nn.Identity() if inputs == outputs else nn.Sequential(*conv(inputs, outputs, 1, activation=None))
+            block = [*conv(inputs, outputs), *conv(outputs, outputs, activation=None)]
+            layers.append(Sum(block, connection, nn.ReLU()))
+            inputs = outputs
+    return OnLogMel([*layers, nn.AvgPool2d(2), *conv(512, 2048), *conv(2048, 2048)], 2048, 2048)
+
+
+def mobilenetv1():
+    layers, inputs = conv(1, 32, halves=True), 32
+    for i, outputs in enumerate((64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024)):
+        layers += [*conv(inputs, inputs, groups=inputs, halves=i in (1, 3, 5, 11)), *conv(inputs, outputs, 1)]
+        inputs = outputs
+    return OnLogMel(layers, 1024, 1024)
+
+
+def mobilenetv2():
+    layers, inputs = conv(1, 32, halves=True, activation=nn.ReLU6), 32
+    for times, outputs, blocks, halves in (
+        (1, 16, 1, False), (6, 24, 2, True), (6, 32, 3, True), (6, 64, 4, True), (6, 96, 3, True), (6, 160, 3, False), (6, 320, 1, False),
+    ):
+        for i in range(blocks):
+            inner = times * inputs
+            block = conv(inputs, inner, 1, activation=nn.ReLU6) if times > 1 else []
+            block += conv(inner, inner, groups=inner, halves=halves and i == 0, activation=nn.ReLU6)
+            block += conv(inner, outputs, 1, activation=None)
+            layers += [Sum(block, nn.Identity(), nn.Identity())] if i > 0 else block
+            inputs = outputs
+    return OnLogMel([*layers, *conv(320, 1280, 1, activation=nn.ReLU6)], 1280, 1024)
 
 
 def seeded(network):

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Networks in onnxruntime, OpenVINO and PyTorch beside ours, in turn, f32.
 
-CNN14 from log-mel to scores, as published or with an eighth of the channels, and LeeNet11 from the waveform.
+CNN14 from log-mel to scores, as published or with an eighth of the channels, ResNet38 and the MobileNets of PANNs from
+log-mel, LeeNet11 from the waveform.
 
 Peers: `onnxruntime` and `openvino` run the graph as exported; `pytorch` is eager, `pytorch-compiled` is torch.compile with
 frozen weights. `-swapped` is the same CNN14 with its two spatial axes swapped, time last, which some of them run faster,
@@ -15,7 +16,7 @@ from pathlib import Path
 from turns import arguments, compare, confine, ours, ready
 
 parser = arguments(__doc__)
-parser.add_argument("--model", choices=["cnn14", "cnn14-narrow", "leenet11"], default="cnn14")
+parser.add_argument("--model", choices=["cnn14", "cnn14-narrow", "resnet38", "mobilenetv1", "mobilenetv2", "leenet11"], default="cnn14")
 parser.add_argument("--batch", type=int, default=1, help="clips in a call (default 1)")
 args = parser.parse_args()
 confine(args.threads)
@@ -23,6 +24,7 @@ confine(args.threads)
 import numpy as np
 import torch
 
+import networks as nets
 from networks import Cnn14, LeeNet11, seeded, swapped
 
 SAMPLE_RATE, HOP = 32_000, 320
@@ -39,9 +41,12 @@ if args.model == "leenet11":
     networks = {"": seeded(LeeNet11())}
     inputs = {"": random.uniform(-0.1, 0.1, (args.batch, 1, samples)).astype(np.float32)}
 else:
-    width = 64 if args.model == "cnn14" else 8
-    networks = {"": seeded(Cnn14(width))}
-    networks["-swapped"] = swapped(networks[""], width)
+    if args.model.startswith("cnn14"):
+        width = 64 if args.model == "cnn14" else 8
+        networks = {"": seeded(Cnn14(width))}
+        networks["-swapped"] = swapped(networks[""], width)
+    else:
+        networks = {"": seeded(getattr(nets, args.model)())}
     log_mel = random.uniform(-80, 0, (args.batch, 1, samples // HOP + 1, 64)).astype(np.float32)
     inputs = {"": log_mel, "-swapped": np.ascontiguousarray(log_mel.transpose(0, 1, 3, 2))}
 

@@ -7,10 +7,12 @@ use std::path::Path;
 use candle_core::Tensor;
 use clap::ValueEnum;
 use clipwise::encoders::{Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
-use clipwise::frontend::{LogMel, LogMelConfig};
-use clipwise::models::{Ced, Cnn14, LeeNet, M5, MobileNet, cnn14, efficientat, leenet, m5};
+use clipwise::frontend::{FrontEnd, LogMel, LogMelConfig};
+use clipwise::models::{
+    M5, MobileNet, PannsMobileNet, ResNet, Wavegram, cnn14, efficientat, leenet, m5, panns_mobilenet, resnet, wavegram,
+};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::weights::Parameters;
+use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Device, ModelConfig, TaggingModel, WaveformBatch, Weights};
 
 use crate::seeded;
@@ -25,6 +27,13 @@ pub enum Model {
     Cnn14,
     #[value(name = "cnn14-narrow")]
     Cnn14Narrow,
+    #[value(name = "resnet38")]
+    ResNet38,
+    #[value(name = "mobilenetv1")]
+    MobileNetV1,
+    #[value(name = "mobilenetv2")]
+    MobileNetV2,
+    WavegramLogmelCnn14,
     #[value(name = "leenet11")]
     LeeNet11,
     CedTiny,
@@ -59,6 +68,10 @@ impl Model {
                 let channels = full.channels.map(|channels| channels / 8);
                 ModelConfig::Cnn14(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full })
             }
+            Self::ResNet38 => ModelConfig::ResNet(resnet::Config::RESNET38),
+            Self::MobileNetV1 => ModelConfig::PannsMobileNet(panns_mobilenet::Config::V1),
+            Self::MobileNetV2 => ModelConfig::PannsMobileNet(panns_mobilenet::Config::V2),
+            Self::WavegramLogmelCnn14 => ModelConfig::Wavegram(wavegram::Config::LOGMEL_CNN14),
             Self::LeeNet11 => ModelConfig::LeeNet(leenet::Config::LEENET11),
             Self::Mn04 => ModelConfig::MobileNet(efficientat::Config::MN04),
             Self::Mn10 => ModelConfig::MobileNet(efficientat::Config::MN10),
@@ -72,6 +85,10 @@ impl Model {
             Self::Cnn14 => Some("cnn14"),
             Self::Cnn14Narrow | Self::Gru | Self::WhisperTiny | Self::Encoder => None,
             Self::M5 => Some("m5"),
+            Self::ResNet38 => Some("resnet38"),
+            Self::MobileNetV1 => Some("mobilenetv1"),
+            Self::MobileNetV2 => Some("mobilenetv2"),
+            Self::WavegramLogmelCnn14 => Some("wavegram-logmel-cnn14"),
             Self::LeeNet11 => Some("leenet11"),
             Self::CedTiny => Some("ced-tiny"),
             Self::Mn04 => Some("mn04"),
@@ -83,22 +100,24 @@ impl Model {
         Ok(match config {
             ModelConfig::Cnn14(config) => seeded::cnn14(config)?,
             ModelConfig::LeeNet(config) => seeded::leenet(config)?,
-            ModelConfig::M5(config) => {
-                let parameters = Parameters::new(&Device::Cpu, 1);
-                M5::build(config, &parameters.loader())?;
-                parameters.weights()?
-            }
-            ModelConfig::MobileNet(config) => {
-                let parameters = Parameters::new(&Device::Cpu, 1);
-                MobileNet::build(config, &parameters.loader())?;
-                parameters.weights()?
-            }
+            ModelConfig::M5(config) => built(|root| M5::build(config, root))?,
+            ModelConfig::MobileNet(config) => built(|root| MobileNet::build(config, root))?,
+            ModelConfig::ResNet(config) => built(|root| ResNet::build(config, root))?,
+            ModelConfig::PannsMobileNet(config) => built(|root| PannsMobileNet::build(config, root))?,
+            ModelConfig::Wavegram(config) => built(|root| Wavegram::build(config, root))?,
             ModelConfig::Ced(_) => {
                 Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?
             }
             _ => return Err("this model needs --weights".into()),
         })
     }
+}
+
+/// The weights that a model would be trained from.
+fn built<M>(build: impl FnOnce(&Loader) -> clipwise::Result<M>) -> Result<Weights, Failure> {
+    let parameters = Parameters::new(&Device::Cpu, 1);
+    build(&parameters.loader())?;
+    Ok(parameters.weights()?)
 }
 
 /// Loads the model, as far as `part` needs it, and makes the input: `batch` clips of `seconds`.
@@ -119,6 +138,9 @@ pub fn prepare(model: Model, part: Part, seconds: f64, batch: usize, weights: Op
         ModelConfig::Cnn14(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
         ModelConfig::Ced(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
         ModelConfig::MobileNet(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
+        ModelConfig::ResNet(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
+        ModelConfig::PannsMobileNet(config) => (config.log_mel.sample_rate, Some(config.log_mel)),
+        ModelConfig::Wavegram(config) => (config.sample_rate, None),
         ModelConfig::LeeNet(config) => (config.sample_rate, None),
         ModelConfig::M5(config) => (config.sample_rate, None),
         _ => return Err("this model cannot be timed yet".into()),
@@ -150,36 +172,12 @@ fn log_mel(config: &LogMelConfig, clips: Vec<Vec<f32>>) -> Result<Work, Failure>
 }
 
 fn network(config: &ModelConfig, part: Part, weights: &Weights, clips: Vec<Vec<f32>>) -> Result<Work, Failure> {
-    let device = Device::Cpu;
-    match config {
-        ModelConfig::Cnn14(config) => {
-            let model = Cnn14::load(config, weights, &device)?;
-            if part == Part::All {
-                return whole(model, clips);
-            }
-            let features = features(model.log_mel(), &clips)?; // [batch, n_frames, n_mels]
-            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
-        }
-        ModelConfig::Ced(config) => {
-            let model = Ced::load(config, weights, &device)?;
-            if part == Part::All {
-                return whole(model, clips);
-            }
-            let features = features(model.log_mel(), &clips)?;
-            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
-        }
-        ModelConfig::MobileNet(config) => {
-            let model = MobileNet::load(config, weights, &device)?;
-            if part == Part::All {
-                return whole(model, clips);
-            }
-            let features = features(model.log_mel(), &clips)?;
-            Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
-        }
-        ModelConfig::LeeNet(config) => whole(LeeNet::load(config, weights, &device)?, clips),
-        ModelConfig::M5(config) => whole(M5::load(config, weights, &device)?, clips),
-        _ => Err("this model cannot be timed yet".into()),
-    }
+    let model = config.load(weights, &Device::Cpu)?;
+    let features = match model.front_end() {
+        Some(front_end) if part == Part::Trunk => features(front_end, &clips)?, // [batch, n_frames, n_features]
+        _ => return whole(model, clips),
+    };
+    Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
 }
 
 /// An encoder of speech is no tagger: its result are hidden states.
@@ -246,10 +244,9 @@ fn whole(model: impl TaggingModel + 'static, clips: Vec<Vec<f32>>) -> Result<Wor
     Ok(Box::new(move || Ok(model.forward(&batch, Detail::Clip).map(drop)?)))
 }
 
-/// Log-mel of clips of one length, `[batch, n_frames, n_mels]`.
-fn features(log_mel: &LogMel, clips: &[Vec<f32>]) -> Result<Tensor, Failure> {
-    let shape = (clips.len(), log_mel.n_frames(clips[0].len()), log_mel.config().mel.n_mels);
-    let rows = clips.iter().map(|clip| log_mel.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
-    let values: Vec<f32> = rows.iter().flat_map(|row| row.iter().copied()).collect();
-    Ok(Tensor::from_vec(values, shape, &Device::Cpu)?)
+/// Features of clips of one length, `[batch, n_frames, n_features]`.
+fn features(front_end: &dyn FrontEnd, clips: &[Vec<f32>]) -> Result<Tensor, Failure> {
+    let rows = clips.iter().map(|clip| front_end.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
+    let shape = (clips.len(), rows[0].nrows(), front_end.n_features());
+    Ok(Tensor::from_iter(rows.into_iter().flatten(), &Device::Cpu)?.reshape(shape)?)
 }
