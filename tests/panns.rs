@@ -11,6 +11,7 @@ use clipwise::models::{
     Cnn14, DaiNet, ModelConfig, PannsMobileNet, Res1dNet, ResNet, Wavegram, cnn14, dainet, detect, panns_mobilenet,
     presets, res1dnet, resnet, wavegram,
 };
+use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Error, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, golden, listed, panns_tensors, signal, values};
 
@@ -100,6 +101,18 @@ impl Case {
 
     fn load(&self) -> Box<dyn TaggingModel> {
         self.config.load(&self.weights(), &Device::Cpu).unwrap()
+    }
+
+    fn build(&self, root: &Loader) -> Box<dyn TaggingModel> {
+        match &self.config {
+            ModelConfig::Cnn14(config) => Box::new(Cnn14::build(config, root).unwrap()),
+            ModelConfig::ResNet(config) => Box::new(ResNet::build(config, root).unwrap()),
+            ModelConfig::PannsMobileNet(config) => Box::new(PannsMobileNet::build(config, root).unwrap()),
+            ModelConfig::Res1dNet(config) => Box::new(Res1dNet::build(config, root).unwrap()),
+            ModelConfig::DaiNet(config) => Box::new(DaiNet::build(config, root).unwrap()),
+            ModelConfig::Wavegram(config) => Box::new(Wavegram::build(config, root).unwrap()),
+            other => panic!("{}", other.name()),
+        }
     }
 
     /// The values after each stage, of a clip.
@@ -245,5 +258,29 @@ fn a_checkpoint_tells_which_it_is_alone_and_below_a_prefix() {
         };
         assert_eq!(sizes(&detected), sizes(&case.config), "{}", case.name);
         assert_ne!(detected.name(), case.name, "its widths are not those of the preset");
+    }
+}
+
+#[test]
+fn they_agree_with_and_without_kernels_and_all_their_layers_are_trained() {
+    for case in cases() {
+        let (name, weights, clips) = (case.name, case.weights(), batch(&[12_345, 300]));
+        let loader = || weights.loader(&Device::Cpu);
+        let outputs = [case.build(&loader()), case.build(&loader().without_kernels())].map(|model| {
+            let output = model.forward(&clips, Detail::Frames).unwrap();
+            [output.logits, output.embedding, output.framewise_output.unwrap()].map(|x| values(&x))
+        });
+        for (with, without) in outputs[0].iter().zip(&outputs[1]) {
+            assert_close(name, without, with, 1e-5 * largest(with), 1e-5);
+        }
+        let parameters = Parameters::new(&Device::Cpu, 1);
+        let model = case.build(&parameters.loader());
+        parameters.set_training(true);
+        let output = model.forward(&clips, Detail::Clip).unwrap();
+        let gradients = output.logits.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+        for variable in parameters.vars() {
+            let gradient = gradients.get(&variable).unwrap_or_else(|| panic!("{name}: {:?}", variable.dims()));
+            assert!(values(gradient).iter().all(|x| x.is_finite()), "{name}");
+        }
     }
 }
