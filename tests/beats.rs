@@ -179,6 +179,7 @@ fn a_row_equals_the_clip_alone() {
 fn classes_have_the_order_of_the_checkpoint() {
     let path = golden_path("beats_labels.pth");
     assert_eq!(Weights::open(&path).unwrap().metadata()["label_dict"], "/m/0bt9lr\n/m/09x0r\nmy own");
+    assert!(Weights::open(golden_path("beats_labels_gap.pth")).unwrap().metadata().is_empty());
     let config = beats::Config { n_classes: 3, ..narrow(beats::Config::BASE) };
     let tensors = tensors(&config, PREDICTOR, PREDICTOR, NEW_NORM);
     // The tensors beside the labels of the file.

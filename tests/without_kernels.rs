@@ -4,8 +4,9 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::encoders::wav2vec2::{Config, ConvLayer};
-use clipwise::encoders::{Layers, SpeechEncoder, Wav2Vec2Encoder};
-use clipwise::models::{Ast, AudioRnnClassifier, Cnn6, Cnn14, M5, ast, cnn6, cnn14, m5, rnn};
+use clipwise::encoders::{Layers, SpeechEncoder, Wav2Vec2Encoder, whisper};
+use clipwise::models::{Ast, AudioRnnClassifier, Beats, Cnn6, Cnn14, Eat, M5, Passt, WhisperAt};
+use clipwise::models::{ast, beats, cnn6, cnn14, eat, m5, passt, rnn, whisper_at};
 use clipwise::nn::{Cell, Pooling};
 use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Result, TaggingModel, WaveformBatch, Weights};
@@ -53,17 +54,35 @@ fn taggers_agree_with_and_without_kernels() {
     let parameters = Parameters::new(&Device::Cpu, 5);
     Cnn6::build(&config, &parameters.loader()).unwrap();
     assert_same("cnn6", &parameters.weights().unwrap(), |root| Cnn6::build(&config, root));
-    let sizes =
-        ast::Config { width: 32, n_heads: 2, ffn_dim: 48, depth: 2, target_length: 64, ..ast::Config::AUDIOSET };
-    assert_same("ast", &transformer(|weights| Ast::load(&sizes, weights, &Device::Cpu)), |root| {
-        Ast::build(&sizes, root)
-    });
     for cell in [Cell::Gru, Cell::Lstm] {
         let config = rnn::Config { cell, hidden: 12, ..rnn::Config::BILSTM_ATTENTION };
         let parameters = Parameters::new(&Device::Cpu, 6);
         AudioRnnClassifier::build(&config, &parameters.loader()).unwrap();
         assert_same("rnn", &parameters.weights().unwrap(), |root| AudioRnnClassifier::build(&config, root));
     }
+}
+
+#[test]
+fn transformers_agree_with_and_without_kernels() {
+    let cpu = &Device::Cpu;
+    let sizes =
+        ast::Config { width: 32, n_heads: 2, ffn_dim: 48, depth: 2, target_length: 64, ..ast::Config::AUDIOSET };
+    assert_same("ast", &transformer(|weights| Ast::load(&sizes, weights, cpu)), |root| Ast::build(&sizes, root));
+    let sizes = eat::Config { width: 32, n_heads: 2, ffn_dim: 48, depth: 2, target_length: 64, ..eat::Config::BASE };
+    assert_same("eat", &transformer(|weights| Eat::load(&sizes, weights, cpu)), |root| Eat::build(&sizes, root));
+    let sizes = passt::Config { width: 32, n_heads: 2, depth: 2, ..passt::Config::S10 };
+    assert_same("passt", &transformer(|weights| Passt::load(&sizes, weights, cpu)), |root| Passt::build(&sizes, root));
+    let sizes = beats::Config { patch_dim: 24, width: 32, n_heads: 4, ffn_dim: 48, depth: 2, ..beats::Config::BASE };
+    for preset in [beats::Config::BASE, beats::Config::STRONG] {
+        let sizes = beats::Config { strong: preset.strong, n_classes: 5, ..sizes.clone() };
+        assert_same("beats", &transformer(|weights| Beats::load(&sizes, weights, cpu)), |root| {
+            Beats::build(&sizes, root)
+        });
+    }
+    let encoder = whisper::Config { dim: 32, n_heads: 2, n_blocks: 2, ffn_dim: 128, ..whisper::Config::TINY };
+    let sizes = whisper_at::Config { encoder, low_dim: Some(16), n_classes: 5, ..whisper_at::Config::LARGE };
+    let weights = transformer(|weights| WhisperAt::load(&sizes, weights, cpu));
+    assert_same("whisper-at", &weights, |root| WhisperAt::build(&sizes, root));
 }
 
 #[test]

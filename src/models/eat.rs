@@ -93,7 +93,7 @@ fn eat() -> Cow<'static, str> {
 impl Config {
     /// `EAT-base_epoch30_finetune_AS2M`: 88 M parameters.
     pub const BASE: Self = Self {
-        name: Cow::Borrowed("eat-base"),
+        name: Cow::Borrowed("eat"),
         fbank: FbankConfig::AST_16K,
         mean: -4.268,
         std: 4.569,
@@ -162,9 +162,9 @@ impl Family for Config {
         }
         let mut config = Self { n_classes: 0, ..Self::BASE };
         config.fit(weights);
-        let presets = [Self::BASE, Self::LARGE];
-        let same = |preset: &&Self| (preset.width, preset.depth) == (config.width, config.depth);
-        config.name = presets.iter().find(same).map_or_else(eat, |preset| preset.name.clone());
+        if (config.width, config.depth) == (Self::LARGE.width, Self::LARGE.depth) {
+            config.name = Self::LARGE.name;
+        }
         if ![0, Self::BASE.n_classes].contains(&config.n_classes) {
             config.activation = OutputActivation::Softmax;
         }

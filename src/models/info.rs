@@ -15,7 +15,7 @@ pub struct ModelInfo {
     pub name: Cow<'static, str>,
     /// The rate of the audio that it takes, in Hz.
     pub sample_rate: u32,
-    /// The number of classes.
+    /// The number of classes; 0 for a model that gives embeddings alone.
     pub n_classes: usize,
     /// The length of the embedding.
     pub embedding_dim: usize,

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Golden data of BEATs: the classes of fschmid56/PretrainedSED and of ESPnet with narrow widths.
 
-    python beats.py --sed CHECKOUT --espnet FOLDER [--full]       writes beats.safetensors and beats_labels.pth beside this file
+    python beats.py --sed CHECKOUT --espnet FOLDER [--full]       writes beats.safetensors and beats_labels*.pth beside this file
 
 CHECKOUT is one of fschmid56/PretrainedSED, whose BEATs is microsoft/unilm's; FOLDER holds what PyPI's espnet 202511 installs.
 Features are torchaudio's in f64. `beats` has a head, `open` is ESPnet's encoder with its own mean and deviation and the mean over
 tokens, `strong` has the heads for frames. `N.states` is every 13th value of the tokens before the first block and after
 each; `N.frames` every 7th logit of the frames. Clips that are longer than a model's windows are cut as src/models/vit.rs and
-beats.rs say. beats_labels.pth is a checkpoint with a `label_dict`. --full: beats_full.safetensors of the published size here.
+beats.rs say. beats_labels.pth is a checkpoint with a `label_dict`, beats_labels_gap.pth has one that lacks
+a number. --full: beats_full.safetensors of the published size here.
 """
 import argparse
 import importlib.util
@@ -129,6 +130,8 @@ def main():
     labels = {0: "/m/0bt9lr", 1: "/m/09x0r", 2: "my own"}
     kept = {"cfg": {"depth": 2}, "model": {"predictor.weight": torch.zeros(3, 2)}, "label_dict": labels}
     torch.save(kept, os.path.join(HERE, "beats_labels.pth"))
+    kept["label_dict"] = {0: "one", 2: "three"}
+    torch.save(kept, os.path.join(HERE, "beats_labels_gap.pth"))
 
     encoder = espnet_class(a.espnet)(1, beats_config=dict(NARROW, deep_norm=True, relative_position_embedding=True, gru_rel_pos=True))
     fill(encoder.eval())

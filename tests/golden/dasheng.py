@@ -5,7 +5,7 @@
 
 CHECKOUT is one of XiaoMi/dasheng. `N.embedding` is the mean over tokens, `N.scores` what a head with the names of its README
 (`classifier`) makes of it. The narrow model sees 96 frames at once, so the longest
-clip has two windows. --full: dasheng_full.safetensors of dasheng-base here.
+clip has two windows. --full: dasheng_full.safetensors of the base model here.
 """
 import argparse
 import os

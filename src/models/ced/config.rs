@@ -100,7 +100,7 @@ impl Config {
 
     /// Dasheng base, an encoder without a head: 86 M parameters.
     pub const DASHENG_BASE: Self = Self {
-        name: Cow::Borrowed("dasheng-base"),
+        name: Cow::Borrowed("dasheng"),
         patch: [64, 4],
         target_length: 1008,
         window_mean: WindowMean::TokensByLength,
@@ -181,7 +181,7 @@ impl Family for Config {
         })?;
         if columns != config.target_length / frames {
             config.target_length = columns.saturating_mul(frames);
-            config.name = ced();
+            config.name = if is_dasheng { Self::DASHENG_BASE.name } else { ced() };
         }
         config.fit(weights);
         Ok(Some((config, Vec::new())))
