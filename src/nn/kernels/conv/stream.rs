@@ -25,14 +25,7 @@ pub enum Step<'a> {
 impl Step<'_> {
     /// Whether it works row by row; a convolution over planes only as the first.
     pub fn streams(&self, is_first: bool) -> bool {
-        match self {
-            Self::Add(_) => true,
-            Self::Conv(conv) => match &conv.packed {
-                Packed::Depthwise(_) => true,
-                Packed::Direct(direct) => conv.is_blocked_pointwise() || is_first && direct.shape().is_planar(),
-                Packed::Winograd(_) => false,
-            },
-        }
+        self.kind().is_some_and(|kind| is_first || !matches!(kind, Kind::Planar(_)))
     }
 
     fn kind(&self) -> Option<Kind<'_>> {
@@ -41,8 +34,8 @@ impl Step<'_> {
             Self::Conv(conv) => match &conv.packed {
                 Packed::Depthwise(depthwise) => Kind::Depthwise(depthwise),
                 Packed::Direct(direct) if conv.is_blocked_pointwise() => Kind::Pointwise(direct),
-                Packed::Direct(direct) => Kind::Planar(direct),
-                Packed::Winograd(_) => return None,
+                Packed::Direct(direct) if direct.shape().is_planar() => Kind::Planar(direct),
+                Packed::Direct(_) | Packed::Winograd(_) => return None,
             },
         })
     }
