@@ -63,7 +63,7 @@ enum Layer {
         stride: usize,
     },
     /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
-    SqueezeExcitation([Linear; 2]),
+    SqueezeExcitation(Box<[Linear; 2]>),
     /// Each channel this many times.
     Repeat(usize),
     Dynamic(Box<dynamic::Block>),
@@ -251,7 +251,7 @@ impl ConvStack {
 
     /// A [squeeze-and-excitation](Self::squeeze_excitation) by these layers.
     pub(crate) fn gates(&mut self, layers: [Linear; 2]) {
-        self.layers.push(Layer::SqueezeExcitation(layers));
+        self.layers.push(Layer::SqueezeExcitation(Box::new(layers)));
     }
 
     /// Adds a block of DyMN (Schmid et al. 2023, arXiv 2310.15648): reads `context_gen`, `exp_conv` and its norm, `depth_conv`,
