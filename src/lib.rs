@@ -37,6 +37,7 @@
 //!
 //! # Features
 //! - `bundled`: a trained tagger inside the binary, 5.6 MB: [`Tagger`]`::bundled`.
+//! - `bundled-small`: a smaller and faster one, 1.1 MB: [`Tagger`]`::bundled_small`.
 //! - `symphonia`: read Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files beside WAV. Pure Rust; the decoder is under the
 //!   MPL 2.0.
 //! - `opus`: as `symphonia`, with Opus. Pure Rust.

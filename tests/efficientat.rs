@@ -33,20 +33,41 @@ fn convolutional() -> Config {
     Config { blocks: stepped(Config::MN10_FC_S2211), ..narrow(Head::FullyConvolutional) }
 }
 
+/// The blocks of DyMN at width 0.1, where `wanted` says so.
+fn dynamic(wanted: impl Fn(usize) -> bool) -> Config {
+    let mut blocks = Config::MN01.blocks.to_vec();
+    for (i, block) in blocks.iter_mut().enumerate() {
+        block.squeezed = 0;
+        if wanted(i) {
+            // At most an eighth of 128, at least 8, otherwise a quarter of the channels between.
+            block.context = (block.expanded / 4 + 4) / 8 * 8;
+            block.context = block.context.clamp(8, 16);
+        }
+    }
+    Config { blocks: blocks.into(), ..narrow(Config::MN01.head) }
+}
+
 fn frame_wise() -> Config {
     let log_mel = LogMelConfig::EFFICIENT_SED_16K;
     Config { blocks: stepped(Config::FRAME_MN10), log_mel, ..narrow(Head::Frames) }
 }
 
 fn tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
-    if name == "classifier.head_weight" {
-        let values = hashed(name, 3, 0.1, 0.6, SEED);
-        return (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
-    }
     let layer = name.rsplit('.').nth(1).unwrap();
+    let given = |values: Vec<f32>| (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap());
+    match name.rsplit('.').next().unwrap() {
+        "lambdas" => return given(vec![1.0, 1.0, 0.5, 0.5]),
+        "head_weight" => return given(hashed(name, 3, 0.1, 0.6, SEED)),
+        "init_v" => return given(vec![1.0, 0.0, 0.0, 0.0]),
+        "weight" if shape.starts_with(&[1, 1, 4]) => {
+            let high = if layer == "depth_conv" { 0.8 } else { 0.4 };
+            return given(hashed(name, 4 * shape[3], -high, high, SEED));
+        }
+        _ => {}
+    }
     let kind = match shape.len() {
         4 => Kind::Conv,
-        _ if layer == "1" => Kind::Norm,
+        _ if layer == "1" || layer.ends_with("norm") => Kind::Norm,
         _ => Kind::Linear,
     };
     let mut one = Hashed::new(SEED);
@@ -93,23 +114,30 @@ fn every_head_and_stage_equals_the_reference() {
         ("mlp", narrow(Config::MN01.head)),
         ("convolutional", convolutional()),
         ("attention", narrow(Head::AttentionPooling(3))),
+        ("dynamic", dynamic(|_| true)),
+        ("mixed", dynamic(|block| (3..6).contains(&block) || block >= 10)),
     ] {
         let model = load(&config);
         for n in LENGTHS {
+            if golden.shape(&format!("{name}.{n}.logits")).is_none() {
+                continue;
+            }
             let output = model.forward(&batch(&[n], 32_000), Detail::Clip).unwrap();
             for (key, got) in [("logits", &output.logits), ("embedding", &output.embedding)] {
                 let wanted = golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
                 let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
                 assert_close(&format!("{name} {n} {key}"), &values(got), &wanted, 1e-5 * largest, 0.0);
             }
-            if (name, n) == ("mlp", LENGTHS[1]) {
+            let stages = [("mlp", "stage", EVERY), ("dynamic", "dynamic.stage", 3 * EVERY)];
+            let stages = stages.into_iter().find(|(stages, ..)| (*stages, LENGTHS[1]) == (name, n));
+            if let Some((_, key, every)) = stages {
                 let mut n_stages = 0;
                 let observe = |stage: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
                     // The reference has mel before time.
-                    let x = every(&values(&x()?.transpose(2, 3).unwrap()));
-                    let wanted = golden.to_vec(&format!("stage.{stage}")).unwrap();
+                    let x: Vec<f32> = values(&x()?.transpose(2, 3).unwrap()).into_iter().step_by(every).collect();
+                    let wanted = golden.to_vec(&format!("{key}.{stage}")).unwrap();
                     let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
-                    assert_close(&format!("stage {stage}"), &x, &wanted, 1e-5 * largest, 0.0);
+                    assert_close(&format!("{key} {stage}"), &x, &wanted, 1e-5 * largest, 0.0);
                     n_stages += 1;
                     Ok(())
                 };
@@ -146,7 +174,8 @@ fn frame_wise_networks_equal_the_reference() {
 
 #[test]
 fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
-    for config in [narrow(Config::MN01.head), convolutional(), narrow(Head::AttentionPooling(3)), frame_wise()] {
+    let taggers = [narrow(Config::MN01.head), convolutional(), narrow(Head::AttentionPooling(3)), dynamic(|_| true)];
+    for config in taggers.into_iter().chain([frame_wise()]) {
         let model = load(&config);
         let (rate, shortest) = (model.info().sample_rate, model.info().min_samples);
         assert_eq!(shortest, if rate == 32_000 { 514 } else { 258 });
@@ -182,6 +211,8 @@ fn a_checkpoint_tells_that_it_is_one() {
     for (config, name) in [
         (Config { n_classes: 50, ..Config::MN04 }, "mn04"),
         (narrow(Head::AttentionPooling(3)), "mn"),
+        (Config::DYMN04, "dymn04"),
+        (dynamic(|block| block > 4), "dymn"),
         (Config { n_classes: 9, ..Config::FRAME_MN06 }, "frame_mn06"),
     ] {
         let tensors = tensors(&config);
@@ -204,6 +235,8 @@ fn a_checkpoint_tells_that_it_is_one() {
     };
     // As the reference's README counts: 0.983 M and 4.88 M.
     assert_eq!((count(&Config::MN04), count(&Config::MN10)), (983_599, 4_876_831));
+    // 1.97 M, without the constants of its activations.
+    assert_eq!((count(&Config::DYMN04) + 5_000) / 10_000, 197);
 }
 
 #[test]
@@ -272,4 +305,24 @@ fn genuine_weights_give_the_scores_of_the_reference() {
     }
     let recording = Waveform::open(real("audio/R9_ZSCveAHg_7s.wav").unwrap()).unwrap();
     assert_eq!(tagger.tag(&recording).unwrap().top_k(1)[0].label, "Speech");
+}
+
+/// The small tagger in the box: the published weights, rounded to 8 bits.
+#[test]
+fn the_bundled_network_is_the_published_one_rounded() {
+    let bundled = Tagger::bundled_small(&Device::Cpu).unwrap();
+    assert_eq!((&*bundled.model().info().name, bundled.labels()), ("mn04", &LabelSet::audioset()));
+    assert!(bundled.assumptions().is_empty());
+    let config: ModelConfig = serde_json::from_str(include_str!("../weights/efficientat-mn04/config.json")).unwrap();
+    assert_eq!(config, ModelConfig::MobileNet(Config::MN04));
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/efficientat-mn04");
+    let opened = Tagger::open(folder, &Device::Cpu).unwrap();
+    let golden = golden("efficientat_mn04.safetensors");
+    for name in golden.names() {
+        let Some(path) = real(&format!("audio/{name}.wav")) else { return };
+        let waveform = Waveform::open(path).unwrap();
+        let tagging = bundled.tag(&waveform).unwrap();
+        assert_eq!(tagging, opened.tag(&waveform).unwrap());
+        assert_close(name, &tagging.scores, &golden.to_vec(name).unwrap(), 0.03, 0.0);
+    }
 }

@@ -10,6 +10,10 @@
 //! residuals (1x1 convolution, depthwise convolution, squeeze-and-excitation, 1x1 convolution), each with batch norm and ReLU or
 //! hard swish → 1x1 convolution → the mean over all places (the embedding) → one of four heads → sigmoid.
 //!
+//! DyMN (Schmid et al., "Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models", 2023, arXiv 2310.15648;
+//! `models/dymn`) has other blocks at all or some of these places, whose filters, activations and weights of rows and columns depend on
+//! the clip: [`DynamicBlock`]. Filters are mixed by a softmax of temperature 1, that of the checkpoints trained on AudioSet.
+//!
 //! The maps of the reference have mel before time; here time comes first, and filters are swapped as they are read.
 //!
 //! Shortest clip: that of the front end, 514 samples at 32 kHz and 258 at 16 kHz. Anything shorter, down to one sample, is padded
@@ -26,7 +30,7 @@ use super::{Detail, ModelInfo, TaggingModel};
 use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
-use crate::nn::{Activation, ConvAxis, ConvConfig, ConvStack};
+use crate::nn::{Activation, ConvAxis, ConvConfig, ConvStack, DynamicBlock};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
@@ -79,7 +83,7 @@ impl MobileNet {
             info: config.info(&log_mel),
             device: root.device().clone(),
             log_mel,
-            trunk: trunk(config, &wrapped.at("features"))?,
+            trunk: trunk(config, &wrapped)?,
             classifier: Classifier::load(config, root)?,
             config: config.clone(),
         })
@@ -135,19 +139,26 @@ impl MobileNet {
 }
 
 /// The convolutions, whose filters a checkpoint has with mel before time.
-fn trunk(config: &Config, features: &Loader) -> Result<ConvStack> {
+fn trunk(config: &Config, root: &Loader) -> Result<ConvStack> {
+    let features = root.at("features");
+    let is_dynamic = config.is_dynamic();
+    let (stem, last) = match is_dynamic {
+        true => (root.at("in_c"), root.at("out_c")),
+        false => (features.at(0), features.at(config.blocks.len() + 1)),
+    };
     let mut stack = ConvStack::on_maps(Some(config.log_mel.mel.n_mels)).with_norm_eps(NORM_EPS).with_swapped_filters();
     let add = |stack: &mut ConvStack, at: &Loader, shape: ConvConfig, activation: Activation| {
         stack.conv(&at.at(0), Some(&at.at(1)), shape, activation)
     };
     let first = ConvConfig { stride: 2, padding: 1, ..ConvConfig::new(1, config.stem, 3) };
-    add(&mut stack, &features.at(0), first, Activation::Hardswish)?;
+    add(&mut stack, &stem, first, Activation::Hardswish)?;
     stack.end_stage();
     let mut inputs = config.stem;
     for (i, block) in config.blocks.iter().enumerate() {
-        let layers = features.at(i + 1).at("block");
+        let place = if is_dynamic { root.at("layers").at(i) } else { features.at(i + 1) };
+        let layers = place.at("block");
         let activation = if block.hard_swish { Activation::Hardswish } else { Activation::Relu };
-        let Block { kernel, expanded, channels, squeezed, stride, .. } = *block;
+        let Block { kernel, expanded, channels, squeezed, stride, context, .. } = *block;
         let add_block = |stack: &mut ConvStack| -> Result<()> {
             let mut index = 0..;
             let mut layer = || layers.at(index.next().unwrap_or(0));
@@ -168,14 +179,18 @@ fn trunk(config: &Config, features: &Loader) -> Result<ConvStack> {
             }
             add(stack, &layer(), ConvConfig::new(expanded, channels, 1), Activation::Identity)
         };
-        match stride == [1, 1] && inputs == channels {
-            true => stack.residual(1, add_block)?,
-            false => add_block(&mut stack)?,
+        if context > 0 {
+            let (in_channels, out_channels, stride) = (inputs, channels, stride[0]);
+            let block = DynamicBlock { in_channels, expanded, out_channels, kernel, stride, context, activation };
+            stack.dynamic_block(&place, block)?;
+        } else if stride == [1, 1] && inputs == channels {
+            stack.residual(1, add_block)?;
+        } else {
+            add_block(&mut stack)?;
         }
         stack.end_stage();
         inputs = channels;
     }
-    let last = features.at(config.blocks.len() + 1);
     add(&mut stack, &last, ConvConfig::new(inputs, config.last, 1), Activation::Hardswish)?;
     stack.end_stage();
     Ok(stack)

@@ -98,7 +98,7 @@ impl ConvConfig {
     }
 
     /// On sequences, whose length is the height of a map of width 1, or on maps.
-    fn shape(&self, of_sequences: bool) -> Result<ConvShape> {
+    pub(super) fn shape(&self, of_sequences: bool) -> Result<ConvShape> {
         let Self { in_channels, out_channels, groups, dilation, .. } = *self;
         check::sizes([("in_channels", in_channels, MAX_CHANNELS), ("out_channels", out_channels, MAX_CHANNELS)])?;
         if groups != 1 && (groups != in_channels || groups != out_channels) {
@@ -250,6 +250,14 @@ impl Conv {
             }
         };
         Ok(Self { shape, is_depthwise, dilation, swapped_filters, activation, weights })
+    }
+
+    /// As packed for the kernels.
+    pub fn packed(&self) -> Option<&PackedConv> {
+        match &self.weights {
+            Prepared::Packed(conv) => Some(conv),
+            _ => None,
+        }
     }
 
     /// The convolution of `x`, its activation, and a pooling if one follows.

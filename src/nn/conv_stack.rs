@@ -4,10 +4,14 @@ use candle_core::Tensor;
 
 use super::batch_norm::EPS;
 use super::conv::{Conv, ConvConfig, Maps};
+use super::dynamic::{self, DynamicBlock};
 use super::kernels::blocked::{SNAKE_EPS, Shape};
+use super::kernels::conv::Input;
+use super::kernels::conv::stream::{Step, stream};
 use super::kernels::simd::isa::Isa;
 use super::kernels::workspace::Workspace;
-use super::map::{FeatureMap, Values};
+use super::map::{FeatureMap, Values, with_planes};
+use super::ops::runs_on_cpu_kernels;
 use super::pool::Pool;
 use super::{Activation, BatchNorm, Dropout, Linear, LpPool2d};
 use crate::check::{self, MAX_WIDTH, check_lengths};
@@ -60,6 +64,7 @@ enum Layer {
     },
     /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
     SqueezeExcitation([Linear; 2]),
+    Dynamic(Box<dynamic::Block>),
     /// Each channel this many times.
     Repeat(usize),
     Residual(Residual),
@@ -244,6 +249,17 @@ impl ConvStack {
         Ok(())
     }
 
+    /// Adds a block of DyMN (Schmid et al. 2023, arXiv 2310.15648): reads `context_gen`, `exp_conv` and its norm, `depth_conv`,
+    /// `depth_act`, `proj_conv`, as the reference names them. On maps.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for a size that is out of range, else as [`Loader::get`].
+    pub fn dynamic_block(&mut self, block: &Loader, config: DynamicBlock) -> Result<()> {
+        self.layers.push(Layer::Dynamic(Box::new(dynamic::Block::load(block, config, self.maps)?)));
+        self.maps.width = self.maps.width.and_then(|width| width.div_ceil(config.stride).into());
+        Ok(())
+    }
+
     /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
     pub fn end_stage(&mut self) {
         self.layers.push(Layer::EndOfStage);
@@ -305,12 +321,11 @@ impl ConvStack {
             true => FeatureMap::from_sequence(x, &self.workspace)?,
             false => FeatureMap::new(x.clone(), &self.workspace)?,
         };
-        let mut stage = 0;
-        for layer in &self.layers {
-            x = layer.forward(x)?;
-            if let Layer::EndOfStage = layer {
+        let stages = self.layers.split_inclusive(|layer| matches!(layer, Layer::EndOfStage));
+        for (stage, layers) in stages.enumerate() {
+            x = forward_all(layers, x)?;
+            if let Some(Layer::EndOfStage) = layers.last() {
                 observe(stage, &|| self.tensor(&x))?;
-                stage += 1;
             }
         }
         Ok(x)
@@ -353,6 +368,9 @@ impl ConvStack {
     }
 }
 
+/// From this many values of a map on, the convolutions that make it or read it run row by row.
+const STREAMED: usize = 1 << 17;
+
 fn refuse(what: &str, got: &[usize], shape: Shape) -> Error {
     candle_core::Error::Msg(format!("{what} of {got:?} does not fit maps of {shape:?}")).into()
 }
@@ -372,6 +390,86 @@ fn reflected(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> 
     (0..before + length + after).map(|i| Some(place(i)).filter(|&place| place < length)).collect()
 }
 
+/// The layers one after the other.
+fn forward_all(mut layers: &[Layer], mut x: FeatureMap) -> Result<FeatureMap> {
+    while let Some((first, rest)) = layers.split_first() {
+        // Factors of channels become those of the weights that follow.
+        if let (Layer::SqueezeExcitation(fcs), [Layer::Conv(conv, None), rest @ ..]) = (first, rest)
+            && let (Values::Blocks(map), Some(packed)) = (&x.values, conv.packed())
+        {
+            let gates = gates(fcs, &x)?.flatten_all()?.to_vec1()?;
+            if let Some(map) = packed.forward_scaled(map, &gates, Isa::best(), &x.workspace) {
+                (x, layers) = (x.with(Values::Blocks(map)), rest);
+                continue;
+            }
+        }
+        (x, layers) = match streamed(layers, &x)? {
+            Some(done) => done,
+            None => (first.forward(x)?, rest),
+        };
+    }
+    Ok(x)
+}
+
+/// What a squeeze-and-excitation multiplies the channels of `x` by, `[batch, channels]`.
+fn gates([fc1, fc2]: &[Linear; 2], x: &FeatureMap) -> Result<Tensor> {
+    fc2.forward(&fc1.forward(&x.means()?)?)
+}
+
+/// What those layers make of `x` that run row by row on the CPU, and the layers after them; `None` if there are fewer than two.
+fn streamed<'a>(layers: &'a [Layer], x: &FeatureMap) -> Result<Option<(FeatureMap, &'a [Layer])>> {
+    let (_, channels, height, width) = match &x.values {
+        Values::Blocks(map) => (0, map.shape.channels, map.shape.height, map.shape.width),
+        Values::Tensor(x) => x.dims4()?,
+    };
+    let (mut steps, mut size) = (Vec::new(), (channels, height, width));
+    let n_layers = layers.iter().take_while(|layer| collect(layer, &mut steps, &mut size)).count();
+    if steps.len() < 2 {
+        return Ok(None);
+    }
+    let run = |input: Input| stream(&steps, input, Isa::best(), &x.workspace);
+    let map = match &x.values {
+        Values::Blocks(map) => run(Input::Map(map)),
+        Values::Tensor(x) if runs_on_cpu_kernels(x) => with_planes(x, |x, shape| run(Input::Planes(x, shape)))?,
+        Values::Tensor(_) => None,
+    };
+    Ok(map.map(|map| (x.with(Values::Blocks(map)), &layers[n_layers..])))
+}
+
+/// Adds the steps of a layer to those whose maps have this size: channels, rows and columns. `false`, and nothing added, for a layer
+/// that does not run row by row, and for small maps: these stay in the cache as a whole, and weights are read less often.
+fn collect<'a>(layer: &'a Layer, steps: &mut Vec<Step<'a>>, size: &mut (usize, usize, usize)) -> bool {
+    match layer {
+        Layer::EndOfStage => true,
+        Layer::Conv(conv, None) => {
+            let after =
+                conv.shape.output(size.1, size.2).map(|(rows, columns)| (conv.shape.out_channels, rows, columns));
+            let values = |size: (usize, usize, usize)| size.0.saturating_mul(size.1).saturating_mul(size.2);
+            let (Some(after), Some(conv)) = (after, conv.packed()) else { return false };
+            let streams = Step::Conv(conv).streams(steps.is_empty());
+            if !streams || values(*size).max(values(after)) < STREAMED {
+                return false;
+            }
+            steps.push(Step::Conv(conv));
+            *size = after;
+            true
+        }
+        Layer::Residual(Residual { layers, connection, activation: Activation::Identity }) if connection.is_empty() => {
+            let (start, before) = (steps.len(), *size);
+            let all = layers.iter().all(|layer| collect(layer, steps, size));
+            match all {
+                true => steps.push(Step::Add(start)),
+                false => {
+                    steps.truncate(start);
+                    *size = before;
+                }
+            }
+            all
+        }
+        _ => false,
+    }
+}
+
 impl Layer {
     fn forward(&self, mut x: FeatureMap) -> Result<FeatureMap> {
         match self {
@@ -383,8 +481,9 @@ impl Layer {
                 let y = dropout.forward(&x.to_tensor()?)?;
                 Ok(x.with(Values::Tensor(y)))
             }
-            Self::SqueezeExcitation([fc1, fc2]) => {
-                let gates = fc2.forward(&fc1.forward(&x.means()?)?)?;
+            Self::Dynamic(block) => block.forward(x),
+            Self::SqueezeExcitation(fcs) => {
+                let gates = gates(fcs, &x)?;
                 match x.values {
                     Values::Blocks(ref mut map) => {
                         let done = map.scale(&gates.flatten_all()?.to_vec1()?);
@@ -448,27 +547,25 @@ impl Layer {
     }
 }
 
-/// All layers, one after the other.
-fn run(layers: &[Layer], x: FeatureMap) -> Result<FeatureMap> {
-    layers.iter().try_fold(x, |x, layer| layer.forward(x))
-}
-
-/// The same of an input that is needed afterwards: most first layers only read it.
-fn run_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
+/// [`forward_all`] of an input that is needed afterwards: most first layers only read it.
+fn forward_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
+    if let Some((y, rest)) = streamed(layers, x)? {
+        return forward_all(rest, y);
+    }
     match layers {
-        [Layer::Conv(conv, pool), rest @ ..] => run(rest, conv.forward(x, *pool)?),
-        [Layer::Pool(pool), rest @ ..] => run(rest, pool.forward(x)?),
-        _ => run(layers, x.clone()),
+        [Layer::Conv(conv, pool), rest @ ..] => forward_all(rest, conv.forward(x, *pool)?),
+        [Layer::Pool(pool), rest @ ..] => forward_all(rest, pool.forward(x)?),
+        _ => forward_all(layers, x.clone()),
     }
 }
 
 impl Residual {
     fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
         let (mut y, x) = if self.connection.is_empty() {
-            (run_beside(&self.layers, &x)?, x)
+            (forward_beside(&self.layers, &x)?, x)
         } else {
-            let connected = run_beside(&self.connection, &x)?;
-            (run(&self.layers, x)?, connected)
+            let connected = forward_beside(&self.connection, &x)?;
+            (forward_all(&self.layers, x)?, connected)
         };
         if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values) {
             map.add(x, self.activation, Isa::best())

@@ -54,11 +54,28 @@ impl Tagger {
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     #[cfg(feature = "bundled")]
     pub fn bundled(device: &Device) -> Result<Self> {
-        let weights = Weights::from_bytes(include_bytes!("../../weights/ced-tiny/model.safetensors").as_slice())?;
+        let weights = include_bytes!("../../weights/ced-tiny/model.safetensors");
+        Self::load_bundled(weights, include_str!("../../weights/ced-tiny/config.json"), device)
+    }
+
+    /// The small tagger in the box: EfficientAT's mn04, trained on AudioSet's 527 classes (published mAP 0.432), 32 kHz, MIT.
+    ///
+    /// The feature `bundled-small` puts its 1.1 MB into the binary. It takes about a twelfth of the time of
+    /// [`bundled`](Self::bundled).
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    #[cfg(feature = "bundled-small")]
+    pub fn bundled_small(device: &Device) -> Result<Self> {
+        let weights = include_bytes!("../../weights/efficientat-mn04/model.safetensors");
+        Self::load_bundled(weights, include_str!("../../weights/efficientat-mn04/config.json"), device)
+    }
+
+    #[cfg(any(feature = "bundled", feature = "bundled-small"))]
+    fn load_bundled(weights: &'static [u8], config: &str, device: &Device) -> Result<Self> {
         let unusable = |reason: String| Error::Checkpoint { path: "<bundled>".into(), reason };
-        let config = serde_json::from_str(include_str!("../../weights/ced-tiny/config.json"));
-        let config = config.map_err(|error| unusable(error.to_string()))?;
-        Self::load(config, weights, device, Vec::new())
+        let config = serde_json::from_str(config).map_err(|error| unusable(error.to_string()))?;
+        Self::load(config, Weights::from_bytes(weights)?, device, Vec::new())
     }
 
     /// Opens a checkpoint file, or a folder with `config.json` and `model.safetensors` (or its index).

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden data of EfficientAT's MobileNets and the frame-wise ones: narrow widths, every head, every stage, the front ends.
+"""Golden data of EfficientAT's MobileNets, DyMN and the frame-wise ones: narrow widths, every head, every stage, the front ends.
 
     python efficientat.py --efficientat CHECKOUT --sed CHECKOUT [--real FOLDER]
 
@@ -78,6 +78,27 @@ def main():
                 for i, y in enumerate(maps):
                     tensors[f"stage.{i}"] = y.flatten()[::EVERY].numpy()
             print(name, n, logits.abs().max().item(), embedding.abs().max().item())
+
+    from models.dymn.dy_block import DynamicConv
+    from models.dymn.model import get_model as get_dymn
+
+    for name, settings in {"dynamic": {}, "mixed": dict(use_dy_blocks="replace_se")}.items():
+        model = quietly(get_dymn, num_classes=CLASSES, width_mult=WIDTH, T_max=1.0, **settings)
+        rc.fill(model, SEED)
+        for place, conv in model.named_modules():
+            if isinstance(conv, DynamicConv):
+                high = 0.8 if "depth" in place else 0.4
+                values = rc.hashed(f"{place}.weight", tuple(conv.weight.shape), -high, high, SEED)
+                conv.weight.copy_(torch.from_numpy(values))
+        for n in LENGTHS[:2] if name == "dynamic" else LENGTHS[1:2]:
+            x = mel(clip(n, 32000))[:, None]
+            logits, embedding = model(x)
+            tensors |= {f"{name}.{n}.logits": logits.numpy(), f"{name}.{n}.embedding": embedding.numpy()}
+            print(name, n, logits.abs().max().item(), embedding.abs().max().item())
+        if name == "dynamic":
+            _, maps = model(x, return_fmaps=True)
+            for i, y in enumerate(maps):
+                tensors[f"dynamic.stage.{i}"] = y.flatten()[:: 3 * EVERY].numpy()
 
     if args.real:
         folder, scores = os.path.abspath(args.real), {}

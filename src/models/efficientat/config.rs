@@ -42,6 +42,8 @@ const TABLE: [(usize, usize, usize, bool); N_BLOCKS] = [
 ];
 /// The blocks whose steps are published in other sizes too: `s2211` is a step of 2 in the first two of them.
 const STEPS: [usize; 4] = [1, 3, 6, 12];
+/// Sets of filters that a convolution of DyMN mixes.
+const SETS: usize = 4;
 /// Steps over time and over mel of the frame-wise networks: 40 ms per step of the last map, which has one column.
 const FRAME_STRIDES: [[usize; 2]; N_BLOCKS] = [
     [1, 1],
@@ -73,7 +75,11 @@ pub struct Block {
     /// Channels out, 1 to 65,536.
     pub channels: usize,
     /// Units inside the squeeze-and-excitation, up to 65,536; 0 for none.
+    #[serde(default)]
     pub squeezed: usize,
+    /// Length of the context by which a block of DyMN mixes its filters, up to 65,536; 0 for a block whose filters are fixed.
+    #[serde(default)]
+    pub context: usize,
     /// Whether the activation is hard swish; otherwise ReLU.
     pub hard_swish: bool,
     /// Steps over time and over mel, 1 or 2.
@@ -134,7 +140,8 @@ const fn squeezed(expanded: usize) -> usize {
 
 /// The published blocks at a width in tenths, with these steps.
 const fn blocks(tenths: usize, strides: &[[usize; 2]; N_BLOCKS]) -> [Block; N_BLOCKS] {
-    let block = Block { kernel: 0, expanded: 0, channels: 0, squeezed: 0, hard_swish: false, stride: [1, 1] };
+    let block =
+        Block { kernel: 0, expanded: 0, channels: 0, squeezed: 0, context: 0, hard_swish: false, stride: [1, 1] };
     let mut blocks = [block; N_BLOCKS];
     let mut i = 0;
     while i < N_BLOCKS {
@@ -145,8 +152,29 @@ const fn blocks(tenths: usize, strides: &[[usize; 2]; N_BLOCKS]) -> [Block; N_BL
             expanded,
             channels: scaled(channels, tenths),
             squeezed: if squeezes { squeezed(expanded) } else { 0 },
+            context: 0,
             hard_swish: i >= FIRST_HARD_SWISH,
             stride: strides[i],
+        };
+        i += 1;
+    }
+    blocks
+}
+
+/// The blocks of DyMN at a width in tenths.
+const fn dynamic_blocks(tenths: usize) -> [Block; N_BLOCKS] {
+    let mut blocks = blocks(tenths, &strides(4));
+    let (least, most) = (scaled(32, tenths), scaled(128, tenths));
+    let mut i = 0;
+    while i < N_BLOCKS {
+        let context = squeezed(blocks[i].expanded);
+        blocks[i].squeezed = 0;
+        blocks[i].context = if context < least {
+            least
+        } else if context > most {
+            most
+        } else {
+            context
         };
         i += 1;
     }
@@ -251,6 +279,12 @@ impl Config {
         LogMelConfig::EFFICIENT_AT_32K,
         Head::FullyConvolutional,
     );
+    /// `dymn04_as.pt`: DyMN of width 0.4.
+    pub const DYMN04: Self = Self::tagger("dymn04", 4, &const { dynamic_blocks(4) });
+    /// `dymn10_as.pt`.
+    pub const DYMN10: Self = Self::tagger("dymn10", 10, &const { dynamic_blocks(10) });
+    /// `dymn20_as_mAP_493.pt`.
+    pub const DYMN20: Self = Self::tagger("dymn20", 20, &const { dynamic_blocks(20) });
     /// `fmn04` of EfficientSED: frames of 40 ms, 16 kHz, the 447 classes of AudioSet Strong.
     pub const FMN04: Self = Self::frame_wise("fmn04", 4, &const { blocks(4, &FRAME_STRIDES) });
     /// `frame_mn06_strong_1.pt` of PretrainedSED.
@@ -303,6 +337,11 @@ impl Config {
         }
     }
 
+    /// Whether the blocks are those of DyMN, all or some.
+    pub(super) fn is_dynamic(&self) -> bool {
+        self.blocks.iter().any(|block| block.context > 0)
+    }
+
     /// Log-mel frames per step of the last map.
     pub(super) fn frames_per_step(&self) -> usize {
         self.blocks.iter().map(|block| block.stride[0]).product::<usize>() * 2
@@ -330,6 +369,10 @@ impl Config {
                 ("channels", block.channels, MAX_WIDTH),
             ])?;
             check::size("squeezed", block.squeezed.max(1), MAX_WIDTH)?;
+            check::size("context", block.context.max(1), MAX_WIDTH)?;
+            if block.context > 0 && block.stride[0] != block.stride[1] {
+                return Err(Error::config("stride", block.stride[0], "expected that over mel, in a block of DyMN"));
+            }
             if block.kernel.is_multiple_of(2) {
                 return Err(Error::config("kernel", block.kernel, "expected an odd number"));
             }
@@ -354,25 +397,34 @@ impl Config {
 
     /// The sizes of stem, blocks and last convolution, where all of them are there and the blocks are as many as these.
     fn fit_trunk(&mut self, weights: &Weights) -> Option<()> {
-        let at = |name: String| weights.shape(&format!("{}{name}", trunk(weights))).map(<[usize]>::to_vec);
-        let &[stem, 1, 3, 3] = &at("features.0.0.weight".into())?[..] else { return None };
+        let prefix = trunk(weights);
+        let at = |name: &str| weights.shape(&format!("{prefix}{name}"));
+        let is_dynamic = weights.contains("in_c.0.weight");
+        let n_blocks = self.blocks.len();
+        let (stem, last) = match is_dynamic {
+            true => ("in_c.0.weight".to_string(), "out_c.0.weight".to_string()),
+            false => ("features.0.0.weight".to_string(), format!("features.{}.0.weight", n_blocks + 1)),
+        };
+        let (&[stem, 1, 3, 3], &[last, _, 1, 1]) = (at(&stem)?, at(&last)?) else { return None };
         let mut blocks = self.blocks.to_vec();
         for (i, block) in blocks.iter_mut().enumerate() {
-            let layer = |k: usize, leaf: &str| at(format!("features.{}.block.{k}.{leaf}", i + 1));
-            let is_expanded = layer(0, "0.weight")?[..].ends_with(&[1, 1]);
-            let depthwise = usize::from(is_expanded);
-            let &[expanded, 1, kernel, _] = &layer(depthwise, "0.weight")?[..] else { return None };
-            let squeezed = layer(depthwise + 1, "conc_se_layers.0.fc1.weight");
-            let project = layer(depthwise + 1 + usize::from(squeezed.is_some()), "0.weight")?;
-            *block = Block {
-                kernel,
-                expanded,
-                channels: *project.first()?,
-                squeezed: squeezed.and_then(|shape| shape.first().copied()).unwrap_or(0),
-                ..*block
-            };
+            let place = if is_dynamic { format!("layers.{i}") } else { format!("features.{}", i + 1) };
+            let length = |name: &str| Some(at(&format!("{place}.{name}"))?.iter().product::<usize>());
+            if let Some(context) = length("context_gen.joint_norm.weight") {
+                let expanded = length("depth_norm.weight")?;
+                let kernel = (length("depth_conv.weight")? / SETS / expanded.max(1)).isqrt();
+                let channels = length("proj_norm.weight")?;
+                *block = Block { kernel, expanded, channels, squeezed: 0, context, ..*block };
+                continue;
+            }
+            let layer = |k: usize, leaf: &str| at(&format!("{place}.block.{k}.{leaf}"));
+            let depthwise = usize::from(layer(0, "0.weight")?.ends_with(&[1, 1]));
+            let &[expanded, 1, kernel, _] = layer(depthwise, "0.weight")? else { return None };
+            let squeezed = layer(depthwise + 1, "conc_se_layers.0.fc1.weight").and_then(|shape| shape.first());
+            let &channels = layer(depthwise + 1 + usize::from(squeezed.is_some()), "0.weight")?.first()?;
+            let squeezed = squeezed.copied().unwrap_or(0);
+            *block = Block { kernel, expanded, channels, squeezed, context: 0, ..*block };
         }
-        let &[last, _, 1, 1] = &at(format!("features.{}.0.weight", blocks.len() + 1))?[..] else { return None };
         (self.stem, self.last, self.blocks) = (stem, last, blocks.into());
         Some(())
     }
@@ -423,6 +475,9 @@ impl Family for Config {
         (Self::MN10_FC, "EfficientAT mn10, fully convolutional head, AudioSet mAP 0.465"),
         (Self::MN10_FC_S2221, "EfficientAT mn10, fully convolutional head, three steps of 2, AudioSet mAP 0.466"),
         (Self::MN10_FC_S2211, "EfficientAT mn10, fully convolutional head, two steps of 2, AudioSet mAP 0.466"),
+        (Self::DYMN04, "EfficientAT dymn04: filters that depend on the clip, AudioSet mAP 0.450"),
+        (Self::DYMN10, "EfficientAT dymn10, AudioSet mAP 0.477"),
+        (Self::DYMN20, "EfficientAT dymn20, AudioSet mAP 0.493"),
         (Self::FRAME_MN10, "frame-wise MobileNet of width 1, 16 kHz, 447 classes of AudioSet Strong, 40 ms"),
         (Self::FRAME_MN06, "frame-wise MobileNet of width 0.6"),
         (Self::FMN04, "frame-wise MobileNet of width 0.4"),
@@ -435,6 +490,7 @@ impl Family for Config {
         &["features.16.0.weight", "features.1.block.0.0.weight", "classifier.5.weight"],
         &["features.16.0.weight", "features.1.block.0.0.weight", "classifier.0.weight"],
         &["features.16.0.weight", "features.1.block.0.0.weight", "classifier.head_weight"],
+        &["in_c.0.weight", "layers.14.context_gen.joint_conv.weight", "out_c.0.weight"],
         &["strong_head.weight", "model.frame_mn.features.16.0.weight"],
         &["strong_head.weight", "model.fmn.features.16.0.weight"],
         &["strong_head.weight", "model.features.16.0.weight"],
@@ -467,6 +523,7 @@ impl Family for Config {
         match Self::PRESETS.iter().find(is_sized) {
             Some((preset, _)) => config.name = preset.name.clone(),
             None if config.head == Head::Frames => config.name = "frame_mn".into(),
+            None if config.is_dynamic() => config.name = "dymn".into(),
             None => config.name = "mn".into(),
         }
         Ok(Some((config, assumptions)))

@@ -175,6 +175,55 @@ impl BlockedMap {
         (0..batch).flat_map(|item| (0..channels).map(move |channel| (item, channel))).map(|(i, c)| mean(i, c)).collect()
     }
 
+    /// Of one clip, the mean of each channel over the rows, `[width, channels]`, and over the columns, `[height, channels]`.
+    pub fn axis_means(&self, isa: Isa) -> (Vec<f32>, Vec<f32>) {
+        let Shape { channels, height, width, .. } = self.shape;
+        let (row, blocks) = (self.shape.row(), self.shape.blocks());
+        let (mut by_row, mut by_column) = (Vec::new(), vec![0.0; width * channels]);
+        let rows = (TASK / row).max(1);
+        let tasks: Vec<&[f32]> = self.values[..height * row].chunks(rows * row).collect();
+        let sum = |rows: &&[f32]| {
+            let by_row: Vec<Vec<f32>> = rows.chunks(row).map(|rows| isa.run(SumRows { rows, blocks, width })).collect();
+            let mut by_place = vec![0.0; row];
+            rows.chunks(row).for_each(|row| by_place.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
+            (by_row, by_place)
+        };
+        for (rows, places) in tasks.par_iter().map(sum).collect::<Vec<_>>() {
+            by_row.extend(rows.iter().flat_map(|row| &row[..channels]).map(|sum| sum / width as f32));
+            for (i, sum) in by_column.iter_mut().enumerate() {
+                let (column, channel) = (i / channels, i % channels);
+                let at = (channel / CHANNEL_BLOCK * width + column) * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
+                *sum += places[at] / height as f32;
+            }
+        }
+        (by_column, by_row)
+    }
+
+    /// Of one clip, `max(a x + c, b x + d)` times the weights of the row and of the column of each value `x`: `lines` are
+    /// `[a, b, c, d]` of each channel, `[4, channels]`, `rows` `[height, channels]`, `columns` `[width, channels]`. `None`, and nothing
+    /// done, for other sizes.
+    pub fn weigh(&mut self, lines: &[f32], rows: &[f32], columns: &[f32], isa: Isa) -> Option<()> {
+        let Shape { batch, channels, height, width } = self.shape;
+        let fits = (batch, lines.len()) == (1, 4 * channels)
+            && rows.len() == height * channels
+            && columns.len() == width * channels;
+        if !fits {
+            return None;
+        }
+        let (row, blocks) = (self.shape.row(), self.shape.blocks());
+        let padded = |values: &[f32]| -> Vec<[f32; CHANNEL_BLOCK]> {
+            let mut padded = vec![[0.0; CHANNEL_BLOCK]; values.len() / channels * blocks];
+            let to = padded.as_flattened_mut().chunks_mut(blocks * CHANNEL_BLOCK);
+            to.zip(values.chunks(channels)).for_each(|(to, from)| to[..channels].copy_from_slice(from));
+            padded
+        };
+        let (lines, rows, columns) = (padded(lines), padded(rows), padded(columns));
+        self.values.par_chunks_mut(row).zip(rows.par_chunks(blocks)).for_each(|(x, weights)| {
+            isa.run(WeighRow { lines: &lines, weights, columns: &columns, width, x });
+        });
+        Some(())
+    }
+
     /// Multiplies the values of each channel of each clip by its factor, of `[batch, channels]`. `None`, and nothing done, for
     /// another number of factors.
     pub fn scale(&mut self, factors: &[f32]) -> Option<()> {
@@ -238,6 +287,40 @@ impl BlockedMap {
     }
 }
 
+/// One row of [`BlockedMap::weigh`].
+struct WeighRow<'a> {
+    lines: &'a [[f32; CHANNEL_BLOCK]],
+    weights: &'a [[f32; CHANNEL_BLOCK]],
+    columns: &'a [[f32; CHANNEL_BLOCK]],
+    width: usize,
+    x: &'a mut [f32],
+}
+
+impl SimdOp for WeighRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { lines, weights, columns, width, x } = self;
+        let blocks = weights.len();
+        let (x, _) = x.as_chunks_mut::<CHANNEL_BLOCK>();
+        for (block, x) in x.chunks_mut(width).enumerate() {
+            for part in 0..L::PARTS {
+                let mut line = [L::splat(0.0); 4];
+                for i in 0..4 {
+                    line[i] = L::load(&lines[i * blocks + block], part);
+                }
+                let weight = L::load(&weights[block], part);
+                for (column, x) in x.iter_mut().enumerate() {
+                    let value = L::load(x, part);
+                    let bent = value.mul_add(line[0], line[2]).max(value.mul_add(line[1], line[3]));
+                    bent.mul(weight).mul(L::load(&columns[column * blocks + block], part)).store(x, part);
+                }
+            }
+        }
+    }
+}
+
 /// The sum of each channel over some rows.
 struct SumRows<'a> {
     rows: &'a [f32],
@@ -285,7 +368,12 @@ impl SimdOp for Activate<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        map_lanes([], [self.values], |[]: [L; 0], [x]| [self.activation.apply_lanes(x)]);
+        map_lanes(
+            [],
+            [self.values],
+            #[inline(always)]
+            |[]: [L; 0], [x]| [self.activation.apply_lanes(x)],
+        );
     }
 }
 

@@ -50,42 +50,86 @@ impl DepthwiseConv {
         Self { conv_shape, taps, bias: biases, activation }
     }
 
+    pub fn shape(&self) -> ConvShape {
+        self.conv_shape
+    }
+
+    pub fn weights(&self) -> &[f32] {
+        self.taps.as_flattened()
+    }
+
+    /// With other weights in the same order.
+    pub fn with_weights(&self, weights: &[f32]) -> Self {
+        let (taps, _) = weights.as_chunks::<CHANNEL_BLOCK>();
+        Self { taps: taps.to_vec(), bias: self.bias.clone(), ..*self }
+    }
+
     /// `None` if `x` is smaller than the kernel or no memory could hold the output.
     pub fn forward(&self, x: &BlockedMap, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
         let (height, width) = self.conv_shape.output(x.shape.height, x.shape.width)?;
         let mut map = BlockedMap::unwritten(Shape { height, width, ..x.shape }, workspace)?;
-        let (shape, row) = (map.shape, map.shape.row());
-        let rows = (TASK / row).max(1);
-        map.values.par_chunks_mut(rows * row).enumerate().for_each(|(task, y)| {
-            isa.run(Rows { conv: self, x, shape, first: task * rows, y });
+        let (x_row, y_row) = (x.shape.row(), map.shape.row());
+        let task = (TASK / y_row).max(1);
+        map.values.par_chunks_mut(task * y_row).enumerate().for_each(|(first, y)| {
+            for (i, y) in y.chunks_mut(y_row).enumerate() {
+                let (item, row) = ((first * task + i) / height, (first * task + i) % height);
+                let (first_tap, rows) = self.conv_shape.rows_seen(row, x.shape.height);
+                let item = &x.values[item * x.shape.height * x_row..][..x.shape.height * x_row];
+                let lines = Lines { rows: item, row: x_row, first: rows.start, n: rows.len() };
+                self.row(lines, first_tap, x.shape.width, y, isa);
+            }
         });
         Some(map)
     }
+
+    /// One row of the output, `[blocks][columns][16]`, from rows of `width` columns that the kernel sees, those from its row
+    /// `first_tap` on.
+    pub fn row(&self, lines: Lines, first_tap: usize, width: usize, y: &mut [f32], isa: Isa) {
+        isa.run(Row { conv: self, lines, first_tap, width, y });
+    }
 }
 
-/// Rows of the output, from row `first` of all clips on.
-struct Rows<'a> {
+/// Rows of a map, each of `row` values: `n` of `rows` from row `first` on; row 0 follows the last one.
+#[derive(Clone, Copy)]
+pub struct Lines<'a> {
+    pub rows: &'a [f32],
+    pub row: usize,
+    pub first: usize,
+    pub n: usize,
+}
+
+impl<'a> Lines<'a> {
+    #[inline(always)]
+    fn line(&self, i: usize) -> &'a [f32] {
+        let start = (self.first + i) * self.row;
+        let start = if start < self.rows.len() { start } else { start - self.rows.len() };
+        &self.rows[start..start + self.row]
+    }
+}
+
+struct Row<'a> {
     conv: &'a DepthwiseConv,
-    x: &'a BlockedMap,
-    shape: Shape,
-    first: usize,
+    lines: Lines<'a>,
+    first_tap: usize,
+    width: usize,
     y: &'a mut [f32],
 }
 
-impl SimdOp for Rows<'_> {
+impl SimdOp for Row<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
+        let columns = self.y.len() / CHANNEL_BLOCK / self.conv.bias.len();
         // Sums of a tile and the inputs of a row fit the registers: 32 of one part per block, else 16.
         macro_rules! by_size {
             ($($kernel:literal by $stride:literal)*) => {
                 match (self.conv.conv_shape.kernel.1, self.conv.conv_shape.stride.1) {
                     $(
-                        ($kernel, $stride) if L::PARTS == 1 => L::call(RowsOf::<$kernel, $stride, 8>(self)),
-                        ($kernel, $stride) => L::call(RowsOf::<$kernel, $stride, 4>(self)),
+                        ($kernel, $stride) if L::PARTS == 1 && columns > 4 => L::call(RowOf::<$kernel, $stride, 8>(self)),
+                        ($kernel, $stride) => L::call(RowOf::<$kernel, $stride, 4>(self)),
                     )*
-                    _ => L::call(RowsOf::<0, 1, 1>(self)),
+                    _ => L::call(RowOf::<0, 1, 1>(self)),
                 }
             };
         }
@@ -93,66 +137,56 @@ impl SimdOp for Rows<'_> {
     }
 }
 
-/// [`Rows`] whose kernel is `K` columns wide, in steps of `S`, `T` columns at a time. `K` is 0 for any kernel and step.
-struct RowsOf<'a, const K: usize, const S: usize, const T: usize>(Rows<'a>);
+/// [`Row`] with a kernel of `K` columns in steps of `S`, `T` columns at a time. `K` is 0 for any kernel and step.
+struct RowOf<'a, const K: usize, const S: usize, const T: usize>(Row<'a>);
 
-impl<const K: usize, const S: usize, const T: usize> SimdOp for RowsOf<'_, K, S, T> {
+impl<const K: usize, const S: usize, const T: usize> SimdOp for RowOf<'_, K, S, T> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Rows { conv, x, shape, first, y } = self.0;
+        let Row { conv, lines, first_tap, width, y } = self.0;
         let ConvShape { kernel, stride, padding, .. } = conv.conv_shape;
-        let (values, _) = x.values.as_chunks::<CHANNEL_BLOCK>();
-        let (blocks, width) = (shape.blocks(), x.shape.width);
         let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
-        for (i, y) in y.chunks_mut(blocks * shape.width).enumerate() {
-            let (item, row) = ((first + i) / shape.height, (first + i) % shape.height * stride.0);
-            // The rows of the kernel that lie inside the map.
-            let rows = padding.0.saturating_sub(row)..(x.shape.height + padding.0).saturating_sub(row).min(kernel.0);
-            for (block, y) in y.chunks_mut(shape.width).enumerate() {
-                let taps = &conv.taps[block * kernel.0 * kernel.1..][..kernel.0 * kernel.1];
-                let line = |i: usize| {
-                    let row = item * x.shape.height + row + i - padding.0;
-                    &values[(row * blocks + block) * width..][..width]
-                };
-                for (tile, y) in y.chunks_mut(T).enumerate() {
-                    let left = tile * T * if K == 0 { stride.1 } else { S };
-                    for part in 0..L::PARTS {
-                        let mut sums = [L::load(&conv.bias[block], part); T];
-                        for i in rows.clone() {
-                            let (line, taps) = (line(i), &taps[i * kernel.1..][..kernel.1]);
-                            if K == 0 {
-                                for (j, tap) in taps.iter().enumerate() {
-                                    if let Some(x) = (left + j).checked_sub(padding.1).and_then(|at| line.get(at)) {
-                                        sums[0] = L::load(x, part).mul_add(L::load(tap, part), sums[0]);
-                                    }
+        let columns = y.len() / conv.bias.len();
+        for (block, y) in y.chunks_mut(columns).enumerate() {
+            let taps = &conv.taps[block * kernel.0 * kernel.1..][..kernel.0 * kernel.1];
+            for (tile, y) in y.chunks_mut(T).enumerate() {
+                let left = tile * T * if K == 0 { stride.1 } else { S };
+                for part in 0..L::PARTS {
+                    let mut sums = [L::load(&conv.bias[block], part); T];
+                    for (i, taps) in (0..lines.n).zip(taps.chunks(kernel.1).skip(first_tap)) {
+                        let line = &lines.line(i).as_chunks::<CHANNEL_BLOCK>().0[block * width..][..width];
+                        let at = |column: usize| column.checked_sub(padding.1).and_then(|column| line.get(column));
+                        if K == 0 {
+                            for (j, tap) in taps.iter().enumerate() {
+                                if let Some(x) = at(left + j) {
+                                    sums[0] = L::load(x, part).mul_add(L::load(tap, part), sums[0]);
                                 }
-                                continue;
                             }
-                            let n = (T - 1) * S + K;
-                            let mut inputs = [L::splat(0.0); MAX_INPUTS];
-                            match left.checked_sub(padding.1).and_then(|left| line.get(left..left + n)) {
-                                Some(line) => (0..n).for_each(|at| inputs[at] = L::load(&line[at], part)),
-                                None => {
-                                    for at in 0..n {
-                                        if let Some(x) = (left + at).checked_sub(padding.1).and_then(|at| line.get(at))
-                                        {
-                                            inputs[at] = L::load(x, part);
-                                        }
+                            continue;
+                        }
+                        let n = (T - 1) * S + K;
+                        let mut inputs = [L::splat(0.0); MAX_INPUTS];
+                        match left.checked_sub(padding.1).and_then(|left| line.get(left..left + n)) {
+                            Some(line) => (0..n).for_each(|i| inputs[i] = L::load(&line[i], part)),
+                            None => {
+                                for i in 0..n {
+                                    if let Some(x) = at(left + i) {
+                                        inputs[i] = L::load(x, part);
                                     }
                                 }
                             }
-                            for j in 0..K {
-                                let tap = L::load(&taps[j], part);
-                                for t in 0..T {
-                                    sums[t] = inputs[t * S + j].mul_add(tap, sums[t]);
-                                }
+                        }
+                        for j in 0..K {
+                            let tap = L::load(&taps[j], part);
+                            for t in 0..T {
+                                sums[t] = inputs[t * S + j].mul_add(tap, sums[t]);
                             }
                         }
-                        for (y, sum) in y.iter_mut().zip(sums) {
-                            conv.activation.apply_lanes(sum).store(y, part);
-                        }
+                    }
+                    for (y, sum) in y.iter_mut().zip(sums) {
+                        conv.activation.apply_lanes(sum).store(y, part);
                     }
                 }
             }

@@ -1,6 +1,8 @@
 //! Direct convolutions, for kernels, steps and paddings of any size. A task copies a few padded rows into the cache and
 //! describes the patches to [`packed_matmul`] as segments of that copy.
 
+use std::borrow::Cow;
+
 use rayon::prelude::*;
 
 use crate::nn::kernels::activation::Activation;
@@ -40,19 +42,20 @@ impl DirectConv {
         activation: Activation,
     ) -> Self {
         let ConvShape { in_channels, out_channels, kernel, .. } = conv_shape;
-        let blocks = in_channels.div_ceil(CHANNEL_BLOCK);
-        let panel = kernel.0
-            * kernel.1
-            * if conv_shape.is_planar() { in_channels } else { blocks * CHANNEL_BLOCK }
-            * CHANNEL_BLOCK;
-        let mut weights = vec![0.0; out_channels.div_ceil(CHANNEL_BLOCK) * panel];
-        weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
+        let mut conv = Self { conv_shape, weights: Vec::new(), bias, activation };
+        let inputs = match conv_shape.is_planar() {
+            true => in_channels,
+            false => in_channels.next_multiple_of(conv.segment_len()),
+        };
+        let panel = kernel.0 * kernel.1 * inputs * CHANNEL_BLOCK;
+        conv.weights = vec![0.0; out_channels.div_ceil(CHANNEL_BLOCK) * panel];
+        conv.weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
             for (at, weights) in panel.chunks_mut(CHANNEL_BLOCK).enumerate() {
                 let (input, row, column) = if conv_shape.is_planar() {
                     // A segment is a row of the kernel, or a column if the axes are swapped for the product.
                     (at / (kernel.0 * kernel.1), at / kernel.1 % kernel.0, at % kernel.1)
                 } else {
-                    let (tap, input) = (at / (blocks * CHANNEL_BLOCK), at % (blocks * CHANNEL_BLOCK));
+                    let (tap, input) = (at / inputs, at % inputs);
                     (input, tap / kernel.1, tap % kernel.1)
                 };
                 for (lane, weight) in weights.iter_mut().enumerate() {
@@ -63,7 +66,7 @@ impl DirectConv {
                 }
             }
         });
-        Self { conv_shape, weights, bias, activation }
+        conv
     }
 
     /// `x`, of `shape`, to a map; `None` if `x` is smaller than the kernel or no memory could hold the map.
@@ -71,7 +74,7 @@ impl DirectConv {
         if let Source::Map(x) = x
             && self.conv_shape.is_pointwise()
         {
-            return self.pointwise(x, isa, workspace);
+            return self.pointwise(x, None, isa, workspace);
         }
         let (height, width) = self.conv_shape.output(shape.height, shape.width)?;
         let channels = self.conv_shape.out_channels;
@@ -142,32 +145,135 @@ impl DirectConv {
     }
 }
 
-/// The inputs of a convolution of each place alone are rows of a product where they lie.
+/// Convolutions of each place alone, whose inputs are rows of a product where they lie.
 impl DirectConv {
-    fn pointwise(&self, x: &BlockedMap, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
+    /// `factors` `[batch, in]`, if there are any, are those of the channels of `x`.
+    pub fn pointwise(
+        &self,
+        x: &BlockedMap,
+        factors: Option<&[f32]>,
+        isa: Isa,
+        workspace: &Workspace,
+    ) -> Option<BlockedMap> {
         let mut map = BlockedMap::unwritten(Shape { channels: self.conv_shape.out_channels, ..x.shape }, workspace)?;
-        let Shape { width, .. } = x.shape;
+        let Shape { batch, channels, height, width } = x.shape;
         let (x_row, y_row) = (x.shape.row(), map.shape.row());
-        let segments: Vec<usize> = (0..x.shape.blocks()).map(|block| block * width * CHANNEL_BLOCK).collect();
-        // The places of a map of one column follow each other by rows.
-        let is_1d = width == 1;
-        let (x_place, y_place) = if is_1d { (x_row, y_row) } else { (CHANNEL_BLOCK, CHANNEL_BLOCK) };
-        let task = (TASK / (x_row + y_row)).max(1);
-        let tasks = map.values.par_chunks_mut(task * y_row).zip(x.values.par_chunks(task * x_row));
-        tasks.for_each(|(y, x)| {
-            let rows = y.len() / y_row;
-            let spans: Vec<_> = match is_1d {
-                true => vec![Span { x: 0, y: 0, rows }],
-                false => (0..rows).map(|row| Span { x: row * x_row, y: row * y_row, rows: width }).collect(),
-            };
-            let inputs = Inputs { x, row_stride: x_place, segments: &segments, segment_len: CHANNEL_BLOCK };
-            let outputs = Outputs { y: &mut *y, row_stride: y_place, panel_stride: width * CHANNEL_BLOCK };
-            packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: Some(&self.bias) }, outputs);
-            if self.activation != Activation::Identity {
-                isa.run(Activate { activation: self.activation, values: y });
+        // To scale the weights is less work than to scale a map.
+        let weights: Vec<Cow<[f32]>> = match factors {
+            Some(factors) if factors.len() == batch * channels => {
+                factors.chunks(channels).map(|factors| Cow::Owned(self.scaled(factors))).collect()
             }
+            Some(_) => return None,
+            None => vec![Cow::Borrowed(&self.weights); batch],
+        };
+        let task = (TASK / (x_row + y_row)).max(1);
+        let segments = self.segments(width);
+        let items = map.values.chunks_mut(height * y_row).zip(x.values.chunks(height * x_row)).zip(&weights);
+        let tasks: Vec<_> = items
+            .flat_map(|((y, x), weights)| {
+                y.chunks_mut(task * y_row).zip(x.chunks(task * x_row)).map(move |(y, x)| (y, x, &**weights))
+            })
+            .collect();
+        tasks.into_par_iter().for_each(|(y, x, weights)| {
+            let rows = y.len() / y_row;
+            // The places of a map of one column follow each other by rows.
+            let spans: Vec<_> = match width {
+                1 => vec![Span { x: 0, y: 0, rows }],
+                _ => (0..rows).map(|row| Span { x: row * x_row, y: row * y_row, rows: width }).collect(),
+            };
+            let (x_place, y_place) = if width == 1 { (x_row, y_row) } else { (CHANNEL_BLOCK, CHANNEL_BLOCK) };
+            let inputs = Inputs { x, row_stride: x_place, ..self.inputs(&segments) };
+            self.product(inputs, &spans, weights, (y, y_place, width), isa);
         });
         Some(map)
+    }
+
+    /// The weights, those of each input times its factor.
+    fn scaled(&self, factors: &[f32]) -> Vec<f32> {
+        let mut weights = self.weights.clone();
+        let inputs = factors.len().next_multiple_of(self.segment_len());
+        for panel in weights.as_chunks_mut::<CHANNEL_BLOCK>().0.chunks_mut(inputs) {
+            for (lanes, factor) in panel.iter_mut().zip(factors) {
+                lanes.iter_mut().for_each(|weight| *weight *= factor);
+            }
+        }
+        weights
+    }
+
+    /// One row of `width` columns; `segments` are [those](Self::segments) of this width.
+    pub fn row(&self, x: &[f32], segments: &[usize], y: &mut [f32], width: usize, isa: Isa) {
+        let inputs = Inputs { x, ..self.inputs(segments) };
+        self.product(inputs, &[Span { x: 0, y: 0, rows: width }], &self.weights, (y, CHANNEL_BLOCK, width), isa);
+    }
+
+    /// One row of a convolution over planes of `shape`.
+    pub fn line(
+        &self,
+        (x, shape, item): (Source, Shape, usize),
+        row: usize,
+        y: &mut [f32],
+        isa: Isa,
+        workspace: &Workspace,
+    ) {
+        let ConvShape { kernel, stride, padding, .. } = self.conv_shape;
+        let width = y.len() / self.bias.len();
+        let size = (kernel.0, (width - 1) * stride.1 + kernel.1);
+        let patch = Patch { first: (row * stride.0, 0), size, padding, is_1d: false };
+        let mut padded = workspace.take(shape.channels * size.0 * size.1);
+        patch.copy(x, shape, item, &mut padded);
+        let segments: Vec<_> = (0..shape.channels * kernel.0).map(|line| line * size.1).collect();
+        let inputs = Inputs { x: &padded, row_stride: stride.1, segments: &segments, segment_len: kernel.1 };
+        let outputs = Outputs { y: &mut *y, row_stride: CHANNEL_BLOCK, panel_stride: width * CHANNEL_BLOCK };
+        let span = Span { x: 0, y: 0, rows: width };
+        packed_matmul(isa, inputs, &[span], Weights { panels: &self.weights, bias: None }, outputs);
+        isa.run(Finish { bias: &self.bias, activation: self.activation, places: width, y });
+    }
+
+    /// Where the channels of a place lie from its first one on, in a row of `width` columns.
+    pub fn segments(&self, width: usize) -> Vec<usize> {
+        let n = self.segment_len();
+        let place = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
+        (0..self.conv_shape.in_channels).step_by(n).map(place).collect()
+    }
+
+    fn inputs<'a>(&self, segments: &'a [usize]) -> Inputs<'a> {
+        Inputs { x: &[], row_stride: CHANNEL_BLOCK, segments, segment_len: self.segment_len() }
+    }
+
+    fn product(
+        &self,
+        inputs: Inputs,
+        spans: &[Span],
+        weights: &[f32],
+        (y, y_place, width): (&mut [f32], usize, usize),
+        isa: Isa,
+    ) {
+        let outputs = Outputs { y: &mut *y, row_stride: y_place, panel_stride: width * CHANNEL_BLOCK };
+        packed_matmul(isa, inputs, spans, Weights { panels: weights, bias: Some(&self.bias) }, outputs);
+        if self.activation != Activation::Identity {
+            isa.run(Activate { activation: self.activation, values: y });
+        }
+    }
+
+    pub fn shape(&self) -> ConvShape {
+        self.conv_shape
+    }
+
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+
+    /// With other weights in the same order.
+    pub fn with_weights(&self, weights: Vec<f32>) -> Self {
+        Self { weights, bias: self.bias.clone(), ..*self }
+    }
+
+    /// Channels that a product reads together, all of which exist: half a block where the last block is half full.
+    fn segment_len(&self) -> usize {
+        match self.conv_shape.in_channels % CHANNEL_BLOCK {
+            1..=8 if self.conv_shape.is_pointwise() => CHANNEL_BLOCK / 2,
+            _ => CHANNEL_BLOCK,
+        }
     }
 }
 

@@ -6,7 +6,10 @@ pub mod grouped;
 #[cfg(test)]
 mod reference;
 pub mod shape;
+pub mod stream;
 mod winograd;
+
+use rayon::prelude::*;
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
@@ -18,6 +21,26 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
+
+/// The sum of the weights of each set times its share.
+fn mixed(sets: &[Conv], shares: &[f32]) -> Option<Vec<f32>> {
+    let sets = sets.iter().map(Conv::weights).collect::<Option<Vec<_>>>()?;
+    let n = sets.first()?.len();
+    if sets.len() != shares.len() || sets.iter().any(|set| set.len() != n) {
+        return None;
+    }
+    let mut sum = vec![0.0; n];
+    sum.par_chunks_mut(MIXED).enumerate().for_each(|(task, sum)| {
+        for (set, share) in sets.iter().zip(shares) {
+            let set = &set[task * MIXED..][..sum.len()];
+            sum.iter_mut().zip(set).for_each(|(sum, weight)| *sum += share * weight);
+        }
+    });
+    Some(sum)
+}
+
+/// Weights per task of a mixture: what it sums stays in the cache.
+const MIXED: usize = 1 << 12;
 
 /// Filters with their norm folded in, and the activation after them.
 pub struct Filters<'a> {
@@ -94,6 +117,49 @@ impl Conv {
         };
         let packed = DepthwiseConv::pack(conv_shape, filter, filters.bias, filters.activation);
         Self { conv_shape, packed: Packed::Depthwise(packed) }
+    }
+
+    /// The convolution whose filters are the sum of those of `sets`, each times its share; with the bias and the activation of the
+    /// first one. `None` for none, for Winograd's form, and for sets of several shapes.
+    pub fn mixture(sets: &[Self], shares: &[f32]) -> Option<Self> {
+        let first = sets.first()?;
+        let weights = mixed(sets, shares)?;
+        let packed = match &first.packed {
+            Packed::Direct(conv) => Packed::Direct(conv.with_weights(weights)),
+            Packed::Depthwise(conv) => Packed::Depthwise(conv.with_weights(&weights)),
+            Packed::Winograd(_) => return None,
+        };
+        Some(Self { conv_shape: first.conv_shape, packed })
+    }
+
+    /// The weights as they are packed, but Winograd's.
+    fn weights(&self) -> Option<&[f32]> {
+        match &self.packed {
+            Packed::Direct(conv) => Some(conv.weights()),
+            Packed::Depthwise(conv) => Some(conv.weights()),
+            Packed::Winograd(_) => None,
+        }
+    }
+
+    /// Of `x` with its channels times `factors` `[batch, in]`, for a kernel of a single place. `None` for another kernel, and as
+    /// [`forward`](Self::forward).
+    pub fn forward_scaled(
+        &self,
+        x: &BlockedMap,
+        factors: &[f32],
+        isa: Isa,
+        workspace: &Workspace,
+    ) -> Option<BlockedMap> {
+        match &self.packed {
+            Packed::Direct(conv) if self.is_blocked_pointwise() && x.shape.channels == self.conv_shape.in_channels => {
+                conv.pointwise(x, Some(factors), isa, workspace)
+            }
+            _ => None,
+        }
+    }
+
+    fn is_blocked_pointwise(&self) -> bool {
+        self.conv_shape.is_pointwise() && !self.conv_shape.is_planar()
     }
 
     /// Convolution, activation and pooling. `None` if the input does not fit.

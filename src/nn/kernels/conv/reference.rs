@@ -5,6 +5,7 @@ use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
 use crate::nn::kernels::conv::grouped::{GroupedConv, GroupedShape};
 use crate::nn::kernels::conv::shape::ConvShape;
+use crate::nn::kernels::conv::stream::{Step, stream};
 use crate::nn::kernels::conv::{Conv, Filters, Input};
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
@@ -33,6 +34,7 @@ impl Random {
 }
 
 /// One case: a convolution and its input.
+#[derive(Clone)]
 struct Case {
     conv_shape: ConvShape,
     is_depthwise: bool,
@@ -266,6 +268,18 @@ fn convolutions_of_single_places_equal_their_naive_form() {
             case.check();
             case.activation = Activation::Hardswish;
             case.check();
+            // Factors of the channels of each clip.
+            let (conv, workspace, plane) = (case.conv(), Workspace::default(), size.1 * size.2);
+            let factors = random.values(size.0 * inputs);
+            let scaled: Vec<f32> = case.x.iter().enumerate().map(|(i, x)| x * factors[i / plane]).collect();
+            let map = BlockedMap::from_planes(&case.x, case.shape, &workspace).unwrap();
+            let wanted = conv.forward(Input::Planes(&scaled, case.shape), None, Isa::best(), &workspace).unwrap();
+            for isa in Isa::available() {
+                let y = conv.forward_scaled(&map, &factors, isa, &workspace).unwrap();
+                let pairs = y.to_planes().into_iter().zip(wanted.to_planes());
+                assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{inputs} {outputs} {size:?}");
+                assert!(conv.forward_scaled(&map, &factors[1..], isa, &workspace).is_none());
+            }
         }
     }
 }
@@ -300,6 +314,142 @@ fn depthwise_convolutions_equal_their_naive_form() {
     // More rows than one task takes.
     let conv_shape = ConvShape { kernel: (5, 3), padding: (2, 1), padding_after: (2, 1), ..three_by_three(40, 40) };
     Case::depthwise(conv_shape, (2, 200, 64), &mut random).check();
+}
+
+#[test]
+fn streams_equal_their_convolutions_one_by_one() {
+    let mut random = Random(14);
+    let pools = [1, 3, 7].map(|threads| rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    for i in 0..18 {
+        let window = |kernel: (usize, usize), stride, channels| {
+            let padding = (kernel.0 / 2, kernel.1 / 2);
+            ConvShape { kernel, stride, padding, padding_after: padding, ..three_by_three(channels, channels) }
+        };
+        let one = |inputs, outputs| ConvShape { in_channels: inputs, ..window((1, 1), (1, 1), outputs) };
+        let (narrow, wide) = (5 + random.below(20), 8 * (1 + random.below(6)));
+        let (batch, height, width) = (1 + i % 2, [1, 2, 40, 150][random.below(4)], [3, 8, 30][random.below(3)]);
+        let (k, s) = ([3, 5, 7][i % 3], 1 + random.below(2));
+        // A convolution over planes; a connection around a window of each channel; more channels, a window, fewer channels.
+        let shapes = [
+            (ConvShape { in_channels: 2, ..window((3, 3), (2, 2), narrow) }, false),
+            (window((k, 3), (1, 1), narrow), true),
+            (one(narrow, narrow), false),
+            (one(narrow, wide), false),
+            (window((5, k), (s, 2), wide), true),
+            (one(wide, narrow), false),
+        ];
+        let mut size = (batch, height, width);
+        let mut first = None;
+        let convs = shapes.map(|(shape, is_depthwise)| {
+            let mut case = match is_depthwise {
+                true => Case::depthwise(shape, size, &mut random),
+                false => Case::new(shape, size, &mut random),
+            };
+            case.activation = [Activation::Identity, Activation::Hardswish, Activation::Relu][random.below(3)];
+            (size.1, size.2) = shape.output(size.1, size.2).unwrap();
+            let conv = case.conv();
+            first.get_or_insert(case);
+            conv
+        });
+        let (first, workspace) = (first.unwrap(), Workspace::default());
+        let [a, b, c, d, e, f] = convs.each_ref().map(Step::Conv);
+        let steps = [a, b, c, Step::Add(1), d, e, f];
+        assert!(steps.iter().enumerate().all(|(i, step)| step.streams(i == 0)) && !a.streams(false));
+        for isa in Isa::available() {
+            let mut maps = vec![convs[0].forward(Input::Planes(&first.x, first.shape), None, isa, &workspace).unwrap()];
+            for (i, conv) in convs.iter().enumerate().skip(1) {
+                let mut map = conv.forward(Input::Map(&maps[i - 1]), None, isa, &workspace).unwrap();
+                if i == 2 {
+                    map.add(&maps[0], Activation::Identity, isa).unwrap();
+                }
+                maps.push(map);
+            }
+            let wanted = maps[5].to_planes();
+            for pool in &pools {
+                let run =
+                    |steps: &[Step], x: Input| pool.install(|| stream(steps, x, isa, &workspace)).unwrap().to_planes();
+                assert_eq!(run(&steps, Input::Planes(&first.x, first.shape)), wanted, "{i} {isa:?}");
+                let rest = [b, c, Step::Add(0), d, e];
+                assert_eq!(run(&rest, Input::Map(&maps[0])), maps[4].to_planes(), "{i} {isa:?}");
+            }
+        }
+        let map = BlockedMap::from_planes(&first.x, first.shape, &workspace).unwrap();
+        let refused = |steps: &[Step]| stream(steps, Input::Map(&map), Isa::best(), &workspace).is_none();
+        assert!(
+            refused(&[a, b])
+                && refused(&[])
+                && refused(&[Step::Add(0)])
+                && refused(&[b])
+                && refused(&[b, Step::Add(7)])
+        );
+    }
+}
+
+#[test]
+fn mixtures_equal_the_convolution_of_the_mixed_filters() {
+    let mut random = Random(15);
+    let shares = [0.5f32, 0.125, 0.25, -0.125]; // sums of products with these are exact for short numbers
+    for is_depthwise in [false, true] {
+        let (kernel, padding) = if is_depthwise { ((3, 3), (1, 1)) } else { ((1, 1), (0, 0)) };
+        let conv_shape = ConvShape { kernel, padding, padding_after: padding, ..three_by_three(40, 40) };
+        let size = (2, 9, 7);
+        let mut case = match is_depthwise {
+            true => Case::depthwise(conv_shape, size, &mut random),
+            false => Case::new(conv_shape, size, &mut random),
+        };
+        case.scale.fill(1.0);
+        let sets: Vec<Vec<f32>> = shares
+            .iter()
+            .map(|_| random.values(case.filters.len()).iter().map(|x| (x * 64.0).round() / 64.0).collect())
+            .collect();
+        let convs: Vec<Conv> = sets.iter().map(|set| Case { filters: set.clone(), ..case.clone() }.conv()).collect();
+        let place = |i: usize| sets.iter().zip(shares).map(|(set, share)| set[i] * share).sum::<f32>();
+        case.filters = (0..case.filters.len()).map(place).collect();
+        let workspace = Workspace::default();
+        let mixture = Conv::mixture(&convs, &shares).unwrap();
+        let y = case.run(&mixture, Isa::best(), &workspace);
+        assert_eq!(y, case.run(&case.conv(), Isa::best(), &workspace));
+        assert!(Conv::mixture(&convs, &shares[1..]).is_none() && Conv::mixture(&[], &[]).is_none());
+    }
+}
+
+#[test]
+fn means_over_an_axis_and_bent_and_weighed_maps_equal_their_naive_form() {
+    let mut random = Random(16);
+    for (channels, height, width) in [(1, 1, 1), (17, 3, 5), (40, 200, 13)] {
+        let shape = Shape { batch: 1, channels, height, width };
+        let x = random.values(channels * height * width);
+        let [lines, rows, columns] = [4, height, width].map(|n| random.values(n * channels));
+        let map = || BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
+        for isa in Isa::available() {
+            let (by_column, by_row) = map().axis_means(isa);
+            for (means, n, of) in [(by_column, width, height), (by_row, height, width)] {
+                for (i, mean) in means.into_iter().enumerate() {
+                    let (place, channel) = (i / channels, i % channels);
+                    let plane = &x[channel * height * width..][..height * width];
+                    let seen = plane.iter().enumerate().filter(|(at, _)| match n == width && of == height {
+                        true => at % width == place,
+                        false => at / width == place,
+                    });
+                    let wanted = seen.map(|(_, &x)| f64::from(x)).sum::<f64>() / of as f64;
+                    assert!(
+                        (f64::from(mean) - wanted).abs() < 1e-5 || height == width,
+                        "{shape:?} {isa:?}: {mean} {wanted}"
+                    );
+                }
+            }
+            let mut weighed = map();
+            weighed.weigh(&lines, &rows, &columns, isa).unwrap();
+            for (i, y) in weighed.to_planes().into_iter().enumerate() {
+                let (channel, row, column) = (i / width / height, i / width % height, i % width);
+                let line = |n: usize| lines[n * channels + channel] * x[i] + lines[(n + 2) * channels + channel];
+                let wanted =
+                    line(0).max(line(1)) * rows[row * channels + channel] * columns[column * channels + channel];
+                assert!((y - wanted).abs() < 1e-5, "{shape:?} {isa:?}: {y} {wanted}");
+            }
+            assert!(weighed.weigh(&lines[1..], &rows, &columns, isa).is_none());
+        }
+    }
 }
 
 #[test]

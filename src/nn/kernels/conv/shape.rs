@@ -1,5 +1,7 @@
 //! Sizes of a convolution.
 
+use std::ops::Range;
+
 /// Up to this many channels the input is read as planes: blocks of sixteen would be mostly zeros.
 const PLANAR_CHANNELS: usize = 4;
 
@@ -39,6 +41,14 @@ impl ConvShape {
     /// Whether the output of a map of one column has one column too.
     pub fn is_1d(&self) -> bool {
         self.kernel.1 == 1 && self.padding.1 == 0 && self.padding_after.1 == 0
+    }
+
+    /// Which rows of a map of `height` a row of the output sees, and the first row of the kernel that lies in the map.
+    pub fn rows_seen(&self, row: usize, height: usize) -> (usize, Range<usize>) {
+        let top = row * self.stride.0;
+        let first_tap = self.padding.0.saturating_sub(top).min(self.kernel.0);
+        let end = (top + self.kernel.0).saturating_sub(self.padding.0).min(height);
+        (first_tap, (top + first_tap).saturating_sub(self.padding.0).min(end)..end)
     }
 
     /// Whether a product with each place alone gives the output.

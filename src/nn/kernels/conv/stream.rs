@@ -1,0 +1,241 @@
+//! Convolutions one after the other, row by row: of each map between them only the rows that the next one sees are kept, in the
+//! cache. The values are those of the convolutions one by one.
+
+use rayon::prelude::*;
+
+use crate::nn::kernels::blocked::{BlockedMap, Shape};
+use crate::nn::kernels::conv::depthwise::{DepthwiseConv, Lines};
+use crate::nn::kernels::conv::direct::{DirectConv, Source};
+use crate::nn::kernels::conv::shape::ConvShape;
+use crate::nn::kernels::conv::{Conv, Input, Packed};
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::workspace::{Buffer, Workspace, count};
+
+/// The fewest rows of a task: it computes again what its first row sees of the rows before.
+const MIN_ROWS: usize = 16;
+
+/// What makes a map of the one before it.
+#[derive(Debug, Clone, Copy)]
+pub enum Step<'a> {
+    Conv(&'a Conv),
+    /// Adds an earlier map: 0 is the input, `i` is what step `i − 1` makes.
+    Add(usize),
+}
+
+impl Step<'_> {
+    /// Whether it works row by row; a convolution over planes only as the first.
+    pub fn streams(&self, is_first: bool) -> bool {
+        match self {
+            Self::Add(_) => true,
+            Self::Conv(conv) => match &conv.packed {
+                Packed::Depthwise(_) => true,
+                Packed::Direct(direct) => conv.is_blocked_pointwise() || is_first && direct.shape().is_planar(),
+                Packed::Winograd(_) => false,
+            },
+        }
+    }
+
+    fn kind(&self) -> Option<Kind<'_>> {
+        Some(match self {
+            Self::Add(level) => Kind::Add(*level),
+            Self::Conv(conv) => match &conv.packed {
+                Packed::Depthwise(depthwise) => Kind::Depthwise(depthwise),
+                Packed::Direct(direct) if conv.is_blocked_pointwise() => Kind::Pointwise(direct),
+                Packed::Direct(direct) => Kind::Planar(direct),
+                Packed::Winograd(_) => return None,
+            },
+        })
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Pointwise(&'a DirectConv),
+    Depthwise(&'a DepthwiseConv),
+    Planar(&'a DirectConv),
+    Add(usize),
+}
+
+impl Kind<'_> {
+    /// That of a convolution which sees several rows.
+    fn window(&self) -> Option<ConvShape> {
+        match self {
+            Self::Depthwise(conv) => Some(conv.shape()),
+            Self::Planar(conv) => Some(conv.shape()),
+            _ => None,
+        }
+    }
+}
+
+/// A map between two steps, or the last one.
+struct Level<'a> {
+    kind: Kind<'a>,
+    shape: Shape,
+    /// Rows that are kept; row `r` in slot `r % slots`.
+    slots: usize,
+    segments: Vec<usize>,
+}
+
+/// The steps one after the other. `None` unless each fits what comes before it and [works row by row](Step::streams), and if no
+/// memory could hold what they make.
+pub fn stream(steps: &[Step], x: Input, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
+    let (source, input) = match &x {
+        Input::Planes(x, shape) => (Source::Planes(x), *shape),
+        Input::Map(map) => (Source::Map(map), map.shape),
+    };
+    let levels = levels(steps, input, matches!(source, Source::Planes(_)))?;
+    let out = levels.last()?.shape;
+    let mut map = BlockedMap::unwritten(out, workspace)?;
+    let rows =
+        (out.batch * out.height).div_ceil(rayon::current_num_threads()).clamp(MIN_ROWS, out.height.max(MIN_ROWS));
+    let items = map.values.chunks_mut(out.height * out.row()).enumerate();
+    let tasks: Vec<_> = items
+        .flat_map(|(item, y)| y.chunks_mut(rows * out.row()).enumerate().map(move |(i, y)| (item, i * rows, y)))
+        .collect();
+    tasks.into_par_iter().for_each(|(item, first, y)| {
+        let rings = levels.iter().map(|level| workspace.take(level.slots * level.shape.row())).collect();
+        let next = vec![usize::MAX; levels.len()];
+        let mut task = Task { levels: &levels, source, input, item, rings, next, isa, workspace };
+        task.start(first);
+        for (i, y) in y.chunks_mut(out.row()).enumerate() {
+            task.advance(levels.len() - 1, first + i + 1);
+            y.copy_from_slice(task.row(levels.len() - 1, first + i));
+        }
+    });
+    Some(map)
+}
+
+/// The shape of the map that each step makes, and how many of its rows are kept.
+fn levels<'a>(steps: &'a [Step], input: Shape, is_planar: bool) -> Option<Vec<Level<'a>>> {
+    let mut levels: Vec<Level> = Vec::new();
+    for (i, step) in steps.iter().enumerate() {
+        let before = levels.last().map_or(input, |level| level.shape);
+        let kind = step.kind()?;
+        let shape = match (kind, step) {
+            (Kind::Add(level), _) => {
+                let added = level.checked_sub(1).map_or(Some(input), |level| Some(levels.get(level)?.shape))?;
+                (added == before && i > 0).then_some(before)?
+            }
+            (_, Step::Conv(conv)) if conv.conv_shape.in_channels == before.channels => {
+                let (height, width) = conv.conv_shape.output(before.height, before.width)?;
+                Shape { channels: conv.conv_shape.out_channels, height, width, ..before }
+            }
+            _ => return None,
+        };
+        if matches!(kind, Kind::Planar(_)) != (is_planar && i == 0) {
+            return None;
+        }
+        let segments = match kind {
+            Kind::Pointwise(conv) => conv.segments(before.width),
+            _ => Vec::new(),
+        };
+        shape.values()?;
+        levels.push(Level { kind, shape, slots: 1, segments });
+    }
+    for i in 0..levels.len() {
+        // A level keeps the rows that the next one sees, and those until they are added.
+        let mut slots = levels.get(i + 1).and_then(|next| next.kind.window()).map_or(1, |window| window.kernel.0);
+        let mut ahead = 1usize;
+        for later in &levels[i + 1..] {
+            ahead = ahead.saturating_add(later.kind.window().map_or(0, |window| window.kernel.0 - 1));
+            if matches!(later.kind, Kind::Add(level) if level == i + 1) {
+                slots = slots.max(ahead);
+            }
+        }
+        levels[i].slots = slots.min(levels[i].shape.height);
+        count(&[levels[i].slots, levels[i].shape.row()])?;
+    }
+    Some(levels)
+}
+
+/// Some rows of the last map of one clip.
+struct Task<'a> {
+    levels: &'a [Level<'a>],
+    source: Source<'a>,
+    input: Shape,
+    item: usize,
+    rings: Vec<Buffer>,
+    /// The first row of each level that was not computed yet.
+    next: Vec<usize>,
+    isa: Isa,
+    workspace: &'a Workspace,
+}
+
+impl Task<'_> {
+    /// Begins each level with the first row that is needed for row `first` of the last one.
+    fn start(&mut self, first: usize) {
+        let last = self.levels.len() - 1;
+        self.next[last] = first;
+        for i in (0..=last).rev() {
+            let row = self.next[i];
+            let below = match self.levels[i].kind.window() {
+                Some(window) => window.rows_seen(row, self.height(i)).1.start,
+                None => row,
+            };
+            if i > 0 {
+                self.next[i - 1] = self.next[i - 1].min(below);
+            }
+            if let Kind::Add(level @ 1..) = self.levels[i].kind {
+                self.next[level - 1] = self.next[level - 1].min(row);
+            }
+        }
+    }
+
+    /// Rows of the map below level `i`.
+    fn height(&self, i: usize) -> usize {
+        i.checked_sub(1).map_or(self.input.height, |below| self.levels[below].shape.height)
+    }
+
+    /// A row that is kept.
+    fn row(&self, level: usize, row: usize) -> &[f32] {
+        let (width, slots) = (self.levels[level].shape.row(), self.levels[level].slots);
+        &self.rings[level][row % slots * width..][..width]
+    }
+
+    /// Computes the rows of a level up to `end`, exclusive.
+    fn advance(&mut self, i: usize, end: usize) {
+        for row in self.next[i]..end {
+            let (first_tap, seen) = match self.levels[i].kind.window() {
+                Some(window) => window.rows_seen(row, self.height(i)),
+                None => (0, row..row + 1),
+            };
+            if i > 0 {
+                self.advance(i - 1, seen.end);
+            }
+            let Self { levels, source, input, item, isa, workspace, .. } = *self;
+            let level = &levels[i];
+            let (below, own) = self.rings.split_at_mut(i);
+            let y_row = level.shape.row();
+            let y = &mut own[0][row % level.slots * y_row..][..y_row];
+            // The rows of the map below, all of them or those that are kept.
+            let (rows, slots, x_shape) = match (i.checked_sub(1), source) {
+                (Some(i), _) => (&*below[i], levels[i].slots, levels[i].shape),
+                (None, Source::Map(map)) => {
+                    let item_len = input.height * input.row();
+                    (&map.values[item * item_len..][..item_len], input.height, input)
+                }
+                (None, Source::Planes(_)) => (&[][..], 1, input),
+            };
+            let line = |row: usize| &rows[row % slots * x_shape.row()..][..x_shape.row()];
+            match level.kind {
+                Kind::Pointwise(conv) => conv.row(line(row), &level.segments, y, x_shape.width, isa),
+                Kind::Depthwise(conv) => {
+                    let lines = Lines { rows, row: x_shape.row(), first: seen.start % slots, n: seen.len() };
+                    conv.row(lines, first_tap, x_shape.width, y, isa);
+                }
+                Kind::Planar(conv) => conv.line((source, input, item), row, y, isa, workspace),
+                Kind::Add(added) => {
+                    let added = match added.checked_sub(1) {
+                        Some(added) => &below[added][row % levels[added].slots * y_row..][..y_row],
+                        None => match source {
+                            Source::Map(map) => &map.values[(item * input.height + row) * y_row..][..y_row],
+                            Source::Planes(_) => continue, // never: planes have no whole blocks
+                        },
+                    };
+                    y.iter_mut().zip(line(row)).zip(added).for_each(|((y, a), b)| *y = a + b);
+                }
+            }
+            self.next[i] = row + 1;
+        }
+    }
+}
