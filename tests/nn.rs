@@ -538,6 +538,60 @@ fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
     }
 }
 
+/// Means of windows before norm and activation, and the same as layers of their own.
+#[test]
+fn an_averaged_convolution_equals_a_pooling_before_its_norm() {
+    let averaged = |averaged: usize, config: ConvConfig| ConvConfig { averaged, ..config };
+    let padded = ConvConfig { padding: 1, ..ConvConfig::new(1, 20, 3) };
+    for config in [
+        averaged(2, padded),
+        averaged(2, ConvConfig { in_channels: 20, ..padded }),
+        averaged(2, ConvConfig::depthwise(20, 3)),
+        averaged(3, ConvConfig::depthwise(17, 3)),
+        averaged(2, ConvConfig::new(16, 20, 1)),
+    ] {
+        let ConvConfig { in_channels, out_channels, groups, kernel, .. } = config;
+        let mut tensors = vec![("conv.weight".to_string(), vec![out_channels, in_channels / groups, kernel, kernel])];
+        let norm = ["weight", "bias", "running_mean", "running_var"];
+        tensors.extend(norm.map(|leaf| (format!("bn.{leaf}"), vec![out_channels])));
+        let weights = Weights::from_tensors(tensors.into_iter().map(|(name, shape)| {
+            let values = hashed(&name, shape.iter().product(), if name.ends_with("var") { 0.1 } else { -1.0 }, 1.0, 5);
+            (name, Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
+        }))
+        .unwrap();
+        let trained = Parameters::new(&Device::Cpu, 1);
+        for (mode, loader, is_training) in [
+            ("packed", weights.loader(&Device::Cpu), false),
+            ("tensors", weights.loader(&Device::Cpu).without_kernels(), false),
+            ("trained", trained.loader(), false),
+            ("in training", trained.loader(), true),
+        ] {
+            for (height, width) in [(9, 8), (8, 7), (24, 12)] {
+                let (conv, norm) = (loader.at("conv"), loader.at("bn"));
+                let mut stacks = [ConvStack::on_maps(Some(width)), ConvStack::on_maps(None)];
+                stacks[0].conv(&conv, Some(&norm), config, Activation::Relu6).unwrap();
+                let size = (config.averaged, config.averaged);
+                stacks[1].conv(&conv, None, averaged(1, config), Activation::Identity).unwrap();
+                stacks[1].pool(Pool2d { pooling: Pooling::Avg, size });
+                stacks[1].batch_norm(&norm, out_channels, Activation::Relu6).unwrap();
+                trained.restore(&weights).unwrap();
+                trained.set_training(is_training);
+                let x = hashed("x", 2 * in_channels * height * width, -1.0, 1.0, 5);
+                let x = Tensor::from_vec(x, (2, in_channels, height, width), &Device::Cpu).unwrap();
+                let [got, wanted] = stacks.each_ref().map(|stack| stack.forward(&x).unwrap());
+                assert_eq!(got.dims(), wanted.dims(), "{mode} {config:?}");
+                assert_close(&format!("{mode} {config:?}"), &values(&got), &values(&wanted), 2e-5, 1e-5);
+            }
+        }
+    }
+    let mut stack = ConvStack::on_sequences();
+    let loader = Parameters::new(&Device::Cpu, 1);
+    for config in [averaged(2, ConvConfig::new(1, 1, 3)), averaged(0, ConvConfig::new(1, 1, 3))] {
+        let refused = stack.conv(&loader.loader(), None, config, Activation::Relu);
+        assert!(matches!(refused, Err(Error::Config { field: "averaged", .. })), "{refused:?}");
+    }
+}
+
 /// Layers on the connection, nothing on it, and an activation of the sum, before layers that read and that overwrite their input.
 #[test]
 fn connections_around_layers_equal_their_definitions() {

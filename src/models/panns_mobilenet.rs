@@ -26,7 +26,7 @@ use crate::assumption::Assumption;
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Error, Result};
 use crate::frontend::LogMelConfig;
-use crate::nn::{Activation, ConvConfig, ConvStack, Pool2d, Pooling};
+use crate::nn::{Activation, ConvConfig, ConvStack};
 use crate::weights::{Loader, Weights};
 
 /// Which of the two.
@@ -223,11 +223,6 @@ fn add_conv(
     halves: bool,
     activation: Activation,
 ) -> Result<()> {
-    let (conv, norm) = (place.at(conv), place.at(norm));
-    if !halves {
-        return layers.conv(&conv, Some(&norm), config, activation);
-    }
-    layers.conv(&conv, None, config, Activation::Identity)?;
-    layers.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
-    layers.batch_norm(&norm, config.out_channels, activation)
+    let config = ConvConfig { averaged: if halves { 2 } else { 1 }, ..config };
+    layers.conv(&place.at(conv), Some(&place.at(norm)), config, activation)
 }

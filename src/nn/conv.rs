@@ -20,6 +20,9 @@ use crate::weights::{Init, Loader, Target};
 /// The most channels, those of a front end with deltas of all orders included.
 const MAX_CHANNELS: usize = 1 << 20;
 
+/// The largest windows of means.
+const MAX_AVERAGED: usize = 64;
+
 /// The sizes of a convolution, by [`new`](Self::new) the same on both axes of a map and without groups.
 ///
 /// ```
@@ -52,6 +55,9 @@ pub struct ConvConfig {
     /// Places from a value of the kernel to the next, 1 to 65,536 with the whole kernel up to that length; more than 1 only on
     /// sequences. 1 by [`new`](Self::new).
     pub dilation: usize,
+    /// Each value is the mean of a window of this many places on both axes of what the convolution gives, before norm and activation:
+    /// 1 to 64, more than 1 only on maps and with a step of 1. What fills no window is dropped. 1 by [`new`](Self::new).
+    pub averaged: usize,
     /// Whether it has a bias of its own, before the norm if one follows. False by [`new`](Self::new).
     pub bias: bool,
 }
@@ -82,6 +88,7 @@ impl ConvConfig {
             along_width: None,
             groups: 1,
             dilation: 1,
+            averaged: 1,
             bias: false,
         }
     }
@@ -97,7 +104,8 @@ impl ConvConfig {
         if self.kernel == 0 { 0 } else { (self.kernel - 1).saturating_mul(self.dilation).saturating_add(1) }
     }
 
-    /// On sequences, whose length is the height of a map of width 1, or on maps.
+    /// On sequences, whose length is the height of a map of width 1, or on maps. Means of windows are the convolution of a larger
+    /// kernel.
     pub(super) fn shape(&self, of_sequences: bool) -> Result<ConvShape> {
         let Self { in_channels, out_channels, groups, dilation, .. } = *self;
         check::sizes([("in_channels", in_channels, MAX_CHANNELS), ("out_channels", out_channels, MAX_CHANNELS)])?;
@@ -110,7 +118,17 @@ impl ConvConfig {
         if of_sequences && self.along_width.is_some() {
             return Err(Error::config("along_width", "a kernel", "expected none on sequences"));
         }
-        let along_height = ConvAxis { kernel: self.extent(), ..self.axis() };
+        let averaged = self.averaged;
+        check::size("averaged", averaged, MAX_AVERAGED)?;
+        if averaged > 1 && (of_sequences || self.stride != 1 || self.along_width.is_some()) {
+            return Err(Error::config(
+                "averaged",
+                averaged,
+                "expected 1, or more on maps with a step of 1 on both axes",
+            ));
+        }
+        let kernel = self.extent().saturating_add(if self.kernel == 0 { 0 } else { averaged - 1 });
+        let along_height = ConvAxis { kernel, stride: self.stride.saturating_mul(averaged), ..self.axis() };
         let along_width = match of_sequences {
             true => ConvAxis { kernel: 1, stride: 1, padding: 0, padding_after: None },
             false => self.along_width.unwrap_or(along_height),
@@ -158,17 +176,36 @@ pub(super) struct Maps {
     pub norm_eps: f64,
 }
 
-/// The filters of a checkpoint as they are computed with: `[out, in, rows, columns]`, or on sequences `[out, in, kernel]` with
-/// zeros between their values.
-fn arranged(filters: Tensor, dilation: usize, swapped: bool) -> candle_core::Result<Tensor> {
-    if swapped {
-        return filters.transpose(2, 3)?.contiguous();
+/// How the filters of a checkpoint become those that are computed with.
+#[derive(Debug, Clone, Copy)]
+struct Arrangement {
+    dilation: usize,
+    swapped: bool,
+    averaged: usize,
+}
+
+impl Arrangement {
+    fn is_none(self) -> bool {
+        self.dilation == 1 && !self.swapped && self.averaged == 1
     }
-    if dilation == 1 {
-        return Ok(filters);
+
+    /// `[out, in, rows, columns]`, or on sequences `[out, in, kernel]` with zeros between the values.
+    fn of(self, mut filters: Tensor) -> candle_core::Result<Tensor> {
+        if self.swapped {
+            filters = filters.transpose(2, 3)?.contiguous()?;
+        }
+        if self.dilation > 1 {
+            let last = (filters.dim(2)? - 1) * self.dilation + 1;
+            let spread = filters.unsqueeze(3)?.pad_with_zeros(3, 0, self.dilation - 1)?.flatten(2, 3)?;
+            filters = spread.narrow(2, 0, last)?.contiguous()?;
+        }
+        for axis in [2, 3].into_iter().filter(|_| self.averaged > 1) {
+            let moved = |by: usize| filters.pad_with_zeros(axis, by, self.averaged - 1 - by);
+            let sum = (1..self.averaged).try_fold(moved(0)?, |sum, by| sum + moved(by)?)?;
+            filters = (sum / self.averaged as f64)?;
+        }
+        Ok(filters)
     }
-    let last = (filters.dim(2)? - 1) * dilation + 1;
-    filters.unsqueeze(3)?.pad_with_zeros(3, 0, dilation - 1)?.flatten(2, 3)?.narrow(2, 0, last)?.contiguous()
 }
 
 /// A convolution of maps, or of sequences.
@@ -176,8 +213,7 @@ fn arranged(filters: Tensor, dilation: usize, swapped: bool) -> candle_core::Res
 pub(super) struct Conv {
     pub shape: ConvShape,
     is_depthwise: bool,
-    dilation: usize,
-    swapped_filters: bool,
+    arrangement: Arrangement,
     activation: Activation,
     weights: Prepared<PackedConv, Folded, Unfolded>,
 }
@@ -203,10 +239,12 @@ impl Conv {
         activation: Activation,
         maps: Maps,
     ) -> Result<Self> {
-        let ConvConfig { in_channels, out_channels, groups, kernel, dilation, bias, .. } = config;
+        let ConvConfig { in_channels, out_channels, groups, kernel, dilation, averaged, bias, .. } = config;
         let shape = config.shape(maps.are_sequences)?;
-        let (is_depthwise, swapped_filters) = (groups > 1, maps.swapped_filters);
-        let (rows, columns) = if swapped_filters { (shape.kernel.1, kernel) } else { (kernel, shape.kernel.1) };
+        let is_depthwise = groups > 1;
+        let arrangement = Arrangement { dilation, swapped: maps.swapped_filters, averaged };
+        let along_width = config.along_width.map_or(kernel, |axis| axis.kernel);
+        let (rows, columns) = if arrangement.swapped { (along_width, kernel) } else { (kernel, along_width) };
         let filters = [out_channels, in_channels / groups, rows, columns];
         let filters = if maps.are_sequences { &filters[..3] } else { &filters };
         let folded = || FoldedBatchNorm::load_after(conv, bias, norm.map(|norm| (norm, maps.norm_eps)), out_channels);
@@ -214,10 +252,10 @@ impl Conv {
             Target::Kernels => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
                 let mut values = conv.get_vec("weight", filters)?;
-                if dilation > 1 || swapped_filters {
+                if !arrangement.is_none() {
                     let arranged = || {
                         let filters = Tensor::from_vec(values, filters, conv.device())?;
-                        arranged(filters, dilation, swapped_filters)?.flatten_all()?.to_vec1()
+                        arrangement.of(filters)?.flatten_all()?.to_vec1()
                     };
                     values = arranged().context("filters of a convolution")?;
                 }
@@ -230,7 +268,7 @@ impl Conv {
             Target::Device => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
                 let filters = conv.get("weight", filters)?;
-                let filters = arranged(filters, dilation, swapped_filters).context("filters of a convolution")?;
+                let filters = arrangement.of(filters).context("filters of a convolution")?;
                 let tensors = || {
                     let mut of_filters = vec![1; filters.rank()];
                     of_filters[0] = out_channels;
@@ -249,7 +287,7 @@ impl Conv {
                 })
             }
         };
-        Ok(Self { shape, is_depthwise, dilation, swapped_filters, activation, weights })
+        Ok(Self { shape, is_depthwise, arrangement, activation, weights })
     }
 
     /// As packed for the kernels.
@@ -294,7 +332,7 @@ impl Conv {
             }
             Prepared::Training(Unfolded { filters, bias, norm }) => {
                 let ConvShape { out_channels, kernel, .. } = self.shape;
-                let filters = arranged(filters.clone(), self.dilation, self.swapped_filters)?;
+                let filters = self.arrangement.of(filters.clone())?;
                 let filters = filters.reshape((out_channels, (), kernel.0, kernel.1))?;
                 let maps = x.to_tensor()?;
                 let mut y = match self.is_depthwise {

@@ -123,7 +123,7 @@ impl ConvStack {
         activation: Activation,
     ) -> Result<()> {
         let conv = Conv::load(conv, norm, config, activation, self.maps)?;
-        self.maps.width = self.maps.width.and_then(|width| Some(conv.shape.output(config.extent(), width)?.1));
+        self.maps.width = self.maps.width.and_then(|width| Some(conv.shape.output(conv.shape.kernel.0, width)?.1));
         self.layers.push(Layer::Conv(Box::new(conv), None));
         Ok(())
     }
