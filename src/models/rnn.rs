@@ -164,7 +164,7 @@ impl AudioRnnClassifier {
         let rnn = Rnn::load(&rnn, config.rnn(!rnn.lacks("bias_ih_l0")))?;
         let outputs = rnn.config().outputs();
         let head = SequenceHead::load(root, config.pooling, outputs, config.n_classes, config.head)?;
-        let info = info(&config.name, &features, config.n_classes, outputs, config.head);
+        let info = info(config.name.clone(), &features, config.n_classes, outputs, config.head);
         Ok(Self { config: config.clone(), info, device: root.device().clone(), features, backbone: rnn, head })
     }
 }

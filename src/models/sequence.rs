@@ -153,7 +153,7 @@ impl Attention {
 
 /// What is constant about a model over `features`.
 pub(super) fn info(
-    name: &Cow<'static, str>,
+    name: Cow<'static, str>,
     features: &Features,
     n_classes: usize,
     embedding_dim: usize,
@@ -163,7 +163,7 @@ pub(super) fn info(
         min_samples: features.min_samples(),
         activation,
         frames: Some(FrameGrid { first: 0, step: features.config().hop_length() }),
-        ..ModelInfo::new(name.clone(), features.config().sample_rate(), n_classes, embedding_dim)
+        ..ModelInfo::new(name, features.config().sample_rate(), n_classes, embedding_dim)
     }
 }
 

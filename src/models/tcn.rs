@@ -148,7 +148,7 @@ impl AudioTcnClassifier {
         let tcn = Tcn::load(&root.at("tcn"), config.tcn())?;
         let outputs = tcn.outputs();
         let head = SequenceHead::load(root, config.pooling, outputs, config.n_classes, config.head)?;
-        let info = info(&config.name, &features, config.n_classes, outputs, config.head);
+        let info = info(config.name.clone(), &features, config.n_classes, outputs, config.head);
         Ok(Self { config: config.clone(), info, device: root.device().clone(), features, backbone: tcn, head })
     }
 }
