@@ -6,7 +6,7 @@ use std::str::FromStr;
 use crate::ctc::beam::Unit;
 use crate::error::{Error, Result};
 use crate::events::EventFormat;
-use crate::frontend::{DeltaEdge, DeltaMethod, LogScale, MelNorm, MelScale, PadMode, Spectrum, Window};
+use crate::frontend::{DeltaEdge, DeltaMethod, LogScale, MelAxis, MelNorm, MelScale, PadMode, Spectrum, Window};
 use crate::fusion::Average;
 use crate::models::{ced::WindowMean, cnn14::Decision, rnn::TimePooling};
 use crate::nn::{Cell, Pooling};
@@ -43,6 +43,7 @@ names!(
     DeltaMethod,
     EventFormat,
     LogScale,
+    MelAxis,
     MelNorm,
     MelScale,
     OutputActivation,

@@ -259,6 +259,7 @@ fn models() {
         "crnn",
         "bilstm-attention",
         "lstm-speech-commands",
+        "mn04",
     ];
     for name in names {
         let preset = presets().find(|preset| preset.name() == name).unwrap();
