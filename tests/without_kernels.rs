@@ -5,7 +5,7 @@ mod common;
 use candle_core::{Device, Tensor};
 use clipwise::encoders::wav2vec2::{Config, ConvLayer};
 use clipwise::encoders::{Layers, SpeechEncoder, Wav2Vec2Encoder};
-use clipwise::models::{AudioRnnClassifier, Cnn6, Cnn14, M5, cnn6, cnn14, m5, rnn};
+use clipwise::models::{AudioRnnClassifier, Cnn6, Cnn14, M5, MobileNet, cnn6, cnn14, efficientat, m5, rnn};
 use clipwise::nn::{Cell, Pooling};
 use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Result, TaggingModel, WaveformBatch, Weights};
@@ -47,6 +47,17 @@ fn taggers_agree_with_and_without_kernels() {
     let parameters = Parameters::new(&Device::Cpu, 5);
     Cnn6::build(&config, &parameters.loader()).unwrap();
     assert_same("cnn6", &parameters.weights().unwrap(), |root| Cnn6::build(&config, root));
+    let mobile = |name: &str, config: efficientat::Config| {
+        let parameters = Parameters::new(&Device::Cpu, 7);
+        MobileNet::build(&config, &parameters.loader()).unwrap();
+        assert_same(name, &parameters.weights().unwrap(), |root| MobileNet::build(&config, root));
+    };
+    let narrow = || efficientat::Config { n_classes: 11, ..efficientat::Config::MN01 };
+    mobile("mn", narrow());
+    mobile("mn-fc", efficientat::Config { head: efficientat::Head::FullyConvolutional, ..narrow() });
+    mobile("mn-attention", efficientat::Config { head: efficientat::Head::AttentionPooling(2), ..narrow() });
+    let dynamic = |block: &efficientat::Block| efficientat::Block { squeezed: 0, context: 8, ..*block };
+    mobile("dymn", efficientat::Config { blocks: narrow().blocks.iter().map(dynamic).collect(), ..narrow() });
     for cell in [Cell::Gru, Cell::Lstm] {
         let config = rnn::Config { cell, hidden: 12, ..rnn::Config::BILSTM_ATTENTION };
         let parameters = Parameters::new(&Device::Cpu, 6);

@@ -1,6 +1,7 @@
-"""CNN14, ResNet38 and MobileNets after their front end, and LeeNet11, in PyTorch, for timing: random weights.
+"""CNN14, ResNet38, MobileNets and EfficientAT's mn04 after their front ends, and LeeNet11, in PyTorch, for timing: random weights.
 
-Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), and Lee et al. (arXiv 1703.01789).
+Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), Lee et al. (arXiv 1703.01789), and Howard et al., "Searching for
+MobileNetV3" (arXiv 1905.02244) with the sizes of Schmid et al. (arXiv 2211.04772).
 """
 import torch
 from torch import nn
@@ -123,6 +124,57 @@ def mobilenetv2():
             layers += [Sum(block, nn.Identity(), nn.Identity())] if i > 0 else block
             inputs = outputs
     return OnLogMel([*layers, *conv(320, 1280, 1, activation=nn.ReLU6)], 1280, 1024)
+
+
+class SqueezeExcitation(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        squeezed = max(8, (channels // 4 + 4) // 8 * 8)
+        self.fc1, self.fc2 = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
+
+    def forward(self, x):
+        gates = torch.sigmoid(self.fc2(F.relu(self.fc1(x.mean((2, 3))))))
+        return x * gates[:, :, None, None]
+
+
+class Inverted(nn.Module):
+    """An inverted residual."""
+
+    def __init__(self, inputs, kernel, expanded, outputs, squeezes, act, stride):
+        super().__init__()
+        layers = []
+        if expanded != inputs:
+            layers += [nn.Conv2d(inputs, expanded, 1, bias=False), nn.BatchNorm2d(expanded), act()]
+        depthwise = nn.Conv2d(expanded, expanded, kernel, stride, kernel // 2, groups=expanded, bias=False)
+        layers += [depthwise, nn.BatchNorm2d(expanded), act()] + [SqueezeExcitation(expanded)] * squeezes
+        self.layers = nn.Sequential(*layers, nn.Conv2d(expanded, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.is_residual = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        return x + self.layers(x) if self.is_residual else self.layers(x)
+
+
+class Mn04(nn.Module):
+    """Log-mel `[batch, 1, 128, frames]` to scores `[batch, 527]`."""
+
+    BLOCKS = [
+        (3, 8, 8, 0, 1), (3, 24, 16, 0, 2), (3, 32, 16, 0, 1), (5, 32, 16, 1, 2), (5, 48, 16, 1, 1), (5, 48, 16, 1, 1),
+        (3, 96, 32, 0, 2), (3, 80, 32, 0, 1), (3, 72, 32, 0, 1), (3, 72, 32, 0, 1), (3, 192, 48, 1, 1), (3, 272, 48, 1, 1),
+        (5, 272, 64, 1, 2), (5, 384, 64, 1, 1), (5, 384, 64, 1, 1),
+    ]  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [nn.Conv2d(1, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.Hardswish()], 8
+        for i, (kernel, expanded, outputs, squeezes, stride) in enumerate(self.BLOCKS):
+            act = nn.ReLU if i < 6 else nn.Hardswish
+            layers.append(Inverted(inputs, kernel, expanded, outputs, squeezes, act, stride))
+            inputs = outputs
+        self.features = nn.Sequential(*layers, nn.Conv2d(inputs, 384, 1, bias=False), nn.BatchNorm2d(384), nn.Hardswish())
+        self.hidden, self.classes = nn.Linear(384, 512), nn.Linear(512, CLASSES)
+
+    def forward(self, x):
+        return torch.sigmoid(self.classes(F.hardswish(self.hidden(self.features(x).mean((2, 3))))))
 
 
 def seeded(network):

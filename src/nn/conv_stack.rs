@@ -63,7 +63,7 @@ enum Layer {
         stride: usize,
     },
     /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
-    SqueezeExcitation([Linear; 2]),
+    SqueezeExcitation(Box<[Linear; 2]>),
     Dynamic(Box<dynamic::Block>),
     /// Each channel this many times.
     Repeat(usize),
@@ -246,7 +246,7 @@ impl ConvStack {
     ) -> Result<()> {
         let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
         let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
-        self.layers.push(Layer::SqueezeExcitation([fc1, fc2]));
+        self.layers.push(Layer::SqueezeExcitation(Box::new([fc1, fc2])));
         Ok(())
     }
 

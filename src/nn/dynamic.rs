@@ -89,8 +89,8 @@ impl Block {
                 Activation::Identity,
             )?,
             lines: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
-            scale: act.parameter("lambdas", 4, Init::Constant(1.0))?,
-            shift: act.parameter("init_v", 4, Init::Constant(0.0))?,
+            scale: constants(&act, "lambdas", [1.0, 1.0, 0.5, 0.5])?,
+            shift: constants(&act, "init_v", [1.0, 0.0, 0.0, 0.0])?,
             project: conv("proj", ConvConfig::new(expanded, out_channels, 1), Activation::Identity)?,
             config,
         })
@@ -141,6 +141,14 @@ impl Block {
             y = y.with(Values::Tensor(sum));
         }
         Ok(y)
+    }
+}
+
+/// What a checkpoint has beside its parameters, and what it is where it has none and in training.
+fn constants(place: &Loader, name: &str, values: [f32; 4]) -> Result<Tensor> {
+    match place.target() {
+        Target::Kernels | Target::Device if !place.lacks(name) => place.get(name, 4),
+        _ => Tensor::new(&values, place.device()).context("the constants of an activation"),
     }
 }
 

@@ -60,7 +60,7 @@ impl Tagger {
 
     /// The small tagger in the box: EfficientAT's mn04, trained on AudioSet's 527 classes (published mAP 0.432), 32 kHz, MIT.
     ///
-    /// The feature `bundled-small` puts its 1.1 MB into the binary. It takes about a twelfth of the time of
+    /// The feature `bundled-small` puts its 1.1 MB into the binary. It takes about a seventh of the time of
     /// [`bundled`](Self::bundled).
     ///
     /// # Errors

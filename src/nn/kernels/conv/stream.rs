@@ -25,14 +25,7 @@ pub enum Step<'a> {
 impl Step<'_> {
     /// Whether it works row by row; a convolution over planes only as the first.
     pub fn streams(&self, is_first: bool) -> bool {
-        match self {
-            Self::Add(_) => true,
-            Self::Conv(conv) => match &conv.packed {
-                Packed::Depthwise(_) => true,
-                Packed::Direct(direct) => conv.is_blocked_pointwise() || is_first && direct.shape().is_planar(),
-                Packed::Winograd(_) => false,
-            },
-        }
+        self.kind().is_some_and(|kind| is_first || !matches!(kind, Kind::Planar(_)))
     }
 
     fn kind(&self) -> Option<Kind<'_>> {
@@ -41,8 +34,8 @@ impl Step<'_> {
             Self::Conv(conv) => match &conv.packed {
                 Packed::Depthwise(depthwise) => Kind::Depthwise(depthwise),
                 Packed::Direct(direct) if conv.is_blocked_pointwise() => Kind::Pointwise(direct),
-                Packed::Direct(direct) => Kind::Planar(direct),
-                Packed::Winograd(_) => return None,
+                Packed::Direct(direct) if direct.shape().is_planar() => Kind::Planar(direct),
+                Packed::Direct(_) | Packed::Winograd(_) => return None,
             },
         })
     }
@@ -114,7 +107,7 @@ fn levels<'a>(steps: &'a [Step], input: Shape, is_planar: bool) -> Option<Vec<Le
         let shape = match (kind, step) {
             (Kind::Add(level), _) => {
                 let added = level.checked_sub(1).map_or(Some(input), |level| Some(levels.get(level)?.shape))?;
-                (added == before && i > 0).then_some(before)?
+                (added == before && i > 0 && (level > 0 || !is_planar)).then_some(before)?
             }
             (_, Step::Conv(conv)) if conv.conv_shape.in_channels == before.channels => {
                 let (height, width) = conv.conv_shape.output(before.height, before.width)?;
@@ -229,7 +222,7 @@ impl Task<'_> {
                         Some(added) => &below[added][row % levels[added].slots * y_row..][..y_row],
                         None => match source {
                             Source::Map(map) => &map.values[(item * input.height + row) * y_row..][..y_row],
-                            Source::Planes(_) => continue, // never: planes have no whole blocks
+                            Source::Planes(_) => unreachable!("planes are not added"),
                         },
                     };
                     y.iter_mut().zip(line(row)).zip(added).for_each(|((y, a), b)| *y = a + b);
