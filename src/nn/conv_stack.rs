@@ -67,7 +67,7 @@ enum Layer {
     /// Each channel this many times.
     Repeat(usize),
     Dynamic(Box<dynamic::Block>),
-    Residual(Residual),
+    Residual(Box<Residual>),
     EndOfStage,
 }
 
@@ -190,7 +190,8 @@ impl ConvStack {
         self.maps.width = width;
         let added = add(self);
         let layers = std::mem::replace(&mut self.layers, before);
-        self.layers.push(Layer::Residual(Residual { layers, connection, activation: Activation::Identity }));
+        let activation = Activation::Identity;
+        self.layers.push(Layer::Residual(Box::new(Residual { layers, connection, activation })));
         connected.and(added)
     }
 
@@ -472,9 +473,9 @@ fn collect<'a>(layer: &'a Layer, steps: &mut Vec<Step<'a>>, size: &mut (usize, u
             *size = after;
             true
         }
-        Layer::Residual(Residual { layers, connection, activation: Activation::Identity }) if connection.is_empty() => {
+        Layer::Residual(sum) if sum.connection.is_empty() && sum.activation == Activation::Identity => {
             let (start, before) = (steps.len(), *size);
-            let all = layers.iter().all(|layer| collect(layer, steps, size));
+            let all = sum.layers.iter().all(|layer| collect(layer, steps, size));
             match all {
                 true => steps.push(Step::Add(start)),
                 false => {
