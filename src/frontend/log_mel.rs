@@ -41,6 +41,7 @@ pub struct LogMelConfig {
     pub sample_rate: u32,
     /// Where it is not 0, frames are cut from `x[i + 1] - preemphasis * x[i]` in place of the clip `x`, one sample fewer. Finite.
     /// Default: 0.
+    #[serde(skip_serializing_if = "is_zero")]
     pub preemphasis: f32,
     /// The frames and their Fourier transform.
     #[serde(flatten)]
@@ -60,9 +61,20 @@ pub struct LogMelConfig {
     /// a floor, a frame depends on the whole clip.
     pub top_db: Option<f32>,
     /// Added to the logarithm. Finite. Default: 0.
+    #[serde(skip_serializing_if = "is_zero")]
     pub shift: f32,
     /// What the shifted logarithm is divided by, above 0. Default: 1.
+    #[serde(skip_serializing_if = "is_one")]
     pub divisor: f32,
+}
+
+/// Fields that are newer than the others are written where they change something.
+fn is_zero(value: &f32) -> bool {
+    *value == 0.0
+}
+
+fn is_one(value: &f32) -> bool {
+    *value == 1.0
 }
 
 /// [`LogMelConfig`] as read from a file. serde does not refuse unknown fields beside flattened ones, so they are collected.

@@ -77,6 +77,12 @@ pub enum MelAxis {
     Mel,
 }
 
+impl MelAxis {
+    fn is_hz(&self) -> bool {
+        *self == Self::Hz
+    }
+}
+
 /// The settings of a mel filter bank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -97,7 +103,7 @@ pub struct MelConfig {
     #[serde(default, rename = "mel_norm")]
     pub norm: MelNorm,
     /// The axis over which the triangles are drawn. Default: Hz.
-    #[serde(default, rename = "mel_axis")]
+    #[serde(default, rename = "mel_axis", skip_serializing_if = "MelAxis::is_hz")]
     pub axis: MelAxis,
 }
 
