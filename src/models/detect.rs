@@ -63,7 +63,7 @@ impl ModelConfig {
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
     let guess = [
-        ("features.", "a MobileNet, but no EfficientAT mn"),
+        ("features.", "a MobileNet, but none of PANNs or EfficientAT"),
         ("patch_embed.", "a vision transformer, but no CED, Dasheng, EAT or PaSST"),
         ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
         (
