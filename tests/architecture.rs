@@ -49,7 +49,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("tagger", &["assumption", "audio", "encoders", "error", "files", "labels", "models", "output", "weights"]),
     ("windows", &["audio", "check", "error", "frontend", "models", "output", "tagger"]),
     ("names", &["ctc", "error", "events", "frontend", "fusion", "models", "nn", "output", "windows"]),
-    ("stream", &["audio", "check", "error", "frontend", "models", "nn", "output", "tagger", "windows"]),
+    ("stream", &["audio", "check", "error", "frontend", "models", "output", "tagger", "windows"]),
 ];
 
 fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
