@@ -1,7 +1,9 @@
 //! Random weights of a model, seeded: a safetensors file in memory, without a detour over tensors.
 //!
-//! Uniform values of He's variance in convolutions (2 / inputs) and of 1 / inputs elsewhere, norms near the identity: sums
-//! neither grow nor fade from layer to layer, so that no denormal number disturbs the times.
+//! Uniform values of the variance 1 / inputs, norms near the identity: sums neither grow from block to block, which would make gates
+//! of 1e-40, nor fade below the biases. Denormal numbers would disturb the times.
+
+use std::collections::BTreeMap;
 
 use clipwise::{Error, Result, Weights};
 use rayon::prelude::*;
@@ -22,10 +24,10 @@ struct Seeded {
 
 /// Weights with all tensors that `load` asks for.
 pub fn weights(load: impl Fn(&Weights) -> Result<()>) -> Result<Weights> {
-    let mut tensors: Vec<(String, Vec<usize>)> = Vec::new();
+    let mut tensors = BTreeMap::new();
     loop {
         let mut seeded = Seeded::default();
-        tensors.iter().for_each(|(name, shape)| seeded.tensor_of(name, shape));
+        tensors.iter().for_each(|(name, shape): (&String, &Vec<usize>)| seeded.tensor_of(name, shape));
         let weights = seeded.weights()?;
         match load(&weights) {
             Err(Error::Weights(report)) if !report.missing.is_empty() => {
@@ -48,8 +50,7 @@ impl Seeded {
             Some("weight" | "gamma" | "alpha" | "weight_g" | "original0") if shape.len() == 1 => (0.9, 1.1),
             _ if shape.len() < 2 => (-0.1, 0.1),
             _ => {
-                let variance = if shape.len() > 2 { 2.0 } else { 1.0 };
-                let limit = (3.0 * variance / inputs as f32).sqrt(); // a uniform value in ±limit has the variance limit² / 3
+                let limit = (3.0 / inputs as f32).sqrt(); // a uniform value in ±limit has the variance limit² / 3
                 (-limit, limit)
             }
         };

@@ -40,6 +40,8 @@ const KERNEL: usize = 7;
 const DOWNSAMPLE: usize = 2;
 /// Steps of the stem per step of the last map.
 const STEM_STEPS: usize = DOWNSAMPLE.pow(3);
+/// Tokens that go through a block's linear layers at a time.
+const TOKENS_AT_ONCE: usize = 512;
 /// The most blocks in a stage.
 const MAX_DEPTH: usize = 256;
 
@@ -368,10 +370,15 @@ impl Block {
     /// `x` `[batch, height, width, channels]` to the same shape.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
-        let tokens = (batch, height * width, channels);
-        let y = self.depthwise.forward_channels_last(x)?;
-        let y = self.norm.forward(&y.reshape(tokens)?)?;
-        let y = self.project.forward_add(&self.expand.forward(&y)?, &x.reshape(tokens)?)?;
+        let tokens = (1, batch * height * width, channels);
+        let (y, x) = (self.depthwise.forward_channels_last(x)?.reshape(tokens)?, x.reshape(tokens)?);
+        // Some tokens at a time: four times their channels stay in the cache.
+        let parts = (0..tokens.1).step_by(TOKENS_AT_ONCE).map(|first| {
+            let n = TOKENS_AT_ONCE.min(tokens.1 - first);
+            let (x, y) = (x.narrow(1, first, n)?, y.narrow(1, first, n)?);
+            self.project.forward_add(&self.expand.forward(&self.norm.forward(&y)?)?, &x)
+        });
+        let y = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 1)?;
         Ok(y.reshape((batch, height, width, channels))?)
     }
 }
