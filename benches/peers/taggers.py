@@ -4,7 +4,7 @@
     taggers.py --references FOLDER --model resnet38
 
 FOLDER holds checkouts of the references, each under its repository's name: audioset_tagging_cnn (PANNs), EfficientAT,
-audioset-convnext-inf. `yamnet` needs none, `ast` needs the package transformers. All begin with the features, but those on the
+audioset-convnext-inf, EAT, PretrainedSED (BEATs), passt_hear21. `yamnet` needs none, `ast` needs the package transformers. All begin with the features, but those on the
 waveform and YAMNet. Scores of all peers are compared before the clock runs. Our weights are other random ones: times do not depend
 on them.
 """
@@ -13,7 +13,7 @@ import sys
 import types
 from pathlib import Path
 
-from turns import arguments, compare, confine, ours
+from turns import PROJECT, arguments, compare, confine, ours
 
 PANNS = {
     "cnn6": "Cnn6", "cnn10": "Cnn10", "resnet22": "ResNet22", "resnet38": "ResNet38", "resnet54": "ResNet54",
@@ -27,7 +27,7 @@ PANNS_1D = {
 EFFICIENT_AT = [f"{kind}{width}" for kind in ("mn", "dymn") for width in ("04", "05", "10", "20", "30", "40")]
 
 parser = arguments(__doc__)
-parser.add_argument("--model", required=True, choices=[*PANNS, *PANNS_1D, *EFFICIENT_AT, "convnext-tiny", "yamnet", "ast"])
+parser.add_argument("--model", required=True, choices=[*PANNS, *PANNS_1D, *EFFICIENT_AT, "convnext-tiny", "yamnet", "ast", "eat", "beats", "passt"])
 parser.add_argument("--references", default="..", help="the folder with the checkouts (default %(default)s)")
 args = parser.parse_args()
 confine(args.threads)
@@ -40,6 +40,7 @@ from networks import YamNet, seeded
 from runtimes import peers
 
 random = np.random.default_rng(2)
+torch.version.cuda = None  # torchaudio, which some import, refuses a PyTorch of another build for GPUs
 torch.set_grad_enabled(False)
 torch.manual_seed(0)
 
@@ -109,7 +110,29 @@ def network():
     if args.model == "yamnet":
         patches = 1 + -(-max(0, round(args.seconds * 16_000) - 15_600) // 7_680)
         return seeded(YamNet()), features(patches, 1, 96, 64), "all"
-    torch.version.cuda = None  # torchaudio, which transformers imports, refuses a PyTorch of another build for GPUs
+    if args.model == "eat":
+        sys.path.insert(0, str(PROJECT / "tests/golden"))
+        from eat import BASE, Eat
+
+        net = Eat(str(Path(args.references) / "EAT"), **BASE).eval()
+        net.forward = lambda x: net.head(net.fc_norm(net.encode(x)[-1][:, 0]))
+        return Scores(net, torch.sigmoid), features(1, 1, 1024, 128), "trunk"
+    if args.model == "beats":
+        checkout("PretrainedSED")
+        from models.beats.BEATs import BEATs, BEATsConfig
+
+        net = BEATs(BEATsConfig(dict(finetuned_model=True))).eval()
+        net.forward = lambda x: net.extract_features(x, do_preprocess=False)[0]
+        return Scores(net, lambda scores: scores), features(1, 1, frames - 3, 128), "trunk"
+    if args.model == "passt":
+        for name in ("timm", "timm.models", "timm.models._hub"):
+            stub(name)
+        checkout("passt_hear21")
+        from hear21passt.models import passt
+
+        passt.first_RUN = False
+        net = passt.PaSST(embed_dim=768, depth=12, num_heads=12, img_size=(128, 998), distilled=True, stride=10).eval()
+        return Scores(net, lambda output: torch.sigmoid(output[0])), features(1, 1, 128, frames - 3), "trunk"
     from transformers import ASTConfig, ASTForAudioClassification
 
     net = ASTForAudioClassification(ASTConfig(num_labels=527)).eval()
