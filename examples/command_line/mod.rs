@@ -20,8 +20,9 @@ pub struct ModelArgs {
     /// model is recognised from its tensors [default: the model in the box]
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
-    /// Take the checkpoint as this model instead (names below)
-    #[arg(long, value_name = "NAME", requires = "weights")]
+    /// Take the checkpoint as this model instead (names below); without --weights one of those in the box, ced-tiny (the default)
+    /// or mn04, which takes a seventh of the time
+    #[arg(long, value_name = "NAME")]
     model: Option<String>,
     /// Checkpoint of the encoder below a head that is published alone (Whisper-AT): a file, or a folder of transformers
     #[arg(long, value_name = "FILE", requires = "weights")]
@@ -47,9 +48,15 @@ impl ModelArgs {
         let mut options = OpenOptions::new().device(&device);
         options.model.clone_from(&self.model);
         options.encoder.clone_from(&self.encoder);
-        let mut tagger = match &self.weights {
-            None => Tagger::bundled(&device)?,
-            Some(weights) => Tagger::open_with(weights, &options)?,
+        let mut tagger = match (&self.weights, self.model.as_deref()) {
+            (Some(weights), _) => Tagger::open_with(weights, &options)?,
+            (None, None | Some("ced-tiny")) => Tagger::bundled(&device)?,
+            (None, Some("mn04")) => Tagger::bundled_small(&device)?,
+            (None, Some(name)) => {
+                return Err(
+                    format!("--model {name}: expected --weights, or ced-tiny or mn04, which are in the box").into()
+                );
+            }
         };
         if let Some(labels) = &self.labels {
             tagger = tagger.with_labels(LabelSet::open(labels)?).map_err(|error| about(labels, &error))?;

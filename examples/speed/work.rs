@@ -68,15 +68,17 @@ impl Case<'_> {
         }
     }
 
-    /// A checkpoint, the model in the box, or random weights.
+    /// A checkpoint, a model in the box, or random weights.
     fn load_tagger(&self) -> Result<std::sync::Arc<dyn TaggingModel>, Failure> {
         let device = Device::Cpu;
         if let Some(path) = self.weights.filter(|_| self.model != "cnn14-narrow") {
             let options = if self.model.is_empty() { OpenOptions::new() } else { OpenOptions::new().model(self.model) };
             return Ok(Tagger::open_with(path, &options)?.into_model());
         }
-        if self.model == "ced-tiny" {
-            return Ok(Tagger::bundled(&device)?.into_model());
+        match self.model {
+            "ced-tiny" => return Ok(Tagger::bundled(&device)?.into_model()),
+            "mn04" => return Ok(Tagger::bundled_small(&device)?.into_model()),
+            _ => {}
         }
         let config = config(self.model)?;
         let weights = match self.weights {
