@@ -34,10 +34,8 @@ mod config;
 
 use candle_core::{Device, Tensor};
 
-use super::batch::{features, forward_by_length};
 use super::vit::{self, BlockShape};
 use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
-use crate::audio::WaveformBatch;
 use crate::encoders::self_attention;
 use crate::error::{Context, Error, Result};
 use crate::frontend::FrontEnd;
@@ -259,12 +257,6 @@ impl TaggingModel for Beats {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        self.info.check(detail)?;
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.front_end, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.front_end.n_frames(n_samples), run)
     }
 
     /// Not for `beats-strong`, which decides by its frames.

@@ -42,10 +42,8 @@ mod config;
 use candle_core::{Device, Tensor};
 use ndarray::Array2;
 
-use super::batch::{features, forward_by_length};
 use super::vit::{self, BlockShape, GridPositions, weighted_mean};
 use super::{Detail, ModelInfo, TaggingModel};
-use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
@@ -222,12 +220,6 @@ impl TaggingModel for Ced {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        self.info.check(detail)?;
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

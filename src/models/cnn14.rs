@@ -22,10 +22,8 @@ mod head;
 
 use candle_core::{Device, Tensor};
 
-use super::batch::{features, forward_by_length};
 use super::frames::{Edge, max_plus_mean_of_neighbours, repeat_to_frames};
 use super::{Detail, ModelInfo, TaggingModel, panns};
-use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
@@ -182,11 +180,6 @@ impl TaggingModel for Cnn14 {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -21,12 +21,10 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
 use super::family::Family;
 use super::frames::{Edge, max_plus_mean_of_neighbours};
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel, panns};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig, MelConfig};
@@ -390,11 +388,6 @@ impl TaggingModel for ConvNext {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -16,11 +16,9 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
 use super::family::Family;
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
@@ -258,17 +256,11 @@ impl TaggingModel for Crnn {
         &self.device
     }
 
-    /// The frames come with any [`Detail`]: the clip's result is made of theirs.
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
-    }
-
     fn front_end(&self) -> Option<&dyn FrontEnd> {
         Some(&self.log_mel)
     }
 
-    /// Natural log-mel, with at least 4 frames.
+    /// Natural log-mel, with at least 4 frames. The frames come with any [`Detail`]: the clip's result is made of theirs.
     fn forward_features(&self, log_mel: &Tensor, _detail: Detail) -> Result<TaggingOutput> {
         self.run(log_mel).context("CRNN")
     }

@@ -22,12 +22,10 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
 use super::family::Family;
 use super::vit::{self, BlockShape, MAX_TARGET_LENGTH};
 use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::features::Features;
@@ -313,12 +311,6 @@ impl TaggingModel for Eat {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        self.info.check(detail)?;
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.front_end, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.front_end.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

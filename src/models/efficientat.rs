@@ -25,9 +25,7 @@
 
 use candle_core::{Device, Tensor};
 
-use super::batch::{features, forward_by_length};
 use super::{Detail, ModelInfo, TaggingModel};
-use crate::audio::WaveformBatch;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel};
 use crate::nn::{Activation, ConvAxis, ConvConfig, ConvStack, DynamicBlock};
@@ -211,11 +209,6 @@ impl TaggingModel for MobileNet {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -68,11 +68,24 @@ pub trait TaggingModel: Send + Sync {
 
     /// Tags a batch of clips of any lengths. A row's result is the result for the clip alone.
     ///
+    /// A model with a [`front_end`](Self::front_end) has this method: its features go through
+    /// [`forward_features`](Self::forward_features), those of clips with the same number of frames together. Others bring their own;
+    /// [`batch::forward_by_length`] is most of it.
+    ///
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
     /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are requested from a model without
     /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput>;
+    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
+        let info = self.info();
+        info.check(detail)?;
+        let front_end = self.front_end().ok_or_else(|| {
+            Error::argument("batch", &info.name, "expected a model with a front end or a `forward` of its own")
+        })?;
+        let run =
+            |clips: &[&[f32]]| self.forward_features(&batch::features(front_end, clips, self.device())?.0, detail);
+        batch::forward_by_length(batch, info, |n_samples| front_end.n_frames(n_samples), run)
+    }
 
     /// The last layer alone: embeddings `[batch, embedding_dim]`, on the model's device, to what the model says of such clips.
     /// For embeddings that are made of others, such as the mean over a recording.

@@ -19,12 +19,10 @@ use std::borrow::Cow;
 use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
-use super::batch::{features, forward_by_length};
 use super::family::Family;
 use super::vit::{self, BlockShape, GridPositions, MAX_TARGET_LENGTH};
 use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
-use crate::audio::WaveformBatch;
 use crate::check;
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig, StftConfig};
@@ -303,12 +301,6 @@ impl TaggingModel for Passt {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        self.info.check(detail)?;
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {

@@ -9,7 +9,7 @@ use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::frontend::{FrontEnd, LogMel, LogMelConfig};
-use crate::models::batch::{features, forward_by_length, waveforms};
+use crate::models::batch::{forward_by_length, waveforms};
 use crate::models::frames::repeat_to_frames;
 use crate::models::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::nn::{BatchNorm, ConvStack};
@@ -166,11 +166,6 @@ impl<C: LogMelNetConfig + Send + Sync> TaggingModel for LogMelNet<C> {
 
     fn device(&self) -> &Device {
         &self.device
-    }
-
-    fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.forward_features(&features(&self.log_mel, clips, &self.device)?.0, detail);
-        forward_by_length(batch, &self.info, |n_samples| self.log_mel.n_frames(n_samples), run)
     }
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
