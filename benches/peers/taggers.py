@@ -4,8 +4,8 @@
     taggers.py --references FOLDER --model resnet38
 
 FOLDER holds checkouts of the references, each under its repository's name: audioset_tagging_cnn (PANNs), EfficientAT,
-audioset-convnext-inf, EAT, PretrainedSED (BEATs), passt_hear21. `yamnet` needs none, `ast` needs the package transformers. All begin with the features, but those on the
-waveform and YAMNet. Scores of all peers are compared before the clock runs. Our weights are other random ones: times do not depend
+audioset-convnext-inf, EAT, PretrainedSED (BEATs, frame_mn), passt_hear21, Dasheng, TCN. `yamnet` needs none, `ast` needs the package transformers. All begin with the features; ours
+of those on the waveform and of YAMNet begin with the samples. Scores of all peers are compared before the clock runs. Our weights are other random ones: times do not depend
 on them.
 """
 import os
@@ -25,9 +25,10 @@ PANNS_1D = {
     "wavegram-cnn14": "Wavegram_Cnn14",
 }
 EFFICIENT_AT = [f"{kind}{width}" for kind in ("mn", "dymn") for width in ("04", "05", "10", "20", "30", "40")]
+OTHERS = ["ast", "eat", "beats", "passt", "dasheng", "frame_mn10", "tcn"]
 
 parser = arguments(__doc__)
-parser.add_argument("--model", required=True, choices=[*PANNS, *PANNS_1D, *EFFICIENT_AT, "convnext-tiny", "yamnet", "ast", "eat", "beats", "passt"])
+parser.add_argument("--model", required=True, choices=[*PANNS, *PANNS_1D, *EFFICIENT_AT, "convnext-tiny", "yamnet", *OTHERS])
 parser.add_argument("--references", default="..", help="the folder with the checkouts (default %(default)s)")
 args = parser.parse_args()
 confine(args.threads)
@@ -133,6 +134,28 @@ def network():
         passt.first_RUN = False
         net = passt.PaSST(embed_dim=768, depth=12, num_heads=12, img_size=(128, 998), distilled=True, stride=10).eval()
         return Scores(net, lambda output: torch.sigmoid(output[0])), features(1, 1, 128, frames - 3), "trunk"
+    if args.model == "dasheng":
+        stub("dasheng")
+        sys.modules["dasheng"].__path__ = [str(Path(args.references) / "Dasheng/dasheng")]
+        from dasheng.pretrained.pretrained import Dasheng
+
+        net = Dasheng(embed_dim=768, depth=12, num_heads=12, target_length=1008).eval()
+        net.front_end = nn.Identity()
+        return Scores(net, lambda tokens: torch.sigmoid(tokens.mean(1))), 30 * features(1, 64, frames) - 40, "trunk"
+    if args.model == "frame_mn10":
+        checkout("PretrainedSED")
+        from models.frame_mn.model import get_model
+
+        return Scores(get_model(width_mult=1.0).eval(), torch.sigmoid), features(1, 1, 128, frames), "trunk"
+    if args.model == "tcn":
+        checkout("TCN", "TCN")
+        from tcn import TemporalConvNet
+
+        net = TemporalConvNet(64, [128] * 8, kernel_size=3)
+        for parameter in net.parameters():
+            if parameter.dim() > 1:
+                nn.init.kaiming_normal_(parameter)
+        return Scores(net, lambda y: torch.sigmoid(y.mean(2))), features(1, 64, frames), "trunk"
     from transformers import ASTConfig, ASTForAudioClassification
 
     net = ASTForAudioClassification(ASTConfig(num_labels=527)).eval()
