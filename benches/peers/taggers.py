@@ -4,9 +4,9 @@
     taggers.py --references FOLDER --model resnet38
 
 FOLDER holds checkouts of the references, each under its repository's name: audioset_tagging_cnn (PANNs), EfficientAT,
-audioset-convnext-inf, EAT, PretrainedSED (BEATs, frame_mn), passt_hear21, Dasheng, TCN. `yamnet` needs none, `ast` needs the package transformers. All begin with the features; ours
-of those on the waveform and of YAMNet begin with the samples. Scores of all peers are compared before the clock runs. Our weights are other random ones: times do not depend
-on them.
+audioset-convnext-inf, EAT, PretrainedSED (BEATs, frame_mn), passt_hear21, Dasheng, TCN. `yamnet` needs none, `ast` needs the package
+transformers. All begin with the features; ours of those on the waveform and of YAMNet begin with the samples. Scores of all peers are
+compared before the clock runs. Our weights are other random ones: times do not depend on them.
 """
 import os
 import sys
