@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::family::Family;
-use super::vit::{self, BlockShape, MAX_TARGET_LENGTH};
+use super::vit::{self, BlockShape};
 use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
 use crate::check;
@@ -197,10 +197,7 @@ impl Config {
         vit::check_sizes([self.width, self.n_heads, self.ffn_dim], self.depth, self.n_classes)?;
         check::size("n_classes", self.n_classes, check::MAX_CLASSES)?;
         self.patches().check(self.fbank.n_mels)?;
-        if !(self.patch_size..=MAX_TARGET_LENGTH).contains(&self.target_length) {
-            let reason = format!("expected {} to {MAX_TARGET_LENGTH} frames", self.patch_size);
-            return Err(Error::config("target_length", self.target_length, reason));
-        }
+        vit::check_target_length(self.target_length, self.patch_size)?;
         for (field, eps) in [("eps", self.eps), ("head_eps", self.head_eps)] {
             if !(eps.is_finite() && eps >= 0.0) {
                 return Err(Error::config(field, eps, "must be 0 or more"));
@@ -463,11 +460,7 @@ impl Ast {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        let mut states = vec![self.tokens(features).context("AST")?];
-        for (index, block) in self.blocks.iter().enumerate() {
-            states.push(block.forward(&states[index], None)?);
-        }
-        Ok(states)
+        vit::hidden_states(&self.blocks, self.tokens(features).context("AST")?)
     }
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {

@@ -19,7 +19,7 @@ use std::borrow::Cow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::Family;
+use super::family::{Family, published};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -92,9 +92,8 @@ impl Family for Config {
             channels: panns::channels(weights, Self::DAINET19.channels),
             ..Self::DAINET19
         };
-        let as_published =
-            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
-        config.name = Self::PRESETS.iter().find(as_published).map_or_else(dainet, |(preset, _)| preset.name.clone());
+        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        config.name = preset.map_or_else(dainet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
     }

@@ -119,10 +119,7 @@ impl Config {
     fn validate(&self) -> Result<()> {
         vit::check_sizes([self.width, self.n_heads, self.ffn_dim], self.depth, self.n_classes)?;
         self.patches().check(self.fbank.n_mels)?;
-        if !(self.patch_size..=MAX_TARGET_LENGTH).contains(&self.target_length) {
-            let reason = format!("expected {} to {MAX_TARGET_LENGTH} frames", self.patch_size);
-            return Err(Error::config("target_length", self.target_length, reason));
-        }
+        vit::check_target_length(self.target_length, self.patch_size)?;
         let needed = self.target_length / self.patch_size;
         if !(needed..=MAX_TARGET_LENGTH).contains(&self.max_columns) {
             let reason = format!("expected {needed} to {MAX_TARGET_LENGTH}");
@@ -284,11 +281,7 @@ impl Eat {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        let mut states = vec![self.tokens(features).context("EAT")?];
-        for (index, block) in self.blocks.iter().enumerate() {
-            states.push(block.forward(&states[index], None)?);
-        }
-        Ok(states)
+        vit::hidden_states(&self.blocks, self.tokens(features).context("EAT")?)
     }
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {

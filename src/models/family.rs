@@ -31,6 +31,11 @@ pub(super) trait Family: Clone + 'static {
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>>;
 }
 
+/// The preset that `renamed`, a configuration with the preset's own name, is equal to.
+pub(super) fn published<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Option<&'static C> {
+    C::PRESETS.iter().map(|(preset, _)| preset).find(|preset| **preset == renamed(preset))
+}
+
 /// Makes [`ModelConfig`](super::ModelConfig) and what needs every family from the list of families.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident: $module:ident::$model:ident,)*) => {

@@ -276,11 +276,7 @@ impl Passt {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit, or if there is no whole patch.
     pub fn hidden_states(&self, log_mel: &Tensor) -> Result<Vec<Tensor>> {
-        let mut states = vec![self.tokens(log_mel).context("PaSST")?];
-        for (index, block) in self.blocks.iter().enumerate() {
-            states.push(block.forward(&states[index], None)?);
-        }
-        Ok(states)
+        vit::hidden_states(&self.blocks, self.tokens(log_mel).context("PaSST")?)
     }
 
     fn tokens(&self, log_mel: &Tensor) -> Result<Tensor> {

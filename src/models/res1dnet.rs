@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::Family;
+use super::family::{Family, published};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -101,9 +101,8 @@ impl Family for Config {
             }),
             ..Self::RES1DNET31
         };
-        let as_published =
-            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
-        config.name = Self::PRESETS.iter().find(as_published).map_or_else(res1dnet, |(preset, _)| preset.name.clone());
+        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        config.name = preset.map_or_else(res1dnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
     }

@@ -19,7 +19,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
-use super::family::Family;
+use super::family::{Family, published};
 use super::panns::{self, Common, LogMelNet, LogMelNetConfig};
 use crate::assumption::Assumption;
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
@@ -131,9 +131,8 @@ impl Family for Config {
             block: if weights.contains("resnet.layer1.0.conv3.weight") { Block::Bottleneck } else { Block::Basic },
             ..Self::RESNET22
         };
-        let as_published =
-            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
-        config.name = Self::PRESETS.iter().find(as_published).map_or_else(resnet, |(preset, _)| preset.name.clone());
+        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        config.name = preset.map_or_else(resnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, assumptions)))
     }

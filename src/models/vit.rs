@@ -67,6 +67,24 @@ pub(super) fn check_tokens([rows, columns]: [usize; 2]) -> Result<()> {
     }
 }
 
+/// Refuses other numbers of frames than `shortest` to 65,536.
+pub(super) fn check_target_length(target_length: usize, shortest: usize) -> Result<()> {
+    if !(shortest..=MAX_TARGET_LENGTH).contains(&target_length) {
+        let reason = format!("expected {shortest} to {MAX_TARGET_LENGTH} frames");
+        return Err(Error::config("target_length", target_length, reason));
+    }
+    Ok(())
+}
+
+/// `tokens` `[batch, n_tokens, width]`, and what each block makes of those before it.
+pub(super) fn hidden_states(blocks: &[TransformerBlock], tokens: Tensor) -> Result<Vec<Tensor>> {
+    let mut states = vec![tokens];
+    for (index, block) in blocks.iter().enumerate() {
+        states.push(block.forward(&states[index], None)?);
+    }
+    Ok(states)
+}
+
 /// A block with its attention and the places of `norm1`, `norm2`, `fc1` and `fc2`.
 pub(super) fn block(
     shape: &BlockShape,
@@ -141,8 +159,9 @@ fn windows(n_frames: usize, longest: usize) -> Vec<(usize, usize)> {
     (0..n_frames).step_by(longest).map(window).collect()
 }
 
-/// Calls `tag` on `features` `[batch, n_frames, n_features]`, in windows where there are more than `longest` frames, and for so many
-/// clips at once that they have 4,096 frames together, where `filled` says that `tag` fills shorter ones up to `longest`.
+/// The output of `tag` for `features` `[batch, n_frames, n_features]`. Clips of more than `longest` frames are cut into windows. `tag`
+/// gets so many clips at once that they have at most 4,096 frames together, or a single one. `filled` says that `tag` fills shorter
+/// clips up to `longest` frames; then each counts as that many.
 pub(super) fn in_windows(
     features: &Tensor,
     (longest, filled): (usize, bool),

@@ -26,7 +26,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length, waveforms};
-use super::family::Family;
+use super::family::{Family, published};
 use super::panns::{self, Head};
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::assumption::Assumption;
@@ -162,9 +162,8 @@ impl Family for Config {
             channels,
             ..Self::CNN14
         };
-        let as_published =
-            |(preset, _): &&(Self, &str)| *preset == Self { name: preset.name.clone(), ..config.clone() };
-        config.name = Self::PRESETS.iter().find(as_published).map_or_else(wavegram, |(preset, _)| preset.name.clone());
+        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        config.name = preset.map_or_else(wavegram, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, assumptions)))
     }

@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 use crate::frontend::features::Features;
 use crate::frontend::{FbankConfig, FrontEnd};
 use crate::labels::LabelSet;
-use crate::models::family::Family;
-use crate::models::vit::{self, MAX_TARGET_LENGTH};
+use crate::models::family::{Family, published};
+use crate::models::vit::{self};
 use crate::models::{FrameGrid, ModelInfo, TaggingModel};
 use crate::nn::{PatchAxes, PatchConfig};
 use crate::weights::Weights;
@@ -141,10 +141,7 @@ impl Config {
         vit::check_sizes([self.width, self.n_heads, self.ffn_dim], self.depth, self.n_classes)?;
         check::sizes([("patch_dim", self.patch_dim, MAX_WIDTH), ("position_kernel", self.position_kernel, MAX_WIDTH)])?;
         self.patches().check(self.fbank.n_mels)?;
-        if !(self.patch_size..=MAX_TARGET_LENGTH).contains(&self.target_length) {
-            let reason = format!("expected {} to {MAX_TARGET_LENGTH} frames", self.patch_size);
-            return Err(Error::config("target_length", self.target_length, reason));
-        }
+        vit::check_target_length(self.target_length, self.patch_size)?;
         if self.position_groups == 0 || !self.width.is_multiple_of(self.position_groups) {
             let reason = format!("must divide the width {}", self.width);
             return Err(Error::config("position_groups", self.position_groups, reason));
@@ -195,11 +192,8 @@ impl Family for Config {
         if place == "encoder." || config.width != Self::BASE.width {
             (config.mean, config.std) = OPEN_STATISTICS;
         }
-        let presets = Self::PRESETS.iter().map(|(preset, _)| preset);
-        let is_preset = |preset: &&Self| {
-            **preset == Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() }
-        };
-        config.name = presets.clone().find(is_preset).map_or_else(beats, |preset| preset.name.clone());
+        let renamed = |preset: &Self| Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() };
+        config.name = published(renamed).map_or_else(beats, |preset| preset.name.clone());
         let is_known = config.n_classes == 0 || config.has_strong_classes();
         let is_named = is_known || weights.metadata().contains_key("label_dict");
         let numbered = Assumption::NumberedLabels { n_classes: config.n_classes };

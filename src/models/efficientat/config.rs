@@ -18,7 +18,7 @@ use super::MobileNet;
 
 /// Blocks of the published networks.
 const N_BLOCKS: usize = 15;
-/// The most blocks of a network of one's own.
+/// The most blocks in a configuration.
 const MAX_BLOCKS: usize = 256;
 /// The first block with hard swish; those before have ReLU.
 const FIRST_HARD_SWISH: usize = 6;
