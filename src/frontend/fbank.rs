@@ -240,11 +240,7 @@ impl Fbank {
     /// # Errors
     /// [`Error::Argument`] for another shape or values that are not finite.
     pub fn with_filters(mut self, filters: ArrayView2<f32>) -> Result<Self> {
-        let expected = (self.mel.n_mels(), self.mel.n_bins());
-        if filters.dim() != expected {
-            return Err(Error::argument("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
-        }
-        self.mel = MelFilterBank::from_array(filters)?;
+        self.mel = self.mel.replaced(filters)?;
         Ok(self)
     }
 

@@ -350,12 +350,8 @@ impl LogMel {
     /// # Errors
     /// [`Error::Argument`] if the sizes are not those of the settings, or a value is not finite.
     pub fn with_tables(mut self, window: &[f32], filters: ArrayView2<f32>) -> Result<Self> {
-        let expected = (self.mel.n_mels(), self.mel.n_bins());
-        if filters.dim() != expected {
-            return Err(Error::argument("filters", format!("{:?}", filters.dim()), format!("expected {expected:?}")));
-        }
+        self.mel = self.mel.replaced(filters)?;
         self.stft = self.stft.with_window(window)?;
-        self.mel = MelFilterBank::from_array(filters)?;
         Ok(self)
     }
 

@@ -184,6 +184,15 @@ impl MelFilterBank {
         Ok(bank)
     }
 
+    /// As many filters over as many bins with other weights, `[n_mels, n_bins]`.
+    pub(super) fn replaced(&self, weights: ArrayView2<f32>) -> Result<Self> {
+        let expected = (self.n_mels(), self.n_bins());
+        if weights.dim() != expected {
+            return Err(Error::argument("filters", format!("{:?}", weights.dim()), format!("expected {expected:?}")));
+        }
+        Self::from_array(weights)
+    }
+
     /// Filters given by their weights, `[n_mels, n_bins]`, such as those of a checkpoint.
     ///
     /// # Errors

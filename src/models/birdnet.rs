@@ -23,19 +23,19 @@
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::batch::forward_by_length;
 use super::family::Family;
+use super::frames::mean_of_segments;
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Result};
 use crate::frontend::{Fbank, FbankConfig, Spectrum, Window};
 use crate::nn::{Activation, ConvAxis, ConvConfig, ConvStack, Linear};
-use crate::output::{OutputActivation, TaggingOutput};
+use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
 const SAMPLE_RATE: u32 = 48_000;
@@ -195,12 +195,8 @@ impl BirdNet {
         });
         let embeddings = Tensor::cat(&embeddings.collect::<Result<Vec<_>>>()?, 0)?;
         let embeddings = embeddings.reshape((clips.len(), n_windows, EMBEDDING))?;
-        let frames = candle_nn::ops::sigmoid(&self.head.forward(&embeddings)?)?;
-        let clipwise_output = frames.mean(1)?;
-        let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
-        let mut output = TaggingOutput::new(logits, clipwise_output, embeddings.mean(1)?);
-        output.framewise_output = (detail == Detail::Frames).then_some(frames);
-        Ok(output)
+        let scores = candle_nn::ops::sigmoid(&self.head.forward(&embeddings)?)?;
+        mean_of_segments(scores, &embeddings, detail)
     }
 
     /// [`Spectrograms`](Self::spectrograms) of windows `[n, 2, 96, 511]` to embeddings `[n, 1024]`. `observe` is called after each
@@ -252,9 +248,7 @@ impl Spectrogram {
             ..FbankConfig::KALDI_16K
         })?;
         let shape = [N_MELS, fbank.mel().n_bins()];
-        let filters = root.get_vec(&format!("{index:02}.fully_connected.weight"), &shape)?;
-        let filters = Array2::from_shape_vec((shape[0], shape[1]), filters);
-        let filters = filters.map_err(|error| Error::argument("filters", format!("{shape:?}"), error.to_string()))?;
+        let filters = root.get_array(&format!("{index:02}.fully_connected.weight"), shape)?;
         let exponent = root.get_vec(&format!("{index:02}.pow"), &[])?[0];
         Ok(Self { fbank: fbank.with_filters(filters.view())?, exponent, scale, shift })
     }

@@ -40,7 +40,6 @@
 mod config;
 
 use candle_core::{Device, Tensor};
-use ndarray::Array2;
 
 use super::vit::{self, BlockShape, GridPositions, weighted_mean};
 use super::{Detail, ModelInfo, TaggingModel};
@@ -206,10 +205,8 @@ fn load_front_end(config: &Config, root: &Loader) -> Result<LogMel> {
         root.ignore("front_end.*");
         return Ok(log_mel);
     }
-    let shape = (log_mel.mel().n_bins(), log_mel.mel().n_mels());
     let window = root.get_vec(WINDOW, &[config.log_mel.stft.win_length])?;
-    let filters = Array2::from_shape_vec(shape, root.get_vec(FILTERS, &[shape.0, shape.1])?);
-    let filters = filters.map_err(|error| Error::argument("filters", format!("{shape:?}"), error.to_string()))?;
+    let filters = root.get_array(FILTERS, [log_mel.mel().n_bins(), log_mel.mel().n_mels()])?;
     log_mel.with_tables(&window, filters.t())
 }
 

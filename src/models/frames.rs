@@ -2,6 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::Detail;
+use crate::error::Result;
+use crate::output::{OutputActivation, TaggingOutput};
+
 /// Where the frames of `framewise_output` lie in a clip, in samples at the model's rate: frame `i` stands for the samples from
 /// `first + i · step` up to `first + (i + 1) · step`.
 ///
@@ -38,6 +42,16 @@ pub(super) fn max_plus_mean_of_neighbours(x: &Tensor, edge: Edge) -> candle_core
     };
     let counts = Tensor::from_iter((0..n_steps).map(count), x.device())?.reshape((1, 1, n_steps))?;
     (max + sum.broadcast_div(&counts)?)?.transpose(1, 2)?.contiguous()
+}
+
+/// The output of a model that tags the segments of a clip by themselves: means over the segments of `scores`
+/// `[batch, n_segments, n_classes]` and of `embeddings` `[batch, n_segments, embedding_dim]`. The segments are the frames.
+pub(super) fn mean_of_segments(scores: Tensor, embeddings: &Tensor, detail: Detail) -> Result<TaggingOutput> {
+    let clipwise_output = scores.mean(1)?;
+    let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
+    let mut output = TaggingOutput::new(logits, clipwise_output, embeddings.mean(1)?);
+    output.framewise_output = (detail == Detail::Frames).then_some(scores);
+    Ok(output)
 }
 
 /// Each of `segments` `[batch, n_segments, n_classes]` for `length` frames, the last for all that are left:

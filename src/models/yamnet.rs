@@ -21,11 +21,11 @@
 use std::borrow::Cow;
 
 use candle_core::{Device, Tensor};
-use ndarray::Array2;
 use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length};
 use super::family::Family;
+use super::frames::mean_of_segments;
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
@@ -34,7 +34,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::{Fbank, FbankConfig};
 use crate::labels::LabelSet;
 use crate::nn::{Activation, ConvConfig, ConvStack, Linear};
-use crate::output::{OutputActivation, TaggingOutput};
+use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
 /// Frames of a patch, and from one to the next.
@@ -198,12 +198,8 @@ impl YamNet {
             self.embed(&log_mel, patches).context("YAMNet")?
         });
         let embeddings = Tensor::cat(&embeddings.collect::<Result<Vec<_>>>()?, 1)?; // [batch, n_patches, 1024]
-        let frames = candle_nn::ops::sigmoid(&self.dense.forward(&embeddings)?)?;
-        let clipwise_output = frames.mean(1)?;
-        let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
-        let mut output = TaggingOutput::new(logits, clipwise_output, embeddings.mean(1)?);
-        output.framewise_output = (detail == Detail::Frames).then_some(frames);
-        Ok(output)
+        let scores = candle_nn::ops::sigmoid(&self.dense.forward(&embeddings)?)?;
+        mean_of_segments(scores, &embeddings, detail)
     }
 
     /// The embeddings of some patches, `[batch, n, 1024]`, from log-mel `[batch, n_frames, 64]`.
@@ -230,9 +226,8 @@ fn load_front_end(root: &Loader) -> Result<Fbank> {
     if mel.lacks("weight") {
         return Ok(fbank);
     }
-    let (n_mels, n_bins) = (fbank.mel().n_mels(), fbank.mel().n_bins());
-    let filters = Array2::from_shape_vec((n_mels, n_bins), mel.get_vec("weight", &[n_mels, n_bins])?);
-    let filters = filters.map_err(|error| Error::argument("mel.weight", "filters", error.to_string()))?;
+    let n_mels = fbank.mel().n_mels();
+    let filters = mel.get_array("weight", [n_mels, fbank.mel().n_bins()])?;
     let offsets = mel.get_vec("bias", &[n_mels])?;
     let log_offset = offsets[0];
     if offsets.iter().any(|&offset| offset != log_offset) {

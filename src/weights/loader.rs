@@ -7,6 +7,7 @@ use std::{
 };
 
 use candle_core::{DType, Device, Shape, Tensor, Var};
+use ndarray::Array2;
 
 use super::four_bit::Matrix;
 use super::parameters::TrainingState;
@@ -216,6 +217,16 @@ impl<'a> Loader<'a> {
             return self.finite(&full);
         }
         Ok(vec![0.0; self.count_zeros(shape)?])
+    }
+
+    /// The matrix `name` as an array; otherwise as [`get_vec`](Self::get_vec).
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    pub(crate) fn get_array(&self, name: &str, shape: [usize; 2]) -> Result<Array2<f32>> {
+        let values = self.get_vec(name, &shape)?;
+        let array = Array2::from_shape_vec(shape, values);
+        array.map_err(|error| Error::argument("shape", format!("{shape:?}"), error.to_string()))
     }
 
     /// The elements of matrix `name`, for a layer that can compute with codes of 4 bits; else as [`get_vec`](Self::get_vec).
