@@ -133,7 +133,8 @@ impl BirdNet {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with
+    /// all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let root = weights.loader(device);
@@ -172,7 +173,8 @@ impl BirdNet {
     /// The spectrograms of a window of 144,000 samples, `[1, 2, 96, 511]`, as the first convolution sees them.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for a window without a frame, [`Error::NonFinite`], [`Error::Tensor`] if a tensor operation fails on
+    /// [`Error::TooShort`](crate::Error::TooShort) for a window without a frame,
+    /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on
     /// the device.
     pub fn spectrograms(&self, window: &[f32]) -> Result<Tensor> {
         let window = normalized(window);
@@ -203,7 +205,7 @@ impl BirdNet {
     /// stage, with its number from 0 and a function that gives the values there, for comparison with a reference.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit, and those of `observe`.
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not fit, and those of `observe`.
     pub fn embed_observed(
         &self,
         spectrograms: &Tensor,
