@@ -1,5 +1,6 @@
 //! Events as text, for people and for other programs.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,10 @@ pub enum EventFormat {
     Audacity,
     /// Captions for a video or audio player (WebVTT), sorted by onset, as the format wants it: written at the end. Of one file.
     WebVtt,
+    /// A selection table of Raven, sorted by onset, over all frequencies: written at the end. Of one file.
+    Raven,
+    /// A Praat TextGrid with an interval tier per class: written at the end. Of one file.
+    TextGrid,
 }
 
 impl EventFormat {
@@ -49,8 +54,12 @@ pub struct EventWriter<W: Write> {
     format: EventFormat,
     /// Whether nothing was written yet.
     fresh: bool,
-    /// Captions, which must be sorted.
+    /// Events of a format that is written at the end.
     held: Vec<Event>,
+    /// Length of the recording in seconds.
+    duration: f64,
+    /// The highest frequency of the recording in Hz.
+    max_hz: f64,
 }
 
 /// A line of JSON.
@@ -65,7 +74,13 @@ struct Line<'a> {
 impl<W: Write> EventWriter<W> {
     /// A writer to a file or a buffer; it need not be buffered itself.
     pub fn new(to: W, format: EventFormat) -> Self {
-        Self { to, format, fresh: true, held: Vec::new() }
+        Self { to, format, fresh: true, held: Vec::new(), duration: 0.0, max_hz: 24_000.0 }
+    }
+
+    /// The length of the recording in seconds, where a TextGrid ends (default: with the last event), and its highest frequency in
+    /// Hz, to which Raven's selections reach (default: 24,000).
+    pub fn set_recording(&mut self, duration: f64, max_hz: f64) {
+        (self.duration, self.max_hz) = (duration, max_hz);
     }
 
     /// Writes an event, with its file for a format that [names files](EventFormat::names_files).
@@ -84,7 +99,7 @@ impl<W: Write> EventWriter<W> {
             EventFormat::JsonLines => serde_json::to_string(&Line { file, event })? + "\n",
             EventFormat::Csv => csv_row(event, file)?,
             EventFormat::Audacity => format!("{onset:.6}\t{offset:.6}\t{}\n", in_one_line(label)),
-            EventFormat::WebVtt => {
+            EventFormat::WebVtt | EventFormat::Raven | EventFormat::TextGrid => {
                 self.held.push(event.clone());
                 return Ok(());
             }
@@ -99,6 +114,17 @@ impl<W: Write> EventWriter<W> {
     pub fn finish(mut self) -> io::Result<W> {
         self.begin()?;
         self.held.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
+        match self.format {
+            EventFormat::WebVtt => self.captions()?,
+            EventFormat::Raven => self.selections()?,
+            EventFormat::TextGrid => self.text_grid()?,
+            EventFormat::Table | EventFormat::JsonLines | EventFormat::Csv | EventFormat::Audacity => {}
+        }
+        self.to.flush()?;
+        Ok(self.to)
+    }
+
+    fn captions(&mut self) -> io::Result<()> {
         for event in &self.held {
             // A caption must end after it begins.
             let onset = milliseconds(event.onset);
@@ -106,8 +132,59 @@ impl<W: Write> EventWriter<W> {
             let text = in_one_line(&event.label).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
             write!(self.to, "\n{onset} --> {offset}\n{text} ({:.2})\n", event.peak)?;
         }
-        self.to.flush()?;
-        Ok(self.to)
+        Ok(())
+    }
+
+    fn selections(&mut self) -> io::Result<()> {
+        for (number, event) in self.held.iter().enumerate() {
+            let (number, max_hz) = (number + 1, self.max_hz);
+            let Event { onset, offset, peak, .. } = event;
+            let label = in_one_line(&event.label);
+            writeln!(
+                self.to,
+                "{number}\tSpectrogram 1\t1\t{onset:.6}\t{offset:.6}\t0.0\t{max_hz:.1}\t{label}\t{peak:.4}"
+            )?;
+        }
+        Ok(())
+    }
+
+    /// A tier must cover the recording: between events stand intervals without text.
+    fn text_grid(&mut self) -> io::Result<()> {
+        let end = self.held.iter().fold(self.duration, |end, event| end.max(event.offset));
+        let mut tiers: BTreeMap<usize, Vec<&Event>> = BTreeMap::new();
+        for event in &self.held {
+            tiers.entry(event.index).or_default().push(event);
+        }
+        let to = &mut self.to;
+        let size = tiers.len();
+        writeln!(to, "File type = \"ooTextFile\"\nObject class = \"TextGrid\"\n\nxmin = 0\nxmax = {end:.6}")?;
+        writeln!(to, "tiers? <exists>\nsize = {size}\nitem []:")?;
+        for (number, events) in tiers.values().enumerate() {
+            let mut intervals: Vec<(f64, f64, String)> = Vec::new();
+            let mut at = 0.0;
+            for event in events {
+                // Events of a class that come as they like could overlap; the earlier one keeps its time.
+                let (onset, offset) = (event.onset.max(at), event.offset.max(at));
+                if onset > at {
+                    intervals.push((at, onset, String::new()));
+                }
+                if offset > onset {
+                    intervals.push((onset, offset, format!("{:.2}", event.peak)));
+                }
+                at = offset;
+            }
+            if at < end {
+                intervals.push((at, end, String::new()));
+            }
+            let name = in_one_line(&events[0].label).replace('"', "\"\"");
+            writeln!(to, "    item [{}]:\n        class = \"IntervalTier\"\n        name = \"{name}\"", number + 1)?;
+            writeln!(to, "        xmin = 0\n        xmax = {end:.6}\n        intervals: size = {}", intervals.len())?;
+            for (number, (onset, offset, text)) in intervals.iter().enumerate() {
+                writeln!(to, "        intervals [{}]:\n            xmin = {onset:.6}", number + 1)?;
+                writeln!(to, "            xmax = {offset:.6}\n            text = \"{text}\"")?;
+            }
+        }
+        Ok(())
     }
 
     fn begin(&mut self) -> io::Result<()> {
@@ -118,7 +195,11 @@ impl<W: Write> EventWriter<W> {
             EventFormat::Table => format!("{:>10} {:>10} {:>6}  label\n", "onset", "offset", "peak"),
             EventFormat::Csv => "file,onset,offset,label,id,peak,mean,parents\n".to_string(),
             EventFormat::WebVtt => "WEBVTT\n".to_string(),
-            EventFormat::JsonLines | EventFormat::Audacity => return Ok(()),
+            EventFormat::Raven => {
+                "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tHigh Freq (Hz)\tLabel\tScore\n"
+                    .to_string()
+            }
+            EventFormat::JsonLines | EventFormat::Audacity | EventFormat::TextGrid => return Ok(()),
         };
         self.to.write_all(header.as_bytes())
     }
