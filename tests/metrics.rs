@@ -270,7 +270,7 @@ fn what_cannot_work_is_a_typed_error() {
 
 #[test]
 fn the_label_map_of_the_evaluate_example_names_audioset_classes() {
-    let text = std::fs::read_to_string(project("examples/evaluate/esc10.json")).unwrap();
+    let text = std::fs::read_to_string(project("examples/esc10.json")).unwrap();
     let map: std::collections::BTreeMap<String, Vec<String>> = serde_json::from_str(&text).unwrap();
     assert_eq!(map.len(), 10);
     let audioset = LabelSet::audioset();

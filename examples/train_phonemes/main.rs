@@ -5,6 +5,7 @@ mod augment;
 mod data;
 mod generate;
 mod net;
+#[path = "../../src/bin/clipwise/commands/transcribe/phonemes.rs"]
 mod phonemes;
 mod text;
 #[path = "../training/mod.rs"]

@@ -6,7 +6,7 @@ mod augment;
 mod corpus;
 mod language_model;
 mod net;
-#[path = "../train_phonemes/phonemes.rs"]
+#[path = "../../src/bin/clipwise/commands/transcribe/phonemes.rs"]
 #[allow(dead_code)] // the ARPAbet is used
 mod phonemes;
 mod score;

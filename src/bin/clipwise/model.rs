@@ -1,61 +1,101 @@
-//! What the command lines of the larger examples share: which model, where to run, what to say when something fails.
-#![allow(dead_code)] // each example uses a part
+//! Which model, and where it runs.
 
-use std::fmt;
-use std::io::{self, IsTerminal, Write};
+use std::fs::File;
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
-use clipwise::audio::{AudioReader, Note, Skipped};
-use clipwise::device::{self, Threads};
+use clipwise::device::{self, Device};
 use clipwise::{LabelSet, OpenOptions, Tagger, models};
+use sha2::{Digest, Sha256};
 
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+use crate::message::{self, Failure, about, cannot, escaped, say};
+use crate::output::{Provenance, stdout};
+use crate::run::{Outcome, Status};
 
-/// Which model, where.
-#[derive(clap::Args)]
-pub struct ModelArgs {
-    /// Checkpoint: safetensors, .pth / .pt as PyTorch wrote it, or a folder with config.json and model.safetensors; the
-    /// model is recognised from its tensors [default: the model in the box]
-    #[arg(long, value_name = "FILE")]
-    weights: Option<PathBuf>,
-    /// Take the checkpoint as this model instead (names below); without --weights one of those in the box, ced-tiny (the default)
-    /// or mn04, which takes a seventh of the time
-    #[arg(long, value_name = "NAME")]
-    model: Option<String>,
-    /// Checkpoint of the encoder below a head that is published alone (Whisper-AT): a file, or a folder of transformers
-    #[arg(long, value_name = "FILE", requires = "weights")]
-    encoder: Option<PathBuf>,
-    /// Class names of the model: CSV, JSON, or text with one name a line
-    #[arg(long, value_name = "FILE")]
-    labels: Option<PathBuf>,
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+/// The models that are built in, with the SHA-256 of their weights.
+pub const BUILT_IN: [(&str, &str); 2] = [
+    ("ced-tiny", "4aa3b32fc25a40903e85fd0519aab62c438d39ff907eb906d1ba66272ed79763"),
+    ("mn04", "16b21c36a9cc27be89deb7544f95830e6a1d54d14716e71ad4c85017ffdb2d30"),
+];
+
+/// Where to run.
+#[derive(clap::Args, Clone, Debug)]
+pub struct RunArgs {
+    /// Run on auto, cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "auto", help_heading = "Model")]
     device: String,
-    /// CPU threads [default: one a core]
-    #[arg(long, value_name = "N")]
+    /// CPU threads [default: one per core]
+    #[arg(long, value_name = "N", help_heading = "Model")]
     pub threads: Option<usize>,
 }
 
-impl ModelArgs {
-    /// Opens the tagger; what it had to assume goes to stderr.
-    pub fn open(&self) -> Result<Tagger, Failure> {
+impl RunArgs {
+    pub fn device(&self) -> Result<Device, Failure> {
         let device::Choice { device, reason, .. } = device::choose(&self.device)?;
         if self.device == "auto" && cfg!(feature = "cuda") {
             say(format_args!("note: {reason}"));
         }
+        Ok(device)
+    }
+}
+
+/// Which tagger.
+#[derive(clap::Args, Clone, Debug)]
+pub struct ModelArgs {
+    /// Checkpoint: safetensors, .pth or .pt of PyTorch, YAMNet's or BirdNET's .tflite, or a folder with config.json and weights;
+    /// its tensors tell the model [default: the built-in CED-tiny]
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    weights: Option<PathBuf>,
+    /// Open the checkpoint as this model (`clipwise models` lists them); without --weights: ced-tiny, or mn04, which is seven times
+    /// as fast
+    #[arg(long, value_name = "NAME", help_heading = "Model", value_parser = model_name)]
+    model: Option<String>,
+    /// Checkpoint of the encoder below a head that is published alone (Whisper-AT): a file, or a folder of transformers
+    #[arg(long, value_name = "FILE", requires = "weights", help_heading = "Model")]
+    encoder: Option<PathBuf>,
+    /// Class names of the model: CSV, JSON, or text with one name per line
+    #[arg(long, value_name = "FILE", help_heading = "Model")]
+    labels: Option<PathBuf>,
+    /// List the classes of the model (index, id, label) and stop
+    #[arg(long, help_heading = "Model")]
+    pub list_classes: bool,
+    #[command(flatten)]
+    pub run: RunArgs,
+}
+
+/// The name of a model. The error for another one names those that are most alike.
+fn model_name(text: &str) -> Result<String, String> {
+    let mut names: Vec<String> = models::presets().map(|preset| preset.name().to_string()).collect();
+    if names.iter().any(|name| name == text) {
+        return Ok(text.to_string());
+    }
+    names.sort_by(|a, b| strsim::jaro_winkler(b, text).total_cmp(&strsim::jaro_winkler(a, text)));
+    names.truncate(3);
+    Err(format!("no model has this name; similar: {} (`clipwise models` lists all)", names.join(", ")))
+}
+
+/// A tagger, and where it came from.
+#[derive(Clone)]
+pub struct Opened {
+    pub tagger: Arc<Tagger>,
+    weights: Option<PathBuf>,
+}
+
+impl ModelArgs {
+    /// Opens the tagger; what it had to assume goes to stderr.
+    pub fn open(&self) -> Result<Opened, Failure> {
+        let device = self.run.device()?;
         let mut options = OpenOptions::new().device(&device);
         options.model.clone_from(&self.model);
         options.encoder.clone_from(&self.encoder);
         let mut tagger = match (&self.weights, self.model.as_deref()) {
-            (Some(weights), _) => Tagger::open_with(weights, &options)?,
+            (Some(weights), _) => self.open_checkpoint(weights, &options)?,
             (None, None | Some("ced-tiny")) => Tagger::bundled(&device)?,
             (None, Some("mn04")) => Tagger::bundled_small(&device)?,
             (None, Some(name)) => {
-                return Err(
-                    format!("--model {name}: expected --weights, or ced-tiny or mn04, which are in the box").into()
-                );
+                let error = format!("--model {name} needs --weights: only ced-tiny and mn04 are built in");
+                return Err(error.into());
             }
         };
         if let Some(labels) = &self.labels {
@@ -64,113 +104,99 @@ impl ModelArgs {
         for assumption in tagger.assumptions() {
             say(format_args!("note: {assumption}"));
         }
-        Ok(tagger)
+        Ok(Opened { tagger: Arc::new(tagger), weights: self.weights.clone() })
     }
 
-    /// Runs a program with as many threads as asked for. It may set its argument to false: all went on, but not all was
-    /// well.
-    pub fn run(&self, program: impl Fn(&AtomicBool) -> Result<(), Failure> + Send + Sync) -> ExitCode {
-        run(self.threads, program)
-    }
-}
-
-/// As [`ModelArgs::run`], with a number of threads.
-pub fn run(threads: Option<usize>, program: impl Fn(&AtomicBool) -> Result<(), Failure> + Send + Sync) -> ExitCode {
-    let good = AtomicBool::new(true);
-    let result = match threads {
-        Some(n) => Threads::new(n).map_err(Failure::from).and_then(|threads| threads.run(|| program(&good))),
-        None => program(&good),
-    };
-    match result {
-        // Whoever read our output has seen enough.
-        Err(error) if !is_broken_pipe(&*error) => {
-            say(format_args!("error: {}", with_causes(&*error)));
-            ExitCode::FAILURE
+    /// As [`Tagger::open_with`]. If the checkpoint is not of the model that was asked for, the error says what it looks like.
+    fn open_checkpoint(&self, weights: &Path, options: &OpenOptions) -> Result<Tagger, Failure> {
+        let error = match Tagger::open_with(weights, options) {
+            Ok(tagger) => return Ok(tagger),
+            Err(error) => error,
+        };
+        let (Some(name), clipwise::Error::Weights(_) | clipwise::Error::FrontEnd { .. }) = (&self.model, &error) else {
+            return Err(about(weights, &error).into());
+        };
+        let mut detected = options.clone();
+        detected.model = None;
+        match Tagger::open_with(weights, &detected) {
+            Ok(tagger) if tagger.model().info().name != name.as_str() => {
+                let looks_like = &tagger.model().info().name;
+                let weights = message::name(weights);
+                Err(format!(
+                    "{weights}: expected a checkpoint of {name} (--model), got one that looks like {looks_like}"
+                )
+                .into())
+            }
+            _ => Err(about(weights, &error).into()),
         }
-        _ if good.load(Ordering::Relaxed) => ExitCode::SUCCESS,
-        _ => ExitCode::FAILURE,
     }
 }
 
-/// The end of `--help`: the names of the models, then `examples`.
-pub fn after_help(examples: &str) -> String {
-    let models: String =
-        models::presets().map(|preset| format!("  {:<20} {}\n", preset.name(), preset.description)).collect();
-    format!(
-        "Models:\n{models}\nA file that cannot be tagged gives one line on stderr and exit status 1; the others go on.\n\n\
-         Examples:\n{examples}"
-    )
+impl Opened {
+    /// What a table says about the model. Reads the whole checkpoint.
+    pub fn provenance(&self) -> Result<Provenance, Failure> {
+        let model = self.tagger.model().info().name.to_string();
+        let sha256 = match &self.weights {
+            Some(weights) => sha256(weights)?,
+            None => BUILT_IN
+                .iter()
+                .find(|(name, _)| *name == model)
+                .map(|(_, sha256)| sha256.to_string())
+                .unwrap_or_default(),
+        };
+        Ok(Provenance { model, sha256, labels: self.tagger.labels().clone() })
+    }
 }
 
-/// Does `work` for each item and hands its result to `report`, with progress on stderr meanwhile where that is a terminal.
-pub fn for_each_file<T, R>(
-    items: &[T],
-    file: impl Fn(&T) -> &Path,
-    work: impl Fn(&T) -> R,
-    mut report: impl FnMut(&T, R) -> io::Result<()>,
-) -> io::Result<()> {
-    let progress = items.len() > 1 && io::stderr().is_terminal();
-    for (i, item) in items.iter().enumerate() {
-        if progress {
-            show(format_args!("[{}/{}] {}\r", i + 1, items.len(), file(item).display()));
+/// Prints the classes: index, id and label between tabs.
+pub fn list_classes(labels: &LabelSet) -> Outcome {
+    let mut out = BufWriter::new(stdout());
+    for (index, label) in labels.iter().enumerate() {
+        writeln!(out, "{index}\t{}\t{}", label.id.as_deref().unwrap_or_default(), escaped(&label.name))?;
+    }
+    out.flush()?;
+    Ok(Status::Good)
+}
+
+/// The index of a class by name or id. The error for an unknown class names those that are most alike.
+pub fn class(labels: &LabelSet, class: &str) -> Result<usize, Failure> {
+    labels.index_of(class).ok_or_else(|| {
+        let wanted = class.to_lowercase();
+        let likeness = |name: &str| {
+            let name = name.to_lowercase();
+            let part = if name.split([' ', ',', '(', ')']).any(|word| word == wanted) { 1.0 } else { 0.0 };
+            part + strsim::jaro_winkler(&name, &wanted)
+        };
+        let mut names: Vec<&str> = labels.iter().map(|label| label.name.as_str()).collect();
+        names.sort_by(|a, b| likeness(b).total_cmp(&likeness(a)));
+        names.truncate(3);
+        format!("the model has no class {class:?}; similar: {} (--list-classes lists all)", names.join("; ")).into()
+    })
+}
+
+/// The SHA-256 of a checkpoint file; of a folder, that of its weight files, one after the other in the order of their names.
+fn sha256(weights: &Path) -> Result<String, Failure> {
+    let mut files = vec![weights.to_path_buf()];
+    if weights.is_dir() {
+        let entries = std::fs::read_dir(weights).map_err(|error| cannot("read", weights, error))?;
+        let is_weights =
+            |path: &PathBuf| path.extension().is_some_and(|ending| ending == "safetensors" || ending == "bin");
+        files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_weights).collect();
+        files.sort();
+    }
+    let mut hasher = Sha256::new();
+    for path in files {
+        let cannot_read = |error| cannot("read", &path, error);
+        let mut file = BufReader::with_capacity(1 << 20, File::open(&path).map_err(cannot_read)?);
+        loop {
+            let bytes = file.fill_buf().map_err(cannot_read)?;
+            if bytes.is_empty() {
+                break;
+            }
+            hasher.update(bytes);
+            let n = bytes.len();
+            file.consume(n);
         }
-        let result = work(item);
-        if progress {
-            show(format_args!("\x1b[K"));
-        }
-        report(item, result)?;
     }
-    Ok(())
-}
-
-/// Prints a line on stderr. That nobody reads it is no reason to stop.
-pub fn say(line: fmt::Arguments) {
-    show(format_args!("{line}\n"));
-}
-
-/// Says what was worked around in a file that was read.
-pub fn say_notes(file: &Path, notes: &[Note]) {
-    // Whoever pipes a stream knows that it has no length.
-    let is_known = |note: &Note| matches!(note, Note::UnknownLength { .. }) && file == Path::new("<stream>");
-    for note in notes.iter().filter(|note| !is_known(note)) {
-        say(format_args!("note: {}: {note}", file.display()));
-    }
-}
-
-/// Says what was worked around in a recording that was read, and the damage that was skipped.
-pub fn say_about(reader: &AudioReader) {
-    for Skipped { seconds, detail, .. } in reader.skipped() {
-        say(format_args!("note: {}: damaged at {seconds:.1} s and skipped: {detail}", reader.path().display()));
-    }
-    say_notes(reader.path(), &reader.notes());
-}
-
-/// As [`say`], without the end of a line.
-pub fn show(text: fmt::Arguments) {
-    if cfg!(test) {
-        return eprint!("{text}"); // tests keep it to themselves
-    }
-    let _ = io::stderr().write_all(text.to_string().as_bytes());
-}
-
-/// An error with the file that it belongs to, named once.
-pub fn about(file: &Path, error: &clipwise::Error) -> String {
-    use clipwise::Error::{Audio, Io, Labels};
-    match error {
-        Audio { .. } | Io { .. } | Labels { .. } => error.to_string(), // these name the file themselves
-        _ => format!("{}: {error}", file.display()),
-    }
-}
-
-fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")
-}
-
-fn is_broken_pipe(error: &(dyn std::error::Error + 'static)) -> bool {
-    let io = |error: &(dyn std::error::Error + 'static)| match error.downcast_ref() {
-        Some(clipwise::Error::Io { cause, .. }) => Some(cause.kind()),
-        _ => error.downcast_ref::<io::Error>().map(io::Error::kind),
-    };
-    std::iter::successors(Some(error), |error| error.source()).any(|cause| io(cause) == Some(io::ErrorKind::BrokenPipe))
+    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
 }

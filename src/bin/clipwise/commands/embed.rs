@@ -1,87 +1,90 @@
-//! Embeddings of audio files, and how alike they sound: `cargo run --release --example embed -- --help`.
+//! `clipwise embed`.
 
-#[path = "../collection/mod.rs"]
-mod collection;
-#[path = "../command_line/mod.rs"]
-mod command_line;
-mod npy;
-mod out;
-mod parquet;
-
-use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
-use collection::{ClipArgs, Done, FileArgs, JobArgs, Jobs};
-use command_line::{Failure, ModelArgs, about, after_help};
-use npy::Npy;
-use out::Out;
+use crate::input::{ClipArgs, FileArgs, Tagged};
+use crate::message::{Failure, about};
+use crate::model::{ModelArgs, Opened, list_classes};
+use crate::output::{JsonLines, MakeWriter, Npy, OutArgs, Parquet, Record, RecordWriter, Similarity, stdout};
+use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
 
-/// Computes the vectors that a model has for audio files.
+/// Compute embeddings: the vectors that a model has for audio files below its last layer.
 ///
-/// Prints how alike the files sound: the cosine similarity of every pair. With --out, writes the vectors to a file instead, with
-/// memory that does not grow with the number of files.
-#[derive(Parser)]
-#[command(version, after_help = after_help(EXAMPLES))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Print JSON lines (one object a file) with the vectors instead
-    #[arg(long)]
+/// Prints how alike the files sound: the cosine similarity of every pair. With --out, writes the vectors to a file, with memory that
+/// does not grow with the number of files.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Print JSON lines (one object per file) with the vectors
+    #[arg(long, conflicts_with = "out", help_heading = "Output")]
     json: bool,
-    /// Write the vectors to this file instead: .parquet, called OUT.parquet.partial until the run is over, and for good if it
-    /// is interrupted; .npy, with the names of the files, one a line, in OUT.npy.txt; or .jsonl
-    #[arg(long, value_name = "OUT", conflicts_with = "json")]
-    out: Option<PathBuf>,
-    /// Append JSON lines to this file, leaving out files that it has already: goes on where an earlier run was ended
-    #[arg(long, value_name = "OUT.jsonl", conflicts_with_all = ["json", "out"])]
-    skip_done: Option<PathBuf>,
+    #[command(flatten)]
+    out: OutArgs,
     #[command(flatten)]
     clip: ClipArgs,
     #[command(flatten)]
     jobs: JobArgs,
     #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
     files: FileArgs,
 }
 
-const EXAMPLES: &str = "  embed dog.wav cat.wav rain.wav
-  embed --jobs 8 --out embeddings.parquet recordings/
-  embed --weights Cnn14_mAP=0.431.pth --shard 3/20 --out embeddings-3.npy --files-from list.txt
-  duckdb -c \"select file, embedding from 'embeddings*.parquet'\"";
+const EXAMPLES: &str = "\
+Examples:
+  clipwise embed dog.wav cat.wav rain.wav
+  clipwise embed --jobs 8 --out embeddings.parquet recordings/
+  clipwise embed --weights Cnn14_mAP=0.431.pth --shard 3/20 --out embeddings-3.npy --files-from list.txt
+  duckdb -c \"select path, embedding from 'embeddings*.parquet'\"";
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    collection::exit_code(args.model.run(|good| embed_files(&args, good)))
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || self.embed_files())
+    }
+
+    fn embed_files(&self) -> Outcome {
+        let opened = self.model.open()?;
+        let tagger = Arc::clone(&opened.tagger);
+        if self.model.list_classes {
+            return list_classes(tagger.labels());
+        }
+        self.files.check()?;
+        self.clip.check(&tagger)?;
+        let print = || -> Result<Box<dyn RecordWriter>, Failure> {
+            Ok(match self.json {
+                true => Box::new(JsonLines(stdout())),
+                false => Box::new(Similarity::default()),
+            })
+        };
+        let mut output = self.out.open(print, |ending| file_writer(&opened, ending), ".parquet, .npy or .jsonl")?;
+        interrupt::on_interrupt()?;
+
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
+        let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
+            clip.embed(&model, file).map(emit).map_err(|error| about(file, &error))
+        };
+        let files = output.left(&self.files);
+        let count = jobs.run(files, work, |file, result| match result {
+            Ok(tagged) => {
+                let record = Record::of(&file.to_string_lossy(), &tagged, &tagger);
+                output.write(&Record { embedding: Some(tagged.tagging.embedding.0), ..record })
+            }
+            Err(error) => output.write_error(file, error),
+        });
+        output.finish(count)
+    }
 }
 
-/// Embeds every file; `good` becomes false for one that cannot be embedded.
-fn embed_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let (done, file) = args.skip_done.as_deref().map(Done::open).transpose()?.unzip();
-    let kind = args.out.as_deref().map(out::Kind::of).transpose()?;
-    let names_are_lines = matches!(kind, Some(out::Kind::Npy));
-    let tagger = Arc::new(args.model.open()?);
-    args.clip.check(&tagger)?;
-    collection::on_interrupt()?;
-    let mut out = match (&args.out, kind, file) {
-        (Some(path), Some(kind), _) => Out::create(path, kind, tagger.model())?,
-        (_, _, Some(file)) => Out::append(file),
-        _ if args.json => Out::print(),
-        _ => Out::similarity(),
-    };
-    let jobs = Jobs::new(&args.jobs, args.model.threads).with_progress(&args.files);
-    let (model, clip) = (Arc::clone(&tagger), args.clip.clone());
-    let embed = move |file: &Path| {
-        if names_are_lines && !Npy::can_name(&file.to_string_lossy()) {
-            return Err(format!("{file:?}: names with a line break do not fit in a list of names"));
+fn file_writer(opened: &Opened, ending: &str) -> Option<MakeWriter> {
+    let opened = opened.clone();
+    match ending {
+        "parquet" => Some(Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?)))),
+        "npy" => {
+            let dim = opened.tagger.model().info().embedding_dim;
+            Some(Box::new(move |path| Ok(Box::new(Npy::create(path, dim)?))))
         }
-        clip.tag(&model, file).map_err(|error| about(file, &error))
-    };
-    let count = jobs.run(Done::left(done, args.files.list()), embed, |file, tagged| out.write(file, tagged));
-    // What was found until something went wrong is kept.
-    let failed = count.as_ref().map_or(true, |count| count.done == 0 && count.failed > 0);
-    let finished = out.finish(!failed && !collection::interrupted());
-    good.store(count?.failed == 0, Ordering::Relaxed);
-    finished
+        _ => None,
+    }
 }

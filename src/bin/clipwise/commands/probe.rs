@@ -1,131 +1,253 @@
-//! A classifier of your own sounds on the embeddings of any tagger: `cargo run --release --example linear_probe -- --help`.
+//! `clipwise probe`.
 
-#[path = "command_line/mod.rs"]
-mod command_line;
-
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use candle_nn::{AdamW, Optimizer, ParamsAdamW, loss};
-use clap::Parser;
+use clap::ValueEnum;
 use clipwise::candle_core::Tensor;
 use clipwise::models::OutputActivation;
 use clipwise::models::probe::ProbeHead;
-use clipwise::{LabelSet, Tagger, Waveform};
-use command_line::{Failure, ModelArgs, about, after_help};
+use clipwise::{LabelSet, Tagger};
+use serde::Serialize;
 
-/// Trains a linear layer on a tagger's embeddings of labelled files and writes a folder that is a tagger: --weights FOLDER.
+use super::evaluate::{Clip, Dataset};
+use crate::input::ClipArgs;
+use crate::message::{Failure, about, name, say};
+use crate::model::{ModelArgs, list_classes};
+use crate::output::stdout;
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
+
+/// Train a classifier of your own sounds: a linear layer on the embeddings of a tagger. The result is a tagger: --weights FOLDER.
 ///
-/// The data is a folder with one folder of audio files per class. Where file names begin with a fold, as in ESC-10 and ESC-50
-/// (1-….ogg), the accuracy is measured first: each fold by a head that was trained on the others.
-#[derive(Parser)]
-#[command(version, after_help = after_help("  linear_probe --out my-sounds recordings/"))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
+/// The data is a folder with one folder of audio files per class, or a CSV. The accuracy is estimated first, by cross-validation: each
+/// fold is classified by a layer that was trained on the others. The folds are those of the file names where these begin with one, as
+/// in ESC-50 (1-….ogg), else the files are dealt to them in turn, class by class.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
     /// The folder to write
     #[arg(long, value_name = "FOLDER", default_value = "probe")]
     out: PathBuf,
+    /// Folds of the cross-validation, where the file names give none; 0 leaves it out
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    folds: usize,
     /// Steps of AdamW, each on all files
-    #[arg(long, default_value_t = 200)]
+    #[arg(long, value_name = "N", default_value_t = 200)]
     steps: usize,
-    /// Seed of the first weights
-    #[arg(long, default_value_t = 1)]
+    /// Seed of the initial weights
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
+    /// What to print: text for people, or one JSON object for programs
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    #[command(flatten)]
+    clip: ClipArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A folder with one folder of audio files per class, or a CSV with the header file,label (paths relative to the CSV)
     #[arg(value_name = "DATA")]
     data: PathBuf,
 }
 
-/// A file with its class, its fold if its name has one, and its embedding.
+const EXAMPLES: &str = "\
+Examples:
+  clipwise probe --out my-sounds recordings/
+  clipwise tag --weights my-sounds recording.wav";
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// A file with its class, its fold and its embedding.
 struct Example {
-    file: PathBuf,
     class: usize,
-    fold: Option<u8>,
+    fold: usize,
     embedding: Vec<f32>,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    args.model.run(|_| probe(&args))
+/// What was trained, as JSON.
+#[derive(Serialize)]
+struct Summary {
+    out: String,
+    model: String,
+    n_files: usize,
+    n_failed: usize,
+    classes: Vec<ClassSize>,
+    /// Of the cross-validation.
+    accuracy: Option<f64>,
+    folds: Vec<Fold>,
 }
 
-fn probe(args: &Args) -> Result<(), Failure> {
-    let tagger = args.model.open()?;
-    let start = Instant::now();
-    let (labels, examples) = read(&args.data, &tagger)?;
-    let seconds = start.elapsed().as_secs_f64();
-    println!("{} files of {} classes, embeddings in {seconds:.1} s", examples.len(), labels.len());
+#[derive(Serialize)]
+struct ClassSize {
+    name: String,
+    n_files: usize,
+}
 
-    let mut folds: Vec<u8> = examples.iter().filter_map(|example| example.fold).collect();
-    folds.sort_unstable();
-    folds.dedup();
-    if folds.len() > 1 && examples.iter().all(|example| example.fold.is_some()) {
-        let mut right = 0;
-        for &fold in &folds {
-            let (test, train): (Vec<_>, Vec<_>) = examples.iter().partition(|example| example.fold == Some(fold));
-            let head = fit(args, &train, labels.len())?;
-            let got = head.forward(&embeddings(&test)?)?.argmax(1)?.to_vec1::<u32>()?;
-            let of_fold = got.iter().zip(&test).filter(|(got, example)| **got as usize == example.class).count();
-            println!("fold {fold}: accuracy {:.4} ({of_fold} of {})", of_fold as f64 / test.len() as f64, test.len());
-            right += of_fold;
-        }
-        println!("all folds: accuracy {:.4} ({right} of {})", right as f64 / examples.len() as f64, examples.len());
+#[derive(Serialize)]
+struct Fold {
+    fold: usize,
+    n_files: usize,
+    n_right: usize,
+    accuracy: f64,
+}
+
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || self.probe())
     }
 
-    let start = Instant::now();
-    let head = fit(args, &examples.iter().collect::<Vec<_>>(), labels.len())?;
-    println!("a head on all files in {:.2} s", start.elapsed().as_secs_f64());
-    tagger.with_probe(&head, OutputActivation::Softmax, labels)?.save(&args.out)?;
+    fn probe(&self) -> Outcome {
+        let tagger = self.model.open()?.tagger;
+        if self.model.list_classes {
+            return list_classes(tagger.labels());
+        }
+        self.clip.check(&tagger)?;
+        let dataset = Dataset::open(&self.data)?;
+        interrupt::on_interrupt()?;
+        let start = Instant::now();
+        let (examples, n_failed) = self.embed(&tagger, &dataset)?;
+        let sizes = |class| examples.iter().filter(|example| example.class == class).count();
+        let classes: Vec<ClassSize> = dataset
+            .classes
+            .iter()
+            .enumerate()
+            .map(|(class, name)| ClassSize { name: name.clone(), n_files: sizes(class) })
+            .collect();
+        if let Some(empty) = classes.iter().find(|class| class.n_files == 0) {
+            return Err(format!("class {:?}: expected audio files that can be read, got none", empty.name).into());
+        }
+        if classes.len() < 2 {
+            return Err(
+                format!("{}: expected at least two classes, got {:?}", name(&self.data), dataset.classes).into()
+            );
+        }
+        let is_text = self.format == Format::Text;
+        let mut out = stdout();
+        if is_text {
+            let (n, seconds) = (examples.len(), start.elapsed().as_secs_f64());
+            writeln!(out, "{n} files of {} classes, embeddings in {seconds:.1} s", classes.len())?;
+        }
+        let folds = self.cross_validate(&examples, classes.len())?;
+        for Fold { fold, n_files, n_right, accuracy } in folds.iter().filter(|_| is_text) {
+            writeln!(out, "fold {fold}: accuracy {accuracy:.4} ({n_right} of {n_files})")?;
+        }
+        let n_right: usize = folds.iter().map(|fold| fold.n_right).sum();
+        let accuracy = (!folds.is_empty()).then(|| n_right as f64 / examples.len() as f64);
+        if let Some(accuracy) = accuracy.filter(|_| is_text) {
+            writeln!(out, "cross-validation: accuracy {accuracy:.4} ({n_right} of {})", examples.len())?;
+        }
+        let head = self.fit(&examples.iter().collect::<Vec<_>>(), classes.len())?;
+        let labels: LabelSet = dataset.classes.iter().map(String::as_str).collect();
+        tagger.with_probe(&head, OutputActivation::Softmax, labels)?.save(&self.out)?;
+        if is_text {
+            let folder = name(&self.out);
+            writeln!(out, "wrote {folder}, a tagger of these classes: clipwise tag --weights {folder} FILE")?;
+        } else {
+            let summary = Summary {
+                out: self.out.display().to_string(),
+                model: tagger.model().info().name.to_string(),
+                n_files: examples.len(),
+                n_failed,
+                classes,
+                accuracy,
+                folds,
+            };
+            writeln!(out, "{}", serde_json::to_string(&summary)?)?;
+        }
+        out.flush()?;
+        Ok(Status::Good)
+    }
 
-    // What was written, as a tagger.
-    let tagger = Tagger::open(&args.out, tagger.model().device())?;
-    let first = &examples[0].file;
-    let tag = tagger.tag(&Waveform::open(first)?)?.top_k(1).remove(0);
-    println!("{}: {} {:.3}", first.display(), tag.label, tag.score);
-    Ok(())
+    /// The embeddings of all files that can be read, and the number of the others, each of which gives a line on stderr.
+    fn embed(&self, tagger: &Arc<Tagger>, dataset: &Dataset) -> Result<(Vec<Example>, usize), Failure> {
+        let (clip, model) = (self.clip.clone(), Arc::clone(tagger));
+        let work = move |file: &Path, emit: &mut dyn FnMut(Vec<f32>)| {
+            let tagged = clip.embed(&model, file).map_err(|error| format!("{} (left out)", about(file, &error)))?;
+            emit(tagged.tagging.embedding.0);
+            Ok(())
+        };
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).of(dataset.clips.len());
+        let files: Vec<_> = dataset.clips.iter().map(|clip| Ok(clip.file.clone())).collect();
+        let folds = self.folds(dataset);
+        let mut clips = dataset.clips.iter().zip(folds);
+        let mut examples = Vec::new();
+        let count = jobs.run(files.into_iter(), work, |_, result| {
+            let Some((Clip { class, .. }, fold)) = clips.next() else { return Ok(()) }; // there is a result per clip
+            examples.extend(result.ok().map(|embedding| Example { class: *class, fold, embedding }));
+            Ok(())
+        })?;
+        if interrupt::interrupted() {
+            return Err("interrupted: nothing was trained".into());
+        }
+        Ok((examples, count.failed))
+    }
+
+    /// The fold of each clip.
+    fn folds(&self, dataset: &Dataset) -> Vec<usize> {
+        let named = |clip: &Clip| clip.file.file_name()?.to_str()?.split_once('-')?.0.parse().ok();
+        if let Some(folds) = dataset.clips.iter().map(named).collect::<Option<Vec<usize>>>() {
+            let mut distinct = folds.clone();
+            distinct.sort_unstable();
+            distinct.dedup();
+            if (2..=20).contains(&distinct.len()) {
+                return folds;
+            }
+        }
+        let mut n_of_class = vec![0; dataset.classes.len()];
+        let next = |clip: &Clip| {
+            n_of_class[clip.class] += 1;
+            (n_of_class[clip.class] - 1) % self.folds.max(1) + 1
+        };
+        dataset.clips.iter().map(next).collect()
+    }
+
+    fn cross_validate(&self, examples: &[Example], n_classes: usize) -> Result<Vec<Fold>, Failure> {
+        let mut folds: Vec<usize> = examples.iter().map(|example| example.fold).collect();
+        folds.sort_unstable();
+        folds.dedup();
+        if self.folds == 0 || folds.len() < 2 {
+            if self.folds > 0 {
+                say(format_args!("note: too few files for a cross-validation: the accuracy is not known"));
+            }
+            return Ok(Vec::new());
+        }
+        let of_fold = |&fold: &usize| {
+            let (test, train): (Vec<_>, Vec<_>) = examples.iter().partition(|example| example.fold == fold);
+            let head = self.fit(&train, n_classes)?;
+            let predicted = head.forward(&embeddings(&test)?)?.argmax(1)?.to_vec1::<u32>()?;
+            let n_right =
+                predicted.iter().zip(&test).filter(|(class, example)| **class as usize == example.class).count();
+            let n_files = test.len();
+            Ok(Fold { fold, n_files, n_right, accuracy: n_right as f64 / n_files as f64 })
+        };
+        folds.iter().map(of_fold).collect()
+    }
+
+    fn fit(&self, examples: &[&Example], n_classes: usize) -> Result<ProbeHead, Failure> {
+        let x = embeddings(examples)?;
+        let classes: Vec<u32> = examples.iter().map(|example| example.class as u32).collect();
+        let classes = Tensor::new(classes, x.device())?;
+        let head = ProbeHead::new(&x, n_classes, self.seed)?;
+        let params = ParamsAdamW { lr: 5e-3, weight_decay: 0.1, ..Default::default() };
+        let mut optimiser = AdamW::new(head.parameters().vars(), params)?;
+        for _ in 0..self.steps {
+            optimiser.backward_step(&loss::cross_entropy(&head.forward(&x)?, &classes)?)?;
+        }
+        Ok(head)
+    }
 }
 
+/// `[n_files, embedding_dim]`
 fn embeddings(examples: &[&Example]) -> Result<Tensor, Failure> {
     let rows: Vec<&[f32]> = examples.iter().map(|example| example.embedding.as_slice()).collect();
     let width = rows.first().map_or(0, |row| row.len());
     Ok(Tensor::from_vec(rows.concat(), (rows.len(), width), &clipwise::device::cpu())?)
-}
-
-fn fit(args: &Args, examples: &[&Example], n_classes: usize) -> Result<ProbeHead, Failure> {
-    let x = embeddings(examples)?;
-    let classes: Vec<u32> = examples.iter().map(|example| example.class as u32).collect();
-    let classes = Tensor::new(classes, x.device())?;
-    let head = ProbeHead::new(&x, n_classes, args.seed)?;
-    let params = ParamsAdamW { lr: 5e-3, weight_decay: 0.1, ..Default::default() };
-    let mut optimiser = AdamW::new(head.parameters().vars(), params)?;
-    for _ in 0..args.steps {
-        optimiser.backward_step(&loss::cross_entropy(&head.forward(&x)?, &classes)?)?;
-    }
-    Ok(head)
-}
-
-/// The classes of a folder, and its files with their embeddings.
-fn read(folder: &Path, tagger: &Tagger) -> Result<(LabelSet, Vec<Example>), Failure> {
-    let entries = |folder: &Path| -> Result<Vec<PathBuf>, Failure> {
-        let paths = std::fs::read_dir(folder).map_err(|error| format!("cannot read {}: {error}", folder.display()))?;
-        let mut paths: Vec<PathBuf> = paths.map(|entry| Ok(entry?.path())).collect::<Result<_, Failure>>()?;
-        paths.sort();
-        Ok(paths)
-    };
-    let name = |path: &Path| path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let classes: Vec<PathBuf> = entries(folder)?.into_iter().filter(|path| path.is_dir()).collect();
-    let mut examples = Vec::new();
-    for (class, folder) in classes.iter().enumerate() {
-        for file in entries(folder)?.into_iter().filter(|path| path.is_file()) {
-            let fold = name(&file).split_once('-').and_then(|(fold, _)| fold.parse().ok());
-            let waveform = Waveform::open(&file).map_err(|error| about(&file, &error))?;
-            let embedding = tagger.tag(&waveform).map_err(|error| about(&file, &error))?.embedding.0;
-            examples.push(Example { file, class, fold, embedding });
-        }
-    }
-    if examples.is_empty() {
-        return Err(format!("{}: expected one folder of audio files per class, got none", folder.display()).into());
-    }
-    Ok((classes.iter().map(|class| name(class)).collect(), examples))
 }

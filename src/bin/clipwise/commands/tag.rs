@@ -1,92 +1,152 @@
-//! Tags audio files from the command line: `cargo run --release --example tag -- --help`.
+//! `clipwise tag`.
 
-#[path = "../collection/mod.rs"]
-mod collection;
-#[path = "../command_line/mod.rs"]
-mod command_line;
-mod report;
-
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
-use collection::{ClipArgs, Done, FileArgs, JobArgs, Jobs};
-use command_line::{Failure, ModelArgs, about, after_help};
-use report::{Format, Report, Selection};
+use clap::ValueEnum;
+use clipwise::{Tag, Tagging};
 
-/// Says which sounds are in audio files.
-///
-/// Takes audio files of any sample rate and any number of channels (mixed to mono) and prints the classes with the highest
-/// scores. Without --weights the model in the box tags: CED-tiny, trained on AudioSet's 527 classes.
-#[derive(Parser)]
-#[command(version, after_help = after_help(EXAMPLES))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// Show at most this many classes a file
-    #[arg(long, value_name = "N", default_value_t = 10)]
+use crate::input::{ClipArgs, FileArgs, Tagged};
+use crate::message::{Failure, about};
+use crate::model::{ModelArgs, Opened, class, list_classes};
+use crate::output::{Csv, JsonLines, MakeWriter, OutArgs, Parquet, Record, RecordWriter, Text, Wide, stdout, writer};
+use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
+
+/// Say which sounds are in audio files: the classes with the highest scores.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// Show at most K classes per file
+    #[arg(long, value_name = "K", default_value_t = 10, help_heading = "Output")]
     top_k: usize,
-    /// Show only classes with a score above this (0 to 1)
-    #[arg(long, value_name = "T", value_parser = score)]
+    /// Show only classes with a score above T (0 to 1)
+    #[arg(long, value_name = "T", value_parser = score, help_heading = "Output")]
     threshold: Option<f32>,
-    /// What to print: a table for people, JSON lines (one object a file) or CSV (one row a tag) for programs
-    #[arg(long, value_enum, default_value_t = Format::Table, default_value_if("skip_done", clap::builder::ArgPredicate::IsPresent, "json"))]
-    format: Format,
-    /// Add every score (clipwise_output) and the embedding to JSON
-    #[arg(long)]
+    /// What to print: a table for people, JSON lines (one object per file), or CSV (one row per tag) [default: table]
+    #[arg(long, value_enum, help_heading = "Output")]
+    format: Option<Format>,
+    /// Add every score (clipwise_output) and the embedding to JSON lines
+    #[arg(long, help_heading = "Output")]
     full: bool,
-    /// Append JSON lines to this file, leaving out files that it has already: goes on where an earlier run was ended
-    #[arg(long, value_name = "OUT.jsonl")]
-    skip_done: Option<PathBuf>,
+    /// CSV with one row per file and a column for this class, by name or id; may be repeated
+    #[arg(long, value_name = "CLASS", help_heading = "Output")]
+    column: Vec<String>,
+    #[command(flatten)]
+    out: OutArgs,
     #[command(flatten)]
     clip: ClipArgs,
     #[command(flatten)]
     jobs: JobArgs,
     #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
     files: FileArgs,
 }
 
-const EXAMPLES: &str = "  tag dog.wav
-  tag --weights Cnn14_mAP=0.431.pth dog.wav
-  tag --format json --threshold 0.1 recordings/ > tags.jsonl
-  tag --jobs 8 --window 10 --aggregate max --skip-done tags.jsonl recordings/ 'more/**/*.flac'
-  tag --shard 3/20 --skip-done tags-3.jsonl --files-from list.txt
-  tag --weights mine.safetensors --model cnn14-16k --labels mine.txt --threads 1 dog.wav";
+const EXAMPLES: &str = "\
+A file that fails gives one line on stderr and the exit status 1; the other files are still tagged.
 
-fn score(text: &str) -> Result<f32, String> {
-    text.parse()
-        .ok()
-        .filter(|score| (0.0..=1.0).contains(score))
-        .ok_or_else(|| "expected a score from 0 to 1".to_string())
+Examples:
+  clipwise tag dog.wav
+  clipwise tag --weights Cnn14_mAP=0.431.pth dog.wav
+  clipwise tag --jobs 8 --out tags.parquet recordings/
+  clipwise tag --threshold 0.1 --format json 'calls/**/*.flac' > tags.jsonl
+  clipwise tag --column Speech --column Music --out scores.csv recordings/
+  clipwise tag --shard 3/20 --skip-done tags-3.jsonl --files-from list.txt
+  ffmpeg -loglevel error -i film.mkv -f wav - | clipwise tag -";
+
+#[derive(Clone, Copy, PartialEq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+    Csv,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    collection::exit_code(args.model.run(|good| tag_files(&args, good)))
+pub fn score(text: &str) -> Result<f32, String> {
+    let score = text.parse().ok().filter(|score| (0.0..=1.0).contains(score));
+    score.ok_or_else(|| "expected a score from 0 to 1".to_string())
 }
 
-/// Tags every file; `good` becomes false for one that cannot be tagged.
-fn tag_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let is_json = matches!(args.format, Format::Json);
-    if args.full && !is_json {
-        return Err("--full needs --format json".into());
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || self.tag_files())
     }
-    if args.skip_done.is_some() && !is_json {
-        return Err("--skip-done needs --format json".into());
+
+    fn tag_files(&self) -> Outcome {
+        let is_json = self.format == Some(Format::Json) || self.format.is_none() && self.out.skip_done.is_some();
+        let is_json_file =
+            self.out.out.as_ref().is_some_and(|out| out.extension().is_some_and(|ending| ending == "jsonl"));
+        if self.full && !is_json && self.out.out.is_none() {
+            return Err("--full needs --format json, or --out".into());
+        }
+        if self.out.skip_done.is_some() && !is_json {
+            return Err("--skip-done writes JSON lines: expected --format json".into());
+        }
+        if self.out.out.is_some() && self.format.is_some() {
+            return Err("--format is for standard output: the ending of the name after --out tells the format".into());
+        }
+        if !self.column.is_empty() && (is_json || is_json_file) {
+            return Err("--column is for CSV".into());
+        }
+        let opened = self.model.open()?;
+        let tagger = Arc::clone(&opened.tagger);
+        if self.model.list_classes {
+            return list_classes(tagger.labels());
+        }
+        self.files.check()?;
+        self.clip.check(&tagger)?;
+        let columns = self.column.iter().map(|name| class(tagger.labels(), name)).collect::<Result<Vec<_>, _>>()?;
+        let is_wide = !columns.is_empty();
+        let print = || -> Result<Box<dyn RecordWriter>, Failure> {
+            Ok(match self.format {
+                _ if is_json => Box::new(JsonLines(stdout())),
+                _ if is_wide => Box::new(Wide::new(stdout(), tagger.labels(), columns.clone())?),
+                Some(Format::Csv) => Box::new(Csv::new(stdout())?),
+                _ => Box::new(Text::new(self.threshold.is_some())),
+            })
+        };
+        let make = |ending: &str| self.file_writer(&opened, &columns, ending);
+        let mut output = self.out.open(print, make, ".parquet, .csv or .jsonl")?;
+        interrupt::on_interrupt()?;
+
+        let is_parquet =
+            self.out.out.as_ref().is_some_and(|out| out.extension().is_some_and(|ending| ending == "parquet"));
+        let full = self.full || is_wide || is_parquet;
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
+        let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
+            clip.tag(&model, file).map(emit).map_err(|error| about(file, &error))
+        };
+        let files = output.left(&self.files);
+        let count = jobs.run(files, work, |file, result| match result {
+            Ok(tagged) => {
+                let record = Record::of(&file.to_string_lossy(), &tagged, &tagger);
+                let scores = full.then(|| tagged.tagging.scores.clone());
+                let embedding = (full && !is_wide).then(|| tagged.tagging.embedding().0.clone());
+                let tags = Some(self.tags(&tagged.tagging));
+                output.write(&Record { tags, clipwise_output: scores, embedding, ..record })
+            }
+            Err(error) => output.write_error(file, error),
+        });
+        output.finish(count)
     }
-    let (done, out) = args.skip_done.as_deref().map(Done::open).transpose()?.unzip();
-    let tagger = Arc::new(args.model.open()?);
-    args.clip.check(&tagger)?;
-    collection::on_interrupt()?;
-    let selection = Selection { top_k: args.top_k, threshold: args.threshold, full: args.full };
-    let mut report = Report::new(args.format, selection, out);
-    let jobs = Jobs::new(&args.jobs, args.model.threads).with_progress(&args.files);
-    let (model, clip) = (Arc::clone(&tagger), args.clip.clone());
-    let tag = move |file: &_| clip.tag(&model, file).map_err(|error| about(file, &error));
-    let write = |file: &_, tagged| Ok(report.write(file, &tagged, &tagger)?);
-    let count = jobs.run(Done::left(done, args.files.list()), tag, write)?;
-    good.store(count.failed == 0, Ordering::Relaxed);
-    Ok(report.finish()?)
+
+    /// The tags that are shown.
+    fn tags(&self, tagging: &Tagging) -> Vec<Tag> {
+        let mut tags = tagging.top_k(self.top_k);
+        tags.retain(|tag| self.threshold.is_none_or(|threshold| tag.score > threshold));
+        tags
+    }
+
+    fn file_writer(&self, opened: &Opened, columns: &[usize], ending: &str) -> Option<MakeWriter> {
+        let (opened, columns) = (opened.clone(), columns.to_vec());
+        match ending {
+            "parquet" => Some(Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?)))),
+            "csv" if columns.is_empty() => Some(Box::new(|path| Ok(Box::new(Csv::new(writer(path)?)?)))),
+            "csv" => Some(Box::new(move |path| {
+                Ok(Box::new(Wide::new(writer(path)?, opened.tagger.labels(), columns.clone())?))
+            })),
+            _ => None,
+        }
+    }
 }

@@ -1,36 +1,72 @@
-//! From a file to its result.
+//! From a file to one result.
 
 use std::path::Path;
+use std::str::FromStr;
 
 use clap::ValueEnum;
-use clipwise::audio::{AudioReader, ReadOptions};
+use clipwise::audio::AudioReader;
 use clipwise::windows::Aggregator;
 use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig, Windows};
 
-use crate::command_line::say_about;
+use super::ReadArgs;
+use crate::message::{name, say, say_about};
 
-/// How a file is taken.
+/// A longer recording is tagged in windows unless `--window` says otherwise, in seconds.
+const LONG: f64 = 30.0;
+/// The windows of a long recording, in seconds.
+const WINDOW: f64 = 10.0;
+
+/// How a file becomes one result.
 #[derive(clap::Args, Clone, Debug)]
 pub struct ClipArgs {
-    /// Take files window by window, so many seconds each, and give one result for all: memory does not grow with their length
-    #[arg(long, value_name = "SECONDS")]
-    window: Option<f64>,
-    /// With --window: how windows become one result
-    #[arg(long, value_enum, default_value_t = How::Mean, requires = "window")]
-    aggregate: How,
-    /// Go on after damage within a file, with a note on stderr, instead of giving the file up
-    #[arg(long)]
-    skip_damage: bool,
+    /// Length of windows in seconds, whose results become one: memory does not grow with the length of a file. `whole` takes
+    /// files as a whole, `auto` takes windows of 10 s above 30 s
+    #[arg(long, value_name = "SECONDS", default_value = "auto", help_heading = "Long recordings")]
+    window: Window,
+    /// How windows become one result [default: max for long recordings with --window auto, else mean]
+    #[arg(long, value_enum, help_heading = "Long recordings")]
+    aggregate: Option<How>,
+    #[command(flatten)]
+    pub read: ReadArgs,
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Window {
+    Auto,
+    Whole,
+    Seconds(f64),
+}
+
+impl FromStr for Window {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "whole" => Ok(Self::Whole),
+            _ => text.parse().map(Self::Seconds).map_err(|_| "expected a number of seconds, auto or whole".to_string()),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 enum How {
-    /// The mean of the scores
+    /// The mean of the scores, and of the embeddings
     Mean,
-    /// The largest score of each class: what was heard at some time
+    /// The largest score of each class: what sounds at some time
     Max,
-    /// What the model's last layer says of the mean of the embeddings
+    /// The scores that the model's last layer gives for the mean of the embeddings
     Embedding,
+}
+
+impl From<How> for Aggregation {
+    fn from(how: How) -> Self {
+        match how {
+            How::Mean => Self::Mean,
+            How::Max => Self::Max,
+            How::Embedding => Self::Embedding,
+        }
+    }
 }
 
 /// The result for a file.
@@ -43,38 +79,64 @@ pub struct Tagged {
 }
 
 impl ClipArgs {
-    /// An error that every file would have.
+    /// Fails as every file would with these settings.
     pub fn check(&self, tagger: &Tagger) -> Result<()> {
-        self.config().map_or(Ok(()), |config| Windows::new(tagger, std::iter::empty(), &config).map(drop))
+        self.windows(0.0).map_or(Ok(()), |config| Windows::new(tagger, std::iter::empty(), &config).map(drop))
     }
 
-    fn config(&self) -> Option<WindowConfig> {
-        self.window.map(|seconds| WindowConfig { length: seconds, hop: seconds, ..WindowConfig::default() })
+    /// The windows of a recording, if it is not taken as a whole.
+    fn windows(&self, seconds: f64) -> Option<WindowConfig> {
+        let length = match self.window {
+            Window::Seconds(seconds) => seconds,
+            Window::Auto if seconds > LONG => WINDOW,
+            Window::Auto | Window::Whole => return None,
+        };
+        Some(WindowConfig { length, hop: length, ..WindowConfig::default() })
     }
 
-    /// Tags a file. Samples are resampled as they are read, so no more than the clip at the model's rate is in memory.
+    /// Tags a file. Samples are resampled as they are read, so only the clip at the model's rate is in memory.
     pub fn tag(&self, tagger: &Tagger, file: &Path) -> Result<Tagged> {
-        let options = if self.skip_damage { ReadOptions::SKIP_DAMAGE } else { ReadOptions::default() };
+        self.result(tagger, file, Aggregation::Max, "the largest score per class")
+    }
+
+    /// As [`tag`](Self::tag), with the mean of a long recording's embeddings.
+    pub fn embed(&self, tagger: &Tagger, file: &Path) -> Result<Tagged> {
+        self.result(tagger, file, Aggregation::Mean, "the mean of their embeddings")
+    }
+
+    fn result(&self, tagger: &Tagger, file: &Path, of_long: Aggregation, what: &str) -> Result<Tagged> {
         let rate = tagger.model().info().sample_rate;
-        let mut reader = AudioReader::open_with(file, &options)?.resampled(rate)?;
-        let Some(config) = self.config() else {
-            let mut samples = Vec::new();
-            for block in &mut reader {
-                samples.append(&mut block?);
-            }
+        let mut reader = self.read.open(file)?.resampled(rate)?;
+        // What has been read before it is known whether there are windows.
+        let mut samples = Vec::new();
+        let mut seconds = 0.0;
+        while self.windows(seconds).is_none() {
+            let Some(block) = reader.next() else { break };
+            samples.append(&mut block?);
+            seconds = samples.len() as f64 / f64::from(rate);
+        }
+        let Some(config) = self.windows(seconds) else {
             let tagging = tagger.tag(&Waveform::new(samples, rate))?;
             return Ok(Tagged::new(tagging, &reader));
         };
-        let mut windows = tagger.windows(reader, &config)?;
-        let mut aggregator = Aggregator::new(match self.aggregate {
-            How::Mean => Aggregation::Mean,
-            How::Max => Aggregation::Max,
-            How::Embedding => Aggregation::Embedding,
-        });
-        for window in &mut windows {
+        let aggregation = match (self.aggregate, self.window) {
+            (Some(how), _) => how.into(),
+            (None, Window::Auto) => of_long,
+            (None, _) => Aggregation::Mean,
+        };
+        let mut aggregator = Aggregator::new(aggregation);
+        let head = if samples.is_empty() { None } else { Some(Ok(samples)) };
+        for window in Windows::new(tagger, head.into_iter().chain(&mut reader), &config)? {
             aggregator.push(&window?);
         }
-        Ok(Tagged::new(aggregator.finish(tagger)?, windows.source()))
+        let tagged = Tagged::new(aggregator.finish(tagger)?, &reader);
+        if self.window == Window::Auto && self.aggregate.is_none() {
+            let (file, duration) = (name(file), tagged.duration);
+            say(format_args!(
+                "note: {file}: {duration:.0} s in windows of {WINDOW} s, {what} (--window whole takes it at once)"
+            ));
+        }
+        Ok(tagged)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What an earlier run has done already.
+//! The files that an earlier run has done.
 
 use std::collections::HashSet;
 use std::fs::{File, OpenOptions, TryLockError};
@@ -9,7 +9,7 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::files::{Item, Items};
-use crate::command_line::{Failure, say};
+use crate::message::{Failure, name, say};
 
 /// The longest line that is read, in bytes.
 const MAX_LINE: u64 = 1 << 26;
@@ -25,15 +25,15 @@ struct Line {
 }
 
 impl Done {
-    /// Reads the JSON lines of earlier runs, and opens the file to append more. A last line that was being written when the
+    /// Reads the JSON lines of earlier runs, locks the file and opens it to append more. A last line that was being written when the
     /// program was killed is cut off.
     pub fn open(path: &Path) -> Result<(Self, File), Failure> {
-        let about = |error: &dyn std::fmt::Display| Failure::from(format!("{}: {error}", path.display()));
-        let unusable = |n: usize| about(&format!("line {n} is none of those that this program writes"));
+        let about = |error: &dyn std::fmt::Display| Failure::from(format!("{}: {error}", name(path)));
+        let unusable = |n: usize| about(&format!("line {n}: expected a line that this program wrote, got another"));
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(|error| about(&error))?;
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            return Err(about(&"another program is writing it"));
+            return Err(about(&"another run is writing this file"));
         }
         let mut done = Self(HashSet::new());
         let mut lines = BufReader::new(&file);
@@ -58,7 +58,7 @@ impl Done {
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| about(&error))?;
         if !done.0.is_empty() {
-            say(format_args!("note: {}: {} files are done already", path.display(), done.0.len()));
+            say(format_args!("note: {}: {} files are done already", name(path), done.0.len()));
         }
         Ok((done, file))
     }
@@ -76,9 +76,7 @@ impl Done {
         files.filter_map(move |file| match file {
             Ok(path) => match path.to_str() {
                 Some(name) => self.insert(name).then_some(Ok(path)),
-                None => {
-                    Some(Err(format!("{}: the name is not UTF-8: --skip-done could not find it again", path.display())))
-                }
+                None => Some(Err(format!("{}: expected a name in UTF-8, since names tell what is done", name(&path)))),
             },
             error => Some(error),
         })

@@ -1,9 +1,10 @@
-//! A table of one row a file, as DuckDB, Polars, pandas and Spark read it.
+//! Results as a Parquet table, as DuckDB, Polars, pandas and Spark read it. The schema is described in `docs/tables.md`.
 
 use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
+use clipwise::LabelSet;
 use parquet::basic::Encoding;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type};
 use parquet::file::metadata::KeyValue;
@@ -12,98 +13,207 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use crate::command_line::Failure;
+use super::{Record, RecordWriter};
+use crate::message::{Failure, cannot};
 
-const SCHEMA: &str = "message embeddings {
+/// The one schema of all tables.
+const SCHEMA: &str = "message clipwise {
+    REQUIRED BYTE_ARRAY path (STRING);
     REQUIRED BYTE_ARRAY file (STRING);
-    REQUIRED INT32 sample_rate;
-    REQUIRED DOUBLE duration;
-    REQUIRED GROUP embedding (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+    OPTIONAL DOUBLE start;
+    OPTIONAL DOUBLE end;
+    OPTIONAL INT32 sample_rate;
+    OPTIONAL DOUBLE duration;
+    REQUIRED BYTE_ARRAY model (STRING);
+    REQUIRED BYTE_ARRAY model_sha256 (STRING);
+    OPTIONAL GROUP tags (LIST) { REPEATED GROUP list { REQUIRED GROUP element {
+        REQUIRED INT32 index;
+        OPTIONAL BYTE_ARRAY id (STRING);
+        REQUIRED BYTE_ARRAY label (STRING);
+        REQUIRED FLOAT score;
+    } } }
+    OPTIONAL GROUP scores (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+    OPTIONAL GROUP embedding (LIST) { REPEATED GROUP list { REQUIRED FLOAT element; } }
+    OPTIONAL BYTE_ARRAY error (STRING);
 }";
-/// Values of embeddings in a row group, which is held in memory: 8 MiB.
-const GROUP: usize = 1 << 21;
+/// Rows of a group at most.
+const MAX_ROWS: usize = 512;
+/// Scores and values of embeddings in a group at most; a group is held in memory.
+const MAX_VALUES: usize = 1 << 21;
 
-/// Written under another name until it is complete: the index of a Parquet file stands at its end.
+/// Which model made a table.
+#[derive(Clone, Debug)]
+pub struct Provenance {
+    pub model: String,
+    /// In hexadecimal.
+    pub sha256: String,
+    pub labels: LabelSet,
+}
+
+/// Writes a table of records.
 pub struct Parquet {
     writer: SerializedFileWriter<File>,
-    path: PathBuf,
-    partial: PathBuf,
-    files: Vec<ByteArray>,
-    sample_rates: Vec<i32>,
-    durations: Vec<f64>,
-    /// The embeddings one after the other; for each value 0 where a row begins, else 1.
-    values: Vec<f32>,
-    levels: Vec<i16>,
+    of: Provenance,
+    rows: Rows,
+}
+
+/// The rows of a group, by column.
+#[derive(Default)]
+struct Rows {
+    n_rows: usize,
+    path: Column<ByteArrayType>,
+    start: Column<DoubleType>,
+    end: Column<DoubleType>,
+    sample_rate: Column<Int32Type>,
+    duration: Column<DoubleType>,
+    model: Column<ByteArrayType>,
+    sha256: Column<ByteArrayType>,
+    index: Column<Int32Type>,
+    id: Column<ByteArrayType>,
+    label: Column<ByteArrayType>,
+    score: Column<FloatType>,
+    scores: Column<FloatType>,
+    embedding: Column<FloatType>,
+    error: Column<ByteArrayType>,
+}
+
+/// Values with Dremel's levels, as Parquet stores nested data.
+struct Column<T: DataType> {
+    values: Vec<T::T>,
+    definition: Vec<i16>,
+    repetition: Vec<i16>,
+}
+
+impl<T: DataType> Default for Column<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), definition: Vec::new(), repetition: Vec::new() }
+    }
+}
+
+impl<T: DataType> Column<T> {
+    /// A value of a column that is no list.
+    fn push(&mut self, value: Option<T::T>) {
+        self.definition.push(i16::from(value.is_some()));
+        self.repetition.push(0);
+        self.values.extend(value);
+    }
+
+    /// A list, or null. Only values that may be null can be `None`.
+    fn push_list(&mut self, list: Option<impl Iterator<Item = Option<T::T>>>, may_be_null: bool) {
+        let Some(list) = list else {
+            self.definition.push(0);
+            self.repetition.push(0);
+            return;
+        };
+        let mut repetition = 0;
+        for value in list {
+            self.definition.push(2 + i16::from(may_be_null && value.is_some()));
+            self.repetition.push(repetition);
+            self.values.extend(value);
+            repetition = 1;
+        }
+        if repetition == 0 {
+            self.definition.push(1); // an empty list
+            self.repetition.push(0);
+        }
+    }
+
+    fn write(&self, group: &mut SerializedRowGroupWriter<File>) -> Result<(), Failure> {
+        let mut column = group.next_column()?.ok_or("the schema has fewer columns")?;
+        column.typed::<T>().write_batch(&self.values, Some(&self.definition), Some(&self.repetition))?;
+        Ok(column.close()?)
+    }
 }
 
 impl Parquet {
-    pub fn create(path: &Path, model: &str) -> Result<Self, Failure> {
-        let embedding = ColumnPath::from(vec!["embedding".into(), "list".into(), "element".into()]);
-        let properties = WriterProperties::builder()
-            .set_key_value_metadata(Some(vec![KeyValue::new("clipwise.model".to_string(), model.to_string())]))
-            .set_column_dictionary_enabled(embedding.clone(), false)
-            .set_column_encoding(embedding.clone(), Encoding::PLAIN)
-            .set_column_statistics_enabled(embedding, EnabledStatistics::None)
-            .build();
-        let mut partial = path.as_os_str().to_owned();
-        partial.push(".partial");
-        let partial = PathBuf::from(partial);
+    pub fn create(path: &Path, of: Provenance) -> Result<Self, Failure> {
+        let vector = |name: &str| ColumnPath::from(vec![name.into(), "list".into(), "element".into()]);
+        let names: Vec<&str> = of.labels.iter().map(|label| label.name.as_str()).collect();
+        let ids: Vec<Option<&str>> = of.labels.iter().map(|label| label.id.as_deref()).collect();
+        let metadata = [
+            ("clipwise.version", env!("CARGO_PKG_VERSION").to_string()),
+            ("clipwise.model", of.model.clone()),
+            ("clipwise.model_sha256", of.sha256.clone()),
+            ("clipwise.labels", serde_json::to_string(&names)?),
+            ("clipwise.label_ids", serde_json::to_string(&ids)?),
+        ];
+        let metadata = metadata.map(|(key, value)| KeyValue::new(key.to_string(), value)).to_vec();
+        let mut properties = WriterProperties::builder().set_key_value_metadata(Some(metadata));
+        for column in ["scores", "embedding"].map(vector) {
+            properties = properties
+                .set_column_dictionary_enabled(column.clone(), false)
+                .set_column_encoding(column.clone(), Encoding::PLAIN)
+                .set_column_statistics_enabled(column, EnabledStatistics::None);
+        }
+        let file = File::create(path).map_err(|error| cannot("write", path, error))?;
         let schema = Arc::new(parse_message_type(SCHEMA)?);
-        let writer = SerializedFileWriter::new(File::create(&partial)?, schema, Arc::new(properties))?;
-        let (files, sample_rates, durations) = (Vec::new(), Vec::new(), Vec::new());
-        let (values, levels) = (Vec::new(), Vec::new());
-        Ok(Self { writer, path: path.into(), partial, files, sample_rates, durations, values, levels })
+        let writer = SerializedFileWriter::new(file, schema, Arc::new(properties.build()))?;
+        Ok(Self { writer, of, rows: Rows::default() })
     }
 
-    pub fn write(&mut self, file: &str, sample_rate: u32, duration: f64, embedding: &[f32]) -> Result<(), Failure> {
-        self.files.push(file.into());
-        self.sample_rates.push(i32::try_from(sample_rate)?);
-        self.durations.push(duration);
-        self.values.extend(embedding);
-        self.levels.extend((0..embedding.len()).map(|i| i16::from(i > 0)));
-        if self.values.len() >= GROUP { self.write_group() } else { Ok(()) }
-    }
-
-    fn write_group(&mut self) -> Result<(), Failure> {
-        if self.files.is_empty() {
+    fn flush(&mut self) -> Result<(), Failure> {
+        let rows = std::mem::take(&mut self.rows);
+        if rows.n_rows == 0 {
             return Ok(());
         }
         let mut group = self.writer.next_row_group()?;
-        write_column::<ByteArrayType>(&mut group, &self.files, None)?;
-        write_column::<Int32Type>(&mut group, &self.sample_rates, None)?;
-        write_column::<DoubleType>(&mut group, &self.durations, None)?;
-        write_column::<FloatType>(&mut group, &self.values, Some(&self.levels))?;
+        rows.path.write(&mut group)?;
+        rows.path.write(&mut group)?; // `file`, its name in earlier tables
+        rows.start.write(&mut group)?;
+        rows.end.write(&mut group)?;
+        rows.sample_rate.write(&mut group)?;
+        rows.duration.write(&mut group)?;
+        rows.model.write(&mut group)?;
+        rows.sha256.write(&mut group)?;
+        rows.index.write(&mut group)?;
+        rows.id.write(&mut group)?;
+        rows.label.write(&mut group)?;
+        rows.score.write(&mut group)?;
+        rows.scores.write(&mut group)?;
+        rows.embedding.write(&mut group)?;
+        rows.error.write(&mut group)?;
         group.close()?;
-        self.files.clear();
-        self.sample_rates.clear();
-        self.durations.clear();
-        self.values.clear();
-        self.levels.clear();
         Ok(())
-    }
-
-    /// Writes the index and gives the file its name.
-    pub fn finish(self) -> Result<(), Failure> {
-        let path = self.path.clone();
-        Ok(std::fs::rename(self.finish_partial()?, path)?)
-    }
-
-    /// Writes the index and leaves the file the name that it has until it is complete, which is returned.
-    pub fn finish_partial(mut self) -> Result<PathBuf, Failure> {
-        self.write_group()?;
-        self.writer.close()?;
-        Ok(self.partial)
     }
 }
 
-/// Writes the next column of a group; of lists where there are levels, none of them empty.
-fn write_column<T: DataType>(
-    group: &mut SerializedRowGroupWriter<File>,
-    values: &[T::T],
-    levels: Option<&[i16]>,
-) -> Result<(), Failure> {
-    let mut column = group.next_column()?.ok_or("the schema has fewer columns")?;
-    let present = levels.map(|levels| vec![1; levels.len()]);
-    column.typed::<T>().write_batch(values, present.as_deref(), levels)?;
-    Ok(column.close()?)
+impl RecordWriter for Parquet {
+    fn write(&mut self, record: &Record) -> Result<(), Failure> {
+        record.of_events(None).iter().try_for_each(|record| self.write_row(record))
+    }
+
+    fn finish(mut self: Box<Self>) -> Result<(), Failure> {
+        self.flush()?;
+        self.writer.close()?;
+        Ok(())
+    }
+}
+
+impl Parquet {
+    fn write_row(&mut self, record: &Record) -> Result<(), Failure> {
+        let (rows, event) = (&mut self.rows, record.event.as_ref());
+        let of_event = event.map(|event| (event.index, event.id.as_ref(), &event.label, event.peak));
+        let tags = record.tags.iter().flatten().map(|tag| (tag.index, tag.id.as_ref(), &tag.label, tag.score));
+        let tags: Vec<_> = of_event.into_iter().chain(tags).collect();
+        let tags = (record.tags.is_some() || event.is_some()).then_some(tags);
+        let text = |text: &str| Some(ByteArray::from(text));
+        rows.n_rows += 1;
+        rows.path.push(text(&record.file));
+        rows.start.push(event.map(|event| event.onset).or(record.duration.map(|_| 0.0)));
+        rows.end.push(event.map(|event| event.offset).or(record.duration));
+        rows.sample_rate.push(record.sample_rate.map(i32::try_from).transpose()?);
+        rows.duration.push(record.duration);
+        rows.model.push(text(&self.of.model));
+        rows.sha256.push(text(&self.of.sha256));
+        let tags = tags.as_ref().map(|tags| tags.iter());
+        rows.index.push_list(tags.clone().map(|tags| tags.map(|tag| i32::try_from(tag.0).ok())), false);
+        rows.id.push_list(tags.clone().map(|tags| tags.map(|tag| tag.1.map(|id| id.as_str().into()))), true);
+        rows.label.push_list(tags.clone().map(|tags| tags.map(|tag| text(tag.2))), false);
+        rows.score.push_list(tags.map(|tags| tags.map(|tag| Some(tag.3))), false);
+        rows.scores.push_list(record.clipwise_output.as_ref().map(|scores| scores.iter().copied().map(Some)), false);
+        rows.embedding.push_list(record.embedding.as_ref().map(|values| values.iter().copied().map(Some)), false);
+        rows.error.push(record.error.as_deref().and_then(text));
+        let n_values = rows.scores.values.len() + rows.embedding.values.len();
+        if rows.n_rows >= MAX_ROWS || n_values >= MAX_VALUES { self.flush() } else { Ok(()) }
+    }
 }

@@ -1,134 +1,60 @@
-//! Tags as a table, as JSON lines, as CSV.
+//! Tags as a table for people.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::io::{self, IsTerminal, StdoutLock, Write};
 
-use clap::ValueEnum;
-use clipwise::{Tag, Tagger, Tagging, device};
-use serde::Serialize;
-
-use crate::collection::Tagged;
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Format {
-    Table,
-    Json,
-    Csv,
-}
-
-/// Which tags are shown.
-pub struct Selection {
-    pub top_k: usize,
-    pub threshold: Option<f32>,
-    pub full: bool,
-}
-
-impl Selection {
-    fn tags(&self, tagging: &Tagging) -> Vec<Tag> {
-        let mut tags = tagging.top_k(self.top_k);
-        tags.retain(|tag| self.threshold.is_none_or(|threshold| tag.score > threshold));
-        tags
-    }
-}
-
-pub struct Report {
-    format: Format,
-    selection: Selection,
-    out: Box<dyn Write>,
-    colour: bool,
-    n_written: usize,
-}
-
-/// One line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    file: String,
-    sample_rate: u32,
-    duration: f64,
-    model: &'a str,
-    device: String,
-    tags: Vec<Tag>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    clipwise_output: Option<&'a [f32]>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    embedding: Option<&'a [f32]>,
-}
+use super::{Named, Record, RecordWriter, stdout};
+use crate::message::{Failure, escaped};
 
 /// Characters of the longest bar.
 const BAR: usize = 30;
 
-impl Report {
-    /// To a file, or to standard output.
-    pub fn new(format: Format, selection: Selection, file: Option<File>) -> Self {
-        let colour = file.is_none() && io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        let out: Box<dyn Write> = match file {
-            Some(file) => Box::new(BufWriter::new(file)),
-            None => Box::new(io::stdout().lock()),
-        };
-        Self { format, selection, out, colour, n_written: 0 }
-    }
+/// A heading per file and a bar per tag, on standard output.
+pub struct Text {
+    out: Named<StdoutLock<'static>>,
+    colour: bool,
+    /// Whether tags may be missing because of a threshold.
+    has_threshold: bool,
+    n_written: usize,
+}
 
-    pub fn write(&mut self, file: &Path, tagged: &Tagged, tagger: &Tagger) -> io::Result<()> {
-        let (model, tagging) = (tagger.model(), &tagged.tagging);
-        let line = Line {
-            file: file.display().to_string(),
-            sample_rate: tagged.sample_rate,
-            duration: tagged.duration,
-            model: &model.info().name,
-            device: device::name(model.device()),
-            tags: self.selection.tags(tagging),
-            clipwise_output: self.selection.full.then_some(tagging.scores.as_slice()),
-            embedding: self.selection.full.then_some(tagging.embedding()),
-        };
-        match self.format {
-            Format::Table => self.table(&line)?,
-            Format::Json => writeln!(self.out, "{}", serde_json::to_string(&line)?)?,
-            Format::Csv => self.csv(&line)?,
+impl Text {
+    pub fn new(has_threshold: bool) -> Self {
+        Self { out: stdout(), colour: is_coloured(), has_threshold, n_written: 0 }
+    }
+}
+
+/// Whether standard output shows colours.
+pub fn is_coloured() -> bool {
+    io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+impl RecordWriter for Text {
+    fn write(&mut self, record: &Record) -> Result<(), Failure> {
+        let out = &mut self.out;
+        if self.n_written > 0 {
+            writeln!(out)?;
         }
         self.n_written += 1;
-        self.out.flush()
-    }
-
-    /// What is left to be written at the end.
-    pub fn finish(&mut self) -> io::Result<()> {
-        if self.n_written == 0 && matches!(self.format, Format::Csv) {
-            self.csv_header()?;
+        let file = escaped(&record.file);
+        if let Some(error) = &record.error {
+            return Ok(writeln!(out, "{file}  error: {}", escaped(error))?);
         }
-        self.out.flush()
-    }
-
-    fn table(&mut self, line: &Line) -> io::Result<()> {
-        if self.n_written > 0 {
-            writeln!(self.out)?;
-        }
-        let Line { file, sample_rate, duration, model, device, tags, .. } = line;
-        writeln!(self.out, "{file}  ({duration:.2} s, {sample_rate} Hz, {model} on {device})")?;
+        let (duration, sample_rate) = (record.duration.unwrap_or_default(), record.sample_rate.unwrap_or_default());
+        let [model, device] = [&record.model, &record.device].map(|text| text.as_deref().unwrap_or_default());
+        writeln!(out, "{file}  ({duration:.2} s, {sample_rate} Hz, {model} on {device})")?;
         let (dim, plain) = if self.colour { ("\x1b[36m", "\x1b[0m") } else { ("", "") };
-        for tag in tags {
+        for tag in record.tags.iter().flatten() {
             let bar = bar(tag.score);
-            writeln!(self.out, "  {:.4}  {dim}{bar}{plain}  {}", tag.score, tag.label)?;
+            writeln!(out, "  {:.4}  {dim}{bar}{plain}  {}", tag.score, escaped(&tag.label))?;
         }
-        if tags.is_empty() && self.selection.threshold.is_some() {
-            writeln!(self.out, "  no class is above the threshold")?;
+        if record.tags.as_ref().is_none_or(Vec::is_empty) && self.has_threshold {
+            writeln!(out, "  no class is above the threshold")?;
         }
-        Ok(())
+        Ok(out.flush()?)
     }
 
-    fn csv_header(&mut self) -> io::Result<()> {
-        writeln!(self.out, "file,index,id,label,score")
-    }
-
-    fn csv(&mut self, line: &Line) -> io::Result<()> {
-        if self.n_written == 0 {
-            self.csv_header()?;
-        }
-        let mut rows = csv::Writer::from_writer(&mut self.out);
-        for tag in &line.tags {
-            let id = tag.id.as_deref().unwrap_or_default();
-            rows.write_record([&line.file, &tag.index.to_string(), id, &tag.label, &tag.score.to_string()])?;
-        }
-        rows.flush()
+    fn finish(mut self: Box<Self>) -> Result<(), Failure> {
+        Ok(self.out.flush()?)
     }
 }
 

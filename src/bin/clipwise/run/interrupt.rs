@@ -1,4 +1,4 @@
-//! Ctrl-C, and the request to end that a cluster sends before it kills.
+//! Ctrl-C, and SIGTERM, which a cluster sends before it kills.
 
 use std::io;
 use std::process::ExitCode;
@@ -13,7 +13,7 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// The exit status of a program that was interrupted, as shells give it.
 const STATUS: u8 = 130;
 
-/// From now on the first interruption is noticed by [`interrupted`], the second ends the program at once.
+/// From now on [`interrupted`] tells of the first signal, and the second one ends the program at once.
 pub fn on_interrupt() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, STATUS.into(), Arc::clone(&INTERRUPTED))?;
@@ -26,7 +26,7 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// The program's own, or that of an interruption.
+/// The code of an interruption, if there was one.
 pub fn exit_code(code: ExitCode) -> ExitCode {
     if interrupted() { ExitCode::from(STATUS) } else { code }
 }

@@ -1,55 +1,75 @@
-//! How far a long file is.
+//! A progress bar on stderr, where that is a terminal.
 
 use std::io::{self, IsTerminal};
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::command_line::show;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-const WIDTH: usize = 24;
+use crate::message;
 
-/// One line on stderr, where that is a terminal: position, speed, time to go.
-pub struct Progress {
-    name: String,
-    /// Length in seconds, if the file tells it.
-    length: Option<f64>,
-    begun: Instant,
-    shown: Option<Instant>,
-    on: bool,
-}
+/// The bar that is shown; other output goes above it.
+static SHOWN: Mutex<Option<ProgressBar>> = Mutex::new(None);
+
+/// The files of a run, or the seconds of a long file.
+pub struct Progress(ProgressBar);
 
 impl Progress {
-    pub fn new(file: &Path, length: Option<f64>) -> Self {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Self { name, length, begun: Instant::now(), shown: None, on: io::stderr().is_terminal() }
+    /// Over files, whose number may become known later.
+    pub fn of_files() -> Self {
+        let bar = ProgressBar::no_length();
+        if !io::stderr().is_terminal() {
+            bar.set_draw_target(ProgressDrawTarget::hidden());
+        }
+        set_style(&bar, "[{pos}] {elapsed} {wide_msg}");
+        *shown() = Some(bar.clone());
+        Self(bar)
     }
 
-    /// Shows a position in seconds, a few times a second at most.
-    pub fn show(&mut self, position: f64) {
-        if !self.on || self.shown.is_some_and(|shown| shown.elapsed() < Duration::from_millis(200)) {
-            return;
-        }
-        self.shown = Some(Instant::now());
-        let speed = position / self.begun.elapsed().as_secs_f64().max(1e-3);
-        let line = match self.length.filter(|&length| length > 0.0) {
-            Some(length) => {
-                let share = (position / length).min(1.0);
-                let done = (share * WIDTH as f64) as usize;
-                let bar = "#".repeat(done) + &"-".repeat(WIDTH - done);
-                let left = clock((length - position).max(0.0) / speed.max(1e-9));
-                let (position, length) = (clock(position), clock(length));
-                format!("[{bar}] {:3.0} %  {position} of {length}  {speed:.1} x real time  ETA {left}", 100.0 * share)
-            }
-            None => format!("{}  {speed:.1} x real time", clock(position)),
-        };
-        show(format_args!("\r\x1b[K\x1b[?7l{}  {line}\x1b[?7h", self.name)); // cut at the edge of the terminal
+    pub fn set_length(&self, n_files: usize) {
+        set_style(&self.0, "[{pos}/{len}] {bar:24} ETA {eta}  {wide_msg}");
+        self.0.set_length(n_files as u64);
     }
 
-    /// Takes the line away, before other text.
-    pub fn clear(&mut self) {
-        if self.on && self.shown.take().is_some() {
-            show(format_args!("\r\x1b[K"));
-        }
+    /// The file that is worked on, after `n_done`.
+    pub fn show(&self, n_done: usize, file: &Path) {
+        self.0.set_position(n_done as u64);
+        self.0.set_message(message::name(file));
+    }
+}
+
+fn set_style(bar: &ProgressBar, template: &str) {
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+}
+
+fn shown() -> MutexGuard<'static, Option<ProgressBar>> {
+    SHOWN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+        *shown() = None;
+    }
+}
+
+/// Shows how far a long recording is: a position in seconds, and its length if the file states it.
+pub fn position(file: &Path, seconds: f64, length: Option<f64>) {
+    let bar = shown().clone();
+    if let Some(bar) = bar {
+        let of = length.map(|length| format!(" of {}", clock(length))).unwrap_or_default();
+        bar.set_message(format!("{}  {}{of}", message::name(file), clock(seconds)));
+    }
+}
+
+/// Does something while the bar is hidden.
+pub fn suspend<R>(print: impl FnOnce() -> R) -> R {
+    let bar = shown().clone();
+    match bar {
+        Some(bar) => bar.suspend(print),
+        None => print(),
     }
 }
 

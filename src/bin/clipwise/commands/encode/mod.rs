@@ -1,29 +1,30 @@
-//! Hidden states of speech encoders, as a file: `cargo run --release --example encode -- --help`.
+//! `clipwise encode`.
 
-#[path = "../command_line/mod.rs"]
-mod command_line;
 mod model;
 mod out;
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
-use clap::Parser;
-use clipwise::{Waveform, device};
-use command_line::{Failure, about, for_each_file, say, say_notes};
 use model::{Encoding, Model};
 use out::Out;
 
-/// Computes the hidden states that a speech encoder has for audio files.
+use crate::input::{FileArgs, ReadArgs};
+use crate::message::{about, name, say};
+use crate::model::RunArgs;
+use crate::output::stdout;
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
+
+/// Compute the hidden states that a speech encoder has for audio files.
 ///
 /// Prints their shapes. With --out, writes them to a file: safetensors with `hidden_0` … `hidden_n`, each [n_frames, dim], as
 /// transformers' `hidden_states` has them, the encoder's output as `last_hidden`, and `logits` where the checkpoint has a head
 /// (of tokens [n_frames, n_tokens], or of classes [n_classes]); of SpeechTokenizer also `codes` [n_codebooks, n_frames], int32,
 /// and of Qwen2-Audio `projected`.
-#[derive(Parser)]
-#[command(version, after_help = EXAMPLES)]
-struct Args {
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
     /// Folder with config.json and weights as transformers saves them, or a checkpoint file, whose tensors tell the encoder
     #[arg(long, value_name = "FOLDER|FILE")]
     weights: PathBuf,
@@ -43,25 +44,24 @@ struct Args {
     /// Add the times of the frames, in seconds from the beginning of the clip: `times` [n_frames], f64
     #[arg(long, requires = "out")]
     times: bool,
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// CPU threads [default: one per core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Audio files of any rate and number of channels
-    #[arg(value_name = "AUDIO", required = true)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    files: FileArgs,
 }
 
 const EXAMPLES: &str =
     "If a file fails, one line on stderr says why, the other files are still encoded, and the exit status is 1.
 
 Examples:
-  encode --weights wav2vec2-base speech.wav
-  encode --weights wavlm-large --layers all --times --out speech.safetensors speech.wav
-  encode --weights hubert-base --layers 9 --out speech.npy speech.wav
-  encode --weights mms-1b-all --language fra --out states/ *.flac";
+  clipwise encode --weights wav2vec2-base speech.wav
+  clipwise encode --weights wavlm-large --layers all --times --out speech.safetensors speech.wav
+  clipwise encode --weights hubert-base --layers 9 --out speech.npy speech.wav
+  clipwise encode --weights mms-1b-all --language fra --out states/ *.flac";
 
 /// Which hidden states are wanted.
 #[derive(Debug, Clone)]
@@ -95,52 +95,47 @@ impl Selection {
     }
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    command_line::run(args.threads, |good| encode_files(&args, good))
-}
-
-/// Encodes every file. Sets `good` to false if a file fails.
-fn encode_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let device = device::choose(&args.device)?.device;
-    let model = Model::open(&args.weights, args.language.as_deref(), &device)?;
-    let layers = args.layers.of(model.encoder().info().n_layers)?;
-    let out = args.out.as_deref().map(|path| Out::new(path, args.format, &args.files)).transpose()?;
-    if out.as_ref().is_some_and(|out| out.kind() == out::Kind::Npy) && (layers.len() > 1 || args.times) {
-        return Err("a .npy file takes one hidden state: name it with --layers, or write .safetensors".into());
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.run.threads, || self.encode_files())
     }
-    for_each_file(
-        &args.files,
-        |file| file,
-        |file| encode(file, &model, &layers).map_err(|error| about(file, &error)),
-        |file, encoding| {
-            let written = encoding.and_then(|encoding| report(file, &encoding, args.times, out.as_ref()));
-            if let Err(error) = written {
-                good.store(false, Ordering::Relaxed);
-                say(format_args!("error: {error}"));
-            }
-            Ok(())
-        },
-    )?;
-    Ok(())
-}
 
-fn encode(file: &Path, model: &Model, layers: &[usize]) -> clipwise::Result<Encoding> {
-    let waveform = Waveform::open(file)?;
-    say_notes(file, waveform.notes());
-    model.encode(&waveform, layers)
-}
-
-/// Prints or writes the hidden states of a file.
-fn report(file: &Path, encoding: &Encoding, times: bool, out: Option<&Out>) -> Result<(), String> {
-    match out {
-        Some(out) => out.write(file, encoding, times).map_err(|error| format!("{}: {error}", file.display())),
-        None => {
-            println!("{}", file.display());
-            for (name, tensor) in &encoding.tensors {
-                println!("  {name:<12} {:?}", tensor.dims());
-            }
-            Ok(())
+    fn encode_files(&self) -> Outcome {
+        self.files.check()?;
+        let model = Arc::new(Model::open(&self.weights, self.language.as_deref(), &self.run.device()?)?);
+        let layers = self.layers.of(model.encoder().info().n_layers)?;
+        let mut out = self.out.as_deref().map(|path| Out::new(path, self.format, &self.files)).transpose()?;
+        if out.as_ref().is_some_and(|out| out.kind() == out::Kind::Npy) && (layers.len() > 1 || self.times) {
+            return Err("a .npy file takes one hidden state: name it with --layers, or write .safetensors".into());
         }
+        interrupt::on_interrupt()?;
+        let read = self.read.clone();
+        let work = move |file: &Path, emit: &mut dyn FnMut(Encoding)| {
+            let encoding = read.waveform(file).and_then(|waveform| model.encode(&waveform, &layers));
+            encoding.map(emit).map_err(|error| about(file, &error))
+        };
+        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
+        let mut n_unwritten = 0;
+        let count = jobs.run(self.files.list_with_notes(), work, |file, result| {
+            let (Ok(encoding), Some(out)) = (&result, &mut out) else {
+                return result.map_or(Ok(()), |encoding| print(file, &encoding));
+            };
+            if let Err(error) = out.write(self.files.below_folder(file), file, encoding, self.times) {
+                say(format_args!("error: {}: {error}", name(file)));
+                n_unwritten += 1;
+            }
+            Ok(())
+        })?;
+        Ok(if n_unwritten > 0 { Status::SomeFailed } else { count.into() })
     }
+}
+
+/// Prints the shapes of the hidden states of a file.
+fn print(file: &Path, encoding: &Encoding) -> Result<(), crate::message::Failure> {
+    let mut to = stdout();
+    writeln!(to, "{}", name(file))?;
+    for (name, tensor) in &encoding.tensors {
+        writeln!(to, "  {name:<12} {:?}", tensor.dims())?;
+    }
+    Ok(to.flush()?)
 }

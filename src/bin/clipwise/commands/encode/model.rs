@@ -10,7 +10,7 @@ use clipwise::models::SpeechClassifier;
 use clipwise::{Device, Waveform, Weights};
 use serde_json::Value;
 
-use crate::command_line::Failure;
+use crate::message::Failure;
 
 pub enum Model {
     Ctc(Box<CtcModel>),

@@ -8,8 +8,8 @@ use std::path::Path;
 use clipwise::{LabelSet, Tagging};
 use serde::Deserialize;
 
-use crate::Failure;
-use crate::dataset::{cannot_read, pairs};
+use super::dataset::{cannot_read, pairs};
+use crate::message::Failure;
 
 /// A file that names the model's labels of each class of the data.
 pub struct LabelMap(Vec<(String, Vec<String>)>);

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::Failure;
+use crate::message::Failure;
 
 /// A file with the index of its class.
 pub struct Clip {

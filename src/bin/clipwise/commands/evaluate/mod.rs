@@ -1,32 +1,29 @@
-//! Measures a model on labelled files: `cargo run --release --example evaluate -- --help`.
+//! `clipwise evaluate`.
 
 mod classes;
-#[path = "../command_line/mod.rs"]
-mod command_line;
 mod dataset;
 mod report;
 
-use std::path::PathBuf;
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use clap::Parser;
-use classes::{LabelMap, Targets};
-use clipwise::{Tagger, Waveform};
-use command_line::{Failure, ModelArgs, about, after_help, for_each_file, say, say_notes};
-use dataset::{Clip, Dataset};
-use report::{Evaluation, Format, Prediction};
+pub use dataset::{Clip, Dataset};
 
-/// Measures how well a model tells the classes of labelled audio files apart, without training.
+use self::classes::{LabelMap, Targets};
+use self::report::{Evaluation, Format, Prediction};
+use crate::input::ClipArgs;
+use crate::message::{about, say};
+use crate::model::{ModelArgs, list_classes};
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
+
+/// Measure how well a model tells the classes of labelled audio files apart, without training.
 ///
 /// Each class of the data stands for one or several classes of the model: for the one of the same name (case, punctuation
 /// and spaces do not matter), or for those that --map names. Its score is the highest of theirs, and the prediction for a
 /// file is the class with the highest score.
-#[derive(Parser)]
-#[command(version, after_help = after_help(EXAMPLES))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
     /// Which classes of the model a class of the data stands for: JSON {"class": ["label", ...]}, or CSV with the header
     /// target,label
     #[arg(long, value_name = "FILE")]
@@ -40,67 +37,75 @@ struct Args {
     /// Add the prediction and the scores of every file to JSON
     #[arg(long)]
     full: bool,
-    /// A folder with one folder of audio files a class, or a CSV with the header file,label (paths relative to the CSV)
+    #[command(flatten)]
+    clip: ClipArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// A folder with one folder of audio files per class, or a CSV with the header file,label (paths relative to the CSV)
     #[arg(value_name = "DATA")]
     data: PathBuf,
 }
 
-const EXAMPLES: &str = "  evaluate --map examples/evaluate/esc10.json esc10/
-  evaluate --weights Cnn14_mAP=0.431.pth --format json --full test.csv > result.json";
+const EXAMPLES: &str = "\
+Examples:
+  clipwise evaluate --map esc10.json esc10/
+  clipwise evaluate --weights Cnn14_mAP=0.431.pth --format json --full test.csv > result.json";
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    args.model.run(|good| evaluate(&args, good))
-}
-
-/// Tags every file and prints the measures; `good` becomes false for a file that cannot be tagged.
-fn evaluate(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    if args.full && !matches!(args.format, Format::Json) {
-        return Err("--full needs --format json".into());
-    }
-    if args.top_k == 0 {
-        return Err("--top-k: expected at least 1".into());
-    }
-    let dataset = Dataset::open(&args.data)?;
-    let map = args.map.as_deref().map(LabelMap::open).transpose()?;
-    let tagger = args.model.open()?;
-    let targets = Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?;
-    for name in &targets.unused {
-        say(format_args!("note: {name:?} of the map is no class of the data"));
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || self.evaluate())
     }
 
-    let (mut predictions, mut failed) = (Vec::new(), Vec::new());
-    let predict = |clip: &Clip| predict(&tagger, &targets, clip);
-    for_each_file(
-        &dataset.clips,
-        |clip| &clip.file,
-        predict,
-        |clip, predicted| {
-            match predicted {
-                Ok(prediction) => predictions.push(prediction),
-                Err(error) => {
-                    let text = about(&clip.file, &error);
-                    say(format_args!("error: {text}"));
-                    failed.push(text);
-                }
+    /// Tags every file and prints the measures.
+    fn evaluate(&self) -> Outcome {
+        if self.full && !matches!(self.format, Format::Json) {
+            return Err("--full needs --format json".into());
+        }
+        if self.top_k == 0 {
+            return Err("--top-k: expected at least 1".into());
+        }
+        let tagger = self.model.open()?.tagger;
+        if self.model.list_classes {
+            return list_classes(tagger.labels());
+        }
+        self.clip.check(&tagger)?;
+        let dataset = Dataset::open(&self.data)?;
+        let map = self.map.as_deref().map(LabelMap::open).transpose()?;
+        let targets = Arc::new(Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?);
+        for name in &targets.unused {
+            say(format_args!("note: {name:?} of the map is no class of the data"));
+        }
+        interrupt::on_interrupt()?;
+
+        let (mut predictions, mut failed) = (Vec::new(), Vec::new());
+        let (clip, model, of) = (self.clip.clone(), Arc::clone(&tagger), Arc::clone(&targets));
+        let work = move |file: &Path, emit: &mut dyn FnMut(Vec<f32>)| {
+            let tagged = clip.tag(&model, file).map_err(|error| about(file, &error))?;
+            emit(of.scores(&tagged.tagging));
+            Ok(())
+        };
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).of(dataset.clips.len());
+        let files: Vec<_> = dataset.clips.iter().map(|clip| Ok(clip.file.clone())).collect();
+        let mut clips = dataset.clips.iter();
+        jobs.run(files.into_iter(), work, |_, result| {
+            let Some(Clip { file, class }) = clips.next() else { return Ok(()) }; // there is a result per clip
+            match result {
+                Ok(scores) => predictions.push(Prediction::new(file.clone(), *class, scores)),
+                Err(error) => failed.push(error.to_string()),
             }
             Ok(())
-        },
-    )?;
-    if predictions.is_empty() {
-        return Err(format!("none of the {} files could be tagged", dataset.clips.len()).into());
+        })?;
+        if interrupt::interrupted() {
+            return Err("interrupted: no measures, since they would be of a part of the files".into());
+        }
+        if predictions.is_empty() {
+            return Err(format!("none of the {} files could be tagged", dataset.clips.len()).into());
+        }
+        let status = if failed.is_empty() { Status::Good } else { Status::SomeFailed };
+        let evaluation = Evaluation::new(&self.data, &tagger, &targets, predictions, failed, self.top_k)?;
+        evaluation.print(self.format, self.full)?;
+        Ok(status)
     }
-    good.store(failed.is_empty(), Ordering::Relaxed);
-    let evaluation = Evaluation::new(&args.data, &tagger, &targets, predictions, failed, args.top_k)?;
-    Ok(evaluation.print(args.format, args.full)?)
-}
-
-fn predict(tagger: &Tagger, targets: &Targets, clip: &Clip) -> clipwise::Result<Prediction> {
-    let waveform = Waveform::open(&clip.file)?;
-    say_notes(&clip.file, waveform.notes());
-    let tagging = tagger.tag(&waveform)?;
-    let scores = targets.scores(&tagging);
-    // The last of equals, as in `top_k_accuracy`.
-    let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);
-    Ok(Prediction { file: clip.file.clone(), target: clip.class, prediction: best, scores })
 }

@@ -9,8 +9,9 @@ use clipwise::ndarray::Array2;
 use clipwise::{Tagger, device};
 use serde::Serialize;
 
-use crate::Failure;
-use crate::classes::Targets;
+use super::classes::{Target, Targets};
+use crate::message::Failure;
+use crate::output::stdout;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -24,6 +25,14 @@ pub struct Prediction {
     pub target: usize,
     pub prediction: usize,
     pub scores: Vec<f32>,
+}
+
+impl Prediction {
+    pub fn new(file: PathBuf, target: usize, scores: Vec<f32>) -> Self {
+        // The last of equals, as in `top_k_accuracy`.
+        let best = scores.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)).map_or(0, |(class, _)| class);
+        Self { file, target, prediction: best, scores }
+    }
 }
 
 /// All of it, as JSON has it. What is undefined, such as the recall of a class without files, is null.
@@ -94,7 +103,7 @@ impl Evaluation {
         let confusion = Confusion::new(&truth, &predicted, targets.classes.len())?;
         let name = |class: usize| targets.classes[class].name.clone();
         let label = |&index: &usize| tagger.labels().get(index).map(|label| label.name.clone());
-        let class = |(class, target): (usize, &crate::classes::Target)| Class {
+        let class = |(class, target): (usize, &Target)| Class {
             name: target.name.clone(),
             labels: target.labels.iter().filter_map(label).collect(),
             n_files: ranking.n_positive[class],
@@ -124,7 +133,7 @@ impl Evaluation {
     }
 
     pub fn print(mut self, format: Format, full: bool) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         match format {
             Format::Json => {
                 self.predictions = self.predictions.filter(|_| full);

@@ -1,64 +1,106 @@
-//! Finds sounds with their times in recordings of any length: `cargo run --release --example events -- --help`.
+//! `clipwise events`.
 
-#[path = "../command_line/mod.rs"]
-mod command_line;
-mod progress;
 mod rules;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
-use clap::{Parser, ValueEnum};
-use clipwise::audio::{AudioReader, ReadOptions};
+use clap::ValueEnum;
 use clipwise::events::{EventFormat, EventWriter};
 use clipwise::{Event, EventConfig, EventDetector, Tagger, WindowConfig, Windows};
-use command_line::{Failure, ModelArgs, about, after_help, say, say_about};
-use progress::Progress;
-use rules::Rules;
+use jiff::civil::DateTime;
 
-/// Finds sounds with their times in audio files of any length.
+use crate::input::{FileArgs, ReadArgs};
+use crate::message::{Failure, about, name, say_about};
+use crate::model::{ModelArgs, list_classes};
+use crate::output::{
+    EventCsv, EventJson, EventTable, MakeWriter, OutArgs, Output, Parquet, Record, RecordWriter, stdout, write_whole,
+    writer,
+};
+use crate::run::{JobArgs, Jobs, Outcome, interrupt, progress, with_threads};
+pub use rules::Rules;
+
+/// Find sounds with their onsets and offsets in recordings of any length.
 ///
-/// A file is tagged window by window; memory does not grow with its length. Models with results per frame find onsets and
-/// offsets more exactly with --frames. What was found before a file turns out to be damaged is printed.
-#[derive(Parser)]
-#[command(version, after_help = after_help(EXAMPLES))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
-    /// What to print: a table for people, JSON lines or CSV for programs, labels for Audacity, captions for players
-    #[arg(long, value_enum, default_value_t = Format::Table)]
+/// A recording is tagged window by window; memory does not grow with its length. Models with scores per frame give more exact times
+/// with --frames. The events of a file are sorted by onset; those of standard input are printed as they end. What was found before a
+/// file turns out to be damaged is printed too.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
+    /// What to print or write: a table for people, JSON lines or CSV for programs; Audacity's labels, WebVTT captions, a Raven selection
+    /// table or a Praat TextGrid
+    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
     format: Format,
-    /// Write DIR/NAME.txt (audacity) or DIR/NAME.vtt (webvtt) for each file NAME.*; no two files may have one NAME
-    #[arg(long, value_name = "DIR")]
+    /// Write a file per recording, named after it, into DIR (audacity, raven: .txt; webvtt: .vtt; textgrid: .TextGrid)
+    #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Output")]
     out_dir: Option<PathBuf>,
-    /// Length of a window in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 10.0)]
-    window: f64,
-    /// From window to window in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5.0)]
-    hop: f64,
-    /// Windows that the model sees at once
-    #[arg(long, value_name = "N", default_value_t = 4)]
-    batch: usize,
-    /// Use the model's results per frame
-    #[arg(long)]
-    frames: bool,
+    /// When the recordings began, as 2026-05-01T06:30:00: adds the clock time of each onset to table, JSON and CSV
+    #[arg(long, value_name = "TIME", help_heading = "Output")]
+    start_time: Option<DateTime>,
+    #[command(flatten)]
+    out: OutArgs,
+    #[command(flatten)]
+    windows: WindowArgs,
     #[command(flatten)]
     rules: Rules,
-    /// Audio files; `-` is standard input
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    model: ModelArgs,
+    #[command(flatten)]
+    files: FileArgs,
 }
 
-const EXAMPLES: &str = "  events forest.wav
-  events --window 2 --hop 1 --on 0.5 --off 0.2 --allow Dog --allow Bark forest.wav
-  events --weights Cnn14_DecisionLevelMax_mAP=0.385.pth --frames --median 11 --min-gap 0.5 forest.wav
-  events --format webvtt --out-dir captions *.wav
-  ffmpeg -i film.mkv -f wav - | events --format json -";
+/// The windows in which a recording is tagged.
+#[derive(clap::Args, Clone, Debug)]
+pub struct WindowArgs {
+    /// Length of a window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 2.0, help_heading = "Windows")]
+    window: f64,
+    /// Step from window to window in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.5, help_heading = "Windows")]
+    hop: f64,
+    /// Windows per call of the model
+    #[arg(long, value_name = "N", default_value_t = 4, help_heading = "Windows")]
+    batch: usize,
+    /// Use the model's scores per frame
+    #[arg(long, help_heading = "Windows")]
+    frames: bool,
+}
+
+impl WindowArgs {
+    pub fn config(&self) -> WindowConfig {
+        WindowConfig {
+            length: self.window,
+            hop: self.hop,
+            batch: self.batch,
+            framewise: self.frames,
+            ..WindowConfig::default()
+        }
+    }
+
+    /// Fails as every file would with these settings, and says so in terms of the options.
+    pub fn check(&self, tagger: &Tagger) -> Result<(), Failure> {
+        if self.frames && tagger.model().info().frames.is_none() {
+            return Err(format!("--frames: {} has no scores per frame", tagger.model().info().name).into());
+        }
+        Windows::new(tagger, std::iter::empty(), &self.config())?;
+        Ok(())
+    }
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  clipwise events forest.wav
+  clipwise events --on 0.5 --off 0.2 --allow Dog --allow Bark --jobs 4 recordings/
+  clipwise events --weights Cnn14_DecisionLevelMax_mAP=0.385.pth --window 10 --hop 5 --frames --median 11 --min-gap 0.5 forest.wav
+  clipwise events --format audacity --out-dir labels recordings/
+  clipwise events --start-time 2026-05-01T06:30:00 --out dawn.parquet dawn.flac
+  ffmpeg -loglevel error -i film.mkv -f wav - | clipwise events --format json -";
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
@@ -67,151 +109,230 @@ enum Format {
     Csv,
     Audacity,
     Webvtt,
+    Raven,
+    Textgrid,
 }
 
 impl Format {
-    fn of_events(self) -> EventFormat {
+    /// The format of a file per recording, and the ending of its name.
+    fn of_one_recording(self) -> Option<(EventFormat, &'static str)> {
         match self {
-            Self::Table => EventFormat::Table,
-            Self::Json => EventFormat::JsonLines,
-            Self::Csv => EventFormat::Csv,
-            Self::Audacity => EventFormat::Audacity,
-            Self::Webvtt => EventFormat::WebVtt,
+            Self::Table | Self::Json | Self::Csv => None,
+            Self::Audacity => Some((EventFormat::Audacity, "txt")),
+            Self::Webvtt => Some((EventFormat::WebVtt, "vtt")),
+            Self::Raven => Some((EventFormat::Raven, "txt")),
+            Self::Textgrid => Some((EventFormat::TextGrid, "TextGrid")),
         }
     }
-
-    fn extension(self) -> &'static str {
-        if self == Self::Webvtt { "vtt" } else { "txt" }
-    }
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    args.model.run(|good| find_all(&args, good))
+/// Events of a file.
+struct Found {
+    events: Vec<Event>,
+    sample_rate: u32,
+    /// Seconds read so far.
+    duration: f64,
 }
 
-/// `good` becomes false if a file cannot be read to its end.
-fn find_all(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let format = args.format.of_events();
-    if !format.names_files() && args.files.len() > 1 && args.out_dir.is_none() {
-        return Err("this format is for one file: give --out-dir for several".into());
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || self.find_all())
     }
-    if format.names_files() && args.out_dir.is_some() {
-        return Err("--out-dir is for --format audacity and webvtt".into());
-    }
-    let outputs = args.out_dir.as_deref().map(|folder| outputs(folder, args)).transpose()?;
-    let tagger = args.model.open()?;
-    let config = args.rules.config()?;
-    let windows = WindowConfig {
-        length: args.window,
-        hop: args.hop,
-        batch: args.batch,
-        framewise: args.frames,
-        ..WindowConfig::default()
-    };
-    // What no file could change is said once.
-    Windows::new(&tagger, std::iter::empty(), &windows)?;
-    EventDetector::new(&config, tagger.labels())?;
-    let mut of_all = format.names_files().then(|| EventWriter::new(io::stdout().lock(), format));
-    for (i, file) in args.files.iter().enumerate() {
-        let name = (args.files.len() > 1 || args.format != Format::Table).then(|| file.display().to_string());
-        // Before its output is made: that may hold an earlier result.
-        let found = match Search::open(&tagger, file, &windows, &config) {
-            Err(error) => Err(error),
-            Ok(search) => match (&mut of_all, outputs.as_ref().and_then(|outputs| outputs.get(i))) {
-                (Some(writer), _) => search.find(|event| writer.write(event, name.as_deref()))?,
-                (None, Some(path)) => {
-                    let to = File::create(path).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-                    search.write(EventWriter::new(BufWriter::new(to), format))?
-                }
-                (None, None) => search.write(EventWriter::new(io::stdout().lock(), format))?,
-            },
+
+    fn find_all(&self) -> Outcome {
+        if self.out.skip_done.is_some() {
+            return Err("--skip-done: events are written by --out, which goes on with --resume".into());
+        }
+        let of_one = self.format.of_one_recording();
+        match of_one {
+            Some(_) if self.out.out.is_some() => {
+                return Err(
+                    "--format: the ending of the name after --out tells the format; labels go to --out-dir".into()
+                );
+            }
+            Some(_) if self.out_dir.is_none() && !self.files.is_one_file() => {
+                return Err("--format: labels are for one recording; give --out-dir for several".into());
+            }
+            None if self.out_dir.is_some() => {
+                return Err("--out-dir is for --format audacity, webvtt, raven and textgrid".into());
+            }
+            _ => {}
+        }
+        let opened = self.model.open()?;
+        let tagger = Arc::clone(&opened.tagger);
+        if self.model.list_classes {
+            return list_classes(tagger.labels());
+        }
+        self.files.check()?;
+        let config = self.rules.config(tagger.labels())?;
+        self.windows.check(&tagger)?;
+        EventDetector::new(&config, tagger.labels())?;
+        let mut labels = match (of_one, &self.out_dir) {
+            (Some((format, ending)), Some(folder)) => Some(Labels::in_folder(folder, format, ending)?),
+            _ => None,
         };
-        if let Err(error) = found {
-            good.store(false, Ordering::Relaxed);
-            say(format_args!("error: {}", about(file, &error)));
-        }
+        let start = self.start_time;
+        let names_files = !self.files.is_one_file();
+        let print = || -> Result<Box<dyn RecordWriter>, Failure> {
+            Ok(match self.format {
+                Format::Json => Box::new(EventJson::new(stdout(), start)),
+                Format::Csv => Box::new(EventCsv::new(stdout(), start)?),
+                Format::Table => Box::new(EventTable::new(stdout(), names_files, start)?),
+                _ => Box::new(LabelWriter { format: of_one.map_or(EventFormat::Audacity, |(format, _)| format) }),
+            })
+        };
+        let make = |ending: &str| -> Option<MakeWriter> {
+            let opened = opened.clone();
+            Some(match ending {
+                "parquet" => Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?))),
+                "csv" => Box::new(move |path| Ok(Box::new(EventCsv::new(writer(path)?, start)?))),
+                "jsonl" => Box::new(move |path| Ok(Box::new(EventJson::new(writer(path)?, start)))),
+                _ => return None,
+            })
+        };
+        let mut output = match labels {
+            Some(_) => Output::nothing(),
+            None => self.out.open(print, make, ".parquet, .csv or .jsonl")?,
+        };
+        interrupt::on_interrupt()?;
+
+        let (windows, read, model) = (self.windows.config(), self.read.clone(), Arc::clone(&tagger));
+        let streams = of_one.is_none();
+        let shows_position = self.jobs.jobs.get() == 1;
+        let work = move |file: &Path, emit: &mut dyn FnMut(Found)| {
+            let search = Search { tagger: &model, windows: &windows, config: &config, shows_position, streams };
+            search.find(file, &read, emit).map_err(|error| about(file, &error))
+        };
+        let files = output.left(&self.files);
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let mut n_unwritten = 0;
+        let count = jobs.run(files, work, |file, result| match (result, &mut labels) {
+            (Ok(found), Some(labels)) => {
+                if let Err(error) = labels.write(self.files.below_folder(file), file, &found, &tagger) {
+                    crate::message::say(format_args!("error: {error}"));
+                    n_unwritten += 1;
+                }
+                Ok(())
+            }
+            (Ok(found), None) => output.write(&Record {
+                file: file.to_string_lossy().into_owned(),
+                sample_rate: Some(found.sample_rate),
+                duration: Some(found.duration),
+                events: Some(found.events),
+                ..Record::default()
+            }),
+            (Err(error), _) => output.write_error(file, error),
+        });
+        let count = count.map(|mut count| {
+            count.failed += n_unwritten;
+            count
+        });
+        output.finish(count)
     }
-    if let Some(writer) = of_all {
-        drop(writer.finish()?);
-    }
-    Ok(())
 }
 
-/// For each file the one to write, in `folder`, which is made.
-fn outputs(folder: &Path, args: &Args) -> Result<Vec<PathBuf>, Failure> {
-    let mut inputs = HashMap::new();
-    let mut paths = Vec::new();
-    for file in &args.files {
-        let mut name = file.file_stem().unwrap_or_default().to_owned();
-        name.push(".");
-        name.push(args.format.extension());
-        let path = folder.join(name);
-        if let Some(other) = inputs.insert(path.clone(), file) {
-            let (other, file, path) = (other.display(), file.display(), path.display());
-            return Err(format!("{other} and {file} would both be written to {path}").into());
-        }
-        paths.push(path);
-    }
-    std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-    Ok(paths)
-}
-
-/// A file that is open.
+/// How events are looked for.
 struct Search<'a> {
-    file: &'a Path,
-    windows: Windows<'a, AudioReader>,
-    detector: EventDetector,
-    /// The model's rate in Hz.
-    rate: u32,
+    tagger: &'a Tagger,
+    windows: &'a WindowConfig,
+    config: &'a EventConfig,
+    shows_position: bool,
+    /// Whether the events of standard input are emitted as they end.
+    streams: bool,
 }
 
-impl<'a> Search<'a> {
-    fn open(
-        tagger: &'a Tagger,
-        file: &'a Path,
-        windows: &WindowConfig,
-        config: &EventConfig,
-    ) -> clipwise::Result<Self> {
-        let reader = if file == Path::new("-") {
-            // A program that writes to a pipe does not know the length.
-            let options = ReadOptions { accept_placeholder_length: true, ..ReadOptions::SKIP_DAMAGE };
-            AudioReader::read_with(io::stdin(), &options)?
-        } else {
-            AudioReader::open(file)?
-        };
-        let windows = tagger.windows(reader, windows)?;
-        let detector = EventDetector::new(config, tagger.labels())?;
-        Ok(Self { file, windows, detector, rate: tagger.model().info().sample_rate })
-    }
-
-    fn write<W: Write>(self, mut writer: EventWriter<W>) -> io::Result<clipwise::Result<()>> {
-        let found = self.find(|event| writer.write(event, None))?;
-        writer.finish()?;
-        Ok(found)
-    }
-
-    /// Hands the events of the file to `write` as they are over. Outer errors are those of writing.
-    fn find(self, mut write: impl FnMut(&Event) -> io::Result<()>) -> io::Result<clipwise::Result<()>> {
-        let Self { file, mut windows, mut detector, rate } = self;
+impl Search<'_> {
+    /// Emits the events of a file, sorted by onset, even if its end cannot be read; those of standard input as they end.
+    fn find(&self, file: &Path, read: &ReadArgs, emit: &mut dyn FnMut(Found)) -> clipwise::Result<()> {
+        let reader = read.open(file)?;
+        let sample_rate = reader.sample_rate();
+        let is_stream = self.streams && file == Path::new("-");
+        let mut windows = self.tagger.windows(reader, self.windows)?;
+        let mut detector = EventDetector::new(self.config, self.tagger.labels())?;
         let length = windows.source().declared_length();
-        let mut progress = Progress::new(file, length.map(|n| n as f64 / f64::from(rate)));
-        let mut failed = Ok(());
-        for result in windows.by_ref() {
-            match result.and_then(|window| Ok((window.end, detector.push(&window)?))) {
-                Ok((end, events)) => {
-                    if !events.is_empty() {
-                        progress.clear();
+        let length = length.map(|n| n as f64 / f64::from(self.tagger.model().info().sample_rate));
+        let mut events = Vec::new();
+        let mut ended = Ok(());
+        for window in windows.by_ref() {
+            match window.and_then(|window| Ok((window.end, detector.push(&window)?))) {
+                Ok((end, found)) => {
+                    events.extend(found);
+                    if is_stream && !events.is_empty() {
+                        emit(Found { events: std::mem::take(&mut events), sample_rate, duration: end });
                     }
-                    events.iter().try_for_each(&mut write)?;
-                    progress.show(end);
+                    if self.shows_position {
+                        progress::position(file, end, length);
+                    }
                 }
-                Err(error) => failed = Err(error),
+                Err(error) => ended = Err(error),
             }
         }
-        progress.clear();
-        detector.finish().iter().try_for_each(&mut write)?;
+        events.extend(detector.finish());
+        events.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
         say_about(windows.source());
-        Ok(failed)
+        emit(Found { events, sample_rate, duration: windows.source().seconds_read() });
+        ended
+    }
+}
+
+/// Label files in a folder, one per recording.
+struct Labels {
+    folder: PathBuf,
+    format: EventFormat,
+    ending: &'static str,
+    /// The recording of each file that was written.
+    written: HashMap<PathBuf, PathBuf>,
+}
+
+impl Labels {
+    fn in_folder(folder: &Path, format: EventFormat, ending: &'static str) -> Result<Self, Failure> {
+        Ok(Self { folder: folder.into(), format, ending, written: HashMap::new() })
+    }
+
+    /// Writes the labels of a recording. Neither another recording's labels nor an input is overwritten.
+    fn write(&mut self, relative: &Path, recording: &Path, found: &Found, tagger: &Tagger) -> Result<(), Failure> {
+        let path = self.folder.join(relative).with_extension(self.ending);
+        if let Some(other) = self.written.get(&path) {
+            let [recording, other, path] = [recording, other, &path].map(name);
+            return Err(format!("{recording}: its labels would overwrite those of {other} in {path}").into());
+        }
+        if path.canonicalize().is_ok_and(|path| recording.canonicalize().is_ok_and(|recording| path == recording)) {
+            return Err(format!("{}: its labels would overwrite it", name(recording)).into());
+        }
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).map_err(|error| crate::message::cannot("create", folder, error))?;
+        }
+        write_whole(&path, |partial| {
+            let mut labels = EventWriter::new(writer(partial)?, self.format);
+            labels.set_recording(
+                found.duration,
+                0.5 * f64::from(tagger.model().info().sample_rate.min(found.sample_rate)),
+            );
+            found.events.iter().try_for_each(|event| labels.write(event, None))?;
+            labels.finish()?;
+            Ok(())
+        })?;
+        self.written.insert(path, recording.into());
+        Ok(())
+    }
+}
+
+/// Labels of one recording, on standard output.
+struct LabelWriter {
+    format: EventFormat,
+}
+
+impl RecordWriter for LabelWriter {
+    fn write(&mut self, record: &Record) -> Result<(), Failure> {
+        let mut labels = EventWriter::new(stdout(), self.format);
+        let max_hz = 0.5 * f64::from(record.sample_rate.unwrap_or_default());
+        labels.set_recording(record.duration.unwrap_or_default(), max_hz);
+        record.events.iter().flatten().try_for_each(|event| labels.write(event, None))?;
+        labels.finish()?;
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> Result<(), Failure> {
+        Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use cpal::traits::{DeviceTrait, HostTrait, StreamTrait};
 use cpal::{FromSample, Sample, SampleFormat, SizedSample, Stream, SupportedStreamConfig};
 
-use super::command_line::{Failure, say};
+use crate::message::{Failure, say};
 
 /// Blocks that may wait for the model; more are lost.
 const MAX_WAITING: usize = 1024;

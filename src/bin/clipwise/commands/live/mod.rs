@@ -1,26 +1,25 @@
-//! Tags live audio from a pipe or a microphone: `arecord -f S16_LE -r 16000 -c 1 | cargo run --release --example live`.
+//! `clipwise live`.
 
-#[path = "../command_line/mod.rs"]
-mod command_line;
 #[cfg(feature = "microphone")]
 mod microphone;
 
 use std::io::{self, IsTerminal, Write};
-use std::process::ExitCode;
 
-use clap::{Parser, ValueEnum};
+use clap::ValueEnum;
 use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
 use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging};
-use command_line::{Failure, ModelArgs, after_help, say};
 
-/// Tags live audio from standard input, or from a microphone, and prints the tags as they change.
+use crate::message::{Failure, escaped, say};
+use crate::model::{ModelArgs, list_classes};
+use crate::output::stdout;
+use crate::run::{Outcome, Status, interrupt, with_threads};
+
+/// Tag live audio from standard input or a microphone, and print the tags as they change.
 ///
 /// Standard input is a WAV stream, or raw samples with --raw. The microphone needs the cargo feature `microphone`.
-#[derive(Parser)]
-#[command(version, after_help = after_help(EXAMPLES))]
-struct Args {
-    #[command(flatten)]
-    model: ModelArgs,
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
     /// Standard input has no header: 16-bit integers or 32-bit floats, little-endian
     #[arg(long, value_enum, value_name = "FORMAT")]
     raw: Option<Raw>,
@@ -45,12 +44,16 @@ struct Args {
     /// Show at most this many classes
     #[arg(long, value_name = "N", default_value_t = 5)]
     top_k: usize,
+    #[command(flatten)]
+    model: ModelArgs,
 }
 
-const EXAMPLES: &str = "  arecord -f S16_LE -r 16000 -c 1 | live
-  arecord -t raw -f S16_LE -r 44100 -c 2 | live --raw s16le --rate 44100 --channels 2
-  ffmpeg -loglevel error -i radio.m3u8 -f f32le -ac 1 -ar 32000 - | live --raw f32le --rate 32000 > log.txt
-  live --microphone";
+const EXAMPLES: &str = "\
+Examples:
+  arecord -f S16_LE -r 16000 -c 1 | clipwise live
+  arecord -t raw -f S16_LE -r 44100 -c 2 | clipwise live --raw s16le --rate 44100 --channels 2
+  ffmpeg -loglevel error -i radio.m3u8 -f f32le -ac 1 -ar 32000 - | clipwise live --raw f32le --rate 32000 > log.txt
+  clipwise live --microphone";
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Raw {
@@ -58,16 +61,22 @@ enum Raw {
     F32le,
 }
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    args.model.run(|_| listen(&args))
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.model.run.threads, || listen(&self))
+    }
 }
 
-fn listen(args: &Args) -> Result<(), Failure> {
-    let tagger = args.model.open()?;
+fn listen(args: &Args) -> Outcome {
+    let tagger = args.model.open()?.tagger;
+    if args.model.list_classes {
+        return list_classes(tagger.labels());
+    }
+    interrupt::on_interrupt()?;
     let config = WindowConfig { length: args.window, hop: args.hop, ..WindowConfig::default() };
     if args.microphone {
-        return from_microphone(args, &tagger, &config);
+        from_microphone(args, &tagger, &config)?;
+        return Ok(Status::Good);
     }
     let reader = match args.raw {
         None => {
@@ -85,7 +94,7 @@ fn listen(args: &Args) -> Result<(), Failure> {
         }
     };
     let mut display = Display::new(args, tagger.stream(reader.sample_rate(), &config)?);
-    for block in reader {
+    for block in reader.take_while(|_| !interrupt::interrupted()) {
         match block {
             Ok(block) => display.push(&block)?,
             Err(error) => {
@@ -94,14 +103,15 @@ fn listen(args: &Args) -> Result<(), Failure> {
             }
         }
     }
-    display.finish()
+    display.finish()?;
+    Ok(Status::Good)
 }
 
 #[cfg(feature = "microphone")]
 fn from_microphone(args: &Args, tagger: &Tagger, config: &WindowConfig) -> Result<(), Failure> {
     let microphone = microphone::Microphone::open()?;
     let mut display = Display::new(args, tagger.stream(microphone.sample_rate(), config)?);
-    while let Some(block) = microphone.next()? {
+    while let Some(block) = microphone.next()?.filter(|_| !interrupt::interrupted()) {
         display.push(&block)?;
     }
     display.finish()
@@ -109,8 +119,7 @@ fn from_microphone(args: &Args, tagger: &Tagger, config: &WindowConfig) -> Resul
 
 #[cfg(not(feature = "microphone"))]
 fn from_microphone(_: &Args, _: &Tagger, _: &WindowConfig) -> Result<(), Failure> {
-    Err("this build cannot listen: build with `--features microphone` (on Linux, libasound2-dev must be installed)"
-        .into())
+    Err("this build cannot listen: build with `--features cli,microphone` (on Linux, install libasound2-dev)".into())
 }
 
 /// The tags of now: in place on a terminal, else a line whenever they change.
@@ -145,10 +154,10 @@ impl<'t> Display<'t> {
         let mut tags = window.tagging.top_k(self.top_k);
         tags.retain(|tag| tag.score > self.threshold);
         let indices: Vec<usize> = tags.iter().map(|tag| tag.index).collect();
-        let text: Vec<String> = tags.iter().map(|tag| format!("{} {:.2}", tag.label, tag.score)).collect();
+        let text: Vec<String> = tags.iter().map(|tag| format!("{} {:.2}", escaped(&tag.label), tag.score)).collect();
         let line =
             format!("{:9.2} s  {}", window.end, if text.is_empty() { "-".to_string() } else { text.join("   ") });
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         if self.in_place {
             write!(out, "\r\x1b[K\x1b[?7l{line}\x1b[?7h")?; // cut at the edge of the terminal
         } else if indices != self.shown {
@@ -163,7 +172,7 @@ impl<'t> Display<'t> {
         let windows = self.stream.finish()?;
         windows.iter().try_for_each(|window| self.show(window))?;
         if self.in_place {
-            writeln!(io::stdout())?;
+            writeln!(stdout())?;
         }
         say(format_args!("{heard:.1} s heard; real-time factor {factor:.3}"));
         Ok(())

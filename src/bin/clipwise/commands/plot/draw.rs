@@ -10,7 +10,7 @@ use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontStyle, register_font};
 
-use super::command_line::Failure;
+use crate::message::{Failure, name};
 
 const SIZE: (u32, u32) = (1400, 1000);
 const FONT: &str = "sans-serif";
@@ -58,7 +58,7 @@ const CLASSES: [RGBColor; 10] = [
 type Area<'a> = DrawingArea<BitMapBackend<'a>, Shift>;
 type Drawn = Result<(), Box<dyn Error>>;
 
-/// What a class did.
+/// A class with what is drawn of it.
 pub struct Class {
     pub label: String,
     /// Seconds and score; empty where they are not to be drawn.
@@ -78,10 +78,15 @@ pub struct Picture {
 }
 
 impl Picture {
-    pub fn draw(&self, path: &Path) -> Result<(), Failure> {
-        let no_font = |_| Failure::from("the font cannot be read");
-        register_font(FONT, FontStyle::Normal, dejavu::sans::regular()).map_err(no_font)?;
-        self.panels(path).map_err(|error| format!("cannot draw {}: {error}", path.display()).into())
+    /// Draws the picture with this font into a file.
+    pub fn draw(&self, path: &Path, font: &'static [u8]) -> Result<(), Failure> {
+        register_font(FONT, FontStyle::Normal, font).map_err(|_| "cannot read the font")?;
+        self.panels(path).map_err(|error| format!("cannot draw {}: {error}", name(path)).into())
+    }
+
+    /// All letters of names in the picture.
+    pub fn text(&self) -> String {
+        self.classes.iter().map(|class| class.label.as_str()).chain([self.title.as_str()]).collect()
     }
 
     fn panels(&self, path: &Path) -> Drawn {

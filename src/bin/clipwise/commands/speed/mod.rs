@@ -1,30 +1,30 @@
-//! How fast a model is on this machine: `cargo run --release --example speed -- --help`.
+//! `clipwise speed`.
 
 mod report;
 mod seeded;
 mod work;
 
-use std::io::{self, Write};
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use clipwise::device::Threads;
 use report::{Format, Report};
-use work::{Case, Failure, Part, Work};
+use work::{Case, Part, Work};
+
+use crate::message::Failure;
+use crate::run::{Outcome, Status};
 
 /// Calls before the clock runs: the first one touches memory that later ones find in place.
 const WARM_UP: usize = 2;
 
-/// Says how long a model takes on the CPU of this machine.
+/// Measure how long a model takes on the CPU of this machine.
 ///
 /// Without --weights it times seeded random weights that are made in memory (ced-tiny and mn04: the models in the box). Time does
 /// not depend on their values. The input is seeded noise.
-#[derive(Parser)]
-#[command(version, after_help = HELP)]
-struct Args {
-    /// Which model: any that the example `tag` knows; cnn14-narrow, CNN14 with an eighth of the channels; whisper-tiny, its
+#[derive(clap::Args)]
+#[command(after_help = HELP)]
+pub struct Args {
+    /// Which model: any that `clipwise models` lists; cnn14-narrow, CNN14 with an eighth of the channels; whisper-tiny, its
     /// encoder; encoder, any speech encoder (with --weights); gru and lstm, two bidirectional layers of 256 [default: what
     /// --weights is, else cnn14]
     #[arg(long, value_name = "NAME")]
@@ -39,13 +39,13 @@ struct Args {
     /// Clips in a call
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     batch: u16,
-    /// CPU threads [default: one a core]
+    /// CPU threads [default: one per core]
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
     /// Calls that are timed, after two that are not
     #[arg(long, value_name = "N", default_value_t = 9, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
-    /// Checkpoint of the model, as the example `tag` takes it
+    /// Checkpoint of the model, as `clipwise tag` takes it
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
     /// What to print: a table for people or one line of JSON for programs
@@ -60,9 +60,9 @@ const HELP: &str = "Values:
                     the weights as a file in memory: seeded ones while the model is built, the pages read of a FILE
 
 Examples:
-  speed
-  speed --model cnn14 --part trunk --batch 4 --threads 1 --format json
-  speed --weights Cnn14_mAP=0.431.pth";
+  clipwise speed
+  clipwise speed --model cnn14 --part trunk --batch 4 --threads 1 --format json
+  clipwise speed --weights Cnn14_mAP=0.431.pth";
 
 /// The longest clip, in seconds.
 const MAX_SECONDS: f64 = 3600.0;
@@ -72,23 +72,16 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| format!("expected more than 0 and at most {MAX_SECONDS}"))
 }
 
-fn main() -> ExitCode {
-    match run(&Args::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _ = writeln!(io::stderr(), "error: {error}");
-            ExitCode::FAILURE
-        }
+impl Args {
+    pub fn run(self) -> Outcome {
+        let batch = usize::from(self.batch);
+        let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+        let model = self.model.as_deref().unwrap_or(if self.weights.is_some() { "" } else { "cnn14" });
+        let case = Case { model, part: self.part, seconds: self.seconds, batch, weights: self.weights.as_deref() };
+        let times = Threads::new(threads)?.run(|| time(&mut case.prepare()?, self.runs.into()))?;
+        Report::new(&case, threads, times).write(self.format)?;
+        Ok(Status::Good)
     }
-}
-
-fn run(args: &Args) -> Result<(), Failure> {
-    let batch = usize::from(args.batch);
-    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let model = args.model.as_deref().unwrap_or(if args.weights.is_some() { "" } else { "cnn14" });
-    let case = Case { model, part: args.part, seconds: args.seconds, batch, weights: args.weights.as_deref() };
-    let times = Threads::new(threads)?.run(|| time(&mut case.prepare()?, args.runs.into()))?;
-    Ok(Report::new(&case, threads, times).write(args.format)?)
 }
 
 /// Milliseconds of each call.

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use clap::ValueEnum;
 use serde::Serialize;
 
-use crate::work::Case;
+use super::work::Case;
+use crate::output::stdout;
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -55,7 +56,7 @@ impl Report {
     }
 
     pub fn write(&self, format: Format) -> io::Result<()> {
-        let mut out = io::stdout().lock();
+        let mut out = stdout();
         match format {
             Format::Json => writeln!(out, "{}", serde_json::to_string(self)?),
             Format::Table => self.table(&mut out),

@@ -11,9 +11,8 @@ use clipwise::models::{cnn14, presets};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{Detail, Device, ModelConfig, OpenOptions, Tagger, TaggingModel, WaveformBatch, Weights};
 
-use crate::seeded;
-
-pub type Failure = Box<dyn std::error::Error + Send + Sync>;
+use super::seeded;
+use crate::message::Failure;
 
 /// One call of what is timed.
 pub type Work = Box<dyn FnMut() -> Result<(), Failure>>;

@@ -1,38 +1,33 @@
-//! Says which phonemes are spoken in audio files, and when: `cargo run --release --example transcribe -- --help`.
+//! `clipwise transcribe`.
 
-#[path = "../command_line/mod.rs"]
-mod command_line;
 mod encoder;
-#[allow(dead_code)] // the part about espeak-ng is used
-#[path = "../train_phonemes/phonemes.rs"]
+mod model;
+#[allow(dead_code)] // the part about espeak-ng is used here, the rest by the examples that train
 mod phonemes;
 mod report;
 mod words;
 
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Parser;
-use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, OpenOptions, Vocabulary, align, beam, greedy};
-use clipwise::{Waveform, WaveformBatch, device};
-use command_line::{Failure, about, for_each_file, say, say_notes};
-use report::{Format, Report, Transcribed};
-use words::Spoken;
+use clap::ValueEnum;
+use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
+use clipwise::{Waveform, WaveformBatch};
 
-/// The model of this project, on an encoder that has to be downloaded.
-const WEIGHTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/whisper-tiny-en-phonemes");
-/// The one that needs nothing else, and knows synthesised speech only.
-const WITHOUT_ENCODER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/weights/gru-ctc-phonemes");
+use self::report::{Format, Report, Transcribed};
+use self::words::{Spoken, pronounce};
+use crate::input::{FileArgs, ReadArgs};
+use crate::message::{Failure, about, name, say};
+use crate::model::RunArgs;
+use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
 
-/// Says which phonemes are spoken in audio files, and when; or when a known text is spoken.
+/// Say which phonemes are spoken in audio files, and when; or when a known text is spoken.
 ///
 /// Takes audio files of any sample rate and any number of channels (mixed to mono). Without --weights a model of this project
 /// listens, which knows the phonemes of English: on the encoder openai/whisper-tiny.en, if it is found, else one that was trained on
 /// synthesised speech. A model of letters or word pieces gives words instead.
-#[derive(Parser)]
-#[command(version, after_help = EXAMPLES)]
-struct Args {
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Args {
     /// Folder of a CTC model: config.json, model.safetensors and vocab.json, also as transformers saves its ForCTC models
     /// [default: one of this project]
     #[arg(long, value_name = "DIR")]
@@ -69,6 +64,9 @@ struct Args {
     /// words), or words
     #[arg(long, value_name = "TEXT", conflicts_with = "beam")]
     align: Option<String>,
+    /// What the text of --align and --hot-word is made of
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = TextKind::Auto)]
+    align_as: TextKind,
     /// Pronunciations of words, one a line: the word, a tab, its phonemes with blanks between. Words that are not in it are
     /// left to espeak-ng, where that is installed
     #[arg(long, value_name = "FILE")]
@@ -79,125 +77,119 @@ struct Args {
     /// What to print: a table for people, or JSON lines (one object a file) for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
-    /// Where to run: auto, cpu, cuda or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    device: String,
-    /// CPU threads [default: one a core]
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Audio files
-    #[arg(value_name = "FILE", required = true)]
-    files: Vec<PathBuf>,
+    #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
+    jobs: JobArgs,
+    #[command(flatten)]
+    run: RunArgs,
+    #[command(flatten)]
+    files: FileArgs,
 }
 
 const EXAMPLES: &str = "A file that cannot be transcribed gives one line on stderr and exit status 1; the others go on.
 
 Examples:
-  transcribe speech.wav
-  transcribe --encoder whisper-tiny.en/model.safetensors speech.wav
-  transcribe --weights mms-1b-all --language fra parole.wav
-  transcribe --beam 50 --n-best 3 --format json *.wav > transcripts.jsonl
-  transcribe --align \"ask not what your country can do for you\" speech.wav
-  transcribe --align \"k ʌ n t ɹ i\" country.wav";
+  clipwise transcribe speech.wav
+  clipwise transcribe --encoder whisper-tiny.en/model.safetensors speech.wav
+  clipwise transcribe --weights mms-1b-all --language fra parole.wav
+  clipwise transcribe --beam 50 --n-best 3 --format json *.wav > transcripts.jsonl
+  clipwise transcribe --align \"ask not what your country can do for you\" speech.wav
+  clipwise transcribe --align \"k ʌ n t ɹ i\" country.wav";
 
-fn main() -> ExitCode {
-    let args = Args::parse();
-    command_line::run(args.threads, |good| transcribe_files(&args, good))
+/// What the text of `--align` is made of.
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+pub enum TextKind {
+    /// Phonemes if most of its parts are tokens of the model, else words
+    Auto,
+    /// The model's tokens, divided by spaces; `|` divides words
+    Phonemes,
+    /// Words, which are pronounced by --lexicon and espeak-ng
+    Words,
 }
 
-/// How a clip's frames are read.
+/// How the frames of a clip are read.
 enum Reader {
     Greedy,
     Beam(Box<BeamSearch>),
     Align(Spoken),
 }
 
-/// Transcribes every file; `good` becomes false for one that cannot be transcribed.
-fn transcribe_files(args: &Args, good: &AtomicBool) -> Result<(), Failure> {
-    let device::Choice { device, reason, .. } = device::choose(&args.device)?;
-    if args.device == "auto" && cfg!(feature = "cuda") {
-        say(format_args!("note: {reason}"));
-    }
-    let found = encoder::find();
-    let weights = match (&args.weights, args.encoder.as_ref().or(found.as_ref())) {
-        (Some(weights), _) => weights,
-        (None, Some(_)) => Path::new(WEIGHTS),
-        (None, None) => {
-            say(format_args!(
-                "note: {} is not here, so a model listens that knows synthesised speech only: for people, download its \
-                 model.safetensors from huggingface.co and name it with --encoder or {}",
-                encoder::REPOSITORY,
-                encoder::VARIABLE
-            ));
-            Path::new(WITHOUT_ENCODER)
-        }
-    };
-    let mut options = OpenOptions::new().device(&device);
-    options.language.clone_from(&args.language);
-    let on = |encoder: &Path| CtcModel::open_with_encoder(weights, encoder, &device);
-    let model = match &args.encoder {
-        Some(encoder) => on(encoder)?,
-        None => match (CtcModel::open_with(weights, &options), &found) {
-            (Err(clipwise::Error::UnknownModel(_)), Some(found)) => on(found)?, // the folder holds the head alone
-            (opened, _) => opened?,
-        },
-    };
-    for assumption in model.assumptions() {
-        say(format_args!("note: {assumption}"));
-    }
-    let vocabulary = model
-        .vocabulary()
-        .ok_or_else(|| format!("{}: a model without vocab.json: its tokens have no names", weights.display()))?;
-    let reader = reader(args, vocabulary)?;
-    let name = weights.file_name().unwrap_or(weights.as_os_str()).to_string_lossy().into_owned();
-    let mut report = Report::new(args.format, name);
-    for_each_file(
-        &args.files,
-        |file| file,
-        |file| transcribe(file, &model, vocabulary, &reader),
-        |file, transcribed| match transcribed {
-            Ok(transcribed) => report.write(file, &transcribed),
-            Err(error) => {
-                good.store(false, Ordering::Relaxed);
-                say(format_args!("error: {}", about(file, &error)));
-                Ok(())
-            }
-        },
-    )?;
-    Ok(())
-}
+/// Below this mean confidence of its tokens, an alignment is probably wrong.
+const LOW_CONFIDENCE: f32 = 0.3;
 
-fn reader(args: &Args, vocabulary: &Vocabulary) -> Result<Reader, Failure> {
-    let pronounce = |text: &str| words::pronounce(text, vocabulary, args.lexicon.as_deref(), &args.voice);
-    if let Some(text) = &args.align {
-        return Ok(Reader::Align(pronounce(text)?));
+impl Args {
+    pub fn run(self) -> Outcome {
+        with_threads(self.run.threads, || self.transcribe_files())
     }
-    let Some(width) = args.beam else { return Ok(Reader::Greedy) };
-    let config = beam::Config { width, n_best: args.n_best, ..beam::Config::default() };
-    let mut search = BeamSearch::new(vocabulary, config)?;
-    if let Some(file) = &args.language_model {
-        let config = beam::LanguageModelConfig {
-            weight: args.lm_weight,
-            bonus: args.lm_bonus,
-            ..beam::LanguageModelConfig::default()
+
+    fn transcribe_files(&self) -> Outcome {
+        self.files.check()?;
+        let named = model::open(
+            self.weights.as_deref(),
+            self.encoder.as_deref(),
+            self.language.as_deref(),
+            &self.run.device()?,
+        )?;
+        let model::Named { model, name: model_name } = named;
+        for assumption in model.assumptions() {
+            say(format_args!("note: {assumption}"));
+        }
+        let vocabulary = model.vocabulary().cloned();
+        let vocabulary =
+            vocabulary.ok_or_else(|| format!("{model_name}: expected a vocabulary (vocab.json) beside the weights"))?;
+        let reader = self.reader(&vocabulary)?;
+        interrupt::on_interrupt()?;
+        let read = self.read.clone();
+        let work = move |file: &Path, emit: &mut dyn FnMut(Transcribed)| {
+            let transcribed = read.waveform(file).and_then(|clip| transcribe(clip, &model, &vocabulary, &reader));
+            transcribed.map(emit).map_err(|error| about(file, &error))
         };
-        search = search.with_language_model(&LanguageModel::open(file)?, config)?;
+        let mut report = Report::new(self.format, model_name);
+        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
+        let count = jobs.run(self.files.list_with_notes(), work, |file, result| {
+            let Ok(transcribed) = result else { return Ok(()) };
+            if let Some(confidence) = transcribed.confidence().filter(|_| self.align.is_some() && transcribed.is_unsure()) {
+                say(format_args!(
+                    "note: {}: the alignment has a confidence of {confidence:.2}: the text is probably not what is spoken",
+                    name(file)
+                ));
+            }
+            Ok(report.write(file, &transcribed)?)
+        })?;
+        Ok(count.into())
     }
-    let mut phrases = Vec::new();
-    for phrase in &args.hot_word {
-        phrases.push((vocabulary.text(&pronounce(phrase)?.targets(vocabulary))?, args.hot_word_bonus));
+
+    fn reader(&self, vocabulary: &Vocabulary) -> Result<Reader, Failure> {
+        let pronounce = |text: &str| pronounce(text, self.align_as, vocabulary, self.lexicon.as_deref(), &self.voice);
+        if let Some(text) = &self.align {
+            return Ok(Reader::Align(pronounce(text)?));
+        }
+        let Some(width) = self.beam else { return Ok(Reader::Greedy) };
+        let config = beam::Config { width, n_best: self.n_best, ..beam::Config::default() };
+        let mut search = BeamSearch::new(vocabulary, config)?;
+        if let Some(file) = &self.language_model {
+            let config = beam::LanguageModelConfig {
+                weight: self.lm_weight,
+                bonus: self.lm_bonus,
+                ..beam::LanguageModelConfig::default()
+            };
+            search = search.with_language_model(&LanguageModel::open(file)?, config)?;
+        }
+        let mut phrases = Vec::new();
+        for phrase in &self.hot_word {
+            phrases.push((vocabulary.text(&pronounce(phrase)?.targets(vocabulary))?, self.hot_word_bonus));
+        }
+        Ok(Reader::Beam(Box::new(search.with_hot_words(&phrases)?)))
     }
-    Ok(Reader::Beam(Box::new(search.with_hot_words(&phrases)?)))
 }
 
 fn transcribe(
-    file: &Path,
+    waveform: Waveform,
     model: &CtcModel,
     vocabulary: &Vocabulary,
     reader: &Reader,
 ) -> clipwise::Result<Transcribed> {
-    let waveform = Waveform::open(file)?;
-    say_notes(file, waveform.notes());
     let samples = waveform.resample(model.sample_rate())?.samples;
     let output = model.forward(&WaveformBatch::new(vec![samples], model.sample_rate())?)?;
     // Resampling may have moved the end by a part of a sample.

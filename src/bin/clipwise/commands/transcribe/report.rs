@@ -1,12 +1,15 @@
 //! Transcripts as a table, as JSON lines.
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
 use clipwise::Waveform;
 use clipwise::ctc::{Transcript, Word};
 use serde::Serialize;
+
+use crate::message::escaped;
+use crate::output::{Named, is_coloured, stdout};
 
 #[derive(Clone, Copy, ValueEnum)]
 pub enum Format {
@@ -23,10 +26,23 @@ pub struct Transcribed {
     pub words: Option<Vec<Word>>,
 }
 
+impl Transcribed {
+    /// The mean confidence of the tokens; `None` if there are none.
+    pub fn confidence(&self) -> Option<f32> {
+        let tokens = &self.transcripts.first()?.tokens;
+        (!tokens.is_empty()).then(|| tokens.iter().map(|token| token.confidence).sum::<f32>() / tokens.len() as f32)
+    }
+
+    /// Whether the confidence is so low that an alignment is probably wrong.
+    pub fn is_unsure(&self) -> bool {
+        self.confidence().is_some_and(|confidence| confidence < super::LOW_CONFIDENCE)
+    }
+}
+
 pub struct Report {
     format: Format,
     model: String,
-    out: io::StdoutLock<'static>,
+    out: Named<io::StdoutLock<'static>>,
     colour: bool,
     n_written: usize,
 }
@@ -39,6 +55,8 @@ struct Line<'a> {
     model: &'a str,
     text: &'a str,
     score: f64,
+    /// The mean confidence of the tokens.
+    confidence: Option<f64>,
     tokens: Vec<Part<'a>>,
     words: Vec<Part<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -66,8 +84,7 @@ fn rounded(x: f64) -> f64 {
 
 impl Report {
     pub fn new(format: Format, model: String) -> Self {
-        let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        Self { format, model, out: io::stdout().lock(), colour, n_written: 0 }
+        Self { format, model, out: stdout(), colour: is_coloured(), n_written: 0 }
     }
 
     pub fn write(&mut self, file: &Path, transcribed: &Transcribed) -> io::Result<()> {
@@ -85,6 +102,7 @@ impl Report {
             model: &self.model,
             text: &best.text,
             score: rounded(best.score),
+            confidence: transcribed.confidence().map(|confidence| rounded(f64::from(confidence))),
             tokens: best.tokens.iter().map(|t| part(&t.name, t.onset, t.offset, t.confidence)).collect(),
             words: words.iter().map(|w| part(&w.text, w.onset, w.offset, w.confidence)).collect(),
             others: others.iter().map(|other| Other { text: &other.text, score: rounded(other.score) }).collect(),
@@ -99,7 +117,7 @@ impl Report {
                     self.out,
                     "{file}  ({duration:.2} s, {rate} Hz, {})",
                     self.model,
-                    file = line.file,
+                    file = escaped(&line.file),
                     duration = line.duration
                 )?;
                 table(&mut self.out, self.colour, &line, transcribed.words.is_some() || words.len() > 1)?;

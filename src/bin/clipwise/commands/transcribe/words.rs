@@ -6,8 +6,8 @@ use std::process::Command;
 
 use clipwise::ctc::{Transcript, Vocabulary, Word};
 
-use crate::command_line::Failure;
-use crate::phonemes;
+use super::{TextKind, phonemes};
+use crate::message::{Failure, cannot};
 
 /// Words and the tokens that say them.
 pub struct Spoken(Vec<(String, Vec<usize>)>);
@@ -38,22 +38,43 @@ impl Spoken {
     }
 }
 
-/// The tokens of a text: as it stands where the model's tokens are letters or it consists of tokens, else word by word.
-pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, voice: &str) -> Result<Spoken, Failure> {
+/// The tokens of a text: its letters where the model's tokens are letters, its phonemes, or those of its words.
+pub fn pronounce(
+    text: &str,
+    kind: TextKind,
+    vocabulary: &Vocabulary,
+    lexicon: Option<&Path>,
+    voice: &str,
+) -> Result<Spoken, Failure> {
     let parts: Vec<&str> = text.split_whitespace().collect();
     if parts.is_empty() {
-        return Err("the text to look for is empty".into());
+        return Err("the text to align is empty".into());
     }
     if !vocabulary.is_spaced() {
         let word = |word: &&str| Ok((word.to_string(), vocabulary.encode(word)?));
         return Ok(Spoken(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
     }
     let token = |part: &&str| index_of(part, vocabulary).filter(|&id| id != vocabulary.blank());
-    if parts.iter().all(|part| *part == "|" || token(part).is_some()) {
+    let n_known = parts.iter().filter(|part| **part == "|" || token(part).is_some()).count();
+    let is_phonemes = match kind {
+        TextKind::Phonemes => true,
+        TextKind::Words => false,
+        TextKind::Auto => 2 * n_known > parts.len(),
+    };
+    if is_phonemes {
+        if let Some(unknown) = parts.iter().find(|part| **part != "|" && token(part).is_none()) {
+            let meant = if *unknown == "g" { "; the IPA letter is ɡ (U+0261)" } else { "" };
+            let tokens: Vec<&str> = vocabulary.tokens().iter().map(String::as_str).collect();
+            let tokens = tokens.join(" ");
+            return Err(format!(
+                "{unknown:?} is none of the model's phonemes ({tokens}){meant}. If the text is made of words: --align-as words"
+            )
+            .into());
+        }
         let words = parts.split(|part| *part == "|").filter(|word| !word.is_empty());
         let word = |word: &[&str]| (word.concat(), word.iter().filter_map(token).collect());
         let words: Vec<_> = words.map(word).collect();
-        return if words.is_empty() { Err("the text to look for is empty".into()) } else { Ok(Spoken(words)) };
+        return if words.is_empty() { Err("the text to align is empty".into()) } else { Ok(Spoken(words)) };
     }
 
     let lexicon = lexicon.map(read_lexicon).transpose()?.unwrap_or_default();
@@ -79,12 +100,12 @@ pub fn pronounce(text: &str, vocabulary: &Vocabulary, lexicon: Option<&Path>, vo
         };
         let ids = said.iter().map(|phoneme| index_of(phoneme, vocabulary)).collect::<Option<Vec<usize>>>();
         let ids = ids.filter(|ids| !ids.is_empty()).ok_or_else(|| {
-            format!("{word:?} is pronounced {:?}, which the model's tokens cannot say", said.join(" "))
+            format!("{word:?} is pronounced {:?}: expected phonemes that the model has", said.join(" "))
         })?;
         spoken.push((word.to_string(), ids));
     }
     match spoken.is_empty() {
-        true => Err("there is no word in the text to look for".into()),
+        true => Err("the text to align has no words".into()),
         false => Ok(Spoken(spoken)),
     }
 }
@@ -100,7 +121,7 @@ fn index_of(phoneme: &str, vocabulary: &Vocabulary) -> Option<usize> {
 
 /// Phonemes by word in lower case; of several pronunciations the first.
 fn read_lexicon(path: &Path) -> Result<HashMap<String, Vec<String>>, Failure> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let text = std::fs::read_to_string(path).map_err(|error| cannot("read", path, error))?;
     let mut lexicon = HashMap::new();
     for (number, line) in
         text.trim_start_matches('\u{feff}').lines().enumerate().filter(|(_, line)| !line.trim().is_empty())

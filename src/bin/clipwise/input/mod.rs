@@ -1,0 +1,11 @@
+//! What is read: files, folders, patterns and lists; audio; what an earlier run has done.
+
+mod clip;
+mod done;
+mod files;
+mod read;
+
+pub use clip::{ClipArgs, Tagged};
+pub use done::Done;
+pub use files::{FileArgs, Item};
+pub use read::{ReadArgs, STREAM};
