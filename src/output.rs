@@ -171,6 +171,15 @@ impl Tagging {
         tags
     }
 
+    /// Those of the tags [`above`](Tagging::above) `threshold` that have no more specific one among them, highest first:
+    /// without `Dog`, `Domestic animals, pets` and `Animal` where there is `Bark`. [`Label::parents`] decides.
+    ///
+    /// [`Label::parents`]: crate::Label::parents
+    pub fn most_specific(&self, threshold: f32) -> Vec<Tag> {
+        let indices: Vec<usize> = self.above(threshold).iter().map(|tag| tag.index).collect();
+        self.labels.most_specific(&indices).into_iter().map(|index| self.tag(index)).collect()
+    }
+
     /// The score of a class by display name or machine id; `None` if there is no such class.
     pub fn score(&self, name_or_id: &str) -> Option<f32> {
         self.scores.get(self.labels.index_of(name_or_id)?).copied()
@@ -240,6 +249,12 @@ mod tests {
         assert_eq!(indices(tagging().top_k(0)), [0; 0]);
         assert_eq!(indices(tagging().top_k(99)), [1, 2, 0, 3]);
         assert_eq!(indices(tagging().above(0.2)), [1, 2], "above means greater, not equal");
+        let animals = Tagging {
+            labels: ["Dog", "Animal", "Rain", "Bark"].into_iter().collect::<LabelSet>().with_audioset_parents(),
+            ..tagging()
+        };
+        assert_eq!(indices(animals.most_specific(0.1)), [2, 0]);
+        assert_eq!(indices(animals.most_specific(0.5)), [1, 2], "the dog is not above the threshold");
         assert_eq!(tagging().score("dog"), Some(0.2));
         assert_eq!(tagging().score("Horse"), None);
     }

@@ -37,7 +37,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
     let (mut logits, mut scores) = (vec![0.0f64; n_classes], vec![0.0f64; n_classes]);
     let mut embedding = Vec::new();
     for (at, (&(member, _), &share)) in members.iter().zip(&shares).enumerate() {
-        if member.labels != first.labels {
+        if !member.labels.iter().map(|label| &label.name).eq(first.labels.iter().map(|label| &label.name)) {
             let reason = "its labels differ from those of the first one, so that its scores mean other classes";
             return Err(Error::argument("members", at, reason));
         }
