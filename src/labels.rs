@@ -1,5 +1,6 @@
 //! Names of classes: AudioSet's 527, or a label file; the classes above them.
 
+pub(crate) mod by_name;
 mod ontology;
 
 use std::collections::BTreeMap;

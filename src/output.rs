@@ -130,6 +130,9 @@ impl OutputActivation {
 /// The tags of one clip, on the host.
 ///
 /// All fields are plain data; [`top_k`](Tagging::top_k) and its siblings make the short lists that programs show.
+///
+/// Serialized, `labels` is the name of a built-in set (`"audioset"`, `"audioset_by_name"`, `"audioset_strong"`, `"yamnet"`), as
+/// of the bundled taggers, or else the list of the labels. [`Tag`]s are smaller still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tagging {
     /// The probability of each class, 0..=1, in the order of `labels`: the model's `clipwise_output`.
@@ -139,6 +142,7 @@ pub struct Tagging {
     /// The vector below the last layer.
     pub embedding: Embedding,
     /// The names of the classes.
+    #[serde(with = "crate::labels::by_name")]
     pub labels: LabelSet,
 }
 
@@ -263,6 +267,20 @@ mod tests {
     fn a_tagging_survives_json() {
         let json = serde_json::to_string(&tagging()).unwrap();
         assert_eq!(serde_json::from_str::<Tagging>(&json).unwrap(), tagging());
+        for (labels, name) in [
+            (LabelSet::audioset(), "audioset"),
+            (LabelSet::audioset_by_name(), "audioset_by_name"),
+            (LabelSet::audioset_strong(), "audioset_strong"),
+            (LabelSet::yamnet(), "yamnet"),
+        ] {
+            let built_in = Tagging { labels, ..tagging() };
+            let json = serde_json::to_value(&built_in).unwrap();
+            assert_eq!(json["labels"], name);
+            assert_eq!(serde_json::from_value::<Tagging>(json.clone()).unwrap(), built_in);
+        }
+        let unknown = json.replace(&json[json.find("\"labels\":").unwrap()..], "\"labels\":\"fsd50k\"}");
+        let error = serde_json::from_str::<Tagging>(&unknown).unwrap_err().to_string();
+        assert!(error.contains("one of audioset, audioset_by_name") && error.contains("got \"fsd50k\""), "{error}");
     }
 
     #[test]
