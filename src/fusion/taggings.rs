@@ -18,7 +18,7 @@ use crate::tensor::softmax;
 ///
 /// # fn main() -> clipwise::Result<()> {
 /// let device = clipwise::device::best()?;
-/// let (ced, cnn) = (Tagger::bundled(&device)?, Tagger::open("Cnn14_mAP=0.431.pth", &device)?);
+/// let (ced, cnn) = (Tagger::open("ced-base.safetensors", &device)?, Tagger::open("Cnn14_mAP=0.431.pth", &device)?);
 /// let clip = Waveform::open("dog.wav")?;
 /// let both = fuse_taggings(&[(&ced.tag(&clip)?, 0.6), (&cnn.tag(&clip)?, 0.4)], Average::Logits, OutputActivation::Sigmoid)?;
 /// println!("{:?}", both.top_k(3));

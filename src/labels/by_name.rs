@@ -4,7 +4,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::LabelSet;
 
-const BUILT_IN: [(&str, fn() -> LabelSet); 4] = [
+type BuiltIn = (&'static str, fn() -> LabelSet);
+
+const BUILT_IN: [BuiltIn; 4] = [
     ("audioset", LabelSet::audioset),
     ("audioset_by_name", LabelSet::audioset_by_name),
     ("audioset_strong", LabelSet::audioset_strong),
