@@ -141,7 +141,7 @@ impl PlainLeeNet11 {
 }
 
 fn ced_tiny() {
-    let tagger = clipwise::Tagger::bundled(&Device::Cpu).unwrap();
+    let tagger = common::shipped("ced-tiny");
     let batch = WaveformBatch::new(vec![signal(160_000, 16_000, 1)], 16_000).unwrap();
     // candle has no CED: its time by itself.
     compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch, Detail::Clip).unwrap())]);

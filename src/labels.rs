@@ -1,4 +1,7 @@
-//! Names of classes: AudioSet's 527, or a label file.
+//! Names of classes: AudioSet's 527, or a label file; the classes above them.
+
+pub(crate) mod by_name;
+mod ontology;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::files;
 
 /// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
-const AUDIOSET_CSV: &str = include_str!("audioset_labels.csv");
+const AUDIOSET_CSV: &str = include_str!("labels/audioset.csv");
 
 /// The classes of AudioSet Strong's training set in the order of PretrainedSED and EfficientSED. Google, CC BY 4.0.
-const AUDIOSET_STRONG_CSV: &str = include_str!("audioset_strong_labels.csv");
+const AUDIOSET_STRONG_CSV: &str = include_str!("labels/audioset_strong.csv");
 
 /// The largest label file that is read, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -25,7 +28,10 @@ pub struct Label {
     pub id: Option<String>,
     /// Display name, such as `Speech`.
     pub name: String,
-    /// Names of the classes above it in an ontology, the nearest first, where the label file has them.
+    /// Names of the classes above it in an ontology, the nearest first; for `Bark`: `Dog`, `Domestic animals, pets`, `Animal`.
+    ///
+    /// These need not be classes of the label set. AudioSet's ontology has 105 classes beside the 527, such as `Human voice`
+    /// above `Speech`. Empty where no ontology is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
 }
@@ -42,24 +48,30 @@ impl Label {
 /// let labels = clipwise::LabelSet::audioset();
 /// assert_eq!(labels.len(), 527);
 /// assert_eq!(labels[0].name, "Speech");
-/// assert_eq!(labels.index_of("/m/0bt9lr"), labels.index_of("Dog"));
+/// let dog = labels.index_of("Dog").unwrap();
+/// assert_eq!(labels.index_of("/m/0bt9lr"), Some(dog));
+/// assert_eq!(labels[dog].parents, ["Domestic animals, pets", "Animal"]);
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct LabelSet(Arc<[Label]>);
 
 impl LabelSet {
-    /// AudioSet's 527 classes in the usual order (`class_labels_indices.csv`).
+    /// AudioSet's 527 classes in the usual order (`class_labels_indices.csv`), with the parents of AudioSet's ontology.
     pub fn audioset() -> Self {
         static AUDIOSET: OnceLock<LabelSet> = OnceLock::new();
-        AUDIOSET.get_or_init(|| parse_csv(AUDIOSET_CSV).expect("the built-in label file is checked by a test")).clone()
+        AUDIOSET.get_or_init(|| built_in(AUDIOSET_CSV)).clone()
     }
 
     /// AudioSet's 527 classes in the order of their display names, as some checkpoints have them.
     pub fn audioset_by_name() -> Self {
-        let mut labels = Self::audioset().to_vec();
-        labels.sort_by(|a, b| a.name.cmp(&b.name));
-        labels.into_iter().collect()
+        static BY_NAME: OnceLock<LabelSet> = OnceLock::new();
+        let sorted = || {
+            let mut labels = Self::audioset().to_vec();
+            labels.sort_by(|a, b| a.name.cmp(&b.name));
+            labels.into_iter().collect()
+        };
+        BY_NAME.get_or_init(sorted).clone()
     }
 
     /// YAMNet's 521 classes: AudioSet's in the usual order, without six.
@@ -72,15 +84,17 @@ impl LabelSet {
             "Female singing",
             "Funny music",
         ];
-        Self::audioset().iter().filter(|label| !WITHOUT.contains(&label.name.as_str())).cloned().collect()
+        static YAMNET: OnceLock<LabelSet> = OnceLock::new();
+        let kept = || Self::audioset().iter().filter(|label| !WITHOUT.contains(&&*label.name)).cloned().collect();
+        YAMNET.get_or_init(kept).clone()
     }
 
     /// The 447 classes of AudioSet Strong's training set, sorted by display name: those of the frame-wise MobileNets.
+    ///
+    /// 31 of them are not in AudioSet's ontology and have no parents.
     pub fn audioset_strong() -> Self {
         static STRONG: OnceLock<LabelSet> = OnceLock::new();
-        STRONG
-            .get_or_init(|| parse_csv(AUDIOSET_STRONG_CSV).expect("the built-in label file is checked by a test"))
-            .clone()
+        STRONG.get_or_init(|| built_in(AUDIOSET_STRONG_CSV)).clone()
     }
 
     /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
@@ -95,7 +109,8 @@ impl LabelSet {
     ///   the place in `index` (else the order of the rows counts), names of parents in `parents`, with `;` between them;
     /// - text: one name a line, empty lines at the end ignored.
     ///
-    /// All in UTF-8, with or without a byte-order mark, up to 64 MiB.
+    /// All in UTF-8, with or without a byte-order mark, up to 64 MiB. Classes of AudioSet get its parents
+    /// ([`with_audioset_parents`](Self::with_audioset_parents)) where the file gives none.
     ///
     /// # Errors
     /// [`Error::Io`] if it cannot be read or is no regular file, [`Error::Labels`] if it holds no labels, indices that do not
@@ -104,7 +119,8 @@ impl LabelSet {
         let path = path.as_ref();
         let unusable = |path, reason| Error::Labels { path, reason };
         let text = files::read_text(path, MAX_FILE_BYTES, unusable)?;
-        Self::parse(&text).map_err(|reason| unusable(path.to_path_buf(), reason))
+        let labels = Self::parse(&text).map_err(|reason| unusable(path.to_path_buf(), reason))?;
+        Ok(labels.with_audioset_parents())
     }
 
     fn parse(text: &str) -> std::result::Result<Self, String> {
@@ -128,6 +144,11 @@ impl LabelSet {
             self.iter().position(|label| label.name.to_lowercase() == wanted)
         })
     }
+}
+
+/// A label file in the crate, with parents.
+fn built_in(csv: &str) -> LabelSet {
+    parse_csv(csv).expect("the built-in label files are checked by a test").with_audioset_parents()
 }
 
 impl std::ops::Deref for LabelSet {

@@ -130,6 +130,9 @@ impl OutputActivation {
 /// The tags of one clip, on the host.
 ///
 /// All fields are plain data; [`top_k`](Tagging::top_k) and its siblings make the short lists that programs show.
+///
+/// Serialized, `labels` is the name of a built-in set (`"audioset"`, `"audioset_by_name"`, `"audioset_strong"`, `"yamnet"`), as
+/// of the bundled taggers, or else the list of the labels. [`Tag`]s are smaller still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tagging {
     /// The probability of each class, 0..=1, in the order of `labels`: the model's `clipwise_output`.
@@ -139,6 +142,7 @@ pub struct Tagging {
     /// The vector below the last layer.
     pub embedding: Embedding,
     /// The names of the classes.
+    #[serde(with = "crate::labels::by_name")]
     pub labels: LabelSet,
 }
 
@@ -169,6 +173,15 @@ impl Tagging {
         let mut tags = self.top_k(self.scores.len());
         tags.retain(|tag| tag.score > threshold);
         tags
+    }
+
+    /// Those of the tags [`above`](Tagging::above) `threshold` that have no more specific one among them, highest first:
+    /// without `Dog`, `Domestic animals, pets` and `Animal` where there is `Bark`. [`Label::parents`] decides.
+    ///
+    /// [`Label::parents`]: crate::Label::parents
+    pub fn most_specific(&self, threshold: f32) -> Vec<Tag> {
+        let indices: Vec<usize> = self.above(threshold).iter().map(|tag| tag.index).collect();
+        self.labels.most_specific(&indices).into_iter().map(|index| self.tag(index)).collect()
     }
 
     /// The score of a class by display name or machine id; `None` if there is no such class.
@@ -240,6 +253,12 @@ mod tests {
         assert_eq!(indices(tagging().top_k(0)), [0; 0]);
         assert_eq!(indices(tagging().top_k(99)), [1, 2, 0, 3]);
         assert_eq!(indices(tagging().above(0.2)), [1, 2], "above means greater, not equal");
+        let animals = Tagging {
+            labels: ["Dog", "Animal", "Rain", "Bark"].into_iter().collect::<LabelSet>().with_audioset_parents(),
+            ..tagging()
+        };
+        assert_eq!(indices(animals.most_specific(0.1)), [2, 0]);
+        assert_eq!(indices(animals.most_specific(0.5)), [1, 2], "the dog is not above the threshold");
         assert_eq!(tagging().score("dog"), Some(0.2));
         assert_eq!(tagging().score("Horse"), None);
     }
@@ -248,6 +267,20 @@ mod tests {
     fn a_tagging_survives_json() {
         let json = serde_json::to_string(&tagging()).unwrap();
         assert_eq!(serde_json::from_str::<Tagging>(&json).unwrap(), tagging());
+        for (labels, name) in [
+            (LabelSet::audioset(), "audioset"),
+            (LabelSet::audioset_by_name(), "audioset_by_name"),
+            (LabelSet::audioset_strong(), "audioset_strong"),
+            (LabelSet::yamnet(), "yamnet"),
+        ] {
+            let built_in = Tagging { labels, ..tagging() };
+            let json = serde_json::to_value(&built_in).unwrap();
+            assert_eq!(json["labels"], name);
+            assert_eq!(serde_json::from_value::<Tagging>(json.clone()).unwrap(), built_in);
+        }
+        let unknown = json.replace(&json[json.find("\"labels\":").unwrap()..], "\"labels\":\"fsd50k\"}");
+        let error = serde_json::from_str::<Tagging>(&unknown).unwrap_err().to_string();
+        assert!(error.contains("one of audioset, audioset_by_name") && error.contains("got \"fsd50k\""), "{error}");
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub(crate) use tagging::{CHUNK, WindowTagger};
 use crate::audio::AudioReader;
 use crate::error::{Error, Result};
 use crate::output::Tagging;
+#[doc(inline)]
 pub use crate::output::{Frames, WindowTagging};
 use crate::tagger::Tagger;
 

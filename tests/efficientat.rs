@@ -305,6 +305,7 @@ fn genuine_weights_give_the_scores_of_the_reference() {
 }
 
 /// The small tagger in the box: the published weights, rounded to 8 bits.
+#[cfg(feature = "bundled-small")]
 #[test]
 fn the_bundled_network_is_the_published_one_rounded() {
     let bundled = Tagger::bundled_small(&Device::Cpu).unwrap();

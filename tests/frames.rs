@@ -4,8 +4,8 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use clipwise::models::{FrameGrid, OutputActivation, cnn14, leenet, m5};
-use clipwise::{Detail, Error, Tagger, TaggingModel, Waveform, WaveformBatch};
-use common::{Hashed, Kind, assert_close, cnn14_tensors, golden, leenet_tensors, m5_tensors, signal, values};
+use clipwise::{Detail, Error, TaggingModel, Waveform, WaveformBatch};
+use common::{Hashed, Kind, assert_close, cnn14_tensors, golden, leenet_tensors, m5_tensors, shipped, signal, values};
 
 const CHANNELS: [usize; 6] = [4, 8, 8, 12, 16, 24];
 const LENGTHS: [usize; 2] = [31 * 320, 137 * 320 + 7];
@@ -124,7 +124,7 @@ fn frames_of_m5_are_its_last_layer_on_each_step() {
 
 #[test]
 fn what_has_no_frames_says_so() {
-    let tagger = Tagger::bundled(&Device::Cpu).unwrap();
+    let tagger = shipped("ced-tiny");
     let clip = Waveform::new(vec![0.1; 16_000], 16_000);
     assert!(tagger.model().info().frames.is_none());
     let error = tagger.model().forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap_err();
@@ -140,10 +140,10 @@ fn what_has_no_frames_says_so() {
 #[test]
 fn the_last_layer_alone_gives_what_the_model_says() {
     let cnn14 = narrow(cnn14::Config::AUDIOSET_32K);
-    let bundled = Tagger::bundled(&Device::Cpu).unwrap().into_model();
+    let ced = shipped("ced-tiny").into_model();
     let leenet = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET11 };
     let leenet = leenet::LeeNet::load(&leenet, &leenet_tensors(&leenet, 1).weights(), &Device::Cpu).unwrap();
-    for model in [&cnn14 as &dyn TaggingModel, &bundled, &leenet] {
+    for model in [&cnn14 as &dyn TaggingModel, &ced, &leenet] {
         let rate = model.info().sample_rate;
         let rows = vec![signal(20_000, rate, 1), signal(30_000, rate, 2)];
         let output = model.forward(&WaveformBatch::new(rows, rate).unwrap(), Detail::Clip).unwrap();

@@ -10,7 +10,7 @@ use clipwise::{
     Assumption, Detail, Error, LabelSet, ModelConfig, OpenOptions, Tagger, TaggingModel, Waveform, WaveformBatch,
     Weights,
 };
-use common::{assert_close, cnn14_tensors, leenet_tensors, listed, max_difference, real, signal};
+use common::{assert_close, cnn14_tensors, leenet_tensors, listed, max_difference, real, shipped, signal};
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
 
@@ -340,7 +340,7 @@ fn an_empty_clip_is_an_error_whatever_the_model_does() {
     assert!(error.to_string().contains("careless"), "{error}");
 }
 
-/// A head on the bundled tagger and on a `.pth` tagger, as a folder: the same results bit for bit, from the folder alone.
+/// A head on CED-tiny and on a `.pth` tagger, as a folder: the same results bit for bit, from the folder alone.
 #[test]
 fn a_saved_probe_opens_as_the_same_tagger() {
     let folder = std::env::temp_dir().join(format!("clipwise-probe-{}", std::process::id()));
@@ -351,7 +351,7 @@ fn a_saved_probe_opens_as_the_same_tagger() {
     candle_core::safetensors::save(&tensors.chain([beside]).collect(), &narrow).unwrap();
     let clip = Waveform::new(signal(50_000, 32_000, 1), 32_000);
     let labels = LabelSet::from_iter(["soft", "loud", "middle"]);
-    for base in [Tagger::bundled(&Device::Cpu).unwrap(), Tagger::open(&narrow, &Device::Cpu).unwrap()] {
+    for base in [shipped("ced-tiny"), Tagger::open(&narrow, &Device::Cpu).unwrap()] {
         let embedding = base.tag(&clip).unwrap().embedding.0;
         let rows = Tensor::new([embedding.clone(), embedding.iter().map(|x| 1.0 - x).collect()].concat(), &Device::Cpu);
         let head = ProbeHead::new(&rows.unwrap().reshape((2, embedding.len())).unwrap(), 3, 1).unwrap();

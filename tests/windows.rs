@@ -17,7 +17,7 @@ use clipwise::{
     Aggregation, Detail, Error, EventConfig, EventDetector, LabelSet, ModelInfo, Result, Tagger, TaggerStream,
     TaggingModel, TaggingOutput, Waveform, WaveformBatch, WindowConfig, WindowTagging, Windows, ndarray,
 };
-use common::{ced_tensors, cnn14_tensors, leenet_tensors, m5_tensors, signal, values};
+use common::{ced_tensors, cnn14_tensors, leenet_tensors, m5_tensors, shipped, signal, values};
 
 /// A narrow CNN14 at 8 kHz whose front end has a floor, which depends on the clip as a whole.
 fn narrow() -> Tagger {
@@ -95,7 +95,7 @@ fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
 fn a_window_is_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
     let ceds = [WindowMean::Scores, WindowMean::Tokens, WindowMean::ScoresByLength].map(ced);
-    let others = [narrow(), Tagger::bundled(&Device::Cpu).unwrap(), leenet(), m5()];
+    let others = [narrow(), shipped("ced-tiny"), leenet(), m5()];
     for tagger in others.into_iter().chain(ceds).chain(recurrent_taggers()) {
         let rate = tagger.model().info().sample_rate;
         let samples = signal(rate as usize * 5 / 2 + 77, rate, 5);

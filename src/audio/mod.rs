@@ -21,6 +21,7 @@ mod source;
 mod wav;
 mod waveform;
 
+#[doc(inline)]
 pub use crate::error::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 pub use interleaved::Sample;
 pub use note::Note;

@@ -64,7 +64,7 @@ pub struct EventConfig {
     pub allow: Vec<String>,
     /// These do not count. Default: none.
     pub deny: Vec<String>,
-    /// Whether events name the classes above theirs, where the label set has them. Default: no.
+    /// Whether events name the classes above theirs ([`Label::parents`](crate::Label::parents)). Default: no.
     pub parents: bool,
 }
 

@@ -18,7 +18,7 @@ use crate::tensor::softmax;
 ///
 /// # fn main() -> clipwise::Result<()> {
 /// let device = clipwise::device::best()?;
-/// let (ced, cnn) = (Tagger::bundled(&device)?, Tagger::open("Cnn14_mAP=0.431.pth", &device)?);
+/// let (ced, cnn) = (Tagger::open("ced-base.safetensors", &device)?, Tagger::open("Cnn14_mAP=0.431.pth", &device)?);
 /// let clip = Waveform::open("dog.wav")?;
 /// let both = fuse_taggings(&[(&ced.tag(&clip)?, 0.6), (&cnn.tag(&clip)?, 0.4)], Average::Logits, OutputActivation::Sigmoid)?;
 /// println!("{:?}", both.top_k(3));
@@ -37,7 +37,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
     let (mut logits, mut scores) = (vec![0.0f64; n_classes], vec![0.0f64; n_classes]);
     let mut embedding = Vec::new();
     for (at, (&(member, _), &share)) in members.iter().zip(&shares).enumerate() {
-        if member.labels != first.labels {
+        if !member.labels.iter().map(|label| &label.name).eq(first.labels.iter().map(|label| &label.name)) {
             let reason = "its labels differ from those of the first one, so that its scores mean other classes";
             return Err(Error::argument("members", at, reason));
         }

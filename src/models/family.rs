@@ -39,7 +39,8 @@ pub(super) fn published<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Opt
 /// Makes [`ModelConfig`](super::ModelConfig) and what needs every family from the list of families.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident: $module:ident::$model:ident,)*) => {
-        $(pub use $module::$model;)*
+        $(#[doc(inline)]
+        pub use $module::$model;)*
 
         /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

@@ -53,6 +53,7 @@ use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::error::{Error, Result};
 use crate::frontend::FrontEnd;
+#[doc(inline)]
 pub use crate::output::OutputActivation;
 use crate::output::TaggingOutput;
 use crate::weights::Weights;

@@ -13,8 +13,9 @@ use crate::assumption::Assumption;
 use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Context, Error, Result};
 use crate::labels::LabelSet;
+use crate::models::probe::ProbeHead;
 use crate::models::{Detail, ModelConfig, TaggingModel, detect};
-use crate::output::Tagging;
+use crate::output::{OutputActivation, Tagging};
 use crate::weights::Weights;
 use crate::weights::place::left_out;
 use folder::{Folder, open_weights};
@@ -23,18 +24,21 @@ use save::Source;
 
 /// Tags clips of any sample rate. Cheap to clone: the model is shared.
 ///
-/// ```no_run
-/// use clipwise::{Tagger, Waveform};
+/// ```
+/// use clipwise::{Tagger, Waveform, device};
 ///
+/// # #[cfg(feature = "bundled")]
 /// # fn main() -> clipwise::Result<()> {
-/// let device = clipwise::device::best()?;
-/// let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &device)?;
-/// let tagging = tagger.tag(&Waveform::open("dog.wav")?)?;
-/// for tag in tagging.top_k(5) {
+/// let tagger = Tagger::bundled(&device::best()?)?; // or Tagger::open("Cnn14_mAP=0.431.pth", …)
+/// let clip = Waveform::open("examples/audio/telephone.wav")?;
+/// println!("{} at {} Hz", tagger.model().info().name, tagger.model().info().sample_rate);
+/// for tag in tagger.tag(&clip)?.above(0.1) {
 ///     println!("{:5.3}  {}", tag.score, tag.label);
 /// }
 /// # Ok(())
 /// # }
+/// # #[cfg(not(feature = "bundled"))]
+/// # fn main() {}
 /// ```
 #[derive(Clone)]
 pub struct Tagger {
@@ -48,7 +52,7 @@ pub struct Tagger {
 impl Tagger {
     /// The tagger in the box: CED-tiny, trained on AudioSet's 527 classes (published mAP 0.481), 16 kHz, Apache-2.0.
     ///
-    /// The feature `bundled` puts its 5.6 MB into the binary.
+    /// A binary that calls this grows by 5.6 MB. The feature `bundled` is on by default.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -60,7 +64,7 @@ impl Tagger {
 
     /// The small tagger in the box: EfficientAT's mn04, trained on AudioSet's 527 classes (published mAP 0.432), 32 kHz, MIT.
     ///
-    /// The feature `bundled-small` puts its 1.1 MB into the binary. It takes about a seventh of the time of
+    /// A binary that calls this grows by 1.2 MB. The feature `bundled-small` turns it on. It takes about a seventh of the time of
     /// [`bundled`](Self::bundled).
     ///
     /// # Errors
@@ -190,6 +194,39 @@ impl Tagger {
         };
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
         self.model.forward(&WaveformBatch::new(rows, rate)?, Detail::Clip)?.to_taggings(&self.labels)
+    }
+
+    /// This tagger's model with a trained head in place of its own: your own classes. The model below is shared.
+    ///
+    /// ```no_run
+    /// # use clipwise::{LabelSet, Tagger, device};
+    /// # use clipwise::models::{OutputActivation, probe::ProbeHead};
+    /// # fn trained() -> ProbeHead { unimplemented!() }
+    /// # fn main() -> clipwise::Result<()> {
+    /// let tagger = Tagger::open("Cnn14_mAP=0.431.pth", &device::cpu())?;
+    /// let head: ProbeHead = trained(); // on this tagger's embeddings
+    /// let mine = tagger.with_probe(&head, OutputActivation::Softmax, LabelSet::open("labels.txt")?)?;
+    /// mine.save("my-sounds")?;
+    /// let same = Tagger::open("my-sounds", &device::cpu())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::Weights`] if the head is for embeddings of another length, [`Error::LabelCount`] if the number of labels
+    /// differs from the number of the head's classes, [`Error::Tensor`] if a tensor operation fails on the device.
+    pub fn with_probe(&self, head: &ProbeHead, activation: OutputActivation, labels: LabelSet) -> Result<Self> {
+        save::with_probe(self, head, activation, labels)
+    }
+
+    /// Writes a folder that [`Tagger::open`] opens as this tagger: `config.json`, `labels.json`, and `model.safetensors` with
+    /// all weights in f32. A folder that exists is written into; each file appears when it is complete.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file
+    /// cannot be written, and as [`Weights::tensor`].
+    pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
+        save::save(self, folder.as_ref())
     }
 
     /// The model.

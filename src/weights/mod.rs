@@ -109,6 +109,7 @@ pub(crate) use self::{
     parameters::TrainingState,
 };
 use crate::error::{Error, Result};
+#[doc(inline)]
 pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 
 /// The named tensors of a checkpoint, left in the file until they are read.

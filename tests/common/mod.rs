@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use candle_core::{Device, Tensor};
-use clipwise::Weights;
+use clipwise::{Tagger, Weights};
 
 /// xorshift64*: the tests' own source of numbers.
 pub struct Random(pub u64);
@@ -22,6 +22,11 @@ impl Random {
     pub fn samples(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| self.below(1 << 16) as f32 / 32_768.0 - 1.0).collect()
     }
+}
+
+/// A folder of `weights`, opened: the bundled taggers too, without their features.
+pub fn shipped(name: &str) -> Tagger {
+    Tagger::open(PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("weights").join(name), &Device::Cpu).unwrap()
 }
 
 /// A file of `tests/golden`.
