@@ -104,6 +104,9 @@ impl ModelArgs {
         for assumption in tagger.assumptions() {
             say(format_args!("note: {assumption}"));
         }
+        // Checkpoints with AudioSet's classes under their own names have its ontology too.
+        let labels = tagger.labels().with_audioset_parents();
+        let tagger = tagger.with_labels(labels)?;
         Ok(Opened { tagger: Arc::new(tagger), weights: self.weights.clone() })
     }
 

@@ -292,7 +292,7 @@ fn a_table_has_the_fixed_schema() {
     for n in [0, 1, 1_500] {
         let mut table = Box::new(Parquet::create(&path, provenance()).unwrap());
         for i in 0..n {
-            let tags = Some(vec![tag.clone(); i % 3]);
+            let tags = Some(vec![tag.clone().into(); i % 3]);
             table
                 .write(&Record { tags, clipwise_output: (i % 2 == 0).then(|| vec![i as f32; 4]), ..record(i) })
                 .unwrap();

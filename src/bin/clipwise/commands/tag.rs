@@ -9,7 +9,9 @@ use clipwise::{Tag, Tagging};
 use crate::input::{ClipArgs, FileArgs, Tagged};
 use crate::message::{Failure, about};
 use crate::model::{ModelArgs, Opened, class, list_classes};
-use crate::output::{Csv, JsonLines, MakeWriter, OutArgs, Parquet, Record, RecordWriter, Text, Wide, stdout, writer};
+use crate::output::{
+    Csv, JsonLines, MakeWriter, OutArgs, Parquet, Record, RecordWriter, ShownTag, Text, Wide, stdout, writer,
+};
 use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
 
 /// Say which sounds are in audio files: the classes with the highest scores.
@@ -22,6 +24,12 @@ pub struct Args {
     /// Show only classes with a score above T (0 to 1)
     #[arg(long, value_name = "T", value_parser = score, help_heading = "Output")]
     threshold: Option<f32>,
+    /// Leave out classes that are above another tag in AudioSet's ontology; needs a threshold [default: 0.1]
+    #[arg(long, help_heading = "Output")]
+    most_specific: bool,
+    /// Name the classes above each tag in AudioSet's ontology, nearest first
+    #[arg(long, help_heading = "Output")]
+    parents: bool,
     /// What to print: a table for people, JSON lines (one object per file), or CSV (one row per tag) [default: table]
     #[arg(long, value_enum, help_heading = "Output")]
     format: Option<Format>,
@@ -101,8 +109,8 @@ impl Args {
             Ok(match self.format {
                 _ if is_json => Box::new(JsonLines(stdout())),
                 _ if is_wide => Box::new(Wide::new(stdout(), tagger.labels(), columns.clone())?),
-                Some(Format::Csv) => Box::new(Csv::new(stdout())?),
-                _ => Box::new(Text::new(self.threshold.is_some())),
+                Some(Format::Csv) => Box::new(Csv::new(stdout(), self.parents)?),
+                _ => Box::new(Text::new(self.threshold().is_some())),
             })
         };
         let make = |ending: &str| self.file_writer(&opened, &columns, ending);
@@ -131,18 +139,31 @@ impl Args {
         output.finish(count)
     }
 
+    /// The score that a tag must exceed.
+    fn threshold(&self) -> Option<f32> {
+        self.threshold.or(self.most_specific.then_some(0.1))
+    }
+
     /// The tags that are shown.
-    fn tags(&self, tagging: &Tagging) -> Vec<Tag> {
-        let mut tags = tagging.top_k(self.top_k);
-        tags.retain(|tag| self.threshold.is_none_or(|threshold| tag.score > threshold));
-        tags
+    fn tags(&self, tagging: &Tagging) -> Vec<ShownTag> {
+        let mut tags = match self.threshold() {
+            Some(threshold) if self.most_specific => tagging.most_specific(threshold),
+            Some(threshold) => tagging.above(threshold),
+            None => tagging.top_k(self.top_k),
+        };
+        tags.truncate(self.top_k);
+        let parents = |tag: &Tag| self.parents.then(|| tagging.labels[tag.index].parents.clone());
+        tags.into_iter().map(|tag| ShownTag { parents: parents(&tag), tag }).collect()
     }
 
     fn file_writer(&self, opened: &Opened, columns: &[usize], ending: &str) -> Option<MakeWriter> {
         let (opened, columns) = (opened.clone(), columns.to_vec());
         match ending {
             "parquet" => Some(Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?)))),
-            "csv" if columns.is_empty() => Some(Box::new(|path| Ok(Box::new(Csv::new(writer(path)?)?)))),
+            "csv" if columns.is_empty() => {
+                let parents = self.parents;
+                Some(Box::new(move |path| Ok(Box::new(Csv::new(writer(path)?, parents)?))))
+            }
             "csv" => Some(Box::new(move |path| {
                 Ok(Box::new(Wide::new(writer(path)?, opened.tagger.labels(), columns.clone())?))
             })),

@@ -4,31 +4,36 @@ use std::io::Write;
 
 use clipwise::LabelSet;
 
-use super::{Record, RecordWriter};
+use super::{Record, RecordWriter, ShownTag};
 use crate::message::Failure;
 
-/// One row per tag: `file,index,id,label,score`. A file that failed has no row.
-pub struct Csv<W: Write>(csv::Writer<W>);
+/// One row per tag: `file,index,id,label,score`, and `parents`, divided by `;`, if they are wanted. A file that failed has no row.
+pub struct Csv<W: Write> {
+    to: csv::Writer<W>,
+    has_parents: bool,
+}
 
 impl<W: Write> Csv<W> {
-    pub fn new(to: W) -> Result<Self, Failure> {
-        let mut writer = csv::Writer::from_writer(to);
-        writer.write_record(["file", "index", "id", "label", "score"])?;
-        Ok(Self(writer))
+    pub fn new(to: W, has_parents: bool) -> Result<Self, Failure> {
+        let mut to = csv::Writer::from_writer(to);
+        to.write_record(["file", "index", "id", "label", "score"].into_iter().chain(has_parents.then_some("parents")))?;
+        Ok(Self { to, has_parents })
     }
 }
 
 impl<W: Write> RecordWriter for Csv<W> {
     fn write(&mut self, record: &Record) -> Result<(), Failure> {
-        for tag in record.tags.iter().flatten() {
-            let id = tag.id.as_deref().unwrap_or_default();
-            self.0.write_record([&record.file, &tag.index.to_string(), id, &tag.label, &tag.score.to_string()])?;
+        for ShownTag { tag, parents } in record.tags.iter().flatten() {
+            let id = tag.id.clone().unwrap_or_default();
+            let row = [record.file.clone(), tag.index.to_string(), id, tag.label.clone(), tag.score.to_string()];
+            let parents = self.has_parents.then(|| parents.as_deref().unwrap_or_default().join(";"));
+            self.to.write_record(row.into_iter().chain(parents))?;
         }
-        Ok(self.0.flush()?)
+        Ok(self.to.flush()?)
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Failure> {
-        Ok(self.0.flush()?)
+        Ok(self.to.flush()?)
     }
 }
 

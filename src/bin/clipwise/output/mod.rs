@@ -18,7 +18,7 @@ pub use events::{EventCsv, EventJson, EventTable};
 pub use json::JsonLines;
 pub use npy::Npy;
 pub use parquet::{Parquet, Provenance};
-pub use record::Record;
+pub use record::{Record, ShownTag};
 pub use similarity::Similarity;
 pub use text::{Text, is_coloured};
 

@@ -193,7 +193,12 @@ impl Parquet {
     fn write_row(&mut self, record: &Record) -> Result<(), Failure> {
         let (rows, event) = (&mut self.rows, record.event.as_ref());
         let of_event = event.map(|event| (event.index, event.id.as_ref(), &event.label, event.peak));
-        let tags = record.tags.iter().flatten().map(|tag| (tag.index, tag.id.as_ref(), &tag.label, tag.score));
+        let tags = record
+            .tags
+            .iter()
+            .flatten()
+            .map(|shown| &shown.tag)
+            .map(|tag| (tag.index, tag.id.as_ref(), &tag.label, tag.score));
         let tags: Vec<_> = of_event.into_iter().chain(tags).collect();
         let tags = (record.tags.is_some() || event.is_some()).then_some(tags);
         let text = |text: &str| Some(ByteArray::from(text));

@@ -22,7 +22,7 @@ pub struct Record {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub tags: Option<Vec<Tag>>,
+    pub tags: Option<Vec<ShownTag>>,
     /// Every score.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clipwise_output: Option<Vec<f32>>,
@@ -39,6 +39,22 @@ pub struct Record {
     /// Why the file failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// A tag, perhaps with the classes above it.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub struct ShownTag {
+    #[serde(flatten)]
+    pub tag: Tag,
+    /// Nearest first, with `--parents`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parents: Option<Vec<String>>,
+}
+
+impl From<Tag> for ShownTag {
+    fn from(tag: Tag) -> Self {
+        Self { tag, parents: None }
+    }
 }
 
 impl Record {

@@ -2,7 +2,7 @@
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
-use super::{Named, Record, RecordWriter, stdout};
+use super::{Named, Record, RecordWriter, ShownTag, stdout};
 use crate::message::{Failure, escaped};
 
 /// Characters of the longest bar.
@@ -43,9 +43,11 @@ impl RecordWriter for Text {
         let [model, device] = [&record.model, &record.device].map(|text| text.as_deref().unwrap_or_default());
         writeln!(out, "{file}  ({duration:.2} s, {sample_rate} Hz, {model} on {device})")?;
         let (dim, plain) = if self.colour { ("\x1b[36m", "\x1b[0m") } else { ("", "") };
-        for tag in record.tags.iter().flatten() {
+        for ShownTag { tag, parents } in record.tags.iter().flatten() {
             let bar = bar(tag.score);
-            writeln!(out, "  {:.4}  {dim}{bar}{plain}  {}", tag.score, escaped(&tag.label))?;
+            let parents = parents.as_deref().filter(|parents| !parents.is_empty());
+            let parents = parents.map(|parents| format!(" ({})", parents.join(", "))).unwrap_or_default();
+            writeln!(out, "  {:.4}  {dim}{bar}{plain}  {}{}", tag.score, escaped(&tag.label), escaped(&parents))?;
         }
         if record.tags.as_ref().is_none_or(Vec::is_empty) && self.has_threshold {
             writeln!(out, "  no class is above the threshold")?;

@@ -197,10 +197,12 @@ impl Args {
         interrupt::on_interrupt()?;
 
         let (windows, read, model) = (self.windows.config(), self.read.clone(), Arc::clone(&tagger));
-        let streams = of_one.is_none();
+        let most_specific = self.rules.most_specific;
+        let streams = of_one.is_none() && !most_specific;
         let shows_position = self.jobs.jobs.get() == 1;
         let work = move |file: &Path, emit: &mut dyn FnMut(Found)| {
-            let search = Search { tagger: &model, windows: &windows, config: &config, shows_position, streams };
+            let search =
+                Search { tagger: &model, windows: &windows, config: &config, shows_position, streams, most_specific };
             search.find(file, &read, emit).map_err(|error| about(file, &error))
         };
         let files = output.left(&self.files);
@@ -239,6 +241,7 @@ struct Search<'a> {
     shows_position: bool,
     /// Whether the events of standard input are emitted as they end.
     streams: bool,
+    most_specific: bool,
 }
 
 impl Search<'_> {
@@ -269,6 +272,9 @@ impl Search<'_> {
         }
         events.extend(detector.finish());
         events.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
+        if self.most_specific {
+            events = rules::most_specific(events, self.tagger.labels());
+        }
         say_about(windows.source());
         emit(Found { events, sample_rate, duration: windows.source().seconds_read() });
         ended

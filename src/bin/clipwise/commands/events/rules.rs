@@ -1,7 +1,7 @@
 //! What counts as an event, from the command line.
 
 use clipwise::events::{ClassThresholds, Smoothing};
-use clipwise::{EventConfig, LabelSet};
+use clipwise::{Event, EventConfig, LabelSet};
 
 use crate::message::Failure;
 use crate::model::class;
@@ -35,7 +35,10 @@ pub struct Rules {
     /// Thresholds of a class of its own; may be repeated
     #[arg(long, help_heading = "Events", value_name = "CLASS=ON:OFF")]
     class: Vec<String>,
-    /// Name the classes above in the ontology, if the label file has them
+    /// Leave out an event if more specific ones of AudioSet's ontology sound for at least half of it
+    #[arg(long, help_heading = "Events")]
+    pub most_specific: bool,
+    /// Name the classes above each event in AudioSet's ontology, nearest first
     #[arg(long, help_heading = "Events")]
     parents: bool,
 }
@@ -73,4 +76,21 @@ impl Rules {
             parents: self.parents,
         })
     }
+}
+
+/// The events that no more specific ones cover for at least half of their time.
+pub fn most_specific(events: Vec<Event>, labels: &LabelSet) -> Vec<Event> {
+    let is_above = |above: &Event, below: &Event| labels.ancestors(below.index).contains(&above.index);
+    let is_covered = |event: &Event| {
+        let mut covered = 0.0;
+        let mut end = event.onset;
+        for other in events.iter().filter(|other| is_above(event, other)) {
+            // The events are sorted by onset.
+            let (onset, offset) = (other.onset.max(end), other.offset.min(event.offset));
+            covered += (offset - onset).max(0.0);
+            end = end.max(offset);
+        }
+        covered >= 0.5 * event.duration() && covered > 0.0
+    };
+    events.iter().filter(|event| !is_covered(event)).cloned().collect()
 }
