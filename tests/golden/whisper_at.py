@@ -28,6 +28,14 @@ SEED = 76
 LENGTHS = (159, 30_000, 200_000, 500_000)  # 1, 1, 2 and 4 windows
 
 
+def reference(checkout):
+    """The classes of the encoder and of the head."""
+    path = os.path.join(checkout, "package/whisper-at/whisper_at/model.py")
+    parts = ["LayerNorm", "Linear", "Conv1d", "sinusoids", "MultiHeadAttention", "ResidualAttentionBlock", "AudioEncoder", "ATModel"]
+    scope = dict(torch=torch, nn=nn, F=F, Tensor=Tensor, Optional=Optional, Iterable=Iterable, np=np, math=math)
+    return rc.definitions(path, parts, **scope)[-2:]
+
+
 class WhisperAt(nn.Module):
     def __init__(self, classes, dim, heads, layers, n_classes, mode):
         super().__init__()
@@ -63,10 +71,7 @@ def main():
     ap.add_argument("--full", action="store_true")
     a = ap.parse_args()
     torch.set_grad_enabled(False)
-    path = os.path.join(a.whisper_at, "package/whisper-at/whisper_at/model.py")
-    parts = ["LayerNorm", "Linear", "Conv1d", "sinusoids", "MultiHeadAttention", "ResidualAttentionBlock", "AudioEncoder", "ATModel"]
-    scope = dict(torch=torch, nn=nn, F=F, Tensor=Tensor, Optional=Optional, Iterable=Iterable, np=np, math=math)
-    classes = rc.definitions(path, parts, **scope)[-2:]
+    classes = reference(a.whisper_at)
     models = {"own": (32, 2, 3, 7, "tl_tr_1_8"), "low": (32, 2, 3, 7, "tl_down_tr_16_1_8")}
     if a.full:
         models = {"full": (384, 6, 4, 527, "tl_tr_1_8")}
