@@ -25,6 +25,14 @@
 //! The order of BEATs' classes is that of the checkpoint's `label_dict`, not AudioSet's. A `.pth` with one names them. Without it, as
 //! in ESPnet's checkpoints, classes are numbered: give their names.
 //!
+//! # ESPnet's `config.yaml`
+//! It is not read:
+//! - `token_list` names the classes; the last entry, `<unk>`, has no output. Give the others as labels.
+//! - `fbank_mean` and `fbank_std` belong to the training data. Set [`Config::mean`] and [`Config::std`] where they are not OpenBEATs'.
+//! - The tensors tell all sizes in `beats_config`. `deep_norm`, gated relative positions and a largest distance of 800 tokens are
+//!   taken as BEATs has them.
+//! - A decoder that does not pool by the mean, `max_layer`, `downsampling_rate` and `adapter_config` are not supported.
+//!
 //! # Frames
 //! `beats-strong` decides for frames of 40 ms about the 447 classes of AudioSet-Strong. It takes windows of 10 s, whose 496 tokens
 //! are averaged to 250; the last one is filled up with silence. The scores of a clip are the largest of its frames', and the

@@ -3,6 +3,7 @@
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
+use crate::nn::kernels::conv::causal::{CausalConv, CausalShape};
 use crate::nn::kernels::conv::grouped::{GroupedConv, GroupedShape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::stream::{Step, stream};
@@ -702,6 +703,57 @@ fn a_grouped_convolution_equals_its_naive_form() {
                 }
                 // Sums of up to 6,144 products of numbers below 1.
                 assert!((f64::from(got) - sum.max(0.0)).abs() < 1e-4, "{shape:?}: {got} {sum}");
+            }
+        }
+    }
+}
+
+/// `y[n][o] = bias[o] + Σ_t Σ_i filters[o][i][t] x[n − (kernel − 1 − t) · dilation][i]`.
+#[test]
+fn a_causal_convolution_equals_its_naive_form_whole_and_in_two_parts() {
+    let mut random = Random(8);
+    for (batch, n, inputs, outputs, kernel, dilation) in [
+        (1, 1, 1, 1, 1, 1),
+        (3, 40, 5, 6, 3, 4),
+        (2, 130, 16, 33, 2, 64),
+        (1, 200, 128, 128, 3, 128),
+        (1, 65, 24, 8, 32, 3),
+    ] {
+        let shape = CausalShape { inputs, outputs, kernel, dilation };
+        let (context, len) = (shape.context(), (shape.context() + n) * inputs);
+        let (all, filters) = (random.values(batch * len), random.values(outputs * inputs * kernel));
+        let bias = random.values(outputs);
+        let conv = CausalConv::pack(shape, &filters, &bias, Activation::Relu);
+        // Of each sequence, from one vector to another.
+        let part = |start: usize, end: usize| {
+            let rows = all.chunks(len).flat_map(|x| &x[start * inputs..end * inputs]);
+            rows.copied().collect::<Vec<f32>>()
+        };
+        let (x, before) = (part(context, context + n), part(0, context));
+        for (isa, before) in Isa::available().into_iter().flat_map(|isa| [(isa, None), (isa, Some(&before[..]))]) {
+            let mut y = vec![f32::NAN; batch * n * outputs];
+            conv.forward(&x, before, n, &mut y, isa, &Workspace::default());
+            for (index, &got) in y.iter().enumerate() {
+                let (sequence, row, output) = (index / outputs / n, index / outputs % n, index % outputs);
+                let mut sum = f64::from(bias[output]);
+                for tap in (0..kernel).filter(|tap| before.is_some() || row + tap * dilation >= context) {
+                    for i in 0..inputs {
+                        let x = all[sequence * len + (row + tap * dilation) * inputs + i];
+                        sum += f64::from(x) * f64::from(filters[(output * inputs + i) * kernel + tap]);
+                    }
+                }
+                // Sums of up to 768 products of numbers below 1.
+                assert!((f64::from(got) - sum.max(0.0)).abs() < 1e-4, "{shape:?} {isa:?}: {got} {sum}");
+            }
+            // The second part, with the vectors before it.
+            if before.is_none() {
+                continue;
+            }
+            let (first, mut rest) = (n / 3, vec![f32::NAN; batch * (n - n / 3) * outputs]);
+            let (x, before) = (part(context + first, context + n), part(first, first + context));
+            conv.forward(&x, Some(&before), n - first, &mut rest, isa, &Workspace::default());
+            for (y, rest) in y.chunks(n * outputs).zip(rest.chunks((n - first) * outputs)) {
+                assert_eq!(rest, &y[first * outputs..], "{shape:?} {isa:?}");
             }
         }
     }
