@@ -15,37 +15,48 @@
 //! # }
 //! ```
 //!
-//! # From top to bottom
-//! - [`Tagger`]: a model with its labels and resampling; [`Tagging`] is its plain-data result.
-//! - [`windows`]: long recordings window by window; [`TaggerStream`]: live audio, with the same results; [`events`]: from
-//!   scores over time to sounds with onset and offset.
-//! - [`models`]: the models by themselves, on batches of clips, with tensors as their result ([`TaggingOutput`]);
-//!   [`models::detect`] finds the model of a checkpoint.
-//! - [`Weights`]: checkpoints as they are published, safetensors or `.pth`, old format included. Pickled code is never executed.
-//! - [`fusion`]: several models about the same audio, one result.
-//! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank, deltas on plain slices. [`audio`]: [`Waveform`], audio files, resampling.
-//! - [`encoders`]: hidden states of speech. [`ctc`]: models of phonemes and letters on top of them.
+//! # Overview
+//! - [`Tagger`]: a model with its labels and resampling. [`Tagging`]: its result as plain data.
+//! - [`windows`]: long recordings, window by window. [`TaggerStream`]: live audio, with the same results. [`events`]:
+//!   sounds with
+//!   onset and offset, from scores over time.
+//! - [`models`]: the models themselves, from batches of clips to tensors ([`TaggingOutput`]). [`models::detect`]
+//!   recognises the
+//!   model of a checkpoint.
+//! - [`Weights`]: published checkpoints, as safetensors or `.pth` (including the format before PyTorch 1.6). Pickled
+//!   code is
+//!   never executed.
+//! - [`fusion`]: several models on the same audio, combined into one result.
+//! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank and deltas on plain slices. [`audio`]: [`Waveform`], audio files,
+//!   resampling.
+//! - [`encoders`]: speech encoders, which give hidden states. [`ctc`]: phoneme and character recognition on top of
+//!   them.
 //! - [`augment`]: SpecAugment, mixup, noise and shifts, for training.
-//! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion, as scikit-learn.
-//! - [`LabelSet`]: AudioSet's 527 classes, label files. [`device`]: CPU, CUDA, threads.
+//! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k accuracy and confusion
+//!   matrices,
+//!   defined as in scikit-learn.
+//! - [`LabelSet`]: AudioSet's 527 classes, and label files. [`device`]: CPU, CUDA, threads.
 //!
-//! # Promises
-//! - The numbers are PyTorch's: `clipwise_output` within 1e-5, `embedding` within 1e-4 of its largest value, f32 on the CPU.
-//! - A row of a batch is what the clip alone gives, whatever else is in the batch.
-//! - Results do not depend on the number of threads. All CPU work uses the current rayon pool ([`device::Threads`]).
-//! - No panic on any input: what cannot work is a typed [`Error`] with the values and what would have been right.
+//! # Guarantees
+//! - Results match PyTorch: on the CPU in f32, `clipwise_output` within 1e-5 and `embedding` within 1e-4 of its largest
+//!   value.
+//! - A row of a batch equals the result for the clip alone, whatever else is in the batch.
+//! - Results do not depend on the number of threads. All CPU work runs on the current rayon pool ([`device::Threads`]).
+//! - No input causes a panic. Invalid input is a typed [`Error`] that states the value and what was expected.
 //!
 //! # Features
-//! - `bundled`: a trained tagger inside the binary, 5.6 MB: [`Tagger`]`::bundled`.
-//! - `bundled-small`: a smaller and faster one, 1.1 MB: [`Tagger`]`::bundled_small`.
-//! - `symphonia`: read Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files beside WAV. Pure Rust; the decoder is under the
-//!   MPL 2.0.
-//! - `opus`: as `symphonia`, with Opus. Pure Rust.
-//! - `microphone`: the microphone in the example `live`; the library itself does not change.
-//! - `cuda`: run models on NVIDIA GPUs; needs the CUDA toolkit at build time.
-//! - `cudnn`: as `cuda`, with convolutions by cuDNN.
+//! - `bundled`: a trained tagger inside the library, 5.6 MB: [`Tagger`]`::bundled`.
+//! - `bundled-small`: a smaller and faster tagger, 1.1 MB: [`Tagger`]`::bundled_small`.
+//! - `symphonia`: reads Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files in addition to WAV. Pure Rust; the decoder
+//!   is
+//!   licensed under the MPL 2.0.
+//! - `opus`: `symphonia`, and Opus. Pure Rust.
+//! - `microphone`: microphone input for the example `live`; does not change the library.
+//! - `cuda`: runs models on NVIDIA GPUs; needs the CUDA toolkit at build time.
+//! - `cudnn`: `cuda`, with convolutions by cuDNN.
 //!
-//! Types of `candle_core`, `candle_nn`, `ndarray` and `rustfft` are part of the public interface; they are re-exported.
+//! Types of `candle_core`, `candle_nn`, `ndarray` and `rustfft` are part of the public API; these crates are
+//! re-exported.
 
 pub mod assumption;
 pub mod audio;
@@ -91,7 +102,7 @@ pub use candle_nn;
 pub use ndarray;
 pub use rustfft::num_complex;
 
-/// The programs in the README compile.
+/// Compiles the code blocks of the README.
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
