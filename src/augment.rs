@@ -10,8 +10,7 @@
 //! | any tensor `[batch, ...]` and its labels | [`Mixup`] | weighted means of two examples |
 //!
 //! Augmentation of tensors is differentiable and runs on the tensor's device; random numbers are drawn on the host from
-//! a
-//! [`Random`], so that a seed gives the same augmentation on every machine.
+//! a [`Random`], so that a seed gives the same augmentation on every machine.
 //!
 //! PANNs' training applies, in this order: front end, batch norm over the mels, [`SpecAugment::PANNS`],
 //! [`Mixup::PANNS`] on features and labels.

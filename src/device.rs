@@ -1,12 +1,10 @@
 //! Choosing the device that a model runs on, and the number of CPU threads.
 //!
 //! [`best`] and [`parse`] return a device; [`choose`] also returns the reason for the choice. There is no silent
-//! fallback:
-//! [`cuda`] and [`parse`] fail if the requested device is unavailable.
+//! fallback: [`cuda`] and [`parse`] fail if the requested device is unavailable.
 //!
 //! All CPU work runs on the *current* rayon pool: the global one, or the one that [`Threads::run`] installs. The
-//! library
-//! never changes global thread state.
+//! library never changes global thread state.
 
 pub use candle_core::Device;
 
@@ -23,8 +21,7 @@ pub struct Choice {
 }
 
 /// The best device available to this build: the first CUDA device if there is one, otherwise the CPU.
-/// [`choose`]`("auto")` also
-/// returns the reason.
+/// [`choose`]`("auto")` also returns the reason.
 ///
 /// # Errors
 /// None at present; the signature allows for devices whose detection can fail.
@@ -41,8 +38,7 @@ pub fn parse(name: &str) -> Result<Device> {
 }
 
 /// As [`parse`], with the reason. If `auto` chooses the CPU, the reason says why no GPU is used, with the driver's
-/// message if
-/// CUDA is built in but could not start.
+/// message if CUDA is built in but could not start.
 ///
 /// # Errors
 /// As [`parse`].

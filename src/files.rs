@@ -12,8 +12,8 @@ pub(crate) type Refusal = fn(PathBuf, String) -> Error;
 /// Reads a regular file of at most `limit` bytes. `refuse` makes the error for a longer file.
 ///
 /// The limit is applied to the bytes that are read, since the stated length can be wrong: files below `/proc` state 0.
-/// Pipes,
-/// devices and folders are rejected before they are opened, because opening a pipe blocks until a writer opens it.
+/// Pipes, devices and folders are rejected before they are opened, because opening a pipe blocks until a writer opens
+/// it.
 ///
 /// # Errors
 /// [`Error::Io`] if the file cannot be read or is not a regular file; the error of `refuse` if it is too long.

@@ -18,14 +18,11 @@
 //! # Overview
 //! - [`Tagger`]: a model with its labels and resampling. [`Tagging`]: its result as plain data.
 //! - [`windows`]: long recordings, window by window. [`TaggerStream`]: live audio, with the same results. [`events`]:
-//!   sounds with
-//!   onset and offset, from scores over time.
+//!   sounds with onset and offset, from scores over time.
 //! - [`models`]: the models themselves, from batches of clips to tensors ([`TaggingOutput`]). [`models::detect`]
-//!   recognises the
-//!   model of a checkpoint.
+//!   recognises the model of a checkpoint.
 //! - [`Weights`]: published checkpoints, as safetensors or `.pth` (including the format before PyTorch 1.6). Pickled
-//!   code is
-//!   never executed.
+//!   code is never executed.
 //! - [`fusion`]: several models on the same audio, combined into one result.
 //! - [`frontend`]: STFT, log-mel, MFCC, Kaldi fbank and deltas on plain slices. [`audio`]: [`Waveform`], audio files,
 //!   resampling.
@@ -33,8 +30,7 @@
 //!   them.
 //! - [`augment`]: SpecAugment, mixup, noise and shifts, for training.
 //! - [`metrics`]: average precision and mAP, ROC AUC, d′, accuracy, precision, recall, F1, top-k accuracy and confusion
-//!   matrices,
-//!   defined as in scikit-learn.
+//!   matrices, defined as in scikit-learn.
 //! - [`LabelSet`]: AudioSet's 527 classes, and label files. [`device`]: CPU, CUDA, threads.
 //!
 //! # Guarantees
@@ -48,8 +44,7 @@
 //! - `bundled`: a trained tagger inside the library, 5.6 MB: [`Tagger`]`::bundled`.
 //! - `bundled-small`: a smaller and faster tagger, 1.1 MB: [`Tagger`]`::bundled_small`.
 //! - `symphonia`: reads Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files in addition to WAV. Pure Rust; the decoder
-//!   is
-//!   licensed under the MPL 2.0.
+//!   is licensed under the MPL 2.0.
 //! - `opus`: `symphonia`, and Opus. Pure Rust.
 //! - `microphone`: microphone input for the example `live`; does not change the library.
 //! - `cuda`: runs models on NVIDIA GPUs; needs the CUDA toolkit at build time.

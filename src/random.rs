@@ -23,8 +23,7 @@ impl Random {
     }
 
     /// Creates the generator of stream `index` of a seed. With one stream per example or worker, results do not depend
-    /// on
-    /// the order in which examples are processed.
+    /// on the order in which examples are processed.
     pub fn stream(seed: u64, index: u64) -> Self {
         let mut fill = seed;
         let mut from = split_mix(&mut fill) ^ index;

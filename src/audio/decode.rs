@@ -1,16 +1,11 @@
 //! Compressed audio, decoded by `symphonia`.
 //!
 //! `symphonia` is made for players, which prefer skipping to stopping: it only logs a page with a wrong checksum, a
-//! lost frame
-//! or a file that ends early, and does not remove the encoder delay of MPEG-4 files. So these are checked here: [`ogg`]
-//! and
-//! [`mp3`] parse pages and frames themselves, [`mp4`] reads the edit list, and [`demuxed`] compares the packets of the
-//! other
-//! formats with their timestamps. Packets are decoded one by one into a [`Sink`], which counts samples and, if the
-//! options
-//! say so, skips damage. Memory does not grow with the length, except for the tables of MPEG-4; the size of a file
-//! limits the
-//! number of samples that it may decode to.
+//! lost frame or a file that ends early, and does not remove the encoder delay of MPEG-4 files. So these are checked
+//! here: [`ogg`] and [`mp3`] parse pages and frames themselves, [`mp4`] reads the edit list, and [`demuxed`] compares
+//! the packets of the other formats with their timestamps. Packets are decoded one by one into a [`Sink`], which counts
+//! samples and, if the options say so, skips damage. Memory does not grow with the length, except for the tables of
+//! MPEG-4; the size of a file limits the number of samples that it may decode to.
 
 mod demuxed;
 mod flac;
@@ -52,8 +47,7 @@ pub(super) struct Found {
 }
 
 /// Detects a format that is decoded here and skips to its first byte. `start` holds the next bytes of the file, after
-/// `n_tags`
-/// bytes of tags.
+/// `n_tags` bytes of tags.
 pub(super) fn find(input: &mut Input, start: &[u8], n_tags: u64) -> Result<Option<Found>, Failure> {
     let after_tags = [Container::Flac, Container::Mpeg, Container::Ogg];
     if let Some(container) = container(start)
@@ -133,8 +127,8 @@ fn demux(input: Input, found: &Found, status: &SourceStatus, sink: &mut Sink) ->
 /// Runs a part of the decoder and turns a panic into an error.
 ///
 /// `symphonia` 0.6 panics on some crafted files, for example on MPEG-4 fragments whose sizes overflow (with overflow
-/// checks on).
-/// State that a panic leaves behind is never used again, so the panic becomes an error like any other damage.
+/// checks on). State that a panic leaves behind is never used again, so the panic becomes an error like any other
+/// damage.
 fn catch_decoder_panic<T>(status: &SourceStatus, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
     let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("the decoder panicked")));
     // The decoder sees a failed read as the end of the file.

@@ -34,8 +34,7 @@ impl<T: sealed::Sealed> Sample for T {}
 
 impl Waveform {
     /// Creates a waveform from a buffer of interleaved samples, `[n_samples · n_channels]`, mixing the channels by
-    /// their mean.
-    /// Samples and notes are identical to those of a WAV file with the same samples.
+    /// their mean. Samples and notes are identical to those of a WAV file with the same samples.
     ///
     /// ```
     /// use clipwise::Waveform;
@@ -48,9 +47,9 @@ impl Waveform {
     ///
     /// # Errors
     /// [`Error::Audio`] with the path `<samples>` if the number of channels is 0 or above
-    /// [`MAX_CHANNELS`](super::MAX_CHANNELS),
-    /// if the rate is 0 Hz or above [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), or if a sample is NaN or infinite;
-    /// [`Error::Argument`] if the number of samples is not a multiple of the number of channels.
+    /// [`MAX_CHANNELS`](super::MAX_CHANNELS), if the rate is 0 Hz or above [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE),
+    /// or if a sample is NaN or infinite; [`Error::Argument`] if the number of samples is not a multiple of the number
+    /// of channels.
     pub fn from_interleaved<T: Sample>(samples: &[T], n_channels: u16, sample_rate: u32) -> Result<Self> {
         let refused = |reason| Error::Audio { path: "<samples>".into(), reason };
         check_channels(n_channels.into()).map_err(refused)?;

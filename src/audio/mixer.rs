@@ -33,8 +33,7 @@ impl Mixer {
     }
 
     /// Mixes interleaved `samples` and appends the result. A sample is worth `scale · value(sample)`. `n_before`
-    /// samples per
-    /// channel came before.
+    /// samples per channel came before.
     pub(super) fn mix<T: Copy>(
         &mut self,
         n_before: u64,

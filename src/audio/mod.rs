@@ -1,11 +1,10 @@
 //! Audio on the host: waveforms, audio files, resampling.
 //!
 //! A [`Waveform`] is one channel of `f32` samples and their sample rate. It is read from a file ([`Waveform::open`]) or
-//! a
-//! stream ([`Waveform::read`]), or made from a buffer ([`Waveform::new`], [`Waveform::from_interleaved`]).
+//! a stream ([`Waveform::read`]), or made from a buffer ([`Waveform::new`], [`Waveform::from_interleaved`]).
 //! [`Waveform::resample`] and [`resample`] change its rate. An [`AudioReader`] reads recordings of any length block by
-//! block, and
-//! a [`Resampler`] resamples a stream. A [`WaveformBatch`] is the input of a model: clips at one rate, of any lengths.
+//! block, and a [`Resampler`] resamples a stream. A [`WaveformBatch`] is the input of a model: clips at one rate, of
+//! any lengths.
 
 #[cfg(feature = "symphonia")]
 mod decode;

@@ -5,14 +5,12 @@ use super::AudioReason;
 /// A problem in a file that the reader worked around, or a sign that its samples are not what they seem.
 ///
 /// Notes are not errors. [`Waveform::notes`](super::Waveform::notes) and
-/// [`AudioReader::notes`](super::AudioReader::notes)
-/// list them, so that programs can show them to users.
+/// [`AudioReader::notes`](super::AudioReader::notes) list them, so that programs can show them to users.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Note {
     /// The data size in the header of a WAV file is a placeholder for an unknown length: the file was written to a
-    /// pipe, or by a
-    /// recorder that lost power. It was read to its end; whether it is truncated cannot be determined.
+    /// pipe, or by a recorder that lost power. It was read to its end; whether it is truncated cannot be determined.
     #[error("the header states a placeholder ({declared_bytes} bytes) for the length; the file was read to its end")]
     UnknownLength {
         /// The data size in the header, in bytes.
@@ -28,8 +26,7 @@ pub enum Note {
     #[error("{0}; the file was read to its end")]
     CutShort(AudioReason),
     /// The last page of an Ogg stream is not marked as the last. Some programs never set the mark; whether the file is
-    /// truncated
-    /// after a page cannot be determined.
+    /// truncated after a page cannot be determined.
     #[error("the last page is not marked as the last; the file may be truncated there")]
     NoEndMark,
     /// An MP3 file begins with bytes that are not a frame, a tag or padding. They were skipped.
@@ -39,8 +36,7 @@ pub enum Note {
         n_bytes: u64,
     },
     /// The samples of a float file far exceed the full scale of 1: they look like integers, for which a model gives
-    /// wrong tags.
-    /// [`Waveform::scaled`](super::Waveform::scaled) by `1 / full_scale` corrects them.
+    /// wrong tags. [`Waveform::scaled`](super::Waveform::scaled) by `1 / full_scale` corrects them.
     #[error(
         "samples reach {peak}, but floats have a full scale of 1: they look like integers; divide them by {full_scale}"
     )]

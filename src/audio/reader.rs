@@ -12,17 +12,13 @@ use crate::error::{Error, Result};
 /// Reads audio of any length block by block: an iterator over `Result<Vec<f32>>`, each a block of one channel.
 ///
 /// Memory does not grow with the length, with two exceptions: the tables of an MPEG-4 file (a few bytes per packet),
-/// and an MPEG-4
-/// or CAF file that is read from a stream, which is held in memory because its tables may be at its end. The blocks
-/// together are bit-identical to [`Waveform::open`], and with [`resampled`](Self::resampled) to [`Waveform::resample`].
-/// Blocks are
-/// never empty; their lengths depend on the file.
+/// and an MPEG-4 or CAF file that is read from a stream, which is held in memory because its tables may be at its end.
+/// The blocks together are bit-identical to [`Waveform::open`], and with [`resampled`](Self::resampled) to
+/// [`Waveform::resample`]. Blocks are never empty; their lengths depend on the file.
 ///
 /// Unlike [`Waveform::open`], the reader continues after damage in the middle of a file (see
-/// [`skipped`](Self::skipped));
-/// [`ReadOptions::skip_damage`] with [`open_with`](Self::open_with) changes that. An error that ends the reading, such
-/// as a
-/// truncated file or a failing disk, is the last item, after the blocks before it.
+/// [`skipped`](Self::skipped)); [`ReadOptions::skip_damage`] with [`open_with`](Self::open_with) changes that. An error
+/// that ends the reading, such as a truncated file or a failing disk, is the last item, after the blocks before it.
 ///
 /// ```no_run
 /// use clipwise::audio::AudioReader;
@@ -69,8 +65,7 @@ pub struct RawFormat {
 
 impl AudioReader {
     /// Opens an audio file in any of the formats of [`Waveform::open`]. Channels are mixed to one by their mean;
-    /// damaged
-    /// packets are skipped.
+    /// damaged packets are skipped.
     ///
     /// # Errors
     /// As [`Waveform::open`], for errors at the beginning of the file. Later ones are returned by the iterator.
@@ -89,8 +84,7 @@ impl AudioReader {
     }
 
     /// Reads an audio file from a stream, which need not be buffered. Where the format allows, a block is what one
-    /// `read`
-    /// returns, so that live input is not delayed.
+    /// `read` returns, so that live input is not delayed.
     ///
     /// # Errors
     /// As [`open`](Self::open); the path in errors is `<stream>`.
@@ -120,8 +114,7 @@ impl AudioReader {
     ///
     /// # Errors
     /// [`Error::Audio`] if the sample rate or the number of channels is out of range, or if `options` select a channel
-    /// that does
-    /// not exist.
+    /// that does not exist.
     pub fn raw(reader: impl Read + Send + 'static, format: &RawFormat, options: &ReadOptions) -> Result<Self> {
         let source = Pcm::raw(reader, format, options).map(|pcm| Box::new(pcm) as _);
         Self::from_source(source, Path::new(STREAM))
@@ -174,8 +167,7 @@ impl AudioReader {
     }
 
     /// Number of samples that the file declares, at [`sample_rate`](Self::sample_rate); `None` if it declares no
-    /// length. The
-    /// file may hold fewer or more.
+    /// length. The file may hold fewer or more.
     pub fn declared_length(&self) -> Option<u64> {
         let n = self.source.declared()?;
         Some(self.resampler.as_ref().map_or(n, |resampler| u64::try_from(resampler.length(n)).unwrap_or(u64::MAX)))

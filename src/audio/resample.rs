@@ -1,14 +1,11 @@
 //! Sample rate conversion.
 //!
 //! Band-limited resampling is a convolution of the clip (zero outside its ends) with a low-pass filter just below the
-//! lower of
-//! the two Nyquist frequencies, evaluated at the output's sample times. One filter, in units of the lower rate, serves
-//! all
-//! pairs of rates (`filter`). If the reduced ratio of the rates has small terms, as for all common pairs of rates, the
-//! convolution runs block by block with FFTs (`fft`). A block holds a whole period of the ratio; for other pairs (44101
-//! to
-//! 32000 Hz, 48 kHz to 1 Hz) it would last for seconds or not fit in memory. For those the same filter is evaluated per
-//! output sample (`sinc`).
+//! lower of the two Nyquist frequencies, evaluated at the output's sample times. One filter, in units of the lower
+//! rate, serves all pairs of rates (`filter`). If the reduced ratio of the rates has small terms, as for all common
+//! pairs of rates, the convolution runs block by block with FFTs (`fft`). A block holds a whole period of the ratio;
+//! for other pairs (44101 to 32000 Hz, 48 kHz to 1 Hz) it would last for seconds or not fit in memory. For those the
+//! same filter is evaluated per output sample (`sinc`).
 
 mod fft;
 mod filter;
@@ -35,16 +32,13 @@ const MAX_REACH: usize = 1 << 20;
 /// | gain in dB | -0.001 | -0.4 | -2.9 | -6 | -10.0 | -24.7 | -52.4 | below -110 |
 ///
 /// Aliases and images lie above the lower Nyquist frequency. The response is that of soxr's quality HQ, which
-/// `librosa.load`
-/// uses and published models were trained with. soxr's own response depends on the pair of rates: for common pairs this
-/// one is
-/// in the middle, within 0.3 dB of each down to -20 dB, and within 0.85 dB down to -40 dB.
+/// `librosa.load` uses and published models were trained with. soxr's own response depends on the pair of rates: for
+/// common pairs this one is in the middle, within 0.3 dB of each down to -20 dB, and within 0.85 dB down to -40 dB.
 ///
 /// The phase is linear, without delay: output sample `j` is exactly at the time of input sample `j · from / to`. The
-/// output has
-/// `ceil(n · to / from)` samples. The clip is taken as zero outside its ends. Equal rates give a copy. Memory is
-/// proportional
-/// to input and output, plus at most about 10 MB. A [`Resampler`] gives identical samples for a stream.
+/// output has `ceil(n · to / from)` samples. The clip is taken as zero outside its ends. Equal rates give a copy.
+/// Memory is proportional to input and output, plus at most about 10 MB. A [`Resampler`] gives identical samples for a
+/// stream.
 ///
 /// ```
 /// let one_second = vec![0.0; 44_100];
@@ -54,8 +48,7 @@ const MAX_REACH: usize = 1 << 20;
 ///
 /// # Errors
 /// [`Error::NonFinite`] if a sample is NaN or infinite; [`Error::Argument`] if a rate is 0, or if the output would have
-/// more than
-/// 2^23 samples and be more than 64 times as long as the input.
+/// more than 2^23 samples and be more than 64 times as long as the input.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     let mut resampler = Resampler::for_at_most(from, to, samples.len())?;
     let n_out = resampler.checked(samples)?;
@@ -70,8 +63,7 @@ pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
 /// Resamples a stream that arrives in pieces of any size.
 ///
 /// The output from the first [`push`](Self::push) to [`finish`](Self::finish) is bit-identical to [`resample`] of the
-/// whole
-/// stream, however it is split. Memory does not grow with the length of the stream.
+/// whole stream, however it is split. Memory does not grow with the length of the stream.
 ///
 /// ```
 /// use clipwise::audio::{Resampler, resample};
@@ -104,8 +96,7 @@ impl Resampler {
     ///
     /// # Errors
     /// [`Error::Argument`] if a rate is 0, or if the filter would span more than 2^20 samples to either side, as when
-    /// `from` is more
-    /// than 10,000 times `to`.
+    /// `from` is more than 10,000 times `to`.
     pub fn new(from: u32, to: u32) -> Result<Self> {
         Self::for_at_most(from, to, usize::MAX)
     }
@@ -157,10 +148,8 @@ impl Resampler {
     ///
     /// # Errors
     /// [`Error::NonFinite`], with the position in the stream, if a sample is NaN or infinite; [`Error::Argument`] if
-    /// the output
-    /// so far would have more than 2^23 samples and be more than 64 times as long as the input. On an error, no samples
-    /// are
-    /// taken.
+    /// the output so far would have more than 2^23 samples and be more than 64 times as long as the input. On an error,
+    /// no samples are taken.
     pub fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
         self.checked(samples)?;
         let n_before = output.len();

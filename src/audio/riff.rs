@@ -6,8 +6,7 @@ use super::source::{Failure, read_up_to};
 use super::{AudioReason, format};
 
 /// Placeholders for an unknown length, also rounded down to whole frames: ffmpeg writes all ones, others 0 or the
-/// largest
-/// signed number, arecord 2^31, SoX 2^31 less 4 KiB.
+/// largest signed number, arecord 2^31, SoX 2^31 less 4 KiB.
 const PLACEHOLDERS: [u32; 5] = [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
 
 /// Encoding of a sample.
@@ -161,8 +160,7 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
         _ => return Err(AudioReason::Encoding(format!("{} of {bits} bits", encoding_name(tag))).into()),
     };
     // In an extensible header `bits` is the size of the container. The valid bits are its high bits, so their number
-    // does not
-    // matter. The bytes per second are redundant and often wrong.
+    // does not matter. The bytes per second are redundant and often wrong.
     if frame_bytes != n_channels * format.bytes() {
         let detail =
             format!("expected the block size of {n_channels} channels of {bits} bits, got {frame_bytes} bytes");

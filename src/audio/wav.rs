@@ -1,11 +1,9 @@
 //! Options for reading audio files, and writing of WAV files with `hound`.
 //!
 //! WAV files are not read with `hound`: its reader rejects valid files (chunks of odd size before the samples, 32-bit
-//! integers
-//! behind an 18-byte header), takes the low 24 bits of extensible 24-in-32-bit samples where the format has them in the
-//! high
-//! bits, does not distinguish truncated files from read errors, and takes about 50 times as long per sample. It is the
-//! reference in the tests.
+//! integers behind an 18-byte header), takes the low 24 bits of extensible 24-in-32-bit samples where the format has
+//! them in the high bits, does not distinguish truncated files from read errors, and takes about 50 times as long per
+//! sample. It is the reference in the tests.
 
 use std::path::Path;
 
@@ -31,27 +29,20 @@ pub struct ReadOptions {
     /// How the channels are mixed to one. Default: by their mean.
     pub channels: Channels,
     /// For WAV streams: whether to accept a placeholder as data size. Programs that write to a pipe cannot fill in the
-    /// length
-    /// afterwards, so they leave a placeholder (`ffmpeg -f wav -`, arecord and SoX: 0, 2^32 - 1 or about 2^31). If
-    /// true, the
-    /// stream is read to its end, with [`Note::UnknownLength`](super::Note::UnknownLength). If false, it is an error,
-    /// because a
-    /// truncated stream looks the same. Default: false. Files with a placeholder are always read to their end, with the
-    /// same
-    /// note.
+    /// length afterwards, so they leave a placeholder (`ffmpeg -f wav -`, arecord and SoX: 0, 2^32 - 1 or about 2^31).
+    /// If true, the stream is read to its end, with [`Note::UnknownLength`](super::Note::UnknownLength). If false, it
+    /// is an error, because a truncated stream looks the same. Default: false. Files with a placeholder are always read
+    /// to their end, with the same note.
     pub accept_placeholder_length: bool,
     /// Whether to accept a file that ends before its declared length, or within its last packet. If true, the samples
-    /// before
-    /// the end are read, with [`Note::CutShort`](super::Note::CutShort). If false, it is an error. Default: false.
+    /// before the end are read, with [`Note::CutShort`](super::Note::CutShort). If false, it is an error. Default:
+    /// false.
     pub accept_truncated: bool,
     /// For formats other than WAV: whether to continue after a damaged or missing packet. If the file tells the length
-    /// of the
-    /// missing audio, zeros replace it, so that times stay right; [`AudioReader::skipped`](super::AudioReader::skipped)
-    /// lists
-    /// the gaps. A truncated file is still an error, except a WAV file that lacks no more bytes than its header has,
-    /// since some
-    /// programs count the header as samples. Default: false; [`AudioReader::open`](super::AudioReader::open) and
-    /// [`read`](super::AudioReader::read) set it.
+    /// of the missing audio, zeros replace it, so that times stay right;
+    /// [`AudioReader::skipped`](super::AudioReader::skipped) lists the gaps. A truncated file is still an error, except
+    /// a WAV file that lacks no more bytes than its header has, since some programs count the header as samples.
+    /// Default: false; [`AudioReader::open`](super::AudioReader::open) and [`read`](super::AudioReader::read) set it.
     pub skip_damage: bool,
 }
 

@@ -48,8 +48,7 @@ impl Waveform {
     }
 
     /// Problems that were worked around when the file was read, and signs of suspicious samples. Programs should show
-    /// them
-    /// to users. Empty for most files, and for waveforms that were not read from a file.
+    /// them to users. Empty for most files, and for waveforms that were not read from a file.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
@@ -74,37 +73,28 @@ impl Waveform {
     /// Reads an audio file and mixes its channels to one by their mean.
     ///
     /// The format is recognised by the first bytes, not by the file name. WAV files may hold integers of 8, 16, 24 or
-    /// 32 bits,
-    /// floats of 32 or 64 bits, A-law or µ-law, with plain or extensible headers, 1 to 64 channels, at any sample rate.
-    /// Integers of
-    /// `b` bits are divided by `2^(b-1)`, so that they lie in -1.0..1.0. Memory is proportional to the actual size of
-    /// the file,
-    /// whatever its header says. If the header states a wrong length, the whole file is read; see
-    /// [`notes`](Self::notes).
+    /// 32 bits, floats of 32 or 64 bits, A-law or µ-law, with plain or extensible headers, 1 to 64 channels, at any
+    /// sample rate. Integers of `b` bits are divided by `2^(b-1)`, so that they lie in -1.0..1.0. Memory is
+    /// proportional to the actual size of the file, whatever its header says. If the header states a wrong length, the
+    /// whole file is read; see [`notes`](Self::notes).
     ///
     /// The cargo feature `symphonia` adds Ogg (Vorbis, FLAC), FLAC, MP3, MP2, MPEG-4 (AAC-LC in one or two channels,
-    /// ALAC),
-    /// Matroska and WebM, AIFF, CAF, and WAV with ADPCM; the feature `opus` adds Opus. Encoder delay and padding are
-    /// removed if
-    /// the file states them, except for the padding in Matroska. Damaged and missing packets are errors: checksums,
-    /// page
-    /// numbers and the declared length are checked.
+    /// ALAC), Matroska and WebM, AIFF, CAF, and WAV with ADPCM; the feature `opus` adds Opus. Encoder delay and padding
+    /// are removed if the file states them, except for the padding in Matroska. Damaged and missing packets are errors:
+    /// checksums, page numbers and the declared length are checked.
     ///
     /// Some damage cannot be detected: whole frames missing at the end of an MP3 file without a Xing, LAME or VBRI
-    /// header, or
-    /// of a FLAC or Matroska stream of unknown length; damage within MP3, AAC and Opus packets that still decode,
-    /// because they have
-    /// no checksum. An AAC-LC stream with an HE-AAC extension that its header does not state is decoded without the
-    /// extension.
+    /// header, or of a FLAC or Matroska stream of unknown length; damage within MP3, AAC and Opus packets that still
+    /// decode, because they have no checksum. An AAC-LC stream with an HE-AAC extension that its header does not state
+    /// is decoded without the extension.
     ///
     /// A file may decode to at most 1024 samples per byte, or to 2^26 samples if that is more. Use an [`AudioReader`]
-    /// for recordings
-    /// that do not fit in memory.
+    /// for recordings that do not fit in memory.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the path and the reason, if its
-    /// format is not
-    /// supported, if it is damaged or truncated, or if it has no samples or a sample that is NaN or infinite.
+    /// format is not supported, if it is damaged or truncated, or if it has no samples or a sample that is NaN or
+    /// infinite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
@@ -147,9 +137,8 @@ impl Waveform {
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::Audio`], before anything is written, if there are no
-    /// samples, if a
-    /// sample is NaN or infinite, if the sample rate is 0 or above [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), or if
-    /// the file would exceed 4 GiB.
+    /// samples, if a sample is NaN or infinite, if the sample rate is 0 or above
+    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), or if the file would exceed 4 GiB.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.write_with(path, SampleFormat::Float32)
     }

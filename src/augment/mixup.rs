@@ -16,8 +16,7 @@ pub enum MixupPairing {
     /// Examples `2i` and `2i + 1`, as in PANNs. The batch must be of even size; the result is half as large.
     Neighbours,
     /// Example `i` with the example at index `i` of a random permutation, which may be itself. The batch keeps its
-    /// size. As in the
-    /// paper, but with one `λ` per pair instead of one per batch.
+    /// size. As in the paper, but with one `λ` per pair instead of one per batch.
     Shuffled,
 }
 
@@ -97,8 +96,7 @@ impl MixupPlan {
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` is not of a float type or has too few rows, or if the fields of the plan differ in
-    /// length;
-    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    /// length; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
         let rows = x.dims().first().copied().unwrap_or(0);
         let needed = self.first.iter().chain(&self.second).map(|&row| row as usize + 1).max().unwrap_or(0);

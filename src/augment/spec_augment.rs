@@ -17,10 +17,9 @@ const MAX_STRIPES: usize = 1024;
 
 /// Settings of SpecAugment: number and width of the stripes.
 ///
-/// The width of a stripe is uniform in `0..drop_width`, so at most `drop_width - 1`. Its start is uniform in
-/// `0..length - width`, so a stripe never covers the last frame or band. Stripes may overlap. In clips that are too
-/// short
-/// for a width, the stripe is cut to `length - 1` (torchlibrosa fails there).
+/// The width of a stripe is uniform in `0..drop_width`, so at most `drop_width - 1`. Its start is uniform in `0..length
+/// - width`, so a stripe never covers the last frame or band. Stripes may overlap. In clips that are too short for a
+/// width, the stripe is cut to `length - 1` (torchlibrosa fails there).
 ///
 /// ```
 /// use clipwise::augment::{Random, SpecAugment};
@@ -77,13 +76,11 @@ impl SpecAugment {
     }
 
     /// Sets stripes of features `[batch, channels, n_frames, n_mels]`, of any float type, to 0. The stripes differ
-    /// between clips
-    /// and are the same for all channels of a clip. Differentiable: masked values have gradient 0.
+    /// between clips and are the same for all channels of a clip. Differentiable: masked values have gradient 0.
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` does not have four axes; [`Error::Config`] as for [`stripes`](Self::stripes);
-    /// [`Error::Tensor`] if
-    /// a tensor operation fails on the device.
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, x: &Tensor, random: &mut Random) -> Result<Tensor> {
         let Ok((batch, _, n_frames, n_mels)) = x.dims4() else {
             return Err(Error::argument(

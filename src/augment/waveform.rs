@@ -30,8 +30,7 @@ pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random)
 }
 
 /// As [`add_gaussian_noise`], with a recording as noise. The recording is repeated, from its first sample, to the
-/// length of
-/// the clip. A silent recording adds nothing.
+/// length of the clip. A silent recording adds nothing.
 ///
 /// # Errors
 /// As [`add_gaussian_noise`], for both clip and noise; [`Error::TooShort`] if the noise is empty.

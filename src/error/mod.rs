@@ -11,8 +11,7 @@ pub use load::{LoadReport, MissingTensor, WrongShape};
 /// The error type of the crate. Messages name the setting, file or argument, give its value, and say what was expected.
 ///
 /// The message of an I/O or tensor error ends with its cause, so that `{}` prints the whole reason. The cause is also
-/// in
-/// the field `cause`; [`source`](std::error::Error::source) returns `None`, so that reports of error chains do not
+/// in the field `cause`; [`source`](std::error::Error::source) returns `None`, so that reports of error chains do not
 /// repeat it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -44,8 +44,7 @@ impl LogScale {
 /// Writes `10 log10(max(power, amin)) - offset` for each value. `amin` must be a positive normal number.
 ///
 /// The error is below 1e-8 dB before rounding to f32. One loop without branches or calls, so that the compiler
-/// vectorises
-/// it.
+/// vectorises it.
 #[inline(always)]
 fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {

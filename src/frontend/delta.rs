@@ -1,11 +1,10 @@
 //! Deltas: derivatives of features over time.
 //!
 //! The slope of the least-squares line over a window of `2h + 1` frames is `Σ n c[t + n] / Σ n²` for `n` in `-h..=h`:
-//! the
-//! regression formula of HTK and Kaldi. A Savitzky-Golay filter is the same with a polynomial of degree `order` and its
-//! derivative of that order, so the two agree for the first order away from the ends. They differ in how they extend
-//! the clip
-//! beyond its ends, and for the second order: the slope of the slopes over a wider window, or a fitted parabola.
+//! the regression formula of HTK and Kaldi. A Savitzky-Golay filter is the same with a polynomial of degree `order` and
+//! its derivative of that order, so the two agree for the first order away from the ends. They differ in how they
+//! extend the clip beyond its ends, and for the second order: the slope of the slopes over a wider window, or a fitted
+//! parabola.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
@@ -28,12 +27,10 @@ pub enum DeltaMethod {
     /// The derivative of a fitted polynomial: `librosa.feature.delta`.
     SavitzkyGolay,
     /// The regression formula, applied once per order to the clip extended beyond its ends:
-    /// `torchaudio.functional.compute_deltas`,
-    /// HTK.
+    /// `torchaudio.functional.compute_deltas`, HTK.
     Regression,
     /// The regression formula, where the clip is extended only once, by its first and last frame: Kaldi's `add-deltas`.
-    /// Its
-    /// `delta-window` is `(width - 1) / 2`.
+    /// Its `delta-window` is `(width - 1) / 2`.
     Kaldi,
 }
 
@@ -43,8 +40,7 @@ pub enum DeltaMethod {
 #[non_exhaustive]
 pub enum DeltaEdge {
     /// Not at all: the polynomial fitted to the outermost window applies within half a window of an end. Needs `width`
-    /// frames;
-    /// for [`DeltaMethod::SavitzkyGolay`] only.
+    /// frames; for [`DeltaMethod::SavitzkyGolay`] only.
     Interp,
     /// By repeating the first and the last frame (torchaudio's `replicate`).
     Nearest,
@@ -100,8 +96,7 @@ impl DeltaConfig {
 }
 
 /// Computes the derivative of the given order (1 for deltas, 2 for delta-deltas) of features `[n_frames, n_features]`
-/// over time,
-/// in units per frame. The result has the same shape.
+/// over time, in units per frame. The result has the same shape.
 ///
 /// Computed in f64. A clip may be shorter than the window, except with [`DeltaEdge::Interp`], but not empty.
 ///
@@ -132,8 +127,7 @@ pub fn delta(features: ArrayView2<f32>, order: usize, config: &DeltaConfig) -> R
 }
 
 /// Appends deltas up to order `orders` to features: `[n_frames, n_features * (orders + 1)]`. With `orders` 2, 13 MFCC
-/// become 39
-/// values; with 0, the result is the features alone.
+/// become 39 values; with 0, the result is the features alone.
 ///
 /// ```
 /// use clipwise::frontend::{DeltaConfig, Mfcc, MfccConfig, with_deltas};
@@ -154,14 +148,12 @@ pub fn with_deltas(features: ArrayView2<f32>, orders: usize, config: &DeltaConfi
 }
 
 /// The weights of the frames `-half..=half` for the derivative of order `order` of the least-squares polynomial of
-/// degree
-/// `order`.
+/// degree `order`.
 ///
 /// That derivative is the polynomial's leading coefficient times `order!`. The leading coefficient of a least-squares
-/// fit is
-/// the projection onto the monic polynomial of that degree that is orthogonal to all lower ones on the same frames.
-/// These
-/// polynomials follow from `g[k + 1](n) = n g[k](n) - |g[k]|² / |g[k - 1]|² g[k - 1](n)`. For order 1: `n / Σ n²`.
+/// fit is the projection onto the monic polynomial of that degree that is orthogonal to all lower ones on the same
+/// frames. These polynomials follow from `g[k + 1](n) = n g[k](n) - |g[k]|² / |g[k - 1]|² g[k - 1](n)`. For order 1:
+/// `n / Σ n²`.
 fn derivative(half: usize, order: usize) -> Vec<f64> {
     let position = |i: usize| i as f64 - half as f64;
     let squares = |g: &[f64]| g.iter().map(|x| x * x).sum::<f64>();

@@ -2,12 +2,9 @@
 //!
 //! Differences from [`LogMel`](super::LogMel): the mean of each frame is subtracted, then the frame is pre-emphasised
 //! (`x[i] - 0.97 x[i - 1]`, where the first sample counts as its own predecessor) and windowed; the zeros that pad it
-//! to
-//! `n_fft` are all at its end; the triangles are linear in mel instead of Hz and have height 1; the logarithm is
-//! natural.
-//! Everything up to the final value is computed in f64. There is no dither: Kaldi's default adds noise of one unit to
-//! the
-//! samples, so that features cannot be reproduced.
+//! to `n_fft` are all at its end; the triangles are linear in mel instead of Hz and have height 1; the logarithm is
+//! natural. Everything up to the final value is computed in f64. There is no dither: Kaldi's default adds noise of one
+//! unit to the samples, so that features cannot be reproduced.
 
 use std::fmt;
 
@@ -54,12 +51,11 @@ pub struct FbankConfig {
     /// Whether the mean of each frame is subtracted before anything else.
     pub remove_dc_offset: bool,
     /// If true, frame `t` begins at sample `t * hop_length`, and only whole frames count. If false, frame `t` is
-    /// centred at
-    /// `(t + 1/2) * hop_length`, and the clip is mirrored at its ends (repeating the end samples) as often as needed.
+    /// centred at `(t + 1/2) * hop_length`, and the clip is mirrored at its ends (repeating the end samples) as often
+    /// as needed.
     pub snip_edges: bool,
     /// Factor applied to the samples, above 0: 1 for samples in -1.0..=1.0, 32768 for models that were trained on
-    /// 16-bit integers,
-    /// which Kaldi reads.
+    /// 16-bit integers, which Kaldi reads.
     pub sample_scale: f32,
     /// The spectrum that the filters are applied to.
     pub power: Spectrum,
@@ -70,31 +66,27 @@ pub struct FbankConfig {
     /// Upper edge of the last filter in Hz, at most half the sample rate; `None` is half the sample rate.
     pub fmax: Option<f64>,
     /// Whether to take the natural logarithm (`use_log_fbank`). Without it, powers of samples above about 1e15 exceed
-    /// f32 and become
-    /// infinite.
+    /// f32 and become infinite.
     pub log: bool,
     /// Added to each filter output before the logarithm; 0 or more.
     pub log_offset: f32,
     /// Lower bound of the filter outputs before the logarithm; above 0.
     pub amin: f32,
     /// Whether to add a first column with the natural logarithm of the frame's energy. In [`Mfcc`](super::Mfcc) it
-    /// replaces the first
-    /// coefficient.
+    /// replaces the first coefficient.
     pub use_energy: bool,
     /// Whether the energy is measured before pre-emphasis and window (true) or after them.
     pub raw_energy: bool,
     /// Lower bound of the energy; 0 or more. (The f32 epsilon is a lower bound in any case.)
     pub energy_floor: f32,
     /// Whether the energy is the last column instead. In [`Mfcc`](super::Mfcc), whether the first coefficient comes
-    /// last, multiplied
-    /// by √2 if it is not the energy.
+    /// last, multiplied by √2 if it is not the energy.
     pub htk_compat: bool,
 }
 
 impl FbankConfig {
     /// torchaudio's defaults at 16 kHz: window 25 ms, hop 10 ms, `n_fft` 512, Povey window, 23 mels from 20 Hz up,
-    /// samples not scaled.
-    /// Kaldi's own defaults differ in `dither` and `energy_floor` (0).
+    /// samples not scaled. Kaldi's own defaults differ in `dither` and `energy_floor` (0).
     pub const KALDI_16K: Self = Self::kaldi(16_000);
 
     /// SeamlessM4T and W2V-BERT 2.0: 80 mels of samples scaled to 16 bits. [`SeamlessM4t`](super::SeamlessM4t)
@@ -203,8 +195,7 @@ impl FbankConfig {
     }
 
     /// Builds triangles that are linear in mel. Their slopes are ratios of mel distances, so it does not matter that
-    /// Kaldi defines
-    /// mel as `1127 ln(1 + f / 700)`.
+    /// Kaldi defines mel as `1127 ln(1 + f / 700)`.
     fn filters(&self) -> Result<MelFilterBank> {
         let scale = MelScale::Htk;
         let fmax = self.fmax.unwrap_or(f64::from(self.sample_rate) / 2.0);
@@ -304,8 +295,7 @@ impl Fbank {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] if the result does not fit into memory.
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.frames(samples)
     }

@@ -159,8 +159,7 @@ impl Features {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] if the result does not fit into memory.
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }

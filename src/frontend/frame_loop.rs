@@ -12,9 +12,8 @@ const FRAMES_PER_TASK: usize = 32;
 /// `finish(bins, prepared, work, row)` computes the row from its spectrum.
 ///
 /// `work` is the scratch space of the task, made by `scratch` and reused from frame to frame. Both steps are compiled
-/// for the
-/// best vector instructions, as far as they are inlined. Frames are independent, so the result does not depend on the
-/// number of threads.
+/// for the best vector instructions, as far as they are inlined. Frames are independent, so the result does not depend
+/// on the number of threads.
 pub(super) fn for_each_frame<T, P, W>(
     fft: &RealFft,
     (out, width): (&mut [T], usize),

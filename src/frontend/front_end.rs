@@ -15,8 +15,8 @@ use crate::error::{Error, Result};
 /// A planned front end: computes features `[n_frames, n_features]` from mono samples.
 ///
 /// It works in two steps. [`frames`](Self::frames) computes each frame from the samples around it, so that overlapping
-/// clips can
-/// share frames; [`finish`](Self::finish) does what depends on the whole clip, such as a floor below its maximum.
+/// clips can share frames; [`finish`](Self::finish) does what depends on the whole clip, such as a floor below its
+/// maximum.
 ///
 /// A `&dyn FrontEnd` upcasts to [`&dyn Any`](Any), which can be downcast to, for example, [`LogMel`].
 ///
@@ -56,8 +56,7 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
     fn clip_rule(&self) -> Option<ClipRule>;
 
     /// The shape of [`frames`](Self::frames) for a clip of at least the minimum length. It may have more rows than the
-    /// result has frames,
-    /// and another number of columns than the result has features.
+    /// result has frames, and another number of columns than the result has features.
     fn frames_dim(&self, n_samples: usize) -> (usize, usize);
 
     /// Computes rows of [`frames`](Self::frames) for a clip of finite samples, beginning with row `first`, and fills
@@ -92,16 +91,14 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] if the result does not fit into memory.
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 }
 
-/// The samples that a frame depends on: for frame `t`, those from `t * hop_length - before` to `t * hop_length +
-/// after`, exclusive.
-/// The ends of the clip matter only to frames whose range includes them.
+/// The samples that a frame depends on: for frame `t`, those from `t * hop_length - before` to
+/// `t * hop_length + after`, exclusive. The ends of the clip matter only to frames whose range includes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
     /// The hop length: samples from one frame to the next.

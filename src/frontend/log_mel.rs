@@ -1,10 +1,8 @@
 //! Log-mel spectrograms, in decibels or with the natural logarithm.
 //!
 //! `10 log10(max(x, amin)) - 10 log10(max(amin, reference))` of the mel spectrum `x`, as in torchlibrosa's
-//! `LogmelFilterBank` and
-//! librosa's `melspectrogram` with `power_to_db`; [`LogScale`] has the other logarithms. Unlike in torchlibrosa,
-//! everything up
-//! to the final value is computed in f64.
+//! `LogmelFilterBank` and librosa's `melspectrogram` with `power_to_db`; [`LogScale`] has the other logarithms. Unlike
+//! in torchlibrosa, everything up to the final value is computed in f64.
 
 use std::collections::BTreeMap;
 
@@ -34,18 +32,16 @@ const MELS_PER_BLOCK: usize = 64;
 /// ```
 ///
 /// In a file, the fields of `stft` and `mel` are in the same object as the others, and the scale and the norm of the
-/// filters are
-/// called `mel_scale` and `mel_norm`. Only `sample_rate`, `n_fft`, `win_length`, `hop_length` and `n_mels` are
-/// required; the
-/// other fields default to the values of the presets, except that the filters cover 0 Hz to half the sample rate.
+/// filters are called `mel_scale` and `mel_norm`. Only `sample_rate`, `n_fft`, `win_length`, `hop_length` and `n_mels`
+/// are required; the other fields default to the values of the presets, except that the filters cover 0 Hz to half the
+/// sample rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FileConfig")]
 pub struct LogMelConfig {
     /// Sample rate in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
     /// If not 0, frames are cut from `x[i + 1] - preemphasis * x[i]` instead of the clip `x`, which has one sample
-    /// fewer. Finite.
-    /// Default: 0.
+    /// fewer. Finite. Default: 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub preemphasis: f32,
     /// Frames, window and Fourier transform.
@@ -64,8 +60,7 @@ pub struct LogMelConfig {
     /// Default: 1e-10.
     pub amin: f32,
     /// Range of the clip in dB: smaller values are raised to `top_db` below the clip's maximum. `None` (the default)
-    /// for no floor. With a
-    /// floor, each frame depends on the whole clip.
+    /// for no floor. With a floor, each frame depends on the whole clip.
     pub top_db: Option<f32>,
     /// Added to the logarithm. Finite. Default: 0.
     #[serde(skip_serializing_if = "is_zero")]
@@ -246,8 +241,7 @@ impl LogMelConfig {
     };
 
     /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zero padding, 128
-    /// mels, at
-    /// most 80 dB below the maximum. librosa uses these lengths in samples at every rate:
+    /// mels, at most 80 dB below the maximum. librosa uses these lengths in samples at every rate:
     /// `LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }` corresponds to `sr=16000`.
     pub const LIBROSA_22K: Self = Self {
         sample_rate: 22_050,
@@ -356,8 +350,7 @@ impl LogMel {
     }
 
     /// Replaces the window by other `win_length` values, and the filters by others of shape `[n_mels, n_bins]`, such as
-    /// those in a
-    /// checkpoint, which may be rounded or trained.
+    /// those in a checkpoint, which may be rounded or trained.
     ///
     /// # Errors
     /// [`Error::Argument`] if a size differs from the settings, or if a value is not finite.
@@ -404,8 +397,7 @@ impl LogMel {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] if the result does not fit into memory.
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let n_frames = self.stft.framing().check(samples)?;
         array(n_frames, self.config.mel.n_mels, |out| self.fill(samples, out))
@@ -438,8 +430,7 @@ impl LogMel {
     }
 
     /// Computes frames of a clip from frame `first` on, one per row of `out`, without the floor of `top_db`. The clip
-    /// must have these
-    /// frames.
+    /// must have these frames.
     pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
         self.stft.for_each_frame(
             samples,

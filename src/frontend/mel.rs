@@ -1,8 +1,7 @@
 //! Mel filter banks: triangular filters, evenly spaced on the mel scale.
 //!
 //! Filter `m` rises from edge `m` to edge `m + 1` and falls to edge `m + 2`. The `n_mels + 2` edges are evenly spaced
-//! in mel
-//! between `fmin` and `fmax`; the triangles are linear in Hz. Reference: `librosa.filters.mel`.
+//! in mel between `fmin` and `fmax`; the triangles are linear in Hz. Reference: `librosa.filters.mel`.
 
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -94,8 +93,7 @@ pub struct MelConfig {
     #[serde(default)]
     pub fmin: f64,
     /// Upper edge of the last filter in Hz; `None` (the default) is half the sample rate. Filters above half the sample
-    /// rate are
-    /// allowed and stay empty.
+    /// rate are allowed and stay empty.
     #[serde(default)]
     pub fmax: Option<f64>,
     /// The scale on which the filters are evenly spaced. Default: Slaney.
@@ -131,8 +129,7 @@ pub struct MelFilterBank {
 const LANES: usize = 4;
 
 /// A filter of `length` weights from `first_bin` on. They begin at `offset` in the bank's weights and are padded with
-/// zeros to
-/// a multiple of [`LANES`].
+/// zeros to a multiple of [`LANES`].
 #[derive(Clone, Copy, Debug)]
 struct Filter {
     first_bin: usize,
@@ -145,10 +142,8 @@ impl MelFilterBank {
     ///
     /// # Errors
     /// [`Error::Config`] if the sample rate is 0 or above 100 MHz, if `n_fft` is not between 1 and
-    /// [`MAX_N_FFT`](super::MAX_N_FFT), if
-    /// there are no filters, more than [`MAX_N_MELS`] filters or more than [`MAX_MEL_CELLS`] cells, if `fmin` is below
-    /// 0, or if
-    /// `fmax` is not above `fmin`.
+    /// [`MAX_N_FFT`](super::MAX_N_FFT), if there are no filters, more than [`MAX_N_MELS`] filters or more than
+    /// [`MAX_MEL_CELLS`] cells, if `fmin` is below 0, or if `fmax` is not above `fmin`.
     pub fn new(config: &MelConfig, sample_rate: u32, n_fft: usize) -> Result<Self> {
         let MelConfig { n_mels, fmin, fmax, scale, norm, axis } = *config;
         check_n_fft(n_fft)?;
@@ -262,8 +257,7 @@ impl MelFilterBank {
     }
 
     /// Indices of filters without a bin, whose output is always 0: `n_fft` is too short for so many filters, or `fmax`
-    /// is above half
-    /// the sample rate.
+    /// is above half the sample rate.
     pub fn empty_filters(&self) -> Vec<usize> {
         (0..self.n_mels()).filter(|&m| self.filters[m].length == 0).collect()
     }
@@ -280,8 +274,7 @@ impl MelFilterBank {
     }
 
     /// Applies the filters to spectra `[n_frames, n_bins]`; the result is `[n_frames, n_mels]`. A bin that is not
-    /// finite can make
-    /// the outputs of filters beside it NaN, as it makes all outputs NaN in a dense matrix product.
+    /// finite can make the outputs of filters beside it NaN, as it makes all outputs NaN in a dense matrix product.
     ///
     /// # Errors
     /// [`Error::Argument`] if the spectra have another number of bins.

@@ -1,8 +1,8 @@
 //! Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrum.
 //!
 //! `c[n] = s(n) Σ_m x[m] cos(π n (m + 1/2) / n_mels)` over the log-mel values `x` of a frame: the orthonormal DCT-II,
-//! with
-//! `s(0) = √(1 / n_mels)` and `s(n) = √(2 / n_mels)`. The three libraries share this transform and differ in its input:
+//! with `s(0) = √(1 / n_mels)` and `s(n) = √(2 / n_mels)`. The three libraries share this transform and differ in its
+//! input:
 //!
 //! | | log-mel | lifter |
 //! |---|---|---|
@@ -124,8 +124,7 @@ impl MfccConfig {
     };
 
     /// `torchaudio.compliance.kaldi.mfcc` with all defaults: window 25 ms, hop 10 ms, 13 of 23 mels, lifter 22. Kaldi's
-    /// own program
-    /// replaces the first coefficient by the energy by default: set `use_energy` in the fbank's settings.
+    /// own program replaces the first coefficient by the energy by default: set `use_energy` in the fbank's settings.
     pub const KALDI_16K: Self =
         Self { mel: MelFeatures::Fbank(FbankConfig::KALDI_16K), n_mfcc: 13, lifter: Lifter::Kaldi(22.0) };
 }
@@ -145,8 +144,7 @@ pub struct Mfcc {
     mel: Arc<dyn FrontEnd>,
     n_mels: usize,
     /// The first half of the cosine transform, times the lifter: `[n_mfcc / LANES, n_mels / 2, LANES]`, both rounded
-    /// up, 0
-    /// beyond `n_mfcc`. The other half is its mirror image, negated for odd coefficients.
+    /// up, 0 beyond `n_mfcc`. The other half is its mirror image, negated for odd coefficients.
     table: Vec<[f64; LANES]>,
 }
 
@@ -155,8 +153,7 @@ impl Mfcc {
     ///
     /// # Errors
     /// [`Error::Config`] as for [`LogMel::new`] or [`Fbank::new`], if `n_mfcc` is not between 1 and the number of mels,
-    /// if the
-    /// lifter is not above 0, or if an [`Fbank`] has `log: false`.
+    /// if the lifter is not above 0, or if an [`Fbank`] has `log: false`.
     pub fn new(config: &MfccConfig) -> Result<Self> {
         let (mel, n_mels): (Arc<dyn FrontEnd>, usize) = match &config.mel {
             MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.mel.n_mels),

@@ -16,15 +16,13 @@
 //! [`Fbank`] and [`Mfcc`] with deltas and normalisation.
 //!
 //! Front ends are planned once and then used through `&self` from any number of threads. Frames are distributed over
-//! the current
-//! rayon pool; results do not depend on the number of threads. Nothing is allocated per frame.
+//! the current rayon pool; results do not depend on the number of threads. Nothing is allocated per frame.
 //!
 //! **Frames.** A clip of `n` samples has `n / hop_length + 1` frames if `center` is set (with an odd `n_fft`,
 //! `(n - 1) / hop_length + 1`), otherwise `(n - n_fft) / hop_length + 1`.
 //!
 //! **Scale.** Samples are expected in -1.0..=1.0. Transforms are not normalised: a full-scale sine at the centre of a
-//! bin has
-//! the power `(sum of the window / 2)²`.
+//! bin has the power `(sum of the window / 2)²`.
 
 mod decibel;
 mod delta;

@@ -32,8 +32,7 @@ pub enum Normalize {
         eps: f64,
     },
     /// `(x - mean) / std` with the statistics of a data set (see [`FeatureStatistics`]): one value per column, or a
-    /// single one
-    /// for all columns.
+    /// single one for all columns.
     DataSet {
         /// Means of the columns.
         mean: Vec<f32>,
@@ -66,8 +65,7 @@ impl Normalize {
     ///
     /// # Errors
     /// [`Error::Config`] if the statistics have another number of columns or are out of range; [`Error::Argument`] if a
-    /// feature is
-    /// NaN or infinite. On an error the features are unchanged.
+    /// feature is NaN or infinite. On an error the features are unchanged.
     pub fn apply(&self, features: &mut Array2<f32>) -> Result<()> {
         let n_features = features.ncols();
         match self {

@@ -5,15 +5,12 @@
 //! `X[k] = (Z[k] + Z*[h - k]) / 2 - i exp(-2πi k / n) (Z[k] - Z*[h - k]) / 2` for `k` in `0..=h`.
 //!
 //! The sum is the transform of the even samples, the difference that of the odd ones. This last step is fused with
-//! reading
-//! the bins, so that a power spectrum takes one vectorised pass and `X` is never stored. Frames of odd length are
-//! transformed as
-//! complex numbers.
+//! reading the bins, so that a power spectrum takes one vectorised pass and `X` is never stored. Frames of odd length
+//! are transformed as complex numbers.
 //!
 //! The crate `realfft` computes the same bits with a separate last step that stores `X`, and takes longer: by factors
-//! of 1.16, 1.11
-//! and 1.11 for a power spectrum at `n` = 512, 1024 and 2048, 1.07 at 400, and 1.08 for the whole log-mel spectrogram
-//! of `benches/frontend.rs` (medians of three alternating runs, one thread, AVX-512).
+//! of 1.16, 1.11 and 1.11 for a power spectrum at `n` = 512, 1024 and 2048, 1.07 at 400, and 1.08 for the whole log-mel
+//! spectrogram of `benches/frontend.rs` (medians of three alternating runs, one thread, AVX-512).
 
 use std::f64::consts::TAU;
 use std::sync::Arc;

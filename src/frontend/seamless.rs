@@ -41,8 +41,7 @@ pub struct SeamlessM4tBatch {
     /// `[batch, n_steps, stride * n_features]`; `n_steps` is that of the longest clip.
     pub input_features: Array3<f32>,
     /// `[batch, n_steps]`: 1 for steps whose frames all belong to the clip, else 0. The last step of an odd number of
-    /// frames is
-    /// therefore masked, although half of it is audio, as in transformers.
+    /// frames is therefore masked, although half of it is audio, as in transformers.
     pub attention_mask: Array2<u8>,
 }
 
@@ -116,8 +115,7 @@ impl SeamlessM4t {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] as for [`Normalize::apply`], or if the result does not fit into memory.
+    /// is NaN or infinite; [`Error::Argument`] as for [`Normalize::apply`], or if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }

@@ -1,12 +1,9 @@
 //! Short-time Fourier transform of real signals.
 //!
 //! `X[t, k] = Σ_m w[m] x[t · hop_length - margin + m] exp(-2πi k m / n_fft)` for `k` in `0..=n_fft / 2`, where `margin`
-//! is
-//! `n_fft / 2` for centred frames and 0 otherwise. This is the convention of librosa and torchlibrosa, without
-//! normalisation. The
-//! transform runs in f64 and the result is rounded once: the rounding noise of an f32 transform is visible in mel bands
-//! that
-//! are nearly silent beside a loud tone, where torchlibrosa (f32) is off by up to 0.01 dB.
+//! is `n_fft / 2` for centred frames and 0 otherwise. This is the convention of librosa and torchlibrosa, without
+//! normalisation. The transform runs in f64 and the result is rounded once: the rounding noise of an f32 transform is
+//! visible in mel bands that are nearly silent beside a loud tone, where torchlibrosa (f32) is off by up to 0.01 dB.
 
 use std::fmt;
 
@@ -66,8 +63,7 @@ pub struct StftConfig {
     #[serde(default = "yes")]
     pub periodic: bool,
     /// If true (the default), frame `t` is centred at sample `t * hop_length`, and the clip is padded by `n_fft / 2`
-    /// samples at
-    /// both ends. If false, frame `t` begins there, and only whole frames count.
+    /// samples at both ends. If false, frame `t` begins there, and only whole frames count.
     #[serde(default = "yes")]
     pub center: bool,
     /// The padding of clips with centred frames; otherwise ignored. Default: reflect, as in torchlibrosa.
@@ -189,8 +185,7 @@ impl Stft {
     }
 
     /// The length of the shortest accepted clip, in samples: `n_fft / 2 + 1` with reflect padding, 1 with other
-    /// padding, `n_fft`
-    /// if frames are not centred.
+    /// padding, `n_fft` if frames are not centred.
     pub fn min_samples(&self) -> usize {
         self.framing.min_samples()
     }
@@ -199,10 +194,8 @@ impl Stft {
     ///
     /// # Errors
     /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
-    /// is NaN or
-    /// infinite; [`Error::Argument`] if the result does not fit into memory. Samples above about 1e16 can give infinite
-    /// power,
-    /// which is not an error.
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory. Samples above about 1e16 can
+    /// give infinite power, which is not an error.
     pub fn power(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.map(samples, |x| x.norm_sqr() as f32)
     }

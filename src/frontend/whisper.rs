@@ -2,10 +2,8 @@
 //!
 //! Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356). Reference:
 //! `log_mel_spectrogram` of openai/whisper, `WhisperFeatureExtractor` of transformers. The clip is padded with zeros to
-//! 30 s;
-//! then follow the power spectrum (Hann window of 400, hop 160, reflect padding, without the last frame), Slaney's mel
-//! filters
-//! up to 8 kHz, `x = log10(max(power, 1e-10))`, and `(max(x, max(x) − 8) + 4) / 4`.
+//! 30 s; then follow the power spectrum (Hann window of 400, hop 160, reflect padding, without the last frame),
+//! Slaney's mel filters up to 8 kHz, `x = log10(max(power, 1e-10))`, and `(max(x, max(x) − 8) + 4) / 4`.
 
 use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
@@ -45,8 +43,7 @@ impl WhisperMelConfig {
 /// A planned front end of Whisper.
 ///
 /// The frames of a clip are exactly those of the original, which pads it with zeros to 30 s; whether the zeros are
-/// present
-/// does not change them.
+/// present does not change them.
 ///
 /// ```
 /// use clipwise::frontend::{WhisperMel, WhisperMelConfig};
@@ -105,14 +102,13 @@ impl WhisperMel {
     ///
     /// # Errors
     /// [`Error::TooShort`] if there are no samples; [`Error::NonFinite`] if a sample is NaN or infinite;
-    /// [`Error::Argument`] if the
-    /// clip is longer than [`max_samples`](Self::max_samples).
+    /// [`Error::Argument`] if the clip is longer than [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// Computes the features of a clip padded with zeros to the full length, as in the original: `[max_frames,
-    /// n_mels]`.
+    /// Computes the features of a clip padded with zeros to the full length, as in the original:
+    /// `[max_frames, n_mels]`.
     ///
     /// # Errors
     /// As [`compute`](Self::compute).
@@ -126,8 +122,8 @@ impl WhisperMel {
         Ok(features)
     }
 
-    /// The number of frames that include a sample of the clip. Frame `t` covers the samples from `160 t - 200` to `160
-    /// t + 200`.
+    /// The number of frames that include a sample of the clip. Frame `t` covers the samples from `160 t - 200` to
+    /// `160 t + 200`.
     fn n_touched(&self, n_samples: usize) -> usize {
         let before_end = n_samples.saturating_add(self.log_mel.config().stft.n_fft / 2).saturating_sub(1);
         (before_end / self.hop_length() + 1).min(self.config.max_frames)

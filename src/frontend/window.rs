@@ -36,8 +36,7 @@ impl Window {
     /// Computes the window of `length` samples, in `0.0..=1.0`.
     ///
     /// A periodic window is one period, for spectral analysis (scipy's `fftbins=True`, torch's `periodic=True`); a
-    /// symmetric window
-    /// has equal ends. A window of length 1 is `[1.0]`.
+    /// symmetric window has equal ends. A window of length 1 is `[1.0]`.
     pub fn samples(self, length: usize, periodic: bool) -> Vec<f64> {
         if length <= 1 {
             return vec![1.0; length];

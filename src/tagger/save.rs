@@ -1,4 +1,4 @@
-//! A trained head on a tagger, and taggers as folders.
+//! Attaching a trained head to a tagger, and saving taggers as folders.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::models::probe::{self, LinearProbe, ProbeHead};
 use crate::models::{ModelConfig, OutputActivation};
 use crate::weights::Weights;
 
-/// What a model was loaded from.
+/// The configuration and checkpoints that a model was loaded from.
 pub(super) struct Source {
     config: ModelConfig,
-    /// Its checkpoints, each with the prefix that its tensors get when they are saved together.
+    /// The checkpoints, each with the prefix that its tensors get when they are saved together.
     weights: Vec<(String, Weights)>,
 }
 
@@ -27,7 +27,8 @@ impl Source {
 }
 
 impl Tagger {
-    /// This tagger's model with a trained head in place of its own: your own classes. The model below is shared.
+    /// Replaces the classification head of this tagger's model by a trained one, for your own classes. The rest of the
+    /// model is shared.
     ///
     /// ```no_run
     /// # use clipwise::{LabelSet, Tagger, device};
@@ -44,8 +45,9 @@ impl Tagger {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if the head is for embeddings of another length, [`Error::LabelCount`] if the number of labels
-    /// differs from the number of the head's classes, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::Weights`] if the head expects embeddings of another length; [`Error::LabelCount`] if the number of
+    /// labels differs from the number of the head's classes; [`Error::Tensor`] if a tensor operation fails on the
+    /// device.
     pub fn with_probe(&self, head: &ProbeHead, activation: OutputActivation, labels: LabelSet) -> Result<Self> {
         let head = Weights::from_tensors(head.tensors()?)?;
         let probe = LinearProbe::load(self.model.clone(), &head, activation)?;
@@ -58,16 +60,18 @@ impl Tagger {
         Ok(Self { source, ..Self::new(probe, labels)? })
     }
 
-    /// Writes a folder that [`Tagger::open`] opens as this tagger: `config.json`, `labels.json`, and `model.safetensors` with
-    /// all weights in f32. A folder that exists is written into; each file appears when it is complete.
+    /// Writes a folder from which [`Tagger::open`] opens the same tagger: `config.json`, `labels.json`, and
+    /// `model.safetensors` with all weights in f32. The folder may exist. Each file is replaced only when its new
+    /// version is complete.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file
-    /// cannot be written, and as [`Weights::tensor`].
+    /// [`Error::Argument`] if the model was not loaded by this crate (see [`Tagger::new`]); [`Error::Io`] if a file
+    /// cannot be written; otherwise as [`Weights::tensor`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         let folder = folder.as_ref();
         let Some(source) = &self.source else {
-            let reason = "expected a model that was loaded from a checkpoint, whose configuration is known";
+            let reason =
+                "expected a model that was loaded from a checkpoint: the configuration of other models is unknown";
             return Err(Error::argument("model", &self.model.info().name, reason));
         };
         let mut tensors = HashMap::new();

@@ -1,4 +1,4 @@
-//! Where windows lie.
+//! Length and position of windows.
 
 use std::ops::Range;
 
@@ -8,14 +8,15 @@ use crate::error::{Error, Result};
 use crate::frontend::FrontEnd;
 use crate::models::TaggingModel;
 
-/// The longest window in samples.
+/// Limit on the length of a window, in samples.
 const MAX_LENGTH: f64 = (1u64 << 31) as f64;
-/// The longest window in samples with `pad_last`: 17 minutes at 32 kHz. Without it, a window holds no more than was read.
+/// Limit on the length of a window with `pad_last`, in samples: 17 minutes at 32 kHz. Without it, a window holds only
+/// what was read.
 const MAX_PADDED: usize = 1 << 25;
-/// The largest `batch`.
+/// Limit on `batch`.
 const MAX_BATCH: usize = 4096;
 
-/// Windows over a recording or a stream. Times in seconds.
+/// Settings of the windows over a recording or a stream. Times are in seconds.
 ///
 /// ```
 /// use clipwise::WindowConfig;
@@ -75,7 +76,7 @@ impl Schedule {
                 return Err(Error::config(
                     field,
                     seconds,
-                    format!("expected above 0 s and below {} s", MAX_LENGTH / rate),
+                    format!("expected more than 0 s and less than {} s", MAX_LENGTH / rate),
                 ));
             }
         }
@@ -84,8 +85,13 @@ impl Schedule {
         }
         let mut align = model.front_end().map_or(1, |front_end| front_end.reach().hop_length.max(1));
         if framewise {
-            let no_frames =
-                || Error::config("framewise", true, format!("{} has no output for frames", model.info().name));
+            let no_frames = || {
+                Error::config(
+                    "framewise",
+                    true,
+                    format!("expected false, since {} has no framewise output", model.info().name),
+                )
+            };
             align = model.info().frames.ok_or_else(no_frames)?.step;
             if hop > length {
                 return Err(Error::config(
@@ -110,33 +116,35 @@ impl Schedule {
             schedule.length = schedule.length.max(schedule.farthest() * align);
         }
         if config.pad_last && schedule.length > MAX_PADDED {
-            let reason = format!("expected at most {} s where the last window is padded", MAX_PADDED as f64 / rate);
+            let reason = format!("expected at most {} s with pad_last", MAX_PADDED as f64 / rate);
             return Err(Error::config("length", length, reason));
         }
         Ok(schedule)
     }
 
-    /// Refuses windows whose frames leave gaps, for a model that has none near the ends of a clip.
+    /// Rejects windows whose frames would leave gaps, for models without frames near the ends of a clip.
     fn check_frames(&self, config: &WindowConfig, model: &dyn TaggingModel) -> Result<()> {
         let Some(grid) = model.info().frames.filter(|grid| grid.first > 0) else { return Ok(()) };
         let rate = f64::from(model.info().sample_rate);
-        // The samples that the first frame sees, and its distance from both ends.
+        // Number of samples that the first frame depends on; its distance from both ends of the window is `grid.first`.
         let seen = model.info().min_samples.max(grid.first.saturating_mul(2).saturating_add(grid.step));
         let Some(rest) = self.length.checked_sub(seen) else {
-            let reason = format!("expected at least {} s for frames of {}", seen as f64 / rate, model.info().name);
+            let reason = format!("expected at least {} s with framewise for {}", seen as f64 / rate, model.info().name);
             return Err(Error::config("length", config.length, reason));
         };
         let longest = rest / grid.step + 1;
         if self.farthest() > longest {
             let seconds = (longest * grid.step) as f64 / rate;
-            let reason =
-                format!("expected at most {seconds} s: {} has no frames nearer to a window's ends", model.info().name);
+            let reason = format!(
+                "expected at most {seconds} s: {} has no frames closer to the ends of a window",
+                model.info().name
+            );
             return Err(Error::config("hop", config.hop, reason));
         }
         Ok(())
     }
 
-    /// The model's front end, if windows that overlap can share its frames.
+    /// The model's front end, if overlapping windows can share its frames.
     pub fn shared_front_end<'m>(&self, model: &'m dyn TaggingModel) -> Option<&'m dyn FrontEnd> {
         let front_end = model.front_end()?;
         let long_enough = self.length >= model.info().min_samples.max(front_end.min_samples());
@@ -148,12 +156,12 @@ impl Schedule {
         (self.hop - 1e-9).ceil() as usize
     }
 
-    /// First sample of a window; increases with the index.
+    /// The first sample of a window; increases with the index.
     pub fn start(&self, index: u64) -> u64 {
         (index as f64 * self.hop).round() as u64 * self.align as u64
     }
 
-    /// The samples of a window, if the recording is long enough.
+    /// The samples of a window, in a recording that is long enough.
     pub fn window(&self, index: u64) -> Range<u64> {
         let start = self.start(index);
         start..start + self.length as u64

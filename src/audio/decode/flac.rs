@@ -15,8 +15,7 @@ pub(super) fn mended(bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + S
 }
 
 /// Sets the minimum block size in STREAMINFO if it is below 16, as written by encoders that do not know it. In a stream
-/// of fixed
-/// block size (a flag in the first frame) the minimum equals the maximum.
+/// of fixed block size (a flag in the first frame) the minimum equals the maximum.
 fn with_block_size(mut bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
     // The signature, the header of the first block, and the field for the minimum block size.
     let mut headers = vec![0; 12];

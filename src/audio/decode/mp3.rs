@@ -1,10 +1,8 @@
 //! MP3 and MP2: a sequence of frames, with tags before, between and after them.
 //!
 //! The audio has no checksum, and a length is known only if the encoder of an MP3 wrote it into the first frame, which
-//! then holds
-//! no audio (Xing, LAME, VBRI). The frames are located here and passed to the decoder one by one, so that nothing is
-//! skipped
-//! silently. In concatenated files each part has a first frame of its own.
+//! then holds no audio (Xing, LAME, VBRI). The frames are located here and passed to the decoder one by one, so that
+//! nothing is skipped silently. In concatenated files each part has a first frame of its own.
 
 mod frame;
 pub(super) mod tags;

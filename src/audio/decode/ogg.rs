@@ -2,8 +2,8 @@
 //!
 //! Every page has a checksum, a sequence number and a granule position (the number of samples up to its end). All are
 //! checked. Files may be chained (one stream after another), and other streams may be multiplexed with the first that
-//! has
-//! audio. The mappings of Vorbis and FLAC to packets: Vorbis I specification, appendix A; "Ogg FLAC mapping" of Xiph.
+//! has audio. The mappings of Vorbis and FLAC to packets: Vorbis I specification, appendix A; "Ogg FLAC mapping" of
+//! Xiph.
 
 mod page;
 

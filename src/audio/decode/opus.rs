@@ -52,8 +52,7 @@ mod decoder {
     use super::{Head, SAMPLE_RATE};
 
     /// Number of channels that are decoded. The decoder's downmix of stereo packets to mono differs from libopus, so
-    /// mono is
-    /// computed from two channels (which are equal for mono packets).
+    /// mono is computed from two channels (which are equal for mono packets).
     const N_DECODED: usize = 2;
 
     /// Limit on the length of a frame in bytes (RFC 6716, 3.4, R2).

@@ -12,8 +12,7 @@ use crate::audio::source::Failure;
 use crate::audio::{AudioReason, Channels, Note, ReadOptions, Skipped};
 
 /// Limit on the samples per channel that a byte of a file may decode to, beyond [`MAX_EXPANDED`]. Digital silence in
-/// FLAC
-/// reaches about 400; a crafted file could reach 10000.
+/// FLAC reaches about 400; a crafted file could reach 10000.
 const MAX_EXPANSION: u64 = 1024;
 
 /// 256 MiB of samples.

@@ -1,10 +1,8 @@
 //! Resampling block by block with FFTs, for ratios with small terms. In f64, like all transforms of this crate.
 //!
 //! A block of the input is transformed, its bins below the lower Nyquist frequency are multiplied by the filter's
-//! response, and
-//! the result is transformed back to a block of the output's length. This is a circular convolution, so the filter
-//! wraps around at
-//! the ends of a block: the output there is discarded, and blocks overlap accordingly.
+//! response, and the result is transformed back to a block of the output's length. This is a circular convolution, so
+//! the filter wraps around at the ends of a block: the output there is discarded, and blocks overlap accordingly.
 
 use std::iter::once;
 use std::sync::Arc;
@@ -67,8 +65,7 @@ impl Blocks {
         let mut planner = RealFftPlanner::new();
         let (forward, inverse) = (planner.plan_fft_forward(n_in), planner.plan_fft_inverse(n_out));
         // A filter centred on sample 0 is even, so its transform is real and it adds no delay. The division undoes the
-        // scaling of
-        // the two unnormalised FFTs.
+        // scaling of the two unnormalised FFTs.
         let tap = |i: usize| filter::value(i.min(n_in - i) as f64 * scale) * scale / n_in as f64;
         let mut taps: Vec<f64> = (0..n_in).map(tap).collect();
         let mut spectrum = forward.make_output_vec();

@@ -1,10 +1,9 @@
 //! The low-pass filter for all resampling: a Kaiser-windowed sinc, in units of the lower rate.
 //!
 //! Its three parameters are fitted to soxr's quality "HQ", which `librosa.load` uses and published models were trained
-//! with. soxr
-//! designs a filter per pair of rates, and these differ slightly: at 0.98 of the lower Nyquist frequency the gains for
-//! 12
-//! common pairs lie between -33.1 and -34.4 dB. This filter is in the middle of them, within 0.1 dB, down to -40 dB.
+//! with. soxr designs a filter per pair of rates, and these differ slightly: at 0.98 of the lower Nyquist frequency the
+//! gains for 12 common pairs lie between -33.1 and -34.4 dB. This filter is in the middle of them, within 0.1 dB, down
+//! to -40 dB.
 
 use std::f64::consts::PI;
 
@@ -14,9 +13,9 @@ pub(super) const HALF_LENGTH: f64 = 96.0;
 /// The -6 dB frequency, relative to the lower Nyquist frequency.
 const CUTOFF: f64 = 0.956824;
 
-/// Shape parameter of the Kaiser window. The main lobe of its transform has a half width of `sqrt(BETA² + π²) / (π
-/// HALF_LENGTH)`
-/// Nyquist frequencies: the transition band is 0.914 to 1.0, and the stop band is below -122 dB.
+/// Shape parameter of the Kaiser window. The main lobe of its transform has a half width of
+/// `sqrt(BETA² + π²) / (π HALF_LENGTH)` Nyquist frequencies: the transition band is 0.914 to 1.0, and the stop band is
+/// below -122 dB.
 const BETA: f64 = 12.55;
 const WINDOW_PEAK: f64 = bessel_i0(BETA);
 

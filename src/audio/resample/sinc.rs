@@ -4,8 +4,7 @@ use super::filter::{HALF_LENGTH, scale, value};
 use crate::nn::kernels::simd::dispatch;
 
 /// Number of tabulated filter shifts per sample of the lower rate. Linear interpolation between them has an error of at
-/// most
-/// `π² / (8 · 1024²)`, -118 dB.
+/// most `π² / (8 · 1024²)`, -118 dB.
 const SHIFTS: f64 = 1024.0;
 
 /// The tabulated filters, the time of the next output sample, and the input that later outputs need.
