@@ -354,7 +354,7 @@ fn damaged_headers_are_refused() {
     }
     let mut block_align = small();
     block_align[32] = 4;
-    assert!(matches!(refused(&block_align, "block of 4 bytes"), AudioReason::Malformed(_)));
+    assert!(matches!(refused(&block_align, "got 4 bytes"), AudioReason::Malformed(_)));
 
     for n in [0, 65, u16::MAX] {
         let file = simple(&fmt(1, n, 16_000, 16), &data);
