@@ -2,11 +2,9 @@
 //!
 //! | input | function | effect |
 //! |---|---|---|
-//! | samples, `&mut [f32]` on the host | [`add_gaussian_noise`], [`add_noise`] | adds noise at a signal-to-noise ratio
-//! |
+//! | samples, `&mut [f32]` on the host | [`add_gaussian_noise`], [`add_noise`] | adds noise at a signal-to-noise ratio |
 //! | | [`shift`], [`random_shift`] | moves the clip in time |
-//! | features: tensor `[batch, channels, n_frames, n_mels]` or array `[n_frames, n_mels]` | [`SpecAugment`] | sets
-//! stripes of time and frequency to 0 |
+//! | features: tensor `[batch, channels, n_frames, n_mels]` or array `[n_frames, n_mels]` | [`SpecAugment`] | sets stripes of time and frequency to 0 |
 //! | any tensor `[batch, ...]` and its labels | [`Mixup`] | weighted means of two examples |
 //!
 //! Augmentation of tensors is differentiable and runs on the tensor's device; random numbers are drawn on the host from

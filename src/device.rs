@@ -44,7 +44,7 @@ pub fn parse(name: &str) -> Result<Device> {
 /// As [`parse`].
 pub fn choose(name: &str) -> Result<Choice> {
     let chosen = |device: Device, reason: &str| Choice { device, reason: reason.to_string() };
-    let asked = |device: Device| chosen(device, &format!("{name}: as requested"));
+    let requested = |device: Device| chosen(device, &format!("{name}: as requested"));
     let unknown =
         || Error::Device { device: name.to_string(), reason: "expected `auto`, `cpu`, `cuda` or `cuda:N`".to_string() };
     match name {
@@ -54,11 +54,11 @@ pub fn choose(name: &str) -> Result<Choice> {
             Err(Error::Device { reason, .. }) => Ok(chosen(cpu(), &format!("cpu: {reason}"))),
             Err(error) => Err(error),
         },
-        "cpu" => Ok(asked(cpu())),
-        "cuda" => Ok(asked(cuda(0)?)),
+        "cpu" => Ok(requested(cpu())),
+        "cuda" => Ok(requested(cuda(0)?)),
         _ => {
             let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
-            Ok(asked(cuda(ordinal.parse().map_err(|_| unknown())?)?))
+            Ok(requested(cuda(ordinal.parse().map_err(|_| unknown())?)?))
         }
     }
 }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_round_trip_and_unknown_ones_are_errors() {
+    fn device_names_are_parsed() {
         for known in ["auto", "cpu"] {
             assert!(parse(known).is_ok(), "{known}");
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn cuda_without_the_feature_is_an_error_and_the_choice_says_why_it_took_the_cpu() {
+    fn without_the_cuda_feature_auto_is_the_cpu_and_cuda_is_an_error() {
         let error = cuda(0).unwrap_err().to_string();
         assert!(error.contains("cuda:0") && error.contains("feature"), "{error}");
         let choice = choose("auto").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_has_the_threads_that_were_asked_for() {
+    fn pool_has_the_requested_number_of_threads() {
         assert_eq!(Threads::new(3).unwrap().run(rayon::current_num_threads), 3);
         for n in [0, MAX_THREADS + 1, usize::MAX] {
             assert!(matches!(Threads::new(n), Err(Error::Argument { name: "threads", .. })), "{n}");

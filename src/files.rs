@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_whatever_length_is_stated() {
+    fn limit_holds_whatever_length_the_file_system_states() {
         let folder = std::env::temp_dir().join(format!("clipwise-files-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("five");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn text_loses_its_mark() {
+    fn byte_order_mark_is_removed() {
         for (text, without) in [("", ""), ("\u{feff}", ""), ("\u{feff}a", "a"), ("a\u{feff}", "a\u{feff}")] {
             assert_eq!(without_mark(text.as_bytes()), without.as_bytes());
         }

@@ -260,7 +260,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn audioset_has_its_527_classes_with_quoted_names_and_ids() {
+    fn audioset_527_classes() {
         let strong = LabelSet::audioset_strong();
         assert_eq!((strong.len(), &*strong[446].name), (447, "Zipper (clothing)"));
         assert_eq!(strong[0].id.as_deref(), Some("/m/07q2z82"));
@@ -274,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_label_file_gives_the_same_set() {
+    fn label_file_formats_agree() {
         let plain: LabelSet = ["Dog", "Rain, heavy"].into_iter().collect();
         for text in [
             "Dog\nRain, heavy\n\n",
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_label_files_say_what_is_wrong() {
+    fn invalid_label_files_are_described() {
         for (text, reason) in [
             ("", "empty"),
             ("[]", "no labels"),

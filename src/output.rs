@@ -246,13 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn a_tagging_survives_json() {
+    fn tagging_round_trips_through_json() {
         let json = serde_json::to_string(&tagging()).unwrap();
         assert_eq!(serde_json::from_str::<Tagging>(&json).unwrap(), tagging());
     }
 
     #[test]
-    fn cosine_of_odd_pairs() {
+    fn cosine_of_orthogonal_opposite_zero_and_unequal_vectors() {
         let vector = |values: &[f32]| Embedding(values.to_vec());
         assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[0.0, 2.0])), 0.0);
         assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[-2.0, 0.0])), -1.0);

@@ -118,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_sequences() {
+    fn published_sequences_of_the_generators() {
         let mut random = Random { state: [1, 2, 3, 4] };
         let expected =
             [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386, 9_228_616_714_210_784_205];

@@ -358,7 +358,7 @@ fn damaged_headers_are_refused() {
 
     for n in [0, 65, u16::MAX] {
         let file = simple(&fmt(1, n, 16_000, 16), &data);
-        assert_eq!(refused(&file, &format!("{n} channels")), AudioReason::ChannelCount(n));
+        assert_eq!(refused(&file, &format!("channels, got {n}")), AudioReason::ChannelCount(n));
     }
     for rate in [0, 100_000_001, u32::MAX] {
         let file = simple(&fmt(1, 1, rate, 16), &data);

@@ -202,7 +202,8 @@ impl Resampler {
         let n_out = self.length(n_in);
         if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * u128::from(n_in) && self.from != self.to {
             let reason = format!(
-                "expected an output of at most {MAX_EXPANSION} times {n_in} samples (at {} Hz) or {MAX_EXPANDED} samples, got {n_out}",
+                "expected an output of at most {MAX_EXPANSION} times {n_in} samples (at {} Hz) or {MAX_EXPANDED} samples, \
+                 got {n_out}",
                 self.from
             );
             return Err(Error::argument("to", self.to, reason));
@@ -226,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_methods_give_the_same() {
+    fn fft_and_direct_resampling_agree() {
         // Noise with steps at both ends, from a linear congruential generator.
         let mut state = 1_u32;
         let mut noise = || {

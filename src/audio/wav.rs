@@ -38,7 +38,7 @@ pub struct ReadOptions {
     /// before the end are read, with [`Note::CutShort`](super::Note::CutShort). If false, it is an error. Default:
     /// false.
     pub accept_truncated: bool,
-    /// For formats other than WAV: whether to continue after a damaged or missing packet. If the file tells the length
+    /// For formats other than WAV: whether to continue after a damaged or missing packet. If the file states the length
     /// of the missing audio, zeros replace it, so that times stay right;
     /// [`AudioReader::skipped`](super::AudioReader::skipped) lists the gaps. A truncated file is still an error, except
     /// a WAV file that lacks no more bytes than its header has, since some programs count the header as samples.

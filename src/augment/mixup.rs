@@ -91,8 +91,8 @@ impl Mixup {
 }
 
 impl MixupPlan {
-    /// Mixes the rows of a float tensor `[batch, ...]`: features, waveforms, or labels as probabilities `[batch, n_classes]`.
-    /// Differentiable.
+    /// Mixes the rows of a float tensor `[batch, ...]`: features, waveforms, or labels as probabilities
+    /// `[batch, n_classes]`. Differentiable.
     ///
     /// # Errors
     /// [`Error::Argument`] if `x` is not of a float type or has too few rows, or if the fields of the plan differ in
@@ -125,6 +125,6 @@ impl MixupPlan {
             let rest = self.lambda.iter().map(|lambda| 1.0 - lambda).collect();
             part(&self.first, self.lambda.clone())? + part(&self.second, rest)?
         };
-        mix().context("mixup")
+        mix().context("mixing clips")
     }
 }

@@ -17,9 +17,9 @@ const MAX_STRIPES: usize = 1024;
 
 /// Settings of SpecAugment: number and width of the stripes.
 ///
-/// The width of a stripe is uniform in `0..drop_width`, so at most `drop_width - 1`. Its start is uniform in `0..length
-/// - width`, so a stripe never covers the last frame or band. Stripes may overlap. In clips that are too short for a
-/// width, the stripe is cut to `length - 1` (torchlibrosa fails there).
+/// The width of a stripe is uniform in `0..drop_width`, so at most `drop_width - 1`. Its start is uniform in
+/// `0..length - width`, so a stripe never covers the last frame or band. Stripes may overlap. In clips that are too
+/// short for a width, the stripe is cut to `length - 1` (torchlibrosa fails there).
 ///
 /// ```
 /// use clipwise::augment::{Random, SpecAugment};
@@ -98,7 +98,7 @@ impl SpecAugment {
             let keep = Tensor::from_vec(keep.into_raw_vec_and_offset().0, (batch, 1, n_frames, n_mels), x.device())?;
             keep.broadcast_as(x.dims())?.where_cond(x, &x.zeros_like()?)
         };
-        masked().context("SpecAugment")
+        masked().context("masking by SpecAugment")
     }
 
     /// As [`forward`](Self::forward), in place, for the features `[n_frames, n_mels]` of one clip on the host.

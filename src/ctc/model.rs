@@ -214,8 +214,8 @@ impl CtcModel {
         let places: Vec<&String> = heads.iter().filter(|place| has_encoder(place)).collect();
         if places.is_empty() && !heads.is_empty() {
             return Err(Error::UnknownModel(format!(
-                "{}: expected tensors of the encoder {}, got a head without them: use CtcModel::open_with_encoder to read the \
-                 encoder from another file",
+                "{}: expected tensors of the encoder {}, got a head without them: use CtcModel::open_with_encoder \
+                 to read the encoder from another file",
                 weights.path().unwrap_or("<bytes>".as_ref()).display(),
                 config.encoder.name(),
             )));

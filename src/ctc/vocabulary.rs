@@ -262,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_pieces_and_phonemes_go_to_ids_and_back() {
+    fn texts_of_letters_pieces_and_phonemes_round_trip() {
         let letters = Vocabulary::new(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "H", "L", "O"]).unwrap();
         assert!(!letters.is_spaced());
         assert_eq!((letters.blank(), letters.unknown(), letters.word_delimiter()), (0, Some(3), Some(4)));
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn cutting_takes_the_fewest_tokens_where_the_longest_first_leads_nowhere() {
+    fn encoding_takes_the_fewest_tokens() {
         let vocabulary = Vocabulary::new(["<pad>", "<unk>", "ab", "a", "bc", "b"]).unwrap();
         assert_eq!(vocabulary.encode("abc").unwrap(), [3, 4]);
         assert_eq!(vocabulary.encode("abb").unwrap(), [2, 5]);
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_by_name_by_index_and_not_at_all() {
+    fn blank_by_name_by_index_and_missing() {
         let config = |blank: TokenRef| Config { blank: Some(blank), ..Config::default() };
         let tokens = ["a", "-", "b"];
         assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Name("-".into()))).unwrap().blank(), 1);
@@ -320,11 +320,11 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "a blank by name goes before padding");
+        assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "`<blank>` has precedence over `<pad>`");
     }
 
     #[test]
-    fn a_head_without_the_special_tokens_at_the_end() {
+    fn vocabulary_of_a_head_without_trailing_special_tokens() {
         let vocabulary = Vocabulary::new(["a", "b", "[PAD]", "<s>", "</s>"]).unwrap();
         assert_eq!(vocabulary.for_outputs(3).unwrap().tokens(), ["a", "b", "[PAD]"]);
         assert_eq!(vocabulary.for_outputs(5).unwrap(), vocabulary);

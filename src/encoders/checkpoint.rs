@@ -8,7 +8,8 @@ use crate::weights::{Loader, Matrix, Target};
 pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
     match root.target() {
         Target::Training(_) => {
-            let reason = "expected a loader of a checkpoint: this encoder cannot be trained, but a head on it can, with CtcModel::build_on";
+            let reason = "expected a loader of a checkpoint: this encoder cannot be trained, but a head on it can, \
+                          with CtcModel::build_on";
             Err(Error::config("encoder", encoder, reason))
         }
         Target::Kernels | Target::Device => Ok(()),
@@ -20,7 +21,7 @@ pub fn place<'a>(root: &Loader<'a>, places: &[&str], is_here: impl Fn(&Loader) -
     places.iter().map(|name| root.at(name)).find(is_here).unwrap_or_else(|| root.clone())
 }
 
-/// Self-attention with separate tensors for queries, keys, values and the output projection. `biases` tells which of
+/// Self-attention with separate tensors for queries, keys, values and the output projection. `biases` states which of
 /// the first three have one. Keys need none: it would add the same value to all scores of a query.
 pub(crate) fn self_attention(
     projections: [Loader; 4],

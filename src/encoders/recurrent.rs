@@ -1,8 +1,8 @@
 //! A recurrent speech encoder: features, a strided convolution, then GRU or LSTM layers, as in Deep Speech 2 (Amodei et
 //! al. 2015, arXiv 1512.02595).
 //!
-//! waveform → features `[batch, n_features, n]` → convolution over time, batch norm, ReLU → `[batch, n_frames, dim]` with
-//! `n_frames = ⌈n / stride⌉` → recurrent layers, each `[batch, n_frames, dim]`.
+//! waveform → features `[batch, n_features, n]` → convolution over time, batch norm, ReLU → `[batch, n_frames, dim]`
+//! with `n_frames = ⌈n / stride⌉` → recurrent layers, each `[batch, n_frames, dim]`.
 //!
 //! Checkpoint keys are those of a PyTorch module with the members `conv = Conv1d(n_features, dim, kernel, stride,
 //! padding=kernel // 2, bias=False)`, `norm = BatchNorm1d(dim)` and `rnn = GRU(dim, hidden, n_layers, bidirectional=…)`

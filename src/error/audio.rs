@@ -79,10 +79,10 @@ pub enum AudioReason {
     /// The sample encoding of a WAV file is not supported.
     #[error("{0} is not supported: expected 8, 16, 24 or 32-bit integers, 32 or 64-bit floats, A-law or µ-law")]
     Encoding(String),
-    /// The header states no channels, or more than [`MAX_CHANNELS`].
-    #[error("expected 1 to {MAX_CHANNELS} channels, the header states {0}")]
+    /// The number of channels is 0, or above [`MAX_CHANNELS`].
+    #[error("expected 1 to {MAX_CHANNELS} channels, got {0}")]
     ChannelCount(u16),
-    /// The rate is 0 Hz, or above [`MAX_SAMPLE_RATE`].
+    /// The sample rate is 0 Hz, or above [`MAX_SAMPLE_RATE`].
     #[error("expected a sample rate of 1 to {MAX_SAMPLE_RATE} Hz, got {0} Hz")]
     SampleRate(u32),
     /// The file does not have the requested channel.
@@ -105,8 +105,8 @@ pub enum AudioReason {
     /// [`accept_placeholder_length`](crate::audio::ReadOptions::accept_placeholder_length) reads such a stream to its
     /// end.
     #[error(
-        "the header states a placeholder ({declared_bytes} bytes) for the length, and {found} samples per channel follow; \
-         `accept_placeholder_length` reads such a stream to its end"
+        "the header states a placeholder ({declared_bytes} bytes) for the length, and {found} samples per channel \
+         follow; `accept_placeholder_length` reads such a stream to its end"
     )]
     UnknownLength {
         /// The data size in the header, in bytes.

@@ -113,7 +113,7 @@ pub enum Error {
     /// A device is unknown or unavailable.
     #[error("device {device}: {reason}")]
     Device {
-        /// The device, as it was asked for.
+        /// The requested device.
         device: String,
         /// Why it cannot be used.
         reason: String,
@@ -201,19 +201,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_ends_with_its_cause_which_is_not_repeated() {
+    fn cause_is_in_the_message_and_not_a_source() {
         let error = crate::Waveform::open("no such folder/missing.wav").unwrap_err();
         let cause = std::fs::File::open("no such folder/missing.wav").unwrap_err();
         assert_eq!(error.to_string(), format!("cannot open no such folder/missing.wav: {cause}"));
         assert!(std::error::Error::source(&error).is_none());
 
         let cause = candle_core::Error::Msg("out of memory".into());
-        let failed: Result<()> = Err(cause).context("the embedding");
-        assert_eq!(failed.unwrap_err().to_string(), "the embedding: out of memory");
+        let failed: Result<()> = Err(cause).context("computing the embedding");
+        assert_eq!(failed.unwrap_err().to_string(), "computing the embedding: out of memory");
     }
 
     #[test]
-    fn errors_of_other_models_keep_their_type() {
+    fn other_errors_can_be_downcast() {
         let error = Error::other(std::fmt::Error);
         let Error::Other(inner) = &error else { panic!("{error:?}") };
         assert!(inner.is::<std::fmt::Error>());

@@ -36,7 +36,7 @@ struct Class {
     index: usize,
     thresholds: Thresholds,
     /// Seconds so far, and the integral of the score over them.
-    heard: f64,
+    elapsed: f64,
     area: f64,
     run: Option<Run>,
     /// A run that has ended; the next run may be merged with it.
@@ -49,7 +49,7 @@ struct Run {
     onset: f64,
     offset: f64,
     peak: f32,
-    /// `heard` and `area` of the class at the onset and at the offset.
+    /// `elapsed` and `area` of the class at the onset and at the offset.
     from: (f64, f64),
     to: (f64, f64),
 }
@@ -61,8 +61,8 @@ impl EventDetector {
     /// [`Error::Config`] if the settings are invalid, or name classes that `labels` does not have.
     pub fn new(config: &EventConfig, labels: &LabelSet) -> Result<Self> {
         let counts = |(index, thresholds): (usize, Option<Thresholds>)| {
-            let (heard, area, run, last) = (0.0, 0.0, None, None);
-            Some(Class { index, thresholds: thresholds?, heard, area, run, last })
+            let (elapsed, area, run, last) = (0.0, 0.0, None, None);
+            Some(Class { index, thresholds: thresholds?, elapsed, area, run, last })
         };
         let classes = config.thresholds(labels)?.into_iter().enumerate().filter_map(counts).collect();
         let (config, labels) = (config.clone(), labels.clone());
@@ -135,7 +135,7 @@ impl EventDetector {
             if let Some(run) = class.last.take() {
                 emit(&self.config, &self.labels, class.index, run, &mut events);
             }
-            (class.heard, class.area) = (0.0, 0.0);
+            (class.elapsed, class.area) = (0.0, 0.0);
         }
         self.end = None;
         sorted(events)
@@ -201,11 +201,11 @@ impl EventDetector {
         let (config, labels) = (&self.config, &self.labels);
         for class in &mut self.classes {
             let score = segment.scores[class.index];
-            let from = (class.heard, class.area);
+            let from = (class.elapsed, class.area);
             let seconds = segment.end - segment.start;
-            class.heard += seconds;
+            class.elapsed += seconds;
             class.area += f64::from(score) * seconds;
-            let to = (class.heard, class.area);
+            let to = (class.elapsed, class.area);
             if score >= class.thresholds.1 {
                 let (onset, offset) = (segment.start, segment.end);
                 let run = class.run.get_or_insert(Run { onset, offset, peak: score, from, to });

@@ -62,7 +62,8 @@ fn power_to_ln(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
 
 /// `log10(x)` of a positive normal `x`, within 1e-9.
 ///
-/// `x = 2^e m` with `m` in √½..√2; then `ln m = 2 atanh(s)`, `s = (m - 1) / (m + 1)`, `|s| < 0.172`, by its power series.
+/// `x = 2^e m` with `m` in √½..√2; then `ln m = 2 atanh(s)`, `s = (m - 1) / (m + 1)`, `|s| < 0.172`, by its power
+/// series.
 #[inline(always)]
 fn log10(x: f64) -> f64 {
     // Adding the distance from √½ to 1 before cutting off the mantissa rounds x to the nearest power of two.

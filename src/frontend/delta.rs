@@ -83,13 +83,14 @@ impl DeltaConfig {
         if order == 0 || order > most {
             return Err(Error::config("order", order, format!("expected 1 to {most}")));
         }
-        let fits = match method {
-            DeltaMethod::SavitzkyGolay => true,
-            DeltaMethod::Regression => edge != DeltaEdge::Interp,
-            DeltaMethod::Kaldi => edge == DeltaEdge::Nearest,
+        let (fits, expected) = match method {
+            DeltaMethod::SavitzkyGolay => (true, "any"),
+            DeltaMethod::Regression => (edge != DeltaEdge::Interp, "any but Interp"),
+            DeltaMethod::Kaldi => (edge == DeltaEdge::Nearest, "Nearest"),
         };
         if !fits {
-            return Err(Error::config("edge", format!("{edge:?}"), format!("not supported by the method {method:?}")));
+            let detail = format!("expected {expected} with the method {method:?}");
+            return Err(Error::config("edge", format!("{edge:?}"), detail));
         }
         Ok(())
     }
@@ -219,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_kernels() {
+    fn kernels_match_known_values() {
         let close = |got: Vec<f64>, expected: &[f64]| {
             assert_eq!(got.len(), expected.len());
             got.iter().zip(expected).for_each(|(g, e)| assert!((g - e).abs() < 1e-12, "{got:?} against {expected:?}"));

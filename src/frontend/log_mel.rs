@@ -209,8 +209,8 @@ impl LogMelConfig {
         ..Self::PANNS_16K
     };
 
-    /// EfficientAT and PaSST: 32 kHz with pre-emphasis 0.97, symmetric Hann window 800 in 1024, hop 320, Kaldi's 128 mels from 0 to
-    /// 15000 Hz, `(ln(x + 1e-5) + 4.5) / 5`.
+    /// EfficientAT and PaSST: 32 kHz with pre-emphasis 0.97, symmetric Hann window 800 in 1024, hop 320, Kaldi's 128
+    /// mels from 0 to 15000 Hz, `(ln(x + 1e-5) + 4.5) / 5`.
     pub const EFFICIENT_AT_32K: Self = Self {
         preemphasis: 0.97,
         stft: StftConfig { win_length: 800, periodic: false, ..Self::PANNS_32K.stft },
@@ -229,8 +229,9 @@ impl LogMelConfig {
         ..Self::PANNS_32K
     };
 
-    /// The frame-wise MobileNets of PretrainedSED and EfficientSED: 16 kHz, window 400 in 512, hop 160, Kaldi's 128 mels from 0 to
-    /// 7000 Hz, `(ln(max(x, 1e-7)) + 4.5) / 5`, otherwise as [`EFFICIENT_AT_32K`](Self::EFFICIENT_AT_32K).
+    /// The frame-wise MobileNets of PretrainedSED and EfficientSED: 16 kHz, window 400 in 512, hop 160, Kaldi's 128
+    /// mels from 0 to 7000 Hz, `(ln(max(x, 1e-7)) + 4.5) / 5`, otherwise as
+    /// [`EFFICIENT_AT_32K`](Self::EFFICIENT_AT_32K).
     pub const EFFICIENT_SED_16K: Self = Self {
         sample_rate: 16_000,
         stft: StftConfig { n_fft: 512, win_length: 400, hop_length: 160, ..Self::EFFICIENT_AT_32K.stft },

@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_length_is_the_dft_in_f64() {
+    fn agrees_with_the_dft_in_f64_for_every_length() {
         for n in [1usize, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 30, 64, 97, 250, 251, 1024] {
             let samples: Vec<f64> = (0..n).map(|m| ((m * m * 7 + 3 * m) % 23) as f64 / 11.0 - 1.0).collect();
             let fft = RealFft::new(n);

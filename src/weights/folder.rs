@@ -25,7 +25,8 @@ pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
         Some(name) => Weights::open(path.join(name)),
         None => {
             std::fs::metadata(path).map_err(|cause| Error::Io { action: "read", path: path.to_path_buf(), cause })?;
-            let reason = "expected model.safetensors, model.safetensors.index.json or pytorch_model.bin in this folder; open another file by its path";
+            let reason = "expected model.safetensors, model.safetensors.index.json or pytorch_model.bin in this folder; \
+                          open another file by its path";
             Err(unusable(path.to_path_buf(), reason.to_string()))
         }
     }

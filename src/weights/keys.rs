@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_go_where_all_names_carry_them() {
+    fn wrapper_prefixes_shared_by_all_names_are_removed() {
         assert_eq!(stripped(&["module.a.weight", "module.b"]), ["a.weight", "b"]);
         assert_eq!(stripped(&["module.a", "b"]), ["b", "module.a"]);
         assert_eq!(stripped(&["module.model._orig_mod.a.model.b"]), ["a.model.b"]);
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn base_goes_unless_names_collide() {
+    fn base_prefix_is_removed_unless_names_collide() {
         assert_eq!(stripped(&["base.fc1.bias", "fc_transfer.bias"]), ["fc1.bias", "fc_transfer.bias"]);
         assert_eq!(stripped(&["base.fc.bias", "fc.bias"]), ["base.fc.bias", "fc.bias"]);
         assert_eq!(stripped(&["module.base.a", "module.b"]), ["a", "b"]);

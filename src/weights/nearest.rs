@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_prefers_the_same_shape_and_is_silent_when_nothing_is_near() {
+    fn nearest_prefers_the_same_shape_and_ignores_distant_names() {
         let stored: [(&str, &[usize]); 4] =
             [("fc.weight", &[2, 3]), ("fc2.weight", &[4, 3]), ("net.head.bias", &[7]), ("z", &[1])];
         let mut nearest = Nearest::new(stored.into_iter());

@@ -32,7 +32,7 @@ pub(super) enum Content {
 pub(super) struct WindowCutter {
     schedule: Schedule,
     pad_last: bool,
-    /// Whether to wait for the sample after a window, which tells whether another window follows.
+    /// Whether to wait for the sample after a window, to know whether another window follows.
     wait: bool,
     /// Samples from `base` on, which later windows need.
     samples: Vec<f32>,

@@ -28,25 +28,26 @@ const MAX_BATCH: usize = 4096;
 pub struct WindowConfig {
     /// Length of a window. Default: 10.
     ///
-    /// If `hop` is at most `length`, windows leave no gap: because starts are rounded, `length` is raised to the longest distance
-    /// between two starts if it is shorter.
+    /// If `hop` is at most `length`, windows leave no gap: because starts are rounded, `length` is raised to the
+    /// longest distance between two starts if it is shorter.
     pub length: f64,
     /// Distance between the starts of two windows. Default: 5.
     ///
     /// Window `k` starts at the multiple of the front end's hop that is nearest to `k · hop`, for a model with a
-    /// [`front_end`](TaggingModel::front_end) (32 ms at most, for those of this crate); at the nearest sample for another. With `framewise`, at the nearest multiple
-    /// of a frame. Starts thus never drift from `k · hop`.
+    /// [`front_end`](TaggingModel::front_end) (32 ms at most, for those of this crate); at the nearest sample for
+    /// another. With `framewise`, at the nearest multiple of a frame. Starts thus never drift from `k · hop`.
     pub hop: f64,
-    /// Whether the last window is padded with zeros to `length`, which must then be at most 2^25 samples (17 minutes at 32 kHz).
-    /// Otherwise (the default) it ends with the recording; if that is too short for the model, it is padded as a clip is.
+    /// Whether the last window is padded with zeros to `length`, which must then be at most 2^25 samples (17 minutes at
+    /// 32 kHz). Otherwise (the default) it ends with the recording; if that is too short for the model, it is padded as
+    /// a clip is.
     pub pad_last: bool,
-    /// Windows per batch, 1 to 4096. It does not change the results: larger batches keep more cores busy and take more memory.
-    /// Default: 4. A stream does not wait for a full batch.
+    /// Windows per batch, 1 to 4096. It does not change the results: larger batches keep more cores busy and take more
+    /// memory. Default: 4. A stream does not wait for a full batch.
     pub batch: usize,
     /// Whether the results include the model's output for each frame. Default: no.
     ///
-    /// `hop` must then be at most `length`, and less for a model without frames near the ends of a clip, such as M5, so that the
-    /// frames of successive windows leave no gap.
+    /// `hop` must then be at most `length`, and less for a model without frames near the ends of a clip, such as M5, so
+    /// that the frames of successive windows leave no gap.
     pub framewise: bool,
 }
 

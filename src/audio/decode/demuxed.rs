@@ -150,8 +150,8 @@ impl Demux for Demuxed {
     }
 }
 
-/// The length of a Matroska file that begins with these bytes: its header and one segment (RFC 8794, 8.1 and RFC 9559, 5.1);
-/// `None` where the segment's length is unknown.
+/// The length of a Matroska file that begins with these bytes: its header and one segment (RFC 8794, 8.1 and RFC 9559,
+/// 5.1); `None` where the segment's length is unknown.
 fn matroska_bytes(start: &[u8]) -> Option<u64> {
     // Variable-length integers: the leading zeros of the first byte are the number of bytes after it. All ones mean
     // unknown.

@@ -196,8 +196,8 @@ impl Link {
                 (packet, rate.ok_or_else(damaged)?, usize::from(n_channels))
             }
             Codec::Flac => {
-                // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in which
-                // 20 bits of rate and 3 of channels follow 10 bytes.
+                // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in
+                // which 20 bits of rate and 3 of channels follow 10 bytes.
                 let info = packet.get(17..51).ok_or_else(damaged)?;
                 let rate = u32::from(info[10]) << 12 | u32::from(info[11]) << 4 | u32::from(info[12]) >> 4;
                 (info, rate, usize::from(info[12] >> 1 & 7) + 1)

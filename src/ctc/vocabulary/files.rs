@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_vocabulary_file_gives_the_same_tokens() {
+    fn vocabulary_file_formats_agree() {
         for text in [
             r#"{"ʃ": 2, "[PAD]": 0, "a": 1}"#,
             r#" ["[PAD]", "a", "ʃ"] "#,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_vocabulary_files_say_what_is_wrong() {
+    fn invalid_vocabulary_files_are_described() {
         for (text, reason) in [
             ("", "empty"),
             ("[1, 2]", "blank"), // one token, called so
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_hugging_face_and_s3prl_files() {
+    fn vocabularies_of_hugging_face_and_s3prl_folders() {
         let folder = std::env::temp_dir().join(format!("clipwise-vocabulary-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();

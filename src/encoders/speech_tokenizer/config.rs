@@ -96,8 +96,8 @@ fn default_rate() -> u32 {
 }
 
 impl Config {
-    /// SpeechTokenizer as published, `speechtokenizer_hubert_avg`: 16 kHz, 50 hidden states per second, 8 codebooks of 1,024
-    /// codes; 67.7 M parameters in the encoder, 8.4 M in the codebooks.
+    /// SpeechTokenizer as published, `speechtokenizer_hubert_avg`: 16 kHz, 50 hidden states per second, 8 codebooks of
+    /// 1,024 codes; 67.7 M parameters in the encoder, 8.4 M in the codebooks.
     pub const BASE: Self = Self {
         name: Cow::Borrowed("speech-tokenizer"),
         sample_rate: 16_000,

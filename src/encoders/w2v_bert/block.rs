@@ -255,8 +255,8 @@ impl Attention {
         self.attention.forward_projected(&qkv, lengths, relative.as_ref(), residual)
     }
 
-    /// Products of queries `[batch, n_steps, dim]` with `distances` `[1, n_distances, dim]`, per head and divided by √head_dim:
-    /// `[batch, n_steps, n_heads, n_distances]`.
+    /// Products of queries `[batch, n_steps, dim]` with `distances` `[1, n_distances, dim]`, per head and divided by
+    /// √head_dim: `[batch, n_steps, n_heads, n_distances]`.
     fn rows(&self, queries: &Tensor, bias: &Tensor, distances: &Tensor) -> candle_core::Result<Tensor> {
         let heads = |x: &Tensor| x.reshape((x.dim(0)?, x.dim(1)?, self.n_heads, ()));
         let queries = heads(queries)?.broadcast_add(bias)?.transpose(1, 2)?.contiguous()?;
