@@ -521,7 +521,7 @@ fn a_folder_opens() {
         (r#"{"encoder": {"type": "parrot"}}"#, "parrot"),
         (&config(r#"{"dim": 64}"#), "n_tokens"),
         (&config(r#"{"dim": 64, "n_tokens": 4, "drop": 1}"#), "drop"),
-        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "64 values"),
+        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "expected 64, the width of the encoder"),
         (&config(r#"{"dim": 64, "n_tokens": 5}"#), "lm_head"),
     ] {
         write("config.json", text);

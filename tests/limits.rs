@@ -194,7 +194,7 @@ fn small_folders_that_ask_for_much() {
     let text = report.to_string();
     assert_eq!(text.matches("\n  missing: ").count(), 21, "{text}");
     assert!(text.contains(&format!("missing: {} more", report.missing.len() - 20)), "{text}");
-    assert!(text.contains("the rest was not compared"), "{text}");
+    assert!(text.contains("were not compared"), "{text}");
     std::fs::remove_dir_all(Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits")).unwrap();
 }
 
@@ -237,7 +237,7 @@ fn one_storage_for_all_tensors() {
         Err(error) => Some(error.to_string()),
     });
     assert!(
-        stopped.is_some_and(|error| error.contains("over and over")) && (2..=4).contains(&held.len()),
+        stopped.is_some_and(|error| error.contains("tensors share bytes")) && (2..=4).contains(&held.len()),
         "{}",
         held.len()
     );
@@ -465,7 +465,7 @@ fn windows_and_events() {
     for length in [1e5, 1e4] {
         let config = WindowConfig { length, hop: 1.0, pad_last: true, ..WindowConfig::default() };
         let error = tagger.windows(clip.clone(), &config).map(drop).unwrap_err().to_string();
-        assert!(error.contains("where the last window is padded"), "{error}");
+        assert!(error.contains("with pad_last"), "{error}");
         assert!(tagger.stream(8_000, &config).is_err());
         let config = WindowConfig { pad_last: false, ..config };
         let windows = bounded("a long window", 100, 10, || tagger.windows(clip.clone(), &config).unwrap().count());

@@ -244,27 +244,30 @@ fn what_cannot_work_is_a_typed_error() {
         assert_eq!(error.to_string(), message);
     }
     let nan = [0.5, f32::NAN];
-    refused(average_precision(&nan, &[true, false]), "scores = NaN: score 1 must be a number");
+    refused(average_precision(&nan, &[true, false]), "scores = NaN: expected a number as score 1");
     refused(roc_auc(&[0.5], &[]), "targets = 0 values: expected 1, as many as scores");
     refused(accuracy(&[1, 2], &[1]), "predictions = 1 values: expected 2, as many as targets");
-    refused(Counts::at_threshold(&nan, &[true, true], 0.5), "scores = NaN: score 1 must be a number");
-    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: must be a number");
+    refused(Counts::at_threshold(&nan, &[true, true], 0.5), "scores = NaN: expected a number as score 1");
+    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: expected a number");
     let scores = array![[0.1, 0.2], [0.3, f64::NAN]];
     let targets = array![[true, false], [false, true]];
-    refused(MultiLabelReport::new(scores.view(), targets.view()), "scores = NaN: score 1 of class 1 must be a number");
+    refused(
+        MultiLabelReport::new(scores.view(), targets.view()),
+        "scores = NaN: expected a number as score 1 of class 1",
+    );
     let flat: ArrayView2<bool> = targets.view().into_shape_with_order((1, 4)).unwrap();
-    let message = "targets = [1, 4]: the scores have shape [2, 2]: the targets' shape must be the same";
+    let message = "targets = [1, 4]: expected the shape of the scores, [2, 2]";
     refused(mean_average_precision(scores.view(), flat), message);
     refused(top_k_accuracy(scores.view(), &[0, 0], 0), "k = 0: expected at least 1");
-    refused(top_k_accuracy(scores.view(), &[0, 0], 1), "scores = NaN: score [1, 1] must be a number");
-    refused(top_k_accuracy(scores.view(), &[2, 0], 1), "targets = 2: value 0 must be a class index below 2");
+    refused(top_k_accuracy(scores.view(), &[0, 0], 1), "scores = NaN: expected a number as score [1, 1]");
+    refused(top_k_accuracy(scores.view(), &[2, 0], 1), "targets = 2: expected a class index below 2 as value 0");
     refused(top_k_accuracy(scores.view(), &[0], 1), "targets = 1 values: expected 2, as many as rows of scores");
-    refused(Confusion::new(&[0], &[3], 3), "predictions = 3: value 0 must be a class index below 3");
+    refused(Confusion::new(&[0], &[3], 3), "predictions = 3: expected a class index below 3 as value 0");
     refused(
         Confusion::new(&[usize::MAX], &[0], 3),
-        &format!("targets = {}: value 0 must be a class index below 3", usize::MAX),
+        &format!("targets = {}: expected a class index below 3 as value 0", usize::MAX),
     );
-    let message = format!("n_classes = {}: a confusion matrix of at most 8192 classes is supported", usize::MAX);
+    let message = format!("n_classes = {}: expected at most 8192", usize::MAX);
     refused(Confusion::new(&[], &[], usize::MAX), &message);
 }
 

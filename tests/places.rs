@@ -150,7 +150,7 @@ fn the_lightning_checkpoint_of_the_report() {
     let Some(path) = real("cases/lightning_extra_key.safetensors") else { return };
     let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
     assert_eq!((&*tagger.model().info().name, tagger.labels().len()), ("m5", 10));
-    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("left out: criterion.pos_weight")));
+    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("ignoring criterion.pos_weight")));
     assert_eq!(Tagger::open_with(&path, &OpenOptions::new().model("m5")).unwrap().labels().len(), 10);
 }
 
@@ -208,7 +208,7 @@ fn the_report_names_the_prefix_that_would_have_fitted() {
     let wrapped = Weights::from_tensors(wrapped).unwrap();
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped, &Device::Cpu) else { panic!() };
     assert_eq!(report.found_below.as_deref(), Some("net.inner"));
-    assert!(report.to_string().contains("below `net.inner.`: Weights::at(\"net.inner\")"), "{report}");
+    assert!(report.to_string().contains("below `net.inner.`: use Weights::at(\"net.inner\")"), "{report}");
     assert!(M5::load(&config, &wrapped.at("net.inner"), &Device::Cpu).is_ok());
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped.at("net"), &Device::Cpu) else { panic!() };
     assert_eq!((report.place.as_str(), report.found_below.as_deref()), ("net", Some("inner")));
@@ -242,7 +242,7 @@ fn speech_models_are_found_below_any_prefix() {
         wrapped.push(("ctc_loss.weight".to_string(), ones(1)));
         let beside = CtcModel::load(&config, &Weights::from_tensors(wrapped).unwrap(), &Device::Cpu).unwrap();
         assert!(
-            beside.assumptions()[0].to_string().ends_with("left out: ctc_loss.weight"),
+            beside.assumptions()[0].to_string().ends_with("ignoring ctc_loss.weight"),
             "{:?}",
             beside.assumptions()
         );

@@ -183,5 +183,5 @@ fn mms_switches_its_language() {
     // A vocabulary per language, and nothing that says which.
     folder.write("tokenizer_config.json", &serde_json::json!({ "pad_token": "<pad>" }));
     let error = CtcModel::open(&folder.0, &Device::Cpu).unwrap_err();
-    assert!(error.to_string().contains("expected a language, of 2 such as eng, fra"), "{error}");
+    assert!(error.to_string().contains("expected one of 2 languages (eng, fra)"), "{error}");
 }
