@@ -102,7 +102,7 @@ fn what_no_model_has_is_named_with_a_guess() {
     for (tensor, guess) in [
         ("conv_block4.conv1.weight", "a PANNs network of four blocks"),
         ("gru.weight_hh_l0", "a GRU classifier"),
-        ("something.else", "no model of this version"),
+        ("something.else", "no supported model"),
     ] {
         let zero = Tensor::zeros((1,), DType::F32, &Device::Cpu).unwrap();
         let error = detect(&weights(vec![(tensor.to_string(), zero)])).unwrap_err();
