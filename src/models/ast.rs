@@ -213,7 +213,7 @@ impl Config {
     /// A stride and a number of frames for which 128 mel bins give `n_patches` patches of 16 x 16: a published stride
     /// with 1024 frames if one fits, otherwise the first stride that divides evenly, with a multiple of 16 frames if
     /// possible.
-    fn length_of(n_patches: usize) -> Option<(usize, usize)> {
+    fn stride_and_length(n_patches: usize) -> Option<(usize, usize)> {
         let fits = |stride: usize, n_frames: usize| {
             let patches = PatchConfig { stride: [stride; 2], ..PatchConfig::square(16, PatchAxes::MelsFirst) };
             patches.grid(128, n_frames).iter().product::<usize>() == n_patches
@@ -365,7 +365,7 @@ impl Family for Config {
         };
         if let Some(n_patches) = n_patches
             && self.patches().grid(self.fbank.n_mels, self.target_length).iter().product::<usize>() != n_patches
-            && let Some((stride, target_length)) = Self::length_of(n_patches)
+            && let Some((stride, target_length)) = Self::stride_and_length(n_patches)
         {
             (self.stride, self.target_length) = ([stride; 2], target_length);
         }

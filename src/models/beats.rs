@@ -153,7 +153,7 @@ impl Beats {
             distances: DistanceScores::load(&first_attention, "relative_attention_bias.weight", distances, n_heads)?,
             blocks: (0..depth).map(load_block).collect::<Result<_>>()?,
             head: (n_classes > 0).then(load_head).transpose()?,
-            steps: config.strong.then(|| mean_of_neighbours(n_tokens, root)).transpose()?,
+            steps: config.strong.then(|| adaptive_average(n_tokens, root)).transpose()?,
             config: config.clone(),
         })
     }
@@ -198,7 +198,7 @@ impl Beats {
     }
 
     /// Runs the strong head on windows of 10 s. The embedding is the mean over the tokens of all windows.
-    fn decide(&self, features: &Tensor, steps: &Linear, head: &Linear) -> Result<TaggingOutput> {
+    fn classify_frames(&self, features: &Tensor, steps: &Linear, head: &Linear) -> Result<TaggingOutput> {
         let n_frames = features.dim(1)?;
         let silence = (f32::EPSILON.ln() - self.config.mean) / (2.0 * self.config.std);
         let (mut logits, mut embeddings, mut weights) = (Vec::new(), Vec::new(), Vec::new());
@@ -226,7 +226,7 @@ impl Beats {
             return Err(Error::TooShort { needed, got: n_frames });
         }
         if let (Some(steps), Some(head)) = (&self.steps, &self.head) {
-            return self.decide(features, steps, head);
+            return self.classify_frames(features, steps, head);
         }
         let tag = |window: &Tensor| self.classify(&self.tokens(window)?.mean(1)?);
         vit::in_windows(features, (self.config.target_length, false), OutputActivation::Sigmoid, &tag)
@@ -235,7 +235,7 @@ impl Beats {
 
 /// The averaging of `n_tokens` tokens to the steps of the strong head as a linear layer, like PyTorch's
 /// `adaptive_avg_pool1d`.
-fn mean_of_neighbours(n_tokens: usize, place: &Loader) -> Result<Linear> {
+fn adaptive_average(n_tokens: usize, place: &Loader) -> Result<Linear> {
     let mut weights = vec![0.0; STEPS * n_tokens];
     for (step, row) in weights.chunks_mut(n_tokens).enumerate() {
         let (start, end) = (step * n_tokens / STEPS, ((step + 1) * n_tokens).div_ceil(STEPS));

@@ -79,7 +79,7 @@ impl Cnn14 {
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
             let pooling = (i < 5).then_some(config.pooling); // the last block is not pooled
-            panns::add_block(&mut blocks, &block, panns::same(in_channels, channels, 3), 2, pooling)?;
+            panns::add_block(&mut blocks, &block, panns::same_padding(in_channels, channels, 3), 2, pooling)?;
             in_channels = channels;
         }
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
@@ -148,7 +148,7 @@ impl Cnn14 {
         } else {
             let pooled = self.pooled_dropout.forward(&max_plus_mean_of_neighbours(&steps, Edge::Zeros)?)?; // [batch, n_frames / 32, 2048]
             let segments = self.pooled_dropout.forward(&self.fc1.forward(&pooled)?)?;
-            self.head.decide(&segments)?
+            self.head.classify_segments(&segments)?
         };
         if let Some(segments) = output.framewise_output.take() {
             // [batch, n_frames, n_classes]

@@ -156,7 +156,13 @@ impl LogMelNetConfig for Config {
         let mut in_channels = 1;
         for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            panns::add_block(layers, &block, panns::same(in_channels, channels, kernel), n_convs, Some(Pooling::Avg))?;
+            panns::add_block(
+                layers,
+                &block,
+                panns::same_padding(in_channels, channels, kernel),
+                n_convs,
+                Some(Pooling::Avg),
+            )?;
             in_channels = channels;
         }
         Ok(in_channels)

@@ -20,7 +20,7 @@ use std::borrow::Cow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -93,7 +93,7 @@ impl Family for Config {
             channels: panns::channels(weights, Self::DAINET19.channels),
             ..Self::DAINET19
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(dainet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
@@ -153,9 +153,9 @@ impl WaveformNetConfig for Config {
                 layers.conv(&conv, Some(&norm), ConvConfig::new(channels, outputs, 1), Activation::Identity)
             };
             let convs = |layers: &mut ConvStack| {
-                panns::add_convs(layers, &block, panns::same(channels, outputs, 3), CONVS - 1)?;
+                panns::add_convs(layers, &block, panns::same_padding(channels, outputs, 3), CONVS - 1)?;
                 let (conv, norm) = (block.at(format_args!("conv{CONVS}")), block.at(format_args!("bn{CONVS}")));
-                layers.conv(&conv, Some(&norm), panns::same(outputs, outputs, 3), Activation::Identity)
+                layers.conv(&conv, Some(&norm), panns::same_padding(outputs, outputs, 3), Activation::Identity)
             };
             layers.shortcut(connect, convs)?;
             layers.activation(Activation::Relu);

@@ -32,7 +32,7 @@ pub(super) trait Family: Clone + 'static {
 }
 
 /// The preset that equals `renamed(preset)`, a configuration carrying that preset's name.
-pub(super) fn published<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Option<&'static C> {
+pub(super) fn matching_preset<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Option<&'static C> {
     C::PRESETS.iter().map(|(preset, _)| preset).find(|preset| **preset == renamed(preset))
 }
 

@@ -145,7 +145,7 @@ impl WaveformNetConfig for Config {
         for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
             let stride = if i == 0 { THREE } else { 1 };
-            let first = ConvConfig { stride, ..panns::same(in_channels, channels, THREE) };
+            let first = ConvConfig { stride, ..panns::same_padding(in_channels, channels, THREE) };
             panns::add_convs(layers, &block, first, self.convs_per_block)?;
             if i > 0 && (i < 8 || self.pool_last) {
                 layers.pool(Pool1d { size: THREE, padding: THREE / 2 });

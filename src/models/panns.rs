@@ -110,7 +110,7 @@ pub fn add_block(
 }
 
 /// A convolution with zero padding that keeps the length, for odd kernels.
-pub const fn same(in_channels: usize, out_channels: usize, kernel: usize) -> ConvConfig {
+pub const fn same_padding(in_channels: usize, out_channels: usize, kernel: usize) -> ConvConfig {
     ConvConfig { padding: kernel / 2, ..ConvConfig::new(in_channels, out_channels, kernel) }
 }
 

@@ -179,7 +179,9 @@ impl LogMelNetConfig for Config {
             let halves = self.version.halvings().0.contains(&entry);
             let activation = self.version.activation();
             match (self.version, entry) {
-                (_, 0) => add_conv(layers, &place, [0, 2], panns::same(inputs, outputs, 3), halves, activation)?,
+                (_, 0) => {
+                    add_conv(layers, &place, [0, 2], panns::same_padding(inputs, outputs, 3), halves, activation)?
+                }
                 (Version::V2, 18) => {
                     add_conv(layers, &place, [0, 1], ConvConfig::new(inputs, outputs, 1), halves, activation)?;
                 }

@@ -21,7 +21,7 @@ use std::borrow::Cow;
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -102,7 +102,7 @@ impl Family for Config {
             }),
             ..Self::RES1DNET31
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(res1dnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
@@ -161,7 +161,7 @@ impl WaveformNetConfig for Config {
                     if shortens {
                         layers.pool(Pool1d { size: POOL, padding: 0 });
                     }
-                    let first = panns::same(channels, outputs, 3);
+                    let first = panns::same_padding(channels, outputs, 3);
                     layers.conv(&block.at("conv1"), Some(&block.at("bn1")), first, Activation::Relu)?;
                     layers.dropout(Dropout::new(&block, 0.1)?);
                     let second = ConvConfig { dilation: 2, padding: 2, ..ConvConfig::new(outputs, outputs, 3) };

@@ -19,7 +19,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, LogMelNet, LogMelNetConfig};
 use crate::assumption::Assumption;
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
@@ -131,7 +131,7 @@ impl Family for Config {
             block: if weights.contains("resnet.layer1.0.conv3.weight") { Block::Bottleneck } else { Block::Basic },
             ..Self::RESNET22
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(resnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, assumptions)))
@@ -172,7 +172,7 @@ impl LogMelNetConfig for Config {
     fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize> {
         let halve = Pool2d { pooling: Pooling::Avg, size: (2, 2) };
         let mut channels = self.first_channels;
-        panns::add_block(layers, &root.at("conv_block1"), panns::same(1, channels, 3), 2, Some(Pooling::Avg))?;
+        panns::add_block(layers, &root.at("conv_block1"), panns::same_padding(1, channels, 3), 2, Some(Pooling::Avg))?;
         for (i, (&inner, &n_blocks)) in self.channels.iter().zip(&self.n_blocks).enumerate() {
             if i > 0 {
                 layers.pool(halve);
@@ -198,7 +198,7 @@ impl LogMelNetConfig for Config {
         }
         layers.pool(halve);
         layers.dropout(Dropout::new(root, 0.2)?);
-        let last = panns::same(channels, self.last_channels, 3);
+        let last = panns::same_padding(channels, self.last_channels, 3);
         panns::add_block(layers, &root.at("conv_block_after1"), last, 2, None)?;
         Ok(self.last_channels)
     }
@@ -223,7 +223,7 @@ impl Config {
                 layers.dropout(Dropout::new(block, 0.1)?);
             }
             let activation = if is_last { Activation::Identity } else { Activation::Relu };
-            layers.conv(&conv, Some(&norm), panns::same(inputs, outputs, kernel), activation)?;
+            layers.conv(&conv, Some(&norm), panns::same_padding(inputs, outputs, kernel), activation)?;
         }
         Ok(())
     }

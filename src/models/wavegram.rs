@@ -28,7 +28,7 @@ use candle_core::{Device, Tensor};
 use serde::{Deserialize, Serialize};
 
 use super::batch::{features, forward_by_length, waveforms};
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Head};
 use super::{Detail, FrameGrid, ModelInfo, TaggingModel};
 use crate::assumption::Assumption;
@@ -154,19 +154,19 @@ impl Family for Config {
         }
         let mut assumptions = Vec::new();
         let inputs = |name: &str| weights.shape(name).and_then(|shape| shape.get(1).copied());
-        let beside = inputs("conv_block2.conv1.weight") != panns::outputs(weights, "pre_block4.conv2.weight");
+        let has_log_mel = inputs("conv_block2.conv1.weight") != panns::outputs(weights, "pre_block4.conv2.weight");
         let wave = ["pre_conv0", "pre_block1.conv1", "pre_block2.conv1", "pre_block3.conv1"];
         let wave_channels = |i: usize| panns::outputs(weights, &format!("{}.weight", wave[i]));
         let mut channels = panns::channels(weights, Self::CNN14.channels);
         channels[0] = panns::outputs(weights, "pre_block4.conv2.weight").unwrap_or(channels[0]);
         let mut config = Self {
-            log_mel: beside.then(|| panns::detect_front_end("Wavegram", weights, &mut assumptions)).transpose()?,
+            log_mel: has_log_mel.then(|| panns::detect_front_end("Wavegram", weights, &mut assumptions)).transpose()?,
             wave_channels: std::array::from_fn(|i| wave_channels(i).unwrap_or(Self::CNN14.wave_channels[i])),
             maps: inputs("pre_block4.conv1.weight").unwrap_or(Self::CNN14.maps),
             channels,
             ..Self::CNN14
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(wavegram, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, assumptions)))
@@ -190,13 +190,13 @@ pub struct Wavegram {
     device: Device,
     wave: ConvStack,
     wavegram: ConvStack,
-    log_mel: Option<OnLogMel>,
+    log_mel: Option<LogMelBranch>,
     blocks: ConvStack,
     head: Head,
 }
 
 #[derive(Debug)]
-struct OnLogMel {
+struct LogMelBranch {
     log_mel: LogMel,
     bn0: BatchNorm,
     block: ConvStack,
@@ -238,7 +238,7 @@ impl Wavegram {
             wave.conv(
                 &block.at("conv1"),
                 Some(&block.at("bn1")),
-                panns::same(in_channels, channels, 3),
+                panns::same_padding(in_channels, channels, 3),
                 Activation::Relu,
             )?;
             let spread = ConvConfig { dilation: 2, padding: 2, ..ConvConfig::new(channels, channels, 3) };
@@ -250,10 +250,10 @@ impl Wavegram {
         let [first, others @ ..] = config.channels;
         let columns = config.columns();
         let mut wavegram = ConvStack::on_maps(Some(columns));
-        panns::add_convs(&mut wavegram, &root.at("pre_block4"), panns::same(config.maps, first, 3), 2)?;
+        panns::add_convs(&mut wavegram, &root.at("pre_block4"), panns::same_padding(config.maps, first, 3), 2)?;
         wavegram.pool(Pool2d { pooling: Pooling::Avg, size: (2, 1) });
         wavegram.end_stage();
-        let log_mel = config.log_mel.as_ref().map(|log_mel| OnLogMel::build(log_mel, first, root)).transpose()?;
+        let log_mel = config.log_mel.as_ref().map(|log_mel| LogMelBranch::build(log_mel, first, root)).transpose()?;
 
         let mut blocks = ConvStack::on_maps(Some(columns));
         blocks.dropout(Dropout::new(root, 0.2)?);
@@ -261,7 +261,7 @@ impl Wavegram {
         for (i, channels) in others.into_iter().enumerate() {
             let pooling = (i < 4).then_some(Pooling::Avg); // the last block is not pooled
             let block = root.at(format_args!("conv_block{}", i + 2));
-            panns::add_block(&mut blocks, &block, panns::same(in_channels, channels, 3), 2, pooling)?;
+            panns::add_block(&mut blocks, &block, panns::same_padding(in_channels, channels, 3), 2, pooling)?;
             in_channels = channels;
         }
         let Config { embedding_dim, n_classes, .. } = *config;
@@ -312,22 +312,22 @@ impl Wavegram {
         let (batch, channels, length) = x.dims3()?;
         let x = x.reshape((batch, self.config.maps, channels / self.config.maps, length))?.transpose(2, 3)?;
         let mut x = self.wavegram.forward_observed(&x.contiguous()?, &mut observe)?; // [batch, channels, n_rows, columns]
-        if let Some(OnLogMel { log_mel, bn0, block }) = &self.log_mel {
+        if let Some(LogMelBranch { log_mel, bn0, block }) = &self.log_mel {
             let (log_mel, _) = features(log_mel, clips, &self.device)?;
-            let beside = block.forward_observed(&bn0.forward(&log_mel.unsqueeze(1)?)?, &mut observe)?;
-            let n_rows = x.dim(2)?.min(beside.dim(2)?);
-            x = Tensor::cat(&[beside.narrow(2, 0, n_rows)?, x.narrow(2, 0, n_rows)?], 1)?;
+            let from_log_mel = block.forward_observed(&bn0.forward(&log_mel.unsqueeze(1)?)?, &mut observe)?;
+            let n_rows = x.dim(2)?.min(from_log_mel.dim(2)?);
+            x = Tensor::cat(&[from_log_mel.narrow(2, 0, n_rows)?, x.narrow(2, 0, n_rows)?], 1)?;
         }
         let steps = self.blocks.forward_observed(&x, &mut observe)?.mean(3)?; // [batch, channels, n_rows / 16]
         self.head.forward(&steps, detail)
     }
 }
 
-impl OnLogMel {
+impl LogMelBranch {
     fn build(config: &LogMelConfig, channels: usize, root: &Loader) -> Result<Self> {
         let n_mels = config.mel.n_mels;
         let mut block = ConvStack::on_maps(Some(n_mels));
-        panns::add_convs(&mut block, &root.at("conv_block1"), panns::same(1, channels, 3), 2)?;
+        panns::add_convs(&mut block, &root.at("conv_block1"), panns::same_padding(1, channels, 3), 2)?;
         block.pool(Pool2d { pooling: Pooling::Avg, size: (2, 2) });
         block.end_stage();
         Ok(Self { log_mel: LogMel::new(config)?, bn0: BatchNorm::load(&root.at("bn0"), n_mels)?, block })

@@ -76,7 +76,7 @@ enum Layer {
 struct Residual {
     layers: Vec<Layer>,
     /// Layers of the shortcut branch; none for the identity.
-    connection: Vec<Layer>,
+    shortcut: Vec<Layer>,
     activation: Activation,
 }
 
@@ -188,12 +188,12 @@ impl ConvStack {
     ) -> Result<()> {
         let (before, width) = (std::mem::take(&mut self.layers), self.maps.width);
         let connected = connect(self);
-        let connection = std::mem::take(&mut self.layers);
+        let shortcut = std::mem::take(&mut self.layers);
         self.maps.width = width;
         let added = add(self);
         let layers = std::mem::replace(&mut self.layers, before);
         let activation = Activation::Identity;
-        self.layers.push(Layer::Residual(Box::new(Residual { layers, connection, activation })));
+        self.layers.push(Layer::Residual(Box::new(Residual { layers, shortcut, activation })));
         connected.and(added)
     }
 
@@ -395,14 +395,14 @@ impl ConvStack {
 }
 
 /// Convolutions that read or write maps with at least this many values run row by row.
-const STREAMED: usize = 1 << 17;
+const MIN_STREAMED_VALUES: usize = 1 << 17;
 
 fn refuse(what: &str, got: &[usize], shape: Shape) -> Error {
     candle_core::Error::Msg(format!("{what} of {got:?} does not fit maps of {shape:?}")).into()
 }
 
 /// The indices into a sequence that form its padded version for [`ConvStack::reflect_pad`]; `None` is a zero.
-fn reflected(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> {
+fn reflected_indices(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> {
     let padding = kernel - stride;
     let before = padding - padding / 2;
     let after = padding / 2 + (length.next_multiple_of(stride) - length);
@@ -475,14 +475,14 @@ fn collect<'a>(layer: &'a Layer, steps: &mut Vec<Step<'a>>, size: &mut (usize, u
             let values = |size: (usize, usize, usize)| size.0.saturating_mul(size.1).saturating_mul(size.2);
             let (Some(after), Some(conv)) = (after, conv.packed()) else { return false };
             let streams = Step::Conv(conv).streams(steps.is_empty());
-            if !streams || values(*size).max(values(after)) < STREAMED {
+            if !streams || values(*size).max(values(after)) < MIN_STREAMED_VALUES {
                 return false;
             }
             steps.push(Step::Conv(conv));
             *size = after;
             true
         }
-        Layer::Residual(sum) if sum.connection.is_empty() && sum.activation == Activation::Identity => {
+        Layer::Residual(sum) if sum.shortcut.is_empty() && sum.activation == Activation::Identity => {
             let (start, before) = (steps.len(), *size);
             let all = sum.layers.iter().all(|layer| collect(layer, steps, size));
             match all {
@@ -556,14 +556,14 @@ impl Layer {
             Self::Reflect { kernel: 1, stride: 1 } => Ok(x),
             Self::Reflect { kernel, stride } => match x.values {
                 Values::Blocks(ref map) => {
-                    let rows = reflected(map.shape.height, *kernel, *stride);
+                    let rows = reflected_indices(map.shape.height, *kernel, *stride);
                     let y = map.select(&rows, &x.workspace);
                     let y = y.ok_or_else(|| refuse("padding", &[*kernel, *stride], map.shape))?;
                     Ok(x.with(Values::Blocks(y)))
                 }
                 Values::Tensor(ref values) => {
                     let height = values.dim(2)?;
-                    let rows = reflected(height, *kernel, *stride).into_iter();
+                    let rows = reflected_indices(height, *kernel, *stride).into_iter();
                     let rows = rows.map(|row| row.unwrap_or(height) as u32).collect::<Vec<_>>(); // the row of zeros
                     let rows = Tensor::new(rows, values.device())?;
                     let y = values.pad_with_zeros(2, 0, 1)?.index_select(&rows, 2)?;
@@ -589,15 +589,15 @@ fn forward_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
 
 impl Residual {
     fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
-        let (mut y, x) = if self.connection.is_empty() {
+        let (mut y, x) = if self.shortcut.is_empty() {
             (forward_beside(&self.layers, &x)?, x)
         } else {
-            let connected = forward_beside(&self.connection, &x)?;
+            let connected = forward_beside(&self.shortcut, &x)?;
             (forward_all(&self.layers, x)?, connected)
         };
         if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values) {
             map.add(x, self.activation, Isa::best())
-                .ok_or_else(|| refuse("a connection", &[x.shape.channels, x.shape.height, x.shape.width], map.shape))?;
+                .ok_or_else(|| refuse("a shortcut", &[x.shape.channels, x.shape.height, x.shape.width], map.shape))?;
             return Ok(y);
         }
         let sum = self.activation.forward((y.to_tensor()? + x.to_tensor()?)?)?;

@@ -52,7 +52,7 @@ pub(super) struct Block {
     attention: [ConvStack; 2],
     expand: Option<DynamicConv>,
     depthwise: DynamicConv,
-    lines: Linear,
+    coefficients: Linear,
     /// Scale and shift of the activation's coefficients, `[4]`.
     scale: Tensor,
     shift: Tensor,
@@ -89,7 +89,7 @@ impl Block {
                 ConvConfig { stride, ..ConvConfig::depthwise(expanded, kernel) },
                 Activation::Identity,
             )?,
-            lines: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
+            coefficients: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
             scale: constants(&act, "lambdas", [1.0, 1.0, 0.5, 0.5])?,
             shift: constants(&act, "init_v", [1.0, 0.0, 0.0, 0.0])?,
             project: conv("proj", ConvConfig::new(expanded, out_channels, 1), Activation::Identity)?,
@@ -122,15 +122,16 @@ impl Block {
         let context = joint.mean(2)?.squeeze(2)?; // [1, context]
         let sequence = |start: usize, length: usize, conv: &ConvStack| -> Result<Tensor> {
             let x = joint.narrow(2, start, length)?;
-            conv.forward(&if self.config.stride == 1 { x } else { halved(&x)? })
+            conv.forward(&if self.config.stride == 1 { x } else { average_every_second(&x)? })
         };
         let columns = sequence(0, n_columns, &self.attention[0])?; // [1, expanded, columns out, 1]
         let rows = sequence(n_columns, n_rows, &self.attention[1])?;
-        let lines = (self.lines.forward(&context)?.affine(2.0, -1.0)?).reshape((self.config.expanded, 4))?;
-        let lines = lines.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?; // slopes, then intercepts
+        let coefficients =
+            (self.coefficients.forward(&context)?.affine(2.0, -1.0)?).reshape((self.config.expanded, 4))?;
+        let coefficients = coefficients.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?; // slopes, then intercepts
         let expanded = self.expand.as_ref().map(|conv| conv.forward(&x, &context)).transpose()?;
         let y = self.depthwise.forward(expanded.as_ref().unwrap_or(&x), &context)?;
-        let y = weighed(y, &lines, &rows, &columns)?;
+        let y = activate_and_weight(y, &coefficients, &rows, &columns)?;
         let mut y = self.project.forward(&y, &context)?;
         if self.config.stride == 1 && self.config.in_channels == self.config.out_channels {
             if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values)
@@ -171,7 +172,7 @@ fn axis_means(x: &FeatureMap) -> Result<(Tensor, Tensor)> {
 }
 
 /// Averages three neighbours at every second position of `x` `[1, channels, length, 1]`, with zero padding.
-fn halved(x: &Tensor) -> candle_core::Result<Tensor> {
+fn average_every_second(x: &Tensor) -> candle_core::Result<Tensor> {
     let n = x.dim(2)?.div_ceil(2);
     let x = x.pad_with_zeros(2, 1, 2)?;
     let every = |start: usize| {
@@ -181,13 +182,18 @@ fn halved(x: &Tensor) -> candle_core::Result<Tensor> {
     ((every(0)? + every(1)?)? + every(2)?)? / 3.0
 }
 
-/// Applies the activation given by `lines` `[channels, 4]` and multiplies each value by the weights of its row and its
+/// Applies the activation given by `coefficients` `[channels, 4]` and multiplies each value by the weights of its row and its
 /// column, `[1, channels, length, 1]` each.
-fn weighed(mut y: FeatureMap, lines: &Tensor, rows: &Tensor, columns: &Tensor) -> Result<FeatureMap> {
+fn activate_and_weight(
+    mut y: FeatureMap,
+    coefficients: &Tensor,
+    rows: &Tensor,
+    columns: &Tensor,
+) -> Result<FeatureMap> {
     if let Values::Blocks(map) = &mut y.values {
         let host = |x: &Tensor| x.t()?.flatten_all()?.to_vec1::<f32>();
         let by_place = |x: &Tensor| host(&x.squeeze(3)?.squeeze(0)?);
-        if map.weigh(&host(lines)?, &by_place(rows)?, &by_place(columns)?, Isa::best()).is_none() {
+        if map.activate_and_weight(&host(coefficients)?, &by_place(rows)?, &by_place(columns)?, Isa::best()).is_none() {
             let shape = format!("{:?}", map.shape);
             return Err(candle_core::Error::Msg(format!(
                 "row weights {:?} and column weights {:?} do not fit a map of {shape}",
@@ -200,12 +206,12 @@ fn weighed(mut y: FeatureMap, lines: &Tensor, rows: &Tensor, columns: &Tensor) -
     }
     let x = y.to_tensor()?;
     let line = |i: usize| {
-        let part = |i: usize| lines.narrow(1, i, 1)?.reshape((1, (), 1, 1));
+        let part = |i: usize| coefficients.narrow(1, i, 1)?.reshape((1, (), 1, 1));
         x.broadcast_mul(&part(i)?)?.broadcast_add(&part(i + 2)?)
     };
     let bent = line(0)?.maximum(&line(1)?)?;
-    let weighed = bent.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
-    Ok(y.with(Values::Tensor(weighed)))
+    let weighted = bent.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
+    Ok(y.with(Values::Tensor(weighted)))
 }
 
 /// A convolution with batch norm whose filters are a mixture of four sets.

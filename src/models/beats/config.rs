@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::frontend::features::Features;
 use crate::frontend::{FbankConfig, FrontEnd};
 use crate::labels::LabelSet;
-use crate::models::family::{Family, published};
+use crate::models::family::{Family, matching_preset};
 use crate::models::vit::{self};
 use crate::models::{FrameGrid, ModelInfo, TaggingModel};
 use crate::nn::{PatchAxes, PatchConfig};
@@ -194,7 +194,7 @@ impl Family for Config {
             (config.mean, config.std) = OPEN_STATISTICS;
         }
         let renamed = |preset: &Self| Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() };
-        config.name = published(renamed).map_or_else(beats, |preset| preset.name.clone());
+        config.name = matching_preset(renamed).map_or_else(beats, |preset| preset.name.clone());
         let is_known = config.n_classes == 0 || config.has_strong_classes();
         let is_named = is_known || weights.metadata().contains_key("label_dict");
         let numbered = Assumption::NumberedLabels { n_classes: config.n_classes };

@@ -59,7 +59,7 @@ impl Classifier {
 
     /// Classifies segments `[batch, n_segments, embedding_dim]` and pools the results. The frames are the segments; the
     /// embedding is their mean.
-    pub fn decide(&self, segments: &Tensor) -> Result<TaggingOutput> {
+    pub fn classify_segments(&self, segments: &Tensor) -> Result<TaggingOutput> {
         let logits = self.classes.forward(segments)?; // [batch, n_segments, n_classes]
         let probabilities = candle_nn::ops::sigmoid(&logits)?;
         let embedding = segments.mean(1)?;

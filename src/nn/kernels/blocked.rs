@@ -240,11 +240,11 @@ impl BlockedMap {
     }
 
     /// For a single clip, replaces each value `x` by `max(a x + c, b x + d)` times the weights of its row and its
-    /// column. `lines` are `[a, b, c, d]` of each channel, `[4, channels]`; `rows` is `[height, channels]`, `columns`
+    /// column. `coefficients` are `[a, b, c, d]` of each channel, `[4, channels]`; `rows` is `[height, channels]`, `columns`
     /// `[width, channels]`. `None`, without any change, for other sizes.
-    pub fn weigh(&mut self, lines: &[f32], rows: &[f32], columns: &[f32], isa: Isa) -> Option<()> {
+    pub fn activate_and_weight(&mut self, coefficients: &[f32], rows: &[f32], columns: &[f32], isa: Isa) -> Option<()> {
         let Shape { batch, channels, height, width } = self.shape;
-        let fits = (batch, lines.len()) == (1, 4 * channels)
+        let fits = (batch, coefficients.len()) == (1, 4 * channels)
             && rows.len() == height * channels
             && columns.len() == width * channels;
         if !fits {
@@ -257,9 +257,9 @@ impl BlockedMap {
             to.zip(values.chunks(channels)).for_each(|(to, from)| to[..channels].copy_from_slice(from));
             padded
         };
-        let (lines, rows, columns) = (padded(lines), padded(rows), padded(columns));
+        let (coefficients, rows, columns) = (padded(coefficients), padded(rows), padded(columns));
         self.values.par_chunks_mut(row).zip(rows.par_chunks(blocks)).for_each(|(x, weights)| {
-            isa.run(WeighRow { lines: &lines, weights, columns: &columns, width, x });
+            isa.run(ActivateAndWeightRow { coefficients: &coefficients, weights, columns: &columns, width, x });
         });
         Some(())
     }
@@ -328,28 +328,28 @@ impl BlockedMap {
     }
 }
 
-/// One row of [`BlockedMap::weigh`].
-struct WeighRow<'a> {
-    lines: &'a [[f32; CHANNEL_BLOCK]],
+/// One row of [`BlockedMap::activate_and_weight`].
+struct ActivateAndWeightRow<'a> {
+    coefficients: &'a [[f32; CHANNEL_BLOCK]],
     weights: &'a [[f32; CHANNEL_BLOCK]],
     columns: &'a [[f32; CHANNEL_BLOCK]],
     width: usize,
     x: &'a mut [f32],
 }
 
-impl SimdOp for WeighRow<'_> {
+impl SimdOp for ActivateAndWeightRow<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { lines, weights, columns, width, x } = self;
+        let Self { coefficients, weights, columns, width, x } = self;
         let blocks = weights.len();
         let (x, _) = x.as_chunks_mut::<CHANNEL_BLOCK>();
         for (block, x) in x.chunks_mut(width).enumerate() {
             for part in 0..L::PARTS {
                 let mut line = [L::splat(0.0); 4];
                 for i in 0..4 {
-                    line[i] = L::load(&lines[i * blocks + block], part);
+                    line[i] = L::load(&coefficients[i * blocks + block], part);
                 }
                 let weight = L::load(&weights[block], part);
                 for (column, x) in x.iter_mut().enumerate() {

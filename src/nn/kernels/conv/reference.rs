@@ -438,16 +438,16 @@ fn means_over_an_axis_and_bent_and_weighed_maps_equal_their_naive_form() {
                     );
                 }
             }
-            let mut weighed = map();
-            weighed.weigh(&lines, &rows, &columns, isa).unwrap();
-            for (i, y) in weighed.to_planes().into_iter().enumerate() {
+            let mut weighted = map();
+            weighted.activate_and_weight(&lines, &rows, &columns, isa).unwrap();
+            for (i, y) in weighted.to_planes().into_iter().enumerate() {
                 let (channel, row, column) = (i / width / height, i / width % height, i % width);
                 let line = |n: usize| lines[n * channels + channel] * x[i] + lines[(n + 2) * channels + channel];
                 let wanted =
                     line(0).max(line(1)) * rows[row * channels + channel] * columns[column * channels + channel];
                 assert!((y - wanted).abs() < 1e-5, "{shape:?} {isa:?}: {y} {wanted}");
             }
-            assert!(weighed.weigh(&lines[1..], &rows, &columns, isa).is_none());
+            assert!(weighted.activate_and_weight(&lines[1..], &rows, &columns, isa).is_none());
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::nn::kernels::workspace::{count, is_inside};
 const SEGMENTS_AT_ONCE: usize = 24;
 /// Prefetch distance of the weights, in values. They often come from memory, and the hardware prefetcher stops at page
 /// boundaries: late layers of CNN14 gain 15 to 30 %.
-const AHEAD: usize = 256;
+const PREFETCH_DISTANCE: usize = 256;
 /// Inputs of a row per loop iteration. With AVX2, the loop overhead would otherwise take a tenth of the time.
 const UNROLLED: usize = 4;
 
@@ -81,7 +81,7 @@ impl SimdOp for Product<'_> {
 /// Splits `n` into pieces (start and size) of at most `most`, nearly equal in size, which is faster than full pieces
 /// and a small rest.
 #[inline(always)]
-fn pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+fn near_equal_pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most);
     let (least, longer) = (n / pieces.max(1), n % pieces.max(1));
     (0..pieces).map(move |i| (i * least + i.min(longer), least + usize::from(i < longer)))
@@ -111,7 +111,7 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
     // With few rows, use many columns: independent sums hide the latency of the multiply-adds.
     let columns = L::TILES[most_rows.div_ceil(most_rows.div_ceil(L::TILES.len())) - 1];
     let tile_rows = L::TILES.iter().filter(|&&fit| fit >= columns).count();
-    for (first_panel, n) in pieces(panels, columns / L::PARTS) {
+    for (first_panel, n) in near_equal_pieces(panels, columns / L::PARTS) {
         for (chunk, segments) in segments.chunks(SEGMENTS_AT_ONCE).enumerate() {
             let start = match weights.bias {
                 _ if chunk > 0 => Start::Sums,
@@ -121,7 +121,7 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
             let weights =
                 &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * segment_len * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
-                for (first_row, rows) in pieces(span.rows, tile_rows) {
+                for (first_row, rows) in near_equal_pieces(span.rows, tile_rows) {
                     let y = first_panel * outputs.panel_stride + span.y + first_row * outputs.row_stride;
                     let tile = Tile {
                         x: x[span.x + first_row * row_stride..].as_ptr(),
@@ -258,7 +258,7 @@ impl Tile<'_> {
                 w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
                 // With one or two rows, loads are the limit, and the hardware prefetcher alone is faster.
                 if M > 2 && n % L::PARTS == 0 {
-                    L::prefetch(at.wrapping_add(AHEAD));
+                    L::prefetch(at.wrapping_add(PREFETCH_DISTANCE));
                 }
             }
             for m in 0..M {

@@ -162,7 +162,7 @@ mod tests {
     }
 
     /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
-    fn weighed(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
+    fn weighted_sum(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
         let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = conv_shape;
         let (rows, columns) = conv_shape.output(shape.height, shape.width).unwrap();
         let mut sum = 0.0;
@@ -222,7 +222,7 @@ mod tests {
             let x = values(shape.batch * patches.clip(), 1);
             let filters = values(2 * patches.taps(), 2);
             let g = values(shape.batch * 2 * patches.places(), 3);
-            let wanted = weighed(conv_shape, shape, &x, &filters, &g);
+            let wanted = weighted_sum(conv_shape, shape, &x, &filters, &g);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             for (what, got) in [
                 ("output", dot(&patches.forward(&x, &filters), &g)),
@@ -236,11 +236,11 @@ mod tests {
             let of_filters = patches.gradient_of_filters(&x, &g);
             let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
             for i in (0..x.len()).step_by(7) {
-                let wanted = weighed(conv_shape, shape, &one(x.len(), i), &filters, &g);
+                let wanted = weighted_sum(conv_shape, shape, &one(x.len(), i), &filters, &g);
                 assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {conv_shape:?}");
             }
             for i in 0..filters.len() {
-                let wanted = weighed(conv_shape, shape, &x, &one(filters.len(), i), &g);
+                let wanted = weighted_sum(conv_shape, shape, &x, &one(filters.len(), i), &g);
                 assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {conv_shape:?}");
             }
         }
