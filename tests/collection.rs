@@ -1,4 +1,4 @@
-//! What the command lines do with collections of files: which, in which order, what is done already, what is written.
+//! The command lines on collections of files: which files, in which order, resuming, and the output.
 
 #[path = "../examples/collection/mod.rs"]
 mod collection;
@@ -21,7 +21,7 @@ use ::parquet::record::{Field, RowAccessor};
 use clap::{Args, FromArgMatches};
 use collection::{Done, FileArgs, JobArgs, Jobs};
 
-/// An empty folder of a test's own.
+/// An empty folder for one test.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("collection").join(name);
     let _ = fs::remove_dir_all(&path);
@@ -34,7 +34,7 @@ fn parse<T: Args + FromArgMatches>(args: &[&str]) -> Result<T, clap::Error> {
     T::from_arg_matches(&matches)
 }
 
-/// Names relative to `folder`, and errors.
+/// The listed names relative to `folder`, and the errors.
 fn names(folder: &Path, args: &[&str]) -> Vec<String> {
     let name = |path: PathBuf| path.strip_prefix(folder).unwrap_or(&path).to_str().unwrap().to_string();
     let items = parse::<FileArgs>(args).unwrap().list();
@@ -55,7 +55,7 @@ fn files_are_listed_in_order_and_shards_share_them() {
     let below = ["a/1.wav", "a/10.WAV", "a/b/x.flac", "c1.wav", "c[1].wav"];
     assert_eq!(names(&folder, &[&at("")]), below);
     assert_eq!(names(&folder, &[&at("a/notes.txt"), &at("gone.wav")]), ["a/notes.txt", "gone.wav"]);
-    // A name before a pattern; a pattern like the shell's.
+    // A literal name takes precedence over a pattern; patterns work as in a shell.
     assert_eq!(names(&folder, &[&at("c[1].wav")]), ["c[1].wav"]);
     assert_eq!(names(&folder, &[&at("c[12].wav")]), ["c1.wav"]);
     assert_eq!(names(&folder, &[&at("**/*.flac"), &at("*")]), ["a/b/x.flac", "c1.wav", "c[1].wav"]);
@@ -63,14 +63,14 @@ fn files_are_listed_in_order_and_shards_share_them() {
         let found = names(&folder, &[&at(odd)]);
         assert!(found.len() == 1 && found[0].contains(reason), "{found:?}");
     }
-    // A list: its names are no patterns, blank lines are nothing, what is no text is an error.
+    // In a list, names are not patterns, blank lines are ignored, and invalid text is an error.
     let list = at("list");
     let text = [at("c[1].wav").as_bytes(), b"\n\n", at("a").as_bytes(), b"\r\n\xFF\n", at("last").as_bytes()].concat();
     fs::write(&list, text).unwrap();
     let found = names(&folder, &["--files-from", &list, &at("c1.wav")]);
     assert_eq!(found[..5], ["c1.wav", "c[1].wav", "a/1.wav", "a/10.WAV", "a/b/x.flac"]);
     assert!(found[5].ends_with("list, line 4: not UTF-8") && found[6] == "last", "{found:?}");
-    // With a byte-order mark, and a line of blanks.
+    // With a byte-order mark and a blank line.
     fs::write(&list, "\u{feff}b2.wav\n\n  \nw1.wav").unwrap();
     let case = std::env::var("CLIPWISE_REAL").map(|folder| format!("{folder}/cases/list_bom.txt")); // the same
     for list in [Ok(list.clone()), case].into_iter().flatten() {
@@ -82,7 +82,7 @@ fn files_are_listed_in_order_and_shards_share_them() {
     let found = names(&folder, &["--files-from", &at("gone")]);
     assert!(found.len() == 1 && found[0].contains("cannot open"), "{found:?}");
 
-    // Only a regular file is listed twice.
+    // Duplicates are removed only for regular files.
     let is_repeatable = |list: &str| parse::<FileArgs>(&["--files-from", list]).unwrap().is_repeatable();
     let pipe = at("pipe");
     let has_pipe = Command::new("mkfifo").arg(&pipe).status().is_ok_and(|status| status.success());
@@ -104,7 +104,7 @@ fn files_are_listed_in_order_and_shards_share_them() {
 }
 
 #[test]
-fn results_come_in_order_and_not_much_is_ahead() {
+fn results_come_in_order_with_a_bounded_backlog() {
     let (started, reported) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     for n_jobs in [1, 3, 8] {
         started.store(0, Ordering::SeqCst);
@@ -130,7 +130,7 @@ fn results_come_in_order_and_not_much_is_ahead() {
         assert_eq!((count.done, count.failed), (494, 6));
         assert!(results.is_sorted() && results.len() == 494);
     }
-    // A writer that fails is the end.
+    // An error of the writer ends the run.
     let jobs = Jobs::new(&parse::<JobArgs>(&[]).unwrap(), None);
     let endless = || std::iter::repeat_with(|| Ok(PathBuf::from("x")));
     let error = jobs.run(endless(), |_| Ok(()), |_, ()| Err("full".into())).unwrap_err();
@@ -140,7 +140,7 @@ fn results_come_in_order_and_not_much_is_ahead() {
 }
 
 #[test]
-fn what_is_done_is_left_out_and_a_torn_line_is_cut_off() {
+fn finished_files_are_skipped_and_a_torn_line_is_removed() {
     let path = folder("done").join("out.jsonl");
     let paths = |names: &[&str]| names.iter().map(|name| Ok(PathBuf::from(name))).collect::<Vec<_>>();
     let left = |names: &[&str]| {
@@ -154,7 +154,7 @@ fn what_is_done_is_left_out_and_a_torn_line_is_cut_off() {
         assert_eq!(left(&["a", "b", "ä \"", "c"]), ["b", "c"], "{torn}");
         assert_eq!(fs::read_to_string(&path).unwrap(), whole);
     }
-    // What this program did not write is not touched.
+    // Files written by other programs are not touched.
     for foreign in ["notes", "notes\n", "{\"name\":1}\n", "{\"file\":\"a\"}\nx", "\n"] {
         fs::write(&path, foreign).unwrap();
         let error = Done::open(&path).err().unwrap().to_string();
@@ -188,7 +188,7 @@ fn a_matrix_and_its_names_are_complete_after_every_row() {
 }
 
 #[test]
-fn a_table_has_a_row_a_file_and_its_name_once_it_is_complete() {
+fn a_table_has_a_row_per_file_and_is_renamed_once_complete() {
     let path = folder("parquet").join("out.parquet");
     let row = |i: usize| -> Vec<f32> { (0..500).map(|k| (i * 1_000 + k) as f32).collect() };
     for n in [0, 1, 9_000] {
@@ -212,7 +212,7 @@ fn a_table_has_a_row_a_file_and_its_name_once_it_is_complete() {
             assert_eq!(found.get_list(3).unwrap().elements(), values);
         }
     }
-    // One that is not complete leaves it alone, and can be read.
+    // An incomplete one leaves the finished file alone and can be read.
     let whole = fs::read(&path).unwrap();
     let mut table = parquet::Parquet::create(&path, "some-model").unwrap();
     table.write("x.wav", 16_000, 1.0, &row(0)).unwrap();
