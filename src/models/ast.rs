@@ -137,7 +137,7 @@ impl Config {
             return Ok(None);
         }
         let unreadable =
-            |file: &'static str| move |error: serde_json::Error| Error::config(file, "", error.to_string());
+            |file: &'static str| move |error: serde_json::Error| Error::config(file, "unreadable", error.to_string());
         let fields = Fields::deserialize(config).map_err(unreadable("config.json"))?;
         let extractor = preprocessor.map_or_else(|| Ok(Extractor::default()), Extractor::deserialize);
         let extractor = extractor.map_err(unreadable("preprocessor_config.json"))?;
@@ -204,7 +204,7 @@ impl Config {
         vit::check_target_length(self.target_length, self.patch_size)?;
         for (field, eps) in [("eps", self.eps), ("head_eps", self.head_eps)] {
             if !(eps.is_finite() && eps >= 0.0) {
-                return Err(Error::config(field, eps, "must be 0 or more"));
+                return Err(Error::config(field, eps, "expected at least 0"));
             }
         }
         Ok(())

@@ -129,7 +129,7 @@ impl Config {
         }
         match self.head_eps.is_finite() && self.head_eps >= 0.0 {
             true => Ok(()),
-            false => Err(Error::config("head_eps", self.head_eps, "must be 0 or more")),
+            false => Err(Error::config("head_eps", self.head_eps, "expected at least 0")),
         }
     }
 }

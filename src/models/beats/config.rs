@@ -144,7 +144,7 @@ impl Config {
         self.patches().check(self.fbank.n_mels)?;
         vit::check_target_length(self.target_length, self.patch_size)?;
         if self.position_groups == 0 || !self.width.is_multiple_of(self.position_groups) {
-            let reason = format!("must divide the width {}", self.width);
+            let reason = format!("expected a divisor of the width {}", self.width);
             return Err(Error::config("position_groups", self.position_groups, reason));
         }
         if !(4..=MAX_WIDTH).contains(&self.n_buckets) || !self.n_buckets.is_multiple_of(4) {

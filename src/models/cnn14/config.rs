@@ -129,7 +129,7 @@ impl Config {
         check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)?;
         if self.decision != Decision::Clip && self.head != OutputActivation::Sigmoid {
-            let reason = "must be `sigmoid` unless `decision` is `clip`";
+            let reason = "expected `sigmoid` unless `decision` is `clip`";
             return Err(Error::config("head", format!("{:?}", self.head), reason));
         }
         Ok(())

@@ -149,9 +149,9 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
 #[derive(Clone, Copy)]
 enum Start {
     Zero,
-    /// The current values of `y`.
+    /// Sixteen values per panel.
     Bias(*const f32),
-    /// What `y` holds.
+    /// The current values of `y`.
     Sums,
 }
 
