@@ -127,7 +127,11 @@ impl ConvConfig {
         let averaged = self.averaged;
         check::size("averaged", averaged, MAX_AVERAGED)?;
         if averaged > 1 && (of_sequences || self.stride != 1 || self.along_width.is_some()) {
-            return Err(Error::config("averaged", averaged, "expected 1; larger windows need maps and a stride of 1 on both axes"));
+            return Err(Error::config(
+                "averaged",
+                averaged,
+                "expected 1; larger windows need maps and a stride of 1 on both axes",
+            ));
         }
         let kernel = self.extent().saturating_add(if self.kernel == 0 { 0 } else { averaged - 1 });
         let along_height = ConvAxis { kernel, stride: self.stride.saturating_mul(averaged), ..self.axis() };

@@ -323,7 +323,7 @@ mod tests {
             }
         }
 
-        /// Whether the product is refused, at every level.
+        /// Whether the product is rejected, with every instruction set.
         fn refused(&self) -> bool {
             let refused = |isa: Isa| {
                 let (x, weights, mut y) =
@@ -351,17 +351,17 @@ mod tests {
     }
 
     #[test]
-    fn sizes_that_reach_outside_or_wrap_around_are_refused() {
+    fn sizes_that_reach_outside_or_overflow_are_rejected() {
         let span = Sizes::new().span;
         assert!(!Sizes::new().refused());
-        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for sizes in [
             Sizes { row_stride: 5, ..Sizes::new() },
             Sizes { row_stride: wraps, ..Sizes::new() },
             Sizes { segments: vec![0, 3], ..Sizes::new() },
             Sizes { segments: vec![usize::MAX, 2], ..Sizes::new() },
             Sizes { segments: vec![0], segment_len: wraps, ..Sizes::new() },
-            Sizes { segments: vec![0], segment_len: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
+            Sizes { segments: vec![0], segment_len: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // overflows to panels of 64 values
             Sizes { span: Span { x: 1, ..span }, ..Sizes::new() },
             Sizes { span: Span { x: usize::MAX - 3, ..span }, ..Sizes::new() },
             Sizes { span: Span { y: 1, ..span }, ..Sizes::new() },

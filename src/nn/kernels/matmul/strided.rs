@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matrices_that_reach_outside_or_wrap_around_are_refused() {
+    fn matrices_that_reach_outside_or_overflow_are_rejected() {
         let values = [1.0f32; 6];
         let good = MatrixView::rows(&values, 3, 2, 2);
         let refused = |a: MatrixView, b: MatrixView, row_stride: usize| {
@@ -87,7 +87,7 @@ mod tests {
             refused
         };
         assert!(!refused(good, good.transposed(), 3));
-        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for bad in [
             MatrixView { row_stride: 3, ..good },
             MatrixView { row_stride: wraps, ..good },

@@ -199,7 +199,7 @@ mod tests {
         let uneven = |conv_shape, padding_after| ConvShape { padding_after, ..conv_shape };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
         let narrow = (0..400usize).map(|i| {
-            // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
+            // Every kernel, stride and padding up to 3 on maps of 1 to 4 columns; not all fit.
             let pick = |of: usize, n: usize| i / of % n;
             let kernel = (1 + pick(1, 3), 1 + pick(3, 3));
             let padding = (pick(5, 3), pick(7, 4));
@@ -231,7 +231,7 @@ mod tests {
             ] {
                 assert!((got - wanted).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {wanted}");
             }
-            // Each value of the gradients: what a single one of `x` or of the filters brings.
+            // Each value of the gradients, from a single nonzero value of `x` or of the filters.
             let of_x = patches.gradient_of_input(&filters, &g);
             let of_filters = patches.gradient_of_filters(&x, &g);
             let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
