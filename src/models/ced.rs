@@ -25,10 +25,8 @@
 //! | [`WindowMean`] | last window | `clipwise_output` | `embedding` |
 //! |---|---|---|---|
 //! | `Scores`: RicherMans/CED | zero-padded after the batch norm | mean over the windows | mean over the windows |
-//! | `Tokens`: Hugging Face | zero-padded after the batch norm | head on the embedding | mean over the tokens of all
-//! windows |
-//! | `TokensByLength`: XiaoMi/dasheng | the remaining whole patches | head on the embedding | mean over the tokens of
-//! all windows |
+//! | `Tokens`: Hugging Face | zero-padded after the batch norm | head on the embedding | mean over the tokens of all windows |
+//! | `TokensByLength`: XiaoMi/dasheng | the remaining whole patches | head on the embedding | mean over the tokens of all windows |
 //! | `ScoresByLength` | the remaining frames | weighted mean over the windows | weighted mean over the windows |
 //!
 //! - Windows of equal length have equally many tokens, so the first two rules give the same embedding.

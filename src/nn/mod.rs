@@ -5,8 +5,7 @@
 //!
 //! | layer | on the CPU | on other devices |
 //! |---|---|---|
-//! | [`ConvStack`] | feature maps in blocks of sixteen channels throughout; packed filters for a Winograd, direct or
-//! depthwise kernel; bias, activation and pooling fused | candle |
+//! | [`ConvStack`] | feature maps in blocks of sixteen channels throughout; packed filters for a Winograd, direct or depthwise kernel; bias, activation and pooling fused | candle |
 //! | [`CausalDepthwiseConv`] | tasks of several frames, one channel block at a time | candle, tap by tap |
 //! | [`GroupedConv1d`] | the packed product, with the taps of a group as its segments | candle |
 //! | [`PatchEmbedding`] | [`Linear`] on patches | candle |
@@ -15,8 +14,7 @@
 //! | [`SelfAttention`] | packed products on the projections in place, tasks of 48 queries | candle |
 //! | [`Pool2d`], [`Pool1d`], [`LpPool2d`] | one pass, rows in parallel | candle |
 //! | [`BatchNorm`] | one pass | candle |
-//! | [`Rnn`] | one product for many frames, then a product with packed weights and fused gates per step; directions and
-//! sequences in parallel | candle, frame by frame |
+//! | [`Rnn`] | one product for many frames, then a product with packed weights and fused gates per step; directions and sequences in parallel | candle, frame by frame |
 //!
 //! The loader decides which of three states a layer is in: packed for the CPU, tensors on a device, or in training.
 //! Layers loaded from a [`Parameters`](crate::weights::Parameters) keep their tensors and use candle's differentiable
