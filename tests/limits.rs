@@ -148,9 +148,9 @@ fn report(error: Error) -> LoadReport {
 
 /// Folders of some hundred bytes that once crashed the process or used a gigabyte.
 fn small_folders_that_ask_for_much() {
-    let config_error = |error: Error, wanted: &str| {
+    let config_error = |error: Error, expected: &str| {
         assert!(
-            matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == wanted),
+            matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == expected),
             "{error}"
         );
         assert!(error.to_string().contains("expected 1 to 1024"), "{error}");

@@ -62,7 +62,7 @@ fn every_family_is_detected_below_any_prefix() {
         let plain = Weights::from_tensors(tensors.clone()).unwrap();
         let detected = detect(&plain).unwrap();
         assert_eq!(detected.place, "");
-        let wanted = scores(&detected.config, &plain);
+        let expected = scores(&detected.config, &plain);
         for place in ["net", "encoder.model", "model", "a.b.c.d"] {
             let mut tensors = below(&format!("{place}."), &tensors);
             // Alone (known wrapper prefixes are already removed), then beside other tensors.
@@ -73,7 +73,7 @@ fn every_family_is_detected_below_any_prefix() {
                 (if place == "model" { "" } else { place }, &detected.config)
             );
             assert_eq!(found.assumptions, detected.assumptions, "nothing is left out");
-            assert_eq!(scores(&found.config, &alone), wanted, "{place}");
+            assert_eq!(scores(&found.config, &alone), expected, "{place}");
 
             tensors.extend([("criterion.pos_weight".to_string(), ones(3)), (format!("{place}s.weight"), ones(2))]);
             let beside = Weights::from_tensors(tensors).unwrap();
@@ -82,7 +82,7 @@ fn every_family_is_detected_below_any_prefix() {
             let said = found.assumptions.last().unwrap().to_string();
             assert!(said.contains(&format!("below `{place}.`")) && said.contains("criterion.pos_weight"), "{said}");
             assert_eq!(found.config.place(&beside).unwrap(), place);
-            assert_eq!(scores(&found.config, &beside), wanted, "{place}");
+            assert_eq!(scores(&found.config, &beside), expected, "{place}");
         }
         assert_eq!(config.place(&plain).unwrap(), "");
     }

@@ -203,9 +203,9 @@ fn weight_norms_are_folded() {
             let squares = v.iter().enumerate().filter(|(i, _)| part(*i) == of).map(|(_, x)| f64::from(*x).powi(2));
             squares.sum::<f64>().sqrt()
         };
-        let wanted = |i: usize| ((0.5 + part(i) as f64) * f64::from(v[i]) / norm(part(i))) as f32;
+        let expected = |i: usize| ((0.5 + part(i) as f64) * f64::from(v[i]) / norm(part(i))) as f32;
         let got = weights.to_vec("a.weight").unwrap();
-        got.iter().enumerate().for_each(|(i, x)| assert!((x - wanted(i)).abs() <= 1e-6, "{shape:?} {i} {x}"));
+        got.iter().enumerate().for_each(|(i, x)| assert!((x - expected(i)).abs() <= 1e-6, "{shape:?} {i} {x}"));
     }
     // Tensors that only resemble a weight norm stay as they are.
     assert_eq!(weights(old, &[2, 3, 1]).len(), 3);

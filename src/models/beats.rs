@@ -205,7 +205,7 @@ impl Beats {
         for start in (0..n_frames).step_by(WINDOW_HOP) {
             let length = WINDOW.min(n_frames - start);
             let window = features.narrow(1, start, length)?.contiguous()?;
-            let tokens = self.tokens(&vit::fill_up(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
+            let tokens = self.tokens(&vit::pad_frames(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
             let steps = steps.forward(&tokens.transpose(1, 2)?.contiguous()?)?; // [batch, width, 250]
             logits.push(head.forward(&steps.transpose(1, 2)?.contiguous()?)?); // [batch, 250, n_classes]
             embeddings.push(tokens.mean(1)?);
