@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Taggers in onnxruntime, OpenVINO and PyTorch beside ours, in turn, f32: the references' own classes with random weights.
+"""Taggers in onnxruntime, OpenVINO and PyTorch compared with ours, interleaved, f32: the references' own classes with random weights.
 
     taggers.py --references FOLDER --model resnet38
 
@@ -22,7 +22,7 @@ PANNS = {
     "cnn6": "Cnn6", "cnn10": "Cnn10", "resnet22": "ResNet22", "resnet38": "ResNet38", "resnet54": "ResNet54",
     "mobilenetv1": "MobileNetV1", "mobilenetv2": "MobileNetV2",
 }
-# On the waveform.
+# Models that take the waveform.
 PANNS_1D = {
     "leenet24": "LeeNet24", "dainet19": "DaiNet19", "res1dnet31": "Res1dNet31", "res1dnet51": "Res1dNet51",
     "wavegram-cnn14": "Wavegram_Cnn14", "wavegram-logmel-cnn14": "Wavegram_Logmel_Cnn14",
@@ -51,7 +51,7 @@ torch.manual_seed(0)
 
 
 class Scores(nn.Module):
-    """What is timed: the scores of a network, without its front end."""
+    """The timed network: it returns the scores and has no front end."""
 
     def __init__(self, network, scores):
         super().__init__()
@@ -99,7 +99,7 @@ class WhisperAtScores(nn.Module):
 
 
 def stub(name):
-    """A module that stands in for one that is imported and not used."""
+    """A stub for a module that is imported but not used."""
     module = types.ModuleType(name)
     module.__getattr__ = lambda _: None
     sys.modules[name] = module
@@ -116,7 +116,7 @@ def features(*shape):
 
 
 def network():
-    """The network, its input, and the part of ours that does the same."""
+    """The network, its input, and the corresponding part of ours."""
     frames = round(args.seconds * 100) + 1
     samples = round(args.seconds * 32_000)
     clipwise = lambda output: output["clipwise_output"]

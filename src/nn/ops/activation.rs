@@ -1,4 +1,4 @@
-//! Activations of tensors: by candle, and gates and sums as candle operations.
+//! Activations of tensors with candle; gates and sums as candle operations.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
