@@ -1,4 +1,5 @@
-//! AST against transformers: folders with labels of their own, both spellings of its tensors, and the original's layout.
+//! AST against transformers: folders with their own labels, both naming schemes of transformers, and the original's
+//! layout.
 
 mod common;
 
@@ -27,7 +28,7 @@ fn in_version_5(name: &str) -> String {
     renamed.iter().fold(name.to_string(), |name, (from, to)| name.replace(from, to))
 }
 
-/// The tensors of a model, named as in transformers 4, with the values of those of transformers 5.
+/// The tensors of a model, named as in transformers 4, with the values of those named as in transformers 5.
 fn tensors(config: &ast::Config) -> Vec<(String, Tensor)> {
     complete(
         Vec::new(),
@@ -36,7 +37,7 @@ fn tensors(config: &ast::Config) -> Vec<(String, Tensor)> {
     )
 }
 
-/// The same with the names of YuanGongND/ast, where queries, keys and values are one tensor.
+/// The same tensors named as in YuanGongND/ast, where queries, keys and values are one tensor.
 fn original(tensors: Vec<(String, Tensor)>, prefix: &str) -> Vec<(String, Tensor)> {
     let renamed = [
         ("audio_spectrogram_transformer.", "v."),
@@ -113,7 +114,7 @@ fn assert_equals_reference(name: &str, model: &dyn TaggingModel) {
 }
 
 #[test]
-fn it_equals_transformers_at_every_stage() {
+fn every_stage_equals_transformers() {
     let golden = golden("ast.safetensors");
     for name in ["single", "strided", "original"] {
         let config = config(name);
@@ -133,7 +134,7 @@ fn it_equals_transformers_at_every_stage() {
 }
 
 #[test]
-fn every_layout_gives_the_same_scores_and_tells_its_sizes() {
+fn every_layout_is_detected_and_gives_the_same_scores() {
     for name in ["single", "original"] {
         let config = config(name);
         let version_4 = tensors(&config);
@@ -147,12 +148,12 @@ fn every_layout_gives_the_same_scores_and_tells_its_sizes() {
             assert_eq!(detected.eps, if is_original { 1e-6 } else { 1e-12 });
             assert_eq!(detected.head_eps, if is_original { 1e-5 } else { 1e-12 });
             assert_eq!(detected.activation, OutputActivation::Softmax);
-            // 12 x 5 patches are those of 64 frames; heads of 64 values are assumed.
+            // 12 x 5 patches come from 64 frames; attention heads of 64 dimensions are assumed.
             let sizes = |it: &ast::Config| (it.width, it.ffn_dim, it.depth, it.n_classes, it.stride, it.target_length);
             assert_eq!(sizes(&detected), sizes(&config));
         }
     }
-    // Published numbers of patches, with the strides and lengths that they come from.
+    // Published numbers of patches, with the strides and lengths that give them.
     for (rows, columns, stride, n_frames) in [
         (12, 101, 10, 1024),
         (10, 85, 12, 1024),

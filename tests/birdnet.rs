@@ -37,7 +37,7 @@ impl Tensors {
     }
 }
 
-/// The triangles of golden/birdnet.py.
+/// The triangular filters of golden/birdnet.py.
 fn filters(index: usize, n_bins: usize) -> Tensor {
     let weight = |i: usize| {
         let (m, bin) = ((i / n_bins) as f64, (i % n_bins) as f64);
@@ -87,7 +87,7 @@ fn model() -> BirdNet {
 }
 
 #[test]
-fn it_equals_keras_at_every_stage() {
+fn every_stage_equals_keras() {
     let (model, golden) = (model(), golden("birdnet.safetensors"));
     let every = |n: usize, values: Vec<f32>| values.into_iter().step_by(n).collect::<Vec<_>>();
     for n in LENGTHS {
@@ -116,7 +116,7 @@ fn it_equals_keras_at_every_stage() {
 }
 
 #[test]
-fn rows_equal_clips_alone_and_it_is_found_by_its_tensors() {
+fn each_row_equals_the_clip_alone_and_checkpoints_are_detected() {
     let weights = weights();
     let detected = clipwise::models::detect(&weights).unwrap();
     assert_eq!(detected.config, ModelConfig::from(Config { n_classes: CLASSES, ..Config::V2_4 }));
@@ -127,7 +127,7 @@ fn rows_equal_clips_alone_and_it_is_found_by_its_tensors() {
         let alone = model.forward(&batch(&[n]), Detail::Clip).unwrap();
         assert_eq!(values(&together.embedding.get(row).unwrap()), values(&alone.embedding), "{n}");
     }
-    // Silence has no loudest sample.
+    // A silent window has no range to normalise by.
     let silence = WaveformBatch::new(vec![vec![0.0; 1000]], 48_000).unwrap();
     let scores = values(&model.forward(&silence, Detail::Clip).unwrap().clipwise_output);
     assert!(scores.iter().all(|score| score.is_finite()));

@@ -1,4 +1,4 @@
-//! CED against the published graph, the bundled model, folders.
+//! CED against the published graph; the bundled model; folders.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn batch(clips: Vec<Vec<f32>>) -> WaveformBatch {
 }
 
 #[test]
-fn scores_equal_the_published_graph() {
+fn scores_equal_those_of_the_published_graph() {
     let (wanted, model) = (golden("ced.safetensors"), tiny());
     for n in [2400, 4959, 40_000, 161_439] {
         let output = model.forward(&batch(vec![signal(n, 16_000, 7)]), Detail::Clip).unwrap();
@@ -55,7 +55,7 @@ fn dequantised_values_equal_the_graph_bit_for_bit() {
 }
 
 #[test]
-fn real_recordings_have_the_scores_of_onnxruntime() {
+fn real_recordings_get_the_scores_of_onnxruntime() {
     let Some(expected) = real("real/ced-tiny/expected.safetensors") else { return };
     let (expected, exact, model) = (Weights::open(expected).unwrap(), golden("ced.safetensors"), tiny());
     for file in ["R9_ZSCveAHg_7s.wav", "jfk.wav", "sample-music.wav", "sample-typing.wav"] {
@@ -64,8 +64,8 @@ fn real_recordings_have_the_scores_of_onnxruntime() {
         let waveform = expected.to_vec(&format!("{file}.waveform_16k")).unwrap();
         let scores = values(&model.forward(&batch(vec![waveform]), Detail::Clip).unwrap().clipwise_output);
         assert_close(file, &scores, &wanted, 1e-5, 0.0);
-        // These were made with onnxruntime's optimisations on, which round activations to 8 bits: they are off the graph's
-        // own scores by up to 3.01e-3.
+        // The expected scores were made with onnxruntime's optimisations, which round activations to 8 bits: they
+        // differ from the graph's own scores by up to 3.01e-3.
         assert_close(file, &scores, &rounded, 3.1e-3, 0.0);
     }
 }
@@ -82,7 +82,7 @@ fn tiny_tensors() -> Vec<(String, Tensor)> {
     weights.names().map(tensor).collect()
 }
 
-/// The same as the Hugging Face conversions name them.
+/// The same, named as in the Hugging Face conversions.
 fn converted(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     let own = tensors.into_iter().filter(|(name, _)| !name.starts_with("front_end"));
     let renamed = own.map(|(name, tensor)| match name.starts_with("outputlayer") {
@@ -92,14 +92,14 @@ fn converted(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     renamed.collect()
 }
 
-/// Compares a file's scores, from its own rate through our resampling, with those of librosa and onnxruntime.
+/// Compares a file's scores, resampled by this crate, with those of librosa and onnxruntime.
 fn equals_librosa(file: &str, tagger: &Tagger, expected: &Weights) {
     let mut clip = Waveform::open(real(&format!("audio/{file}")).unwrap()).unwrap();
     clip.samples.truncate(10 * clip.sample_rate as usize);
     let (tagging, wanted) = (tagger.tag(&clip).unwrap(), expected.to_vec(file).unwrap());
     let apart = max_difference(&tagging.scores, &wanted);
     println!("{file}, {} Hz: off by {apart:.5}", clip.sample_rate);
-    // soxr's quality VHQ in the place of HQ moves them by up to 0.0059.
+    // soxr's quality VHQ instead of HQ changes them by up to 0.0059.
     assert!(apart < 0.002, "{file}: {apart}");
     let ours: Vec<usize> = tagging.top_k(5).iter().map(|tag| tag.index).collect();
     let mut order: Vec<usize> = (0..527).collect();
@@ -108,7 +108,7 @@ fn equals_librosa(file: &str, tagger: &Tagger, expected: &Weights) {
 }
 
 #[test]
-fn files_have_the_scores_that_librosa_and_onnxruntime_give_them() {
+fn files_get_the_scores_of_librosa_and_onnxruntime() {
     let (expected, tagger) = (golden("ced_librosa.safetensors"), shipped("ced-tiny"));
     let (clips, recordings): (Vec<&str>, Vec<&str>) = expected.names().partition(|name| name.ends_with(".ogg"));
     assert_eq!((clips.len(), recordings.len()), (25, 4));
@@ -155,7 +155,7 @@ fn long_clips_equal_both_references() {
 }
 
 #[test]
-fn a_last_window_that_divides_exactly_counts() {
+fn a_whole_last_window_counts() {
     let (wanted, n) = (golden("ced_windows.safetensors"), (2 * 1012 - 1) * 160);
     let of = |part: &str| wanted.to_vec(&format!("small.ced.{n}.{part}")).unwrap();
     // The reference drops it.
@@ -234,7 +234,7 @@ fn the_rule_for_long_clips_is_in_the_config_and_has_a_default() {
 }
 
 #[test]
-fn windows_can_count_by_their_length() {
+fn windows_can_be_weighted_by_their_length() {
     let config = ced::Config { window_mean: WindowMean::ScoresByLength, ..tiny().config().clone() };
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
@@ -245,7 +245,7 @@ fn windows_can_count_by_their_length() {
         let rows = candle_core::Tensor::from_vec(rows, (1, end - start, 64), &Device::Cpu).unwrap();
         values(&model.forward_features(&rows, Detail::Clip).unwrap().clipwise_output)
     };
-    // Frames, and for each window its first and last frame and its patches in time.
+    // Number of frames, and for each window its first and last frame and its number of patches in time.
     for (n_frames, windows) in [
         (1012, vec![(0, 1012, 63.0)]),
         (1013, vec![(0, 1012, 63.0), (1013 - 16, 1013, 1.0)]),
@@ -270,7 +270,7 @@ fn windows_can_count_by_their_length() {
 }
 
 #[test]
-fn rows_threads_and_short_clips() {
+fn results_are_independent_of_batch_threads_and_padding() {
     let model = tiny();
     assert_eq!(model.info().min_samples, 2400);
     let clips: Vec<Vec<f32>> =
@@ -291,7 +291,7 @@ fn rows_threads_and_short_clips() {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_typed_errors() {
+fn invalid_configurations_are_typed_errors() {
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let tiny = ced::Config::TINY;
     let mut odd_mels = tiny.clone();
@@ -312,7 +312,7 @@ fn configurations_that_cannot_work_are_typed_errors() {
     assert_eq!(detected.config, ModelConfig::Ced(tiny), "but for top_db, which tensors do not tell");
 }
 
-/// A folder of a test's own that is removed at the end.
+/// A folder for one test, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -343,11 +343,11 @@ fn the_bundled_tagger_is_the_one_in_the_folder() {
 }
 
 #[test]
-fn a_folder_opens_as_it_is() {
+fn a_folder_opens_without_further_options() {
     let shipped = shipped("ced-tiny");
     assert_eq!((&*shipped.model().info().name, shipped.labels()), ("ced-tiny", &LabelSet::audioset()));
 
-    // Without a config, and with one of another library: found from the tensors.
+    // Without a config, and with the config of another library: detected from the tensors.
     let scratch = Scratch::new("folder");
     let open = || Tagger::open(&scratch.0, &Device::Cpu);
     assert_eq!(open().unwrap().model().info().name, "ced-tiny");

@@ -1,4 +1,4 @@
-//! ConvNeXt against the reference's class, and its promises about batches, short clips and frames.
+//! ConvNeXt against the reference's class: batches, short clips and frames.
 
 mod common;
 
@@ -63,7 +63,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_at_every_stage() {
+fn every_stage_equals_the_reference() {
     let golden = golden("convnext.safetensors");
     for (name, stem) in [("narrow", Stem::STEPS_252), ("wide", WIDE)] {
         let model = load(stem);
@@ -97,7 +97,7 @@ fn it_equals_the_reference_at_every_stage() {
 }
 
 #[test]
-fn rows_short_clips_and_frames() {
+fn rows_short_clips_and_frames_equal_those_of_the_clip_alone() {
     let model = load(Stem::STEPS_252);
     assert_eq!(model.info().min_samples, 7360);
     let lengths = [16_000, 39_584, 1, 16_000];
@@ -108,7 +108,7 @@ fn rows_short_clips_and_frames() {
         let frames = alone.framewise_output.unwrap();
         assert_eq!(frames.dims()[1], 1 + n.max(7360) / 320);
     }
-    // A clip of one step: the frames are the clip.
+    // In a clip of one step, the frames equal the clip's result.
     let short = model.forward(&batch(&[7360]), Detail::Frames).unwrap();
     let frames = values(&short.framewise_output.unwrap());
     assert_close("one step", &frames[..11], &values(&short.clipwise_output), 1e-6, 0.0);
@@ -118,7 +118,7 @@ fn rows_short_clips_and_frames() {
 }
 
 #[test]
-fn it_is_found_by_its_tensors() {
+fn checkpoints_are_detected() {
     for (stem, prefix) in [(Stem::STEPS_252, ""), (WIDE, "net.")] {
         let wanted = Config { name: "convnext".into(), ..narrow(stem) };
         let weights = weights(&wanted, SEED);

@@ -55,7 +55,8 @@ fn every_stage_equals_pytorch() {
     for (stage, got) in stages {
         let expected = wanted.to_vec(&stage).unwrap();
         assert_eq!(Some(got.dims()), wanted.shape(&stage), "{stage}");
-        // Maps hold values up to about 50, and fourth powers of them are summed: four times the error of the convolutions before.
+        // Maps hold values up to about 50, and fourth powers of them are summed: four times the error of the
+        // convolutions.
         assert_close(&stage, &values(&got), &expected, 1e-5, 1e-5);
     }
     let probability = |x: &f32| 1.0 / (1.0 + (-x).exp());
@@ -84,7 +85,7 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn invalid_inputs_and_configurations_are_typed_errors() {
     let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let model = model();
     let error = model.forward_features(&zeros((1, 3, 64)), Detail::Clip).unwrap_err();
@@ -108,7 +109,7 @@ fn what_does_not_fit_is_a_typed_error() {
 }
 
 #[test]
-fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
+fn the_published_crnn_equals_pytorch_and_detects_a_telephone() {
     let (Some(folder), Some(clip)) = (real("real/crnn-audioset"), real("audio/R9_ZSCveAHg_7s.wav")) else { return };
     let weights = Weights::open(folder.join("teacher1.pth")).unwrap();
     let wanted = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
@@ -129,7 +130,7 @@ fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
     let tagging = tagger.tag(&clip).unwrap();
     let names: Vec<String> = tagging.top_k(2).into_iter().map(|tag| tag.label).collect();
     assert_eq!(names, ["Speech", "Telephone bell ringing"]);
-    // From 32 kHz: the reference's waveform is soxr's.
+    // Resampled from 32 kHz; the reference's waveform comes from soxr.
     println!("from the recording: off by {:e}", max_difference(&tagging.scores, &clip_scores));
     assert_close("from the recording", &tagging.scores, &clip_scores, 2e-4, 0.0);
 }

@@ -42,7 +42,7 @@ fn vocabulary(tokens: Vec<String>, blank: usize) -> Vocabulary {
     Vocabulary::with_config(tokens, &config).unwrap()
 }
 
-/// Nothing is dropped.
+/// A search that prunes nothing.
 fn everything(n_best: usize) -> beam::Config {
     beam::Config { width: 1 << 20, min_token_log_prob: f64::NEG_INFINITY, max_score_gap: f64::INFINITY, n_best }
 }
@@ -52,7 +52,7 @@ fn assert_near(what: &str, got: f64, wanted: f64, tolerance: f64) {
     assert!((got - wanted).abs() <= tolerance, "{what}: got {got}, wanted {wanted}");
 }
 
-/// Log-probabilities `[n_frames, n_tokens]` of a multiplicative generator.
+/// Log-probabilities `[n_frames, n_tokens]` from a multiplicative generator.
 fn noise(n_frames: usize, n_tokens: usize, spread: f32, seed: u64) -> Array2<f32> {
     let mut state = seed;
     let logits = Array2::from_shape_simple_fn((n_frames, n_tokens), || {
@@ -63,7 +63,7 @@ fn noise(n_frames: usize, n_tokens: usize, spread: f32, seed: u64) -> Array2<f32
 }
 
 #[test]
-fn a_search_that_drops_nothing_gives_the_sum_over_all_paths() {
+fn a_search_without_pruning_equals_the_sum_over_all_paths() {
     let data = json("ctc.json");
     for (name, case) in data["beam"].as_object().unwrap() {
         let vocabulary = vocabulary(texts(&case["tokens"]), case["blank"].as_u64().unwrap() as usize);
@@ -90,7 +90,7 @@ fn a_search_that_drops_nothing_gives_the_sum_over_all_paths() {
 }
 
 #[test]
-fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
+fn a_search_of_usual_width_equals_pyctcdecode() {
     let data = json("ctc_pyctcdecode.json");
     let tokens = texts(&data["labels"]);
     let vocabulary = vocabulary(tokens, 0);
@@ -107,7 +107,7 @@ fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
         let log_probs = golden("ctc_pyctcdecode.safetensors", &format!("speech.{at}"));
         for (kind, search) in [("without", &without), ("with", &with)] {
             let (got, wanted) = (search.decode(log_probs.view(), FRAME).unwrap().remove(0), &clip[kind]);
-            // Its sums lack some paths and have others, of texts that differ in spaces.
+            // pyctcdecode's sums lack some paths and include others, of texts that differ in spaces.
             assert_eq!(got.text, wanted["text"].as_str().unwrap(), "clip {at} {kind} a model");
             assert_near("ctc", got.ctc_score, wanted["ctc"].as_f64().unwrap(), 0.1);
             assert_near("score", got.score, wanted["score"].as_f64().unwrap(), 0.1);
@@ -116,7 +116,7 @@ fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
 }
 
 #[test]
-fn language_models_give_the_scores_of_kenlm() {
+fn language_model_scores_equal_kenlm() {
     let models: HashMap<&str, LanguageModel> = ["ctc_words.arpa", "ctc_tokens.arpa"]
         .map(|name| (name, LanguageModel::open(golden_path(name)).unwrap()))
         .into();
@@ -147,7 +147,7 @@ fn language_models_give_the_scores_of_kenlm() {
 }
 
 #[test]
-fn damaged_language_models_say_where() {
+fn errors_of_damaged_language_models_name_the_line() {
     let arpa = |counts: &str, rest: &str| format!("\\data\\\n{counts}\n\n{rest}");
     let unigrams = "\\1-grams:\n-1 a -0.5\n-1 b\n\n";
     for (text, reason) in [
@@ -175,7 +175,7 @@ fn damaged_language_models_say_where() {
 
 #[test]
 fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
-    // Whole words where there is a delimiter, else any run; "aa" overlaps itself.
+    // With a delimiter only whole words match, otherwise any run; "aa" overlaps itself.
     let words = Vocabulary::new(["<pad>", "a", "b", "|"]).unwrap();
     let runs = Vocabulary::new(["<pad>", "a", "b"]).unwrap();
     for (vocabulary, n_frames, phrases) in [
@@ -211,7 +211,7 @@ fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
 }
 
 #[test]
-fn frames_in_pieces_give_what_the_whole_gives() {
+fn frames_in_pieces_give_the_same_as_the_whole() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|", "c"]).unwrap();
     let log_probs = noise(1500, 5, 9.0, 11);
     let config = beam::Config { width: 12, n_best: 5, ..Default::default() };
@@ -222,7 +222,7 @@ fn frames_in_pieces_give_what_the_whole_gives() {
     let whole = search.decode(log_probs.view(), FRAME).unwrap();
     let best_path = greedy(log_probs.view(), &vocabulary, FRAME).unwrap();
     assert_eq!(whole.len(), 5);
-    // Times survive the sweeping of what died out: they are those of the best path, but where that left the search.
+    // Times survive pruning: they are those of the best path, unless it left the search.
     let aligned = align(log_probs.view(), &whole[0].ids(), &vocabulary, FRAME).unwrap().transcript.tokens;
     let same = whole[0].tokens.iter().zip(&aligned).filter(|(a, b)| a == b).count();
     assert!(same * 100 >= aligned.len() * 98 && aligned.len() > 600, "{same} of {}", aligned.len());
@@ -268,7 +268,7 @@ fn times_words_and_confidences_of_a_greedy_transcript() {
 }
 
 #[test]
-fn a_real_model_s_frames_collapse_as_its_own_code_does_it() {
+fn a_real_models_frames_collapse_as_in_its_own_code() {
     let Some(folder) = std::env::var_os("CLIPWISE_REAL") else {
         return println!("skipped: CLIPWISE_REAL is not set, so real/ctc-frames-jfk.json is not at hand");
     };
@@ -288,7 +288,7 @@ fn a_real_model_s_frames_collapse_as_its_own_code_does_it() {
 }
 
 #[test]
-fn clips_of_a_batch_are_decoded_as_alone() {
+fn clips_of_a_batch_are_decoded_as_if_alone() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|"]).unwrap();
     let lengths = [30, 1, 17];
     let batch = Array3::from_shape_fn((3, 30, 4), |(clip, frame, token)| {
@@ -317,7 +317,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
     let path = [0, 1, 1, 0, 3, 2, 2];
     let certain = Array2::from_shape_fn((7, 4), |(t, id)| if path[t] == id { 0.0 } else { f32::NEG_INFINITY });
     let search = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
-    // Onset and offset of a, | and b, by where the clip ends; frames begin at 0, 0.02, … and end at 0.14.
+    // Onset and offset of a, | and b for several clip lengths; frames begin at 0, 0.02, … and the last ends at 0.14.
     for (end, wanted) in [
         (None, [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
         (Some(0.2), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
@@ -330,7 +330,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
         let mut transcripts = search.decode(certain.view(), times).unwrap();
         transcripts.push(greedy(certain.view(), &vocabulary, times).unwrap());
         transcripts.push(align(certain.view(), &[1, 3, 2], &vocabulary, times).unwrap().transcript);
-        // Decoders that are told late.
+        // Decoders that learn the clip's length late.
         let (mut pieces, mut wide) = (GreedyDecoder::new(&vocabulary, FRAME).unwrap(), search.decoder(FRAME).unwrap());
         for frames in certain.axis_chunks_iter(Axis(0), 3) {
             pieces.push(frames).unwrap();
@@ -372,7 +372,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
 }
 
 #[test]
-fn alignments_are_torchaudio_s() {
+fn alignments_equal_torchaudio() {
     for (name, case) in json("ctc.json")["align"].as_object().unwrap() {
         let size = |field: &str| case[field].as_u64().unwrap() as usize;
         let log_probs = match name.as_str() {
@@ -393,14 +393,14 @@ fn alignments_are_torchaudio_s() {
     }
 }
 
-/// Frames of `golden/ctc.py`, hashed anew.
+/// The hashed frames of `golden/ctc.py`.
 fn common_frames(name: &str, n_frames: usize, n_tokens: usize, spread: f64) -> Array2<f32> {
     let logits = common::hashed(name, n_frames * n_tokens, -spread, spread, 61);
     log_softmax(ArrayView2::from_shape((n_frames, n_tokens), &logits).unwrap()).unwrap()
 }
 
 #[test]
-fn what_cannot_be_aligned_is_a_typed_error() {
+fn impossible_alignments_are_typed_errors() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b"]).unwrap();
     let log_probs = noise(4, 3, 4.0, 3);
     let align = |targets: &[usize]| align(log_probs.view(), targets, &vocabulary, FRAME);
@@ -459,7 +459,7 @@ fn hostile_frames_are_typed_errors() {
     assert!(matches!(log_softmax(impossible.view()), Err(Error::Argument { name: "logits", .. })));
     assert_eq!(log_softmax(Array2::zeros((0, 3)).view()).unwrap().dim(), (0, 3));
 
-    // A refused push leaves a decoder as it was; infinite improbability is no error.
+    // A rejected push leaves the decoder unchanged; a probability of 0 is not an error.
     let mut decoder = search.decoder(FRAME).unwrap();
     decoder.push(good.view()).unwrap();
     let before = decoder.transcripts().unwrap();
@@ -486,14 +486,14 @@ fn hostile_frames_are_typed_errors() {
 }
 
 #[test]
-fn edit_distances_are_jiwer_s() {
+fn edit_distances_equal_jiwer() {
     let data = &json("ctc.json")["edit"];
     for case in data["sequences"].as_array().unwrap() {
         let (reference, hypothesis) = (ids(&case["reference"]), ids(&case["hypothesis"]));
         let counts = metrics::EditCounts::of(&reference, &hypothesis);
         assert_eq!(counts.n_errors(), case["errors"].as_u64().unwrap(), "{case}");
         assert_eq!(counts.n_reference(), reference.len() as u64);
-        // The edits make one of the other.
+        // The edits turn one sequence into the other.
         let mut made = Vec::new();
         let mut next = 0;
         for edit in metrics::edits(&reference, &hypothesis) {

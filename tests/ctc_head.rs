@@ -1,4 +1,4 @@
-//! CTC heads, the token transformer and the weighted sum of layers against PyTorch; CTC models put together.
+//! CTC heads, the token transformer and the weighted sum of layers against PyTorch; complete CTC models.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn load(config: &HeadConfig, weights: &Weights) -> Result<Head> {
 }
 
 #[test]
-fn an_unknown_head_is_named_with_the_known_ones() {
+fn the_error_for_an_unknown_head_lists_the_known_ones() {
     let error = HeadConfig::by_name("mlp").unwrap_err().to_string();
     assert_eq!(error, r#"expected a head called w2v-bert, whisper-small, qwen2-audio, got "mlp""#);
 }
@@ -108,14 +108,14 @@ fn a_head_can_be_trained() {
     let mean = weight.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let deviation = (weight.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
     let beyond = weight.iter().filter(|x| x.abs() > 0.04).count() as f64 / n;
-    // 44,032 draws: the bars are more than four standard errors wide.
+    // 44,032 draws: the tolerances are more than four standard errors.
     assert!(
         mean.abs() < 4e-4 && (deviation - 0.02).abs() < 3e-4 && (beyond - 0.0455).abs() < 0.004,
         "{mean} {deviation} {beyond}"
     );
     assert!(weights.to_vec("lm_head.bias").unwrap().iter().all(|&x| x == 0.0));
 
-    // Dropout in training only; what was trained loads for inference.
+    // Dropout is active in training only; a trained head loads for inference.
     let hidden = input("hidden", &[2, 3, 1024], 1.0);
     let forward = |head: &Head| values(&head.forward(&hidden, None).unwrap());
     let before = forward(&head);
@@ -123,7 +123,7 @@ fn a_head_can_be_trained() {
     trainable.set_training(true);
     assert!(common::max_difference(&forward(&head), &before) > 0.1);
 
-    // Gradients of a small one.
+    // Gradients of a small head.
     let golden = golden("ctc_head.safetensors");
     let config = HeadConfig { hidden: Some(5), dropout: 0.1, ..HeadConfig::linear(6, 4) };
     let trainable = Parameters::new(&CPU, 3);
@@ -159,7 +159,7 @@ fn recurrent_heads_equal_pytorch() {
         let weights = Weights::from_tensors(tensors).unwrap();
         assert_eq!(trainable.restore(&weights).unwrap(), weights.len());
 
-        // Trained and loaded, in a batch and alone; what stands behind a clip does not matter.
+        // Trained and loaded, in a batch and alone; padding after a clip has no effect.
         let loaded = load(&config, &weights).unwrap();
         for (head, exact) in [(&head, false), (&loaded, true)] {
             let together = head.forward(&states, Some(&[7, 4])).unwrap();
@@ -230,7 +230,7 @@ fn weighted_sums_equal_s3prl() {
             assert!(matches!(fewer.finish("a sum"), Err(Error::Weights(_))));
         }
 
-        // Trained: zeros at first, and the gradient of PyTorch.
+        // In training: zero weights at first, and PyTorch's gradient.
         let trainable = Parameters::new(&CPU, 1);
         let sum = WeightedSum::load(&trainable.loader(), 25, &config).unwrap();
         assert!(sum.weights().unwrap().iter().all(|weight| (weight - 0.04).abs() < 1e-9));
@@ -240,7 +240,7 @@ fn weighted_sums_equal_s3prl() {
         let loss = (input("c", &[2, 3, 8], 1.0) * &total).unwrap().sum_all().unwrap();
         assert_gradients(&loss, &trainable, |_| golden.to_vec(&format!("{name}.alpha")).unwrap());
 
-        // States that are trained themselves get gradients through the norm too.
+        // Trainable states get gradients through the norm too.
         let vars: Vec<Var> = states.iter().map(|state| Var::from_tensor(state).unwrap()).collect();
         let trained: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
         let total = sum.forward(&trained).unwrap();
@@ -249,7 +249,7 @@ fn weighted_sums_equal_s3prl() {
         assert!(vars.iter().all(|var| gradients.get(var.as_tensor()).is_some()));
     }
     let config = WeightedSumConfig::default();
-    // A part of what s3prl saves.
+    // One part of what s3prl saves.
     let file = common::golden_path("ctc_s3prl.pth");
     let featurizer = Weights::open_part(&file, "Featurizer").unwrap();
     assert_eq!(featurizer.names().collect::<Vec<_>>(), ["weights"]);
@@ -472,7 +472,7 @@ fn a_folder_opens() {
     tensors.linear("lm_head", 64, 4);
     let mut tensors: HashMap<_, _> = tensors.tensors().into_iter().collect();
     tensors.insert("layer_weights".to_string(), input("layer_weights", &[2], 1.0));
-    tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // which is not read
+    tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // not read
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
     write("config.json", &good);
 
@@ -491,7 +491,7 @@ fn a_folder_opens() {
         output.clip(0).unwrap().rows().into_iter().map(|row| row.iter().map(|x| x.exp()).sum()).collect();
     assert_close("probabilities", &sums, &[1.0; 10], 1e-6, 0.0);
 
-    // The sum and the head alone, on an encoder in a file or folder of its own, which has a head of its own too.
+    // The sum and the head alone, with an encoder in a separate file or folder that has a head of its own.
     let elsewhere = folder.join("published");
     std::fs::create_dir_all(&elsewhere).unwrap();
     let published = elsewhere.join("model.safetensors");

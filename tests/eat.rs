@@ -31,7 +31,7 @@ fn tensors(config: &eat::Config) -> Vec<(String, Tensor)> {
     )
 }
 
-/// The same in the layout of fairseq, the encoder below a prefix.
+/// The same in fairseq's layout, with the encoder below a prefix.
 fn fairseq(tensors: &[(String, Tensor)], prefix: &str) -> Vec<(String, Tensor)> {
     let renamed = |name: &str| match name.split('.').next().unwrap() {
         "head" | "fc_norm" => name.to_string(),
@@ -53,7 +53,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_in_both_layouts() {
+fn both_layouts_equal_the_reference() {
     let golden = golden("eat.safetensors");
     let hugging_face = tensors(&narrow());
     for (layout, tensors) in [("hf", hugging_face.clone()), ("fairseq", fairseq(&hugging_face, "model."))] {
@@ -98,7 +98,7 @@ fn a_row_equals_the_clip_alone() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     let zeros = |config: &eat::Config| {
         complete(
             Vec::new(),

@@ -1,4 +1,4 @@
-//! Results per frame: decision-level CNN14s, and frames of models that decide for the clip, against the reference.
+//! Frame-level results against the reference: decision-level CNN14s, and frames of clip-level models.
 
 mod common;
 
@@ -58,7 +58,7 @@ fn decision_level_models_equal_the_reference() {
 }
 
 #[test]
-fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
+fn frames_of_clip_level_models_equal_the_reference() {
     let wanted = golden("decision.safetensors");
     let model = narrow(cnn14::Config::AUDIOSET_32K);
     assert_eq!(model.info().frames, Some(FrameGrid { first: 0, step: 320 }));
@@ -72,7 +72,7 @@ fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
         assert!(plain.framewise_output.is_none());
         assert_eq!(values(&plain.logits), values(&output.logits));
         if n == LENGTHS[0] {
-            // One segment: every frame says what the clip says.
+            // With one segment, every frame equals the clip's result.
             let clipwise = values(&plain.clipwise_output).repeat(32);
             assert_close("one segment", &values(&frames), &clipwise, 1e-6, 0.0);
         }
@@ -94,10 +94,10 @@ fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
 }
 
 #[test]
-fn frames_of_m5_are_its_last_layer_on_each_step() {
+fn frames_of_m5_are_its_last_layer_applied_to_each_step() {
     let config = m5::Config { n_classes: 7, ..m5::Config::M5 };
     let model = m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
-    // 6,848 samples are seen by a frame, 4,096 lie between two.
+    // A frame sees 6,848 samples; frames are 4,096 samples apart.
     assert_eq!(model.info().frames, Some(FrameGrid { first: 1376, step: 4096 }));
     let samples = signal(30_000, 8_000, 4);
     let x = Tensor::from_slice(&samples, (1, 1, 30_000), &Device::Cpu).unwrap();
@@ -123,7 +123,7 @@ fn frames_of_m5_are_its_last_layer_on_each_step() {
 }
 
 #[test]
-fn what_has_no_frames_says_so() {
+fn requesting_frames_from_a_model_without_them_is_an_error() {
     let tagger = shipped("ced-tiny");
     let clip = Waveform::new(vec![0.1; 16_000], 16_000);
     assert!(tagger.model().info().frames.is_none());
@@ -138,7 +138,7 @@ fn what_has_no_frames_says_so() {
 }
 
 #[test]
-fn the_last_layer_alone_gives_what_the_model_says() {
+fn classify_equals_the_output_of_the_model() {
     let cnn14 = narrow(cnn14::Config::AUDIOSET_32K);
     let ced = shipped("ced-tiny").into_model();
     let leenet = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET11 };

@@ -55,7 +55,7 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
 }
 
 #[test]
-fn what_does_not_belong_together_is_not_fused() {
+fn members_that_do_not_match_are_errors() {
     let (a, b, vocabulary) = (logits("a", 9), logits("b", 6), vocabulary());
     let config = Config::default();
     let field = |members: &[Member], config: &Config| match fuse_frames(members, config) {
@@ -78,7 +78,7 @@ fn what_does_not_belong_together_is_not_fused() {
     assert_eq!(field(&[member(&a, &vocabulary, 1.0), member(&broken, &vocabulary, 1.0)], &config), "logits");
     let narrow = a.slice(s![.., ..4]).to_owned();
     assert!(matches!(fuse_frames(&[member(&narrow, &vocabulary, 1.0)], &config), Err(Error::LabelCount { .. })));
-    // −∞ is a probability of 0; where all members say so of all tokens, nothing is left.
+    // −∞ is a probability of 0; if the members together exclude every token, nothing is left.
     let certain = array![[0.0, f32::NEG_INFINITY]];
     let (two, opposite) = (Vocabulary::new(["<pad>", "a"]).unwrap(), array![[f32::NEG_INFINITY, 0.0]]);
     let members = [member(&certain, &two, 1.0), member(&opposite, &two, 1.0)];
@@ -129,7 +129,7 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
             let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Average::Logits, activation).unwrap_err();
             assert!(matches!(error, Error::Argument { name: "members", .. }), "{error}");
         }
-        // Nothing that has no probabilities.
+        // Members without probabilities.
         let mut certain = b.clone();
         certain.scores[0] = 1.5;
         let error = fuse_taggings(&[(&certain, 1.0)], Average::Probabilities, OutputActivation::Sigmoid).unwrap_err();

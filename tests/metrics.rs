@@ -7,10 +7,10 @@ use clipwise::ndarray::{Array2, ArrayView2, array};
 use clipwise::{Error, LabelSet};
 use safetensors::{Dtype, SafeTensors};
 
-/// Sums of a few hundred f64 terms in another order than scikit-learn's.
+/// Rounding of sums of a few hundred f64 terms in a different order from scikit-learn's.
 const TOLERANCE: f64 = 1e-9;
 
-/// The golden file; every tensor as f64, which holds all of its values exactly.
+/// The golden file; every tensor as f64, which represents all its values exactly.
 struct Golden(Vec<u8>);
 
 impl Golden {
@@ -61,7 +61,7 @@ fn flags(values: &[f64]) -> Vec<bool> {
     values.iter().map(|&value| value != 0.0).collect()
 }
 
-/// Golden data holds NaN for what is undefined.
+/// Golden data uses NaN for undefined values.
 #[track_caller]
 fn assert_same(what: &str, got: Option<f64>, wanted: f64) {
     match got {
@@ -75,7 +75,7 @@ fn parts(average: Option<PrecisionRecallF1>) -> [Option<f64>; 3] {
 }
 
 #[test]
-fn one_class_ranking() {
+fn rankings_of_one_class_equal_scikit_learn() {
     let golden = Golden::open();
     let cases = golden.binary_cases();
     assert_eq!(cases.len(), 13);
@@ -92,7 +92,7 @@ fn one_class_ranking() {
 }
 
 #[test]
-fn one_class_decisions() {
+fn decisions_of_one_class_equal_scikit_learn() {
     let golden = Golden::open();
     for case in golden.binary_cases() {
         let scores = golden.vector(&format!("binary.{case}.scores"));
@@ -111,7 +111,7 @@ fn one_class_decisions() {
 }
 
 #[test]
-fn several_classes_at_once() {
+fn averages_over_classes_equal_scikit_learn() {
     let golden = Golden::open();
     let (scores, targets) = (golden.get("multi.scores"), golden.get("multi.targets").mapv(|value| value != 0.0));
     let (per_class, means) = (golden.get("multi.per_class"), golden.vector("multi.means"));
@@ -144,7 +144,7 @@ fn several_classes_at_once() {
 }
 
 #[test]
-fn one_class_of_many() {
+fn single_label_metrics_equal_scikit_learn() {
     let golden = Golden::open();
     let (targets, predictions) = (golden.indices("single.targets"), golden.indices("single.predictions"));
     let accuracy_wanted = golden.vector("single.accuracy")[0];
@@ -178,7 +178,7 @@ fn one_class_of_many() {
 }
 
 #[test]
-fn d_prime_over_the_whole_range() {
+fn d_prime_is_accurate_over_the_whole_range() {
     let golden = Golden::open();
     for (p, wanted) in golden.vector("normal.p").into_iter().zip(golden.vector("normal.d_prime")) {
         let got = d_prime(p);
@@ -211,7 +211,7 @@ fn fixtures() {
 }
 
 #[test]
-fn nothing_to_measure_is_none() {
+fn undefined_metrics_are_none() {
     assert_eq!(average_precision::<f32>(&[], &[]).unwrap(), None);
     assert_eq!(roc_auc::<f64>(&[], &[]).unwrap(), None);
     assert_eq!(accuracy::<usize>(&[], &[]).unwrap(), None);
@@ -236,7 +236,7 @@ fn infinite_scores_are_ranked() {
 }
 
 #[test]
-fn what_cannot_work_is_a_typed_error() {
+fn invalid_arguments_are_typed_errors() {
     #[track_caller]
     fn refused<T: std::fmt::Debug>(result: clipwise::Result<T>, message: &str) {
         let error = result.unwrap_err();

@@ -1,4 +1,4 @@
-//! Models against the reference implementations' outputs, and their promises about batches and short clips.
+//! Models against the reference implementations: outputs, batches and short clips.
 
 mod common;
 
@@ -46,12 +46,12 @@ fn cnn14_equals_the_reference_at_every_stage() {
         let rows = (1..=number("batch") as u64).map(|seed| signal(number("n_samples"), rate, seed)).collect();
         let batch = WaveformBatch::new(rows, rate).unwrap();
 
-        // Each stage from the reference's own input, so that a stage answers for itself.
+        // Each stage runs on the reference's input, so that errors do not accumulate.
         let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap();
         for (stage, tensor) in model.stages(&log_mel).unwrap() {
             let expected = wanted.to_vec(&stage).unwrap();
             assert_eq!(tensor.dims(), wanted.shape(&stage).unwrap(), "{name} {stage}");
-            // f32 rounding of at most 24 · 9 products a value, values up to about 10.
+            // f32 rounding of at most 24 · 9 products per value, values up to about 10.
             assert_close(&format!("{name} {stage}"), &values(&tensor), &expected, 2e-5, 1e-5);
         }
         let output = model.forward(&batch, Detail::Clip).unwrap();
@@ -168,7 +168,7 @@ fn audio_that_cannot_be_tagged_is_a_typed_error() {
         let tensor = candle_core::Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(matches!(model.forward_features(&tensor, Detail::Clip), Err(Error::Tensor { .. })), "{shape:?}");
     }
-    // Loud, silent and constant clips are fine.
+    // Loud, silent and constant clips are valid.
     for level in [0.0, 1.0, -1e30, f32::MIN_POSITIVE] {
         let scores = values(&forward(vec![level; 12_000], 32_000).unwrap().clipwise_output);
         assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{level}: {scores:?}");
@@ -176,7 +176,7 @@ fn audio_that_cannot_be_tagged_is_a_typed_error() {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_typed_errors() {
+fn invalid_configurations_are_typed_errors() {
     let base = cnn14::Config { channels: CHANNELS, embedding_dim: 20, n_classes: 11, ..cnn14::Config::AUDIOSET_32K };
     let mut few_mels = base.clone();
     few_mels.log_mel.mel.n_mels = 31;
@@ -195,12 +195,12 @@ fn configurations_that_cannot_work_are_typed_errors() {
 }
 
 #[test]
-fn published_parameter_counts() {
+fn parameter_counts_are_the_published_ones() {
     let count = |tensors: Vec<(String, candle_core::Tensor)>| -> usize {
         let trained = |name: &str| !name.contains("running_");
         tensors.iter().filter(|(name, _)| trained(name)).map(|(_, tensor)| tensor.elem_count()).sum()
     };
-    // The configs' sizes are what the hashed tensors are made from, and the loader wants exactly these.
+    // The hashed tensors are made from the configuration's sizes, and the loader expects exactly these.
     assert_eq!(count(leenet_tensors(&leenet::Config::LEENET11, 0).tensors()), 748_367);
     assert_eq!(count(leenet_tensors(&leenet::Config::LEENET24, 0).tensors()), 10_003_791);
     let config = cnn14::Config::AUDIOSET_32K;

@@ -43,7 +43,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_at_every_stage() {
+fn every_stage_equals_the_reference() {
     let golden = golden("passt.safetensors");
     for name in ["s10", "s16"] {
         let model = load(&narrow(name));
@@ -58,7 +58,7 @@ fn it_equals_the_reference_at_every_stage() {
         let wanted = |key: &str| golden.to_vec(&format!("{name}.20000.{key}")).unwrap();
         let log_mel = model.log_mel().compute(&signal(20_000, 32_000, 9)).unwrap();
         let by_mel: Vec<f32> = log_mel.t().iter().copied().step_by(61).collect();
-        assert_close("log_mel", &by_mel, &wanted("log_mel"), 5e-5, 0.0); // its tables are f32
+        assert_close("log_mel", &by_mel, &wanted("log_mel"), 5e-5, 0.0); // the reference's tables are f32
         let log_mel = Tensor::from_iter(log_mel.iter().copied(), &Device::Cpu).unwrap().reshape((1, (), 128)).unwrap();
         let states: Vec<f32> = model.hidden_states(&log_mel).unwrap().iter().flat_map(values).step_by(13).collect();
         assert_close("states", &states, &wanted("states"), 2e-5, 1e-5);
@@ -84,7 +84,7 @@ fn a_row_equals_the_clip_alone() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     for preset in [
         passt::Config::S10,

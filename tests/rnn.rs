@@ -1,4 +1,4 @@
-//! Recurrent layers and the models on them against PyTorch.
+//! Recurrent layers and the models based on them against PyTorch.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn net(config: RnnConfig) -> Rnn {
     Rnn::new(config, |name, shape| Ok(parameter(config, name, shape))).unwrap()
 }
 
-/// The same weights as variables, which are used through candle's operations.
+/// The same weights as variables, which run through candle's operations.
 fn trainable(config: RnnConfig) -> Rnn {
     let variable = |name: &str, shape: &[usize]| Var::from_tensor(&parameter(config, name, shape)).unwrap();
     Rnn::new(config, |name, shape| Ok(variable(name, shape).as_tensor().clone())).unwrap()
@@ -81,7 +81,7 @@ fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
 }
 
 #[test]
-fn gradients_equal_pytorchs() {
+fn gradients_equal_pytorch() {
     let wanted = golden("rnn.safetensors");
     for (name, cell) in cells() {
         let config = RnnConfig { cell, n_layers: 2, bidirectional: true, ..BASE };
@@ -99,7 +99,7 @@ fn gradients_equal_pytorchs() {
             }
         }
         assert_eq!(n_compared, 8);
-        // Kernels and operations give the same numbers, so a net that was trained can go on with kernels.
+        // Kernels and operations give the same numbers, so a trained network can run on the kernels.
         let (y, fixed) =
             (rnn.forward(&input(), None, None).unwrap().0, net(config).forward(&input(), None, None).unwrap().0);
         assert!(max_difference(&values(&y), &values(&fixed)) < 1e-6);
@@ -159,7 +159,7 @@ fn a_stream_in_pieces_equals_the_whole() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn invalid_inputs_and_configurations_are_typed_errors() {
     let (rnn, x) = (net(BASE), input());
     for lengths in [&[][..], &[1, 1], &[0, 1, 1, 1], &[1, 1, 1, N_FRAMES + 1]] {
         let error = rnn.forward(&x, Some(lengths), None).unwrap_err();
@@ -188,14 +188,14 @@ fn what_does_not_fit_is_a_typed_error() {
         assert!(matches!(made, Err(Error::Config { .. })), "{config:?}");
     }
     assert!(Rnn::new(BASE, |_, _| Ok(input())).is_err());
-    // Loud and broken input gives no panic, and NaN stays NaN.
+    // Loud and NaN input does not panic, and NaN stays NaN.
     let loud = net(BASE).forward(&(&x * 1e30).unwrap(), None, None).unwrap().0;
     assert!(values(&loud).iter().all(|y| y.abs() <= 1.0));
     let nan = net(BASE).forward(&(&x * f64::NAN).unwrap(), None, None).unwrap().0;
     assert!(values(&nan).iter().all(|y| y.is_nan()));
 }
 
-/// A front end with frames of five values, for features that are given.
+/// A front end with five features per frame, for given features.
 fn five() -> FeaturesConfig {
     let log_mel =
         LogMelConfig { mel: MelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
@@ -287,7 +287,7 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
 }
 
 #[test]
-fn presets_load_what_they_say() {
+fn presets_load_the_described_sizes() {
     for (preset, config) in [("bigru", Config::BIGRU), ("bilstm-attention", Config::BILSTM_ATTENTION)] {
         let mut tensors = Vec::new();
         let rnn = config.rnn(true);
@@ -314,14 +314,14 @@ fn presets_load_what_they_say() {
         let model = fitted.load(&weights, &Device::Cpu).unwrap();
         let batch = WaveformBatch::new(vec![signal(16_000, 16_000, 1)], 16_000).unwrap();
         assert_eq!(model.forward(&batch, Detail::Clip).unwrap().embedding.dims(), [1, model.info().embedding_dim]);
-        // Nothing in the tensors tells the front end, so it is asked for.
+        // The tensors do not determine the front end, so the name is required.
         let error = clipwise::models::detect(&weights).unwrap_err().to_string();
         assert!(error.contains("front end"), "{error}");
     }
 }
 
 #[test]
-fn front_ends_that_cannot_work_are_typed_errors() {
+fn invalid_front_ends_are_typed_errors() {
     use clipwise::frontend::features::{Deltas, Features};
     use clipwise::frontend::{DeltaConfig, Normalize};
     let deltas =
@@ -370,7 +370,7 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
 }
 
 #[test]
-fn a_published_phoneme_net_equals_pytorch() {
+fn a_published_phoneme_network_equals_pytorch() {
     let Some(folder) = real("real/birnn-phoneme-jp") else { return };
     let weights = Weights::open(folder.join("snfa_jp.safetensors")).unwrap();
     let wanted = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
@@ -380,13 +380,13 @@ fn a_published_phoneme_net_equals_pytorch() {
     let rnn = Rnn::load(&root.at("bi_rnn"), config).unwrap();
     let fc = Linear::load(&root.at("fc"), 256, 38, Activation::Identity).unwrap();
     root.finish("a phoneme net").unwrap();
-    // The file's values lie band by band, whatever its shape says.
+    // The file stores values by band, whatever its shape says.
     let mel = Tensor::from_vec(wanted.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
     let mel = mel.transpose(1, 2).unwrap().contiguous().unwrap();
     let x = pre.forward(&mel).unwrap();
     let y = (rnn.forward(&x, None, None).unwrap().0 + x).unwrap();
     let logits = fc.forward(&y).unwrap();
-    // Logits up to 13, whose last digit in f32 is 1e-6.
+    // Logits reach 13, where one f32 ulp is about 1e-6.
     assert_close("logits", &values(&logits), &wanted.to_vec("logits").unwrap(), 1e-5, 1e-6);
 }
 
@@ -463,7 +463,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
             }
         }
     }
-    // What depends on the end of the clip cannot be told before.
+    // Features that depend on the end of the clip cannot be streamed.
     for config in [Config::BIGRU, Config::SPEECH_COMMANDS, Config { bidirectional: false, ..Config::BIGRU }] {
         let trainable = clipwise::weights::Parameters::new(&Device::Cpu, 1);
         let model = AudioRnnClassifier::build(&config, &trainable.loader()).unwrap();

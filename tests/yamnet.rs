@@ -12,7 +12,7 @@ const SEED: u64 = 43;
 const LENGTHS: [usize; 3] = [15_600, 15_601, 40_000];
 const CHANNELS: [usize; 14] = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024];
 
-/// The tensors of golden/yamnet.py under a prefix, with the last layer's name.
+/// The tensors of golden/yamnet.py under a prefix, with the given name of the last layer.
 fn weights(prefix: &str, dense: &str) -> Weights {
     let mut tensors = Vec::new();
     let mut add = |name: String, shape: &[usize], limit: f64| {
@@ -48,7 +48,7 @@ fn every(n: usize, values: Vec<f32>) -> Vec<f32> {
 }
 
 #[test]
-fn it_equals_keras_at_every_stage() {
+fn every_stage_equals_keras() {
     let (model, golden) = (model(), golden("yamnet.safetensors"));
     for n in LENGTHS {
         let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
@@ -83,7 +83,7 @@ fn it_equals_keras_at_every_stage() {
 }
 
 #[test]
-fn rows_short_clips_and_frames() {
+fn rows_short_clips_and_frames_equal_those_of_the_clip_alone() {
     let model = model();
     let lengths = [16_000, 100, 15_600, 47_123, 16_000, 1];
     let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();
@@ -98,13 +98,13 @@ fn rows_short_clips_and_frames() {
     let padded = WaveformBatch::new(vec![padded], 16_000).unwrap();
     let short = values(&model.forward(&batch(&[100]), Detail::Clip).unwrap().embedding);
     assert_eq!(values(&model.forward(&padded, Detail::Clip).unwrap().embedding), short);
-    // Many patches are computed some at a time.
+    // A long clip, whose patches are computed in several passes.
     let long = model.forward(&batch(&[15_600 + 70 * 7680]), Detail::Frames).unwrap();
     assert_eq!(long.framewise_output.unwrap().dims(), [1, 71, 521]);
 }
 
 #[test]
-fn it_is_found_in_both_layouts_and_below_a_prefix() {
+fn checkpoints_are_detected_in_both_layouts_and_below_a_prefix() {
     let wanted = values(&model().forward(&batch(&[16_000]), Detail::Clip).unwrap().clipwise_output);
     for (prefix, dense) in [("", "dense"), ("", "03.fully_connected"), ("net.", "dense")] {
         let weights = weights(prefix, dense);
@@ -137,7 +137,8 @@ fn the_published_file_equals_its_runtime_and_an_evaluation_in_f32() {
         assert_eq!(tagging.top_k(1)[0].label, best);
         let wanted = |key: &str| golden.to_vec(&format!("{clip}.{key}")).unwrap();
         assert_close(clip, &tagging.scores, &wanted("scores"), 1e-5, 0.0);
-        // The runtime rounds activations to 8 bits: 0.0226 off an evaluation in f32 on the first clip, 0.0104 on the second.
+        // The runtime rounds activations to 8 bits: it differs from an f32 evaluation by 0.0226 on the first clip,
+        // 0.0104 on the second.
         assert_close(clip, &tagging.scores, &wanted("runtime"), 0.023, 0.0);
         assert_close(clip, &every(5, tagging.embedding().to_vec()), &wanted("embedding"), 2e-5, 1e-5);
     }

@@ -1,4 +1,4 @@
-"""One PyTorch network in the runtimes that people use, for timing: f32, as exported."""
+"""One PyTorch network in several runtimes, for timing: f32, as exported."""
 import tempfile
 import warnings
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from turns import ready
 
-# Largest difference of scores, which lie in 0..1. Convolutions by other algorithms differ by less than 1e-6.
+# Maximum difference of scores, which lie in 0..1. Different convolution algorithms differ by less than 1e-6.
 TOLERANCE = 1e-5
 
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Taggers in onnxruntime, OpenVINO and PyTorch beside ours, in turn, f32: the references' own classes with random weights.
+"""Taggers in onnxruntime, OpenVINO and PyTorch compared with ours, interleaved, f32: the references' own classes with random weights.
 
     taggers.py --references FOLDER --model resnet38
 
 FOLDER holds checkouts of the references, each under its repository's name: audioset_tagging_cnn (PANNs), EfficientAT,
 audioset-convnext-inf, EAT, PretrainedSED (BEATs, frame_mn), passt_hear21, Dasheng, TCN. `yamnet` needs none, `ast` needs the package
-transformers. All begin with the features; ours of those on the waveform and of YAMNet begin with the samples. Scores of all peers are
-compared before the clock runs. Our weights are other random ones: times do not depend on them.
+transformers. All start from the features, except our waveform models and our YAMNet, which start from the samples. The scores of all
+peers are compared before timing. Our weights are different random ones: times do not depend on them.
 """
 import os
 import sys
@@ -19,7 +19,7 @@ PANNS = {
     "cnn6": "Cnn6", "cnn10": "Cnn10", "resnet22": "ResNet22", "resnet38": "ResNet38", "resnet54": "ResNet54",
     "mobilenetv1": "MobileNetV1", "mobilenetv2": "MobileNetV2",
 }
-# On the waveform.
+# Models that take the waveform.
 PANNS_1D = {
     "leenet24": "LeeNet24", "dainet19": "DaiNet19", "res1dnet31": "Res1dNet31", "res1dnet51": "Res1dNet51",
     "wavegram-cnn14": "Wavegram_Cnn14",
@@ -47,7 +47,7 @@ torch.manual_seed(0)
 
 
 class Scores(nn.Module):
-    """What is timed: the scores of a network, without its front end."""
+    """The timed network: it returns the scores and has no front end."""
 
     def __init__(self, network, scores):
         super().__init__()
@@ -62,7 +62,7 @@ class Scores(nn.Module):
 
 
 def stub(name):
-    """A module that stands in for one that is imported and not used."""
+    """A stub for a module that is imported but not used."""
     module = types.ModuleType(name)
     module.__getattr__ = lambda _: None
     sys.modules[name] = module
@@ -79,7 +79,7 @@ def features(*shape):
 
 
 def network():
-    """The network, its input, and the part of ours that does the same."""
+    """The network, its input, and the corresponding part of ours."""
     frames = round(args.seconds * 100) + 1
     samples = round(args.seconds * 32_000)
     clipwise = lambda output: output["clipwise_output"]

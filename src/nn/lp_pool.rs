@@ -8,30 +8,30 @@ use super::kernels::workspace::Workspace;
 use super::map::{FeatureMap, Values};
 use crate::error::{Context, Error, Result};
 
-/// `(Σ x^p)^(1/p)` over windows with `stride = size` and no padding, PyTorch's `LPPool2d`: between a sum and a maximum. A
-/// last row or column that fills no window is dropped.
+/// Power-average pooling, `(Σ x^p)^(1/p)` over windows with `stride = size` and no padding, as PyTorch's `LPPool2d`. It
+/// lies between a sum and a maximum. An incomplete last row or column of windows is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LpPool2d {
-    /// `p`, even, so that signs do not count.
+    /// `p`; even, so that signs have no effect.
     pub power: u32,
     /// Rows and columns of a window.
     pub size: (usize, usize),
 }
 
 impl LpPool2d {
-    /// `x` `[batch, channels, height, width]` to `[batch, channels, height / size.0, width / size.1]`.
+    /// Pools `x` `[batch, channels, height, width]` to `[batch, channels, height / size.0, width / size.1]`.
     ///
     /// # Errors
-    /// [`Error::Config`] for an odd power or 0, [`Error::Tensor`] if a window is larger than `x`.
+    /// [`Error::Config`] if the power is odd or 0, [`Error::Tensor`] if the window is larger than `x`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        let context = "pooling";
+        let context = "computing a power-average pooling";
         let x = FeatureMap::new(x.clone(), &Workspace::shared()).context(context)?;
         self.forward_map(x).context(context)?.to_tensor().context(context)
     }
 
     pub(super) fn forward_map(&self, x: FeatureMap) -> Result<FeatureMap> {
         if self.power == 0 || !self.power.is_multiple_of(2) {
-            return Err(Error::config("power", self.power, "an even number above 0"));
+            return Err(Error::config("power", self.power, "expected an even number above 0"));
         }
         let window = Window { size: self.size, padding: 0 };
         let refuse = |height: usize, width: usize| {

@@ -4,10 +4,10 @@
     cargo build --release --example tag
     python tests/golden/cnn14_full.py --tag target/release/examples/tag --out DIR [--panns CHECKOUT]
 
-Fills the reference's `Cnn14` (and with a checkout `Cnn14_16k`, `Cnn14_8k`, whose classes the package does not have) with
+Fills the reference's `Cnn14` (and with a checkout `Cnn14_16k` and `Cnn14_8k`, whose classes the package lacks) with
 hashed weights, writes them to DIR as published (a legacy `.pth` with a sampler beside the weights) and as safetensors,
 tags a 10 s and a 1.237 s clip with the reference and with `tag --format json --full`, and prints the largest differences.
-Exits with 1 if a bar is missed: 1e-5 for scores, 1e-4 of the largest value for embeddings.
+Exits with 1 if a difference exceeds its bar: 1e-5 for scores, 1e-4 of the largest value for embeddings.
 """
 import argparse
 import json

@@ -7,7 +7,7 @@ use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 15;
 
 /// `(Σ x^power)^(1/power)` per window without padding; `power` is even. `None` if a window is empty or larger than the map.
@@ -34,7 +34,7 @@ pub fn lp_pool(x: &BlockedMap, power: u32, window: Window, workspace: &Workspace
     Some(pooled)
 }
 
-/// `Σ x^power` over a window, in rows from `top` on that each start at `start`.
+/// `Σ x^power` over a window whose rows begin at row `top`, each at offset `start`.
 #[inline(always)]
 fn sum(x: &BlockedMap, top: usize, start: usize, power: u32, size: (usize, usize)) -> [f32; CHANNEL_BLOCK] {
     let mut sums = [0.0; CHANNEL_BLOCK];

@@ -1,4 +1,4 @@
-//! The naive twin of each kernel, and the comparison over a table of geometries.
+//! A naive twin of each kernel, and comparisons over tables of sizes.
 
 use super::activation::Activation;
 use super::attention::{Heads, Keys, Relative, Softmax, attention};
@@ -12,7 +12,7 @@ use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 
-/// Values that repeat nowhere near, positive and negative.
+/// Positive and negative values whose pattern repeats only over a long period.
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
 }
@@ -75,7 +75,7 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
                     let products = x.iter().zip(&weight[output * inputs..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
                     let size = products.clone().map(f64::abs).sum::<f64>() + output as f64;
                     let error = (f64::from(got[output]) - products.sum::<f64>() - output as f64).abs();
-                    // Runs of 384 products, then up to 6 sums of them.
+                    // Partial sums of 384 products, of which up to 6 are added.
                     assert!(error <= 1e-6 * size.max(1.0), "{inputs}->{outputs} {isa:?}: {error:e} of {size}");
                 }
             }
@@ -115,7 +115,7 @@ fn rows_of_a_packed_matrix_equal_their_naive_form_for_every_tile() {
 }
 
 #[test]
-fn recurrent_layers_equal_their_naive_form_and_a_sequence_does_not_depend_on_the_others() {
+fn recurrent_layers_equal_their_naive_form_and_sequences_are_independent() {
     for (gates, inputs, hidden, lengths) in [
         (Gates::Gru, 3, 5, vec![4, 1, 2]),
         (Gates::Lstm, 1, 16, vec![1]),
@@ -164,7 +164,7 @@ fn recurrent_layers_equal_their_naive_form_and_a_sequence_does_not_depend_on_the
     }
 }
 
-/// One step by the definition, in f64.
+/// One step by definition, in f64.
 fn naive_step(gates: Gates, weights: &[Vec<f32>; 4], x: &[f64], h: &mut [f64], c: &mut [f64]) {
     let n = h.len();
     let product = |weight: &[f32], bias: &[f32], x: &[f64], row: usize| {
@@ -227,7 +227,7 @@ enum Function {
     Tanh,
 }
 
-/// A function of each value.
+/// An element-wise function.
 struct Map<'a>(Function, &'a mut [f32]);
 
 impl SimdOp for Map<'_> {
@@ -255,7 +255,7 @@ fn map(function: Function, x: impl IntoIterator<Item = f32>, isa: Isa) -> Vec<f3
 }
 
 #[test]
-fn exp_is_right_to_the_last_digit_at_every_level() {
+fn exp_is_right_to_the_last_digit_with_every_isa() {
     for isa in Isa::available() {
         let x: Vec<f32> = (-873_000..=883_000).map(|i| i as f32 / 10_000.0).collect();
         let mut worst = 0.0f64;
@@ -273,7 +273,7 @@ fn exp_is_right_to_the_last_digit_at_every_level() {
 }
 
 #[test]
-fn sigmoid_and_tanh_are_right_to_the_last_digits_at_every_level() {
+fn sigmoid_and_tanh_are_right_to_the_last_digits_with_every_isa() {
     for isa in Isa::available() {
         let x: Vec<f32> = (-100_000..=100_000).map(|i| i as f32 / 1000.0).collect();
         for (&x, got) in x.iter().zip(map(Function::Sigmoid, x.iter().copied(), isa)) {
@@ -354,7 +354,8 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
                         (f64::from(x[c]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c + 1])
                             + f64::from(bias[c + 2]),
                     );
-                    // Values up to about 4 in f32, the mean's rounding scaled up by at most 1 / √ε where all are equal.
+                    // Values up to about 4 in f32; the rounding of the mean is scaled up by at most 1 / √ε if all
+                    // values are equal.
                     assert!((f64::from(y[c]) - wanted).abs() < 2e-5, "{activation:?} {channels}: {} {wanted}", y[c]);
                 }
             }
@@ -432,7 +433,7 @@ fn attention_equals_its_naive_form() {
                 attention(&qkv, heads, keys, &mut y, isa, &workspace);
                 check_attention(&qkv, heads, keys, &y);
                 if let Keys { lengths: Some(lengths), relative: None } = keys {
-                    // The second sequence by itself, cut to its length.
+                    // The second sequence alone, cut to its length.
                     let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
                     let mut alone = vec![f32::NAN; n_tokens * width];
                     let heads = Heads { n_tokens, ..heads };
@@ -470,7 +471,7 @@ fn check_attention(qkv: &[f32], heads: Heads, keys: Keys, y: &[f32]) {
             for i in 0..head_dim {
                 let wanted = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
                 let got = f64::from(y[(b * n_tokens + query) * width + head * head_dim + i]);
-                // Scores up to about 9 · head_dim / √head_dim: their f32 rounding enters as a factor.
+                // Scores reach about 9 · head_dim / √head_dim; their f32 rounding scales the result.
                 assert!((got - wanted).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {wanted}");
             }
         }
@@ -495,7 +496,7 @@ fn softmax_equals_its_naive_form() {
                     scores[row * keys..][..keys].iter().zip(powers.iter().chain(std::iter::repeat(&0.0)))
                 {
                     let (got, wanted) = (f64::from(got * inverse), power / sum);
-                    // The rounding of arguments of up to 60 · log2 e enters as a factor.
+                    // The rounding of arguments of up to 60 · log2 e scales the result.
                     assert!((got - wanted).abs() <= 1e-37 + 1e-5 * wanted, "{n_keys}: {got:e} {wanted:e}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Activations of tensors: by candle, and gates as a candle operation.
+//! Activations of tensors with candle, and the gated linear unit as a candle operation.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 

@@ -1,5 +1,5 @@
-//! Operations with gradients, for training: convolution, pooling, batch norm and a GRU. On the CPU they are kernels, on a
-//! device compositions of differentiable operations.
+//! Differentiable operations for training: convolution, pooling, batch norm and GRU. On the CPU they use kernels, on
+//! other devices compositions of candle's operations.
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Error, Layout, Result, Shape, Tensor};
 
@@ -12,7 +12,7 @@ use crate::nn::kernels::train::norm::ChannelLayout;
 use crate::nn::kernels::train::pool::Planes;
 use crate::tensor::{contiguous, with_values};
 
-/// A convolution of `x` `[batch, in, height, width]` by `filters` `[out, in, rows, columns]`, with gradients.
+/// Convolves `x` `[batch, in, height, width]` with `filters` `[out, in, rows, columns]`, with gradients.
 pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op2(&filters.contiguous()?, ConvOp(geometry));
@@ -33,7 +33,7 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
     filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
 }
 
-/// `x` with its padding, and the rows and columns of the output.
+/// `x` zero-padded, and the rows and columns of the output.
 fn padded(x: &Tensor, geometry: ConvShape) -> Result<(Tensor, (usize, usize))> {
     let (_, _, height, width) = x.dims4()?;
     let output = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
@@ -41,8 +41,8 @@ fn padded(x: &Tensor, geometry: ConvShape) -> Result<(Tensor, (usize, usize))> {
     Ok((x.pad_with_zeros(2, before.0, after.0)?.pad_with_zeros(3, before.1, after.1)?, output))
 }
 
-/// A convolution of `x` `[batch, channels, height, width]` by `filters` `[channels, 1, rows, columns]`, each of which sees its
-/// channel alone: tap by tap, with gradients, on every device.
+/// Depthwise convolution of `x` `[batch, channels, height, width]` with `filters` `[channels, 1, rows, columns]`: tap
+/// by tap, with gradients, on every device.
 pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor> {
     let ConvShape { in_channels, kernel, stride, .. } = geometry;
     if x.dim(1)? != in_channels {
@@ -50,7 +50,7 @@ pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Te
     }
     let (x, (rows, columns)) = padded(x, geometry)?;
     let filters = filters.reshape((1, in_channels, kernel.0 * kernel.1))?;
-    // Every `step`-th of an axis, from the place of a tap on.
+    // `n` positions along an axis from `start` on, `step` apart.
     let every = |x: &Tensor, axis: usize, start: usize, n: usize, step: usize| {
         let x = x.narrow(axis, start, (n - 1) * step + 1)?;
         if step == 1 {
@@ -67,7 +67,7 @@ pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Te
     (1..kernel.0 * kernel.1).try_fold(product(0)?, |sum, tap| sum + product(tap)?)
 }
 
-/// The gradient of `x`, if it was computed.
+/// The gradient as a tensor shaped like `x`, if it was computed.
 fn gradient(values: impl Into<Option<Vec<f32>>>, x: &Tensor) -> Result<Option<Tensor>> {
     values.into().map(|values| Tensor::from_vec(values, x.shape(), x.device())).transpose()
 }
@@ -76,7 +76,7 @@ fn refuse(geometry: ConvShape, dims: &[usize]) -> Error {
     Error::Msg(format!("{geometry:?} does not fit maps of shape {dims:?}"))
 }
 
-/// The same on the CPU.
+/// [`conv`] on the CPU.
 struct ConvOp(ConvShape);
 
 impl CustomOp2 for ConvOp {
@@ -120,14 +120,14 @@ impl CustomOp2 for ConvOp {
     }
 }
 
-/// Pooling of `[batch, channels, height, width]` whose gradient goes to the places that win.
+/// Pools `[batch, channels, height, width]`. The gradient of a maximum goes to its position.
 pub fn pool(x: &Tensor, pooling: Pooling, window: Window) -> Result<Tensor> {
     if x.device().is_cpu() {
         return x.contiguous()?.apply_op1(PoolOp(pooling, window));
     }
     let Window { size, padding } = window;
     let (batch, channels, height, width) = x.dims4()?;
-    let refuse = || Error::Msg(format!("{window:?} does not fit {:?}", x.dims()));
+    let refuse = || Error::Msg(format!("{window:?} does not fit maps of shape {:?}", x.dims()));
     let (rows, columns) = window.output(height, width).ok_or_else(refuse)?;
     let mut x = x.clone();
     if padding > 0 {
@@ -138,7 +138,7 @@ pub fn pool(x: &Tensor, pooling: Pooling, window: Window) -> Result<Tensor> {
     let x = x.contiguous()?.reshape(vec![batch, channels, rows, size.0, columns, size.1])?;
     let x =
         x.permute(vec![0, 1, 2, 4, 3, 5])?.contiguous()?.reshape((batch, channels, rows, columns, size.0 * size.1))?;
-    // Where several places win, as they do in silence, the first one gets the gradient, as in PyTorch.
+    // If several positions hold the maximum, as in silence, the first one gets the gradient, as in PyTorch.
     let max = |x: &Tensor| x.gather(&x.argmax_keepdim(4)?, 4)?.squeeze(4);
     match pooling {
         Pooling::Max => max(&x),
@@ -147,7 +147,7 @@ pub fn pool(x: &Tensor, pooling: Pooling, window: Window) -> Result<Tensor> {
     }
 }
 
-/// The same on the CPU.
+/// [`pool`] on the CPU.
 struct PoolOp(Pooling, Window);
 
 impl PoolOp {
@@ -158,7 +158,7 @@ impl PoolOp {
             }
             _ => None,
         };
-        planes.ok_or_else(|| Error::Msg(format!("{:?} does not fit {dims:?}", self.1)))
+        planes.ok_or_else(|| Error::Msg(format!("{:?} does not fit maps of shape {dims:?}", self.1)))
     }
 }
 
@@ -180,7 +180,7 @@ impl CustomOp1 for PoolOp {
     }
 }
 
-/// Batch norm with the statistics of the batch on the CPU: of `x`, weight and bias.
+/// Batch norm on the CPU with the statistics of the batch; the arguments are `x`, weight and bias.
 pub struct NormOp {
     pub layers: ChannelLayout,
     /// Mean and `1 / √(variance + ε)`.
@@ -222,8 +222,9 @@ impl CustomOp3 for NormOp {
     }
 }
 
-/// One direction of a GRU layer on the CPU, from states of zeros: `x` `[batch, n_frames, 3 · hidden]`, the products of the
-/// input with its weights, `weight` `[3 · hidden, hidden]` and `bias` `[3 · hidden]` to states `[batch, n_frames, hidden]`.
+/// One direction of a GRU layer on the CPU, from zero states. `x` `[batch, n_frames, 3 · hidden]` holds the input
+/// multiplied by its weights; `weight` `[3 · hidden, hidden]` and `bias` `[3 · hidden]` belong to the state. Returns
+/// states `[batch, n_frames, hidden]`.
 pub fn gru(x: &Tensor, weight: &Tensor, bias: &Tensor, lengths: &[usize], backward: bool) -> Result<Tensor> {
     let (_, n_frames, _) = x.dims3()?;
     let scan = Scan { hidden: weight.dim(1)?, n_frames, lengths: lengths.to_vec(), backward };
@@ -239,7 +240,9 @@ impl GruOp {
         if fits && hidden > 0 && lengths.iter().all(|&length| length <= n_frames) {
             return Ok(());
         }
-        Err(Error::Msg(format!("{x:?}, {weight:?} and {bias:?} are no GRU of lengths {lengths:?}")))
+        Err(Error::Msg(format!(
+            "input {x:?}, weight {weight:?} and bias {bias:?} do not fit a GRU over sequences of lengths {lengths:?}"
+        )))
     }
 }
 

@@ -1,5 +1,5 @@
-//! Convolutions and pooling beside their naive twins: over a table of geometries and random ones, at every level of
-//! instructions, and for any number of threads. One file, since all tests share the twins.
+//! Convolutions and pooling against naive twins: over a table of sizes and random ones, with every instruction set, and
+//! for any number of threads. One file, because all tests share the twins.
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
@@ -11,7 +11,7 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
 
-/// A small generator (splitmix64).
+/// A random number generator (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -27,7 +27,7 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    /// In −1 to 1.
+    /// Values between −1 and 1.
     fn values(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
@@ -84,7 +84,7 @@ impl Case {
         y
     }
 
-    /// By the definition, in f64.
+    /// By definition, in f64.
     fn naive(&self) -> Vec<f64> {
         let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = self.conv_shape;
         let inputs = if self.is_depthwise { 1 } else { in_channels };
@@ -122,8 +122,8 @@ impl Case {
         }
     }
 
-    /// Compares at every level. The error of a sum of n products of values up to 1 grows with √n; direct sums stay within
-    /// about 4 ε √n, and the transformed forms, on a million random outputs, within 30 ε √n.
+    /// Compares with every instruction set. The error of a sum of n products of values up to 1 grows with √n: direct
+    /// sums stay within about 4 ε √n, and Winograd convolutions, on a million random outputs, within 30 ε √n.
     fn check(&self) {
         let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
         let inputs = if self.is_depthwise { 1 } else { self.conv_shape.in_channels };
@@ -187,7 +187,7 @@ fn convolutions_of_three_by_three_equal_their_naive_form() {
 #[test]
 fn the_last_layers_of_cnn14_equal_their_naive_form() {
     let mut random = Random(2);
-    // Filters so large that time keeps its plain form: narrow maps of one, two and four columns, odd numbers of rows.
+    // Filters so large that time is not transformed; narrow maps of one, two and four columns; odd numbers of rows.
     for (batch, height, width) in [(1, 5, 2), (3, 3, 1), (2, 4, 4)] {
         for pooled in [false, true] {
             let mut case = Case::new(three_by_three(512, 700), (batch, height, width), &mut random);
@@ -202,7 +202,7 @@ fn the_last_layers_of_cnn14_equal_their_naive_form() {
 #[test]
 fn long_maps_are_cut_without_a_seam() {
     let mut random = Random(3);
-    // More tiles than one task takes, by rows and place by place, several clips in a group.
+    // More tiles than one task takes, in both loop orders, with several clips in a group.
     for ((inputs, outputs), (batch, height, width)) in
         [((16, 16), (2, 403, 9)), ((128, 144), (1, 700, 3)), ((144, 144), (5, 301, 2)), ((130, 160), (3, 261, 12))]
     {
@@ -257,7 +257,7 @@ fn random_convolutions_equal_their_naive_form() {
 }
 
 #[test]
-fn convolutions_of_single_places_equal_their_naive_form() {
+fn pointwise_convolutions_equal_their_naive_form() {
     let mut random = Random(12);
     for (inputs, outputs) in [(5, 3), (16, 64), (24, 40), (72, 72), (200, 17), (450, 100)] {
         for size in [(1, 1, 1), (2, 70, 1), (1, 3, 2), (2, 9, 4), (1, 40, 13), (1, 300, 64)] {
@@ -268,7 +268,7 @@ fn convolutions_of_single_places_equal_their_naive_form() {
             case.check();
             case.activation = Activation::Hardswish;
             case.check();
-            // Factors of the channels of each clip.
+            // With factors for the channels of each clip.
             let (conv, workspace, plane) = (case.conv(), Workspace::default(), size.1 * size.2);
             let factors = random.values(size.0 * inputs);
             let scaled: Vec<f32> = case.x.iter().enumerate().map(|(i, x)| x * factors[i / plane]).collect();
@@ -329,7 +329,8 @@ fn streams_equal_their_convolutions_one_by_one() {
         let (narrow, wide) = (5 + random.below(20), 8 * (1 + random.below(6)));
         let (batch, height, width) = (1 + i % 2, [1, 2, 40, 150][random.below(4)], [3, 8, 30][random.below(3)]);
         let (k, s) = ([3, 5, 7][i % 3], 1 + random.below(2));
-        // A convolution over planes; a connection around a window of each channel; more channels, a window, fewer channels.
+        // A convolution over planes; a residual around a depthwise convolution; expansion, a depthwise convolution,
+        // projection.
         let shapes = [
             (ConvShape { in_channels: 2, ..window((3, 3), (2, 2), narrow) }, false),
             (window((k, 3), (1, 1), narrow), true),
@@ -414,7 +415,7 @@ fn mixtures_equal_the_convolution_of_the_mixed_filters() {
 }
 
 #[test]
-fn means_over_an_axis_and_bent_and_weighed_maps_equal_their_naive_form() {
+fn axis_means_and_dynamic_activations_equal_their_naive_form() {
     let mut random = Random(16);
     for (channels, height, width) in [(1, 1, 1), (17, 3, 5), (40, 200, 13)] {
         let shape = Shape { batch: 1, channels, height, width };
@@ -438,22 +439,22 @@ fn means_over_an_axis_and_bent_and_weighed_maps_equal_their_naive_form() {
                     );
                 }
             }
-            let mut weighed = map();
-            weighed.weigh(&lines, &rows, &columns, isa).unwrap();
-            for (i, y) in weighed.to_planes().into_iter().enumerate() {
+            let mut weighted = map();
+            weighted.activate_and_weight(&lines, &rows, &columns, isa).unwrap();
+            for (i, y) in weighted.to_planes().into_iter().enumerate() {
                 let (channel, row, column) = (i / width / height, i / width % height, i % width);
                 let line = |n: usize| lines[n * channels + channel] * x[i] + lines[(n + 2) * channels + channel];
                 let wanted =
                     line(0).max(line(1)) * rows[row * channels + channel] * columns[column * channels + channel];
                 assert!((y - wanted).abs() < 1e-5, "{shape:?} {isa:?}: {y} {wanted}");
             }
-            assert!(weighed.weigh(&lines[1..], &rows, &columns, isa).is_none());
+            assert!(weighted.activate_and_weight(&lines[1..], &rows, &columns, isa).is_none());
         }
     }
 }
 
 #[test]
-fn means_and_factors_of_channels_equal_their_naive_form() {
+fn channel_means_and_factors_equal_their_naive_form() {
     let mut random = Random(13);
     for (batch, channels, height, width) in [(1, 1, 1, 1), (2, 17, 3, 5), (3, 40, 200, 13), (1, 16, 900, 64)] {
         let (shape, plane) = (Shape { batch, channels, height, width }, height * width);
@@ -536,7 +537,7 @@ fn results_do_not_depend_on_threads_nor_on_the_batch() {
 }
 
 #[test]
-fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
+fn nan_and_infinity_propagate_and_mismatched_sizes_are_rejected() {
     let mut random = Random(8);
     let mut case = Case::new(three_by_three(16, 16), (1, 6, 6), &mut random);
     case.activation = Activation::Relu;
@@ -564,7 +565,7 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
         Window { size: (0, 1), padding: 0 },
         Window { size: (1, 0), padding: 0 },
         Window { size: (2, 1), padding: 2 },
-        Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height is more than a number can be
+        Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height overflows
     ] {
         let pooled = wide.pool(Pooling::Max, window, Isa::best(), &Workspace::default());
         assert!(pooled.is_none(), "{window:?}");
@@ -574,7 +575,8 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     }
 }
 
-/// Kernels, steps and paddings by narrow maps: where an axis is one place long, or all padding, is where shortcuts go wrong.
+/// Kernels, strides and paddings on narrow maps, where shortcuts go wrong: axes with one position, or with nothing but
+/// padding.
 #[test]
 fn narrow_maps_equal_their_naive_form() {
     let mut random = Random(9);
@@ -582,10 +584,10 @@ fn narrow_maps_equal_their_naive_form() {
     let mut cases = 0;
     for (kernel, stride) in pairs(1, 4).flat_map(|kernel| pairs(1, 3).map(move |stride| (kernel, stride))) {
         for (padding, width) in pairs(0, 3).flat_map(|padding| (1..=4).map(move |width| (padding, width))) {
-            // Planar and in blocks, one channel and more than a block of them.
+            // Planar and in blocks; one channel and more than a block of them.
             let in_channels = [1, 3, 5, 17][random.below(4)];
             let out_channels = [1, 4, 18][random.below(3)];
-            // Some steps are longer than map and padding, so that all that is read may be padding.
+            // Some strides exceed map and padding, so that everything read may be padding.
             let longer = random.below(5);
             let stride = match stride {
                 (3, 3) => (3 + longer, 3 + longer),
@@ -609,12 +611,12 @@ fn narrow_maps_equal_their_naive_form() {
     assert!(cases > 7000, "{cases}");
 }
 
-/// 1-D convolutions: of a map's height, of short and of padded ones.
+/// 1-D convolutions along a map's height, on short and on padded maps.
 #[test]
 fn short_sequences_equal_their_naive_form() {
     let mut random = Random(10);
     for (kernel, stride) in (1..=5).flat_map(|kernel| [1, 2, 3, 4, 9].map(|stride| (kernel, stride))) {
-        // The last paddings are longer than a part of the line that a task takes.
+        // The last paddings are longer than the part of a line that a task takes.
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
                 let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
@@ -636,7 +638,7 @@ fn short_sequences_equal_their_naive_form() {
 }
 
 #[test]
-fn sizes_that_no_memory_holds_are_refused() {
+fn sizes_beyond_the_address_space_are_rejected() {
     let huge = usize::MAX / 2;
     let refused = |conv_shape: ConvShape, shape: Shape, x: &[f32]| {
         let values =
@@ -655,7 +657,7 @@ fn sizes_that_no_memory_holds_are_refused() {
         assert!(refused(padded((padding, 0)), shape, &[0.0; 6]), "{kernel} {padding}");
         assert!(refused(padded((0, padding)), shape, &[0.0; 6]), "{kernel} {padding}");
     }
-    // Rows of the output that are few, but lie on a patch of the padded map that is not.
+    // Few output rows, but their patch of the padded map is huge.
     let padding = (huge - 2, huge - 2);
     let few = ConvShape { stride: (huge, huge), padding, padding_after: padding, kernel: (1, 1), ..conv_shape };
     assert_eq!(few.output(3, 2), Some((2, 2)));

@@ -14,7 +14,7 @@ pub struct MatrixView<'a> {
 }
 
 impl<'a> MatrixView<'a> {
-    /// The rows of `values`, each `row_stride` long, of which the first `columns` count.
+    /// Rows of `values` that lie `row_stride` apart, limited to their first `columns` values.
     pub fn rows(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self { values, rows, columns, row_stride, column_stride: 1 }
     }
@@ -36,11 +36,11 @@ impl<'a> MatrixView<'a> {
     }
 }
 
-/// `y = a · b` on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; values between rows
-/// are not written.
+/// `y = a · b`, on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; values between
+/// rows are not written.
 pub fn strided_matmul(a: MatrixView, b: MatrixView, y: &mut [f32], row_stride: usize) {
     let y_inside = MatrixView::rows(y, a.rows, b.columns, row_stride).is_inside();
-    assert!(a.columns == b.rows && row_stride >= b.columns, "a product of matrices that do not fit");
+    assert!(a.columns == b.rows && row_stride >= b.columns, "expected matrices whose inner dimensions match");
     assert!(a.is_inside() && b.is_inside() && y_inside, "a matrix reaches outside its slice");
     // SAFETY: the asserts above put every element of the three matrices inside their slices (rows of `y` do not overlap,
     // `row_stride` being at least their length) and all strides into isize; `y` is borrowed mutably and so overlaps neither
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matrices_that_reach_outside_or_wrap_around_are_refused() {
+    fn matrices_that_reach_outside_or_overflow_are_rejected() {
         let values = [1.0f32; 6];
         let good = MatrixView::rows(&values, 3, 2, 2);
         let refused = |a: MatrixView, b: MatrixView, row_stride: usize| {
@@ -87,7 +87,7 @@ mod tests {
             refused
         };
         assert!(!refused(good, good.transposed(), 3));
-        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for bad in [
             MatrixView { row_stride: 3, ..good },
             MatrixView { row_stride: wraps, ..good },

@@ -1,7 +1,7 @@
 //! One direction of a GRU layer and its gradients, for training.
 //!
-//! The backward pass recomputes the gates. In the notation of [`Gates::Gru`](crate::nn::kernels::rnn::Gates::Gru), with `a` the
-//! argument of a gate's sigmoid or tanh and `δ` the gradient of the value that follows it, a step backward is:
+//! The backward pass recomputes the gates. In the notation of [`Gates::Gru`](crate::nn::kernels::rnn::Gates::Gru), with
+//! `a` the argument of a gate's sigmoid or tanh and `δ` a gradient, a step backward is:
 //!
 //! ```text
 //! δa_n = δh (1 − z)(1 − n²)     δa_z = δh (h − n) z (1 − z)     δa_r = δa_n s₂ r (1 − r)
@@ -17,17 +17,17 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
-/// Sequences per task: fixed, so that results do not depend on threads.
+/// Sequences per task. A fixed number, so that results do not depend on threads.
 const GROUP: usize = 8;
 
-/// One direction of a layer, over sequences of given lengths, from states of zeros.
+/// One direction of a layer, over sequences of given lengths, from zero states.
 #[derive(Debug, Clone)]
 pub struct Scan {
     pub hidden: usize,
     pub n_frames: usize,
     /// Valid frames of each sequence, up to `n_frames`.
     pub lengths: Vec<usize>,
-    /// Whether it goes from the last valid frame to the first.
+    /// Whether to run from the last valid frame to the first.
     pub backward: bool,
 }
 
@@ -39,9 +39,9 @@ pub struct Gradients {
 }
 
 impl Scan {
-    /// `x` `[batch, n_frames, 3, hidden]` to states `[batch, n_frames, hidden]`, zeros beyond a sequence's end. `x` is the
-    /// product of the input with its weights, bias included; `weight` `[3, hidden, hidden]` and `bias` `[3, hidden]` are those
-    /// of the state.
+    /// Computes states `[batch, n_frames, hidden]`, zeros beyond a sequence's end, from `x` `[batch, n_frames, 3,
+    /// hidden]`, which is the input times its weights, bias included. `weight` `[3, hidden, hidden]` and `bias` `[3,
+    /// hidden]` are those of the state.
     pub fn forward(&self, x: &[f32], weight: &[f32], bias: &[f32]) -> Vec<f32> {
         let hidden = self.hidden;
         let recurrent = PackedMatrix::pack(weight, hidden, 3 * hidden).with_bias(bias);
@@ -66,7 +66,7 @@ impl Scan {
         y
     }
 
-    /// The gradients of the arguments, from the states `y` and their gradient `of_y`.
+    /// The gradients of the arguments, given the states `y` and their gradient `of_y`.
     pub fn gradients(&self, (x, weight, bias): (&[f32], &[f32], &[f32]), y: &[f32], of_y: &[f32]) -> Gradients {
         let hidden = self.hidden;
         let recurrent = PackedMatrix::pack(weight, hidden, 3 * hidden).with_bias(bias);
@@ -88,7 +88,7 @@ impl Scan {
         Gradients { x: of_x, weight: of_weight, bias: of_bias }
     }
 
-    /// The gradients of a group of sequences: writes that of `x`, returns those of weight and bias.
+    /// The gradients for a group of sequences: writes that of `x`, returns those of weight and bias.
     fn group(
         &self,
         lengths: &[usize],
@@ -100,7 +100,7 @@ impl Scan {
         let (padded, width) = (recurrent.padded_inputs(), recurrent.width());
         let (of_width, of_padded) = (transposed.padded_inputs(), transposed.width());
         let rows = lengths.len() * n;
-        // The state before each valid frame, the products of that state, and their gradients; zeros elsewhere.
+        // For each valid frame, the state before it, that state times its weights, and the gradients; zeros elsewhere.
         let mut before = vec![0.0; rows * padded];
         for (row, &length) in lengths.iter().enumerate() {
             for step in 1..length {
@@ -112,7 +112,7 @@ impl Scan {
         recurrent.multiply_rows(&before, &mut sums, isa);
         let mut of_sums = vec![0.0; rows * 3 * hidden];
         let mut of_states = vec![0.0; lengths.len() * hidden];
-        // Of one step: the gradients of the products, and their part of the gradients of the states.
+        // For one step: the gradients of the products, and what these contribute to the gradients of the states.
         let mut of_gates = vec![0.0; lengths.len() * of_width];
         let mut products = vec![0.0; lengths.len() * of_padded];
         for step in (0..lengths.iter().copied().max().unwrap_or(0)).rev() {
@@ -154,15 +154,15 @@ impl Scan {
     }
 }
 
-/// One step backward.
+/// One step of the backward pass.
 struct Backward<'a> {
     /// The arguments of the step, and the gradient of its output.
     x: [&'a [f32]; 3],
     s: [&'a [f32]; 3],
     h: &'a [f32],
     of_y: &'a [f32],
-    /// On entry the gradient of the state after the step, without `of_y`; on return that of the state before, without the
-    /// part that goes through the weights.
+    /// On entry the gradient of the state after the step, without `of_y`; on return the gradient of the state before
+    /// it, without the part through the weights.
     of_h: &'a mut [f32],
     /// The gradients of `x` and `s`, `[3, hidden]`.
     of_x: &'a mut [f32],

@@ -1,20 +1,20 @@
-//! Batch norm with the statistics of the batch, optionally with ReLU, and its gradients, for training.
+//! Batch norm with batch statistics and optional ReLU, and its gradients, for training.
 
 use rayon::prelude::*;
 
 use crate::nn::kernels::simd::math;
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 14;
 
-/// Where the channels of an array are: `[outer, channels, inner]`.
+/// The position of the channels in an array: `[outer, channels, inner]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ChannelLayout {
     pub channels: usize,
     pub inner: usize,
 }
 
-/// Of one channel.
+/// The statistics of one channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Statistics {
     pub mean: f32,
@@ -22,13 +22,13 @@ pub struct Statistics {
 }
 
 impl ChannelLayout {
-    /// Rows of a channel, in `x` and at the same places in `y`.
+    /// The rows of a channel in `x`, and those at the same positions in `y`.
     fn channel<'a>(self, channel: usize, x: &'a [f32], y: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
         let rows = move |values: &'a [f32]| values.chunks_exact(self.inner).skip(channel).step_by(self.channels);
         rows(x).zip(rows(y))
     }
 
-    /// Mean and variance (over all values) of each channel, summed in f64.
+    /// Mean and (biased) variance of each channel, summed in f64.
     pub fn statistics(self, x: &[f32]) -> Vec<Statistics> {
         let n = (x.len() / self.channels) as f64;
         let of_channel = |channel: usize| {
@@ -43,7 +43,7 @@ impl ChannelLayout {
         (0..self.channels).into_par_iter().map(of_channel).collect()
     }
 
-    /// Calls `f(channel, start, row)` for each row of `y`, which begins at `start`.
+    /// Calls `f(channel, start, row)` for each row of `y`; `start` is its offset.
     fn for_each_row(self, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
         let rows = (TASK / self.inner).max(1);
         y.par_chunks_mut(rows * self.inner).enumerate().for_each(|(task, y)| {
@@ -68,7 +68,7 @@ impl ChannelLayout {
         y
     }
 
-    /// The gradients of `x`, weight and bias, with `normal` computed from `x`. `y` is the output.
+    /// The gradients of `x`, weight and bias. `normal` was computed from `x`, and `y` is the output.
     pub fn gradients(
         self,
         (x, y): (&[f32], &[f32]),

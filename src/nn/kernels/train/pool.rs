@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::blocked::Window;
 use crate::nn::kernels::pooling::Pooling;
 
-/// Planes of one size, pooled.
+/// Pooling of planes of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Planes {
     pub size: (usize, usize),
@@ -38,7 +38,7 @@ impl Planes {
         y
     }
 
-    /// The gradient of `x`. If several values are the largest, as in silence, the first one gets it, as in PyTorch.
+    /// The gradient of `x`. If several values are the maximum, as in silence, the first one gets it, as in PyTorch.
     pub fn gradient(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
         let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
         let share = 1.0 / self.window.places();
@@ -61,7 +61,7 @@ impl Planes {
         gradient
     }
 
-    /// The index of a window's largest value, that value, and the mean.
+    /// The index and value of a window's maximum, and the window's mean.
     fn look(&self, x: &[f32], place: usize) -> (usize, f32, f32) {
         let (rows, columns) = self.inside(place);
         let mut first = rows.start * self.size.1 + columns.start;
@@ -77,7 +77,7 @@ impl Planes {
         (first, max, sum / self.window.places())
     }
 
-    /// The rows and columns of a window that lie on the plane: at least one of each.
+    /// The rows and columns of a window that lie inside the plane, at least one of each.
     fn inside(&self, place: usize) -> (Range<usize>, Range<usize>) {
         let Window { size, padding } = self.window;
         let (row, column) = (place / self.pooled.1, place % self.pooled.1);
