@@ -341,7 +341,7 @@ fn an_empty_clip_is_an_error_whatever_the_model_does() {
     assert!(error.to_string().contains("careless"), "{error}");
 }
 
-/// A head on CED-tiny and on a `.pth` tagger, as a folder: the same results bit for bit, from the folder alone.
+/// A head on CED-tiny and on a `.pth` tagger, saved as a folder: the folder alone gives bit-identical results.
 #[test]
 fn a_saved_probe_opens_as_the_same_tagger() {
     let folder = std::env::temp_dir().join(format!("clipwise-probe-{}", std::process::id()));

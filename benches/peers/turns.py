@@ -23,7 +23,7 @@ def arguments(description):
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
     parser.add_argument("--calls", type=int, default=3, help="timed calls per round (default 3)")
     parser.add_argument("--peers", help="comma-separated names of the peers to run (default all)")
-    parser.add_argument("--speed", default=str(target / "release/examples/speed"), help="our program (default %(default)s)")
+    parser.add_argument("--clipwise", default=str(target / "release/clipwise"), help="our program (default %(default)s)")
     parser.add_argument("--json", action="store_true", help="also print the result as one line of JSON")
     return parser
 
@@ -66,12 +66,12 @@ def clock(call, calls):
 
 def ours(args, *more):
     """The median time of our calls in milliseconds, measured in a separate process."""
-    command = [args.speed, "--format", "json", "--runs", args.calls, "--threads", args.threads, "--seconds", args.seconds]
+    command = [args.clipwise, "speed", "--format", "json", "--runs", args.calls, "--threads", args.threads, "--seconds", args.seconds]
     command = [str(part) for part in (*command, *more)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
-        raise SystemExit(f"{args.speed}: {error}; build it with: cargo build --release --example speed")
+        raise SystemExit(f"{args.clipwise}: {error}; build it with: cargo build --release --features cli --bin clipwise")
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr}")
     return json.loads(done.stdout)["ms"]["median"]
