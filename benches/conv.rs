@@ -12,7 +12,7 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clipwise::Weights;
 use clipwise::nn::{Activation, ConvConfig, ConvStack, Pool2d, Pooling};
-use turns::{medians, side, wanted};
+use turns::{medians, selected, side};
 
 /// Name, rows, columns, input and output channels, whether pooled.
 const LAYERS: [(&str, usize, usize, usize, usize, bool); 12] = [
@@ -38,7 +38,7 @@ fn main() {
     println!("{layer:14} {ms:>12} {rate:>11} {candle_ms:>10} {candle_rate:>9} {product:>10} {ratio:>10}");
     let mut total = [0.0; 2];
     for (name, rows, columns, inputs, outputs, pooled) in LAYERS {
-        if !wanted(name) {
+        if !selected(name) {
             continue;
         }
         let medians = layer_times((rows, columns), (inputs, outputs), pooled);

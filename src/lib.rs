@@ -64,6 +64,7 @@
 //! - `symphonia`: reads Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files in addition to WAV. Pure Rust; the decoder is
 //!   licensed under the MPL 2.0.
 //! - `opus`: `symphonia`, and Opus. Pure Rust.
+//! - `cli`: the program `clipwise`; does not change the library.
 //! - `microphone`: microphone input for `clipwise live`; does not change the library.
 //! - `cuda`: runs models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: `cuda`, with convolutions by cuDNN.

@@ -101,14 +101,14 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 fn assert_equals_reference(name: &str, model: &dyn TaggingModel) {
     let golden = golden("ast.safetensors");
     for n in [400, 9001, 24_000] {
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-        assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
-        let embedding = wanted("embedding");
+        assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
+        let embedding = expected("embedding");
         let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{name} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
         if n < 24_000 {
-            assert_close(&format!("{name} {n}"), &values(&output.logits), &wanted("logits"), 2e-5, 1e-5);
+            assert_close(&format!("{name} {n}"), &values(&output.logits), &expected("logits"), 2e-5, 1e-5);
         }
     }
 }
@@ -124,12 +124,12 @@ fn every_stage_equals_transformers() {
         let mut padded: Vec<f32> = features.iter().copied().collect();
         padded.resize(64 * 128, 5.5 / 6.5);
         let every = |values: Vec<f32>, n: usize| -> Vec<f32> { values.into_iter().step_by(n).collect() };
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.9001.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.9001.{key}")).unwrap();
         // The extractor computes in f32.
-        assert_close("features", &every(padded.clone(), 61), &wanted("extractor"), 1e-3, 0.0);
+        assert_close("features", &every(padded.clone(), 61), &expected("extractor"), 1e-3, 0.0);
         let features = Tensor::from_vec(padded, (1, 64, 128), &Device::Cpu).unwrap();
         let states: Vec<f32> = model.hidden_states(&features).unwrap().iter().flat_map(values).collect();
-        assert_close("states", &every(states, 13), &wanted("states"), 2e-5, 1e-5);
+        assert_close("states", &every(states, 13), &expected("states"), 2e-5, 1e-5);
     }
 }
 

@@ -75,12 +75,12 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 fn assert_equals_reference(name: &str, model: &Beats, lengths: &[usize]) {
     let golden = golden("beats.safetensors");
     for &n in lengths {
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
         if model.info().n_classes > 0 {
-            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
+            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
         }
-        let embedding = wanted("embedding");
+        let embedding = expected("embedding");
         let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{name} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
     }
@@ -135,12 +135,12 @@ fn the_strong_head_classifies_frames_of_40_ms() {
             let frames = output.framewise_output.unwrap();
             assert_eq!(frames.dims(), [1, n.div_ceil(640), 5]);
             let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
-            let wanted: Vec<f32> =
+            let expected: Vec<f32> =
                 golden.to_vec(&format!("strong.{n}.frames")).unwrap().into_iter().map(sigmoid).collect();
             let got: Vec<f32> = values(&frames).into_iter().step_by(7).collect();
-            assert_close("frames", &got, &wanted, 1e-5, 0.0);
-            let wanted = golden.to_vec(&format!("strong.{n}.scores")).unwrap();
-            assert_close("scores", &values(&output.clipwise_output), &wanted, 1e-5, 0.0);
+            assert_close("frames", &got, &expected, 1e-5, 0.0);
+            let expected = golden.to_vec(&format!("strong.{n}.scores")).unwrap();
+            assert_close("scores", &values(&output.clipwise_output), &expected, 1e-5, 0.0);
         }
         let lengths = [250_000, 30_000, 160_000];
         let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();

@@ -49,9 +49,9 @@ fn every_stage_equals_the_reference_at_both_widths() {
         let golden = golden(if config.block == Block::One5x5 { "cnn6.safetensors" } else { "cnn10.safetensors" });
         let model = load(&config);
         for n in LENGTHS {
-            let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            let (scores, embedding) = (wanted("clipwise_output"), wanted("embedding"));
+            let (scores, embedding) = (expected("clipwise_output"), expected("embedding"));
             let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let what = format!("{name} {n}");
             assert_close(&format!("{what} scores"), &values(&output.clipwise_output), &scores, 1e-5, 0.0);
@@ -65,7 +65,7 @@ fn every_stage_equals_the_reference_at_both_widths() {
                 let x = x()?;
                 let key = format!("block{}", block + 1);
                 assert_eq!(x.dims(), golden.shape(&format!("{name}.{n}.{key}")).unwrap());
-                assert_close(&key, &values(&x), &wanted(&key), 2e-5, 1e-5);
+                assert_close(&key, &values(&x), &expected(&key), 2e-5, 1e-5);
                 n_blocks += 1;
                 Ok(())
             };

@@ -71,22 +71,22 @@ fn every_stage_equals_the_reference() {
             if name == "wide" && n != LENGTHS[2] {
                 continue;
             }
-            let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
             let what = format!("{name} {n}");
-            assert_close(&what, &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
-            assert_close(&what, &values(&output.embedding), &wanted("embedding"), 1e-4, 0.0);
+            assert_close(&what, &values(&output.clipwise_output), &expected("clipwise_output"), 1e-5, 0.0);
+            assert_close(&what, &values(&output.embedding), &expected("embedding"), 1e-4, 0.0);
             if (name, n) != ("narrow", LENGTHS[1]) {
                 continue;
             }
             let every = |n: usize, values: Vec<f32>| values.into_iter().step_by(n).collect::<Vec<_>>();
             let log_mel = model.log_mel().compute(&signal(n, 32_000, 3)).unwrap();
-            assert_close("log-mel", &every(29, log_mel.iter().copied().collect()), &wanted("log_mel"), 1e-3, 0.0);
+            assert_close("log-mel", &every(29, log_mel.iter().copied().collect()), &expected("log_mel"), 1e-3, 0.0);
             let log_mel = Tensor::from_iter(log_mel.clone(), &Device::Cpu).unwrap().reshape((1, (), 224)).unwrap();
             let mut n_stages = 0;
             let observe = |stage: usize, x: &Tensor| {
                 let key = format!("stage{stage}");
-                assert_close(&key, &every(5, values(x)), &wanted(&key), 2e-5, 1e-5);
+                assert_close(&key, &every(5, values(x)), &expected(&key), 2e-5, 1e-5);
                 n_stages += 1;
                 Ok(())
             };
@@ -120,15 +120,15 @@ fn rows_short_clips_and_frames_equal_those_of_the_clip_alone() {
 #[test]
 fn checkpoints_are_detected() {
     for (stem, prefix) in [(Stem::STEPS_252, ""), (WIDE, "net.")] {
-        let wanted = Config { name: "convnext".into(), ..narrow(stem) };
-        let weights = weights(&wanted, SEED);
+        let expected = Config { name: "convnext".into(), ..narrow(stem) };
+        let weights = weights(&expected, SEED);
         let named =
             weights.names().map(|name| (format!("{prefix}{name}"), weights.tensor(name, &Device::Cpu).unwrap()));
         let weights = Weights::from_tensors(named).unwrap();
         let detected = detect(&weights).unwrap();
         assert_eq!(
             (detected.config.clone(), &*detected.place),
-            (ModelConfig::from(wanted), prefix.trim_end_matches('.'))
+            (ModelConfig::from(expected), prefix.trim_end_matches('.'))
         );
         detected.config.load(&weights, &Device::Cpu).unwrap();
     }

@@ -45,7 +45,7 @@ fn model() -> crnn::Crnn {
 
 #[test]
 fn every_stage_equals_pytorch() {
-    let (wanted, model) = (golden("crnn.safetensors"), model());
+    let (reference, model) = (golden("crnn.safetensors"), model());
     let x = hashed("log_mel", 2 * 23 * 64, -20.0, 5.0, SEED);
     let x = Tensor::from_vec(x, (2, 1, 23, 64), &Device::Cpu).unwrap();
     let mut stages = model.stages(&x).unwrap();
@@ -53,8 +53,8 @@ fn every_stage_equals_pytorch() {
     stages.push(("framewise_output".to_string(), output.framewise_output.unwrap()));
     stages.push(("clipwise_output".to_string(), output.clipwise_output.clone()));
     for (stage, got) in stages {
-        let expected = wanted.to_vec(&stage).unwrap();
-        assert_eq!(Some(got.dims()), wanted.shape(&stage), "{stage}");
+        let expected = reference.to_vec(&stage).unwrap();
+        assert_eq!(Some(got.dims()), reference.shape(&stage), "{stage}");
         // Maps hold values up to about 50, and fourth powers of them are summed: four times the error of the
         // convolutions.
         assert_close(&stage, &values(&got), &expected, 1e-5, 1e-5);
@@ -112,16 +112,16 @@ fn invalid_inputs_and_configurations_are_typed_errors() {
 fn the_published_crnn_equals_pytorch_and_detects_a_telephone() {
     let (Some(folder), Some(clip)) = (real("real/crnn-audioset"), real("audio/R9_ZSCveAHg_7s.wav")) else { return };
     let weights = Weights::open(folder.join("teacher1.pth")).unwrap();
-    let wanted = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
+    let reference = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
     let detected = detect(&weights).unwrap();
     assert_eq!(detected.config, ModelConfig::Crnn(crnn::Config::GPVAD_TEACHER1));
     let model = crnn::Crnn::load(&crnn::Config::GPVAD_TEACHER1, &weights, &Device::Cpu).unwrap();
-    let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 351, 64)).unwrap();
+    let log_mel = reference.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 351, 64)).unwrap();
     let output = model.forward_features(&log_mel, Detail::Clip).unwrap();
-    let (clip_scores, frames) = (wanted.to_vec("clipwise_output").unwrap(), output.framewise_output.unwrap());
+    let (clip_scores, frames) = (reference.to_vec("clipwise_output").unwrap(), output.framewise_output.unwrap());
     assert_close("clipwise_output", &values(&output.clipwise_output), &clip_scores, 1e-5, 0.0);
     let every_10th: Vec<f32> = values(&frames).chunks(527).step_by(10).flatten().copied().collect();
-    assert_close("frames", &every_10th, &wanted.to_vec("framewise_every_10th").unwrap(), 1e-5, 0.0);
+    assert_close("frames", &every_10th, &reference.to_vec("framewise_every_10th").unwrap(), 1e-5, 0.0);
 
     let clip = Waveform::open(clip).unwrap();
     let tagger = Tagger::open(folder.join("teacher1.pth"), &Device::Cpu).unwrap();

@@ -48,8 +48,8 @@ fn everything(n_best: usize) -> beam::Config {
 }
 
 #[track_caller]
-fn assert_near(what: &str, got: f64, wanted: f64, tolerance: f64) {
-    assert!((got - wanted).abs() <= tolerance, "{what}: got {got}, wanted {wanted}");
+fn assert_near(what: &str, got: f64, expected: f64, tolerance: f64) {
+    assert!((got - expected).abs() <= tolerance, "{what}: got {got}, expected {expected}");
 }
 
 /// Log-probabilities `[n_frames, n_tokens]` from a multiplicative generator.
@@ -77,13 +77,13 @@ fn a_search_without_pruning_equals_the_sum_over_all_paths() {
         }
         let found = search.decode(log_probs.view(), FRAME).unwrap();
         assert_eq!(found.len() as u64, case["n"].as_u64().unwrap(), "{name}: number of sequences");
-        for (got, wanted) in found.iter().zip(case["best"].as_array().unwrap()) {
-            assert_eq!(got.ids(), ids(&wanted["ids"]), "{name}");
+        for (got, expected) in found.iter().zip(case["best"].as_array().unwrap()) {
+            assert_eq!(got.ids(), ids(&expected["ids"]), "{name}");
             for (what, got) in [("score", got.score), ("ctc", got.ctc_score), ("lm", got.lm_score)] {
-                assert_near(&format!("{name} {what}"), got, wanted[what].as_f64().unwrap(), 2e-5);
+                assert_near(&format!("{name} {what}"), got, expected[what].as_f64().unwrap(), 2e-5);
             }
             let aligned = align(log_probs.view(), &got.ids(), &vocabulary, FRAME).unwrap();
-            assert_eq!(aligned.path, ids(&wanted["path"]), "{name}: best path");
+            assert_eq!(aligned.path, ids(&expected["path"]), "{name}: best path");
             assert_eq!(got.tokens, aligned.transcript.tokens, "{name}: times are those of the best path");
         }
     }
@@ -106,11 +106,11 @@ fn a_search_of_usual_width_equals_pyctcdecode() {
     for (at, clip) in data["clips"].as_array().unwrap().iter().enumerate() {
         let log_probs = golden("ctc_pyctcdecode.safetensors", &format!("speech.{at}"));
         for (kind, search) in [("without", &without), ("with", &with)] {
-            let (got, wanted) = (search.decode(log_probs.view(), FRAME).unwrap().remove(0), &clip[kind]);
+            let (got, expected) = (search.decode(log_probs.view(), FRAME).unwrap().remove(0), &clip[kind]);
             // pyctcdecode's sums lack some paths and include others, of texts that differ in spaces.
-            assert_eq!(got.text, wanted["text"].as_str().unwrap(), "clip {at} {kind} a model");
-            assert_near("ctc", got.ctc_score, wanted["ctc"].as_f64().unwrap(), 0.1);
-            assert_near("score", got.score, wanted["score"].as_f64().unwrap(), 0.1);
+            assert_eq!(got.text, expected["text"].as_str().unwrap(), "clip {at} {kind} a model");
+            assert_near("ctc", got.ctc_score, expected["ctc"].as_f64().unwrap(), 0.1);
+            assert_near("score", got.score, expected["score"].as_f64().unwrap(), 0.1);
         }
     }
 }
@@ -136,10 +136,10 @@ fn language_model_scores_equal_kenlm() {
             let sum: f64 = scores.iter().sum();
             assert_near("sentence", model.score_sentence(units.iter().map(String::as_str)), sum, 1e-9);
         }
-        let wanted = case["scores"].as_array().unwrap();
-        assert_eq!(scores.len(), wanted.len());
-        for (got, wanted) in scores.iter().zip(wanted) {
-            assert_near(&format!("{units:?}"), *got, wanted.as_f64().unwrap(), 1e-5);
+        let expected = case["scores"].as_array().unwrap();
+        assert_eq!(scores.len(), expected.len());
+        for (got, expected) in scores.iter().zip(expected) {
+            assert_near(&format!("{units:?}"), *got, expected.as_f64().unwrap(), 1e-5);
         }
         let unknown: Vec<bool> = units.iter().map(|unit| !model.contains(unit)).collect();
         assert_eq!(Value::from(unknown), case["unknown"], "{units:?}");
@@ -151,18 +151,18 @@ fn errors_of_damaged_language_models_name_the_line() {
     let arpa = |counts: &str, rest: &str| format!("\\data\\\n{counts}\n\n{rest}");
     let unigrams = "\\1-grams:\n-1 a -0.5\n-1 b\n\n";
     for (text, reason) in [
-        (String::new(), "no line says"),
-        ("hello\n".to_string(), "no line says"),
-        ("\\data\\\n".to_string(), "cut short"),
-        (arpa("ngram 1=2", unigrams), "cut short"),
-        (arpa("ngram 1=3", &format!("{unigrams}\\end\\")), "3 1-grams are announced, 2 are there"),
+        (String::new(), "without a line"),
+        ("hello\n".to_string(), "without a line"),
+        ("\\data\\\n".to_string(), "truncated"),
+        (arpa("ngram 1=2", unigrams), "truncated"),
+        (arpa("ngram 1=3", &format!("{unigrams}\\end\\")), "expected 3 1-grams, got 2"),
         (arpa("ngram 1=x", ""), "line 2"),
         (arpa("ngram 2=1", ""), "expected order 1, at most 32, got 2"),
-        (arpa("ngram 1=2", "\\2-grams:\n"), "should stand"),
-        (arpa("ngram 1=2", &format!("{unigrams}\\2-grams:\n")), "should stand"),
-        (arpa("ngram 1=2", "\\1-grams:\n0.5 a\n"), "above 0"),
-        (arpa("ngram 1=2", "\\1-grams:\nnan a\n"), "no logarithm"),
-        (arpa("ngram 1=2", "\\1-grams:\n-1 a\n-2 a\n"), "stands twice"),
+        (arpa("ngram 1=2", "\\2-grams:\n"), "expected \\1-grams:"),
+        (arpa("ngram 1=2", &format!("{unigrams}\\2-grams:\n")), "expected \\2-grams: or"),
+        (arpa("ngram 1=2", "\\1-grams:\n0.5 a\n"), "of at most 0"),
+        (arpa("ngram 1=2", "\\1-grams:\nnan a\n"), "expected a logarithm"),
+        (arpa("ngram 1=2", "\\1-grams:\n-1 a\n-2 a\n"), "occurs twice"),
         (arpa("ngram 1=2", "\\1-grams:\n-1 a b c\n"), "4 fields"),
         (arpa("ngram 1=2\nngram 2=1", &format!("{unigrams}\\2-grams:\n-1 a c\n")), "not among the 1-grams"),
         (arpa("ngram 1=0", "\\end\\"), "no 1-grams"),
@@ -274,17 +274,17 @@ fn a_real_models_frames_collapse_as_in_its_own_code() {
     };
     let file = PathBuf::from(folder).join("real/ctc-frames-jfk.json");
     let data: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let (frames, wanted) = (ids(&data["frame_token_ids"]), ids(&data["token_ids"]));
+    let (frames, expected) = (ids(&data["frame_token_ids"]), ids(&data["token_ids"]));
     let blank = 190; // silence at the beginning
-    assert_eq!((frames.len(), wanted.len()), (551, 98));
-    assert_eq!(collapse(&frames, blank), wanted);
+    assert_eq!((frames.len(), expected.len()), (551, 98));
+    assert_eq!(collapse(&frames, blank), expected);
     let certain = Array2::from_shape_fn((551, 191), |(t, id)| if frames[t] == id { 0.0 } else { f32::NEG_INFINITY });
     let vocabulary = Vocabulary::numbered(191, blank).unwrap();
     let transcript = greedy(certain.view(), &vocabulary, FRAME).unwrap();
-    assert_eq!(transcript.ids(), wanted);
+    assert_eq!(transcript.ids(), expected);
     let beams = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
     assert_eq!(beams.decode(certain.view(), FRAME).unwrap(), std::slice::from_ref(&transcript));
-    assert_eq!(align(certain.view(), &wanted, &vocabulary, FRAME).unwrap().transcript, transcript);
+    assert_eq!(align(certain.view(), &expected, &vocabulary, FRAME).unwrap().transcript, transcript);
 }
 
 #[test]
@@ -318,7 +318,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
     let certain = Array2::from_shape_fn((7, 4), |(t, id)| if path[t] == id { 0.0 } else { f32::NEG_INFINITY });
     let search = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
     // Onset and offset of a, | and b for several clip lengths; frames begin at 0, 0.02, … and the last ends at 0.14.
-    for (end, wanted) in [
+    for (end, expected) in [
         (None, [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
         (Some(0.2), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
         (Some(0.131), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.131)]),
@@ -346,12 +346,12 @@ fn no_time_is_later_than_the_end_of_the_clip() {
         for transcript in transcripts {
             assert_eq!(transcript.ids(), [1, 3, 2]);
             assert_eq!(transcript.tokens.iter().map(|token| token.frames.len()).collect::<Vec<_>>(), [2, 1, 2]);
-            for (token, (onset, offset)) in transcript.tokens.iter().zip(wanted) {
+            for (token, (onset, offset)) in transcript.tokens.iter().zip(expected) {
                 assert_near("onset", token.onset, onset, 1e-12);
                 assert_near("offset", token.offset, offset, 1e-12);
                 assert!(end.is_none_or(|end| token.onset <= token.offset && token.offset <= end));
             }
-            for (word, (onset, offset)) in transcript.words.iter().zip([wanted[0], wanted[2]]) {
+            for (word, (onset, offset)) in transcript.words.iter().zip([expected[0], expected[2]]) {
                 assert_near("onset of a word", word.onset, onset, 1e-12);
                 assert_near("offset of a word", word.offset, offset, 1e-12);
             }
@@ -383,9 +383,9 @@ fn alignments_equal_torchaudio() {
         let found = align(log_probs.view(), &ids(&case["targets"]), &vocabulary, FRAME).unwrap();
         assert_eq!(found.path, ids(&case["path"]), "{name}");
         assert_near(name, found.transcript.score, case["score"].as_f64().unwrap(), 1e-3);
-        let wanted = case["spans"].as_array().unwrap();
-        assert_eq!(found.transcript.tokens.len(), wanted.len(), "{name}");
-        for (token, span) in found.transcript.tokens.iter().zip(wanted) {
+        let expected = case["spans"].as_array().unwrap();
+        assert_eq!(found.transcript.tokens.len(), expected.len(), "{name}");
+        for (token, span) in found.transcript.tokens.iter().zip(expected) {
             let place = |at: usize| span[at].as_u64().unwrap() as usize;
             assert_eq!((token.id, token.frames.clone()), (place(0), place(1)..place(2)), "{name}");
             assert_near(name, f64::from(token.confidence), span[3].as_f64().unwrap(), 1e-5);

@@ -73,11 +73,12 @@ fn heads_equal_pytorch_under_every_name() {
                 })
                 .into(),
         };
-        let (hidden, wanted) = (input("hidden", &[2, 3, dim], 1.0), golden.to_vec(&format!("{name}.logits")).unwrap());
+        let (hidden, expected) =
+            (input("hidden", &[2, 3, dim], 1.0), golden.to_vec(&format!("{name}.logits")).unwrap());
         for weights in &namings {
             let logits = load(&config, weights).unwrap().forward(&hidden, None).unwrap();
             assert_eq!(logits.dims(), [2, 3, 43]);
-            assert_close(name, &values(&logits), &wanted, 5e-6, 1e-6);
+            assert_close(name, &values(&logits), &expected, 5e-6, 1e-6);
         }
         let wrong = HeadConfig { n_tokens: 44, ..config.clone() };
         assert!(matches!(load(&wrong, &namings[0]), Err(Error::Weights(_))));
@@ -194,13 +195,13 @@ fn recurrent_heads_equal_pytorch() {
     }
 }
 
-fn assert_gradients(loss: &Tensor, trainable: &Parameters, wanted: impl Fn(&str) -> Vec<f32>) {
+fn assert_gradients(loss: &Tensor, trainable: &Parameters, expected: impl Fn(&str) -> Vec<f32>) {
     let gradients = loss.backward().unwrap();
     let (weights, vars) = (trainable.weights().unwrap(), trainable.vars());
     assert_eq!(weights.len(), vars.len());
     for (name, var) in weights.names().zip(&vars) {
         let gradient = gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("no gradient of {name}"));
-        assert_close(name, &values(gradient), &wanted(name), 2e-5, 1e-5);
+        assert_close(name, &values(gradient), &expected(name), 2e-5, 1e-5);
     }
 }
 
@@ -214,14 +215,14 @@ fn weighted_sums_equal_s3prl() {
     let alpha = hashed("alpha", 25, -2.0, 2.0, SEED);
     for (name, normalize) in [("sum", false), ("sum.normalized", true)] {
         let config = WeightedSumConfig { normalize };
-        let wanted = golden.to_vec(name).unwrap();
+        let expected = golden.to_vec(name).unwrap();
         for key in ["layer_weights", "featurizer.weights", "Featurizer.weights", "weights"] {
             let tensor = Tensor::new(alpha.as_slice(), &CPU).unwrap();
             let weights = Weights::from_tensors([(key.to_string(), tensor)]).unwrap();
             let root = weights.loader(&CPU);
             let sum = WeightedSum::load(&root, 25, &config).unwrap();
             root.finish("a sum").unwrap();
-            assert_close(name, &values(&sum.forward(&states).unwrap()), &wanted, 2e-6, 1e-6);
+            assert_close(name, &values(&sum.forward(&states).unwrap()), &expected, 2e-6, 1e-6);
             assert!((sum.weights().unwrap().iter().sum::<f64>() - 1.0).abs() < 1e-12);
 
             assert!(matches!(sum.forward(&states[1..]), Err(Error::Argument { name: "layers.len()", .. })));
@@ -236,7 +237,7 @@ fn weighted_sums_equal_s3prl() {
         assert!(sum.weights().unwrap().iter().all(|weight| (weight - 0.04).abs() < 1e-9));
         trainable.vars()[0].set(&Tensor::new(alpha.as_slice(), &CPU).unwrap()).unwrap();
         let total = sum.forward(&states).unwrap();
-        assert_close(name, &values(&total), &wanted, 2e-6, 1e-6);
+        assert_close(name, &values(&total), &expected, 2e-6, 1e-6);
         let loss = (input("c", &[2, 3, 8], 1.0) * &total).unwrap().sum_all().unwrap();
         assert_gradients(&loss, &trainable, |_| golden.to_vec(&format!("{name}.alpha")).unwrap());
 
@@ -244,7 +245,7 @@ fn weighted_sums_equal_s3prl() {
         let vars: Vec<Var> = states.iter().map(|state| Var::from_tensor(state).unwrap()).collect();
         let trained: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
         let total = sum.forward(&trained).unwrap();
-        assert_close(name, &values(&total), &wanted, 2e-6, 1e-6);
+        assert_close(name, &values(&total), &expected, 2e-6, 1e-6);
         let gradients = total.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         assert!(vars.iter().all(|var| gradients.get(var.as_tensor()).is_some()));
     }
@@ -422,10 +423,10 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
         for (row, x) in [(0, 0.5 + offset), (1, -0.25 + offset)] {
             let logits: [f32; 3] = [x, 1.0 - x, x];
             let norm = logits.iter().map(|x| x.exp()).sum::<f32>().ln();
-            let wanted: Vec<f32> = logits.iter().map(|x| x - norm).collect();
+            let expected: Vec<f32> = logits.iter().map(|x| x - norm).collect();
             let clip = output.clip(row).unwrap();
             assert_eq!(clip.dim(), (output.lengths[row], 3));
-            clip.rows().into_iter().for_each(|frame| assert_close("frame", &frame.to_vec(), &wanted, 1e-6, 0.0));
+            clip.rows().into_iter().for_each(|frame| assert_close("frame", &frame.to_vec(), &expected, 1e-6, 0.0));
         }
         assert!(matches!(output.clip(2), Err(Error::Argument { name: "index", .. })));
         let names = Vocabulary::new(["<blank>", "a", "b"]).unwrap();
@@ -521,7 +522,7 @@ fn a_folder_opens() {
         (r#"{"encoder": {"type": "parrot"}}"#, "parrot"),
         (&config(r#"{"dim": 64}"#), "n_tokens"),
         (&config(r#"{"dim": 64, "n_tokens": 4, "drop": 1}"#), "drop"),
-        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "64 values"),
+        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "expected 64, the width of the encoder"),
         (&config(r#"{"dim": 64, "n_tokens": 5}"#), "lm_head"),
     ] {
         write("config.json", text);

@@ -40,10 +40,10 @@ fn losses_and_gradients_equal_pytorch() {
                 let key = format!("{name}.{word}{}", if zero_infinity { ".zero_infinity" } else { "" });
                 let config = LossConfig { blank, reduction, zero_infinity };
                 let loss = ctc_loss(&x, lengths, &targets, &config).unwrap();
-                let (got, wanted) = (values(&loss), golden.to_vec(&key).unwrap());
-                for (got, wanted) in got.iter().zip(&wanted) {
-                    let same = got == wanted || (got - wanted).abs() < 1e-4f32.max(1e-6 * wanted.abs());
-                    assert!(same, "{key}: {got}, not {wanted}");
+                let (got, expected) = (values(&loss), golden.to_vec(&key).unwrap());
+                for (got, expected) in got.iter().zip(&expected) {
+                    let same = got == expected || (got - expected).abs() < 1e-4f32.max(1e-6 * expected.abs());
+                    assert!(same, "{key}: {got}, not {expected}");
                 }
                 // Log-probabilities instead of logits.
                 let log_probs = candle_nn::ops::log_softmax(&x, 2).unwrap();
@@ -51,9 +51,9 @@ fn losses_and_gradients_equal_pytorch() {
                 for (again, got) in again.iter().zip(&got) {
                     assert!(again == got || (again - got).abs() < 1e-3, "{key}: {again}, not {got}");
                 }
-                if let Ok(wanted) = golden.to_vec(&format!("{key}.gradient")) {
+                if let Ok(expected) = golden.to_vec(&format!("{key}.gradient")) {
                     let gradients = loss.backward().unwrap();
-                    assert_close(&key, &values(gradients.get(&x).unwrap()), &wanted, 1e-5, 1e-5);
+                    assert_close(&key, &values(gradients.get(&x).unwrap()), &expected, 1e-5, 1e-5);
                 }
             }
         }
@@ -66,11 +66,11 @@ fn the_score_is_the_sum_over_all_paths() {
     let log_probs = log_softmax(Array2::from_shape_vec((4, 4), hashed("paths", 16, -3.0, 3.0, SEED)).unwrap().view());
     let log_probs = log_probs.unwrap();
     for target in [&[][..], &[1], &[2, 2], &[3, 1, 3], &[1, 2, 3, 1], &[1, 1, 1]] {
-        let wanted: Vec<usize> = target.iter().map(|&token| token as usize).collect();
+        let expected: Vec<usize> = target.iter().map(|&token| token as usize).collect();
         let mut sum = 0.0;
         for path in 0..4usize.pow(4) {
             let ids: Vec<usize> = (0..4).map(|frame| path / 4usize.pow(frame) % 4).collect();
-            if collapse(&ids, 0) == wanted {
+            if collapse(&ids, 0) == expected {
                 sum += ids.iter().enumerate().map(|(frame, &id)| f64::from(log_probs[[frame, id]])).sum::<f64>().exp();
             }
         }

@@ -32,12 +32,12 @@ fn convolutional() -> Config {
     Config { blocks: stepped(Config::MN10_FC_S2211), ..narrow(Head::FullyConvolutional) }
 }
 
-/// The DyMN blocks at width 0.1, where `wanted` says so.
-fn dynamic(wanted: impl Fn(usize) -> bool) -> Config {
+/// The DyMN blocks at width 0.1, where `is_dynamic` returns true.
+fn dynamic(is_dynamic: impl Fn(usize) -> bool) -> Config {
     let mut blocks = Config::MN01.blocks.to_vec();
     for (i, block) in blocks.iter_mut().enumerate() {
         block.squeezed = 0;
-        if wanted(i) {
+        if is_dynamic(i) {
             // A quarter of the expanded channels, at least 8 and at most an eighth of 128.
             block.context = (block.expanded / 4 + 4) / 8 * 8;
             block.context = block.context.clamp(8, 16);
@@ -97,11 +97,11 @@ fn the_front_ends_equal_the_references() {
     let golden = golden("efficientat.safetensors");
     for config in [LogMelConfig::EFFICIENT_AT_32K, LogMelConfig::EFFICIENT_SED_16K] {
         let features = LogMel::new(&config).unwrap().compute(&signal(LENGTHS[1], config.sample_rate, 3)).unwrap();
-        let wanted = golden.to_vec(&format!("mel.{}", config.sample_rate)).unwrap();
+        let expected = golden.to_vec(&format!("mel.{}", config.sample_rate)).unwrap();
         // The features are a fifth of a logarithm, which the reference computes in f32; its rounding shows in nearly
         // silent bins.
         let tolerance = if config.sample_rate == 32_000 { 2e-5 } else { 1e-4 };
-        assert_close("log-mel", &every(features.as_slice().unwrap()), &wanted, tolerance, 0.0);
+        assert_close("log-mel", &every(features.as_slice().unwrap()), &expected, tolerance, 0.0);
     }
 }
 
@@ -122,9 +122,9 @@ fn every_head_and_stage_equals_the_reference() {
             }
             let output = model.forward(&batch(&[n], 32_000), Detail::Clip).unwrap();
             for (key, got) in [("logits", &output.logits), ("embedding", &output.embedding)] {
-                let wanted = golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
-                let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
-                assert_close(&format!("{name} {n} {key}"), &values(got), &wanted, 1e-5 * largest, 0.0);
+                let expected = golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+                let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+                assert_close(&format!("{name} {n} {key}"), &values(got), &expected, 1e-5 * largest, 0.0);
             }
             let stages = [("mlp", "stage", EVERY), ("dynamic", "dynamic.stage", 3 * EVERY)];
             let stages = stages.into_iter().find(|(stages, ..)| (*stages, LENGTHS[1]) == (name, n));
@@ -133,9 +133,9 @@ fn every_head_and_stage_equals_the_reference() {
                 let observe = |stage: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
                     // The reference has mel before time.
                     let x: Vec<f32> = values(&x()?.transpose(2, 3).unwrap()).into_iter().step_by(every).collect();
-                    let wanted = golden.to_vec(&format!("{key}.{stage}")).unwrap();
-                    let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
-                    assert_close(&format!("{key} {stage}"), &x, &wanted, 1e-5 * largest, 0.0);
+                    let expected = golden.to_vec(&format!("{key}.{stage}")).unwrap();
+                    let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+                    assert_close(&format!("{key} {stage}"), &x, &expected, 1e-5 * largest, 0.0);
                     n_stages += 1;
                     Ok(())
                 };
@@ -214,18 +214,18 @@ fn checkpoints_are_detected() {
         (Config { n_classes: 9, ..Config::FRAME_MN06 }, "frame_mn06"),
     ] {
         let tensors = tensors(&config);
-        let wanted = Config { name: Cow::Borrowed(name), ..config };
+        let expected = Config { name: Cow::Borrowed(name), ..config };
         let detected = detect(&Weights::from_tensors(tensors.clone()).unwrap()).unwrap();
-        assert_eq!(detected.config, ModelConfig::MobileNet(wanted.clone()));
+        assert_eq!(detected.config, ModelConfig::MobileNet(expected.clone()));
         // Below a prefix beside another tensor, and with EfficientSED's names.
         let other = ("loss.weight".to_string(), Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
         let renamed = |(name, tensor): (String, Tensor)| (format!("net.{}", name.replace("frame_mn.", "")), tensor);
         let prefixed = Weights::from_tensors(tensors.into_iter().map(renamed).chain([other])).unwrap();
         let detected = detect(&prefixed).unwrap();
-        assert_eq!((&*detected.place, &detected.config), ("net", &ModelConfig::MobileNet(wanted.clone())));
+        assert_eq!((&*detected.place, &detected.config), ("net", &ModelConfig::MobileNet(expected.clone())));
         detected.config.load(&prefixed, &Device::Cpu).unwrap();
-        let json = serde_json::to_string(&wanted).unwrap();
-        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), wanted);
+        let json = serde_json::to_string(&expected).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), expected);
     }
     let count = |config: &Config| {
         let is_parameter = |(name, _): &(String, Tensor)| !name.contains("running_");
@@ -239,18 +239,18 @@ fn checkpoints_are_detected() {
 #[test]
 fn file_names_determine_what_tensors_do_not() {
     let folder = tempfile();
-    for (file, wanted) in [
+    for (file, expected) in [
         ("mn10_as_hop_5_mAP_475.safetensors", Config::MN10_HOP_5),
         ("mn10_as_mels_40_mAP_453.safetensors", Config::MN10_MELS_40),
         ("mn10_as_fc_s2221_mAP_466.safetensors", Config::MN10_FC_S2221),
         ("mn10_as_mAP_471.safetensors", Config::MN10),
     ] {
         let path = folder.join(file);
-        candle_core::safetensors::save(&tensors(&wanted).into_iter().collect(), &path).unwrap();
+        candle_core::safetensors::save(&tensors(&expected).into_iter().collect(), &path).unwrap();
         let detected = detect(&Weights::open(&path).unwrap()).unwrap();
-        assert_eq!(detected.config, ModelConfig::MobileNet(wanted.clone()), "{file}");
+        assert_eq!(detected.config, ModelConfig::MobileNet(expected.clone()), "{file}");
         let named = detected.assumptions.iter().any(|it| matches!(it, Assumption::FileName { .. }));
-        assert_eq!(named, wanted != Config::MN10, "{file}");
+        assert_eq!(named, expected != Config::MN10, "{file}");
         std::fs::remove_file(path).unwrap();
     }
     std::fs::remove_dir(folder).unwrap();

@@ -84,14 +84,14 @@ fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, 
     merged.iter().map(|run| (run.0, run.1, run.2, mean(run))).collect()
 }
 
-fn assert_events(what: &str, got: &[&Event], wanted: &[(f64, f64, f32, f32)]) {
-    assert_eq!(got.len(), wanted.len(), "{what}: {got:#?}\n{wanted:#?}");
-    for (got, wanted) in got.iter().zip(wanted) {
+fn assert_events(what: &str, got: &[&Event], expected: &[(f64, f64, f32, f32)]) {
+    assert_eq!(got.len(), expected.len(), "{what}: {got:#?}\n{expected:#?}");
+    for (got, expected) in got.iter().zip(expected) {
         assert!(
-            (got.onset - wanted.0).abs() < 1e-9 && (got.offset - wanted.1).abs() < 1e-9,
-            "{what}: {got:?} {wanted:?}"
+            (got.onset - expected.0).abs() < 1e-9 && (got.offset - expected.1).abs() < 1e-9,
+            "{what}: {got:?} {expected:?}"
         );
-        assert!(got.peak == wanted.2 && (got.mean - wanted.3).abs() < 1e-5, "{what}: {got:?} {wanted:?}");
+        assert!(got.peak == expected.2 && (got.mean - expected.3).abs() < 1e-5, "{what}: {got:?} {expected:?}");
     }
 }
 
@@ -142,10 +142,10 @@ fn streamed_events_equal_the_rules_over_the_whole_recording() {
                 };
                 let pieces: Vec<_> = pieces.iter().map(of_class).collect();
                 let thresholds = if class == 2 { (0.9, 0.1) } else { (config.threshold_on, config.threshold_off) };
-                let wanted = twin(&pieces, &config, thresholds);
+                let expected = twin(&pieces, &config, thresholds);
                 let got: Vec<&Event> = events.iter().filter(|event| event.index == class).collect();
-                assert_events(&format!("seed {seed} round {round} class {class} {config:?}"), &got, &wanted);
-                n_events += wanted.len();
+                assert_events(&format!("seed {seed} round {round} class {class} {config:?}"), &got, &expected);
+                n_events += expected.len();
             }
         }
     }

@@ -240,10 +240,10 @@ fn reported_files_are_handled() {
     let Some(cases) = real("cases") else { return };
     let model = LanguageModel::open(cases.join("bom.arpa")).unwrap();
     assert!(model.order() == 2 && model.contains("aɪ"));
-    for (name, wanted) in [("ced-depth", "depth"), ("m5-layers", "stages")] {
+    for (name, expected) in [("ced-depth", "depth"), ("m5-layers", "stages")] {
         let error = Tagger::open(cases.join(name), &Device::Cpu).unwrap_err();
         assert!(
-            matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == wanted),
+            matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == expected),
             "{name}: {error}"
         );
     }

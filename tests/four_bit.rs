@@ -36,8 +36,8 @@ fn values_equal_bitsandbytes_bit_for_bit() {
         assert_eq!(values[..8], weights.to_vec(&format!("{name}.first")).unwrap(), "{name}");
         let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         let hash = values.iter().flat_map(|x| x.to_le_bytes()).fold(0xCBF2_9CE4_8422_2325, fnv);
-        let wanted = stored.tensor(&format!("{name}.bits")).unwrap().data().try_into().unwrap();
-        assert_eq!(hash, u64::from_le_bytes(wanted), "{name}");
+        let expected = stored.tensor(&format!("{name}.bits")).unwrap().data().try_into().unwrap();
+        assert_eq!(hash, u64::from_le_bytes(expected), "{name}");
         assert_eq!(weights.tensor(name, &Device::Cpu).unwrap().dims(), weights.shape(name).unwrap());
     }
 }
@@ -78,13 +78,13 @@ fn blocks_and_nested_blocks_are_counted_in_values() {
     let values = weights.to_vec("fc.weight").unwrap();
     // The high half of a byte comes first.
     let magnitudes = [0.5, 510.5, 14.5, 4.5];
-    let wanted: Vec<f32> = (0..200).map(|i| [2.0, 15.0][i % 2] * magnitudes[i / 64]).collect();
-    assert_eq!(values, wanted);
+    let expected: Vec<f32> = (0..200).map(|i| [2.0, 15.0][i % 2] * magnitudes[i / 64]).collect();
+    assert_eq!(values, expected);
     // The bytes may be stored as any other type.
     let mut wide = pieces();
     let bytes = wide["fc.weight"].2.clone();
     wide.insert("fc.weight".to_string(), (Stored::BF16, vec![50, 1], bytes));
-    assert_eq!(open(&wide).unwrap().to_vec("fc.weight").unwrap(), wanted);
+    assert_eq!(open(&wide).unwrap().to_vec("fc.weight").unwrap(), expected);
     // Without quantisation settings these are plain bytes.
     let mut plain = pieces();
     plain.remove("fc.weight.quant_state.bitsandbytes__nf4");
@@ -183,11 +183,11 @@ fn a_layer_with_4_bit_weights_equals_one_with_their_values() {
             loader.finish("a layer").unwrap();
             [layer.forward(&x).unwrap(), layer.forward_add(&x, &residual).unwrap()].map(|y| values(&y))
         };
-        let wanted = run(open(&pieces).unwrap(), true);
-        assert_eq!(run(open(&pieces).unwrap().keep_four_bit(), true), wanted, "{outputs} {inputs}");
-        assert_eq!(run(open(&pieces).unwrap().keep_four_bit().at(""), true), wanted);
+        let expected = run(open(&pieces).unwrap(), true);
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit(), true), expected, "{outputs} {inputs}");
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit().at(""), true), expected);
         let other = run(open(&pieces).unwrap().keep_four_bit(), false);
-        (0..2).for_each(|i| assert_close("without kernels", &other[i], &wanted[i], 1e-3, 1e-4));
+        (0..2).for_each(|i| assert_close("without kernels", &other[i], &expected[i], 1e-3, 1e-4));
     }
     let mut infinite = pieces();
     let table = [f32::INFINITY; 16].iter().flat_map(|x| x.to_le_bytes()).collect();

@@ -33,7 +33,7 @@ fn clip(n: usize) -> WaveformBatch {
 
 #[test]
 fn decision_level_models_equal_the_reference() {
-    let wanted = golden("decision.safetensors");
+    let expected = golden("decision.safetensors");
     for (way, preset) in [
         ("max", cnn14::Config::DECISION_MAX),
         ("avg", cnn14::Config::DECISION_AVG),
@@ -43,14 +43,14 @@ fn decision_level_models_equal_the_reference() {
         assert_eq!(model.info().name, format!("cnn14-decision-{way}"));
         for n in LENGTHS {
             let output = model.forward(&clip(n), Detail::Clip).unwrap();
-            let wanted = |name: &str| wanted.to_vec(&format!("{way}.{n}.{name}")).unwrap();
+            let expected = |name: &str| expected.to_vec(&format!("{way}.{n}.{name}")).unwrap();
             let what = format!("{way} {n}");
             let frames = output.framewise_output.as_ref().unwrap();
             assert_eq!(frames.dims(), [1, n / 320 + 1, 11], "{what}");
-            assert_close(&format!("{what} frames"), &values(frames), &wanted("framewise_output"), 1e-5, 0.0);
+            assert_close(&format!("{what} frames"), &values(frames), &expected("framewise_output"), 1e-5, 0.0);
             let clipwise = values(&output.clipwise_output);
-            assert_close(&format!("{what} clipwise"), &clipwise, &wanted("clipwise_output"), 1e-5, 0.0);
-            assert_close(&format!("{what} embedding"), &values(&output.embedding), &wanted("embedding"), 1e-4, 0.0);
+            assert_close(&format!("{what} clipwise"), &clipwise, &expected("clipwise_output"), 1e-5, 0.0);
+            assert_close(&format!("{what} embedding"), &values(&output.embedding), &expected("embedding"), 1e-4, 0.0);
             let of_logits: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
             assert_close(&format!("{what} logits"), &of_logits, &clipwise, 1e-6, 0.0);
         }
@@ -59,15 +59,15 @@ fn decision_level_models_equal_the_reference() {
 
 #[test]
 fn frames_of_clip_level_models_equal_the_reference() {
-    let wanted = golden("decision.safetensors");
+    let expected = golden("decision.safetensors");
     let model = narrow(cnn14::Config::AUDIOSET_32K);
     assert_eq!(model.info().frames, Some(FrameGrid { first: 0, step: 320 }));
     for n in LENGTHS {
         let output = model.forward(&clip(n), Detail::Frames).unwrap();
         let frames = output.framewise_output.unwrap();
         assert_eq!(frames.dims(), [1, n / 320 + 1, 11]);
-        let wanted = wanted.to_vec(&format!("cnn14.{n}.framewise_output")).unwrap();
-        assert_close(&format!("cnn14 {n}"), &values(&frames), &wanted, 1e-5, 0.0);
+        let expected = expected.to_vec(&format!("cnn14.{n}.framewise_output")).unwrap();
+        assert_close(&format!("cnn14 {n}"), &values(&frames), &expected, 1e-5, 0.0);
         let plain = model.forward(&clip(n), Detail::Clip).unwrap();
         assert!(plain.framewise_output.is_none());
         assert_eq!(values(&plain.logits), values(&output.logits));
@@ -87,8 +87,8 @@ fn frames_of_clip_level_models_equal_the_reference() {
         for n in [700, 60_001] {
             let frames = model.forward(&clip(n), Detail::Frames).unwrap().framewise_output.unwrap();
             assert_eq!(frames.dim(1).unwrap(), n.div_ceil(step), "{name}");
-            let wanted = wanted.to_vec(&format!("{name}.{n}.framewise_output")).unwrap();
-            assert_close(&format!("{name} {n}"), &values(&frames), &wanted, 1e-5, 0.0);
+            let expected = expected.to_vec(&format!("{name}.{n}.framewise_output")).unwrap();
+            assert_close(&format!("{name} {n}"), &values(&frames), &expected, 1e-5, 0.0);
         }
     }
 }
@@ -117,8 +117,8 @@ fn frames_of_m5_are_its_last_layer_applied_to_each_step() {
             (sum + f64::from(bias[class])).exp()
         };
         let sum: f64 = (0..7).map(logit).sum();
-        let wanted: Vec<f32> = (0..7).map(|class| (logit(class) / sum) as f32).collect();
-        assert_close(&format!("frame {frame}"), got, &wanted, 1e-5, 0.0);
+        let expected: Vec<f32> = (0..7).map(|class| (logit(class) / sum) as f32).collect();
+        assert_close(&format!("frame {frame}"), got, &expected, 1e-5, 0.0);
     }
 }
 

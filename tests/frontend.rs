@@ -332,7 +332,7 @@ fn invalid_settings_are_rejected() {
         assert_eq!(refused(LogMel::new(&config)), field, "{config:?}");
     }
     let error = LogMel::new(&stft(StftConfig { win_length: 600, ..good.stft })).unwrap_err();
-    assert_eq!(error.to_string(), "win_length = 600: must be 1 to n_fft = 512");
+    assert_eq!(error.to_string(), "win_length = 600: expected 1 to n_fft = 512");
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn model(config: &Config) -> M5 {
 
 #[test]
 fn every_layer_equals_pytorch() {
-    let wanted = golden("m5.safetensors");
+    let reference = golden("m5.safetensors");
     for (name, config, lengths) in [
         ("m5", Config::M5, &[6848, 8000][..]),
         ("m3", narrow(Config::M3_PAPER, 16), &[2000]),
@@ -45,8 +45,8 @@ fn every_layer_equals_pytorch() {
             let mut compared = 0;
             for (stage, got) in stages {
                 let key = format!("{name}.{n}.{stage}");
-                let Some(shape) = wanted.shape(&key) else { continue };
-                let expected = wanted.to_vec(&key).unwrap();
+                let Some(shape) = reference.shape(&key) else { continue };
+                let expected = reference.to_vec(&key).unwrap();
                 assert_eq!(got.dims(), shape, "{key}");
                 // f32 rounding in up to 35 layers, relative to the layer's largest value.
                 let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
@@ -130,8 +130,8 @@ fn a_published_checkpoint_loads_and_equals_its_definition() {
     let model = M5::load(config, &weights, &Device::Cpu).unwrap();
     let x = hashed("x", 20_000, -1.0, 1.0, SEED);
     let output = model.forward(&WaveformBatch::new(vec![x.clone()], 8_000).unwrap(), Detail::Clip).unwrap();
-    let wanted = by_definition(&weights, &x);
-    assert_close("logits", &values(&output.logits), &wanted, 1e-4, 1e-5);
+    let reference = by_definition(&weights, &x);
+    assert_close("logits", &values(&output.logits), &reference, 1e-4, 1e-5);
 }
 
 /// Four times convolution, norm, ReLU and max pooling over 4; then mean and linear layer.

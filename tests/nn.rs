@@ -51,17 +51,17 @@ fn input() -> Tensor {
 
 #[test]
 fn a_transformer_block_equals_pytorch() {
-    let (wanted, x, lengths) = (golden("transformer.safetensors"), input(), [70, 1, 33]);
+    let (expected, x, lengths) = (golden("transformer.safetensors"), input(), [70, 1, 33]);
     for (name, place) in [("before", NormPlace::Before), ("after", NormPlace::After)] {
         let block = block(place);
         let y = values(&block.forward(&x, None).unwrap());
-        assert_close(name, &y, &wanted.to_vec(name).unwrap(), 1e-5, 1e-5);
+        assert_close(name, &y, &expected.to_vec(name).unwrap(), 1e-5, 1e-5);
         // With lengths, only the valid tokens are compared.
         let y = values(&block.forward(&x, Some(&lengths)).unwrap());
-        let wanted = wanted.to_vec(&format!("{name}.lengths")).unwrap();
+        let expected = expected.to_vec(&format!("{name}.lengths")).unwrap();
         for (row, length) in lengths.into_iter().enumerate() {
             let inside = row * N_TOKENS * WIDTH..(row * N_TOKENS + length) * WIDTH;
-            assert_close(&format!("{name} {length}"), &y[inside.clone()], &wanted[inside], 1e-5, 1e-5);
+            assert_close(&format!("{name} {length}"), &y[inside.clone()], &expected[inside], 1e-5, 1e-5);
         }
     }
 }
@@ -148,22 +148,22 @@ impl Convolution {
 
     /// The layer packed for the kernels, with and without a known width of its maps, and in training.
     fn check(&self) {
-        let (what, wanted, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
+        let (what, expected, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
         let what = format!("{:?} {what} stride {} padding {}", self.channels, self.stride, self.padding);
         let packed = Weights::from_tensors(self.weights()).unwrap();
         let trained = Parameters::new(&Device::Cpu, 1);
         let made = self.forward(&trained.loader(), None, &x);
-        assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (wanted.is_some(), 6), "{what}");
+        assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (expected.is_some(), 6), "{what}");
         for (mode, loader, width) in [
             ("packed", packed.loader(&Device::Cpu), None),
             ("packed for its width", packed.loader(&Device::Cpu), Some(*self.shape.last().unwrap())),
             ("trained", trained.loader(), None),
         ] {
             let y = self.forward(&loader, width, &x);
-            match &wanted {
-                Some(wanted) => {
+            match &expected {
+                Some(expected) => {
                     let tolerance = 1e-4; // for sums of up to 300 products of values up to 1
-                    assert_close(&format!("{mode} {what}"), &values(&y.unwrap()), wanted, tolerance, 1e-5);
+                    assert_close(&format!("{mode} {what}"), &values(&y.unwrap()), expected, tolerance, 1e-5);
                 }
                 None => assert!(matches!(y, Err(Error::Tensor { .. })), "{mode} {what}"),
             }
@@ -245,7 +245,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
             let tensors: Vec<_> = tensors.collect();
             let host: Vec<Vec<f32>> = tensors.iter().map(|(_, tensor)| values(tensor)).collect();
             let x = hashed("x", 2 * in_channels * size[0] * size[1], -1.0, 1.0, 4);
-            let mut wanted = Vec::new();
+            let mut expected = Vec::new();
             for place in 0..2 * out_channels * out_rows * out_columns {
                 let (item, output) =
                     (place / out_columns / out_rows / out_channels, place / out_columns / out_rows % out_channels);
@@ -262,7 +262,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
                     }
                 }
                 let [scale, shift, mean, variance] = [1, 2, 3, 4].map(|i| f64::from(host[i][output]));
-                wanted.push(((sum - mean) / (variance + 1e-3).sqrt() * scale + shift).clamp(0.0, 6.0) as f32);
+                expected.push(((sum - mean) / (variance + 1e-3).sqrt() * scale + shift).clamp(0.0, 6.0) as f32);
             }
             let x = Tensor::from_vec(x, (2, in_channels, size[0], size[1]), &Device::Cpu).unwrap();
             let run = |loader: &Loader, width| {
@@ -283,7 +283,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
             for (mode, stack) in stacks.iter().enumerate() {
                 let y = stack.forward(&x).unwrap();
                 assert_eq!(y.dims(), [2, out_channels, out_rows, out_columns]);
-                assert_close(&format!("{mode} {config:?}"), &values(&y), &wanted, 1e-4, 1e-5);
+                assert_close(&format!("{mode} {config:?}"), &values(&y), &expected, 1e-4, 1e-5);
             }
         }
     }
@@ -452,9 +452,9 @@ fn a_stack_equals_its_layers_one_by_one() {
             Ok(())
         });
         stages.push((2, y.unwrap()));
-        for ((i, got), wanted) in stages.into_iter().zip([&first, &second, &third]) {
-            assert_eq!(got.dims(), wanted.dims(), "{mode} {i}");
-            assert_close(&format!("{mode} {i}"), &values(&got), &values(wanted), 1e-4, 1e-4);
+        for ((i, got), expected) in stages.into_iter().zip([&first, &second, &third]) {
+            assert_eq!(got.dims(), expected.dims(), "{mode} {i}");
+            assert_close(&format!("{mode} {i}"), &values(&got), &values(expected), 1e-4, 1e-4);
         }
     }
 }
@@ -483,7 +483,7 @@ fn a_squeeze_excitation_in_a_residual_block_equals_its_definition() {
         };
         let squeezed = layer(&y.mean((2, 3)).unwrap(), "fc1").relu().unwrap();
         let gates = (candle_nn::ops::sigmoid(&layer(&squeezed, "fc2"))).unwrap().reshape((2, channels, 1, 1)).unwrap();
-        let wanted = (y.broadcast_mul(&gates).unwrap() + &x).unwrap();
+        let expected = (y.broadcast_mul(&gates).unwrap() + &x).unwrap();
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
         let (trained, packed) = (Parameters::new(&Device::Cpu, 1), weights.loader(&Device::Cpu));
         let stack = |loader: &Loader| {
@@ -501,7 +501,7 @@ fn a_squeeze_excitation_in_a_residual_block_equals_its_definition() {
         trained.restore(&weights).unwrap();
         for (mode, stack) in stacks.iter().enumerate() {
             let y = values(&stack.forward(&x).unwrap());
-            assert_close(&format!("{mode} {channels}"), &y, &values(&wanted), 2e-5, 1e-5);
+            assert_close(&format!("{mode} {channels}"), &y, &values(&expected), 2e-5, 1e-5);
             let alone = values(&stack.forward(&x.narrow(0, 1, 1).unwrap()).unwrap());
             assert_eq!(&y[y.len() / 2..], alone, "{mode} {channels}");
         }
@@ -530,10 +530,10 @@ fn a_stack_of_vectors_ignores_the_padding_of_each_sequence() {
         assert_eq!(all.dims(), [3, 5, 7]);
         for (row, length) in lengths.into_iter().enumerate() {
             let alone = x.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
-            let wanted = stack.forward(&alone.transpose(1, 2).unwrap()).unwrap().transpose(1, 2).unwrap();
-            assert_eq!(values(&stack.forward_vectors(&alone, None).unwrap()), values(&wanted));
+            let expected = stack.forward(&alone.transpose(1, 2).unwrap()).unwrap().transpose(1, 2).unwrap();
+            assert_eq!(values(&stack.forward_vectors(&alone, None).unwrap()), values(&expected));
             let got = all.narrow(0, row, 1).unwrap().narrow(1, 0, length.div_ceil(2)).unwrap();
-            assert_close(&format!("{channels} {length}"), &values(&got), &values(&wanted), 1e-6, 0.0);
+            assert_close(&format!("{channels} {length}"), &values(&got), &values(&expected), 1e-6, 0.0);
         }
     }
 }
@@ -578,9 +578,9 @@ fn an_averaged_convolution_equals_a_pooling_before_its_norm() {
                 trained.set_training(is_training);
                 let x = hashed("x", 2 * in_channels * height * width, -1.0, 1.0, 5);
                 let x = Tensor::from_vec(x, (2, in_channels, height, width), &Device::Cpu).unwrap();
-                let [got, wanted] = stacks.each_ref().map(|stack| stack.forward(&x).unwrap());
-                assert_eq!(got.dims(), wanted.dims(), "{mode} {config:?}");
-                assert_close(&format!("{mode} {config:?}"), &values(&got), &values(&wanted), 2e-5, 1e-5);
+                let [got, expected] = stacks.each_ref().map(|stack| stack.forward(&x).unwrap());
+                assert_eq!(got.dims(), expected.dims(), "{mode} {config:?}");
+                assert_close(&format!("{mode} {config:?}"), &values(&got), &values(&expected), 2e-5, 1e-5);
             }
         }
     }
@@ -712,15 +712,21 @@ fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
                     (y + sine.broadcast_div(&alpha).unwrap()).unwrap().conv1d(&find("b.weight"), 0, 1, 1, 1).unwrap();
                 let y = (y + x.conv1d(&find("c.weight"), 0, 1, 1, 1).unwrap()).unwrap();
                 let y = mirrored(&y, 3, 2 + length.next_multiple_of(5) - length);
-                let wanted = y.conv1d(&find("d.weight"), 0, 5, 1, 1).unwrap();
+                let expected = y.conv1d(&find("d.weight"), 0, 5, 1, 1).unwrap();
 
                 let got = stack.forward(&x).unwrap();
                 assert_eq!(got.dims(), [2, 7, length.div_ceil(5)], "{mode} {channels} {length}");
-                let largest = values(&wanted).iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let largest = values(&expected).iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
                 let what = format!("{mode} {channels} {length}");
-                assert_close(&what, &values(&got), &values(&wanted), 1e-6 * largest, 0.0);
+                assert_close(&what, &values(&got), &values(&expected), 1e-6 * largest, 0.0);
                 let vectors = stack.forward_vectors(&x.transpose(1, 2).unwrap().contiguous().unwrap(), None).unwrap();
-                assert_close(&what, &values(&vectors.transpose(1, 2).unwrap()), &values(&wanted), 1e-6 * largest, 0.0);
+                assert_close(
+                    &what,
+                    &values(&vectors.transpose(1, 2).unwrap()),
+                    &values(&expected),
+                    1e-6 * largest,
+                    0.0,
+                );
             }
         }
     }

@@ -175,11 +175,11 @@ fn every_stage_equals_the_reference() {
     for case in cases() {
         let (name, golden, model) = (case.name, golden(&format!("panns_{}.safetensors", case.name)), case.load());
         for &n in case.lengths {
-            let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            let embedding = wanted("embedding");
+            let embedding = expected("embedding");
             let what = format!("{name} {n} scores");
-            assert_close(&what, &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
+            assert_close(&what, &values(&output.clipwise_output), &expected("clipwise_output"), 1e-5, 0.0);
             let what = format!("{name} {n} embedding");
             assert_close(&what, &values(&output.embedding), &embedding, 1e-5 * largest(&embedding), 0.0);
         }
@@ -195,8 +195,8 @@ fn every_stage_equals_the_reference() {
             let every = parts.next().unwrap().parse().unwrap();
             assert_eq!(stage.dims(), shape, "{name} {key}");
             let got: Vec<f32> = values(stage).into_iter().step_by(every).collect();
-            let wanted = golden.to_vec(key).unwrap();
-            assert_close(&format!("{name} {key}"), &got, &wanted, 1e-4 * largest(&wanted), 0.0);
+            let expected = golden.to_vec(key).unwrap();
+            assert_close(&format!("{name} {key}"), &got, &expected, 1e-4 * largest(&expected), 0.0);
         }
     }
 }

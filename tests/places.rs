@@ -62,7 +62,7 @@ fn every_family_is_detected_below_any_prefix() {
         let plain = Weights::from_tensors(tensors.clone()).unwrap();
         let detected = detect(&plain).unwrap();
         assert_eq!(detected.place, "");
-        let wanted = scores(&detected.config, &plain);
+        let expected = scores(&detected.config, &plain);
         for place in ["net", "encoder.model", "model", "a.b.c.d"] {
             let mut tensors = below(&format!("{place}."), &tensors);
             // Alone (known wrapper prefixes are already removed), then beside other tensors.
@@ -73,7 +73,7 @@ fn every_family_is_detected_below_any_prefix() {
                 (if place == "model" { "" } else { place }, &detected.config)
             );
             assert_eq!(found.assumptions, detected.assumptions, "nothing is left out");
-            assert_eq!(scores(&found.config, &alone), wanted, "{place}");
+            assert_eq!(scores(&found.config, &alone), expected, "{place}");
 
             tensors.extend([("criterion.pos_weight".to_string(), ones(3)), (format!("{place}s.weight"), ones(2))]);
             let beside = Weights::from_tensors(tensors).unwrap();
@@ -82,7 +82,7 @@ fn every_family_is_detected_below_any_prefix() {
             let said = found.assumptions.last().unwrap().to_string();
             assert!(said.contains(&format!("below `{place}.`")) && said.contains("criterion.pos_weight"), "{said}");
             assert_eq!(found.config.place(&beside).unwrap(), place);
-            assert_eq!(scores(&found.config, &beside), wanted, "{place}");
+            assert_eq!(scores(&found.config, &beside), expected, "{place}");
         }
         assert_eq!(config.place(&plain).unwrap(), "");
     }
@@ -150,7 +150,7 @@ fn a_reported_lightning_checkpoint_opens() {
     let Some(path) = real("cases/lightning_extra_key.safetensors") else { return };
     let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
     assert_eq!((&*tagger.model().info().name, tagger.labels().len()), ("m5", 10));
-    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("left out: criterion.pos_weight")));
+    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("ignoring criterion.pos_weight")));
     assert_eq!(Tagger::open_with(&path, &OpenOptions::new().model("m5")).unwrap().labels().len(), 10);
 }
 
@@ -208,7 +208,7 @@ fn the_report_names_the_prefix_that_fits() {
     let wrapped = Weights::from_tensors(wrapped).unwrap();
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped, &Device::Cpu) else { panic!() };
     assert_eq!(report.found_below.as_deref(), Some("net.inner"));
-    assert!(report.to_string().contains("below `net.inner.`: Weights::at(\"net.inner\")"), "{report}");
+    assert!(report.to_string().contains("below `net.inner.`: use Weights::at(\"net.inner\")"), "{report}");
     assert!(M5::load(&config, &wrapped.at("net.inner"), &Device::Cpu).is_ok());
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped.at("net"), &Device::Cpu) else { panic!() };
     assert_eq!((report.place.as_str(), report.found_below.as_deref()), ("net", Some("inner")));
@@ -242,7 +242,7 @@ fn speech_models_are_detected_below_any_prefix() {
         wrapped.push(("ctc_loss.weight".to_string(), ones(1)));
         let beside = CtcModel::load(&config, &Weights::from_tensors(wrapped).unwrap(), &Device::Cpu).unwrap();
         assert!(
-            beside.assumptions()[0].to_string().ends_with("left out: ctc_loss.weight"),
+            beside.assumptions()[0].to_string().ends_with("ignoring ctc_loss.weight"),
             "{:?}",
             beside.assumptions()
         );

@@ -123,9 +123,9 @@ fn nf4_checkpoints_saved_by_transformers_open() {
     let encoder = Qwen2AudioEncoder::load(&config(), &weights, &Device::Cpu).unwrap();
     for n in [4801, 16_000] {
         let output = encoder.encode(&batch(&[n]), Layers::Last).unwrap();
-        let wanted = |name: &str| golden.to_vec(&format!("nf4.{n}.{name}")).unwrap();
-        assert_close("last", &some(&output.last_hidden), &wanted("last"), 2e-5, 1e-5);
-        assert_close("projected", &some(output.projected.as_ref().unwrap()), &wanted("projected"), 2e-5, 1e-5);
+        let expected = |name: &str| golden.to_vec(&format!("nf4.{n}.{name}")).unwrap();
+        assert_close("last", &some(&output.last_hidden), &expected("last"), 2e-5, 1e-5);
+        assert_close("projected", &some(output.projected.as_ref().unwrap()), &expected("projected"), 2e-5, 1e-5);
 
         // Weights kept as 4-bit codes give the same, with the kernels and with the tensor library.
         let kept = Weights::open(golden_path("qwen2_audio_nf4.safetensors")).unwrap().keep_four_bit();
@@ -138,7 +138,7 @@ fn nf4_checkpoints_saved_by_transformers_open() {
 /// Of the language model's shards, only the headers need to be readable.
 #[test]
 fn shards_and_prefixes_are_handled() {
-    let wanted = values(&load().encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap());
+    let expected = values(&load().encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap());
     let folder = folder("qwen2_audio");
     let (language, tower): (HashMap<_, _>, HashMap<_, _>) =
         tensors().into_iter().partition(|(name, _)| name.starts_with("language_model"));
@@ -157,7 +157,7 @@ fn shards_and_prefixes_are_handled() {
         let encoder = Qwen2AudioEncoder::load(&config(), weights, &Device::Cpu).unwrap();
         values(&encoder.encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap())
     };
-    assert_eq!(projected(&weights), wanted);
+    assert_eq!(projected(&weights), expected);
     std::fs::remove_dir_all(&folder).unwrap();
 
     // With the names of transformers 5.
@@ -165,7 +165,7 @@ fn shards_and_prefixes_are_handled() {
         Some("lm_head.weight") => ("lm_head.weight".to_string(), tensor),
         _ => (format!("model.{name}"), tensor),
     });
-    assert_eq!(projected(&Weights::from_tensors(renamed).unwrap()), wanted);
+    assert_eq!(projected(&Weights::from_tensors(renamed).unwrap()), expected);
 
     // The encoder alone has no projection.
     let alone = Config { projection: None, ..config() };
@@ -241,10 +241,10 @@ fn invalid_configurations_are_typed_errors() {
     let whole = serde_json::json!({"model_type": "qwen2_audio", "audio_config": {"model_type": "qwen2_audio_encoder"}});
     assert_eq!(Config::from_hugging_face(&whole).unwrap(), Config::BASE);
     let alone = serde_json::json!({"model_type": "qwen2_audio_encoder", "encoder_layers": 3});
-    let wanted = Config { n_blocks: 3, projection: None, ..Config::BASE };
-    assert_eq!(Config::from_hugging_face(&alone).unwrap(), wanted);
-    let json = serde_json::to_string(&EncoderConfig::from(wanted.clone())).unwrap();
-    assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Qwen2Audio(wanted));
+    let expected = Config { n_blocks: 3, projection: None, ..Config::BASE };
+    assert_eq!(Config::from_hugging_face(&alone).unwrap(), expected);
+    let json = serde_json::to_string(&EncoderConfig::from(expected.clone())).unwrap();
+    assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Qwen2Audio(expected));
     for (field, config) in [
         ("n_heads", Config { n_heads: 7, ..config() }),
         ("dim", Config { dim: 0, ..config() }),

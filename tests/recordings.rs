@@ -175,7 +175,7 @@ fn rf64_files_are_read() {
         let lengths = [[0; 8], 2_000_u64.to_le_bytes(), [0; 8]].concat();
         assert_eq!(Waveform::read(&long(&[&lengths[..], &[0; 4]].concat())[..]).unwrap(), expected);
         let error = Waveform::read(&long(&[[0; 8], 9_000_000_000_u64.to_le_bytes()].concat())[..]).unwrap_err();
-        assert!(error.to_string().contains("4500000000 samples per channel, 1000 are there"), "{error}");
+        assert!(error.to_string().contains("4500000000 samples per channel, the file holds 1000"), "{error}");
         let error = Waveform::read(&long(&[0; 8])[..]).unwrap_err();
         assert!(error.to_string().contains("ds64"), "{error}");
     }
@@ -194,7 +194,10 @@ fn an_early_end_is_an_error_after_the_available_samples() {
         assert!(bits(&samples) == bits(&expected));
         assert_eq!(reader.seconds_read(), 60_000.0 / 8_000.0);
         let message = failure.unwrap().to_string();
-        assert_eq!(message, "<stream>: cut short: the header declares 100000 samples per channel, 60000 are there");
+        assert_eq!(
+            message,
+            "<stream>: truncated: the header declares 100000 samples per channel, the file holds 60000"
+        );
     }
     // A failing disk reports how much came before.
     let mut pipe = Pipe::new(cut, 4_000);
@@ -217,7 +220,7 @@ fn an_early_end_is_an_error_after_the_available_samples() {
     let (samples, failure) = drain(&mut raw(&bytes[..13], &right));
     assert_eq!(samples, [0.25]);
     let message = failure.unwrap().to_string();
-    assert_eq!(message, "<stream>: cut short after 1 samples per channel: the last sample has 5 of 8 bytes");
+    assert_eq!(message, "<stream>: truncated after 1 samples per channel: the last sample has 5 of 8 bytes");
     bytes.extend([f32::NAN, 0.0].iter().flat_map(|x| x.to_le_bytes()));
     let (samples, failure) = drain(&mut raw(&bytes, &ReadOptions::default()));
     assert_eq!(samples, [0.375, 0.0]);

@@ -53,8 +53,8 @@ fn states_equal_pytorch() {
             let encoded = encoder.forward_features(&features(), &LENGTHS, Layers::All).unwrap();
             assert_eq!((encoded.layers.len(), encoded.lengths), (3, vec![6, 8, 1]));
             for (i, state) in encoded.layers.iter().enumerate() {
-                let wanted = golden.to_vec(&format!("{name}.states.{i}")).unwrap();
-                assert_close(&format!("{name}, {kind}, states {i}"), &values(state), &wanted, 2e-6, 1e-6);
+                let expected = golden.to_vec(&format!("{name}.states.{i}")).unwrap();
+                assert_close(&format!("{name}, {kind}, states {i}"), &values(state), &expected, 2e-6, 1e-6);
             }
             let last = encoder.forward_features(&features(), &LENGTHS, Layers::Last).unwrap();
             assert!(last.layers.is_empty());

@@ -47,7 +47,7 @@ fn cells() -> [(&'static str, Cell); 2] {
 
 #[test]
 fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
-    let (wanted, x) = (golden("rnn.safetensors"), input());
+    let (expected, x) = (golden("rnn.safetensors"), input());
     let check = |what: &str, config: RnnConfig, lengths: Option<&[usize]>, state: Option<&RnnState>| {
         for (path, rnn) in [("kernels", net(config)), ("candle", trainable(config))] {
             let (frames, last) = rnn.forward(&x, lengths, state).unwrap();
@@ -55,9 +55,9 @@ fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
             parts.extend(last.c.iter().map(|c| ("c", c)));
             for (part, got) in parts {
                 let name = format!("{what}.{part}");
-                assert_eq!(Some(got.dims()), wanted.shape(&name), "{name}");
+                assert_eq!(Some(got.dims()), expected.shape(&name), "{name}");
                 // At most 14 products and three layers of functions with a slope of at most 1.
-                assert_close(&format!("{path} {name}"), &values(got), &wanted.to_vec(&name).unwrap(), 2e-6, 0.0);
+                assert_close(&format!("{path} {name}"), &values(got), &expected.to_vec(&name).unwrap(), 2e-6, 0.0);
             }
         }
     };
@@ -82,7 +82,7 @@ fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
 
 #[test]
 fn gradients_equal_pytorch() {
-    let wanted = golden("rnn.safetensors");
+    let expected = golden("rnn.safetensors");
     for (name, cell) in cells() {
         let config = RnnConfig { cell, n_layers: 2, bidirectional: true, ..BASE };
         let rnn = trainable(config);
@@ -92,9 +92,9 @@ fn gradients_equal_pytorch() {
         let mut n_compared = 0;
         for (parameter, tensor) in rnn.parameters() {
             let gradient = values(gradients.get(tensor).unwrap_or_else(|| panic!("no gradient for {parameter}")));
-            if let Ok(wanted) = wanted.to_vec(&format!("{name}.2.2.gradient.{parameter}")) {
+            if let Ok(expected) = expected.to_vec(&format!("{name}.2.2.gradient.{parameter}")) {
                 // Sums over 27 frames of values around 1.
-                assert_close(&format!("{name} {parameter}"), &gradient, &wanted, 2e-5, 1e-5);
+                assert_close(&format!("{name} {parameter}"), &gradient, &expected, 2e-5, 1e-5);
                 n_compared += 1;
             }
         }
@@ -247,7 +247,7 @@ fn poolings() -> [(&'static str, TimePooling); 4] {
 
 #[test]
 fn the_classifier_equals_pytorch_with_every_pooling() {
-    let wanted = golden("rnn.safetensors");
+    let expected = golden("rnn.safetensors");
     for (name, cell) in cells() {
         for bidirectional in [false, true] {
             for (pooled, pooling) in poolings() {
@@ -256,7 +256,7 @@ fn the_classifier_equals_pytorch_with_every_pooling() {
                 let case = format!("classifier.{name}.{}.{pooled}", 1 + usize::from(bidirectional));
                 for (part, got) in [("embedding", &output.embedding), ("logits", &output.logits)] {
                     let name = format!("{case}.{part}");
-                    assert_close(&name, &values(got), &wanted.to_vec(&name).unwrap(), 3e-6, 0.0);
+                    assert_close(&name, &values(got), &expected.to_vec(&name).unwrap(), 3e-6, 0.0);
                 }
                 let scores = output.clipwise_output.sum(1).unwrap();
                 assert_close(&case, &values(&scores), &[1.0; BATCH], 1e-6, 0.0);
@@ -348,8 +348,9 @@ fn invalid_front_ends_are_typed_errors() {
 #[test]
 fn the_published_speech_commands_lstm_equals_pytorch() {
     let Some(folder) = real("real/lstm-speech-commands") else { return };
-    let wanted = Weights::open(folder.join("expected_examples.safetensors")).unwrap();
-    let words: Vec<String> = wanted.names().filter_map(|name| Some(name.strip_suffix(".mfcc")?.to_string())).collect();
+    let expected = Weights::open(folder.join("expected_examples.safetensors")).unwrap();
+    let words: Vec<String> =
+        expected.names().filter_map(|name| Some(name.strip_suffix(".mfcc")?.to_string())).collect();
     assert_eq!(words.len(), 35);
     for file in ["kaggle.ckpt", "lstm_speechcmd.safetensors"] {
         let weights = Weights::open(folder.join(file)).unwrap();
@@ -357,8 +358,8 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
         assert_eq!(config, ModelConfig::Rnn(Config::SPEECH_COMMANDS));
         let model = AudioRnnClassifier::load(&Config::SPEECH_COMMANDS, &weights, &Device::Cpu).unwrap();
         for word in &words {
-            let mfcc = wanted.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-            let logits = wanted.to_vec(&format!("{word}.logits")).unwrap();
+            let mfcc = expected.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let logits = expected.to_vec(&format!("{word}.logits")).unwrap();
             let got = values(&model.forward_padded(&mfcc, None).unwrap().logits);
             assert_close(word, &got, &logits, 1e-4, 0.0);
             let clip = Waveform::open(real(&format!("audio/speech-commands/{word}.wav")).unwrap()).unwrap();
@@ -373,7 +374,7 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
 fn a_published_phoneme_network_equals_pytorch() {
     let Some(folder) = real("real/birnn-phoneme-jp") else { return };
     let weights = Weights::open(folder.join("snfa_jp.safetensors")).unwrap();
-    let wanted = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
+    let expected = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
     let root = weights.loader(&Device::Cpu);
     let pre = Linear::load(&root.at("pre"), 80, 256, Activation::Identity).unwrap();
     let config = RnnConfig { cell: Cell::Gru, inputs: 256, hidden: 128, n_layers: 2, bidirectional: true, bias: true };
@@ -381,13 +382,13 @@ fn a_published_phoneme_network_equals_pytorch() {
     let fc = Linear::load(&root.at("fc"), 256, 38, Activation::Identity).unwrap();
     root.finish("a phoneme net").unwrap();
     // The file stores values by band, whatever its shape says.
-    let mel = Tensor::from_vec(wanted.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
+    let mel = Tensor::from_vec(expected.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
     let mel = mel.transpose(1, 2).unwrap().contiguous().unwrap();
     let x = pre.forward(&mel).unwrap();
     let y = (rnn.forward(&x, None, None).unwrap().0 + x).unwrap();
     let logits = fc.forward(&y).unwrap();
     // Logits reach 13, where one f32 ulp is about 1e-6.
-    assert_close("logits", &values(&logits), &wanted.to_vec("logits").unwrap(), 1e-5, 1e-6);
+    assert_close("logits", &values(&logits), &expected.to_vec("logits").unwrap(), 1e-5, 1e-6);
 }
 
 #[test]
@@ -435,10 +436,10 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
             for n_samples in [300, 16_123] {
                 let clip = Waveform::new(signal(n_samples, 16_000, 7), 16_000);
                 let whole = model.forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap();
-                let wanted = values(whole.framewise_output.as_ref().unwrap());
+                let expected = values(whole.framewise_output.as_ref().unwrap());
                 if pooling == TimePooling::Last {
                     assert_eq!(
-                        wanted[wanted.len() - 4..],
+                        expected[expected.len() - 4..],
                         values(&whole.clipwise_output)[..],
                         "{what}: the last frame"
                     );
@@ -458,7 +459,7 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
                         got.extend(frames.scores);
                     }
                     got.extend(stream.finish().unwrap().scores);
-                    assert_eq!(got, wanted, "{what} {cell:?} {n_samples} samples in blocks of {size}");
+                    assert_eq!(got, expected, "{what} {cell:?} {n_samples} samples in blocks of {size}");
                 }
             }
         }

@@ -88,9 +88,9 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
         let folder = folder(name, &about);
         let tagger = Tagger::open(&folder.0, &Device::Cpu).unwrap();
         let labels: Vec<&str> = tagger.labels().iter().map(|label| label.name.as_str()).collect();
-        let (wanted, n_classes): (&[&str], usize) =
+        let (expected, n_classes): (&[&str], usize) =
             if name == "wavlm" { (&["class 0", "class 1"], 2) } else { (&["yes", "no", "stop"], 3) };
-        assert_eq!(labels, wanted, "{name}");
+        assert_eq!(labels, expected, "{name}");
         let sigmoid = name == "hubert";
         assert_eq!(tagger.model().info().activation == OutputActivation::Sigmoid, sigmoid);
         let clips = [clip(400), clip(9001)];
@@ -183,5 +183,5 @@ fn mms_switches_languages() {
     // A vocabulary per language, and no default language.
     folder.write("tokenizer_config.json", &serde_json::json!({ "pad_token": "<pad>" }));
     let error = CtcModel::open(&folder.0, &Device::Cpu).unwrap_err();
-    assert!(error.to_string().contains("expected a language, of 2 such as eng, fra"), "{error}");
+    assert!(error.to_string().contains("expected one of 2 languages (eng, fra)"), "{error}");
 }

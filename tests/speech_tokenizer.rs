@@ -122,7 +122,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 /// The codes of the package.
-fn wanted(golden: &Weights, key: &str) -> Array2<u32> {
+fn expected(golden: &Weights, key: &str) -> Array2<u32> {
     let codes: Vec<u32> = golden.to_vec(key).unwrap().into_iter().map(|code| code as u32).collect();
     let &[n_q, n_frames] = golden.shape(key).unwrap() else { panic!("{key}") };
     Array2::from_shape_vec((n_q, n_frames), codes).unwrap()
@@ -141,7 +141,7 @@ fn codes_equal_the_package_and_hidden_states_are_close() {
             let states = golden.to_vec(&key).unwrap();
             let largest = states.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             assert_close(&key, &values(&encoded.last), &states, 1e-5 * largest.max(1.0), 0.0);
-            assert_eq!(tokenizer.encode(&batch(&[n])).unwrap(), [wanted(&golden, &format!("{key}.codes"))], "{key}");
+            assert_eq!(tokenizer.encode(&batch(&[n])).unwrap(), [expected(&golden, &format!("{key}.codes"))], "{key}");
         }
     }
 }
@@ -157,7 +157,7 @@ fn the_published_files_open() {
     std::fs::write(folder.join("config.json"), published(&config)).unwrap();
     let tokenizer = SpeechTokenizer::open(&folder, &Device::Cpu).unwrap();
     assert_eq!(tokenizer.config(), &config);
-    assert_eq!(tokenizer.encode(&batch(&[2001])).unwrap(), [wanted(&golden, "file.2001.codes")]);
+    assert_eq!(tokenizer.encode(&batch(&[2001])).unwrap(), [expected(&golden, "file.2001.codes")]);
     // AnyGPT's tokenizer has another file name.
     std::fs::rename(folder.join("SpeechTokenizer.pt"), folder.join("ckpt.dev")).unwrap();
     SpeechTokenizer::open(&folder, &Device::Cpu).unwrap();

@@ -48,16 +48,16 @@ fn models_are_detected_from_checkpoints() {
         assert!(detected.assumptions.is_empty());
         assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().info().name, "cnn14");
     }
-    for (wanted, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
+    for (expected, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
         let detected = detect(&leenet_tensors(&config, 0).weights()).unwrap();
-        assert_eq!((detected.config.name(), &detected.config), (wanted, &ModelConfig::LeeNet(config)));
+        assert_eq!((detected.config.name(), &detected.config), (expected, &ModelConfig::LeeNet(config)));
     }
 }
 
 /// A checkpoint gets a preset's name only if all sizes are the preset's; the head may differ.
 #[test]
 fn a_checkpoint_with_a_presets_sizes_gets_its_name() {
-    for (wanted, n_bins, n_mels, widest, embedding_dim) in [
+    for (expected, n_bins, n_mels, widest, embedding_dim) in [
         ("cnn14", 513, 64, 2048, 100),
         ("cnn14-16k", 257, 64, 2048, 512),
         ("cnn14-8k", 129, 64, 2048, 512),
@@ -82,8 +82,8 @@ fn a_checkpoint_with_a_presets_sizes_gets_its_name() {
             shapes.push((format!("conv_block{}.conv1.weight", i + 1), vec![outputs, inputs, 3, 3]));
         }
         let weights = listed(shapes.iter().map(|(name, shape)| (name.clone(), shape.as_slice())));
-        let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{wanted}") };
-        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, embedding_dim, 50));
+        let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{expected}") };
+        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (expected, embedding_dim, 50));
     }
 }
 
@@ -91,8 +91,8 @@ fn a_checkpoint_with_a_presets_sizes_gets_its_name() {
 fn a_cnn14_without_its_front_end_is_assumed_to_be_32_khz() {
     let detected = detect(&cnn14_tensors(CHANNELS, 8, 50, 3).weights()).unwrap();
     let ModelConfig::Cnn14(config) = &detected.config else { panic!("{detected:?}") };
-    let wanted = cnn14::Config { channels: CHANNELS, embedding_dim: 8, n_classes: 50, ..cnn14::Config::AUDIOSET_32K };
-    assert_eq!(config, &wanted);
+    let expected = cnn14::Config { channels: CHANNELS, embedding_dim: 8, n_classes: 50, ..cnn14::Config::AUDIOSET_32K };
+    assert_eq!(config, &expected);
     assert_eq!(detected.assumptions, [Assumption::SampleRate { model: "CNN14".to_string(), sample_rate: 32_000 }]);
     assert!(detected.assumptions[0].to_string().ends_with("32000 Hz is assumed"), "{}", detected.assumptions[0]);
 }
@@ -180,7 +180,7 @@ fn absurd_sizes_and_values_are_rejected_in_bounded_memory() {
     let error = of_channels(1_000_000);
     assert!(matches!(error, Error::Config { field: "channels", .. }), "{error}");
 
-    for (name, value, wanted) in [
+    for (name, value, expected) in [
         ("fc1.bias", f32::NAN, "fc1.bias"),
         ("conv_block2.conv2.weight", f32::INFINITY, "conv_block2.conv2.weight"),
         ("conv_block1.bn1.running_var", -1.0, "running_var"),
@@ -190,7 +190,7 @@ fn absurd_sizes_and_values_are_rejected_in_bounded_memory() {
         *tensor = (tensor.zeros_like().unwrap() + f64::from(value)).unwrap();
         let damaged = weights(tensors);
         let error = detect(&damaged).unwrap().config.load(&damaged, &Device::Cpu).err().unwrap();
-        assert!(error.to_string().contains(wanted), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
     }
 }
 
@@ -210,8 +210,8 @@ fn a_fine_tuned_head_is_a_softmax_over_its_own_classes() {
     let output = model.forward(&batch, Detail::Clip).unwrap();
     let (scores, logits) = (common::values(&output.clipwise_output), common::values(&output.logits));
     let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
-    let wanted: Vec<f32> = logits.iter().map(|logit| logit.exp() / sum).collect();
-    assert_close("softmax", &scores, &wanted, 1e-6, 0.0);
+    let expected: Vec<f32> = logits.iter().map(|logit| logit.exp() / sum).collect();
+    assert_close("softmax", &scores, &expected, 1e-6, 0.0);
 }
 
 fn narrow_tagger(n_classes: usize) -> clipwise::Result<Tagger> {
@@ -357,16 +357,16 @@ fn a_saved_probe_opens_as_the_same_tagger() {
         let rows = Tensor::new([embedding.clone(), embedding.iter().map(|x| 1.0 - x).collect()].concat(), &Device::Cpu);
         let head = ProbeHead::new(&rows.unwrap().reshape((2, embedding.len())).unwrap(), 3, 1).unwrap();
         let probe = base.with_probe(&head, OutputActivation::Softmax, labels.clone()).unwrap();
-        let wanted = probe.tag(&clip).unwrap();
-        assert!((wanted.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(wanted.embedding.0, embedding);
+        let expected = probe.tag(&clip).unwrap();
+        assert!((expected.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(expected.embedding.0, embedding);
 
         let saved = folder.join(&*base.model().info().name);
         probe.save(&saved).unwrap();
         let opened = Tagger::open(&saved, &Device::Cpu).unwrap();
         assert_eq!((opened.labels(), &*opened.model().info().name), (&labels, "linear-probe"));
         assert!(opened.assumptions().is_empty(), "{:?}", opened.assumptions());
-        assert_eq!(opened.clone().tag(&clip).unwrap(), wanted);
+        assert_eq!(opened.clone().tag(&clip).unwrap(), expected);
         let mut names: Vec<_> = std::fs::read_dir(&saved).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["config.json", "labels.json", "model.safetensors"]);

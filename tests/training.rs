@@ -37,7 +37,7 @@ fn names(parameters: &Parameters) -> Vec<String> {
 
 #[test]
 fn two_steps_of_adamw_equal_pytorch() {
-    let wanted = golden("m5.safetensors");
+    let reference = golden("m5.safetensors");
     let parameters = Parameters::new(&Device::Cpu, 0);
     let model = m5::M5::build(&narrow_m5(), &parameters.loader()).unwrap();
     let start = m5_tensors(&narrow_m5(), SEED).weights();
@@ -46,14 +46,14 @@ fn two_steps_of_adamw_equal_pytorch() {
     // Outside training mode, it equals the model loaded from a checkpoint.
     let (x, labels) = (clips(4, 7000), Tensor::new(&[0u32, 2, 1, 2], &Device::Cpu).unwrap());
     let alone = model.forward_samples(&x.narrow(0, 0, 1).unwrap()).unwrap();
-    assert_close("logits", &values(&alone.logits), &wanted.to_vec("narrow.7000.logits").unwrap(), 1e-5, 0.0);
+    assert_close("logits", &values(&alone.logits), &reference.to_vec("narrow.7000.logits").unwrap(), 1e-5, 0.0);
 
     parameters.set_training(true);
     let params = ParamsAdamW { lr: 0.01, eps: 0.01, ..Default::default() };
     let mut optimiser = AdamW::new(parameters.vars(), params).unwrap();
     for step in 0..2 {
         let loss = loss::cross_entropy(&model.forward_samples(&x).unwrap().logits, &labels).unwrap();
-        let expected = wanted.to_vec(&format!("train.loss{step}")).unwrap();
+        let expected = reference.to_vec(&format!("train.loss{step}")).unwrap();
         assert_close(&format!("loss {step}"), &[loss.to_scalar().unwrap()], &expected, 1e-5, 0.0);
         let gradients = loss.backward().unwrap();
         for (name, var) in names(&parameters).iter().zip(parameters.vars()).filter(|_| step == 0) {
@@ -61,13 +61,13 @@ fn two_steps_of_adamw_equal_pytorch() {
             let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name} has no gradient"));
             // Sums over 4 · 433 positions in f32; the gradient of a bias before a norm is rounding only.
             let atol = if is_bias_before_norm(name) { 5e-5 } else { 2e-6 };
-            assert_close(&key, &values(gradient), &wanted.to_vec(&key).unwrap(), atol, 1e-4);
+            assert_close(&key, &values(gradient), &reference.to_vec(&key).unwrap(), atol, 1e-4);
         }
         optimiser.step(&gradients).unwrap();
     }
     let trained = parameters.weights().unwrap();
     for name in trained.names() {
-        let expected = wanted.to_vec(&format!("train.{name}")).unwrap();
+        let expected = reference.to_vec(&format!("train.{name}")).unwrap();
         assert_close(name, &trained.to_vec(name).unwrap(), &expected, 1e-4, 1e-4);
     }
 }

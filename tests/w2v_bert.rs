@@ -185,18 +185,18 @@ fn sizes_are_detected_and_a_ctc_model_can_be_built() {
     for (name, config) in forms() {
         let tensors = tensors(&config);
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        let mut wanted = Config { activation: Activation::Swish, norm_eps: 1e-5, ..config.clone() };
-        match &mut wanted.positions {
+        let mut expected = Config { activation: Activation::Swish, norm_eps: 1e-5, ..config.clone() };
+        match &mut expected.positions {
             // Of ten distances, 8 follow the query, as published.
             Positions::RelativeKey { left, right } => (*left, *right) = (1, 8),
             // `dim / 64` if neither the positions nor the preset determine it.
             Positions::Relative => {}
-            positions => (*positions, wanted.n_heads) = (Positions::None, 1),
+            positions => (*positions, expected.n_heads) = (Positions::None, 1),
         }
-        if let Some(adapter) = &mut wanted.adapter {
+        if let Some(adapter) = &mut expected.adapter {
             (adapter.stride, adapter.activation) = (2, Activation::Relu);
         }
-        assert_eq!(Config::from_weights(&weights).unwrap(), wanted, "{name}");
+        assert_eq!(Config::from_weights(&weights).unwrap(), expected, "{name}");
         let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
         assert!(json.starts_with(r#"{"type":"w2v_bert""#), "{json}");
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::W2vBert(config.clone()));

@@ -180,7 +180,7 @@ fn every_naming_scheme_gives_the_same() {
     let run = |tensors: Vec<(String, Tensor)>| {
         values(&load(config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().last)
     };
-    let wanted = run(plain.clone());
+    let expected = run(plain.clone());
     let renamed = |rename: &dyn Fn(&str) -> String| -> Vec<(String, Tensor)> {
         plain.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
     };
@@ -188,13 +188,13 @@ fn every_naming_scheme_gives_the_same() {
         name.replace("parametrizations.weight.original0", "weight_g")
             .replace("parametrizations.weight.original1", "weight_v")
     };
-    assert_eq!(run(renamed(&old)), wanted);
+    assert_eq!(run(renamed(&old)), expected);
     for prefix in ["wav2vec2.", "hubert."] {
         let mut below = renamed(&|name| format!("{prefix}{}", old(name)));
         // Leftovers of pre-training beside the encoder.
         below.push((format!("{prefix}masked_spec_embed"), Tensor::zeros(24, DType::F32, &Device::Cpu).unwrap()));
         below.push(("quantizer.codevectors".to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()));
-        assert_eq!(run(below), wanted);
+        assert_eq!(run(below), expected);
     }
     // Folded by hand: w = g v / ‖v‖ per tap.
     let find = |name: &str| values(&plain.iter().find(|(other, _)| other == name).unwrap().1);
@@ -205,7 +205,7 @@ fn every_naming_scheme_gives_the_same() {
     }
     let mut folded: Vec<_> = plain.iter().filter(|(name, _)| name != G && name != V).cloned().collect();
     folded.push((FOLDED.to_string(), Tensor::from_vec(v, (24, 6, 16), &Device::Cpu).unwrap()));
-    assert_close("folded", &run(folded), &wanted, 1e-6, 1e-6);
+    assert_close("folded", &run(folded), &expected, 1e-6, 1e-6);
 }
 
 #[test]

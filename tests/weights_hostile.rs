@@ -294,13 +294,13 @@ fn strided_tensors_are_read_alike_from_files_and_memory() {
     ] {
         let file = zip_checkpoint(&dict("w", &tensor(1000, skip, shape, strides)), &floats);
         std::fs::write(&path, &file).unwrap();
-        let mut wanted = vec![skip];
+        let mut expected = vec![skip];
         for (&dim, &stride) in shape.iter().zip(strides) {
-            wanted = wanted.iter().flat_map(|first| (0..dim).map(move |i| first + i * stride)).collect();
+            expected = expected.iter().flat_map(|first| (0..dim).map(move |i| first + i * stride)).collect();
         }
-        let wanted: Vec<f32> = wanted.into_iter().map(|place| place as f32).collect();
+        let expected: Vec<f32> = expected.into_iter().map(|place| place as f32).collect();
         for weights in [Weights::open(&path).unwrap(), Weights::from_bytes(file).unwrap()] {
-            assert_eq!(weights.to_vec("w").unwrap(), wanted, "{skip} {shape:?} {strides:?}");
+            assert_eq!(weights.to_vec("w").unwrap(), expected, "{skip} {shape:?} {strides:?}");
         }
     }
 }
@@ -555,7 +555,7 @@ fn hostile_zip_archives_are_rejected() {
     }
     assert!(refused(zip(&[pickle(), data(), data()])).contains("two members"));
     assert!(refused(zip(&[pickle()])).contains("no storage"));
-    assert!(refused(zip(&[data()])).contains("no data.pkl"));
+    assert!(refused(zip(&[data()])).contains("without data.pkl"));
     assert!(refused(zip(&[pickle(), data(), member("a/byteorder", b"big")])).contains("big-endian"));
     assert!(refused(zip(&[pickle(), data(), member("a/code/x.py", b"")])).contains("TorchScript"));
     // Overlapping storages are harmless.

@@ -104,8 +104,8 @@ fn batch(clips: Vec<Vec<f32>>) -> WaveformBatch {
 
 #[test]
 fn features_equal_transformers() {
-    let wanted = golden("whisper.safetensors");
-    let wanted = |name: &str| wanted.to_vec(name).unwrap();
+    let expected = golden("whisper.safetensors");
+    let expected = |name: &str| expected.to_vec(name).unwrap();
     let mel = |n_mels: usize| WhisperMel::new(&WhisperMelConfig { n_mels, ..WhisperMelConfig::MELS_80 }).unwrap();
     for (n_mels, n) in [(80, 1), (80, 161), (80, 4000), (128, 2400)] {
         let mel = mel(n_mels);
@@ -113,7 +113,7 @@ fn features_equal_transformers() {
         let (own, padded) = (mel.compute(&clip).unwrap(), mel.compute_padded(&clip).unwrap());
         assert_eq!((own.nrows(), padded.nrows()), (n.div_ceil(160), 3000));
         let name = format!("mel.{n_mels}.{n}");
-        assert_close(&name, own.as_slice().unwrap(), &wanted(&name), 1e-6, 0.0);
+        assert_close(&name, own.as_slice().unwrap(), &expected(&name), 1e-6, 0.0);
         assert_eq!(padded.slice(ndarray::s![..own.nrows(), ..]), own, "zeros after a clip change nothing in it");
         let silence = padded[(2999, 0)];
         assert!(
@@ -126,7 +126,7 @@ fn features_equal_transformers() {
     let whole = mel.compute(&signal(480_000, 16_000, SEED)).unwrap();
     let some = whole.rows().into_iter().enumerate().filter(|(t, _)| t % 150 == 0 || *t == 2999);
     let some: Vec<f32> = some.flat_map(|(_, row)| row.to_vec()).collect();
-    assert_close("30 s", &some, &wanted("mel.80.480000"), 1e-6, 0.0);
+    assert_close("30 s", &some, &expected("mel.80.480000"), 1e-6, 0.0);
 
     // The loudest frame is after the clip's own frames, or after the last frame of 30 s.
     for (name, n) in [("click", 1121), ("end", 480_000)] {
@@ -134,7 +134,7 @@ fn features_equal_transformers() {
         clip[n - 1] = 1.0;
         let own = mel.compute(&clip).unwrap();
         let last = own.slice(ndarray::s![-5.., ..]).iter().copied().collect::<Vec<_>>();
-        assert_close(name, &last, &wanted(&format!("mel.80.{name}")), 1e-6, 0.0);
+        assert_close(name, &last, &expected(&format!("mel.80.{name}")), 1e-6, 0.0);
     }
 }
 
@@ -157,16 +157,16 @@ fn hidden_states_equal_transformers() {
             let all = encoder.forward_features(&features, None, Layers::All).unwrap();
             assert_eq!((all.layers.len(), encoder.info().n_layers), (config.n_blocks + 1, config.n_blocks + 1));
             for (i, state) in all.layers.iter().enumerate() {
-                let wanted = golden.to_vec(&format!("{name}.{i}")).unwrap();
-                assert_close(&format!("{name}, state {i}"), &values(state), &wanted, 2e-5, 1e-5);
+                let expected = golden.to_vec(&format!("{name}.{i}")).unwrap();
+                assert_close(&format!("{name}, state {i}"), &values(state), &expected, 2e-5, 1e-5);
             }
             let last = encoder.forward_features(&features, None, Layers::Last).unwrap();
             assert!(last.layers.is_empty());
             assert_eq!(values(&last.last), values(&all.layers[config.n_blocks]));
             assert_eq!(values(&all.last), values(&last.last));
             let cut = encoder.forward_features(&short, None, Layers::Last).unwrap();
-            let wanted = golden.to_vec(&format!("{name}.short")).unwrap();
-            assert_close("18 frames", &values(&cut.last), &wanted, 2e-5, 1e-5);
+            let expected = golden.to_vec(&format!("{name}.short")).unwrap();
+            assert_close("18 frames", &values(&cut.last), &expected, 2e-5, 1e-5);
             assert_eq!(cut.lengths, [9]);
         }
     }
@@ -273,7 +273,7 @@ fn invalid_configurations_and_inputs_are_errors() {
 fn real_speech_gets_the_hidden_states_of_transformers() {
     let Some(folder) = real("real/whisper-tiny-en") else { return };
     let weights = Weights::open(folder.join("encoder.safetensors")).unwrap();
-    let wanted = Weights::open(folder.join("expected_jfk.safetensors")).unwrap();
+    let expected = Weights::open(folder.join("expected_jfk.safetensors")).unwrap();
     let config = Config::from_weights(&weights).unwrap();
     assert_eq!(config, Config::TINY);
     let encoder = WhisperEncoder::load(&config, &weights, &Device::Cpu).unwrap();
@@ -281,7 +281,7 @@ fn real_speech_gets_the_hidden_states_of_transformers() {
     assert_eq!(speech.sample_rate, 16_000);
 
     let features = encoder.mel().compute_padded(&speech.samples).unwrap();
-    let across = wanted.to_vec("mel").unwrap(); // [80, 3000]
+    let across = expected.to_vec("mel").unwrap(); // [80, 3000]
     let across: Vec<f32> = (0..3000 * 80).map(|i| across[i % 80 * 3000 + i / 80]).collect();
     // The stored features were rounded to half precision, by up to 2^-11 of the value; the hidden states were not made
     // from them.
@@ -291,9 +291,9 @@ fn real_speech_gets_the_hidden_states_of_transformers() {
     let features = Tensor::from_iter(features, &Device::Cpu).unwrap().reshape((1, 3000, 80)).unwrap();
     let states = encoder.forward_features(&features, None, Layers::Last).unwrap();
     let states: Vec<f32> = values(&states.last).chunks(384).step_by(10).flatten().copied().collect();
-    let wanted = wanted.to_vec("hidden_every_10th").unwrap();
-    println!("hidden states: {:e}", max_difference(&states, &wanted));
-    assert_close("hidden states", &states, &wanted, 1e-3, 0.0);
+    let expected = expected.to_vec("hidden_every_10th").unwrap();
+    println!("hidden states: {:e}", max_difference(&states, &expected));
+    assert_close("hidden states", &states, &expected, 1e-3, 0.0);
 
     // The computed sinusoids equal the checkpoint's table, which is in half precision.
     let names = weights.names().filter(|name| !name.ends_with("embed_positions.weight"));

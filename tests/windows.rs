@@ -115,9 +115,9 @@ fn a_window_equals_the_cut_clip_bit_for_bit() {
             let mut covered = 0;
             for (k, window) in got.iter().enumerate() {
                 let start = (window.start * f64::from(rate)).round() as usize;
-                let wanted = k as f64 * config.hop * f64::from(rate);
+                let expected = k as f64 * config.hop * f64::from(rate);
                 assert!(
-                    start.is_multiple_of(align) && (start as f64 - wanted).abs() <= 0.5 * align as f64 + 1e-6,
+                    start.is_multiple_of(align) && (start as f64 - expected).abs() <= 0.5 * align as f64 + 1e-6,
                     "{what}"
                 );
                 let end = (start + length).min(samples.len());
@@ -275,10 +275,10 @@ fn a_stream_gives_the_windows_of_the_recording_for_any_block_size() {
     {
         let config = WindowConfig { length: 0.8, hop: 0.3, pad_last, framewise, ..WindowConfig::default() };
         let resampled = waveform.resample(8_000).unwrap();
-        let wanted = windows(&tagger, &resampled.samples, 777, &config);
+        let expected = windows(&tagger, &resampled.samples, 777, &config);
         let of_recording: Result<Vec<_>> = tagger.windows(waveform.clone(), &config).unwrap().collect();
-        assert_eq!(of_recording.unwrap(), wanted);
-        assert_eq!(wanted.len(), 9);
+        assert_eq!(of_recording.unwrap(), expected);
+        assert_eq!(expected.len(), 9);
         let mut stream = TaggerStream::new(tagger.clone(), 11_025, &config).unwrap();
         for &size in sizes {
             for round in 0..2 {
@@ -294,7 +294,7 @@ fn a_stream_gives_the_windows_of_the_recording_for_any_block_size() {
                 }
                 assert!(stream.real_time_factor() > 0.0);
                 got.extend(stream.finish().unwrap());
-                assert_eq!(got, wanted, "blocks of {size}, round {round}, {config:?}");
+                assert_eq!(got, expected, "blocks of {size}, round {round}, {config:?}");
             }
         }
         // A rejected block leaves no trace.
@@ -306,7 +306,7 @@ fn a_stream_gives_the_windows_of_the_recording_for_any_block_size() {
         }
         got.extend(stream.push(rest).unwrap());
         got.extend(stream.finish().unwrap());
-        assert_eq!(got, wanted);
+        assert_eq!(got, expected);
         stream.push(first).unwrap();
         stream.reset();
         assert_eq!((stream.position(), stream.finish().unwrap().len()), (0.0, 0));
@@ -327,10 +327,10 @@ fn two_streams_on_two_threads_equal_sequential_ones() {
         got.extend(stream.finish().unwrap());
         got
     };
-    let wanted = [run(1), run(2)];
+    let expected = [run(1), run(2)];
     let run = &run;
     let got = std::thread::scope(|scope| [1, 2].map(|seed| scope.spawn(move || run(seed))).map(|t| t.join().unwrap()));
-    assert_eq!(got, wanted);
+    assert_eq!(got, expected);
     assert_ne!(got[0], got[1]);
 }
 
@@ -491,8 +491,8 @@ fn waiting_windows_take_no_more_memory_with_a_small_hop() {
     let config = WindowConfig { length: 10.0, hop: 0.001, ..WindowConfig::default() };
     let samples = signal(12_000, 1_000, 6);
     let before = most_resident();
-    let wanted = windows(&tagger, &samples, samples.len(), &config);
-    assert_eq!(wanted.len(), 2_001);
+    let expected = windows(&tagger, &samples, samples.len(), &config);
+    assert_eq!(expected.len(), 2_001);
     let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
     for size in [12_000, 5_999] {
         let mut got = Vec::new();
@@ -500,7 +500,7 @@ fn waiting_windows_take_no_more_memory_with_a_small_hop() {
             got.extend(stream.push(block).unwrap());
         }
         got.extend(stream.finish().unwrap());
-        assert_eq!(got, wanted, "blocks of {size}");
+        assert_eq!(got, expected, "blocks of {size}");
     }
     if let (Some(before), Some(after)) = (before, most_resident()) {
         assert!(after < before + (24 << 20), "{before} bytes before, {after} at most");

@@ -17,7 +17,7 @@ pub fn side<'a, R>(name: &'a str, mut work: impl FnMut() -> R + 'a) -> Side<'a> 
 }
 
 /// Whether the case is selected: arguments that are not flags match parts of names.
-pub fn wanted(case: &str) -> bool {
+pub fn selected(case: &str) -> bool {
     let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
     filters.peek().is_none() || filters.any(|filter| case.contains(&filter))
 }
@@ -49,7 +49,7 @@ pub fn medians(rounds: usize, sides: &mut [Side]) -> Vec<f64> {
 
 /// Times the sides of a case and prints a line for each: its median, and the ratio to the first side's.
 pub fn compare(case: &str, rounds: usize, mut sides: Vec<Side>) {
-    if !wanted(case) {
+    if !selected(case) {
         return;
     }
     let medians = medians(rounds, &mut sides);

@@ -472,7 +472,7 @@ impl Ast {
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let silence = -self.config.mean / (2.0 * self.config.std);
-        let x = vit::fill_up(features, self.config.target_length, silence)?;
+        let x = vit::pad_frames(features, self.config.target_length, silence)?;
         let x = vit::prepend(&self.first_tokens, &self.patches.forward(&x)?)?;
         Ok(x.broadcast_add(&self.positions)?)
     }

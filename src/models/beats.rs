@@ -27,6 +27,14 @@
 //! BEATs' class order is that of the checkpoint's `label_dict`, not AudioSet's. A `.pth` file with a `label_dict`
 //! provides the names. Without one, as in ESPnet's checkpoints, the classes are numbered; pass the names yourself.
 //!
+//! # ESPnet's `config.yaml`
+//! It is not read:
+//! - `token_list` names the classes; the last entry, `<unk>`, has no output. Give the others as labels.
+//! - `fbank_mean` and `fbank_std` belong to the training data. Set [`Config::mean`] and [`Config::std`] where they are not OpenBEATs'.
+//! - The tensors tell all sizes in `beats_config`. `deep_norm`, gated relative positions and a largest distance of 800 tokens are
+//!   taken as BEATs has them.
+//! - A decoder that does not pool by the mean, `max_layer`, `downsampling_rate` and `adapter_config` are not supported.
+//!
 //! # Frames
 //! `beats-strong` classifies frames of 40 ms into the 447 classes of AudioSet-Strong. It runs on windows of 10 s, whose
 //! 496 tokens are averaged to 250 frames; the last window is padded with silence. The score of a clip is the maximum
@@ -205,7 +213,7 @@ impl Beats {
         for start in (0..n_frames).step_by(WINDOW_HOP) {
             let length = WINDOW.min(n_frames - start);
             let window = features.narrow(1, start, length)?.contiguous()?;
-            let tokens = self.tokens(&vit::fill_up(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
+            let tokens = self.tokens(&vit::pad_frames(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
             let steps = steps.forward(&tokens.transpose(1, 2)?.contiguous()?)?; // [batch, width, 250]
             logits.push(head.forward(&steps.transpose(1, 2)?.contiguous()?)?); // [batch, 250, n_classes]
             embeddings.push(tokens.mean(1)?);

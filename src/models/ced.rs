@@ -149,11 +149,23 @@ impl Ced {
         self.forward_windows(&x, n_frames)
     }
 
-    /// The mean over the tokens, `[batch, width]`, of one window of the normalised spectrogram, `[batch, n_frames,
-    /// n_mels]`.
+    /// Everything after the front end for at most `target_length` frames, `[batch, n_frames, n_mels]`: the tokens after each
+    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn hidden_states(&self, log_mel: &Tensor) -> Result<Vec<Tensor>> {
+        vit::hidden_states(&self.blocks, self.tokens(&self.init_bn.forward(log_mel)?)?)
+    }
+
+    /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the input of the first block.
+    fn tokens(&self, x: &Tensor) -> Result<Tensor> {
+        self.positions.add(&self.patch_embed.forward(x)?).context("CED")
+    }
+
+    /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.positions.add(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
+        let x = self.blocks.iter().try_fold(self.tokens(x)?, |x, block| block.forward(&x, None))?;
         Ok(self.norm.forward(&x)?.mean(1)?)
     }
 

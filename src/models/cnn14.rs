@@ -56,6 +56,7 @@ impl Cnn14 {
     ///
     /// If the checkpoint includes its front end (`logmel_extractor.melW` and the DFT kernels), the front end is
     /// compared with the configuration's.
+    ///
     /// # Errors
     /// [`Error::Config`] if the configuration is invalid, [`Error::FrontEnd`] if the checkpoint's front end differs,
     /// [`Error::Weights`] listing every tensor that is missing, unexpected or of the wrong shape.

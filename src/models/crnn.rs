@@ -28,7 +28,7 @@ use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::Weights;
 
 /// Indices of the blocks in the checkpoint's `features`; the indices between belong to the poolings.
-const PLACES: [usize; 5] = [0, 2, 3, 5, 6];
+const BLOCK_INDICES: [usize; 5] = [0, 2, 3, 5, 6];
 /// Index of the pooling after each block.
 const POOLINGS: [Option<usize>; 5] = [Some(0), None, Some(1), None, Some(2)];
 /// Lower bound of frame and clip probabilities.
@@ -133,8 +133,8 @@ impl Family for Config {
 
     /// The channels, the hidden size and the number of classes.
     fn fit(&mut self, weights: &Weights) {
-        for (channels, place) in self.channels.iter_mut().zip(PLACES) {
-            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{place}.block.1.weight")) {
+        for (channels, index) in self.channels.iter_mut().zip(BLOCK_INDICES) {
+            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{index}.block.1.weight")) {
                 *channels = outputs;
             }
         }
@@ -177,7 +177,7 @@ impl Crnn {
         let mut blocks = ConvStack::on_maps(Some(config.log_mel.mel.n_mels));
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
-            let block = root.at("features").at(PLACES[i]).at("block");
+            let block = root.at("features").at(BLOCK_INDICES[i]).at("block");
             blocks.batch_norm(&block.at("0"), in_channels, Activation::Identity)?;
             let conv = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
             blocks.conv(&block.at("1"), None, conv, Activation::LeakyRelu { slope: 0.1 })?;

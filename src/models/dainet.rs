@@ -33,7 +33,7 @@ use crate::weights::{Loader, Weights};
 const FIRST: ConvConfig = ConvConfig { stride: 4, ..ConvConfig::new(1, 1, 80) };
 /// Size of the max pooling between the blocks.
 const POOL: usize = 4;
-/// Steps of the first convolution per step of the last map.
+/// Steps of the first convolution per step of the last feature map.
 const STEPS: usize = POOL.pow(3);
 /// Convolutions of a block.
 const CONVS: usize = 4;

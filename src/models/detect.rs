@@ -19,7 +19,7 @@ pub struct Detected {
 }
 
 /// Maximum number of prefixes that are searched for a model.
-const MAX_PLACES: usize = 16;
+const MAX_PREFIXES: usize = 16;
 
 /// Finds the model for a checkpoint from the names and shapes of its tensors.
 ///
@@ -30,11 +30,11 @@ const MAX_PLACES: usize = 16;
 /// recognised by these words in the published file name.
 ///
 /// # Errors
-/// [`Error::UnknownModel`], with a guess at what the checkpoint is, if no model of this crate has such tensors, or if
+/// [`Error::UnknownModel`], with a hint at what the checkpoint is, if no model of this crate has such tensors, or if
 /// several do.
 pub fn detect(weights: &Weights) -> Result<Detected> {
     let whole = [String::new()];
-    let prefixes = weights.places(&signatures()).into_iter().filter(|place| !place.is_empty()).take(MAX_PLACES);
+    let prefixes = weights.places(&signatures()).into_iter().filter(|place| !place.is_empty()).take(MAX_PREFIXES);
     let mut found = Vec::new();
     for place in whole.into_iter().chain(prefixes) {
         if let Some((config, assumptions)) = detect_here(&weights.at(&place))? {
@@ -63,7 +63,7 @@ impl ModelConfig {
 
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
-    let guess = [
+    let hint = [
         ("features.", "a MobileNet, but not one of PANNs or EfficientAT"),
         ("patch_embed.", "a vision transformer, but not CED, Dasheng, EAT or PaSST"),
         ("conv_block4.", "a PANNs network of four blocks, but not Cnn6 or Cnn10"),
@@ -84,13 +84,13 @@ fn unknown(weights: &Weights) -> Error {
             "an LSTM classifier, whose front end the tensors do not determine: give the model's name or a config.json",
         ),
     ];
-    let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
+    let hint = hint.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
     let first: Vec<&str> = weights.names().take(3).collect();
     Error::UnknownModel(format!(
         "{}: no supported model has such tensors ({} tensors, the first are {first:?}).{} Known models: {}",
         weights.path().unwrap_or("<bytes>".as_ref()).display(),
         weights.len(),
-        guess.unwrap_or_default(),
+        hint.unwrap_or_default(),
         known(),
     ))
 }

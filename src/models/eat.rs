@@ -290,7 +290,7 @@ impl Eat {
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let silence = -self.config.mean / (2.0 * self.config.std);
-        let x = self.patches.forward(&vit::fill_up(features, self.config.target_length, silence)?)?;
+        let x = self.patches.forward(&vit::pad_frames(features, self.config.target_length, silence)?)?;
         let x = x.broadcast_add(&self.positions.narrow(1, 0, x.dim(1)?)?)?;
         self.norm.forward(&vit::prepend(&self.class_token, &x)?)
     }

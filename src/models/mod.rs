@@ -229,7 +229,7 @@ fn presets_of<C: Family + Into<ModelConfig>>() -> Vec<Preset> {
 impl ModelConfig {
     /// The preset `name`, with the number of classes, the embedding length and the head taken from the checkpoint. A
     /// CED also takes the [rule for long clips](ced::WindowMean) that belongs to the layout of its checkpoint. The
-    /// tensors are read at the model's [`place`](Self::place).
+    /// tensors are read below the model's [prefix](Self::place).
     ///
     /// # Errors
     /// [`Error::UnknownModel`] listing the known names, otherwise as [`place`](Self::place).
@@ -254,7 +254,7 @@ impl ModelConfig {
         Ok(speech_classifier::Config::from_hugging_face(config, preprocessor)?.map(Self::from))
     }
 
-    /// Builds the model from the tensors at its [`place`](Self::place) in a checkpoint. Tensors outside that place are
+    /// Builds the model from the tensors below its [prefix](Self::place) in a checkpoint. Tensors outside it are
     /// ignored.
     ///
     /// # Errors

@@ -159,9 +159,9 @@ fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static st
     let n_fft = log_mel.config().stft.n_fft;
     let n_bins = n_fft / 2 + 1;
     let window = log_mel.stft().window();
-    let turn = std::f64::consts::TAU / n_fft as f64;
+    let phase_step = std::f64::consts::TAU / n_fft as f64;
     let kernel = |wave: fn(f64) -> f64| -> Vec<f32> {
-        let table: Vec<f64> = (0..n_fft).map(|i| wave(turn * i as f64)).collect();
+        let table: Vec<f64> = (0..n_fft).map(|i| wave(phase_step * i as f64)).collect();
         let row = |bin: usize| (0..n_fft).map(move |i| (bin * i) % n_fft);
         let rows = (0..n_bins).flat_map(|bin| row(bin).zip(window));
         rows.map(|(phase, &w)| (table[phase] * f64::from(w)) as f32).collect()
@@ -179,15 +179,15 @@ fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static st
 }
 
 /// How a tensor in the checkpoint differs from the expected values; `None` if it is equal or missing.
-fn differs(weights: &Weights, name: &str, shape: &[usize], wanted: impl Fn() -> Vec<f32>) -> Result<Option<String>> {
+fn differs(weights: &Weights, name: &str, shape: &[usize], expected: impl Fn() -> Vec<f32>) -> Result<Option<String>> {
     let Some(got) = weights.shape(name) else { return Ok(None) };
     if got != shape {
         return Ok(Some(format!("expected shape {shape:?} for the model's front end, got {got:?}")));
     }
-    let (got, wanted) = (weights.to_vec(name)?, wanted());
-    let largest = wanted.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let (got, expected) = (weights.to_vec(name)?, expected());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     // A NaN must count as a difference.
-    let off = got.iter().zip(&wanted).map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() });
+    let off = got.iter().zip(&expected).map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() });
     let worst = off.fold(0.0, f32::max) / largest;
     Ok((worst > TOLERANCE)
         .then(|| format!("its values differ from the model's front end by {worst:.1e} of the largest value")))

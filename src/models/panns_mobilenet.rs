@@ -165,9 +165,9 @@ impl LogMelNetConfig for Config {
     }
 
     fn validate(&self) -> Result<()> {
-        let (got, (_, wanted)) = (self.channels.len(), self.version.halvings());
-        if got != wanted {
-            return Err(Error::config("channels", got, format!("expected {wanted} entries for {:?}", self.version)));
+        let (got, (_, expected)) = (self.channels.len(), self.version.halvings());
+        if got != expected {
+            return Err(Error::config("channels", got, format!("expected {expected} entries for {:?}", self.version)));
         }
         check::sizes(self.channels.iter().map(|&channels| ("channels", channels, MAX_WIDTH / EXPANSION)))
     }

@@ -34,7 +34,7 @@ use crate::weights::{Loader, Weights};
 const FIRST: ConvConfig = ConvConfig { stride: 5, padding: 5, ..ConvConfig::new(1, 1, 11) };
 /// Factor by which layers 2 to 7 each divide the length.
 const POOL: usize = 4;
-/// Steps of the first convolution per step of the last map.
+/// Steps of the first convolution per step of the last feature map.
 const STEPS: usize = POOL.pow(6);
 
 /// The configuration of a Res1dNet.

@@ -113,7 +113,7 @@ pub(super) fn load_block(weights: &Loader, shape: &BlockShape) -> Result<Transfo
 }
 
 /// Appends frames of `value` to `x` `[batch, n_frames, n_features]` up to `n_frames`, if it has fewer.
-pub(super) fn fill_up(x: &Tensor, n_frames: usize, value: f32) -> candle_core::Result<Tensor> {
+pub(super) fn pad_frames(x: &Tensor, n_frames: usize, value: f32) -> candle_core::Result<Tensor> {
     let (batch, present, n_features) = x.dims3()?;
     match n_frames.checked_sub(present) {
         None | Some(0) => Ok(x.clone()),

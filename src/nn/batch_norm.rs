@@ -136,9 +136,9 @@ impl BatchNorm {
     pub(super) fn forward_map(&self, mut x: FeatureMap, activation: Activation) -> candle_core::Result<FeatureMap> {
         match (&mut x.values, &self.weights) {
             (Values::Blocks(map), Prepared::Packed(op)) => {
-                let refuse = |channels| format!("expected {} channels, got {channels}", op.scale.len());
+                let shape_error = |channels| format!("expected {} channels, got {channels}", op.scale.len());
                 let done = map.affine(&op.scale, &op.shift);
-                done.ok_or_else(|| candle_core::Error::Msg(refuse(map.shape.channels)))?;
+                done.ok_or_else(|| candle_core::Error::Msg(shape_error(map.shape.channels)))?;
                 if activation != Activation::Identity {
                     map.activate(activation, Isa::best());
                 }

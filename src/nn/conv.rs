@@ -315,13 +315,13 @@ impl Conv {
                         with_planes(x, |x, shape| conv.forward(Input::Planes(x, shape), pool, isa, workspace))?
                     }
                 };
-                let map = map.ok_or_else(|| self.refuse(x))?;
+                let map = map.ok_or_else(|| self.shape_error(x))?;
                 return Ok(x.with(Values::Blocks(map)));
             }
             Prepared::OnDevice(Folded { filters, bias }) => {
                 let maps = x.to_tensor()?;
                 let (_, _, height, width) = maps.dims4()?;
-                self.shape.output(height, width).ok_or_else(|| self.refuse(x))?;
+                self.shape.output(height, width).ok_or_else(|| self.shape_error(x))?;
                 let (before, after, stride) = (self.shape.padding, self.shape.padding_after, self.shape.stride);
                 let y = match filters.rank() {
                     _ if self.is_depthwise => train::depthwise(&maps, filters, self.shape)?,
@@ -361,7 +361,7 @@ impl Conv {
         }
     }
 
-    fn refuse(&self, x: &FeatureMap) -> candle_core::Error {
+    fn shape_error(&self, x: &FeatureMap) -> candle_core::Error {
         let shape = match &x.values {
             Values::Blocks(map) => format!("{:?}", map.shape),
             Values::Tensor(x) => format!("{:?}", x.dims()),

@@ -305,16 +305,16 @@ impl ConvStack {
     }
 
     /// As [`forward_observed`](Self::forward_observed), but returns the mean of each channel, `[batch, channels]`, and
-    /// the maps only if `wanted`.
+    /// the maps only if `expected`.
     pub(crate) fn forward_means(
         &self,
         x: &Tensor,
-        wanted: bool,
+        expected: bool,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let run = || {
             let x = self.run(x, observe)?;
-            Ok::<_, Error>((x.means()?, wanted.then(|| self.tensor(&x)).transpose()?))
+            Ok::<_, Error>((x.means()?, expected.then(|| self.tensor(&x)).transpose()?))
         };
         run().context("running convolutions")
     }
@@ -397,7 +397,7 @@ impl ConvStack {
 /// Convolutions that read or write maps with at least this many values run row by row.
 const MIN_STREAMED_VALUES: usize = 1 << 17;
 
-fn refuse(what: &str, got: &[usize], shape: Shape) -> Error {
+fn shape_error(what: &str, got: &[usize], shape: Shape) -> Error {
     candle_core::Error::Msg(format!("{what} of {got:?} does not fit maps of {shape:?}")).into()
 }
 
@@ -515,7 +515,7 @@ impl Layer {
                 match x.values {
                     Values::Blocks(ref mut map) => {
                         let done = map.scale(&gates.flatten_all()?.to_vec1()?);
-                        done.ok_or_else(|| refuse("gates", gates.dims(), map.shape))?;
+                        done.ok_or_else(|| shape_error("gates", gates.dims(), map.shape))?;
                         Ok(x)
                     }
                     Values::Tensor(ref values) => {
@@ -543,7 +543,8 @@ impl Layer {
             },
             Self::Snake(alpha) => match x.values {
                 Values::Blocks(ref mut map) => {
-                    map.snake(&alpha.flatten_all()?.to_vec1()?).ok_or_else(|| refuse("α", alpha.dims(), map.shape))?;
+                    map.snake(&alpha.flatten_all()?.to_vec1()?)
+                        .ok_or_else(|| shape_error("α", alpha.dims(), map.shape))?;
                     Ok(x)
                 }
                 Values::Tensor(ref values) => {
@@ -558,7 +559,7 @@ impl Layer {
                 Values::Blocks(ref map) => {
                     let rows = reflected_indices(map.shape.height, *kernel, *stride);
                     let y = map.select(&rows, &x.workspace);
-                    let y = y.ok_or_else(|| refuse("padding", &[*kernel, *stride], map.shape))?;
+                    let y = y.ok_or_else(|| shape_error("padding", &[*kernel, *stride], map.shape))?;
                     Ok(x.with(Values::Blocks(y)))
                 }
                 Values::Tensor(ref values) => {
@@ -596,8 +597,9 @@ impl Residual {
             (forward_all(&self.layers, x)?, connected)
         };
         if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values) {
-            map.add(x, self.activation, Isa::best())
-                .ok_or_else(|| refuse("a shortcut", &[x.shape.channels, x.shape.height, x.shape.width], map.shape))?;
+            map.add(x, self.activation, Isa::best()).ok_or_else(|| {
+                shape_error("a shortcut", &[x.shape.channels, x.shape.height, x.shape.width], map.shape)
+            })?;
             return Ok(y);
         }
         let sum = self.activation.forward((y.to_tensor()? + x.to_tensor()?)?)?;

@@ -205,12 +205,12 @@ fn activate_and_weight(
         return Ok(y);
     }
     let x = y.to_tensor()?;
-    let line = |i: usize| {
+    let linear = |i: usize| {
         let part = |i: usize| coefficients.narrow(1, i, 1)?.reshape((1, (), 1, 1));
         x.broadcast_mul(&part(i)?)?.broadcast_add(&part(i + 2)?)
     };
-    let bent = line(0)?.maximum(&line(1)?)?;
-    let weighted = bent.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
+    let activated = linear(0)?.maximum(&linear(1)?)?;
+    let weighted = activated.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
     Ok(y.with(Values::Tensor(weighted)))
 }
 
@@ -300,10 +300,10 @@ impl DynamicConv {
                     Values::Blocks(map) => run(Input::Map(map)),
                     Values::Tensor(x) => with_planes(x, |x, shape| run(Input::Planes(x, shape)))?,
                 };
-                let refuse = || {
+                let shape_error = || {
                     candle_core::Error::Msg(format!("a dynamic convolution of {:?} does not fit the maps", self.shape))
                 };
-                return Ok(x.with(Values::Blocks(map.ok_or_else(refuse)?)));
+                return Ok(x.with(Values::Blocks(map.ok_or_else(shape_error)?)));
             }
             Prepared::OnDevice([filters, bias]) => {
                 self.activation.forward(convolved(mixed(filters)?)?.broadcast_add(bias)?)?

@@ -34,18 +34,18 @@ impl LpPool2d {
             return Err(Error::config("power", self.power, "expected an even number above 0"));
         }
         let window = Window { size: self.size, padding: 0 };
-        let refuse = |height: usize, width: usize| {
+        let shape_error = |height: usize, width: usize| {
             candle_core::Error::Msg(format!("expected maps of at least {:?}, got {:?}", self.size, (height, width)))
         };
         let x = x.into_blocks()?;
         let y = match &x.values {
             Values::Blocks(map) => {
                 let pooled = lp_pool(map, self.power, window, &x.workspace);
-                Values::Blocks(pooled.ok_or_else(|| refuse(map.shape.height, map.shape.width))?)
+                Values::Blocks(pooled.ok_or_else(|| shape_error(map.shape.height, map.shape.width))?)
             }
             Values::Tensor(x) => {
                 let (_, _, height, width) = x.dims4()?;
-                window.output(height, width).ok_or_else(|| refuse(height, width))?;
+                window.output(height, width).ok_or_else(|| shape_error(height, width))?;
                 Values::Tensor(self.on_device(x)?)
             }
         };

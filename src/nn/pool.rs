@@ -74,7 +74,7 @@ impl From<Pool1d> for Pool {
 impl Pool {
     pub(super) fn forward(self, x: &FeatureMap) -> candle_core::Result<FeatureMap> {
         let Self { pooling, window } = self;
-        let refuse = |height: usize, width: usize| {
+        let shape_error = |height: usize, width: usize| {
             candle_core::Error::Msg(format!("{window:?} does not fit maps of {height} rows and {width} columns"))
         };
         let blocks;
@@ -88,12 +88,12 @@ impl Pool {
         let y = match &x.values {
             Values::Blocks(map) => {
                 let pooled = map.pool(pooling, window, Isa::best(), &x.workspace);
-                Values::Blocks(pooled.ok_or_else(|| refuse(map.shape.height, map.shape.width))?)
+                Values::Blocks(pooled.ok_or_else(|| shape_error(map.shape.height, map.shape.width))?)
             }
             Values::Tensor(x) => {
                 let (_, _, height, width) = x.dims4()?;
                 if x.elem_count() == 0 || window.output(height, width).is_none() {
-                    return Err(refuse(height, width));
+                    return Err(shape_error(height, width));
                 }
                 Values::Tensor(if x.track_op() { train::pool(x, pooling, window)? } else { self.on_device(x)? })
             }

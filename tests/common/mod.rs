@@ -50,21 +50,21 @@ pub fn real(path: &str) -> Option<PathBuf> {
     Some(full)
 }
 
-/// Asserts `|got − wanted| ≤ atol + rtol · |wanted|` everywhere; otherwise prints the worst position.
+/// Asserts `|got − expected| ≤ atol + rtol · |expected|` everywhere; otherwise prints the worst position.
 #[track_caller]
-pub fn assert_close(what: &str, got: &[f32], wanted: &[f32], atol: f32, rtol: f32) {
-    assert_eq!(got.len(), wanted.len(), "{what}: number of values");
-    let excess = |i: usize| (got[i] - wanted[i]).abs() - (atol + rtol * wanted[i].abs());
+pub fn assert_close(what: &str, got: &[f32], expected: &[f32], atol: f32, rtol: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of values");
+    let excess = |i: usize| (got[i] - expected[i]).abs() - (atol + rtol * expected[i].abs());
     let nan_is_worst = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
     let worst = (0..got.len()).max_by(|&a, &b| nan_is_worst(excess(a)).total_cmp(&nan_is_worst(excess(b))));
     if let Some(i) = worst {
         assert!(
             nan_is_worst(excess(i)) <= 0.0,
-            "{what}: at {i} of {}: got {}, wanted {}, difference {:e}",
+            "{what}: at {i} of {}: got {}, expected {}, difference {:e}",
             got.len(),
             got[i],
-            wanted[i],
-            got[i] - wanted[i]
+            expected[i],
+            got[i] - expected[i]
         );
     }
 }

@@ -21,7 +21,7 @@ use crate::weights::Weights;
 /// The largest value of `max_distance`, in tokens.
 const MAX_DISTANCE: usize = 1 << 20;
 /// Prefixes of the encoder in checkpoints, and names of the heads.
-const PLACES: [&str; 4] = ["", "encoder.", "model.beats.", "model.model."];
+const PREFIXES: [&str; 4] = ["", "encoder.", "model.beats.", "model.model."];
 const HEADS: [&str; 3] = ["predictor.weight", "decoder.linear_out.weight", STRONG_HEAD];
 const STRONG_HEAD: &str = "strong_head.weight";
 /// Mean and standard deviation of OpenBEATs' training data, from a model card.
@@ -183,14 +183,14 @@ impl Family for Config {
     /// The tensors do not determine the mean and the standard deviation. OpenBEATs' values are taken for ESPnet's
     /// layout and for widths that BEATs does not have, otherwise BEATs'.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let here = |place: &&str| weights.contains(&format!("{place}encoder.layers.0.self_attn.grep_a"));
-        let has_patches = |place: &&str| weights.contains(&format!("{place}patch_embedding.weight"));
-        let Some(place) = PLACES.into_iter().find(|place| here(place) && has_patches(place)) else {
+        let here = |prefix: &&str| weights.contains(&format!("{prefix}encoder.layers.0.self_attn.grep_a"));
+        let has_patches = |prefix: &&str| weights.contains(&format!("{prefix}patch_embedding.weight"));
+        let Some(prefix) = PREFIXES.into_iter().find(|prefix| here(prefix) && has_patches(prefix)) else {
             return Ok(None);
         };
         let mut config = Self { n_classes: 0, ..Self::BASE };
         config.fit(weights);
-        if place == "encoder." || config.width != Self::BASE.width {
+        if prefix == "encoder." || config.width != Self::BASE.width {
             (config.mean, config.std) = OPEN_STATISTICS;
         }
         let renamed = |preset: &Self| Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() };
@@ -203,9 +203,9 @@ impl Family for Config {
 
     /// The sizes that the tensors determine; no classes without a head.
     fn fit(&mut self, weights: &Weights) {
-        let here = |place: &&str| weights.contains(&format!("{place}patch_embedding.weight"));
-        let place = PLACES.into_iter().find(here).unwrap_or_default();
-        let shape = |name: &str| weights.shape(&format!("{place}{name}"));
+        let here = |prefix: &&str| weights.contains(&format!("{prefix}patch_embedding.weight"));
+        let prefix = PREFIXES.into_iter().find(here).unwrap_or_default();
+        let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
         let fc1 = |index: usize| shape(&format!("encoder.layers.{index}.fc1.weight"));
         if let Some(&[ffn_dim, width]) = fc1(0) {
             (self.width, self.ffn_dim) = (width, ffn_dim);

@@ -17,7 +17,7 @@ use crate::nn::{PatchAxes, PatchConfig};
 use crate::weights::Weights;
 
 /// Prefixes of the encoder in checkpoints, and the last layers of the heads.
-const PLACES: [&str; 3] = ["", "encoder.", "dashengmodel."];
+const PREFIXES: [&str; 3] = ["", "encoder.", "dashengmodel."];
 const HEADS: [&str; 2] = ["outputlayer.1.weight", "classifier.1.weight"];
 
 /// The configuration of a CED or Dasheng.
@@ -165,9 +165,9 @@ impl Family for Config {
     }
 
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let place = PLACES.into_iter().find(|place| weights.contains(&format!("{place}time_pos_embed")));
-        let Some(place) = place else { return Ok(None) };
-        let shape = |name: &str| weights.shape(&format!("{place}{name}"));
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}time_pos_embed")));
+        let Some(prefix) = prefix else { return Ok(None) };
+        let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
         let (Some(&[_, width, _, columns]), Some(&[_, _, mels, frames])) =
             (shape("time_pos_embed"), shape("patch_embed.proj.weight"))
         else {

@@ -36,6 +36,7 @@ pub enum Activation {
 }
 
 impl Activation {
+    // No branch may call `apply`: LLVM does not inline a function that calls itself, and loops over it stay scalar.
     #[inline(always)]
     pub(in super::super) fn apply(self, x: f32) -> f32 {
         match self {
@@ -48,7 +49,7 @@ impl Activation {
             Self::Elu => x,
             Self::Relu6 => math::clamp(x, 0.0, 6.0),
             Self::Hardsigmoid => math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
-            Self::Hardswish => x * Self::Hardsigmoid.apply(x),
+            Self::Hardswish => x * (math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0)),
             Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }
@@ -107,15 +108,16 @@ fn hardsigmoid<L: Lanes>(x: L) -> L {
 /// Not inlined, because every kernel would hold a copy.
 #[inline(never)]
 fn apply_to(activation: Activation, values: &mut [f32; CHANNEL_BLOCK]) {
-    Isa::best().run(Apply { activation, values });
+    Isa::best().run(Activate { activation, values });
 }
 
-struct Apply<'a> {
-    activation: Activation,
-    values: &'a mut [f32; CHANNEL_BLOCK],
+/// [`Activation::apply_all`] at an instruction-set level.
+pub struct Activate<'a> {
+    pub activation: Activation,
+    pub values: &'a mut [f32],
 }
 
-impl SimdOp for Apply<'_> {
+impl SimdOp for Activate<'_> {
     type Output = ();
 
     #[inline(always)]

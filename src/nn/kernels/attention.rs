@@ -62,7 +62,7 @@ pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa,
             let mut scores = workspace.take(rows * sizes.keys());
             let mut sums = workspace.take(rows * sizes.values());
             for (head, packed) in packed.chunks(sizes.packed()).enumerate() {
-                let place = head * head_dim;
+                let offset = head * head_dim;
                 let relative = keys.relative.map(|relative| RowsOfHead {
                     relative,
                     n_heads,
@@ -70,7 +70,7 @@ pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa,
                     first_row: sequence * n_tokens + task * QUERIES,
                     first_query: task * QUERIES,
                 });
-                sizes.attend(&queries[place..], packed, relative, &mut scores, &mut sums, &mut y[place..]);
+                sizes.attend(&queries[offset..], packed, relative, &mut scores, &mut sums, &mut y[offset..]);
             }
         });
     });
@@ -205,10 +205,10 @@ impl SimdOp for AddRelative<'_> {
         let Self { scores, keys, n_keys, scale, rows } = self;
         let Relative { rows: values, gates, n_distances, left } = rows.relative;
         for (index, scores) in scores.chunks_mut(keys).enumerate() {
-            let (place, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
+            let (row_index, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
             let (row, gate) = match gates {
-                Some(gates) => (rows.head, gates[place]),
-                None => (place, 1.0),
+                Some(gates) => (rows.head, gates[row_index]),
+                None => (row_index, 1.0),
             };
             let row = &values[row * n_distances..][..n_distances];
             // Key `k` gets entry `k + left − query`, which is inside the row from `inside` to `beyond`.

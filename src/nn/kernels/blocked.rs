@@ -228,12 +228,12 @@ impl BlockedMap {
             rows.chunks(row).for_each(|row| by_place.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
             (by_row, by_place)
         };
-        for (rows, places) in tasks.par_iter().map(sum).collect::<Vec<_>>() {
+        for (rows, positions) in tasks.par_iter().map(sum).collect::<Vec<_>>() {
             by_row.extend(rows.iter().flat_map(|row| &row[..channels]).map(|sum| sum / width as f32));
             for (i, sum) in by_column.iter_mut().enumerate() {
                 let (column, channel) = (i / channels, i % channels);
                 let at = (channel / CHANNEL_BLOCK * width + column) * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
-                *sum += places[at] / height as f32;
+                *sum += positions[at] / height as f32;
             }
         }
         (by_column, by_row)
@@ -354,8 +354,8 @@ impl SimdOp for ActivateAndWeightRow<'_> {
                 let weight = L::load(&weights[block], part);
                 for (column, x) in x.iter_mut().enumerate() {
                     let value = L::load(x, part);
-                    let bent = value.mul_add(line[0], line[2]).max(value.mul_add(line[1], line[3]));
-                    bent.mul(weight).mul(L::load(&columns[column * blocks + block], part)).store(x, part);
+                    let activated = value.mul_add(line[0], line[2]).max(value.mul_add(line[1], line[3]));
+                    activated.mul(weight).mul(L::load(&columns[column * blocks + block], part)).store(x, part);
                 }
             }
         }
@@ -376,12 +376,12 @@ impl SimdOp for SumRows<'_> {
     fn run<L: Lanes>(self) -> Vec<f32> {
         let Self { rows, blocks, width } = self;
         let mut sums = vec![[0.0; CHANNEL_BLOCK]; blocks];
-        let (places, _) = rows.as_chunks::<CHANNEL_BLOCK>();
-        for (places, block) in places.chunks(width).zip((0..blocks).cycle()) {
+        let (positions, _) = rows.as_chunks::<CHANNEL_BLOCK>();
+        for (positions, block) in positions.chunks(width).zip((0..blocks).cycle()) {
             for part in 0..L::PARTS {
                 // Four independent sums hide the latency of the additions.
                 let mut four = [L::splat(0.0); 4];
-                let fours = places.chunks_exact(4);
+                let fours = positions.chunks_exact(4);
                 for (x, sum) in fours.remainder().iter().zip(&mut four) {
                     *sum = sum.add(L::load(x, part));
                 }
@@ -454,7 +454,7 @@ impl Window {
     }
 
     /// Number of positions in a window, including padding.
-    pub fn places(&self) -> f32 {
+    pub fn positions(&self) -> f32 {
         self.size.0 as f32 * self.size.1 as f32
     }
 }
@@ -479,10 +479,10 @@ impl SimdOp for PoolRow<'_> {
         let shape = x.shape;
         let top = (row * size.0).saturating_sub(padding);
         let bottom = (row * size.0 + size.0 - padding).min(shape.height);
-        let scale = L::splat(1.0 / window.places());
+        let scale = L::splat(1.0 / window.positions());
         let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
-        let places = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
-        for (block, column) in places {
+        let positions = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
+        for (block, column) in positions {
             for part in 0..L::PARTS {
                 let (mut sum, mut max) = (L::splat(0.0), L::splat(f32::NEG_INFINITY));
                 for i in top..bottom {

@@ -23,8 +23,9 @@ pub fn lp_pool(x: &BlockedMap, power: u32, window: Window, workspace: &Workspace
                 for (i, y) in y.chunks_mut(row).enumerate() {
                     let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
                     let top = item * x.shape.height + row * window.size.0;
-                    for (place, y) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().enumerate() {
-                        let start = (place / width * x.shape.width + place % width * window.size.1) * CHANNEL_BLOCK;
+                    for (position, y) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().enumerate() {
+                        let start =
+                            (position / width * x.shape.width + position % width * window.size.1) * CHANNEL_BLOCK;
                         *y = root(sum(x, top, start, power, window.size), power);
                     }
                 }

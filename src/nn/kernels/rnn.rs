@@ -101,9 +101,9 @@ pub fn layer(
     for start in (0..steps).step_by(held) {
         products.par_chunks_mut(task * width).enumerate().for_each(|(i, products)| {
             let (direction, row, length) = tracks[i * task / held];
-            let place = (i * task % held) as isize;
-            let begin = place + if direction == 0 { start as isize } else { length as isize - (start + held) as isize };
-            let frame = |place: isize| (begin + place).clamp(0, length as isize) as usize;
+            let slot = (i * task % held) as isize;
+            let begin = slot + if direction == 0 { start as isize } else { length as isize - (start + held) as isize };
+            let frame = |slot: isize| (begin + slot).clamp(0, length as isize) as usize;
             let (first, end) = (frame(0), frame(task as isize));
             if first == end {
                 return;
@@ -119,18 +119,18 @@ pub fn layer(
         });
         own.collect::<Vec<_>>().into_par_iter().for_each(|(group, products)| {
             for step in 0..held {
-                let place = if group.direction == 0 { step } else { held - 1 - step };
-                let products = &products[place * width..];
+                let slot = if group.direction == 0 { step } else { held - 1 - step };
+                let products = &products[slot * width..];
                 group.step(gates, &directions[group.direction].recurrent, products, (start + step, held * width), isa);
             }
         });
     }
     for group in groups {
         for (i, track) in group.tracks.iter().enumerate() {
-            let place = (group.direction * batch + track.row) * hidden;
-            h[place..][..hidden].copy_from_slice(&group.h[i * padded..][..hidden]);
+            let offset = (group.direction * batch + track.row) * hidden;
+            h[offset..][..hidden].copy_from_slice(&group.h[i * padded..][..hidden]);
             if gates == Gates::Lstm {
-                c[place..][..hidden].copy_from_slice(&group.c[i * padded..][..hidden]);
+                c[offset..][..hidden].copy_from_slice(&group.c[i * padded..][..hidden]);
             }
         }
     }

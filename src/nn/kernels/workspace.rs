@@ -18,7 +18,7 @@ pub fn count(sizes: &[usize]) -> Option<usize> {
 /// Whether the element at the sum of all `index · stride` lies in a slice of length `len`.
 pub fn is_inside(indices: &[(usize, usize)], len: usize) -> bool {
     let add = |sum: usize, &(index, stride): &(usize, usize)| sum.checked_add(index.checked_mul(stride)?);
-    indices.iter().try_fold(0, add).is_some_and(|place| place < len)
+    indices.iter().try_fold(0, add).is_some_and(|index| index < len)
 }
 
 /// A pool of free buffers. Clones share the pool; it is freed with the last clone.

@@ -90,9 +90,9 @@ impl CustomOp2 for LinearOp {
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
-        let (dims, wanted) = (layout.dims(), residual_layout.dims());
+        let (dims, expected) = (layout.dims(), residual_layout.dims());
         let rest = dims.len().saturating_sub(1);
-        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.weights.size().1 {
+        if expected.len() != dims.len() || expected[..rest] != dims[..rest] || expected[rest] != self.weights.size().1 {
             return Err(wrong_shape(layout));
         }
         self.rows(x, layout, Some(residual))

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod attention;
+pub mod causal_conv;
 pub mod depthwise;
 pub mod grouped_conv;
 pub mod linear;

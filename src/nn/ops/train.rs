@@ -20,14 +20,14 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
     let ConvShape { in_channels, out_channels, kernel, stride, .. } = geometry;
     let (x, (rows, columns)) = padded(x, geometry)?;
     let (batch, _, height, width) = x.dims4()?;
-    let place = |tap: usize, at: usize| {
+    let position = |tap: usize, at: usize| {
         let (row, column) = (at / columns * stride.0 + tap / kernel.1, at % columns * stride.1 + tap % kernel.1);
         (row * width + column) as u32
     };
     let taps = kernel.0 * kernel.1;
-    let places = (0..taps).flat_map(|tap| (0..rows * columns).map(move |at| place(tap, at)));
-    let places = Tensor::from_iter(places, x.device())?;
-    let patches = x.reshape((batch, in_channels, height * width))?.index_select(&places, 2)?;
+    let positions = (0..taps).flat_map(|tap| (0..rows * columns).map(move |at| position(tap, at)));
+    let positions = Tensor::from_iter(positions, x.device())?;
+    let patches = x.reshape((batch, in_channels, height * width))?.index_select(&positions, 2)?;
     let patches = patches.reshape((batch, in_channels * taps, rows * columns))?;
     let filters = filters.reshape((out_channels, in_channels * taps))?;
     filters.broadcast_matmul(&patches)?.reshape((batch, out_channels, rows, columns))
@@ -36,7 +36,7 @@ pub fn conv(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor>
 /// `x` zero-padded, and the rows and columns of the output.
 fn padded(x: &Tensor, geometry: ConvShape) -> Result<(Tensor, (usize, usize))> {
     let (_, _, height, width) = x.dims4()?;
-    let output = geometry.output(height, width).ok_or_else(|| refuse(geometry, x.dims()))?;
+    let output = geometry.output(height, width).ok_or_else(|| shape_error(geometry, x.dims()))?;
     let (before, after) = (geometry.padding, geometry.padding_after);
     Ok((x.pad_with_zeros(2, before.0, after.0)?.pad_with_zeros(3, before.1, after.1)?, output))
 }
@@ -46,7 +46,7 @@ fn padded(x: &Tensor, geometry: ConvShape) -> Result<(Tensor, (usize, usize))> {
 pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Tensor> {
     let ConvShape { in_channels, kernel, stride, .. } = geometry;
     if x.dim(1)? != in_channels {
-        return Err(refuse(geometry, x.dims()));
+        return Err(shape_error(geometry, x.dims()));
     }
     let (x, (rows, columns)) = padded(x, geometry)?;
     let filters = filters.reshape((1, in_channels, kernel.0 * kernel.1))?;
@@ -56,8 +56,8 @@ pub fn depthwise(x: &Tensor, filters: &Tensor, geometry: ConvShape) -> Result<Te
         if step == 1 {
             return Ok(x);
         }
-        let places = Tensor::from_iter((0..n).map(|i| (i * step) as u32), x.device())?;
-        x.contiguous()?.index_select(&places, axis)
+        let positions = Tensor::from_iter((0..n).map(|i| (i * step) as u32), x.device())?;
+        x.contiguous()?.index_select(&positions, axis)
     };
     let product = |tap: usize| {
         let seen = every(&x, 2, tap / kernel.1, rows, stride.0)?;
@@ -72,7 +72,7 @@ fn gradient(values: impl Into<Option<Vec<f32>>>, x: &Tensor) -> Result<Option<Te
     values.into().map(|values| Tensor::from_vec(values, x.shape(), x.device())).transpose()
 }
 
-fn refuse(geometry: ConvShape, dims: &[usize]) -> Error {
+fn shape_error(geometry: ConvShape, dims: &[usize]) -> Error {
     Error::Msg(format!("{geometry:?} does not fit maps of shape {dims:?}"))
 }
 
@@ -92,11 +92,11 @@ impl CustomOp2 for ConvOp {
         filters_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, filters) = (contiguous(x, x_layout)?, contiguous(filters, filters_layout)?);
-        let refuse = || refuse(self.0, x_layout.dims());
-        let &[batch, channels, height, width] = x_layout.dims() else { return Err(refuse()) };
+        let shape_error = || shape_error(self.0, x_layout.dims());
+        let &[batch, channels, height, width] = x_layout.dims() else { return Err(shape_error()) };
         let shape = MapShape { batch, channels, height, width };
-        let patches = Patches::new(self.0, shape).ok_or_else(refuse)?;
-        let (rows, columns) = self.0.output(height, width).ok_or_else(refuse)?;
+        let patches = Patches::new(self.0, shape).ok_or_else(shape_error)?;
+        let (rows, columns) = self.0.output(height, width).ok_or_else(shape_error)?;
         let y = patches.forward(x, filters);
         Ok((CpuStorage::F32(y), (batch, self.0.out_channels, rows, columns).into()))
     }
@@ -106,15 +106,15 @@ impl CustomOp2 for ConvOp {
         x: &Tensor,
         filters: &Tensor,
         _: &Tensor,
-        of_output: &Tensor,
+        grad_output: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (batch, channels, height, width) = x.dims4()?;
         let shape = MapShape { batch, channels, height, width };
-        let patches = Patches::new(self.0, shape).ok_or_else(|| refuse(self.0, x.dims()))?;
-        let gradients = with_values(&[x, filters, of_output], |values| {
-            let of_x = x.track_op().then(|| patches.gradient_of_input(values[1], values[2]));
-            let of_filters = filters.track_op().then(|| patches.gradient_of_filters(values[0], values[2]));
-            (of_x, of_filters)
+        let patches = Patches::new(self.0, shape).ok_or_else(|| shape_error(self.0, x.dims()))?;
+        let gradients = with_values(&[x, filters, grad_output], |values| {
+            let grad_x = x.track_op().then(|| patches.gradient_of_input(values[1], values[2]));
+            let grad_filters = filters.track_op().then(|| patches.gradient_of_filters(values[0], values[2]));
+            (grad_x, grad_filters)
         })?;
         Ok((gradient(gradients.0, x)?, gradient(gradients.1, filters)?))
     }
@@ -127,8 +127,8 @@ pub fn pool(x: &Tensor, pooling: Pooling, window: Window) -> Result<Tensor> {
     }
     let Window { size, padding } = window;
     let (batch, channels, height, width) = x.dims4()?;
-    let refuse = || Error::Msg(format!("{window:?} does not fit maps of shape {:?}", x.dims()));
-    let (rows, columns) = window.output(height, width).ok_or_else(refuse)?;
+    let shape_error = || Error::Msg(format!("{window:?} does not fit maps of shape {:?}", x.dims()));
+    let (rows, columns) = window.output(height, width).ok_or_else(shape_error)?;
     let mut x = x.clone();
     if padding > 0 {
         let edge = Tensor::full(f32::NEG_INFINITY, (batch, channels, padding, width), x.device())?;
@@ -174,9 +174,9 @@ impl CustomOp1 for PoolOp {
         Ok((CpuStorage::F32(y), (batch, channels, planes.pooled.0, planes.pooled.1).into()))
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, of_output: &Tensor) -> Result<Option<Tensor>> {
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad_output: &Tensor) -> Result<Option<Tensor>> {
         let planes = self.planes(x.dims())?;
-        gradient(with_values(&[x, of_output], |values| planes.gradient(values[0], values[1]))?, x)
+        gradient(with_values(&[x, grad_output], |values| planes.gradient(values[0], values[1]))?, x)
     }
 }
 
@@ -213,12 +213,12 @@ impl CustomOp3 for NormOp {
         weight: &Tensor,
         bias: &Tensor,
         y: &Tensor,
-        of_output: &Tensor,
+        grad_output: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [of_x, of_weight, of_bias] = with_values(&[x, y, of_output, weight], |values| {
+        let [grad_x, grad_weight, grad_bias] = with_values(&[x, y, grad_output, weight], |values| {
             self.layers.gradients((values[0], values[1]), values[2], &self.normal, values[3], self.relu)
         })?;
-        Ok((gradient(of_x, x)?, gradient(of_weight, weight)?, gradient(of_bias, bias)?))
+        Ok((gradient(grad_x, x)?, gradient(grad_weight, weight)?, gradient(grad_bias, bias)?))
     }
 }
 
@@ -272,11 +272,11 @@ impl CustomOp3 for GruOp {
         weight: &Tensor,
         bias: &Tensor,
         y: &Tensor,
-        of_output: &Tensor,
+        grad_output: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let of = with_values(&[x, weight, bias, y, of_output], |values| {
+        let gradients = with_values(&[x, weight, bias, y, grad_output], |values| {
             self.0.gradients((values[0], values[1], values[2]), values[3], values[4])
         })?;
-        Ok((gradient(of.x, x)?, gradient(of.weight, weight)?, gradient(of.bias, bias)?))
+        Ok((gradient(gradients.x, x)?, gradient(gradients.weight, weight)?, gradient(gradients.bias, bias)?))
     }
 }

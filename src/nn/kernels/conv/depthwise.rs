@@ -38,13 +38,14 @@ impl DepthwiseConv {
         activation: Activation,
     ) -> Self {
         let ConvShape { out_channels, kernel, .. } = conv_shape;
-        let (blocks, places) = (out_channels.div_ceil(CHANNEL_BLOCK), kernel.0 * kernel.1);
-        let (mut taps, mut biases) = (vec![[0.0; CHANNEL_BLOCK]; blocks * places], vec![[0.0; CHANNEL_BLOCK]; blocks]);
+        let (blocks, positions) = (out_channels.div_ceil(CHANNEL_BLOCK), kernel.0 * kernel.1);
+        let (mut taps, mut biases) =
+            (vec![[0.0; CHANNEL_BLOCK]; blocks * positions], vec![[0.0; CHANNEL_BLOCK]; blocks]);
         for (channel, &bias) in bias.iter().enumerate() {
             let (block, lane) = (channel / CHANNEL_BLOCK, channel % CHANNEL_BLOCK);
             biases[block][lane] = bias;
-            for (place, taps) in taps[block * places..][..places].iter_mut().enumerate() {
-                taps[lane] = filter(channel, place / kernel.1, place % kernel.1) as f32;
+            for (position, taps) in taps[block * positions..][..positions].iter_mut().enumerate() {
+                taps[lane] = filter(channel, position / kernel.1, position % kernel.1) as f32;
             }
         }
         Self { conv_shape, taps, bias: biases, activation }

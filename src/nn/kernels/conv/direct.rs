@@ -86,12 +86,12 @@ impl DirectConv {
             if is_1d { (self.conv_shape.swapped(), 1, height) } else { (self.conv_shape, height, width) };
         let unit = if conv_shape.is_planar() { 1 } else { CHANNEL_BLOCK };
         let planes = if conv_shape.is_planar() { shape.channels } else { shape.blocks() };
-        let place = (planes * unit).saturating_mul(conv_shape.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
+        let position = (planes * unit).saturating_mul(conv_shape.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
         // A task is a number of whole lines, or in 1-D a part of the line.
         let (task_lines, task_columns) = if is_1d {
-            (1, (TASK / place).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
+            (1, (TASK / position).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
         } else {
-            ((TASK / place.saturating_mul(columns)).clamp(1, lines), columns)
+            ((TASK / position.saturating_mul(columns)).clamp(1, lines), columns)
         };
         let patch_size = |lines: usize, columns: usize| {
             let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // in the padded input
@@ -138,14 +138,14 @@ impl DirectConv {
             let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, segment_len };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
             packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
-            let places = if is_1d { 1 } else { out.width };
-            isa.run(Finish { bias: &self.bias, activation: self.activation, places, y });
+            let positions = if is_1d { 1 } else { out.width };
+            isa.run(Finish { bias: &self.bias, activation: self.activation, positions, y });
         });
         Some(map)
     }
 }
 
-/// 1x1 convolutions, whose inputs are rows of a matrix product in place.
+/// 1x1 convolutions, whose inputs are rows of a matrix product in position.
 impl DirectConv {
     /// Convolves `x`, with its channels scaled by `factors` `[batch, in]` if given.
     pub fn pointwise(
@@ -226,14 +226,14 @@ impl DirectConv {
         let outputs = Outputs { y: &mut *y, row_stride: CHANNEL_BLOCK, panel_stride: width * CHANNEL_BLOCK };
         let span = Span { x: 0, y: 0, rows: width };
         packed_matmul(isa, inputs, &[span], Weights { panels: &self.weights, bias: None }, outputs);
-        isa.run(Finish { bias: &self.bias, activation: self.activation, places: width, y });
+        isa.run(Finish { bias: &self.bias, activation: self.activation, positions: width, y });
     }
 
     /// Offsets of the channel segments of a position, in a row of `width` columns.
     pub fn segments(&self, width: usize) -> Vec<usize> {
         let n = self.segment_len();
-        let place = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
-        (0..self.conv_shape.in_channels).step_by(n).map(place).collect()
+        let position = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
+        (0..self.conv_shape.in_channels).step_by(n).map(position).collect()
     }
 
     fn inputs<'a>(&self, segments: &'a [usize]) -> Inputs<'a> {
@@ -336,7 +336,7 @@ struct Finish<'a> {
     bias: &'a [f32],
     activation: Activation,
     /// Consecutive positions of `y` with the same channels.
-    places: usize,
+    positions: usize,
     y: &'a mut [f32],
 }
 
@@ -346,8 +346,8 @@ impl SimdOp for Finish<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let (bias, _) = self.bias.as_chunks::<CHANNEL_BLOCK>();
-        for row in self.y.chunks_mut(bias.len() * self.places * CHANNEL_BLOCK) {
-            for (bias, y) in bias.iter().zip(row.chunks_mut(self.places * CHANNEL_BLOCK)) {
+        for row in self.y.chunks_mut(bias.len() * self.positions * CHANNEL_BLOCK) {
+            for (bias, y) in bias.iter().zip(row.chunks_mut(self.positions * CHANNEL_BLOCK)) {
                 for part in 0..L::PARTS {
                     let bias = L::load(bias, part);
                     for y in y.as_chunks_mut::<CHANNEL_BLOCK>().0 {

@@ -1,5 +1,6 @@
 //! Convolutions: the choice of a kernel.
 
+pub mod causal;
 mod depthwise;
 mod direct;
 pub mod grouped;

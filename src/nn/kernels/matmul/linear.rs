@@ -104,7 +104,9 @@ impl PackedMatrix {
                 // Odd number of blocks, so that rows do not share cache sets.
                 let stride = (panels | 1) * CHANNEL_BLOCK;
                 let mut sums = workspace.take(y.len() / self.outputs * stride);
-                self.sums(&x, y.len() / self.outputs, (0, panels), stride, &mut sums, isa);
+                let segments = self.segments(y.len() / self.outputs);
+                let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+                self.multiply_blocks(&x, &segments, y.len() / self.outputs, (0, panels), outputs, isa);
                 for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(stride)).enumerate() {
                     finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
@@ -115,10 +117,13 @@ impl PackedMatrix {
         let blocks = self.blocks(x, workspace);
         let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
         let width = task_panels * CHANNEL_BLOCK;
+        let segments = self.segments(rows);
         let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
             let stride = sums.len() / rows;
-            self.sums(&blocks, rows, (task * task_panels, stride / CHANNEL_BLOCK), stride, sums, isa);
+            let panels = (task * task_panels, stride / CHANNEL_BLOCK);
+            let outputs = Outputs { y: sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+            self.multiply_blocks(&blocks, &segments, rows, panels, outputs, isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
@@ -145,27 +150,47 @@ impl PackedMatrix {
         let rows = (x.len() / self.inputs) | 1;
         let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
         for (block, y) in blocks.chunks_mut(rows * CHANNEL_BLOCK).enumerate() {
-            let first = block * CHANNEL_BLOCK;
-            let n = CHANNEL_BLOCK.min(self.inputs - first);
-            for (y, x) in y.chunks_mut(CHANNEL_BLOCK).zip(x.chunks(self.inputs)) {
-                y[..n].copy_from_slice(&x[first..first + n]);
-                y[n..].fill(0.0);
-            }
+            copy_block(x, self.inputs, block * CHANNEL_BLOCK, y);
         }
         blocks
     }
 
-    /// Computes `[rows, panels · 16]` for `panels` panels from `first` on, with rows `stride` apart.
-    fn sums(&self, x: &[f32], rows: usize, (first, panels): (usize, usize), stride: usize, y: &mut [f32], isa: Isa) {
-        let segments: Vec<usize> =
-            (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
-        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
+    /// Where each block of `rows` rows starts in [`blocks`](Self::blocks).
+    fn segments(&self, rows: usize) -> Vec<usize> {
+        (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect()
+    }
+
+    /// The sums of `rows` rows in `panels` panels from `first` on, on the calling thread. The inputs of the first row are blocks of
+    /// sixteen values that start at `segments`; those of the next row follow each of them.
+    pub fn multiply_blocks(
+        &self,
+        x: &[f32],
+        segments: &[usize],
+        rows: usize,
+        (first, panels): (usize, usize),
+        outputs: Outputs,
+        isa: Isa,
+    ) {
+        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments, segment_len: CHANNEL_BLOCK };
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let weights = Weights {
             panels: &self.weights[first * panel..(first + panels) * panel],
             bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
         };
-        let outputs = Outputs { row_stride: stride, panel_stride: CHANNEL_BLOCK, y };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
+    }
+}
+
+/// Sixteen columns, from `first` on, of `x` `[rows, columns]`: `[rows, 16]`, with zeros where there are fewer.
+pub fn copy_block(x: &[f32], columns: usize, first: usize, y: &mut [f32]) {
+    for (y, x) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().zip(x.chunks(columns)) {
+        let x = &x[first..];
+        match x.first_chunk() {
+            Some(x) => *y = *x,
+            None => {
+                y[..x.len()].copy_from_slice(x);
+                y[x.len()..].fill(0.0);
+            }
+        }
     }
 }

@@ -283,7 +283,7 @@ impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
             return; // unreachable: spares the compiler tiles that no instruction set uses
         }
         // A constant for the usual row distance saves address registers.
-        // SAFETY: the promise of who called `Tile::sum`.
+        // SAFETY: the caller of `Tile::sum` guarantees it.
         unsafe {
             match (self.0.row_stride, self.0.segment_len) {
                 (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
@@ -324,8 +324,8 @@ mod tests {
         }
 
         /// Whether the product is rejected, with every instruction set.
-        fn refused(&self) -> bool {
-            let refused = |isa: Isa| {
+        fn rejected(&self) -> bool {
+            let rejected = |isa: Isa| {
                 let (x, weights, mut y) =
                     (vec![1.0; 12], vec![0.5; 3 * 4 * CHANNEL_BLOCK], vec![f32::NAN; 9 * CHANNEL_BLOCK]);
                 let inputs = Inputs {
@@ -340,20 +340,20 @@ mod tests {
                     let weights = Weights { panels: &weights, bias: None };
                     packed_matmul(isa, inputs, &[self.span], weights, outputs)
                 });
-                let refused = catch_unwind(run).is_err();
-                assert!(refused || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
-                refused
+                let rejected = catch_unwind(run).is_err();
+                assert!(rejected || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
+                rejected
             };
-            let refused: Vec<bool> = Isa::available().into_iter().map(refused).collect();
-            assert!(refused.iter().all(|&one| one == refused[0]));
-            refused[0]
+            let rejected: Vec<bool> = Isa::available().into_iter().map(rejected).collect();
+            assert!(rejected.iter().all(|&one| one == rejected[0]));
+            rejected[0]
         }
     }
 
     #[test]
     fn sizes_that_reach_outside_or_overflow_are_rejected() {
         let span = Sizes::new().span;
-        assert!(!Sizes::new().refused());
+        assert!(!Sizes::new().rejected());
         let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for sizes in [
             Sizes { row_stride: 5, ..Sizes::new() },
@@ -373,7 +373,7 @@ mod tests {
             Sizes { y_panel_stride: 3 * CHANNEL_BLOCK + 1, ..Sizes::new() },
             Sizes { y_panel_stride: wraps, ..Sizes::new() },
         ] {
-            assert!(sizes.refused());
+            assert!(sizes.rejected());
         }
     }
 }

@@ -80,13 +80,13 @@ mod tests {
     fn matrices_that_reach_outside_or_overflow_are_rejected() {
         let values = [1.0f32; 6];
         let good = MatrixView::rows(&values, 3, 2, 2);
-        let refused = |a: MatrixView, b: MatrixView, row_stride: usize| {
+        let rejected = |a: MatrixView, b: MatrixView, row_stride: usize| {
             let mut y = [f32::NAN; 9];
-            let refused = catch_unwind(AssertUnwindSafe(|| strided_matmul(a, b, &mut y, row_stride))).is_err();
-            assert!(refused || y.iter().all(|&y| y == 2.0), "{y:?}");
-            refused
+            let rejected = catch_unwind(AssertUnwindSafe(|| strided_matmul(a, b, &mut y, row_stride))).is_err();
+            assert!(rejected || y.iter().all(|&y| y == 2.0), "{y:?}");
+            rejected
         };
-        assert!(!refused(good, good.transposed(), 3));
+        assert!(!rejected(good, good.transposed(), 3));
         let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for bad in [
             MatrixView { row_stride: 3, ..good },
@@ -95,11 +95,11 @@ mod tests {
             MatrixView { column_stride: usize::MAX, ..good },
             MatrixView { values: &values[..5], ..good },
         ] {
-            assert!(refused(bad, good.transposed(), 3) && refused(good, bad.transposed(), 3));
+            assert!(rejected(bad, good.transposed(), 3) && rejected(good, bad.transposed(), 3));
         }
         for row_stride in [2, 4, wraps, usize::MAX] {
-            assert!(refused(good, good.transposed(), row_stride), "{row_stride}");
+            assert!(rejected(good, good.transposed(), row_stride), "{row_stride}");
         }
-        assert!(refused(good, good, 3), "two columns by three rows");
+        assert!(rejected(good, good, 3), "two columns by three rows");
     }
 }

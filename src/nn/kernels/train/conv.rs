@@ -40,7 +40,7 @@ impl Patches {
     }
 
     /// Output positions.
-    pub fn places(&self) -> usize {
+    pub fn positions(&self) -> usize {
         self.y.0 * self.y.1
     }
 
@@ -56,27 +56,27 @@ impl Patches {
 
     /// Convolves `x` `[batch, in, height, width]` with `filters` `[out, in, rows, columns]`.
     pub fn forward(&self, x: &[f32], filters: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
-        let mut y = vec![0.0; self.x.batch * outputs * places];
-        let clips = y.par_chunks_mut(outputs * places).zip(x.par_chunks(self.clip()));
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
+        let mut y = vec![0.0; self.x.batch * outputs * positions];
+        let clips = y.par_chunks_mut(outputs * positions).zip(x.par_chunks(self.clip()));
         clips.for_each_init(Vec::new, |patches, (y, x)| {
             self.gather(x, patches);
-            let patches = MatrixView::rows(patches, taps, places, places);
-            strided_matmul(MatrixView::rows(filters, outputs, taps, taps), patches, y, places);
+            let patches = MatrixView::rows(patches, taps, positions, positions);
+            strided_matmul(MatrixView::rows(filters, outputs, taps, taps), patches, y, positions);
         });
         y
     }
 
     /// The gradient of `x`, given that of the output.
-    pub fn gradient_of_input(&self, filters: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
+    pub fn gradient_of_input(&self, filters: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
         let mut gradient = vec![0.0; self.x.batch * self.clip()];
-        let clips = gradient.par_chunks_mut(self.clip()).zip(of_output.par_chunks(outputs * places));
+        let clips = gradient.par_chunks_mut(self.clip()).zip(grad_output.par_chunks(outputs * positions));
         clips.for_each_init(
-            || vec![0.0; taps * places],
+            || vec![0.0; taps * positions],
             |patches, (x, y)| {
                 let filters = MatrixView::rows(filters, outputs, taps, taps).transposed();
-                strided_matmul(filters, MatrixView::rows(y, outputs, places, places), patches, places);
+                strided_matmul(filters, MatrixView::rows(y, outputs, positions, positions), patches, positions);
                 self.scatter(patches, x);
             },
         );
@@ -84,18 +84,18 @@ impl Patches {
     }
 
     /// The gradient of the filters, given that of the output.
-    pub fn gradient_of_filters(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
+    pub fn gradient_of_filters(&self, x: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
         let at_once = self.x.batch.div_ceil(GROUPS).max(1);
-        let groups = x.par_chunks(at_once * self.clip()).zip(of_output.par_chunks(at_once * outputs * places));
+        let groups = x.par_chunks(at_once * self.clip()).zip(grad_output.par_chunks(at_once * outputs * positions));
         let sums: Vec<Vec<f32>> = groups
             .map(|(x, y)| {
                 let (mut sum, mut one, mut patches) =
                     (vec![0.0; outputs * taps], vec![0.0; outputs * taps], Vec::new());
-                for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * places)) {
+                for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * positions)) {
                     self.gather(x, &mut patches);
-                    let patches = MatrixView::rows(&patches, taps, places, places).transposed();
-                    strided_matmul(MatrixView::rows(y, outputs, places, places), patches, &mut one, taps);
+                    let patches = MatrixView::rows(&patches, taps, positions, positions).transposed();
+                    strided_matmul(MatrixView::rows(y, outputs, positions, positions), patches, &mut one, taps);
                     sum.iter_mut().zip(&one).for_each(|(sum, x)| *sum += x);
                 }
                 sum
@@ -108,23 +108,23 @@ impl Patches {
         gradient
     }
 
-    /// Gathers the patches of a clip, `[taps, places]`; padding is zero.
+    /// Gathers the patches of a clip, `[taps, positions]`; padding is zero.
     fn gather(&self, x: &[f32], patches: &mut Vec<f32>) {
         patches.clear();
-        patches.resize(self.taps() * self.places(), 0.0);
+        patches.resize(self.taps() * self.positions(), 0.0);
         let step = self.conv_shape.stride.1;
-        self.for_each_row(|places, values| {
+        self.for_each_row(|positions, values| {
             let x = x[values.start..].iter().step_by(step);
-            patches[places].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
+            patches[positions].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
         });
     }
 
     /// Adds each value of the patches to the position it came from.
     fn scatter(&self, patches: &[f32], x: &mut [f32]) {
         let step = self.conv_shape.stride.1;
-        self.for_each_row(|places, values| {
+        self.for_each_row(|positions, values| {
             let x = x[values.start..].iter_mut().step_by(step);
-            x.zip(&patches[places]).for_each(|(x, patch)| *x += patch);
+            x.zip(&patches[positions]).for_each(|(x, patch)| *x += patch);
         });
     }
 
@@ -144,10 +144,10 @@ impl Patches {
             }
             for row in 0..rows {
                 let Some(y) = (row * stride.0 + i).checked_sub(padding.0).filter(|&y| y < height) else { continue };
-                let place = (tap * rows + row) * columns;
+                let position = (tap * rows + row) * columns;
                 let start = (channel * height + y) * width + first * stride.1 + j - padding.1;
                 let length = (end - first - 1) * stride.1 + 1;
-                f(place + first..place + end, start..start + length);
+                f(position + first..position + end, start..start + length);
             }
         }
     }
@@ -221,27 +221,27 @@ mod tests {
             let patches = Patches::new(conv_shape, shape).unwrap();
             let x = values(shape.batch * patches.clip(), 1);
             let filters = values(2 * patches.taps(), 2);
-            let g = values(shape.batch * 2 * patches.places(), 3);
-            let wanted = weighted_sum(conv_shape, shape, &x, &filters, &g);
+            let g = values(shape.batch * 2 * patches.positions(), 3);
+            let expected = weighted_sum(conv_shape, shape, &x, &filters, &g);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             for (what, got) in [
                 ("output", dot(&patches.forward(&x, &filters), &g)),
                 ("input", dot(&patches.gradient_of_input(&filters, &g), &x)),
                 ("filters", dot(&patches.gradient_of_filters(&x, &g), &filters)),
             ] {
-                assert!((got - wanted).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {wanted}");
+                assert!((got - expected).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {expected}");
             }
             // Each value of the gradients, from a single nonzero value of `x` or of the filters.
-            let of_x = patches.gradient_of_input(&filters, &g);
-            let of_filters = patches.gradient_of_filters(&x, &g);
+            let grad_x = patches.gradient_of_input(&filters, &g);
+            let grad_filters = patches.gradient_of_filters(&x, &g);
             let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
             for i in (0..x.len()).step_by(7) {
-                let wanted = weighted_sum(conv_shape, shape, &one(x.len(), i), &filters, &g);
-                assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {conv_shape:?}");
+                let expected = weighted_sum(conv_shape, shape, &one(x.len(), i), &filters, &g);
+                assert!((f64::from(grad_x[i]) - expected).abs() < 1e-4, "input {i} of {conv_shape:?}");
             }
             for i in 0..filters.len() {
-                let wanted = weighted_sum(conv_shape, shape, &x, &one(filters.len(), i), &g);
-                assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {conv_shape:?}");
+                let expected = weighted_sum(conv_shape, shape, &x, &one(filters.len(), i), &g);
+                assert!((f64::from(grad_filters[i]) - expected).abs() < 1e-3, "filter {i} of {conv_shape:?}");
             }
         }
         assert!(Patches::new(conv_shape((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());

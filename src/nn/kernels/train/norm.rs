@@ -72,7 +72,7 @@ impl ChannelLayout {
     pub fn gradients(
         self,
         (x, y): (&[f32], &[f32]),
-        of_y: &[f32],
+        grad_y: &[f32],
         normal: &[(f32, f32)],
         weight: &[f32],
         relu: bool,
@@ -81,28 +81,28 @@ impl ChannelLayout {
         let passes = |y: f32| !relu || y > 0.0;
         let sums = |channel: usize| {
             let (mean, scale) = normal[channel];
-            let (mut of_bias, mut of_weight) = (0.0f64, 0.0f64);
-            for ((x, y), (_, g)) in self.channel(channel, x, y).zip(self.channel(channel, x, of_y)) {
+            let (mut grad_bias, mut grad_weight) = (0.0f64, 0.0f64);
+            for ((x, y), (_, g)) in self.channel(channel, x, y).zip(self.channel(channel, x, grad_y)) {
                 for ((&x, &y), &g) in x.iter().zip(y).zip(g) {
                     let g = if passes(y) { f64::from(g) } else { 0.0 };
-                    of_bias += g;
-                    of_weight += g * f64::from((x - mean) * scale);
+                    grad_bias += g;
+                    grad_weight += g * f64::from((x - mean) * scale);
                 }
             }
-            (of_bias as f32, of_weight as f32)
+            (grad_bias as f32, grad_weight as f32)
         };
-        let (of_bias, of_weight): (Vec<f32>, Vec<f32>) = (0..self.channels).into_par_iter().map(sums).unzip();
-        let mut of_x = vec![0.0; x.len()];
-        self.for_each_row(&mut of_x, |channel, start, of_x| {
+        let (grad_bias, grad_weight): (Vec<f32>, Vec<f32>) = (0..self.channels).into_par_iter().map(sums).unzip();
+        let mut grad_x = vec![0.0; x.len()];
+        self.for_each_row(&mut grad_x, |channel, start, grad_x| {
             let (mean, scale) = normal[channel];
             let factor = scale * weight[channel];
-            let (bias_share, weight_share) = (of_bias[channel] / n, of_weight[channel] / n);
-            for (i, of_x) in of_x.iter_mut().enumerate() {
-                let (x, y, g) = (x[start + i], y[start + i], of_y[start + i]);
+            let (bias_share, weight_share) = (grad_bias[channel] / n, grad_weight[channel] / n);
+            for (i, grad_x) in grad_x.iter_mut().enumerate() {
+                let (x, y, g) = (x[start + i], y[start + i], grad_y[start + i]);
                 let g = if passes(y) { g } else { 0.0 };
-                *of_x = factor * (g - bias_share - (x - mean) * scale * weight_share);
+                *grad_x = factor * (g - bias_share - (x - mean) * scale * weight_share);
             }
         });
-        [of_x, of_weight, of_bias]
+        [grad_x, grad_weight, grad_bias]
     }
 }

@@ -12,7 +12,7 @@ pub struct InputTransform<'a, T, W> {
     pub tile_rows: &'a [TileRows],
     pub block: usize,
     pub tiles: usize,
-    pub y: &'a mut [f32], // [place][tile][16]
+    pub y: &'a mut [f32], // [position][tile][16]
 }
 
 impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
@@ -55,8 +55,8 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
                     }
                 }
                 let start = (rows.start + row) * pass.columns;
-                let places = (0..pass.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
-                for (column, i) in places {
+                let positions = (0..pass.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
+                for (column, i) in positions {
                     for part in 0..L::PARTS {
                         let mut x = [L::splat(0.0); MAX_POINTS];
                         for j in 0..W::INPUTS {

@@ -33,7 +33,7 @@ const ROWS_CHANNELS: usize = 512;
 /// Transformed values, inputs plus outputs, of such a task: 2 MiB, slightly the fastest of 0.5 to 2 MiB.
 const ROWS_VALUES: usize = 1 << 19;
 /// Otherwise, transformed inputs per position over all channels: half a second-level cache …
-const PLACE_VALUES: usize = 1 << 17;
+const POSITION_VALUES: usize = 1 << 17;
 /// … but at least this many tiles, so that each read of a filter is reused often enough.
 const MIN_TILES: usize = 256;
 /// Inputs whose filters are transformed together.
@@ -81,7 +81,7 @@ pub struct WinogradConv {
     out_channels: usize,
     time: Form,
     mel: Form,
-    weights: Vec<f32>,  // [places][panels][taps][input blocks · 16][16]
+    weights: Vec<f32>,  // [positions][panels][taps][input blocks · 16][16]
     pub bias: Vec<f32>, // [panels · 16]
     pub activation: Activation,
 }
@@ -107,9 +107,9 @@ impl WinogradConv {
             (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
         let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK];
         weights.par_chunks_mut(taps * inputs * CHANNEL_BLOCK).enumerate().for_each(|(index, panel)| {
-            let (place, panel_index) = (index / panels, index % panels);
-            let (time_place, mel_place) = (place / mel.products(), place % mel.products());
-            let (along_time, along_mel) = (time.filter(time_place), mel.filter(mel_place));
+            let (position, panel_index) = (index / panels, index % panels);
+            let (time_position, mel_position) = (position / mel.products(), position % mel.products());
+            let (along_time, along_mel) = (time.filter(time_position), mel.filter(mel_position));
             // A range of inputs for all lanes at a time, so that their weights stay in the cache.
             let lanes = 0..CHANNEL_BLOCK.min(out_channels - panel_index * CHANNEL_BLOCK);
             let parts = (0..in_channels).step_by(PACKED_INPUTS);
@@ -201,7 +201,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         Self { layer, x, pooling, isa, workspace, taps, columns, axes: PhantomData }
     }
 
-    const PLACES: usize = T::PRODUCTS * W::PRODUCTS;
+    const POSITIONS: usize = T::PRODUCTS * W::PRODUCTS;
     /// Tile rows that give an even number of output rows, as pooling needs.
     pub const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
 
@@ -213,9 +213,9 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         let (inputs, outputs) = (self.x.shape.blocks() * CHANNEL_BLOCK, shape.blocks() * CHANNEL_BLOCK);
         let by_rows = inputs + outputs <= ROWS_CHANNELS;
         let tiles = if by_rows {
-            ROWS_VALUES / (Self::PLACES * (inputs + outputs))
+            ROWS_VALUES / (Self::POSITIONS * (inputs + outputs))
         } else {
-            (PLACE_VALUES / inputs).max(MIN_TILES)
+            (POSITION_VALUES / inputs).max(MIN_TILES)
         };
         let rows = (tiles / self.columns / Self::STEP).max(1) * Self::STEP;
         let groups = self.groups(rows, &mut map, !by_rows);
@@ -260,11 +260,11 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
     /// Number of output rows of `count` tile rows from `first` on.
     fn output_rows(&self, first: usize, count: usize) -> usize {
         let height = self.x.shape.height;
-        let place = |row: usize| {
+        let position = |row: usize| {
             let row = (row * T::OUTPUTS).min(height);
             if self.pooling.is_some() { row / 2 } else { row }
         };
-        place(first + count) - place(first)
+        position(first + count) - position(first)
     }
 
     /// Runs the three steps for a group, each with all threads if `parallel`.
@@ -276,18 +276,18 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         let tiles = (n_rows * self.columns) | 1;
         let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / CHANNEL_BLOCK);
 
-        let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * CHANNEL_BLOCK); // [block][place][tile][16]
-        let by_block = transformed.chunks_mut(Self::PLACES * tiles * CHANNEL_BLOCK).enumerate().collect();
+        let mut transformed = self.workspace.take(blocks * Self::POSITIONS * tiles * CHANNEL_BLOCK); // [block][position][tile][16]
+        let by_block = transformed.chunks_mut(Self::POSITIONS * tiles * CHANNEL_BLOCK).enumerate().collect();
         for_each(parallel, by_block, |(block, y): (usize, &mut [f32])| {
             self.isa.run(InputTransform { pass: self, tile_rows: &tile_rows, block, tiles, y });
         });
 
-        let mut products = self.workspace.take(Self::PLACES * panels * tiles * CHANNEL_BLOCK); // [place][panel][tile][16]
-        let by_place = products.chunks_mut(panels * tiles * CHANNEL_BLOCK).enumerate();
-        let by_task = by_place.flat_map(|(place, y)| {
-            y.chunks_mut(TASK_PANELS * tiles * CHANNEL_BLOCK).enumerate().map(move |(task, y)| (place, task, y))
+        let mut products = self.workspace.take(Self::POSITIONS * panels * tiles * CHANNEL_BLOCK); // [position][panel][tile][16]
+        let by_position = products.chunks_mut(panels * tiles * CHANNEL_BLOCK).enumerate();
+        let by_task = by_position.flat_map(|(position, y)| {
+            y.chunks_mut(TASK_PANELS * tiles * CHANNEL_BLOCK).enumerate().map(move |(task, y)| (position, task, y))
         });
-        let block_stride = Self::PLACES * tiles * CHANNEL_BLOCK;
+        let block_stride = Self::POSITIONS * tiles * CHANNEL_BLOCK;
         let (taps, columns) = (self.taps, self.columns);
         let segments: Vec<usize> = (0..taps)
             .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * CHANNEL_BLOCK))
@@ -298,10 +298,10 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
             .map(|rows| Span { x: place_of(rows), y: place_of(rows), rows: rows.count * columns })
             .collect();
         let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
-        for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
-            let first = (place * panels + task * TASK_PANELS) * panel;
+        for_each(parallel, by_task.collect(), |(position, task, y): (usize, usize, &mut [f32])| {
+            let first = (position * panels + task * TASK_PANELS) * panel;
             let panels = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
-            let x = &transformed[place * tiles * CHANNEL_BLOCK..];
+            let x = &transformed[position * tiles * CHANNEL_BLOCK..];
             let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
             let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
             packed_matmul(self.isa, inputs, &spans, Weights { panels, bias: None }, outputs);

@@ -11,7 +11,7 @@ pub struct OutputTransform<'a, T, W> {
     pub pass: &'a Pass<'a, T, W>,
     pub rows: TileRows,
     pub tiles: usize,
-    pub products: &'a [f32], // [place][panel][tile][16]
+    pub products: &'a [f32], // [position][panel][tile][16]
     pub y: &'a mut [f32],    // [row][panel][column][16]
 }
 
@@ -43,8 +43,8 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
                         for j in 0..W::PRODUCTS {
                             let mut m = [L::splat(0.0); MAX_POINTS];
                             for i in 0..T::PRODUCTS {
-                                let place = i * W::PRODUCTS + j;
-                                m[i] = L::load(&products[(place * panels + panel) * tiles + tile], part);
+                                let position = i * W::PRODUCTS + j;
+                                m[i] = L::load(&products[(position * panels + panel) * tiles + tile], part);
                             }
                             let values = T::inverse(m);
                             for i in 0..T::OUTPUTS {
