@@ -183,11 +183,14 @@ fn files_that_fail_are_named_and_the_others_go_on() {
     let output = run(&["tag", "--format", "json", "--error-rows", folder.to_str().unwrap()]);
     assert!(output.status.success(), "--error-rows fails softly");
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("left out 1 file") && stderr.contains("notes.txt"), "{stderr}");
+    assert!(stderr.contains("skipped 1 file") && stderr.contains("notes.txt"), "{stderr}");
     assert!(stderr.contains("bro\\nken.wav"), "a line break in a name is escaped: {stderr:?}");
     let rows = lines(&String::from_utf8(output.stdout).unwrap());
     assert_eq!(rows.len(), 2);
     assert!(rows[0]["error"].is_string() && rows[1]["tags"].is_array());
+    let csv = good(&["tag", "--format", "csv", "--error-rows", folder.to_str().unwrap()]);
+    assert!(csv.starts_with("file,index,id,label,score,error\n"), "{csv}");
+    assert_eq!(csv.lines().filter(|line| !line.ends_with(',')).count(), 2, "the header and the failed file: {csv}");
     assert_eq!(run(&["tag", folder.to_str().unwrap()]).status.code(), Some(1));
     // A full disk is an error that names what is written.
     if let Ok(full) = File::options().write(true).open("/dev/full") {
@@ -242,6 +245,18 @@ fn events_are_sorted_and_written_for_other_programs() {
     let error = bad(&["events", "--format", "audacity", "--out-dir", folder.to_str().unwrap(), odd.to_str().unwrap()]);
     assert!(error.contains("overwrite"), "{error}");
     assert!(fs::read(&odd).unwrap() == fs::read(telephone()).unwrap());
+    // Two recordings with one name never share a file, and what is there is skipped only if an earlier run wrote it.
+    let list = folder.join("list.txt");
+    let [first, second] = ["a.wav", "deeper/a.wav"].map(|place| format!("{audio}/{place}"));
+    fs::write(&list, format!("{first}\n{second}\n")).unwrap();
+    let flat = folder.join("flat");
+    let args =
+        ["events", "--format", "raven", "--out-dir", flat.to_str().unwrap(), "--files-from", list.to_str().unwrap()];
+    assert!(bad(&args).contains("would overwrite"));
+    assert!(bad(&[&args[..], &["--skip-existing"]].concat()).contains("would overwrite"));
+    let pattern = format!("{audio}/**/*.wav");
+    good(&["events", "--format", "raven", "--out-dir", flat.to_str().unwrap(), &pattern]);
+    assert!(flat.join("deeper/a.txt").is_file());
     let table = folder.join("events.parquet");
     good(&["events", "--out", table.to_str().unwrap(), audio]);
     assert!(fs::read(&table).unwrap().starts_with(b"PAR1"));
@@ -272,12 +287,22 @@ fn a_run_that_is_killed_goes_on() {
     child.wait().unwrap();
     if !out.exists() {
         assert!(bad(&args).contains("--resume"));
+        let error = bad(&["embed", "--model", "mn04", "--resume", "--out", name, audio]);
+        assert!(error.contains("expected the results of"), "{error}");
         good(&["embed", "--resume", "--out", name, audio]);
     }
     let rows = lines(&fs::read_to_string(&out).unwrap());
     let names: Vec<&str> = rows.iter().map(|row| row["file"].as_str().unwrap()).collect();
     assert_eq!(names, files);
     assert!(!partial.exists());
+    let again = run(&["embed", "--resume", "--out", name, audio]);
+    assert!(again.status.success() && String::from_utf8_lossy(&again.stderr).contains("is complete"));
+    // Neither lines of another subcommand nor the output itself are taken for input.
+    assert!(bad(&["tag", "--skip-done", name, audio]).contains("clipwise tag"));
+    let wave = format!("{audio}/000.csv");
+    fs::copy(&files[0], &wave).unwrap();
+    assert!(bad(&["tag", "--out", &wave, &wave]).contains("overwrite"));
+    assert!(fs::read(&wave).unwrap() == fs::read(&files[0]).unwrap());
 }
 
 #[test]
@@ -307,7 +332,7 @@ fn a_classifier_of_ones_own_opens_everywhere() {
     let [data, out] = [&data, &out].map(|path| path.to_str().unwrap());
     let output = run(&["probe", "--format", "json", "--folds", "3", "--out", out, data]);
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success() && stderr.contains("broken.wav"), "{stderr}");
+    assert!(output.status.code() == Some(1) && stderr.contains("broken.wav"), "{stderr}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((summary["n_files"].as_u64(), summary["n_failed"].as_u64()), (Some(12), Some(1)));
     assert_eq!(summary["classes"].as_array().unwrap().len(), 2);
@@ -323,10 +348,14 @@ fn a_classifier_of_ones_own_opens_everywhere() {
     let png = folder.join("plot.png");
     good(&["plot", "--weights", out, "--out", png.to_str().unwrap(), &file]);
     assert!(fs::read(&png).unwrap().starts_with(b"\x89PNG"));
+    // A folder of something else is left alone.
+    let error = bad(&["probe", "--out", data, data]);
+    assert!(error.contains("--out") && error.contains("new or empty folder"), "{error}");
     // One class is none.
     let one = folder.join("one");
     fs::create_dir_all(one.join("a")).unwrap();
     fs::copy(&file, one.join("a/0.wav")).unwrap();
+    assert!(bad(&["probe", "--folds", "1", data]).contains("at least 2"));
     assert!(bad(&["probe", "--out", out, one.to_str().unwrap()]).contains("at least two classes"));
 }
 
@@ -342,7 +371,7 @@ fn phonemes_and_words_are_told_apart() {
     let output = run(&["transcribe", "--align", "f ɔɪ b ʊ dʒ", &speech]);
     assert!(output.status.success());
     let stderr = String::from_utf8(output.stderr).unwrap();
-    assert!(stderr.contains("confidence"), "an alignment of what is not spoken is doubted: {stderr}");
+    assert!(stderr.contains("low confidence"), "an alignment of what is not spoken is doubted: {stderr}");
 }
 
 #[test]

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Parameters, Weights};
+use crate::weights::{Loader, Parameters, Weights, save_tensors};
 
 /// Prefix of the base model's tensors in a saved probe.
 pub(crate) const BASE: &str = "tagger";
@@ -225,9 +225,9 @@ impl ProbeHead {
     /// Writes [`tensors`](Self::tensors) to a safetensors file.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the file cannot be written.
+    /// [`Error::Io`] and [`Error::Tensor`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.tensors()?.into_iter().collect();
-        candle_core::safetensors::save(&tensors, path).context("writing the head of a linear probe")
+        save_tensors(&tensors, path.as_ref())
     }
 }

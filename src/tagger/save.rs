@@ -7,11 +7,11 @@ use std::sync::Arc;
 use candle_core::Device;
 
 use super::Tagger;
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::labels::LabelSet;
 use crate::models::probe::{self, LinearProbe, ProbeHead};
 use crate::models::{ModelConfig, OutputActivation};
-use crate::weights::Weights;
+use crate::weights::{Weights, save_tensors};
 
 /// The configuration and checkpoints that a model was loaded from.
 pub(super) struct Source {
@@ -67,7 +67,7 @@ pub(super) fn save(tagger: &Tagger, folder: &Path) -> Result<()> {
         let text = text.map_err(|cause| error(&folder.join(name), cause.into()))?;
         write(name, &|path| std::fs::write(path, &text).map_err(|cause| error(path, cause)))
     };
-    write("model.safetensors", &|path| candle_core::safetensors::save(&tensors, path).context("writing safetensors"))?;
+    write("model.safetensors", &|path| save_tensors(&tensors, path))?;
     json("labels.json", serde_json::to_string(&tagger.labels))?;
     json("config.json", serde_json::to_string_pretty(&source.config))
 }

@@ -108,7 +108,7 @@ pub use self::{
 pub(crate) use self::{
     four_bit::{FourBit, Matrix},
     loader::Target,
-    parameters::TrainingState,
+    parameters::{TrainingState, save_tensors},
 };
 use crate::error::{Error, Result};
 #[doc(inline)]

@@ -1,8 +1,9 @@
 //! Trainable tensors, named as in checkpoints.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt,
+    fs::File,
     path::Path,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -128,7 +129,7 @@ impl Parameters {
         let mut unfinished = path.as_os_str().to_owned();
         unfinished.push(".unfinished");
         let tensors = self.named().into_iter().collect();
-        candle_core::safetensors::save(&tensors, &unfinished).context("writing safetensors")?;
+        save_tensors(&tensors, unfinished.as_ref())?;
         std::fs::rename(&unfinished, path).map_err(|cause| Error::Io { action: "write", path: path.into(), cause })
     }
 
@@ -229,4 +230,11 @@ impl fmt::Debug for TrainingState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.is_training() { "Training" } else { "Evaluation" })
     }
+}
+/// Writes a safetensors file with the permissions of any new file. The crate safetensors makes files that only their owner can read.
+pub(crate) fn save_tensors(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
+    let error = |cause| Error::Io { action: "write", path: path.to_path_buf(), cause };
+    let permissions = File::create(path).and_then(|file| file.metadata()).map_err(error)?.permissions();
+    candle_core::safetensors::save(tensors, path).context("writing safetensors")?;
+    std::fs::set_permissions(path, permissions).map_err(error)
 }

@@ -13,7 +13,7 @@ use crate::run::progress;
 /// Why a subcommand ends.
 pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// Prints a line on stderr, above a progress bar. That nobody reads it is no reason to stop.
+/// Prints a line on stderr, above a progress bar. Write errors are ignored.
 pub fn say(line: fmt::Arguments) {
     if cfg!(test) {
         return eprintln!("{line}"); // the test harness captures it
@@ -40,18 +40,24 @@ pub fn name(path: &Path) -> String {
     escaped(&path.to_string_lossy()).into_owned()
 }
 
-/// An error with the name of its file, which stands in it once.
+/// An error with the name of its file, if it does not state that itself.
 pub fn about(file: &Path, error: &clipwise::Error) -> String {
-    use clipwise::Error::{Audio, Io, Labels};
-    match error {
-        Audio { .. } | Io { .. } | Labels { .. } => escaped(&error.to_string()).into_owned(),
-        _ => format!("{}: {error}", name(file)),
-    }
+    let text = error.to_string();
+    let states_file = matches!(error, clipwise::Error::Audio { .. }) || text.contains(&*file.to_string_lossy());
+    escaped_lines(&if states_file { text } else { format!("{}: {text}", file.display()) })
+}
+
+/// Text whose lines are [`escaped`].
+fn escaped_lines(text: &str) -> String {
+    text.lines().map(escaped).collect::<Vec<_>>().join("\n")
 }
 
 /// The error of a setting in terms of the options of the command line: pairs of a field of a config and its option.
 pub fn in_options(error: clipwise::Error, options: &[(&str, &str)]) -> Failure {
-    let clipwise::Error::Config { field, value, reason } = &error else { return error.into() };
+    use clipwise::Error::{Argument, Config};
+    let (Config { field, value, reason } | Argument { name: field, value, reason }) = &error else {
+        return error.into();
+    };
     let Some((_, option)) = options.iter().find(|(name, _)| name == field) else { return error.into() };
     let value = if value == "true" { String::new() } else { format!(" {value}") };
     // A reason may name another setting.
@@ -86,7 +92,7 @@ pub fn say_about(reader: &AudioReader) {
 /// An error and its causes.
 pub fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
-    escaped(&causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": ")).into_owned()
+    escaped_lines(&causes.map(|cause| cause.to_string()).collect::<Vec<_>>().join(": "))
 }
 
 /// Whether the reader of our output is gone.

@@ -80,6 +80,7 @@ pub fn model_name(text: &str) -> Result<String, String> {
 pub struct Opened {
     pub tagger: Arc<Tagger>,
     weights: Option<PathBuf>,
+    encoder: Option<PathBuf>,
 }
 
 impl ModelArgs {
@@ -107,7 +108,7 @@ impl ModelArgs {
         // Checkpoints with AudioSet's classes under their own names have its ontology too.
         let labels = tagger.labels().with_audioset_parents();
         let tagger = tagger.with_labels(labels)?;
-        Ok(Opened { tagger: Arc::new(tagger), weights: self.weights.clone() })
+        Ok(Opened { tagger: Arc::new(tagger), weights: self.weights.clone(), encoder: self.encoder.clone() })
     }
 
     /// As [`Tagger::open_with`]. If the checkpoint is not of the model that was asked for, the error says what it looks like.
@@ -136,11 +137,11 @@ impl ModelArgs {
 }
 
 impl Opened {
-    /// What a table says about the model. Reads the whole checkpoint.
+    /// What a table says about the model. Reads the whole checkpoint, and that of the encoder if it is another.
     pub fn provenance(&self) -> Result<Provenance, Failure> {
         let model = self.tagger.model().info().name.to_string();
         let sha256 = match &self.weights {
-            Some(weights) => sha256(weights)?,
+            Some(weights) => sha256([Some(weights), self.encoder.as_ref()].into_iter().flatten())?,
             None => BUILT_IN
                 .iter()
                 .find(|(name, _)| *name == model)
@@ -177,18 +178,23 @@ pub fn class(labels: &LabelSet, class: &str) -> Result<usize, Failure> {
     })
 }
 
-/// The SHA-256 of a checkpoint file; of a folder, that of its weight files, one after the other in the order of their names.
-fn sha256(weights: &Path) -> Result<String, Failure> {
-    let mut files = vec![weights.to_path_buf()];
-    if weights.is_dir() {
+/// The SHA-256 of checkpoints, one after the other: files, or the weight files of folders in the order of their names.
+fn sha256<'a>(checkpoints: impl Iterator<Item = &'a PathBuf>) -> Result<String, Failure> {
+    let mut all = Vec::new();
+    for weights in checkpoints {
+        if !weights.is_dir() {
+            all.push(weights.clone());
+            continue;
+        }
         let entries = std::fs::read_dir(weights).map_err(|error| cannot("read", weights, error))?;
         let is_weights =
             |path: &PathBuf| path.extension().is_some_and(|ending| ending == "safetensors" || ending == "bin");
-        files = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_weights).collect();
+        let mut files: Vec<_> = entries.filter_map(|entry| Some(entry.ok()?.path())).filter(is_weights).collect();
         files.sort();
+        all.append(&mut files);
     }
     let mut hasher = Sha256::new();
-    for path in files {
+    for path in all {
         let cannot_read = |error| cannot("read", &path, error);
         let mut file = BufReader::with_capacity(1 << 20, File::open(&path).map_err(cannot_read)?);
         loop {

@@ -12,9 +12,11 @@ use ::parquet::record::{Field, ListAccessor, RowAccessor};
 use clap::{Args, CommandFactory, FromArgMatches};
 use clipwise::{Event, LabelSet, Tag};
 
-use crate::input::{Done, FileArgs};
+use crate::input::{Done, Expected, FileArgs};
 use crate::message::Failure;
-use crate::output::{Npy, OutArgs, Output, Parquet, Provenance, Record, RecordWriter};
+use crate::output::{
+    JsonLines, MakeWriter, Npy, OutArgs, Output, Parquet, Provenance, Record, RecordWriter, RunId, writer,
+};
 use crate::run::{Count, JobArgs, Jobs, Status};
 
 /// An empty folder of a test's own.
@@ -200,12 +202,14 @@ fn results_come_in_order_and_not_much_is_ahead() {
     assert!(error.to_string().contains("panicked"), "{error}");
 }
 
+const EXPECTED: Expected = Expected { subcommand: "tag", field: "tags", model: "some-model" };
+
 #[test]
-fn what_is_done_is_left_out_and_a_torn_line_is_cut_off() {
+fn done_files_are_skipped_and_a_torn_line_is_cut_off() {
     let path = folder("done").join("out.jsonl");
     let paths = |names: &[&str]| names.iter().map(|name| Ok(PathBuf::from(name))).collect::<Vec<_>>();
     let left = |names: &[&str]| {
-        let (done, _) = Done::open(&path).unwrap();
+        let (done, _) = Done::open(&path, &EXPECTED, None).unwrap();
         done.skip(paths(names).into_iter()).map(|item| item.unwrap().to_str().unwrap().to_string()).collect::<Vec<_>>()
     };
     assert_eq!(left(&["a", "b", "a"]), ["a", "b"]);
@@ -218,16 +222,16 @@ fn what_is_done_is_left_out_and_a_torn_line_is_cut_off() {
     // What this program did not write is not touched.
     for foreign in ["notes", "notes\n", "{\"name\":1}\n", "{\"file\":\"a\"}\nx", "\n"] {
         fs::write(&path, foreign).unwrap();
-        let error = Done::open(&path).err().unwrap().to_string();
-        assert!(error.contains("that this program wrote"), "{error}");
+        let error = Done::open(&path, &EXPECTED, None).err().unwrap().to_string();
+        assert!(error.contains("expected a line"), "{error}");
         assert_eq!(fs::read_to_string(&path).unwrap(), foreign);
     }
     fs::write(&path, whole).unwrap();
-    let first = Done::open(&path).unwrap();
-    assert!(Done::open(&path).err().unwrap().to_string().contains("another run"));
+    let first = Done::open(&path, &EXPECTED, None).unwrap();
+    assert!(Done::open(&path, &EXPECTED, None).err().unwrap().to_string().contains("another run"));
     drop(first);
-    assert!(Done::open(&path).is_ok());
-    assert!(Done::open(path.parent().unwrap()).is_err());
+    assert!(Done::open(&path, &EXPECTED, None).is_ok());
+    assert!(Done::open(path.parent().unwrap(), &EXPECTED, None).is_err());
 }
 
 fn record(i: usize) -> Record {
@@ -267,11 +271,12 @@ fn provenance() -> Provenance {
 }
 
 /// The columns, by name and place, as `docs/tables.md` has them.
-const COLUMNS: [&str; 12] = [
+const COLUMNS: [&str; 13] = [
     "path",
     "file",
     "start",
     "end",
+    "time",
     "sample_rate",
     "duration",
     "model",
@@ -290,7 +295,7 @@ fn a_table_has_the_fixed_schema() {
         r#"{"onset": 1.5, "offset": 2.5, "label": "Bark", "id": "/m/05tny_", "index": 75, "peak": 0.75, "mean": 0.5}"#;
     let event: Event = serde_json::from_str(event).unwrap();
     for n in [0, 1, 1_500] {
-        let mut table = Box::new(Parquet::create(&path, provenance()).unwrap());
+        let mut table = Box::new(Parquet::create(&path, provenance(), None).unwrap());
         for i in 0..n {
             let tags = Some(vec![tag.clone().into(); i % 3]);
             table
@@ -299,15 +304,15 @@ fn a_table_has_the_fixed_schema() {
         }
         table.write(&Record::failed("broken.wav", "cut short")).unwrap();
         table.write(&Record { events: Some(vec![event.clone(); 2]), embedding: None, ..record(7) }).unwrap();
-        table.write(&Record { events: Some(Vec::new()), ..record(8) }).unwrap(); // no events, no rows
+        table.write(&Record { events: Some(Vec::new()), ..record(8) }).unwrap(); // a row without tags
         table.finish().unwrap();
 
         let reader = SerializedFileReader::try_from(path.as_path()).unwrap();
         let metadata = reader.metadata().file_metadata();
         let columns: Vec<&str> = metadata.schema().get_fields().iter().map(|field| field.name()).collect();
         assert_eq!(columns, COLUMNS);
-        assert_eq!(metadata.num_rows(), n as i64 + 3);
-        assert_eq!(reader.metadata().num_row_groups(), (n + 3).div_ceil(512));
+        assert_eq!(metadata.num_rows(), n as i64 + 4);
+        assert_eq!(reader.metadata().num_row_groups(), (n + 4).div_ceil(512));
         let pairs = metadata.key_value_metadata().unwrap();
         let value = |key: &str| pairs.iter().find(|pair| pair.key == key).unwrap().value.clone().unwrap();
         assert_eq!((value("clipwise.model"), value("clipwise.model_sha256")), ("some-model".into(), "00ff".into()));
@@ -319,9 +324,9 @@ fn a_table_has_the_fixed_schema() {
             let text = |column: usize| row.get_string(column).unwrap().as_str();
             assert_eq!((text(0), text(1)), (record(i).file.as_str(), record(i).file.as_str()));
             assert_eq!((row.get_double(2).unwrap(), row.get_double(3).unwrap()), (0.0, i as f64 / 7.0));
-            assert_eq!((row.get_int(4).unwrap(), row.get_double(5).unwrap()), (44_100, i as f64 / 7.0));
-            assert_eq!((text(6), text(7)), ("some-model", "00ff"));
-            let tags = row.get_list(8).unwrap();
+            assert_eq!((row.get_int(5).unwrap(), row.get_double(6).unwrap()), (44_100, i as f64 / 7.0));
+            assert_eq!((text(7), text(8)), ("some-model", "00ff"));
+            let tags = row.get_list(9).unwrap();
             assert_eq!(tags.len(), i % 3);
             if i % 3 > 0 {
                 let first = tags.get_group(0).unwrap();
@@ -330,26 +335,27 @@ fn a_table_has_the_fixed_schema() {
                 assert!(first.is_null_at(1));
             }
             match i % 2 {
-                0 => assert_eq!(row.get_list(9).unwrap().elements(), vec![Field::Float(i as f32); 4]),
-                _ => assert!(row.is_null_at(9)),
+                0 => assert_eq!(row.get_list(10).unwrap().elements(), vec![Field::Float(i as f32); 4]),
+                _ => assert!(row.is_null_at(10)),
             }
             let values: Vec<Field> = record(i).embedding.unwrap().into_iter().map(Field::Float).collect();
-            assert_eq!(row.get_list(10).unwrap().elements(), values);
-            assert!(row.is_null_at(11));
+            assert_eq!(row.get_list(11).unwrap().elements(), values);
+            assert!(row.is_null_at(12) && row.is_null_at(4));
         }
         let failed = &rows[n];
         assert_eq!(
-            (failed.get_string(0).unwrap().as_str(), failed.get_string(11).unwrap().as_str()),
+            (failed.get_string(0).unwrap().as_str(), failed.get_string(12).unwrap().as_str()),
             ("broken.wav", "cut short")
         );
-        assert!([2, 3, 4, 5, 8, 9, 10].iter().all(|&column| failed.is_null_at(column)));
+        assert!([2, 3, 4, 5, 6, 9, 10, 11].iter().all(|&column| failed.is_null_at(column)));
         let of_event = &rows[n + 1];
         assert_eq!((of_event.get_double(2).unwrap(), of_event.get_double(3).unwrap()), (1.5, 2.5));
-        let tag = of_event.get_list(8).unwrap().get_group(0).unwrap();
+        let tag = of_event.get_list(9).unwrap().get_group(0).unwrap();
         assert_eq!(
             (tag.get_int(0).unwrap(), tag.get_string(1).unwrap().as_str(), tag.get_float(3).unwrap()),
             (75, "/m/05tny_", 0.75)
         );
+        assert_eq!(rows[n + 3].get_list(9).unwrap().len(), 0);
     }
 }
 
@@ -367,14 +373,16 @@ impl IsNull for ::parquet::record::Row {
 fn open(out: &Path, more: &[&str]) -> Result<Output, Failure> {
     let args = [&["--out", out.to_str().unwrap()], more].concat();
     let print = || -> Result<Box<dyn RecordWriter>, Failure> { unreachable!() };
-    let make = |ending: &str| match ending {
-        "parquet" => {
-            Some(Box::new(|path: &Path| Ok(Box::new(Parquet::create(path, provenance())?) as Box<dyn RecordWriter>))
-                as crate::output::MakeWriter)
+    let make = |ending: &str| -> Option<MakeWriter> {
+        match ending {
+            "parquet" => Some(Box::new(|path| Ok(Box::new(Parquet::create(path, provenance(), None)?)))),
+            "jsonl" => Some(Box::new(|path| Ok(Box::new(JsonLines(writer(path)?))))),
+            _ => None,
         }
-        _ => None,
     };
-    parse::<OutArgs>(&args)?.open(print, make, ".parquet or .jsonl")
+    let settings = "whole files".to_string();
+    let run = RunId { subcommand: "embed", field: "embedding", model: "some-model", settings };
+    parse::<OutArgs>(&args)?.open(&run, print, make, ".parquet or .jsonl").map(|output| output.expect("not complete"))
 }
 
 fn n_rows(path: &Path) -> i64 {
@@ -419,6 +427,14 @@ fn a_file_appears_when_it_is_complete_and_a_run_that_ends_early_goes_on() {
     fs::write(&partial, text).unwrap();
     let error = open(&path, &[]).err().unwrap().to_string();
     assert!(error.contains("--resume"), "{error}");
+    let other = |subcommand, model, settings: &str| {
+        let expected = Expected { subcommand, field: "embedding", model };
+        Done::open(&partial, &expected, Some(settings)).err().unwrap().to_string()
+    };
+    for error in [other("embed", "mn04", "clipwise embed with mn04: whole files"), other("embed", "some-model", "…")]
+    {
+        assert!(error.contains("expected the results of"), "another run does not continue it: {error}");
+    }
     let mut output = open(&path, &["--resume"]).unwrap();
     let left: Vec<_> = output.left(&files).map(Result::unwrap).collect();
     assert_eq!(left, ["ä/2.wav", "ä/3.wav"].map(PathBuf::from));

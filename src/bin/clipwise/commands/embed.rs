@@ -6,8 +6,10 @@ use std::sync::Arc;
 use crate::input::{ClipArgs, FileArgs, Tagged};
 use crate::message::{Failure, about};
 use crate::model::{ModelArgs, Opened, list_classes};
-use crate::output::{JsonLines, MakeWriter, Npy, OutArgs, Parquet, Record, RecordWriter, Similarity, stdout};
-use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
+use crate::output::{
+    JsonLines, MakeWriter, Npy, OutArgs, Parquet, Provenance, Record, RecordWriter, RunId, Similarity, stdout, writer,
+};
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Compute embeddings: the vectors that a model has for audio files below its last layer.
 ///
@@ -51,16 +53,30 @@ impl Args {
         }
         self.files.check()?;
         self.clip.check(&tagger)?;
+        if self.out.error_rows && !self.json && self.out.out.is_none() && self.out.skip_done.is_none() {
+            return Err("--error-rows needs --json, --out or --skip-done".into());
+        }
+        let provenance = self.out.out.as_ref().map(|_| opened.provenance()).transpose()?;
+        let sha256 = provenance.as_ref().map_or("", |of| &of.sha256);
+        let run = RunId {
+            subcommand: "embed",
+            field: "embedding",
+            model: &tagger.model().info().name,
+            settings: format!("{:?}, {sha256}", self.clip),
+        };
         let print = || -> Result<Box<dyn RecordWriter>, Failure> {
             Ok(match self.json {
                 true => Box::new(JsonLines(stdout())),
                 false => Box::new(Similarity::default()),
             })
         };
-        let mut output = self.out.open(print, |ending| file_writer(&opened, ending), ".parquet, .npy or .jsonl")?;
+        let make = |ending: &str| file_writer(&opened, provenance.clone()?, ending);
+        let Some(mut output) = self.out.open(&run, print, make, ".parquet, .npy or .jsonl")? else {
+            return Ok(Status::Good);
+        };
         interrupt::on_interrupt()?;
 
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files, self.out.continues());
         let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
         let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
             clip.embed(&model, file).map(emit).map_err(|error| about(file, &error))
@@ -77,14 +93,12 @@ impl Args {
     }
 }
 
-fn file_writer(opened: &Opened, ending: &str) -> Option<MakeWriter> {
-    let opened = opened.clone();
-    match ending {
-        "parquet" => Some(Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?)))),
-        "npy" => {
-            let dim = opened.tagger.model().info().embedding_dim;
-            Some(Box::new(move |path| Ok(Box::new(Npy::create(path, dim)?))))
-        }
-        _ => None,
-    }
+fn file_writer(opened: &Opened, of: Provenance, ending: &str) -> Option<MakeWriter> {
+    let dim = opened.tagger.model().info().embedding_dim;
+    Some(match ending {
+        "parquet" => Box::new(move |path| Ok(Box::new(Parquet::create(path, of.clone(), None)?))),
+        "npy" => Box::new(move |path| Ok(Box::new(Npy::create(path, dim)?))),
+        "jsonl" => Box::new(|path| Ok(Box::new(JsonLines(writer(path)?)))),
+        _ => return None,
+    })
 }

@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::evaluate::{Clip, Dataset};
 use crate::input::ClipArgs;
-use crate::message::{Failure, about, name, say};
+use crate::message::{Failure, about, cannot, name, say};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::stdout;
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
@@ -23,25 +23,25 @@ use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 /// Train a classifier of your own sounds: a linear layer on the embeddings of a tagger. The result is a tagger: --weights FOLDER.
 ///
 /// The data is a folder with one folder of audio files per class, or a CSV. The accuracy is estimated first, by cross-validation: each
-/// fold is classified by a layer that was trained on the others. The folds are those of the file names where these begin with one, as
-/// in ESC-50 (1-….ogg), else the files are dealt to them in turn, class by class.
+/// fold is classified by a layer that was trained on the others. If all file names start with the number of a fold, as in ESC-50
+/// (1-….ogg), it is used; otherwise, and with --folds, files are assigned round-robin within each class.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The folder to write
     #[arg(long, value_name = "FOLDER", default_value = "probe")]
     out: PathBuf,
-    /// Folds of the cross-validation, where the file names give none; 0 leaves it out
-    #[arg(long, value_name = "N", default_value_t = 5)]
-    folds: usize,
+    /// Folds of the cross-validation; 0 leaves it out [default: those of the file names, else 5]
+    #[arg(long, value_name = "N")]
+    folds: Option<usize>,
     /// Steps of AdamW, each on all files
     #[arg(long, value_name = "N", default_value_t = 200)]
     steps: usize,
     /// Seed of the initial weights
     #[arg(long, value_name = "SEED", default_value_t = 1)]
     seed: u64,
-    /// What to print: text for people, or one JSON object for programs
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    /// What to print: a table for people, or one JSON object for programs
+    #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
     #[command(flatten)]
     clip: ClipArgs,
@@ -61,7 +61,7 @@ Examples:
 
 #[derive(Clone, Copy, PartialEq, ValueEnum)]
 enum Format {
-    Text,
+    Table,
     Json,
 }
 
@@ -105,6 +105,10 @@ impl Args {
     }
 
     fn probe(&self) -> Outcome {
+        if self.folds == Some(1) {
+            return Err("--folds: expected 0 or at least 2, got 1".into());
+        }
+        self.check_out()?;
         let tagger = self.model.open()?.tagger;
         if self.model.list_classes {
             return list_classes(tagger.labels());
@@ -129,7 +133,7 @@ impl Args {
                 format!("{}: expected at least two classes, got {:?}", name(&self.data), dataset.classes).into()
             );
         }
-        let is_text = self.format == Format::Text;
+        let is_text = self.format == Format::Table;
         let mut out = stdout();
         if is_text {
             let (n, seconds) = (examples.len(), start.elapsed().as_secs_f64());
@@ -163,7 +167,25 @@ impl Args {
             writeln!(out, "{}", serde_json::to_string(&summary)?)?;
         }
         out.flush()?;
-        Ok(Status::Good)
+        Ok(if n_failed > 0 { Status::SomeFailed } else { Status::Good })
+    }
+
+    /// Fails if the folder to write holds anything but an earlier result.
+    fn check_out(&self) -> Result<(), Failure> {
+        const WRITTEN: [&str; 3] = ["config.json", "labels.json", "model.safetensors"];
+        let entries = match std::fs::read_dir(&self.out) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            entries => entries.map_err(|error| cannot("write", &self.out, error))?,
+        };
+        let foreign = |entry: &std::fs::DirEntry| !WRITTEN.iter().any(|name| entry.file_name() == *name);
+        match entries.filter_map(Result::ok).find(foreign) {
+            Some(entry) => {
+                let (out, found) = (name(&self.out), entry.file_name());
+                Err(format!("--out {out}: expected a new or empty folder, or an earlier result; it contains {found:?}")
+                    .into())
+            }
+            None => Ok(()),
+        }
     }
 
     /// The embeddings of all files that can be read, and the number of the others, each of which gives a line on stderr.
@@ -193,18 +215,18 @@ impl Args {
     /// The fold of each clip.
     fn folds(&self, dataset: &Dataset) -> Vec<usize> {
         let named = |clip: &Clip| clip.file.file_name()?.to_str()?.split_once('-')?.0.parse().ok();
-        if let Some(folds) = dataset.clips.iter().map(named).collect::<Option<Vec<usize>>>() {
+        if let (None, Some(folds)) = (self.folds, dataset.clips.iter().map(named).collect::<Option<Vec<usize>>>()) {
             let mut distinct = folds.clone();
             distinct.sort_unstable();
             distinct.dedup();
-            if (2..=20).contains(&distinct.len()) {
+            if (2..=20).contains(&distinct.len()) && distinct.last().is_some_and(|&fold| fold < 100) {
                 return folds;
             }
         }
         let mut n_of_class = vec![0; dataset.classes.len()];
         let next = |clip: &Clip| {
             n_of_class[clip.class] += 1;
-            (n_of_class[clip.class] - 1) % self.folds.max(1) + 1
+            (n_of_class[clip.class] - 1) % self.folds.unwrap_or(5).max(1) + 1
         };
         dataset.clips.iter().map(next).collect()
     }
@@ -213,8 +235,8 @@ impl Args {
         let mut folds: Vec<usize> = examples.iter().map(|example| example.fold).collect();
         folds.sort_unstable();
         folds.dedup();
-        if self.folds == 0 || folds.len() < 2 {
-            if self.folds > 0 {
+        if self.folds == Some(0) || folds.len() < 2 {
+            if self.folds != Some(0) {
                 say(format_args!("note: too few files for a cross-validation: the accuracy is not known"));
             }
             return Ok(Vec::new());

@@ -1,5 +1,6 @@
 //! `clipwise tag`.
 
+use std::num::NonZero;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,17 +11,18 @@ use crate::input::{ClipArgs, FileArgs, Tagged};
 use crate::message::{Failure, about};
 use crate::model::{ModelArgs, Opened, class, list_classes};
 use crate::output::{
-    Csv, JsonLines, MakeWriter, OutArgs, Parquet, Record, RecordWriter, ShownTag, Text, Wide, stdout, writer,
+    Csv, JsonLines, MakeWriter, OutArgs, Parquet, Provenance, Record, RecordWriter, RunId, ShownTag, Text, Wide,
+    stdout, writer,
 };
-use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Say which sounds are in audio files: the classes with the highest scores.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// Show at most K classes per file
-    #[arg(long, value_name = "K", default_value_t = 10, help_heading = "Output")]
-    top_k: usize,
+    #[arg(long, value_name = "K", default_value = "10", help_heading = "Output")]
+    top_k: NonZero<u16>,
     /// Show only classes with a score above T (0 to 1)
     #[arg(long, value_name = "T", value_parser = score, help_heading = "Output")]
     threshold: Option<f32>,
@@ -82,20 +84,7 @@ impl Args {
 
     fn tag_files(&self) -> Outcome {
         let is_json = self.format == Some(Format::Json) || self.format.is_none() && self.out.skip_done.is_some();
-        let is_json_file =
-            self.out.out.as_ref().is_some_and(|out| out.extension().is_some_and(|ending| ending == "jsonl"));
-        if self.full && !is_json && self.out.out.is_none() {
-            return Err("--full needs --format json, or --out".into());
-        }
-        if self.out.skip_done.is_some() && !is_json {
-            return Err("--skip-done writes JSON lines: expected --format json".into());
-        }
-        if self.out.out.is_some() && self.format.is_some() {
-            return Err("--format is for standard output: the ending of the name after --out tells the format".into());
-        }
-        if !self.column.is_empty() && (is_json || is_json_file) {
-            return Err("--column is for CSV".into());
-        }
+        self.check(is_json)?;
         let opened = self.model.open()?;
         let tagger = Arc::clone(&opened.tagger);
         if self.model.list_classes {
@@ -105,22 +94,38 @@ impl Args {
         self.clip.check(&tagger)?;
         let columns = self.column.iter().map(|name| class(tagger.labels(), name)).collect::<Result<Vec<_>, _>>()?;
         let is_wide = !columns.is_empty();
+        let provenance = self.out.out.as_ref().map(|_| opened.provenance()).transpose()?;
+        let run = RunId {
+            subcommand: "tag",
+            field: "tags",
+            model: &tagger.model().info().name,
+            settings: format!(
+                "{:?}, top {} above {:?}, most specific {}, full {}, {:?}, {}",
+                self.clip,
+                self.top_k,
+                self.threshold(),
+                self.most_specific,
+                self.full,
+                self.column,
+                provenance.as_ref().map_or("", |of| &of.sha256)
+            ),
+        };
         let print = || -> Result<Box<dyn RecordWriter>, Failure> {
             Ok(match self.format {
                 _ if is_json => Box::new(JsonLines(stdout())),
                 _ if is_wide => Box::new(Wide::new(stdout(), tagger.labels(), columns.clone())?),
-                Some(Format::Csv) => Box::new(Csv::new(stdout(), self.parents)?),
+                Some(Format::Csv) => Box::new(Csv::new(stdout(), self.parents, self.out.error_rows)?),
                 _ => Box::new(Text::new(self.threshold().is_some())),
             })
         };
-        let make = |ending: &str| self.file_writer(&opened, &columns, ending);
-        let mut output = self.out.open(print, make, ".parquet, .csv or .jsonl")?;
+        let make = |ending: &str| self.file_writer(&opened, provenance.clone()?, &columns, ending);
+        let Some(mut output) = self.out.open(&run, print, make, ".parquet, .csv or .jsonl")? else {
+            return Ok(Status::Good);
+        };
         interrupt::on_interrupt()?;
 
-        let is_parquet =
-            self.out.out.as_ref().is_some_and(|out| out.extension().is_some_and(|ending| ending == "parquet"));
-        let full = self.full || is_wide || is_parquet;
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let full = self.full || is_wide || self.out.has_ending("parquet");
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files, self.out.continues());
         let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
         let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
             clip.tag(&model, file).map(emit).map_err(|error| about(file, &error))
@@ -139,6 +144,35 @@ impl Args {
         output.finish(count)
     }
 
+    /// Fails for options that contradict each other.
+    fn check(&self, is_json: bool) -> Result<(), Failure> {
+        let is_csv = self.format == Some(Format::Csv) || self.out.has_ending("csv");
+        let errors = [
+            (
+                self.out.out.is_some() && self.format.is_some(),
+                "--format is for standard output: the ending of the name after --out tells the format",
+            ),
+            (self.out.skip_done.is_some() && !is_json, "--skip-done writes JSON lines: expected --format json"),
+            (self.full && !is_json && (self.out.out.is_none() || is_csv), "--full is for JSON lines and Parquet"),
+            (
+                !self.column.is_empty() && !is_csv && (self.format.is_some() || self.out.out.is_some() || is_json),
+                "--column is for CSV",
+            ),
+            (
+                !self.column.is_empty() && (self.parents || self.most_specific || self.threshold.is_some()),
+                "--column gives scores of classes: --threshold, --most-specific and --parents do not apply",
+            ),
+            (
+                self.parents && self.out.has_ending("parquet"),
+                "--parents is for tables on standard output, JSON lines and CSV: a Parquet table has no column for it",
+            ),
+        ];
+        match errors.into_iter().find(|(is_wrong, _)| *is_wrong) {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
+    }
+
     /// The score that a tag must exceed.
     fn threshold(&self) -> Option<f32> {
         self.threshold.or(self.most_specific.then_some(0.1))
@@ -149,25 +183,23 @@ impl Args {
         let mut tags = match self.threshold() {
             Some(threshold) if self.most_specific => tagging.most_specific(threshold),
             Some(threshold) => tagging.above(threshold),
-            None => tagging.top_k(self.top_k),
+            None => tagging.top_k(usize::from(self.top_k.get())),
         };
-        tags.truncate(self.top_k);
+        tags.truncate(usize::from(self.top_k.get()));
         let parents = |tag: &Tag| self.parents.then(|| tagging.labels[tag.index].parents.clone());
         tags.into_iter().map(|tag| ShownTag { parents: parents(&tag), tag }).collect()
     }
 
-    fn file_writer(&self, opened: &Opened, columns: &[usize], ending: &str) -> Option<MakeWriter> {
-        let (opened, columns) = (opened.clone(), columns.to_vec());
-        match ending {
-            "parquet" => Some(Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?)))),
-            "csv" if columns.is_empty() => {
-                let parents = self.parents;
-                Some(Box::new(move |path| Ok(Box::new(Csv::new(writer(path)?, parents)?))))
+    fn file_writer(&self, opened: &Opened, of: Provenance, columns: &[usize], ending: &str) -> Option<MakeWriter> {
+        let (opened, columns, parents) = (opened.clone(), columns.to_vec(), self.parents);
+        Some(match ending {
+            "parquet" => Box::new(move |path| Ok(Box::new(Parquet::create(path, of.clone(), None)?))),
+            "csv" if columns.is_empty() => Box::new(move |path| Ok(Box::new(Csv::new(writer(path)?, parents, true)?))),
+            "csv" => {
+                Box::new(move |path| Ok(Box::new(Wide::new(writer(path)?, opened.tagger.labels(), columns.clone())?)))
             }
-            "csv" => Some(Box::new(move |path| {
-                Ok(Box::new(Wide::new(writer(path)?, opened.tagger.labels(), columns.clone())?))
-            })),
-            _ => None,
-        }
+            "jsonl" => Box::new(|path| Ok(Box::new(JsonLines(writer(path)?)))),
+            _ => return None,
+        })
     }
 }

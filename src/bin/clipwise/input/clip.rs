@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
+use std::sync::Once;
 
 use clap::ValueEnum;
 use clipwise::audio::AudioReader;
@@ -9,7 +10,7 @@ use clipwise::windows::Aggregator;
 use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig, Windows};
 
 use super::ReadArgs;
-use crate::message::{name, say, say_about};
+use crate::message::{Failure, in_options, name, say, say_about};
 
 /// A longer recording is tagged in windows unless `--window` says otherwise, in seconds.
 const LONG: f64 = 30.0;
@@ -23,7 +24,7 @@ pub struct ClipArgs {
     /// files as a whole, `auto` takes windows of 10 s above 30 s
     #[arg(long, value_name = "SECONDS", default_value = "auto", help_heading = "Long recordings")]
     window: Window,
-    /// How windows become one result [default: max for long recordings with --window auto, else mean]
+    /// How windows become one result [default: mean; with --window auto, the scores of long recordings: max]
     #[arg(long, value_enum, help_heading = "Long recordings")]
     aggregate: Option<How>,
     #[command(flatten)]
@@ -80,8 +81,10 @@ pub struct Tagged {
 
 impl ClipArgs {
     /// Fails as every file would with these settings.
-    pub fn check(&self, tagger: &Tagger) -> Result<()> {
-        self.windows(0.0).map_or(Ok(()), |config| Windows::new(tagger, std::iter::empty(), &config).map(drop))
+    pub fn check(&self, tagger: &Tagger) -> std::result::Result<(), Failure> {
+        let Some(config) = self.windows(0.0) else { return Ok(()) };
+        let windows = Windows::new(tagger, std::iter::empty(), &config).map(drop);
+        windows.map_err(|error| in_options(error, &[("length", "--window"), ("hop", "--window")]))
     }
 
     /// The windows of a recording, if it is not taken as a whole.
@@ -131,10 +134,14 @@ impl ClipArgs {
         }
         let tagged = Tagged::new(aggregator.finish(tagger)?, &reader);
         if self.window == Window::Auto && self.aggregate.is_none() {
-            let (file, duration) = (name(file), tagged.duration);
-            say(format_args!(
-                "note: {file}: {duration:.0} s in windows of {WINDOW} s, {what} (--window whole takes it at once)"
-            ));
+            static SAID: Once = Once::new();
+            SAID.call_once(|| {
+                let file = name(file);
+                say(format_args!(
+                    "note: {file}: recordings above {LONG} s are taken in windows of {WINDOW} s, with {what}; `--window whole` takes \
+                     them as a whole"
+                ));
+            });
         }
         Ok(tagged)
     }

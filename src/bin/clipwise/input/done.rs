@@ -7,6 +7,7 @@ use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 
 use super::files::{Item, Items};
 use crate::message::{Failure, name, say};
@@ -16,20 +17,51 @@ const MAX_LINE: u64 = 1 << 26;
 /// How every line begins.
 const BEGINNING: &[u8] = b"{\"file\":\"";
 
-/// Names of files that are done: 16 bytes each, however long the names.
+/// The files that are done, by [`key`].
 pub struct Done(HashSet<[u64; 2]>);
+
+/// What the lines of a file are expected to be.
+pub struct Expected<'a> {
+    pub subcommand: &'a str,
+    /// The field that each line of the subcommand has.
+    pub field: &'a str,
+    pub model: &'a str,
+}
 
 #[derive(Deserialize)]
 struct Line {
     file: String,
+    run: Option<String>,
+    model: Option<String>,
+    error: Option<IgnoredAny>,
+    tags: Option<IgnoredAny>,
+    embedding: Option<IgnoredAny>,
+    tokens: Option<IgnoredAny>,
+    events: Option<IgnoredAny>,
+}
+
+impl Line {
+    fn check(&self, expected: &Expected) -> Result<(), String> {
+        let Expected { subcommand, field, model } = expected;
+        let fields =
+            [("tags", &self.tags), ("embedding", &self.embedding), ("tokens", &self.tokens), ("events", &self.events)];
+        if self.error.is_none() && !fields.iter().any(|(name, value)| name == field && value.is_some()) {
+            return Err(format!("expected a line of `clipwise {subcommand}`, with the field {field}"));
+        }
+        match &self.model {
+            Some(other) if other != model => Err(format!("expected a result of the model {model}, got one of {other}")),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Done {
     /// Reads the JSON lines of earlier runs, locks the file and opens it to append more. A last line that was being written when the
-    /// program was killed is cut off.
-    pub fn open(path: &Path) -> Result<(Self, File), Failure> {
+    /// program was killed is cut off. Files that failed are not done. With `settings`, the first line must state the same ones.
+    pub fn open(path: &Path, expected: &Expected, settings: Option<&str>) -> Result<(Self, File), Failure> {
         let about = |error: &dyn std::fmt::Display| Failure::from(format!("{}: {error}", name(path)));
-        let unusable = |n: usize| about(&format!("line {n}: expected a line that this program wrote, got another"));
+        let unusable = |n: usize, reason: &str| about(&format!("line {n}: {reason}"));
+        let foreign = "expected a line that this program wrote, got another";
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let mut file = file.map_err(|error| about(&error))?;
         if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
@@ -47,20 +79,37 @@ impl Done {
                     line.starts_with(BEGINNING)
                 };
                 if !is_ours || line.len() as u64 == MAX_LINE {
-                    return Err(unusable(n));
+                    return Err(unusable(n, foreign));
                 }
                 break;
             }
-            let Line { file } = serde_json::from_slice(&line).map_err(|_| unusable(n))?;
-            done.insert(&file);
+            let parsed: Line = serde_json::from_slice(&line).map_err(|_| unusable(n, foreign))?;
+            match (&parsed.run, settings) {
+                (Some(run), Some(settings)) if run != settings => {
+                    return Err(about(&format!("expected the results of {settings}; got those of {run}")));
+                }
+                (Some(_), _) => {}
+                (None, _) => {
+                    parsed.check(expected).map_err(|reason| unusable(n, &reason))?;
+                    if parsed.error.is_none() {
+                        done.0.insert(key(&parsed.file));
+                    }
+                }
+            }
             end += line.len() as u64;
             line.clear();
         }
         file.set_len(end).and_then(|()| file.seek(SeekFrom::End(0))).map_err(|error| about(&error))?;
-        if !done.0.is_empty() {
-            say(format_args!("note: {}: {} files are done already", name(path), done.0.len()));
+        if done.len() > 0 {
+            let files = if done.len() == 1 { "file is" } else { "files are" };
+            say(format_args!("note: {}: {} {files} done already", name(path), done.len()));
         }
         Ok((done, file))
+    }
+
+    /// The number of files.
+    pub fn len(&self) -> usize {
+        self.0.len()
     }
 
     /// All files without an earlier run, else those that are not done, each once.
@@ -75,21 +124,20 @@ impl Done {
     pub fn skip(mut self, files: impl Iterator<Item = Item> + Send) -> impl Iterator<Item = Item> + Send {
         files.filter_map(move |file| match file {
             Ok(path) => match path.to_str() {
-                Some(name) => self.insert(name).then_some(Ok(path)),
+                Some(name) => self.0.insert(key(name)).then_some(Ok(path)),
                 None => Some(Err(format!("{}: expected a name in UTF-8, since names tell what is done", name(&path)))),
             },
             error => Some(error),
         })
     }
+}
 
-    /// Whether the name was new.
-    fn insert(&mut self, name: &str) -> bool {
-        let key = [0, 1].map(|salt| {
-            let mut hasher = DefaultHasher::new();
-            hasher.write_u8(salt);
-            hasher.write(name.as_bytes());
-            hasher.finish()
-        });
-        self.0.insert(key)
-    }
+/// A hash of a name: 16 bytes, however long the name.
+pub fn key(name: &str) -> [u64; 2] {
+    [0, 1].map(|salt| {
+        let mut hasher = DefaultHasher::new();
+        hasher.write_u8(salt);
+        hasher.write(name.as_bytes());
+        hasher.finish()
+    })
 }

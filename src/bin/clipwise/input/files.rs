@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::iter;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use globset::{GlobBuilder, GlobMatcher};
@@ -71,11 +71,22 @@ impl FileArgs {
         self.files_from.as_deref().is_none_or(|list| list.is_file() && !list.starts_with("/dev"))
     }
 
-    /// The path of a file below the folder that was named, or its name.
+    /// The path of a file below the folder that was named, or below the folders of a pattern or of a list; else its name.
     pub fn below_folder<'a>(&self, file: &'a Path) -> &'a Path {
-        let below = self.files.iter().filter_map(|folder| file.strip_prefix(folder).ok());
-        let below = below.filter(|path| !path.as_os_str().is_empty()).min_by_key(|path| path.components().count());
-        below.unwrap_or_else(|| Path::new(file.file_name().unwrap_or(file.as_os_str())))
+        let below = |named: &PathBuf| match named.to_str().filter(|_| is_pattern(named)).map(Pattern::new) {
+            Some(Ok(pattern)) if pattern.base == Path::new(".") => file.is_relative().then_some(file),
+            Some(Ok(pattern)) => file.strip_prefix(pattern.base).ok(),
+            _ => file.strip_prefix(named).ok().filter(|path| !path.as_os_str().is_empty()),
+        };
+        let is_plain = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
+        let below = self.files.iter().filter_map(below).filter(is_plain).min_by_key(|path| path.components().count());
+        let in_list = self
+            .files_from
+            .as_ref()
+            .map(|_| file)
+            .filter(|path| is_plain(path) && self.files.iter().all(|named| named != path));
+        let name = || Path::new(file.file_name().unwrap_or(file.as_os_str()));
+        below.or(in_list).unwrap_or_else(name)
     }
 
     /// Whether there is exactly one file, known before anything is listed.
@@ -196,6 +207,14 @@ fn file_or_folder(path: PathBuf, notes: bool) -> Items {
     Box::new(or_error(files, format!("{}: expected audio files in this folder, got none", name(&path))))
 }
 
+/// Prints that files of a folder were skipped, and the names of some.
+pub fn skipped_note(folder: &Path, n_files: usize, names: &[String]) {
+    let files = if n_files == 1 { "file" } else { "files" };
+    let shown = names.iter().take(MAX_NAMES).cloned().collect::<Vec<_>>().join(", ");
+    let more = if n_files > MAX_NAMES { ", …" } else { "" };
+    say(format_args!("note: {}: skipped {n_files} {files} without an audio extension: {shown}{more}", name(folder)));
+}
+
 /// Files of a folder whose names do not end like those of audio files.
 struct LeftOut {
     folder: PathBuf,
@@ -213,16 +232,14 @@ impl LeftOut {
 
     fn say(&mut self) {
         if self.n_files > 0 {
-            let (folder, n, names) = (name(&self.folder), self.n_files, self.names.join(", "));
-            let more = if n > self.names.len() { ", …" } else { "" };
-            let (files, do_) = if n == 1 { ("file", "its name does") } else { ("files", "their names do") };
-            say(format_args!("note: {folder}: left out {n} {files}, since {do_} not end like audio: {names}{more}"));
+            skipped_note(&self.folder, self.n_files, &self.names);
             self.n_files = 0;
         }
     }
 }
 
-fn is_audio(path: &Path) -> bool {
+/// Whether the name of a file ends like that of an audio file.
+pub fn is_audio(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| AUDIO.iter().any(|audio| audio.eq_ignore_ascii_case(extension)))
 }

@@ -6,6 +6,6 @@ mod files;
 mod read;
 
 pub use clip::{ClipArgs, Tagged};
-pub use done::Done;
-pub use files::{FileArgs, Item};
+pub use done::{Done, Expected, key};
+pub use files::{FileArgs, Item, is_audio, skipped_note};
 pub use read::{ReadArgs, STREAM};

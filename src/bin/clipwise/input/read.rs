@@ -18,10 +18,10 @@ pub struct ReadArgs {
     /// Take channel N, counted from 1, instead of the mean of all channels
     #[arg(long, value_name = "N", help_heading = "Audio")]
     channel: Option<NonZero<u16>>,
-    /// Go on after damage within a file, with silence in its place and a note on stderr
+    /// Continue after damage within a file, with silence in its place and a note on stderr; always so for standard input
     #[arg(long, help_heading = "Audio")]
     skip_damage: bool,
-    /// Take what is there of a file that is cut short, with a note on stderr
+    /// Use the available part of a truncated file, with a note on stderr
     #[arg(long, help_heading = "Audio")]
     accept_truncated: bool,
 }

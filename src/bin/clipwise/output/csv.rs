@@ -7,17 +7,20 @@ use clipwise::LabelSet;
 use super::{Record, RecordWriter, ShownTag};
 use crate::message::Failure;
 
-/// One row per tag: `file,index,id,label,score`, and `parents`, divided by `;`, if they are wanted. A file that failed has no row.
+/// One row per tag: `file,index,id,label,score`; with `parents`, divided by `;`, and with the `error` of a file that failed, if these are
+/// wanted.
 pub struct Csv<W: Write> {
     to: csv::Writer<W>,
     has_parents: bool,
+    has_errors: bool,
 }
 
 impl<W: Write> Csv<W> {
-    pub fn new(to: W, has_parents: bool) -> Result<Self, Failure> {
+    pub fn new(to: W, has_parents: bool, has_errors: bool) -> Result<Self, Failure> {
         let mut to = csv::Writer::from_writer(to);
-        to.write_record(["file", "index", "id", "label", "score"].into_iter().chain(has_parents.then_some("parents")))?;
-        Ok(Self { to, has_parents })
+        let optional = has_parents.then_some("parents").into_iter().chain(has_errors.then_some("error"));
+        to.write_record(["file", "index", "id", "label", "score"].into_iter().chain(optional))?;
+        Ok(Self { to, has_parents, has_errors })
     }
 }
 
@@ -27,7 +30,14 @@ impl<W: Write> RecordWriter for Csv<W> {
             let id = tag.id.clone().unwrap_or_default();
             let row = [record.file.clone(), tag.index.to_string(), id, tag.label.clone(), tag.score.to_string()];
             let parents = self.has_parents.then(|| parents.as_deref().unwrap_or_default().join(";"));
-            self.to.write_record(row.into_iter().chain(parents))?;
+            let error = self.has_errors.then(String::new);
+            self.to.write_record(row.into_iter().chain(parents).chain(error))?;
+        }
+        if let Some(error) = record.error.as_ref().filter(|_| self.has_errors) {
+            let n_empty = 4 + usize::from(self.has_parents);
+            let row =
+                std::iter::once(record.file.as_str()).chain(std::iter::repeat_n("", n_empty)).chain([error.as_str()]);
+            self.to.write_record(row)?;
         }
         Ok(self.to.flush()?)
     }

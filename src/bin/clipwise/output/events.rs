@@ -46,18 +46,20 @@ impl<W: Write> RecordWriter for EventTable<W> {
     }
 }
 
-/// `file,onset,offset,label,id,peak,mean,parents`, and `time` if the clock time of the beginning is known. Parents are divided by `;`.
+/// `file,onset,offset,label,id,peak,mean,parents`; with `time` if the clock time of the beginning is known, and with the `error` of a
+/// file that failed if that is wanted. Parents are divided by `;`.
 pub struct EventCsv<W: Write> {
     to: csv::Writer<W>,
     start: Option<DateTime>,
+    has_errors: bool,
 }
 
 impl<W: Write> EventCsv<W> {
-    pub fn new(to: W, start: Option<DateTime>) -> Result<Self, Failure> {
+    pub fn new(to: W, start: Option<DateTime>, has_errors: bool) -> Result<Self, Failure> {
         let mut to = csv::Writer::from_writer(to);
         let header = ["file", "onset", "offset", "label", "id", "peak", "mean", "parents"];
-        to.write_record(header.into_iter().chain(start.map(|_| "time")))?;
-        Ok(Self { to, start })
+        to.write_record(header.into_iter().chain(start.map(|_| "time")).chain(has_errors.then_some("error")))?;
+        Ok(Self { to, start, has_errors })
     }
 }
 
@@ -75,7 +77,13 @@ impl<W: Write> RecordWriter for EventCsv<W> {
                 format!("{:.4}", event.mean),
                 event.parents.join(";"),
             ];
-            self.to.write_record(row.into_iter().chain(time))?;
+            self.to.write_record(row.into_iter().chain(time).chain(self.has_errors.then(String::new)))?;
+        }
+        if let Some(error) = record.error.as_ref().filter(|_| self.has_errors) {
+            let n_empty = 7 + usize::from(self.start.is_some());
+            let row =
+                std::iter::once(record.file.as_str()).chain(std::iter::repeat_n("", n_empty)).chain([error.as_str()]);
+            self.to.write_record(row)?;
         }
         Ok(self.to.flush()?)
     }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use clipwise::LabelSet;
+use jiff::civil::DateTime;
 use parquet::basic::Encoding;
 use parquet::data_type::{ByteArray, ByteArrayType, DataType, DoubleType, FloatType, Int32Type};
 use parquet::file::metadata::KeyValue;
@@ -23,6 +24,7 @@ const SCHEMA: &str = "message clipwise {
     REQUIRED BYTE_ARRAY file (STRING);
     OPTIONAL DOUBLE start;
     OPTIONAL DOUBLE end;
+    OPTIONAL BYTE_ARRAY time (STRING);
     OPTIONAL INT32 sample_rate;
     OPTIONAL DOUBLE duration;
     REQUIRED BYTE_ARRAY model (STRING);
@@ -55,6 +57,7 @@ pub struct Provenance {
 pub struct Parquet {
     writer: SerializedFileWriter<Named<BufWriter<File>>>,
     of: Provenance,
+    start: Option<DateTime>,
     rows: Rows,
 }
 
@@ -65,6 +68,7 @@ struct Rows {
     path: Column<ByteArrayType>,
     start: Column<DoubleType>,
     end: Column<DoubleType>,
+    time: Column<ByteArrayType>,
     sample_rate: Column<Int32Type>,
     duration: Column<DoubleType>,
     model: Column<ByteArrayType>,
@@ -127,7 +131,8 @@ impl<T: DataType> Column<T> {
 }
 
 impl Parquet {
-    pub fn create(path: &Path, of: Provenance) -> Result<Self, Failure> {
+    /// With the clock time of the beginning of recordings, `start`, each event has its own.
+    pub fn create(path: &Path, of: Provenance, start: Option<DateTime>) -> Result<Self, Failure> {
         let vector = |name: &str| ColumnPath::from(vec![name.into(), "list".into(), "element".into()]);
         let names: Vec<&str> = of.labels.iter().map(|label| label.name.as_str()).collect();
         let ids: Vec<Option<&str>> = of.labels.iter().map(|label| label.id.as_deref()).collect();
@@ -148,7 +153,7 @@ impl Parquet {
         }
         let schema = Arc::new(parse_message_type(SCHEMA)?);
         let writer = SerializedFileWriter::new(writer(path)?, schema, Arc::new(properties.build()))?;
-        Ok(Self { writer, of, rows: Rows::default() })
+        Ok(Self { writer, of, start, rows: Rows::default() })
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
@@ -158,9 +163,10 @@ impl Parquet {
         }
         let mut group = self.writer.next_row_group()?;
         rows.path.write(&mut group)?;
-        rows.path.write(&mut group)?; // `file`, its name in earlier tables
+        rows.path.write(&mut group)?; // `file`, which scripts may read
         rows.start.write(&mut group)?;
         rows.end.write(&mut group)?;
+        rows.time.write(&mut group)?;
         rows.sample_rate.write(&mut group)?;
         rows.duration.write(&mut group)?;
         rows.model.write(&mut group)?;
@@ -179,7 +185,10 @@ impl Parquet {
 
 impl RecordWriter for Parquet {
     fn write(&mut self, record: &Record) -> Result<(), Failure> {
-        record.of_events(None).iter().try_for_each(|record| self.write_row(record))
+        if record.events.as_ref().is_some_and(Vec::is_empty) {
+            return self.write_row(&Record { tags: Some(Vec::new()), ..record.clone() }); // nothing sounds in the whole file
+        }
+        record.of_events(self.start).iter().try_for_each(|record| self.write_row(record))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Failure> {
@@ -206,6 +215,7 @@ impl Parquet {
         rows.path.push(text(&record.file));
         rows.start.push(event.map(|event| event.onset).or(record.duration.map(|_| 0.0)));
         rows.end.push(event.map(|event| event.offset).or(record.duration));
+        rows.time.push(record.time.as_deref().and_then(text));
         rows.sample_rate.push(record.sample_rate.map(i32::try_from).transpose()?);
         rows.duration.push(record.duration);
         rows.model.push(text(&self.of.model));

@@ -12,6 +12,9 @@ use crate::input::Tagged;
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct Record {
     pub file: String,
+    /// In the first line of a partial file: the run, in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
     /// The file's own rate in Hz.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sample_rate: Option<u32>,

@@ -13,7 +13,7 @@ static INTERRUPTED: LazyLock<Arc<AtomicBool>> = LazyLock::new(Arc::default);
 /// The exit status of a program that was interrupted, as shells give it.
 const STATUS: u8 = 130;
 
-/// From now on [`interrupted`] tells of the first signal, and the second one ends the program at once.
+/// Makes [`interrupted`] true after the first signal. The second one ends the program at once.
 pub fn on_interrupt() -> io::Result<()> {
     for signal in [SIGINT, SIGTERM] {
         flag::register_conditional_shutdown(signal, STATUS.into(), Arc::clone(&INTERRUPTED))?;

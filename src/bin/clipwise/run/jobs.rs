@@ -18,8 +18,9 @@ use crate::message::{Failure, name, say};
 #[derive(clap::Args, Clone, Debug)]
 pub struct JobArgs {
     /// Work on N files at once, each with its share of the threads: many short files are done sooner
-    #[arg(long, value_name = "N", default_value = "1", help_heading = "Collections")]
-    pub jobs: NonZero<u16>,
+    #[arg(long, value_name = "N", default_value_t = 1, help_heading = "Collections")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub jobs: u16,
 }
 
 /// Runs work on files.
@@ -54,12 +55,12 @@ enum Answer<R> {
 impl Jobs {
     /// Shares `threads`, or one per core, among the jobs.
     pub fn new(args: &JobArgs, threads: Option<usize>) -> Self {
-        Self { n_jobs: usize::from(args.jobs.get()), threads, counted: None, n_files: None }
+        Self { n_jobs: usize::from(args.jobs), threads, counted: None, n_files: None }
     }
 
-    /// Counts the files, for the progress bar.
-    pub fn counting(mut self, files: &FileArgs) -> Self {
-        self.counted = files.is_repeatable().then(|| files.clone());
+    /// Counts the files, for the progress bar, unless some of them are skipped.
+    pub fn counting(mut self, files: &FileArgs, skips_some: bool) -> Self {
+        self.counted = (files.is_repeatable() && !skips_some).then(|| files.clone());
         self
     }
 

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use clipwise::device::Threads;
 
-use crate::message::{Failure, is_broken_pipe, say, with_causes};
+use crate::message::{Failure, in_options, is_broken_pipe, say, with_causes};
 pub use jobs::{Count, JobArgs, Jobs};
 
 /// How a subcommand ended.
@@ -31,7 +31,7 @@ pub type Outcome = Result<Status, Failure>;
 /// Runs `work` with a number of threads, or with the pool that has one thread per core.
 pub fn with_threads(threads: Option<usize>, work: impl FnOnce() -> Outcome + Send) -> Outcome {
     match threads {
-        Some(n) => Threads::new(n)?.run(work),
+        Some(n) => Threads::new(n).map_err(|error| in_options(error, &[("threads", "--threads")]))?.run(work),
         None => work(),
     }
 }

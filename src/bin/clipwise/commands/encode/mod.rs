@@ -13,7 +13,7 @@ use out::Out;
 use crate::input::{FileArgs, Item, ReadArgs};
 use crate::message::{about, name, say};
 use crate::model::RunArgs;
-use crate::output::stdout;
+use crate::output::{claimed, stdout};
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Compute the hidden states that a speech encoder has for audio files.
@@ -41,9 +41,9 @@ pub struct Args {
     /// Leave out audio files that have a file in the folder --out already
     #[arg(long, requires = "out")]
     skip_existing: bool,
-    /// With several audio files: the kind of file that each gets
-    #[arg(long, value_enum, default_value_t = out::Kind::Safetensors, requires = "out")]
-    format: out::Kind,
+    /// With several audio files: the kind of file that each gets [default: safetensors]
+    #[arg(long, value_enum, requires = "out")]
+    format: Option<out::Kind>,
     /// Add the times of the frames, in seconds from the beginning of the clip: `times` [n_frames], f64
     #[arg(long, requires = "out")]
     times: bool,
@@ -107,7 +107,7 @@ impl Args {
         self.files.check()?;
         let model = Arc::new(Model::open(&self.weights, self.language.as_deref(), &self.run.device()?)?);
         let layers = self.layers.of(model.encoder().info().n_layers)?;
-        let mut out = self.out.as_deref().map(|path| Out::new(path, self.format, &self.files)).transpose()?;
+        let out = self.out.as_deref().map(|path| Out::new(path, self.format, &self.files)).transpose()?;
         if out.as_ref().is_some_and(|out| out.kind() == out::Kind::Npy) && (layers.len() > 1 || self.times) {
             return Err("a .npy file takes one hidden state: name it with --layers, or write .safetensors".into());
         }
@@ -117,19 +117,21 @@ impl Args {
             let encoding = read.waveform(file).and_then(|waveform| model.encode(&waveform, &layers));
             encoding.map(emit).map_err(|error| about(file, &error))
         };
-        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
+        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files, self.skip_existing);
         let mut n_unwritten = 0;
-        let (places, skip) = (out.as_ref().map(Out::places), self.skip_existing);
-        let files = self.files.clone();
-        let is_left = move |file: &Item| match (file, &places) {
-            (Ok(file), Some(places)) => !(skip && places.of(files.below_folder(file)).exists()),
-            _ => true,
+        let files = self.files.list_with_notes();
+        let files: Box<dyn Iterator<Item = Item> + Send> = match &out {
+            Some(out) => {
+                let (out, named) = (out.clone(), self.files.clone());
+                Box::new(claimed(files, move |file| out.place(named.below_folder(file)), self.skip_existing))
+            }
+            None => Box::new(files),
         };
-        let count = jobs.run(self.files.list_with_notes().filter(is_left), work, |file, result| {
-            let (Ok(encoding), Some(out)) = (&result, &mut out) else {
+        let count = jobs.run(files, work, |file, result| {
+            let (Ok(encoding), Some(out)) = (&result, &out) else {
                 return result.map_or(Ok(()), |encoding| print(file, &encoding));
             };
-            if let Err(error) = out.write(self.files.below_folder(file), file, encoding, self.times) {
+            if let Err(error) = out.write(self.files.below_folder(file), encoding, self.times) {
                 say(format_args!("error: {}: {error}", name(file)));
                 n_unwritten += 1;
             }

@@ -10,7 +10,7 @@ use clipwise::models::SpeechClassifier;
 use clipwise::{Device, Waveform, Weights};
 use serde_json::Value;
 
-use crate::message::Failure;
+use crate::message::{Failure, cannot};
 
 pub enum Model {
     Ctc(Box<CtcModel>),
@@ -32,7 +32,10 @@ impl Model {
     pub fn open(path: &Path, language: Option<&str>, device: &Device) -> Result<Self, Failure> {
         let config = path.join("config.json");
         let config: Value = match config.exists() {
-            true => serde_json::from_str(&std::fs::read_to_string(config)?)?,
+            true => {
+                let text = std::fs::read_to_string(&config).map_err(|error| cannot("read", &config, error))?;
+                serde_json::from_str(&text).map_err(|error| cannot("read", &config, error))?
+            }
             false => Value::Null,
         };
         let architecture = config["architectures"][0].as_str().unwrap_or_default();

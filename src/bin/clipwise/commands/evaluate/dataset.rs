@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::message::Failure;
+use crate::input::{is_audio, skipped_note};
+use crate::message::{Failure, name};
 
 /// A file with the index of its class.
 pub struct Clip {
@@ -39,13 +40,19 @@ pub fn cannot_read(path: &Path, error: impl std::fmt::Display) -> Failure {
 
 type Rows = Vec<(PathBuf, String)>;
 
-/// The files of each folder in `path`, in alphabetical order; hidden ones and deeper folders are left out.
+/// The audio files of each folder in `path`, in alphabetical order; hidden ones and deeper folders are left out.
 fn folder(path: &Path) -> Result<Rows, Failure> {
     let mut rows = Vec::new();
     for class in entries(path)?.into_iter().filter(|entry| entry.is_dir()) {
         let label = class.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let files = entries(&class)?.into_iter().filter(|entry| !entry.is_dir());
-        rows.extend(files.map(|file| (file, label.clone())));
+        let (audio, others): (Vec<_>, Vec<_>) = files.partition(|file| is_audio(file));
+        if !others.is_empty() {
+            let names: Vec<String> =
+                others.iter().filter_map(|file| Some(name(Path::new(file.file_name()?)))).collect();
+            skipped_note(&class, names.len(), &names);
+        }
+        rows.extend(audio.into_iter().map(|file| (file, label.clone())));
     }
     if rows.is_empty() {
         return Err(format!("{}: expected one folder of audio files per class, got none", path.display()).into());

@@ -75,7 +75,7 @@ impl Args {
         let map = self.map.as_deref().map(LabelMap::open).transpose()?;
         let targets = Arc::new(Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?);
         for name in &targets.unused {
-            say(format_args!("note: {name:?} of the map is no class of the data"));
+            say(format_args!("note: the map names {name:?}, which is not a class of the data"));
         }
         interrupt::on_interrupt()?;
 

@@ -2,7 +2,7 @@
 
 mod rules;
 
-use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,13 +12,13 @@ use clipwise::{Event, EventConfig, EventDetector, Tagger, WindowConfig, Windows}
 use jiff::civil::DateTime;
 
 use crate::input::{FileArgs, Item, ReadArgs};
-use crate::message::{Failure, about, cannot, in_options, name, say, say_about};
+use crate::message::{Failure, about, cannot, in_options, say, say_about};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::{
-    EventCsv, EventJson, EventTable, MakeWriter, OutArgs, Output, Parquet, Record, RecordWriter, stdout, write_whole,
-    writer,
+    EventCsv, EventJson, EventTable, MakeWriter, OutArgs, Parquet, Record, RecordWriter, RunId, claimed, stdout,
+    write_whole, writer,
 };
-use crate::run::{JobArgs, Jobs, Outcome, interrupt, progress, with_threads};
+use crate::run::{Count, JobArgs, Jobs, Outcome, Status, interrupt, progress, with_threads};
 pub use rules::{Rules, check};
 
 /// Find sounds with their onsets and offsets in recordings of any length.
@@ -30,9 +30,9 @@ pub use rules::{Rules, check};
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// What to print or write: a table for people, JSON lines or CSV for programs; Audacity's labels, WebVTT captions, a Raven selection
-    /// table or a Praat TextGrid
-    #[arg(long, value_enum, default_value_t = Format::Table, help_heading = "Output")]
-    format: Format,
+    /// table or a Praat TextGrid [default: table]
+    #[arg(long, value_enum, help_heading = "Output")]
+    format: Option<Format>,
     /// Write a file per recording, named after it, into DIR (audacity, raven: .txt; webvtt: .vtt; textgrid: .TextGrid)
     #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Output")]
     out_dir: Option<PathBuf>,
@@ -40,8 +40,14 @@ pub struct Args {
     #[arg(long, requires = "out_dir", help_heading = "Output")]
     skip_existing: bool,
     /// When the recordings began, as 2026-05-01T06:30:00: adds the clock time of each onset to table, JSON and CSV
-    #[arg(long, value_name = "TIME", help_heading = "Output")]
+    #[arg(long, value_name = "TIME", value_parser = clock_time, help_heading = "Output")]
     start_time: Option<DateTime>,
+    /// Leave out an event if more specific ones of AudioSet's ontology sound for at least half of it
+    #[arg(long, help_heading = "Output")]
+    most_specific: bool,
+    /// Name the classes above each event in AudioSet's ontology, nearest first
+    #[arg(long, help_heading = "Output")]
+    parents: bool,
     #[command(flatten)]
     out: OutArgs,
     #[command(flatten)]
@@ -136,109 +142,149 @@ struct Found {
     duration: f64,
 }
 
+fn clock_time(text: &str) -> Result<DateTime, String> {
+    text.parse().map_err(|_| "expected a local time such as 2026-05-01T06:30:00".to_string())
+}
+
 impl Args {
     pub fn run(self) -> Outcome {
         with_threads(self.model.run.threads, || self.find_all())
     }
 
     fn find_all(&self) -> Outcome {
-        if self.out.skip_done.is_some() {
-            return Err("--skip-done: events are written by --out, which goes on with --resume".into());
-        }
-        let of_one = self.format.of_one_recording();
-        match of_one {
-            Some(_) if self.out.out.is_some() => {
-                return Err(
-                    "--format: the ending of the name after --out tells the format; labels go to --out-dir".into()
-                );
-            }
-            Some(_) if self.out_dir.is_none() && !self.files.is_one_file() => {
-                return Err("--format: labels are for one recording; give --out-dir for several".into());
-            }
-            None if self.out_dir.is_some() => {
-                return Err("--out-dir is for --format audacity, webvtt, raven and textgrid".into());
-            }
-            _ => {}
-        }
+        let format = self.format.unwrap_or(Format::Table);
+        let of_one = format.of_one_recording();
+        self.check(of_one.is_some())?;
         let opened = self.model.open()?;
         let tagger = Arc::clone(&opened.tagger);
         if self.model.list_classes {
             return list_classes(tagger.labels());
         }
         self.files.check()?;
-        let config = self.rules.config(tagger.labels())?;
+        let config = self.rules.config(tagger.labels(), self.parents)?;
         self.windows.check(&tagger)?;
         check(&config, tagger.labels())?;
-        let mut labels = match (of_one, &self.out_dir) {
-            (Some((format, ending)), Some(folder)) => Some(Labels::in_folder(folder, format, ending)?),
-            _ => None,
-        };
-        let start = self.start_time;
+        let labels =
+            of_one.zip(self.out_dir.as_ref()).map(|((format, ending), folder)| Labels { folder, format, ending });
+        let (start, error_rows) = (self.start_time, self.out.error_rows);
         let names_files = !self.files.is_one_file();
+        let max_hz = 0.5 * f64::from(tagger.model().info().sample_rate);
+        let provenance = self.out.out.as_ref().map(|_| opened.provenance()).transpose()?;
+        let run = RunId {
+            subcommand: "events",
+            field: "events",
+            model: &tagger.model().info().name,
+            settings: format!(
+                "{:?}, {:?}, {config:?}, most specific {}, {}",
+                self.read,
+                self.windows,
+                self.most_specific,
+                provenance.as_ref().map_or("", |of| &of.sha256)
+            ),
+        };
         let print = || -> Result<Box<dyn RecordWriter>, Failure> {
-            Ok(match self.format {
-                Format::Json => Box::new(EventJson::new(stdout(), start)),
-                Format::Csv => Box::new(EventCsv::new(stdout(), start)?),
-                Format::Table => Box::new(EventTable::new(stdout(), names_files, start)?),
-                _ => Box::new(LabelWriter { format: of_one.map_or(EventFormat::Audacity, |(format, _)| format) }),
+            Ok(match (format, of_one) {
+                (_, Some((format, _))) => Box::new(LabelWriter { format, max_hz }),
+                (Format::Json, _) => Box::new(EventJson::new(stdout(), start)),
+                (Format::Csv, _) => Box::new(EventCsv::new(stdout(), start, error_rows)?),
+                _ => Box::new(EventTable::new(stdout(), names_files, start)?),
             })
         };
         let make = |ending: &str| -> Option<MakeWriter> {
-            let opened = opened.clone();
+            let of = provenance.clone()?;
             Some(match ending {
-                "parquet" => Box::new(move |path| Ok(Box::new(Parquet::create(path, opened.provenance()?)?))),
-                "csv" => Box::new(move |path| Ok(Box::new(EventCsv::new(writer(path)?, start)?))),
+                "parquet" => Box::new(move |path| Ok(Box::new(Parquet::create(path, of.clone(), start)?))),
+                "csv" => Box::new(move |path| Ok(Box::new(EventCsv::new(writer(path)?, start, true)?))),
                 "jsonl" => Box::new(move |path| Ok(Box::new(EventJson::new(writer(path)?, start)))),
                 _ => return None,
             })
         };
         let mut output = match labels {
-            Some(_) => Output::nothing(),
-            None => self.out.open(print, make, ".parquet, .csv or .jsonl")?,
+            Some(_) => None,
+            None => match self.out.open(&run, print, make, ".parquet, .csv or .jsonl")? {
+                Some(output) => Some(output),
+                None => return Ok(Status::Good),
+            },
         };
         interrupt::on_interrupt()?;
 
         let (windows, read, model) = (self.windows.config(), self.read.clone(), Arc::clone(&tagger));
-        let most_specific = self.rules.most_specific;
+        let most_specific = self.most_specific;
         let streams = of_one.is_none() && !most_specific;
-        let shows_position = self.jobs.jobs.get() == 1;
+        let shows_position = self.jobs.jobs == 1;
         let work = move |file: &Path, emit: &mut dyn FnMut(Found)| {
             let search =
                 Search { tagger: &model, windows: &windows, config: &config, shows_position, streams, most_specific };
             search.find(file, &read, emit).map_err(|error| about(file, &error))
         };
-        let existing =
-            labels.as_ref().filter(|_| self.skip_existing).map(|labels| (labels.folder.clone(), labels.ending));
-        let named = self.files.clone();
-        let is_left = move |file: &Item| match (file, &existing) {
-            (Ok(file), Some((folder, ending))) => !place(folder, named.below_folder(file), ending).exists(),
-            _ => true,
+        let files = match &mut output {
+            Some(output) => output.left(&self.files),
+            None => Box::new(self.files.list_with_notes()),
         };
-        let files = output.left(&self.files).filter(is_left);
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
+        let place = labels.as_ref().map(|labels| {
+            let (folder, ending, named) = (labels.folder.clone(), labels.ending, self.files.clone());
+            move |file: &Path| folder.join(named.below_folder(file)).with_extension(ending)
+        });
+        let files: Box<dyn Iterator<Item = Item> + Send> = match place.clone() {
+            Some(place) => Box::new(claimed(files, place, self.skip_existing)),
+            None => files,
+        };
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads)
+            .counting(&self.files, self.out.continues() || self.skip_existing);
         let mut n_unwritten = 0;
-        let count = jobs.run(files, work, |file, result| match (result, &mut labels) {
-            (Ok(found), Some(labels)) => {
-                if let Err(error) = labels.write(self.files.below_folder(file), file, &found, &tagger) {
-                    say(format_args!("error: {error}"));
-                    n_unwritten += 1;
+        let count =
+            jobs.run(files, work, |file, result| match (result, labels.as_ref().zip(place.as_ref()), &mut output) {
+                (Ok(found), Some((labels, place)), _) => {
+                    if let Err(error) = labels.write(&place(file), &found, max_hz) {
+                        say(format_args!("error: {error}"));
+                        n_unwritten += 1;
+                    }
+                    Ok(())
                 }
-                Ok(())
-            }
-            (Ok(found), None) => output.write(&Record {
-                file: file.to_string_lossy().into_owned(),
-                sample_rate: Some(found.sample_rate),
-                duration: Some(found.duration),
-                events: Some(found.events),
-                ..Record::default()
-            }),
-            (Err(error), _) => output.write_error(file, error),
-        });
-        let count = count.map(|mut count| {
-            count.failed += n_unwritten;
-            count
-        });
-        output.finish(count)
+                (Ok(found), None, Some(output)) => output.write(&Record {
+                    file: file.to_string_lossy().into_owned(),
+                    sample_rate: Some(found.sample_rate),
+                    duration: Some(found.duration),
+                    events: Some(found.events),
+                    ..Record::default()
+                }),
+                (Err(error), _, Some(output)) => output.write_error(file, error),
+                (_, _, None) => Ok(()),
+            });
+        let count = count.map(|count| Count { failed: count.failed + n_unwritten, ..count });
+        match output {
+            Some(output) => output.finish(count),
+            None => Ok(count?.into()),
+        }
+    }
+}
+
+impl Args {
+    /// Fails for options that contradict each other.
+    fn check(&self, is_labels: bool) -> Result<(), Failure> {
+        let has_out = self.out.out.is_some();
+        let errors = [
+            (self.out.skip_done.is_some(), "--skip-done: events are written by --out, which continues with --resume"),
+            (
+                has_out && self.format.is_some(),
+                "--format is for standard output and --out-dir: the ending of the name after --out tells the format",
+            ),
+            (
+                is_labels && self.out_dir.is_none() && !self.files.is_one_file(),
+                "--format: labels are for one recording; give --out-dir for several",
+            ),
+            (!is_labels && self.out_dir.is_some(), "--out-dir is for --format audacity, webvtt, raven and textgrid"),
+            (is_labels && self.out.error_rows, "--error-rows is for tables and JSON lines"),
+            (is_labels && self.start_time.is_some(), "--start-time is for tables and JSON lines"),
+            (
+                self.parents && (is_labels || self.out.has_ending("parquet")),
+                "--parents is for tables on standard output, JSON lines and CSV",
+            ),
+        ];
+        match errors.into_iter().find(|(is_wrong, _)| *is_wrong) {
+            Some((_, error)) => Err(error.into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -291,68 +337,53 @@ impl Search<'_> {
 }
 
 /// Label files in a folder, one per recording.
-struct Labels {
-    folder: PathBuf,
+struct Labels<'a> {
+    folder: &'a PathBuf,
     format: EventFormat,
     ending: &'static str,
-    /// The recording of each file that was written.
-    written: HashMap<PathBuf, PathBuf>,
 }
 
-impl Labels {
-    fn in_folder(folder: &Path, format: EventFormat, ending: &'static str) -> Result<Self, Failure> {
-        Ok(Self { folder: folder.into(), format, ending, written: HashMap::new() })
-    }
-
-    /// Writes the labels of a recording. Neither another recording's labels nor an input is overwritten.
-    fn write(&mut self, relative: &Path, recording: &Path, found: &Found, tagger: &Tagger) -> Result<(), Failure> {
-        let path = place(&self.folder, relative, self.ending);
-        if let Some(other) = self.written.get(&path) {
-            let [recording, other, path] = [recording, other, &path].map(name);
-            return Err(format!("{recording}: its labels would overwrite those of {other} in {path}").into());
-        }
-        if path.canonicalize().is_ok_and(|path| recording.canonicalize().is_ok_and(|recording| path == recording)) {
-            return Err(format!("{}: its labels would overwrite it", name(recording)).into());
-        }
+impl Labels<'_> {
+    fn write(&self, path: &Path, found: &Found, max_hz: f64) -> Result<(), Failure> {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| cannot("create", folder, error))?;
         }
-        write_whole(&path, |partial| {
-            let mut labels = EventWriter::new(writer(partial)?, self.format);
-            labels.set_recording(
-                found.duration,
-                0.5 * f64::from(tagger.model().info().sample_rate.min(found.sample_rate)),
-            );
-            found.events.iter().try_for_each(|event| labels.write(event, None))?;
-            labels.finish()?;
-            Ok(())
-        })?;
-        self.written.insert(path, recording.into());
-        Ok(())
+        write_whole(path, |partial| {
+            write_labels(writer(partial)?, self.format, &found.events, found.duration, found.sample_rate, max_hz)
+        })
     }
-}
-
-/// The labels of a recording whose path below the folder that was named is `relative`.
-fn place(folder: &Path, relative: &Path, ending: &str) -> PathBuf {
-    folder.join(relative).with_extension(ending)
 }
 
 /// Labels of one recording, on standard output.
 struct LabelWriter {
     format: EventFormat,
+    /// Half the rate of the model.
+    max_hz: f64,
 }
 
 impl RecordWriter for LabelWriter {
     fn write(&mut self, record: &Record) -> Result<(), Failure> {
-        let mut labels = EventWriter::new(stdout(), self.format);
-        let max_hz = 0.5 * f64::from(record.sample_rate.unwrap_or_default());
-        labels.set_recording(record.duration.unwrap_or_default(), max_hz);
-        record.events.iter().flatten().try_for_each(|event| labels.write(event, None))?;
-        labels.finish()?;
-        Ok(())
+        let (Some(events), Some(duration)) = (&record.events, record.duration) else { return Ok(()) };
+        write_labels(stdout(), self.format, events, duration, record.sample_rate.unwrap_or(u32::MAX), self.max_hz)
     }
 
     fn finish(self: Box<Self>) -> Result<(), Failure> {
         Ok(())
     }
+}
+
+/// Frequencies reach to `max_hz`, of the model, or to half the rate of the recording.
+fn write_labels(
+    to: impl Write,
+    format: EventFormat,
+    events: &[Event],
+    duration: f64,
+    sample_rate: u32,
+    max_hz: f64,
+) -> Result<(), Failure> {
+    let mut labels = EventWriter::new(to, format);
+    labels.set_recording(duration, max_hz.min(0.5 * f64::from(sample_rate)));
+    events.iter().try_for_each(|event| labels.write(event, None))?;
+    labels.finish()?;
+    Ok(())
 }

@@ -3,16 +3,17 @@
 use clipwise::events::{ClassThresholds, Smoothing};
 use clipwise::{Event, EventConfig, EventDetector, LabelSet};
 
+use crate::commands::tag::score;
 use crate::message::{Failure, in_options};
 use crate::model::class;
 
 #[derive(clap::Args, Clone, Debug)]
 pub struct Rules {
     /// A score that an event must reach
-    #[arg(long, help_heading = "Events", value_name = "T", default_value_t = 0.3)]
+    #[arg(long, help_heading = "Events", value_name = "T", default_value_t = 0.3, value_parser = score)]
     pub on: f32,
     /// A score below which it ends [default: half of --on]
-    #[arg(long, help_heading = "Events", value_name = "T")]
+    #[arg(long, help_heading = "Events", value_name = "T", value_parser = score)]
     pub off: Option<f32>,
     /// Leave out events shorter than this
     #[arg(long, help_heading = "Events", value_name = "SECONDS", default_value_t = 0.0)]
@@ -35,17 +36,11 @@ pub struct Rules {
     /// Thresholds of a class of its own; may be repeated
     #[arg(long, help_heading = "Events", value_name = "CLASS=ON:OFF")]
     class: Vec<String>,
-    /// Leave out an event if more specific ones of AudioSet's ontology sound for at least half of it
-    #[arg(long, help_heading = "Events")]
-    pub most_specific: bool,
-    /// Name the classes above each event in AudioSet's ontology, nearest first
-    #[arg(long, help_heading = "Events")]
-    parents: bool,
 }
 
 impl Rules {
     /// The rules, for a model with these classes.
-    pub fn config(&self, labels: &LabelSet) -> Result<EventConfig, Failure> {
+    pub fn config(&self, labels: &LabelSet, parents: bool) -> Result<EventConfig, Failure> {
         let thresholds = |text: &String| {
             let parts = || {
                 let (label, thresholds) = text.rsplit_once('=')?;
@@ -73,7 +68,7 @@ impl Rules {
             classes: self.class.iter().map(thresholds).collect::<Result<_, _>>()?,
             allow: self.allow.clone(),
             deny: self.deny.clone(),
-            parents: self.parents,
+            parents,
         })
     }
 }

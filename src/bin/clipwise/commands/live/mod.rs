@@ -5,13 +5,16 @@ mod microphone;
 
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 
 use clap::ValueEnum;
 use clipwise::audio::{AudioReader, RawFormat, SampleFormat};
-use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging};
+use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging, Windows};
 
+use crate::commands::tag::score;
 use crate::input::ReadArgs;
-use crate::message::{Failure, escaped, say};
+use crate::message::{Failure, escaped, in_options, say};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::stdout;
 use crate::run::{Outcome, Status, interrupt, with_threads};
@@ -26,10 +29,10 @@ pub struct Args {
     #[arg(long, value_enum, value_name = "FORMAT")]
     raw: Option<Raw>,
     /// Samples per second of raw samples
-    #[arg(long, value_name = "HZ", default_value_t = 16_000)]
+    #[arg(long, value_name = "HZ", default_value_t = 16_000, requires = "raw")]
     rate: u32,
     /// Channels of raw samples
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1, requires = "raw")]
     channels: u16,
     /// Listen to the microphone
     #[arg(long, conflicts_with = "raw")]
@@ -41,7 +44,7 @@ pub struct Args {
     #[arg(long, value_name = "SECONDS", default_value_t = 0.5)]
     hop: f64,
     /// Show classes with a score above this
-    #[arg(long, value_name = "T", default_value_t = 0.2)]
+    #[arg(long, value_name = "T", default_value_t = 0.2, value_parser = score)]
     threshold: f32,
     /// Show at most this many classes
     #[arg(long, value_name = "N", default_value_t = 5)]
@@ -78,6 +81,8 @@ fn listen(args: &Args) -> Outcome {
     }
     interrupt::on_interrupt()?;
     let config = WindowConfig { length: args.window, hop: args.hop, ..WindowConfig::default() };
+    let windows = Windows::new(&tagger, std::iter::empty(), &config).map(drop);
+    windows.map_err(|error| in_options(error, &[("length", "--window"), ("hop", "--hop")]))?;
     if args.microphone {
         from_microphone(args, &tagger, &config)?;
         return Ok(Status::Good);
@@ -94,13 +99,18 @@ fn listen(args: &Args) -> Outcome {
         }
     };
     let mut display = Display::new(args, tagger.stream(reader.sample_rate(), &config)?);
-    for block in reader.take_while(|_| !interrupt::interrupted()) {
-        match block {
-            Ok(block) => display.push(&block)?,
-            Err(error) => {
-                display.finish()?; // what was heard until then
+    // Read in a thread of its own, so that an interruption is noticed while the pipe is silent.
+    let (to, blocks) = mpsc::sync_channel(1);
+    std::thread::spawn(move || reader.map_while(|block| to.send(block).ok()).count());
+    while !interrupt::interrupted() {
+        match blocks.recv_timeout(Duration::from_millis(100)) {
+            Ok(Ok(block)) => display.push(&block)?,
+            Ok(Err(error)) => {
+                display.finish()?; // with what was read before
                 return Err(error.into());
             }
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
         }
     }
     display.finish()?;
@@ -135,7 +145,7 @@ impl<'t> Display<'t> {
     fn new(args: &Args, stream: TaggerStream<&'t Tagger>) -> Self {
         let in_place = io::stdout().is_terminal();
         say(format_args!(
-            "{} at {} Hz: a result every {} s, {:.2} s after its window at most, and what the model takes",
+            "{} at {} Hz: a result every {} s, at most {:.2} s after its window, plus inference time",
             stream.tagger().model().info().name,
             stream.sample_rate(),
             args.hop,

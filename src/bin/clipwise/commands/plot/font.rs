@@ -22,7 +22,7 @@ const SYSTEM: [&str; 12] = [
     "C:\\Windows\\Fonts\\malgun.ttf",
 ];
 
-/// Reads a font. It stays in memory to the end of the program, since what draws wants it so.
+/// Reads a font. It stays in memory to the end of the program, because plotters needs a `'static` font.
 pub fn read(path: &Path) -> Result<&'static [u8], Failure> {
     let bytes: &'static [u8] = std::fs::read(path).map_err(|error| cannot("read", path, error))?.leak();
     FontRef::try_from_slice(bytes).map_err(|error| cannot("read", path, error))?;

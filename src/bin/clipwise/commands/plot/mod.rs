@@ -4,7 +4,6 @@ mod draw;
 mod font;
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,10 +13,10 @@ use clipwise::{Event, EventConfig, EventDetector, Tagger, Waveform, WindowConfig
 
 use self::draw::{Class, Picture};
 use super::events::{Rules, WindowArgs, check};
-use crate::input::{FileArgs, Item, ReadArgs};
+use crate::input::{FileArgs, ReadArgs};
 use crate::message::{Failure, about, cannot, escaped, name, say};
 use crate::model::{ModelArgs, list_classes};
-use crate::output::stdout;
+use crate::output::{claimed, stdout};
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Draw audio files as PNG: log-mel spectrogram, scores over time of the highest classes, events.
@@ -31,7 +30,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR", help_heading = "Output")]
     out_dir: Option<PathBuf>,
     /// Draw the scores of K classes, at most 9
-    #[arg(long, value_name = "K", default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=9), help_heading = "Output")]
+    #[arg(long, value_name = "K", default_value_t = 6, value_parser = clap::value_parser!(u8).range(1..=9), help_heading = "Output")]
     top_k: u8,
     /// Leave out files that have a picture already
     #[arg(long, help_heading = "Output")]
@@ -79,7 +78,7 @@ impl Args {
         if self.out.as_ref().is_some_and(|out| !is_png(out)) {
             return Err("--out: expected a name that ends in .png".into());
         }
-        let config = self.rules.config(tagger.labels())?;
+        let config = self.rules.config(tagger.labels(), false)?;
         self.windows.check(&tagger)?;
         check(&config, tagger.labels())?;
         let font = self.font.as_deref().map(font::read).transpose()?;
@@ -92,15 +91,13 @@ impl Args {
             read: self.read.clone(),
         };
         let work = move |file: &Path, emit: &mut dyn FnMut(Picture)| plotter.picture(file).map(emit);
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
-        let mut pictures = Pictures { args: self, font, written: HashMap::new() };
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files, self.skip_existing);
         let mut n_unwritten = 0;
         let args = self.clone();
-        let is_left =
-            move |file: &Item| !file.as_ref().is_ok_and(|file| args.skip_existing && args.place(file).exists());
-        let count = jobs.run(self.files.list_with_notes().filter(is_left), work, |file, result| {
+        let files = claimed(self.files.list_with_notes(), move |file| args.place(file), self.skip_existing);
+        let count = jobs.run(files, work, |file, result| {
             let Ok(picture) = result else { return Ok(()) };
-            match pictures.write(file, &picture) {
+            match self.write(file, &picture, font) {
                 Ok(path) => Ok(writeln!(stdout(), "{}", name(&path))?),
                 Err(error) => {
                     say(format_args!("error: {error}"));
@@ -123,34 +120,13 @@ impl Args {
             (None, None) => file.with_extension("png"),
         }
     }
-}
 
-fn is_png(path: &Path) -> bool {
-    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
-}
-
-/// Where pictures go.
-struct Pictures<'a> {
-    args: &'a Args,
-    font: Option<&'static [u8]>,
-    /// The audio file of each picture that was written.
-    written: HashMap<PathBuf, PathBuf>,
-}
-
-impl Pictures<'_> {
-    fn write(&mut self, file: &Path, picture: &Picture) -> Result<PathBuf, Failure> {
-        let path = self.args.place(file);
-        if let Some(other) = self.written.get(&path) {
-            let [file, other, path] = [file, other, &path].map(name);
-            return Err(format!("{file}: its picture would overwrite that of {other}, {path}").into());
-        }
-        if is_png(file) {
-            return Err(format!("{}: its picture would overwrite it", name(file)).into());
-        }
+    fn write(&self, file: &Path, picture: &Picture, font: Option<&'static [u8]>) -> Result<PathBuf, Failure> {
+        let path = self.place(file);
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(|error| cannot("create", folder, error))?;
         }
-        let font = self.font.unwrap_or_else(|| font::for_text(&picture.text()));
+        let font = font.unwrap_or_else(|| font::for_text(&picture.text()));
         // Under another name until it is whole; the ending tells the encoder the format.
         let partial = path.with_extension("partial.png");
         let written = picture
@@ -159,10 +135,12 @@ impl Pictures<'_> {
         if written.is_err() {
             let _ = std::fs::remove_file(&partial);
         }
-        written?;
-        self.written.insert(path.clone(), file.into());
-        Ok(path)
+        written.map(|()| path)
     }
+}
+
+fn is_png(path: &Path) -> bool {
+    path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("png"))
 }
 
 /// What is drawn of every file.

@@ -19,7 +19,7 @@ const WARM_UP: usize = 2;
 
 /// Measure how long a model takes on the CPU of this machine.
 ///
-/// Without --weights it times seeded random weights that are made in memory (ced-tiny and mn04: the models in the box). Time does
+/// Without --weights it times seeded random weights that are made in memory (ced-tiny and mn04: the built-in models). Time does
 /// not depend on their values. The input is seeded noise.
 #[derive(clap::Args)]
 #[command(after_help = HELP)]

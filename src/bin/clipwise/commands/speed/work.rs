@@ -13,6 +13,7 @@ use clipwise::{Detail, Device, ModelConfig, OpenOptions, Tagger, TaggingModel, W
 
 use super::seeded;
 use crate::message::Failure;
+use crate::model::model_name;
 
 /// One call of what is timed.
 pub type Work = Box<dyn FnMut() -> Result<(), Failure>>;
@@ -154,9 +155,9 @@ fn config(name: &str) -> Result<ModelConfig, Failure> {
         let channels = full.channels.map(|channels| channels / 8);
         return Ok(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full }.into());
     }
+    let name = model_name(name).map_err(|error| format!("--model: {error}"))?;
     let preset = presets().find(|preset| preset.name() == name);
-    let known = || presets().map(|preset| preset.name().to_owned()).collect::<Vec<_>>().join(", ");
-    Ok(preset.ok_or_else(|| format!("no model is called {name:?}; known are {}", known()))?.config)
+    Ok(preset.ok_or("no such preset")?.config)
 }
 
 /// The features of each clip, one after the other.

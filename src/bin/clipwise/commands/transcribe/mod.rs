@@ -14,10 +14,12 @@ use clipwise::{Waveform, WaveformBatch};
 
 use self::words::{SpokenText, pronounce};
 use crate::input::{FileArgs, ReadArgs};
-use crate::message::{Failure, about, name, say};
+use crate::message::{Failure, about, in_options, name, say};
 use crate::model::RunArgs;
-use crate::output::{JsonLines, OutArgs, Record, RecordWriter, Spoken, TranscriptTable, stdout};
-use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
+use crate::output::{
+    JsonLines, MakeWriter, OutArgs, Record, RecordWriter, RunId, Spoken, TranscriptTable, stdout, writer,
+};
+use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Say which phonemes are spoken in audio files, and when; or when a known text is spoken.
 ///
@@ -41,7 +43,7 @@ pub struct Args {
     /// Search this many hypotheses at once, over all their paths, instead of taking the best path
     #[arg(long, value_name = "WIDTH")]
     beam: Option<usize>,
-    /// With --beam: also show this many transcripts in all
+    /// With --beam: show the N best transcripts
     #[arg(long, value_name = "N", default_value_t = 1, requires = "beam")]
     n_best: usize,
     /// With --beam: a language model over the model's tokens, or over its words, as an ARPA file
@@ -57,9 +59,9 @@ pub struct Args {
     #[arg(long, value_name = "PHRASE", requires = "beam")]
     hot_word: Vec<String>,
     /// What a hot word adds to the logarithm of a transcript's probability
-    #[arg(long, value_name = "B", default_value_t = 5.0, requires = "hot_word")]
+    #[arg(long, value_name = "B", default_value_t = 5.0, requires = "hot_word", allow_negative_numbers = true)]
     hot_word_bonus: f64,
-    /// Instead of listening, say when this is spoken: the model's tokens with blanks between ("h ə l oʊ", "|" between
+    /// Instead of listening, say when this is spoken: the model's tokens separated by spaces ("h ə l oʊ", "|" between
     /// words), or words
     #[arg(long, value_name = "TEXT", conflicts_with = "beam")]
     align: Option<String>,
@@ -122,9 +124,6 @@ enum Reader {
     Align(SpokenText),
 }
 
-/// Below this mean confidence of its tokens, an alignment is probably wrong.
-const LOW_CONFIDENCE: f64 = 0.3;
-
 /// The rate of a file in Hz, its length in seconds, and what is spoken in it.
 type Transcribed = (u32, f64, Option<Spoken>);
 
@@ -165,18 +164,25 @@ impl Args {
                 false => Box::new(TranscriptTable::new(self.align.is_some())),
             })
         };
-        let mut output = self.out.open(print, |_| None, ".jsonl")?;
-        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
+        let run = RunId { subcommand: "transcribe", field: "tokens", model: &model_name, settings: self.settings() };
+        let make = |ending: &str| -> Option<MakeWriter> {
+            match ending {
+                "jsonl" => Some(Box::new(|path| Ok(Box::new(JsonLines(writer(path)?))))),
+                _ => None,
+            }
+        };
+        let Some(mut output) = self.out.open(&run, print, make, ".jsonl")? else { return Ok(Status::Good) };
+        let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files, self.out.continues());
         let files = output.left(&self.files);
         let count = jobs.run(files, work, |file, result| {
             let (sample_rate, duration, spoken) = match result {
                 Ok(transcribed) => transcribed,
                 Err(error) => return output.write_error(file, error),
             };
-            let confidence = spoken.as_ref().and_then(|spoken| spoken.confidence);
-            if let Some(confidence) = confidence.filter(|&it| self.align.is_some() && it < LOW_CONFIDENCE) {
+            if let Some(spoken) = spoken.as_ref().filter(|spoken| self.align.is_some() && spoken.is_doubtful()) {
+                let confidence = spoken.confidence.unwrap_or_default();
                 say(format_args!(
-                    "note: {}: the alignment has a confidence of {confidence:.2}: the text is probably not what is spoken",
+                    "note: {}: low confidence ({confidence:.2}): the text is probably not what is spoken",
                     name(file)
                 ));
             }
@@ -192,6 +198,18 @@ impl Args {
         output.finish(count)
     }
 
+    /// What decides the transcripts, in words.
+    fn settings(&self) -> String {
+        format!(
+            "{:?}",
+            (
+                (&self.weights, &self.encoder, &self.language, &self.read),
+                (self.beam, self.n_best, &self.language_model, self.lm_weight, self.lm_bonus),
+                (&self.hot_word, self.hot_word_bonus, &self.align, self.align_as, &self.lexicon, &self.voice),
+            )
+        )
+    }
+
     fn reader(&self, vocabulary: &Vocabulary) -> Result<Reader, Failure> {
         let pronounce = |text: &str| pronounce(text, self.align_as, vocabulary, self.lexicon.as_deref(), &self.voice);
         if let Some(text) = &self.align {
@@ -199,7 +217,8 @@ impl Args {
         }
         let Some(width) = self.beam else { return Ok(Reader::Greedy) };
         let config = beam::Config { width, n_best: self.n_best, ..beam::Config::default() };
-        let mut search = BeamSearch::new(vocabulary, config)?;
+        let options = [("width", "--beam"), ("n_best", "--n-best")];
+        let mut search = BeamSearch::new(vocabulary, config).map_err(|error| in_options(error, &options))?;
         if let Some(file) = &self.language_model {
             let config = beam::LanguageModelConfig {
                 weight: self.lm_weight,

@@ -73,7 +73,7 @@ pub fn open(
         let built_in = if encoder_or_found.is_some() { ON_WHISPER } else { ALONE };
         if encoder_or_found.is_none() {
             say(format_args!(
-                "note: {} is not here, so a model transcribes that was trained on synthesised speech: for people, run `hf download {} \
+                "note: {} was not found; using a model trained on synthetic speech. For natural speech, run `hf download {} \
                  model.safetensors`, or name the checkpoint by --encoder or {}",
                 encoder::REPOSITORY,
                 encoder::REPOSITORY,

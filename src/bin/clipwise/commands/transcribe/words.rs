@@ -55,7 +55,8 @@ pub fn pronounce(
         return Ok(SpokenText(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
     }
     let token = |part: &&str| index_of(part, vocabulary).filter(|&id| id != vocabulary.blank());
-    let n_known = parts.iter().filter(|part| **part == "|" || token(part).is_some()).count();
+    // An ASCII g is a phoneme that was typed wrongly, not a word.
+    let n_known = parts.iter().filter(|part| ["|", "g"].contains(*part) || token(part).is_some()).count();
     let is_phonemes = match kind {
         TextKind::Phonemes => true,
         TextKind::Words => false,
