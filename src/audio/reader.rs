@@ -9,12 +9,12 @@ use super::source::{self, Blocks, Failure, STREAM};
 use super::{AudioReason, Note, ReadOptions, Resampler, SampleFormat, Skipped, Waveform};
 use crate::error::{Error, Result};
 
-/// Reads audio of any length block by block: an iterator over `Result<Vec<f32>>`, each a block of one channel.
+/// Reads audio of any length: an iterator over blocks of mono samples (`Result<Vec<f32>>`).
 ///
 /// Memory does not grow with the length, with two exceptions: the tables of an MPEG-4 file (a few bytes per packet),
 /// and an MPEG-4 or CAF file that is read from a stream, which is held in memory because its tables may be at its end.
-/// The blocks together are bit-identical to [`Waveform::open`], and with [`resampled`](Self::resampled) to
-/// [`Waveform::resample`]. Blocks are never empty; their lengths depend on the file.
+/// Concatenated, the blocks are bit-identical to the samples of [`Waveform::open`], and with
+/// [`resampled`](Self::resampled) to those of [`Waveform::resample`]. Blocks are never empty; their lengths depend on the file.
 ///
 /// Unlike [`Waveform::open`], the reader continues after damage in the middle of a file (see
 /// [`skipped`](Self::skipped)); [`ReadOptions::skip_damage`] with [`open_with`](Self::open_with) changes that. An error

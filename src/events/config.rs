@@ -51,7 +51,7 @@ pub struct ClassThresholds {
 pub struct EventConfig {
     /// The score that an event must reach. Default: 0.3.
     pub threshold_on: f32,
-    /// The score below which an event ends, and before it begins; at most `threshold_on`. Default: 0.15.
+    /// An event extends in both directions until the score falls below this value; at most `threshold_on`. Default: 0.15.
     pub threshold_off: f32,
     /// Minimum duration; shorter events are dropped. Default: 0.
     pub min_duration: f64,
@@ -65,7 +65,7 @@ pub struct EventConfig {
     pub allow: Vec<String>,
     /// Classes to ignore, by display name or machine id. Default: none.
     pub deny: Vec<String>,
-    /// Whether events name the classes above theirs ([`Label::parents`](crate::Label::parents)). Default: no.
+    /// Whether events list the ancestors of their class ([`Label::parents`](crate::Label::parents)). Default: `false`.
     pub parents: bool,
 }
 

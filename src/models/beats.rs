@@ -14,7 +14,7 @@
 //! reference applies the linear layer to each token before the mean, which gives the same result. An encoder without a
 //! head has `n_classes` 0.
 //!
-//! The attention scores get a bias by the distance from query to key. All blocks share the table of biases; each block
+//! A bias that depends on the query–key distance is added to the attention scores. All blocks share the table of biases; each block
 //! multiplies it by a gate computed from the projected query.
 //!
 //! The references process clips of any length in one piece. Here a clip of more than 3,072 frames (31 s) is cut into
@@ -31,8 +31,8 @@
 //! It is not read:
 //! - `token_list` names the classes; the last entry, `<unk>`, has no output. Give the others as labels.
 //! - `fbank_mean` and `fbank_std` belong to the training data. Set [`Config::mean`] and [`Config::std`] where they are not OpenBEATs'.
-//! - The tensors tell all sizes in `beats_config`. `deep_norm`, gated relative positions and a largest distance of 800 tokens are
-//!   taken as BEATs has them.
+//! - All sizes in `beats_config` are inferred from the tensors. `deep_norm`, gated relative positions and a maximum distance of
+//!   800 tokens are assumed to be those of BEATs.
 //! - A decoder that does not pool by the mean, `max_layer`, `downsampling_rate` and `adapter_config` are not supported.
 //!
 //! # Frames

@@ -156,7 +156,7 @@ impl AudioTcnClassifier {
 impl Backbone for Tcn {
     type State = TcnState;
 
-    const WHAT: &'static str = "a temporal convolutional network";
+    const WHAT: &'static str = "running a temporal convolutional network";
 
     /// A frame never depends on later ones, so `lengths` are only checked.
     fn forward(

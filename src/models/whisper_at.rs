@@ -94,7 +94,7 @@ impl Config {
         check::sizes([("low_dim", self.width(), MAX_WIDTH), ("n_classes", self.n_classes, MAX_CLASSES)])?;
         for (field, heads) in [("time_heads", self.time_heads), ("layer_heads", self.layer_heads)] {
             if heads == 0 || !self.width().is_multiple_of(heads) {
-                return Err(Error::config(field, heads, format!("must divide the width {}", self.width())));
+                return Err(Error::config(field, heads, format!("expected a divisor of the width {}", self.width())));
             }
         }
         let n_positions = self.encoder.n_positions;
@@ -270,7 +270,7 @@ impl WhisperAt {
     /// # Errors
     /// [`Error::Tensor`] if the shape or the device does not fit.
     pub fn stages(&self, features: &Tensor) -> Result<[Tensor; 3]> {
-        self.run_stages(features, self.config.windows_at_once()).context("Whisper-AT")
+        self.run_stages(features, self.config.windows_at_once()).context("running Whisper-AT")
     }
 
     fn run_stages(&self, features: &Tensor, n_windows: usize) -> Result<[Tensor; 3]> {
@@ -304,7 +304,7 @@ impl TaggingModel for WhisperAt {
         self.info.check(detail)?;
         let run = |clips: &[&[f32]]| {
             let n_windows = clips.iter().map(|clip| Self::n_windows(clip.len())).max().unwrap_or(1);
-            self.run(clips, n_windows, detail).context("Whisper-AT")
+            self.run(clips, n_windows, detail).context("running Whisper-AT")
         };
         forward_by_length(batch, &self.info, Self::n_windows, run)
     }

@@ -68,7 +68,7 @@ impl CausalConv1d {
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not fit.
     pub fn forward(&self, x: &Tensor, before: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
-        self.run(x, before).context("a causal convolution")
+        self.run(x, before).context("running a causal convolution")
     }
 
     fn run(&self, x: &Tensor, before: Option<&Tensor>) -> candle_core::Result<(Tensor, Tensor)> {

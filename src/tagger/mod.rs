@@ -66,7 +66,7 @@ impl Tagger {
     /// Loads the small tagger that is included in this crate: EfficientAT's mn04, trained on AudioSet's 527 classes
     /// (published mAP 0.432), 32 kHz, MIT.
     ///
-    /// A binary that calls this grows by 1.2 MB. The feature `bundled-small` turns it on. It takes about a seventh of the time of
+    /// A binary that calls this grows by 1.2 MB. The feature `bundled-small` turns it on. It is about seven times as fast as
     /// [`bundled`](Self::bundled).
     ///
     /// # Errors
@@ -222,8 +222,9 @@ impl Tagger {
         save::with_probe(self, head, activation, labels)
     }
 
-    /// Writes a folder that [`Tagger::open`] opens as this tagger: `config.json`, `labels.json`, and `model.safetensors` with
-    /// all weights in f32. A folder that exists is written into; each file appears when it is complete.
+    /// Writes a folder from which [`Tagger::open`] opens the same tagger: `config.json`, `labels.json`, and
+    /// `model.safetensors` with all weights in f32. The folder may exist. Each file is written under a temporary name,
+    /// then renamed.
     ///
     /// # Errors
     /// [`Error::Argument`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file

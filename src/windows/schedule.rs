@@ -28,8 +28,8 @@ const MAX_BATCH: usize = 4096;
 pub struct WindowConfig {
     /// Length of a window. Default: 10.
     ///
-    /// If `hop` is at most `length`, windows leave no gap: because starts are rounded, `length` is raised to the
-    /// longest distance between two starts if it is shorter.
+    /// If `hop` is at most `length`, windows leave no gap: because starts are rounded, `length` is extended, if
+    /// necessary, to the largest distance between two starts.
     pub length: f64,
     /// Distance between the starts of two windows. Default: 5.
     ///
@@ -44,7 +44,7 @@ pub struct WindowConfig {
     /// Windows per batch, 1 to 4096. It does not change the results: larger batches keep more cores busy and take more
     /// memory. Default: 4. A stream does not wait for a full batch.
     pub batch: usize,
-    /// Whether the results include the model's output for each frame. Default: no.
+    /// Whether the results include the model's output for each frame. Default: `false`.
     ///
     /// `hop` must then be at most `length`, and less for a model without frames near the ends of a clip, such as M5, so
     /// that the frames of successive windows leave no gap.

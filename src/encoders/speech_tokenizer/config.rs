@@ -123,7 +123,7 @@ impl Config {
     /// [`Error::Config`] if a field is missing or has another type.
     pub fn from_published(config: &Value) -> Result<Self> {
         let published: Published = serde_json::from_value(config.clone())
-            .map_err(|error| Error::config("config.json", "", error.to_string()))?;
+            .map_err(|error| Error::config("config.json", "unreadable", error.to_string()))?;
         let config = Self {
             name: speech_tokenizer(),
             sample_rate: published.sample_rate,

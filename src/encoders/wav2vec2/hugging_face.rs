@@ -71,7 +71,7 @@ impl Config {
     /// another epsilon than 1e-5, convolutions after the blocks.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let fields: Fields = serde_json::from_value(config.clone())
-            .map_err(|error| Error::config("config.json", "", error.to_string()))?;
+            .map_err(|error| Error::config("config.json", "unreadable", error.to_string()))?;
         let refused = [
             ("hidden_act", fields.hidden_act != "gelu", "expected gelu"),
             ("feat_extract_activation", fields.feat_extract_activation != "gelu", "expected gelu"),

@@ -43,8 +43,8 @@ impl Config {
     /// # Errors
     /// [`Error::Config`] if a field has another type, or if the activation is not GELU.
     pub(in crate::encoders) fn sizes_in(config: &Value, defaults: Self) -> Result<Self> {
-        let fields =
-            Fields::deserialize(config).map_err(|error| Error::config("config.json", "", error.to_string()))?;
+        let fields = Fields::deserialize(config)
+            .map_err(|error| Error::config("config.json", "unreadable", error.to_string()))?;
         if let Some(activation) = fields.activation_function.filter(|activation| activation != "gelu") {
             return Err(Error::config("activation_function", activation, "expected gelu"));
         }

@@ -5,7 +5,8 @@ use std::num::NonZero;
 use std::path::Path;
 
 use clipwise::audio::{AudioReader, Channels, ReadOptions};
-use clipwise::{Result, Waveform};
+use clipwise::error::AudioReason;
+use clipwise::{Error, Result, Waveform};
 
 use crate::message::say_about;
 
@@ -41,7 +42,18 @@ impl ReadArgs {
     pub fn open(&self, file: &Path) -> Result<AudioReader> {
         let is_stream = file == Path::new("-");
         let options = self.options(is_stream);
-        if is_stream { AudioReader::read_with(io::stdin(), &options) } else { AudioReader::open_with(file, &options) }
+        let reader = if is_stream {
+            AudioReader::read_with(io::stdin(), &options)
+        } else {
+            AudioReader::open_with(file, &options)
+        };
+        reader.map_err(|error| match error {
+            Error::Audio { reason: AudioReason::NoSuchChannel { channel, count }, .. } => {
+                let reason = format!("expected 1 to {count}, the channels of the file");
+                Error::Argument { name: "--channel", value: (channel + 1).to_string(), reason }
+            }
+            error => error,
+        })
     }
 
     /// Reads a whole file, with notes on stderr.
