@@ -65,7 +65,7 @@
 //!   licensed under the MPL 2.0.
 //! - `opus`: `symphonia`, and Opus. Pure Rust.
 //! - `cli`: the program `clipwise` (`cargo install clipwise --features cli`); does not change the library.
-//! - `microphone`: microphone input for the program; does not change the library.
+//! - `microphone`: microphone input for `clipwise live`; does not change the library.
 //! - `cuda`: runs models on NVIDIA GPUs; needs the CUDA toolkit at build time.
 //! - `cudnn`: `cuda`, with convolutions by cuDNN.
 //!

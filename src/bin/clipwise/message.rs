@@ -49,6 +49,18 @@ pub fn about(file: &Path, error: &clipwise::Error) -> String {
     }
 }
 
+/// The error of a setting in terms of the options of the command line: pairs of a field of a config and its option.
+pub fn in_options(error: clipwise::Error, options: &[(&str, &str)]) -> Failure {
+    let clipwise::Error::Config { field, value, reason } = &error else { return error.into() };
+    let Some((_, option)) = options.iter().find(|(name, _)| name == field) else { return error.into() };
+    let value = if value == "true" { String::new() } else { format!(" {value}") };
+    // A reason may name another setting.
+    let reason = options.iter().fold(reason.clone(), |reason, (field, option)| {
+        reason.replace(&format!("{field} = "), &format!("{option} ")).replace(&format!("`{field}`"), option)
+    });
+    format!("{option}{value}: {reason}").into()
+}
+
 /// An error of writing or reading a file, with its name.
 pub fn cannot(verb: &str, file: &Path, error: impl fmt::Display) -> Failure {
     format!("cannot {verb} {}: {error}", name(file)).into()

@@ -27,14 +27,20 @@ pub struct ReadArgs {
 }
 
 impl ReadArgs {
+    /// The options for a file, or for a stream.
+    pub fn options(&self, is_stream: bool) -> ReadOptions {
+        ReadOptions {
+            channels: self.channel.map_or(Channels::Mean, |n| Channels::One(usize::from(n.get()) - 1)),
+            skip_damage: self.skip_damage || is_stream,
+            accept_truncated: self.accept_truncated,
+            accept_placeholder_length: is_stream, // a program that writes to a pipe does not know the length
+        }
+    }
+
     /// Opens a file, or standard input for `-`.
     pub fn open(&self, file: &Path) -> Result<AudioReader> {
         let is_stream = file == Path::new("-");
-        let mut options = ReadOptions::default();
-        options.channels = self.channel.map_or(Channels::Mean, |n| Channels::One(usize::from(n.get()) - 1));
-        options.skip_damage = self.skip_damage || is_stream;
-        options.accept_truncated = self.accept_truncated;
-        options.accept_placeholder_length = is_stream; // a program that writes to a pipe does not know the length
+        let options = self.options(is_stream);
         if is_stream { AudioReader::read_with(io::stdin(), &options) } else { AudioReader::open_with(file, &options) }
     }
 

@@ -8,6 +8,7 @@ mod parquet;
 mod record;
 mod similarity;
 mod text;
+mod transcript;
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, BufWriter, Write};
@@ -21,6 +22,7 @@ pub use parquet::{Parquet, Provenance};
 pub use record::{Record, ShownTag};
 pub use similarity::Similarity;
 pub use text::{Text, is_coloured};
+pub use transcript::{Spoken, TranscriptTable};
 
 use crate::input::{Done, FileArgs, Item};
 use crate::message::{Failure, cannot, name, say};

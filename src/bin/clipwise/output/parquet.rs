@@ -1,6 +1,7 @@
 //! Results as a Parquet table, as DuckDB, Polars, pandas and Spark read it. The schema is described in `docs/tables.md`.
 
 use std::fs::File;
+use std::io::BufWriter;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,8 +14,8 @@ use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 
-use super::{Record, RecordWriter};
-use crate::message::{Failure, cannot};
+use super::{Named, Record, RecordWriter, writer};
+use crate::message::Failure;
 
 /// The one schema of all tables.
 const SCHEMA: &str = "message clipwise {
@@ -52,7 +53,7 @@ pub struct Provenance {
 
 /// Writes a table of records.
 pub struct Parquet {
-    writer: SerializedFileWriter<File>,
+    writer: SerializedFileWriter<Named<BufWriter<File>>>,
     of: Provenance,
     rows: Rows,
 }
@@ -118,7 +119,7 @@ impl<T: DataType> Column<T> {
         }
     }
 
-    fn write(&self, group: &mut SerializedRowGroupWriter<File>) -> Result<(), Failure> {
+    fn write(&self, group: &mut SerializedRowGroupWriter<Named<BufWriter<File>>>) -> Result<(), Failure> {
         let mut column = group.next_column()?.ok_or("the schema has fewer columns")?;
         column.typed::<T>().write_batch(&self.values, Some(&self.definition), Some(&self.repetition))?;
         Ok(column.close()?)
@@ -145,9 +146,8 @@ impl Parquet {
                 .set_column_encoding(column.clone(), Encoding::PLAIN)
                 .set_column_statistics_enabled(column, EnabledStatistics::None);
         }
-        let file = File::create(path).map_err(|error| cannot("write", path, error))?;
         let schema = Arc::new(parse_message_type(SCHEMA)?);
-        let writer = SerializedFileWriter::new(file, schema, Arc::new(properties.build()))?;
+        let writer = SerializedFileWriter::new(writer(path)?, schema, Arc::new(properties.build()))?;
         Ok(Self { writer, of, rows: Rows::default() })
     }
 

@@ -5,6 +5,7 @@ use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Serialize};
 
+use super::Spoken;
 use crate::input::Tagged;
 
 /// One line of JSON. Each subcommand fills in its own fields, always in this order; `file` comes first.
@@ -30,6 +31,8 @@ pub struct Record {
     pub embedding: Option<Vec<f32>>,
     #[serde(flatten, skip_serializing_if = "Option::is_none")]
     pub event: Option<Event>,
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub spoken: Option<Spoken>,
     /// The events of the file. Printed as one record each.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<Vec<Event>>,

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use model::{Encoding, Model};
 use out::Out;
 
-use crate::input::{FileArgs, ReadArgs};
+use crate::input::{FileArgs, Item, ReadArgs};
 use crate::message::{about, name, say};
 use crate::model::RunArgs;
 use crate::output::stdout;
@@ -38,6 +38,9 @@ pub struct Args {
     /// gets a file of its name
     #[arg(long, value_name = "OUT")]
     out: Option<PathBuf>,
+    /// Leave out audio files that have a file in the folder --out already
+    #[arg(long, requires = "out")]
+    skip_existing: bool,
     /// With several audio files: the kind of file that each gets
     #[arg(long, value_enum, default_value_t = out::Kind::Safetensors, requires = "out")]
     format: out::Kind,
@@ -116,7 +119,13 @@ impl Args {
         };
         let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
         let mut n_unwritten = 0;
-        let count = jobs.run(self.files.list_with_notes(), work, |file, result| {
+        let (places, skip) = (out.as_ref().map(Out::places), self.skip_existing);
+        let files = self.files.clone();
+        let is_left = move |file: &Item| match (file, &places) {
+            (Ok(file), Some(places)) => !(skip && places.of(files.below_folder(file)).exists()),
+            _ => true,
+        };
+        let count = jobs.run(self.files.list_with_notes().filter(is_left), work, |file, result| {
             let (Ok(encoding), Some(out)) = (&result, &mut out) else {
                 return result.map_or(Ok(()), |encoding| print(file, &encoding));
             };

@@ -31,11 +31,27 @@ impl Kind {
 
 /// Where hidden states are written.
 pub struct Out {
+    places: Places,
+    /// The audio file of each file that was written.
+    written: HashMap<PathBuf, PathBuf>,
+}
+
+/// The files of hidden states.
+#[derive(Clone)]
+pub struct Places {
     path: PathBuf,
     kind: Kind,
     is_folder: bool,
-    /// The audio file of each file that was written.
-    written: HashMap<PathBuf, PathBuf>,
+}
+
+impl Places {
+    /// The file of an audio file whose path below the folder that was named is `relative`.
+    pub fn of(&self, relative: &Path) -> PathBuf {
+        match self.is_folder {
+            true => self.path.join(relative).with_extension(self.kind.extension()),
+            false => self.path.clone(),
+        }
+    }
 }
 
 impl Out {
@@ -49,19 +65,20 @@ impl Out {
             std::fs::create_dir_all(path).map_err(|error| cannot("create", path, error))?;
         }
         let kind = if is_folder { kind } else { named.unwrap_or(kind) };
-        Ok(Self { path: path.to_path_buf(), kind, is_folder, written: HashMap::new() })
+        Ok(Self { places: Places { path: path.to_path_buf(), kind, is_folder }, written: HashMap::new() })
     }
 
     pub fn kind(&self) -> Kind {
-        self.kind
+        self.places.kind
+    }
+
+    pub fn places(&self) -> Places {
+        self.places.clone()
     }
 
     /// Writes the file of `audio`, whose path below the folder that was named is `relative`.
     pub fn write(&mut self, relative: &Path, audio: &Path, encoding: &Encoding, times: bool) -> Result<(), Failure> {
-        let path = match self.is_folder {
-            true => self.path.join(relative).with_extension(self.kind.extension()),
-            false => self.path.clone(),
-        };
+        let path = self.places.of(relative);
         if let Some(other) = self.written.get(&path) {
             return Err(format!("would overwrite {}, which is of {}", name(&path), name(other)).into());
         }
@@ -69,7 +86,7 @@ impl Out {
             std::fs::create_dir_all(folder).map_err(|error| cannot("create", folder, error))?;
         }
         write_whole(&path, |partial| {
-            let written = match self.kind {
+            let written = match self.places.kind {
                 Kind::Safetensors => {
                     let mut tensors: HashMap<String, Tensor> = encoding.tensors.iter().cloned().collect();
                     if times {

@@ -11,15 +11,15 @@ use clipwise::events::{EventFormat, EventWriter};
 use clipwise::{Event, EventConfig, EventDetector, Tagger, WindowConfig, Windows};
 use jiff::civil::DateTime;
 
-use crate::input::{FileArgs, ReadArgs};
-use crate::message::{Failure, about, name, say_about};
+use crate::input::{FileArgs, Item, ReadArgs};
+use crate::message::{Failure, about, cannot, in_options, name, say, say_about};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::{
     EventCsv, EventJson, EventTable, MakeWriter, OutArgs, Output, Parquet, Record, RecordWriter, stdout, write_whole,
     writer,
 };
 use crate::run::{JobArgs, Jobs, Outcome, interrupt, progress, with_threads};
-pub use rules::Rules;
+pub use rules::{Rules, check};
 
 /// Find sounds with their onsets and offsets in recordings of any length.
 ///
@@ -36,6 +36,9 @@ pub struct Args {
     /// Write a file per recording, named after it, into DIR (audacity, raven: .txt; webvtt: .vtt; textgrid: .TextGrid)
     #[arg(long, value_name = "DIR", conflicts_with = "out", help_heading = "Output")]
     out_dir: Option<PathBuf>,
+    /// With --out-dir: leave out recordings that have a file there already
+    #[arg(long, requires = "out_dir", help_heading = "Output")]
+    skip_existing: bool,
     /// When the recordings began, as 2026-05-01T06:30:00: adds the clock time of each onset to table, JSON and CSV
     #[arg(long, value_name = "TIME", help_heading = "Output")]
     start_time: Option<DateTime>,
@@ -83,13 +86,12 @@ impl WindowArgs {
         }
     }
 
-    /// Fails as every file would with these settings, and says so in terms of the options.
+    /// Fails as every file would with these settings.
     pub fn check(&self, tagger: &Tagger) -> Result<(), Failure> {
-        if self.frames && tagger.model().info().frames.is_none() {
-            return Err(format!("--frames: {} has no scores per frame", tagger.model().info().name).into());
-        }
-        Windows::new(tagger, std::iter::empty(), &self.config())?;
-        Ok(())
+        const OPTIONS: [(&str, &str); 4] =
+            [("length", "--window"), ("hop", "--hop"), ("batch", "--batch"), ("framewise", "--frames")];
+        let windows = Windows::new(tagger, std::iter::empty(), &self.config());
+        windows.map(drop).map_err(|error| in_options(error, &OPTIONS))
     }
 }
 
@@ -166,7 +168,7 @@ impl Args {
         self.files.check()?;
         let config = self.rules.config(tagger.labels())?;
         self.windows.check(&tagger)?;
-        EventDetector::new(&config, tagger.labels())?;
+        check(&config, tagger.labels())?;
         let mut labels = match (of_one, &self.out_dir) {
             (Some((format, ending)), Some(folder)) => Some(Labels::in_folder(folder, format, ending)?),
             _ => None,
@@ -205,13 +207,20 @@ impl Args {
                 Search { tagger: &model, windows: &windows, config: &config, shows_position, streams, most_specific };
             search.find(file, &read, emit).map_err(|error| about(file, &error))
         };
-        let files = output.left(&self.files);
+        let existing =
+            labels.as_ref().filter(|_| self.skip_existing).map(|labels| (labels.folder.clone(), labels.ending));
+        let named = self.files.clone();
+        let is_left = move |file: &Item| match (file, &existing) {
+            (Ok(file), Some((folder, ending))) => !place(folder, named.below_folder(file), ending).exists(),
+            _ => true,
+        };
+        let files = output.left(&self.files).filter(is_left);
         let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
         let mut n_unwritten = 0;
         let count = jobs.run(files, work, |file, result| match (result, &mut labels) {
             (Ok(found), Some(labels)) => {
                 if let Err(error) = labels.write(self.files.below_folder(file), file, &found, &tagger) {
-                    crate::message::say(format_args!("error: {error}"));
+                    say(format_args!("error: {error}"));
                     n_unwritten += 1;
                 }
                 Ok(())
@@ -297,7 +306,7 @@ impl Labels {
 
     /// Writes the labels of a recording. Neither another recording's labels nor an input is overwritten.
     fn write(&mut self, relative: &Path, recording: &Path, found: &Found, tagger: &Tagger) -> Result<(), Failure> {
-        let path = self.folder.join(relative).with_extension(self.ending);
+        let path = place(&self.folder, relative, self.ending);
         if let Some(other) = self.written.get(&path) {
             let [recording, other, path] = [recording, other, &path].map(name);
             return Err(format!("{recording}: its labels would overwrite those of {other} in {path}").into());
@@ -306,7 +315,7 @@ impl Labels {
             return Err(format!("{}: its labels would overwrite it", name(recording)).into());
         }
         if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder).map_err(|error| crate::message::cannot("create", folder, error))?;
+            std::fs::create_dir_all(folder).map_err(|error| cannot("create", folder, error))?;
         }
         write_whole(&path, |partial| {
             let mut labels = EventWriter::new(writer(partial)?, self.format);
@@ -321,6 +330,11 @@ impl Labels {
         self.written.insert(path, recording.into());
         Ok(())
     }
+}
+
+/// The labels of a recording whose path below the folder that was named is `relative`.
+fn place(folder: &Path, relative: &Path, ending: &str) -> PathBuf {
+    folder.join(relative).with_extension(ending)
 }
 
 /// Labels of one recording, on standard output.

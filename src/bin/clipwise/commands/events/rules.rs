@@ -1,9 +1,9 @@
 //! What counts as an event, from the command line.
 
 use clipwise::events::{ClassThresholds, Smoothing};
-use clipwise::{Event, EventConfig, LabelSet};
+use clipwise::{Event, EventConfig, EventDetector, LabelSet};
 
-use crate::message::Failure;
+use crate::message::{Failure, in_options};
 use crate::model::class;
 
 #[derive(clap::Args, Clone, Debug)]
@@ -76,6 +76,19 @@ impl Rules {
             parents: self.parents,
         })
     }
+}
+
+/// Fails as every file would with these rules.
+pub fn check(config: &EventConfig, labels: &LabelSet) -> Result<(), Failure> {
+    let smoothing = if matches!(config.smoothing, Smoothing::Mean(_)) { "--mean" } else { "--median" };
+    let options = [
+        ("threshold_on", "--on"),
+        ("threshold_off", "--off"),
+        ("min_duration", "--min-duration"),
+        ("min_gap", "--min-gap"),
+        ("smoothing", smoothing),
+    ];
+    EventDetector::new(config, labels).map(drop).map_err(|error| in_options(error, &options))
 }
 
 /// The events that no more specific ones cover for at least half of their time.

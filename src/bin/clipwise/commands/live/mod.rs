@@ -4,11 +4,13 @@
 mod microphone;
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use clap::ValueEnum;
-use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
+use clipwise::audio::{AudioReader, RawFormat, SampleFormat};
 use clipwise::{Tagger, TaggerStream, WindowConfig, WindowTagging};
 
+use crate::input::ReadArgs;
 use crate::message::{Failure, escaped, say};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::stdout;
@@ -45,6 +47,8 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 5)]
     top_k: usize,
     #[command(flatten)]
+    read: ReadArgs,
+    #[command(flatten)]
     model: ModelArgs,
 }
 
@@ -79,18 +83,14 @@ fn listen(args: &Args) -> Outcome {
         return Ok(Status::Good);
     }
     let reader = match args.raw {
-        None => {
-            // A program that writes to a pipe does not know the length.
-            let options = ReadOptions { accept_placeholder_length: true, ..ReadOptions::SKIP_DAMAGE };
-            AudioReader::read_with(io::stdin(), &options)?
-        }
+        None => args.read.open(Path::new("-"))?,
         Some(raw) => {
             let sample_format = match raw {
                 Raw::S16le => SampleFormat::Int16,
                 Raw::F32le => SampleFormat::Float32,
             };
             let format = RawFormat { sample_format, sample_rate: args.rate, n_channels: args.channels };
-            AudioReader::raw(io::stdin(), &format, &ReadOptions::default())?
+            AudioReader::raw(io::stdin(), &format, &args.read.options(true))?
         }
     };
     let mut display = Display::new(args, tagger.stream(reader.sample_rate(), &config)?);

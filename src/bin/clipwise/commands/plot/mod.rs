@@ -13,15 +13,15 @@ use clipwise::frontend::{LogMel, LogMelConfig, LogScale, MelConfig, StftConfig};
 use clipwise::{Event, EventConfig, EventDetector, Tagger, Waveform, WindowConfig};
 
 use self::draw::{Class, Picture};
-use super::events::{Rules, WindowArgs};
-use crate::input::{FileArgs, ReadArgs};
+use super::events::{Rules, WindowArgs, check};
+use crate::input::{FileArgs, Item, ReadArgs};
 use crate::message::{Failure, about, cannot, escaped, name, say};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::stdout;
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
 /// Draw audio files as PNG: log-mel spectrogram, scores over time of the highest classes, events.
-#[derive(clap::Args)]
+#[derive(clap::Args, Clone)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
     /// The picture of one file [default: FILE with .png]
@@ -33,6 +33,9 @@ pub struct Args {
     /// Draw the scores of K classes, at most 9
     #[arg(long, value_name = "K", default_value_t = 6, value_parser = clap::value_parser!(u8).range(..=9), help_heading = "Output")]
     top_k: u8,
+    /// Leave out files that have a picture already
+    #[arg(long, help_heading = "Output")]
+    skip_existing: bool,
     /// TrueType or OpenType font of the text [default: DejaVu Sans; a font of the system where that lacks a letter]
     #[arg(long, value_name = "FONT", help_heading = "Output")]
     font: Option<PathBuf>,
@@ -78,7 +81,7 @@ impl Args {
         }
         let config = self.rules.config(tagger.labels())?;
         self.windows.check(&tagger)?;
-        EventDetector::new(&config, tagger.labels())?;
+        check(&config, tagger.labels())?;
         let font = self.font.as_deref().map(font::read).transpose()?;
         interrupt::on_interrupt()?;
         let plotter = Plotter {
@@ -92,7 +95,10 @@ impl Args {
         let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files);
         let mut pictures = Pictures { args: self, font, written: HashMap::new() };
         let mut n_unwritten = 0;
-        let count = jobs.run(self.files.list_with_notes(), work, |file, result| {
+        let args = self.clone();
+        let is_left =
+            move |file: &Item| !file.as_ref().is_ok_and(|file| args.skip_existing && args.place(file).exists());
+        let count = jobs.run(self.files.list_with_notes().filter(is_left), work, |file, result| {
             let Ok(picture) = result else { return Ok(()) };
             match pictures.write(file, &picture) {
                 Ok(path) => Ok(writeln!(stdout(), "{}", name(&path))?),
@@ -104,6 +110,18 @@ impl Args {
             }
         })?;
         Ok(if n_unwritten > 0 { Status::SomeFailed } else { count.into() })
+    }
+}
+
+impl Args {
+    /// The picture of a file.
+    fn place(&self, file: &Path) -> PathBuf {
+        match (&self.out, &self.out_dir) {
+            (Some(out), _) => out.clone(),
+            (None, Some(folder)) => folder.join(self.files.below_folder(file)).with_extension("png"),
+            (None, None) if file == Path::new("-") => PathBuf::from("clipwise.png"),
+            (None, None) => file.with_extension("png"),
+        }
     }
 }
 
@@ -121,12 +139,7 @@ struct Pictures<'a> {
 
 impl Pictures<'_> {
     fn write(&mut self, file: &Path, picture: &Picture) -> Result<PathBuf, Failure> {
-        let path = match (&self.args.out, &self.args.out_dir) {
-            (Some(out), _) => out.clone(),
-            (None, Some(folder)) => folder.join(self.args.files.below_folder(file)).with_extension("png"),
-            (None, None) if file == Path::new("-") => PathBuf::from("clipwise.png"),
-            (None, None) => file.with_extension("png"),
-        };
+        let path = self.args.place(file);
         if let Some(other) = self.written.get(&path) {
             let [file, other, path] = [file, other, &path].map(name);
             return Err(format!("{file}: its picture would overwrite that of {other}, {path}").into());

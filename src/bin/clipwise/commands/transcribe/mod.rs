@@ -4,7 +4,6 @@ mod encoder;
 mod model;
 #[allow(dead_code)] // the part about espeak-ng is used here, the rest by the examples that train
 mod phonemes;
-mod report;
 mod words;
 
 use std::path::{Path, PathBuf};
@@ -13,11 +12,11 @@ use clap::ValueEnum;
 use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
 use clipwise::{Waveform, WaveformBatch};
 
-use self::report::{Format, Report, Transcribed};
-use self::words::{Spoken, pronounce};
+use self::words::{SpokenText, pronounce};
 use crate::input::{FileArgs, ReadArgs};
 use crate::message::{Failure, about, name, say};
 use crate::model::RunArgs;
+use crate::output::{JsonLines, OutArgs, Record, RecordWriter, Spoken, TranscriptTable, stdout};
 use crate::run::{JobArgs, Jobs, Outcome, interrupt, with_threads};
 
 /// Say which phonemes are spoken in audio files, and when; or when a known text is spoken.
@@ -74,9 +73,11 @@ pub struct Args {
     /// The voice that espeak-ng pronounces words with
     #[arg(long, value_name = "VOICE", default_value = "en-us")]
     voice: String,
-    /// What to print: a table for people, or JSON lines (one object a file) for programs
-    #[arg(long, value_enum, default_value_t = Format::Table)]
-    format: Format,
+    /// What to print: a table for people, or JSON lines (one object per file) for programs [default: table]
+    #[arg(long, value_enum, help_heading = "Output")]
+    format: Option<Format>,
+    #[command(flatten)]
+    out: OutArgs,
     #[command(flatten)]
     read: ReadArgs,
     #[command(flatten)]
@@ -97,6 +98,12 @@ Examples:
   clipwise transcribe --align \"ask not what your country can do for you\" speech.wav
   clipwise transcribe --align \"k ʌ n t ɹ i\" country.wav";
 
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Format {
+    Table,
+    Json,
+}
+
 /// What the text of `--align` is made of.
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
 pub enum TextKind {
@@ -112,11 +119,14 @@ pub enum TextKind {
 enum Reader {
     Greedy,
     Beam(Box<BeamSearch>),
-    Align(Spoken),
+    Align(SpokenText),
 }
 
 /// Below this mean confidence of its tokens, an alignment is probably wrong.
-const LOW_CONFIDENCE: f32 = 0.3;
+const LOW_CONFIDENCE: f64 = 0.3;
+
+/// The rate of a file in Hz, its length in seconds, and what is spoken in it.
+type Transcribed = (u32, f64, Option<Spoken>);
 
 impl Args {
     pub fn run(self) -> Outcome {
@@ -145,19 +155,41 @@ impl Args {
             let transcribed = read.waveform(file).and_then(|clip| transcribe(clip, &model, &vocabulary, &reader));
             transcribed.map(emit).map_err(|error| about(file, &error))
         };
-        let mut report = Report::new(self.format, model_name);
+        let is_json = self.format == Some(Format::Json) || self.format.is_none() && self.out.skip_done.is_some();
+        if self.out.skip_done.is_some() && !is_json {
+            return Err("--skip-done writes JSON lines: expected --format json".into());
+        }
+        let print = || -> Result<Box<dyn RecordWriter>, Failure> {
+            Ok(match is_json {
+                true => Box::new(JsonLines(stdout())),
+                false => Box::new(TranscriptTable::new(self.align.is_some())),
+            })
+        };
+        let mut output = self.out.open(print, |_| None, ".jsonl")?;
         let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files);
-        let count = jobs.run(self.files.list_with_notes(), work, |file, result| {
-            let Ok(transcribed) = result else { return Ok(()) };
-            if let Some(confidence) = transcribed.confidence().filter(|_| self.align.is_some() && transcribed.is_unsure()) {
+        let files = output.left(&self.files);
+        let count = jobs.run(files, work, |file, result| {
+            let (sample_rate, duration, spoken) = match result {
+                Ok(transcribed) => transcribed,
+                Err(error) => return output.write_error(file, error),
+            };
+            let confidence = spoken.as_ref().and_then(|spoken| spoken.confidence);
+            if let Some(confidence) = confidence.filter(|&it| self.align.is_some() && it < LOW_CONFIDENCE) {
                 say(format_args!(
                     "note: {}: the alignment has a confidence of {confidence:.2}: the text is probably not what is spoken",
                     name(file)
                 ));
             }
-            Ok(report.write(file, &transcribed)?)
-        })?;
-        Ok(count.into())
+            output.write(&Record {
+                file: file.to_string_lossy().into_owned(),
+                sample_rate: Some(sample_rate),
+                duration: Some(duration),
+                model: Some(model_name.clone()),
+                spoken,
+                ..Record::default()
+            })
+        });
+        output.finish(count)
     }
 
     fn reader(&self, vocabulary: &Vocabulary) -> Result<Reader, Failure> {
@@ -203,5 +235,5 @@ fn transcribe(
             (vec![aligned.transcript], Some(words))
         }
     };
-    Ok(Transcribed { waveform, transcripts, words })
+    Ok((waveform.sample_rate, waveform.duration(), Spoken::new(&transcripts, words.as_deref())))
 }

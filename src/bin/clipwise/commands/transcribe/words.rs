@@ -10,9 +10,9 @@ use super::{TextKind, phonemes};
 use crate::message::{Failure, cannot};
 
 /// Words and the tokens that say them.
-pub struct Spoken(Vec<(String, Vec<usize>)>);
+pub struct SpokenText(Vec<(String, Vec<usize>)>);
 
-impl Spoken {
+impl SpokenText {
     /// All tokens, with word delimiters between words where the vocabulary has them.
     pub fn targets(&self, vocabulary: &Vocabulary) -> Vec<usize> {
         let mut targets = Vec::new();
@@ -25,7 +25,7 @@ impl Spoken {
         targets
     }
 
-    /// When each word is spoken, given the alignment of [`Spoken::targets`].
+    /// When each word is spoken, given the alignment of [`SpokenText::targets`].
     pub fn words(&self, aligned: &Transcript, vocabulary: &Vocabulary) -> Vec<Word> {
         let mut tokens = aligned.tokens.iter().filter(|token| Some(token.id) != vocabulary.word_delimiter());
         let word = |(text, ids): &(String, Vec<usize>)| {
@@ -45,14 +45,14 @@ pub fn pronounce(
     vocabulary: &Vocabulary,
     lexicon: Option<&Path>,
     voice: &str,
-) -> Result<Spoken, Failure> {
+) -> Result<SpokenText, Failure> {
     let parts: Vec<&str> = text.split_whitespace().collect();
     if parts.is_empty() {
         return Err("the text to align is empty".into());
     }
     if !vocabulary.is_spaced() {
         let word = |word: &&str| Ok((word.to_string(), vocabulary.encode(word)?));
-        return Ok(Spoken(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
+        return Ok(SpokenText(parts.iter().map(word).collect::<clipwise::Result<_>>()?));
     }
     let token = |part: &&str| index_of(part, vocabulary).filter(|&id| id != vocabulary.blank());
     let n_known = parts.iter().filter(|part| **part == "|" || token(part).is_some()).count();
@@ -74,7 +74,7 @@ pub fn pronounce(
         let words = parts.split(|part| *part == "|").filter(|word| !word.is_empty());
         let word = |word: &[&str]| (word.concat(), word.iter().filter_map(token).collect());
         let words: Vec<_> = words.map(word).collect();
-        return if words.is_empty() { Err("the text to align is empty".into()) } else { Ok(Spoken(words)) };
+        return if words.is_empty() { Err("the text to align is empty".into()) } else { Ok(SpokenText(words)) };
     }
 
     let lexicon = lexicon.map(read_lexicon).transpose()?.unwrap_or_default();
@@ -106,7 +106,7 @@ pub fn pronounce(
     }
     match spoken.is_empty() {
         true => Err("the text to align has no words".into()),
-        false => Ok(Spoken(spoken)),
+        false => Ok(SpokenText(spoken)),
     }
 }
 
