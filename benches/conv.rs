@@ -1,9 +1,9 @@
-//! Each convolution of CNN14 on 10 s, beside plain candle and beside the matrix product that a direct convolution is:
-//! `cargo bench --bench conv`.
+//! Each convolution of CNN14 on 10 s, compared with plain candle and with the matrix product equivalent to a direct
+//! convolution: `cargo bench --bench conv`.
 //!
-//! Rates are in GFLOP/s of *direct* work, 2 · in · out · 9 · positions, whatever the algorithm computes. `product` is
-//! candle's matrix product of that size, `[positions, 9 in] x [9 in, out]`, with patches already laid out: what a direct
-//! convolution could reach with it. Set `RAYON_NUM_THREADS` and `CANDLE_NUM_THREADS` for a number of threads.
+//! Rates are in GFLOP/s of *direct* work, 2 · in · out · 9 · positions, whatever the algorithm. `product` is candle's
+//! matrix product of that size, `[positions, 9 in] x [9 in, out]`, with patches already laid out: an upper bound for a
+//! direct convolution based on it. `RAYON_NUM_THREADS` and `CANDLE_NUM_THREADS` set the number of threads.
 
 mod turns;
 
@@ -12,9 +12,9 @@ use std::time::Instant;
 use candle_core::{DType, Device, Tensor};
 use clipwise::Weights;
 use clipwise::nn::{Activation, ConvConfig, ConvStack, Pool2d, Pooling};
-use turns::{medians, side, wanted};
+use turns::{medians, selected, side};
 
-/// Name, rows, columns, channels in and out, pooled.
+/// Name, rows, columns, input and output channels, whether pooled.
 const LAYERS: [(&str, usize, usize, usize, usize, bool); 12] = [
     ("block1.conv1", 1001, 64, 1, 64, false),
     ("block1.conv2", 1001, 64, 64, 64, true),
@@ -38,7 +38,7 @@ fn main() {
     println!("{layer:14} {ms:>12} {rate:>11} {candle_ms:>10} {candle_rate:>9} {product:>10} {ratio:>10}");
     let mut total = [0.0; 2];
     for (name, rows, columns, inputs, outputs, pooled) in LAYERS {
-        if !wanted(name) {
+        if !selected(name) {
             continue;
         }
         let medians = layer_times((rows, columns), (inputs, outputs), pooled);
@@ -55,7 +55,7 @@ fn main() {
     println!("{:14} {:12.2} {:22.2} {:30.1}", "all", total[0], total[1], total[1] / total[0]);
 }
 
-/// Medians of ours, plain candle's (with batch norm, ReLU and pooling as both have them) and the product's.
+/// Median times of ours, of plain candle (both with batch norm, ReLU and pooling) and of the product.
 fn layer_times((rows, columns): (usize, usize), (inputs, outputs): (usize, usize), pooled: bool) -> Vec<f64> {
     let device = Device::Cpu;
     let random =
@@ -74,7 +74,7 @@ fn layer_times((rows, columns): (usize, usize), (inputs, outputs): (usize, usize
     let loader = weights.loader(&device);
     let mut ours = ConvStack::on_maps(Some(columns));
     if inputs > 1 {
-        // Between layers maps lie in blocks already: a pooling that changes nothing lays them out, and is not timed.
+        // Within a stack, maps are already in blocks. A 1x1 pooling, which is not timed, converts the input.
         ours.pool(Pool2d { pooling: Pooling::Max, size: (1, 1) });
     }
     ours.end_stage();

@@ -1,11 +1,12 @@
-//! Log-mel of 10 s at 32 kHz (PANNs), on one thread: ours, its parts, and the naive forms, side by side; resampling.
+//! Log-mel of 10 s at 32 kHz (PANNs) on one thread: ours, its parts, and naive versions; resampling.
 //!
-//! `stft` ends at the power spectrum, which it writes to memory; what `log_mel` takes beyond it is about the share of
-//! filters and logarithm. `naive` is the straightforward program: an FFT in f32, planned once, a padded copy of the
-//! clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the transform as
-//! torchlibrosa has it, two products with `[n_fft, n_bins]` matrices of window times cosine or sine. `realfft` is power spectra
-//! by that crate, in f64 as ours; `-C target-cpu=native` gives the passes around it the vector instructions that ours choose at
-//! run time. Resampling is compared with `rubato`'s synchronous FFT resampler, also in f64.
+//! `stft` ends at the power spectrum, which it writes to memory; the time that `log_mel` takes beyond it is about the
+//! share of the filters and the logarithm. `naive` is the straightforward program: an f32 FFT planned once, a padded
+//! copy of the clip, new buffers for each frame, a dense filter matrix, the standard `log10`. `dft_matrix` is the
+//! transform as in torchlibrosa: two products with `[n_fft, n_bins]` matrices of window times cosine or sine. `realfft`
+//! computes power spectra with that crate, in f64 like ours; with `-C target-cpu=native` the passes around it get the
+//! vector instructions that ours selects at run time. Resampling is compared with `rubato`'s synchronous FFT resampler,
+//! also in f64.
 
 mod turns;
 
@@ -24,7 +25,7 @@ const CONFIG: LogMelConfig = LogMelConfig::PANNS_32K;
 const STFT: StftConfig = CONFIG.stft;
 
 fn clip() -> Vec<f32> {
-    // A linear congruential generator: noise, so that no value is special.
+    // Noise from a linear congruential generator, so that no value is special.
     let mut state = 1u32;
     let mut next = || {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -33,7 +34,7 @@ fn clip() -> Vec<f32> {
     (0..320_000).map(|_| 0.1 * next()).collect()
 }
 
-/// The clip with its reflections.
+/// The clip, reflected at its ends.
 fn padded(samples: &[f32], margin: usize) -> Vec<f32> {
     let before = samples[1..=margin].iter().rev();
     let after = samples[samples.len() - 1 - margin..samples.len() - 1].iter().rev();
@@ -56,7 +57,7 @@ fn naive(samples: &[f32], window: &[f32], filters: &Array2<f32>) -> Vec<Array1<f
     padded(samples, STFT.n_fft / 2).windows(STFT.n_fft).step_by(STFT.hop_length).map(frame).collect()
 }
 
-/// Power spectra of the frames of a clip with its reflections by `realfft`, in f64 as ours.
+/// Power spectra of the frames of a reflected clip with `realfft`, in f64 like ours.
 fn by_realfft(padded: &[f32], stft: &Stft, plan: &dyn RealToComplex<f64>) -> Vec<f32> {
     let (mut frame, mut spectrum) = (plan.make_input_vec(), plan.make_output_vec());
     let (mut scratch, mut power) = (plan.make_scratch_vec(), Vec::new());
@@ -91,7 +92,7 @@ fn dft_matrix(samples: &[f32], matrices: &[Array2<f32>; 2], filters: &Array2<f32
     power.dot(&filters.t()).mapv(|x| 10.0 * x.max(CONFIG.amin).log10())
 }
 
-/// The resampling of blocks of `n_in` samples to `n_out`, with a filter as long as a block.
+/// Resamples blocks of `n_in` samples to `n_out`, with a filter as long as a block.
 fn by_rubato(samples: &[f32], n_in: usize, n_out: usize) -> Vec<f64> {
     let window = WindowFunction::BlackmanHarris2;
     let mut fft = Fft::<f64>::new_custom(n_in, n_out, n_in, 1, 1, window, FixedSync::Both).expect("even sizes");

@@ -1,7 +1,7 @@
-//! Models beside plain candle, in one run: `cargo bench --bench models`.
+//! Models compared with plain candle: `cargo bench --bench models`.
 //!
-//! Plain candle is CNN14 as one would write it with candle-nn: convolution, batch norm, ReLU and pooling as separate
-//! operations. Set `RAYON_NUM_THREADS` and `CANDLE_NUM_THREADS` for a given number of threads; they hold for both sides.
+//! Plain candle is the model as one would write it with candle-nn: convolution, batch norm, ReLU and pooling as
+//! separate operations. `RAYON_NUM_THREADS` and `CANDLE_NUM_THREADS` set the number of threads, for both sides.
 
 #[path = "../tests/common/mod.rs"]
 mod common;
@@ -81,7 +81,7 @@ fn cnn14() {
     let log_mel = Tensor::from_iter(log_mel, &device).unwrap().reshape(shape).unwrap();
     let batch = WaveformBatch::new(vec![clip], 32_000).unwrap();
 
-    // Both sides must compute the same thing.
+    // Check that both sides compute the same.
     let ours = model.forward_features(&log_mel.squeeze(1).unwrap(), Detail::Clip).unwrap().clipwise_output;
     assert!(max_difference(&values(&ours), &values(&plain.forward(&log_mel).unwrap())) < 1e-5);
 
@@ -90,7 +90,7 @@ fn cnn14() {
         side("plain candle", || plain.forward(&log_mel).unwrap()),
     ];
     compare("cnn14 10 s, trunk", 7, trunk);
-    // Plain candle has no front end: it gets ours.
+    // Plain candle has no front end, so it uses ours.
     let whole_of_candle = || {
         let log_mel = model.log_mel().compute(&batch.rows()[0]).unwrap();
         plain.forward(&Tensor::from_iter(log_mel, &device).unwrap().reshape(shape).unwrap()).unwrap()
@@ -143,11 +143,11 @@ impl PlainLeeNet11 {
 fn ced_tiny() {
     let tagger = common::shipped("ced-tiny");
     let batch = WaveformBatch::new(vec![signal(160_000, 16_000, 1)], 16_000).unwrap();
-    // candle has no CED: its time by itself.
+    // candle has no CED, so it is timed alone.
     compare("ced-tiny 10 s, whole", 15, vec![side("ours", || tagger.model().forward(&batch, Detail::Clip).unwrap())]);
 }
 
-/// The weights that an encoder asks for, random.
+/// Random tensors for every weight that an encoder asks for.
 fn encoder_weights<T>(load: impl Fn(&Weights) -> clipwise::Result<T>) -> Weights {
     let make = |name: &str, shape: &[usize]| {
         let limit = 1.0 / (shape.last().copied().unwrap_or(1) as f64).sqrt();
@@ -157,7 +157,7 @@ fn encoder_weights<T>(load: impl Fn(&Weights) -> clipwise::Result<T>) -> Weights
     Weights::from_tensors(complete(Vec::new(), load, make)).unwrap()
 }
 
-/// The stages of the large speech encoders: what comes before the blocks with one of them, and a further block.
+/// The large speech encoders with one and with two blocks; the difference is the time of a block.
 fn speech_encoders() {
     let clip = signal(160_000, 16_000, 1);
     let batch = WaveformBatch::new(vec![clip.clone()], 16_000).unwrap();
@@ -198,7 +198,7 @@ fn leenet11() {
     compare("leenet11 10 s, whole", 9, sides);
 }
 
-/// M5 of PyTorch's tutorial written with candle-nn.
+/// M5 of the PyTorch tutorial, written with candle-nn.
 struct PlainM5 {
     layers: Vec<(Conv1d, BatchNorm)>,
     fc1: Linear,
@@ -248,10 +248,10 @@ fn m5() {
     }
 }
 
-/// Two layers as one would stack candle-nn's: one direction, which is all that its layers have.
+/// Two stacked candle-nn layers, which are unidirectional.
 fn plain_recurrent(rnn: &Rnn, x: &Tensor) -> Result<Tensor> {
     use candle_nn::rnn::{GRUConfig, LSTMConfig, RNN};
-    // candle-nn's GRU reads no layer but the first, and its states join along the batch.
+    // candle-nn's GRU only reads the tensors of the first layer, and its states are concatenated along the batch.
     let parameters = |layer: usize, as_first: bool| {
         let of_layer = rnn.parameters().filter_map(|(name, tensor)| {
             let name = name.strip_suffix(&format!("_l{layer}"))?;

@@ -1,42 +1,43 @@
-//! What a checkpoint does not say and had to be assumed.
+//! Properties of a model that its checkpoint does not state, and that had to be assumed.
 
 use std::fmt;
 
-/// What a checkpoint does not say and was assumed. Its text is one line for a person to read.
+/// A property that a checkpoint does not state, with the value that was assumed. [`Display`](fmt::Display) gives one
+/// line for users.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Assumption {
-    /// The model's tensors stand below a prefix, and those outside it were left out.
+    /// Only the tensors below a prefix were loaded into the model; those outside it were ignored.
     LeftOut {
         /// The prefix, without its dot.
         place: String,
         /// The tensors outside it.
         tensors: Vec<String>,
     },
-    /// Nothing in the checkpoint tells the sample rate.
+    /// The sample rate.
     SampleRate {
         /// The model.
         model: String,
-        /// The rate that was assumed, in Hz.
+        /// The assumed rate, in Hz.
         sample_rate: u32,
     },
-    /// Nothing in the checkpoint tells the stride of the first convolution.
+    /// The stride of the first convolution.
     Stride {
         /// The model.
         model: String,
-        /// The stride that was assumed, in samples.
+        /// The assumed stride, in samples.
         stride: usize,
     },
-    /// The tensors fit several models, and the name of the file decided.
+    /// The model variant, chosen by the file name because the tensors fit several variants.
     FileName {
-        /// The word in the file's name.
+        /// The word in the file name that decided.
         word: &'static str,
-        /// The name of the model without this word, whose tensors are the same.
+        /// The variant that has the same tensors, without this word in its name.
         otherwise: &'static str,
     },
-    /// The classes are taken to be AudioSet's, sorted by display name.
+    /// The classes: AudioSet's, sorted by display name.
     AudioSetByName,
-    /// Nothing names the classes, so they are numbered.
+    /// The class names: unknown, so the classes are numbered.
     NumberedLabels {
         /// The number of classes.
         n_classes: usize,
@@ -47,7 +48,7 @@ impl fmt::Display for Assumption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::LeftOut { place, tensors } => {
-                write!(f, "the model is taken to be the tensors below `{place}.`; left out: ")?;
+                write!(f, "using the tensors below `{place}.`, ignoring ")?;
                 write!(f, "{}", tensors[..tensors.len().min(3)].join(", "))?;
                 match tensors.len().saturating_sub(3) {
                     0 => Ok(()),
@@ -55,21 +56,21 @@ impl fmt::Display for Assumption {
                 }
             }
             Self::SampleRate { model, sample_rate } => {
-                write!(f, "nothing in this {model} checkpoint tells its sample rate: {sample_rate} Hz is assumed")
+                write!(f, "this {model} checkpoint does not state its sample rate: {sample_rate} Hz is assumed")
             }
             Self::Stride { model, stride } => {
-                write!(f, "nothing in this {model} checkpoint tells the stride of its first convolution: ")?;
+                write!(f, "this {model} checkpoint does not state the stride of its first convolution: ")?;
                 write!(f, "{stride} samples are assumed")
             }
             Self::FileName { word, otherwise } => {
-                write!(f, "the file's name has the word {word}, which decides the model; ")?;
-                write!(f, "its tensors would fit `{otherwise}` too")
+                write!(f, "the word {word} in the file name decides between models: ")?;
+                write!(f, "the tensors also fit `{otherwise}`")
             }
-            Self::AudioSetByName => {
-                f.write_str("this checkpoint has no labels: AudioSet's 527, sorted by display name, are assumed")
-            }
+            Self::AudioSetByName => f.write_str(
+                "this checkpoint has no labels: AudioSet's 527 classes, sorted by display name, are assumed",
+            ),
             Self::NumberedLabels { n_classes } => {
-                write!(f, "no labels are known for {n_classes} classes: they are numbered")
+                write!(f, "this checkpoint has no labels: its {n_classes} classes are numbered")
             }
         }
     }

@@ -1,4 +1,4 @@
-//! Mixed batches: rows in sub-batches that a model runs at once, and the results back in the order of the rows.
+//! Splits mixed batches into sub-batches that a model runs at once, and joins the results in the order of the rows.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,11 +9,11 @@ use crate::audio::WaveformBatch;
 use crate::check::check_finite;
 use crate::error::{Error, Result};
 
-/// The clips of a batch, those below `min_samples` padded with zeros at the end.
+/// The clips of a batch. Clips shorter than `min_samples` are padded with zeros at the end.
 ///
 /// # Errors
-/// [`Error::SampleRate`] if the batch is at another rate than `sample_rate`, [`Error::TooShort`] for a clip without samples,
-/// [`Error::NonFinite`] for a NaN or infinite sample.
+/// [`Error::SampleRate`] if the batch is not at `sample_rate`; [`Error::TooShort`] if a clip is empty;
+/// [`Error::NonFinite`] if a sample is NaN or infinite.
 pub(crate) fn checked_clips(
     batch: &WaveformBatch,
     sample_rate: u32,
@@ -37,7 +37,8 @@ pub(crate) fn checked_clips(
     Ok(clips)
 }
 
-/// Rows that share a key, by rising key; at most `at_once(rows)` of them together, and at least one.
+/// Groups rows by key, in ascending order. A group of `rows` is split into sub-batches of at most `at_once(rows)`, at
+/// least one.
 pub(crate) fn sub_batches<K: Ord>(
     keys: impl Iterator<Item = K>,
     at_once: impl Fn(&[usize]) -> usize,
@@ -50,8 +51,8 @@ pub(crate) fn sub_batches<K: Ord>(
     groups.into_values().flat_map(cut).collect()
 }
 
-/// Joins the results of [`sub_batches`] in the order of the rows: each part is `[rows, n, …]`, where shorter ones get zeros
-/// behind their `n`.
+/// Joins the results of [`sub_batches`] in the order of the rows. Each part is `[rows, n, …]`; shorter ones are padded
+/// with zeros to the longest `n`.
 pub(crate) fn join(parts: &[&Tensor], sub_batches: &[Vec<usize>]) -> candle_core::Result<Tensor> {
     let order = sub_batches.concat();
     if let [part] = parts

@@ -1,50 +1,50 @@
-//! Choosing where a model runs, and with how many threads.
+//! Choosing the device that a model runs on, and the number of CPU threads.
 //!
-//! [`best`] and [`parse`] give a device; [`choose`] also says why it is this one. Nothing here falls back silently: [`cuda`]
-//! and [`parse`] fail where the device that was asked for is not there.
+//! [`best`] and [`parse`] return a device; [`choose`] also returns the reason for the choice. There is no silent
+//! fallback: [`cuda`] and [`parse`] fail if the requested device is unavailable.
 //!
-//! All work on the CPU uses the *current* rayon pool: the global one, or the one that [`Threads::run`] installs. The
-//! library never sets global thread state.
+//! All CPU work runs on the *current* rayon pool: the global one, or the one that [`Threads::run`] installs. The
+//! library never changes global thread state.
 
 pub use candle_core::Device;
 
 use crate::error::{Error, Result};
 
-/// A device and why it was chosen.
+/// A device and the reason for choosing it.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Choice {
     /// The device.
     pub device: Device,
-    /// One line for a log or a person, for example `"cpu: this build has no CUDA support"`.
+    /// The reason in one line, for logs or users, for example `"cpu: this build has no CUDA support"`.
     pub reason: String,
 }
 
-/// The best device of this machine for this build: the first CUDA device if there is one, else the CPU. [`choose`]`("auto")`
-/// also says why.
+/// The best device available to this build: the first CUDA device if there is one, otherwise the CPU.
+/// [`choose`]`("auto")` also returns the reason.
 ///
 /// # Errors
-/// None today; the signature leaves room for devices whose probing can fail.
+/// None at present; the signature allows for devices whose detection can fail.
 pub fn best() -> Result<Device> {
     choose("auto").map(|choice| choice.device)
 }
 
-/// Reads a device name: `auto` (as [`best`]), `cpu`, `cuda` (the first one) or `cuda:N`.
+/// Parses a device name: `auto` (same as [`best`]), `cpu`, `cuda` (the first CUDA device) or `cuda:N`.
 ///
 /// # Errors
-/// [`Error::Device`] for any other name, and as [`cuda`].
+/// [`Error::Device`] for any other name, and the errors of [`cuda`].
 pub fn parse(name: &str) -> Result<Device> {
     choose(name).map(|choice| choice.device)
 }
 
-/// As [`parse`], with the reason: for `auto` on the CPU, why it is not a GPU, with the driver's message where CUDA was built
-/// in but did not start.
+/// As [`parse`], with the reason. If `auto` chooses the CPU, the reason says why no GPU is used, with the driver's
+/// message if CUDA is built in but could not start.
 ///
 /// # Errors
 /// As [`parse`].
 pub fn choose(name: &str) -> Result<Choice> {
     let chosen = |device: Device, reason: &str| Choice { device, reason: reason.to_string() };
-    let asked = |device: Device| chosen(device, &format!("{name}: as asked"));
+    let requested = |device: Device| chosen(device, &format!("{name}: as requested"));
     let unknown =
         || Error::Device { device: name.to_string(), reason: "expected `auto`, `cpu`, `cuda` or `cuda:N`".to_string() };
     match name {
@@ -54,11 +54,11 @@ pub fn choose(name: &str) -> Result<Choice> {
             Err(Error::Device { reason, .. }) => Ok(chosen(cpu(), &format!("cpu: {reason}"))),
             Err(error) => Err(error),
         },
-        "cpu" => Ok(asked(cpu())),
-        "cuda" => Ok(asked(cuda(0)?)),
+        "cpu" => Ok(requested(cpu())),
+        "cuda" => Ok(requested(cuda(0)?)),
         _ => {
             let ordinal = name.strip_prefix("cuda:").ok_or_else(unknown)?;
-            Ok(asked(cuda(ordinal.parse().map_err(|_| unknown())?)?))
+            Ok(requested(cuda(ordinal.parse().map_err(|_| unknown())?)?))
         }
     }
 }
@@ -68,7 +68,7 @@ pub fn cpu() -> Device {
     Device::Cpu
 }
 
-/// The CUDA device with this ordinal, counted from 0.
+/// The CUDA device with this index, from 0.
 ///
 /// # Errors
 /// [`Error::Device`] if the crate was built without the feature `cuda`, or if the driver cannot open the device.
@@ -77,13 +77,13 @@ pub fn cuda(ordinal: usize) -> Result<Device> {
     if !cfg!(feature = "cuda") {
         return Err(error("this build has no CUDA support (cargo feature `cuda`)".to_string()));
     }
-    // The driver library is loaded at run time, and its absence is a panic in the binding, not an error.
+    // The binding loads the driver library at run time and panics if it is missing.
     std::panic::catch_unwind(|| Device::new_cuda(ordinal))
         .map_err(|_| error("no CUDA driver on this machine".to_string()))?
         .map_err(|cause| error(cause.to_string()))
 }
 
-/// The name of a device as [`parse`] reads it: `cpu`, `cuda:0`.
+/// The name of a device in the form that [`parse`] accepts: `cpu`, `cuda:0`.
 pub fn name(device: &Device) -> String {
     match device.location() {
         candle_core::DeviceLocation::Cpu => "cpu".to_string(),
@@ -92,10 +92,10 @@ pub fn name(device: &Device) -> String {
     }
 }
 
-/// More than a machine has cores; a system that runs out of threads may abort the process.
+/// Limit on threads: above the core count of any machine. A system that runs out of threads may abort the process.
 const MAX_THREADS: usize = 1024;
 
-/// Your own thread pool for the CPU work of a forward.
+/// A thread pool for the CPU work of a model.
 ///
 /// ```
 /// # fn main() -> clipwise::Result<()> {
@@ -112,16 +112,16 @@ impl Threads {
     /// Starts `n` threads.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `n` is not 1 to 1024 or the operating system refuses the threads.
+    /// [`Error::Argument`] if `n` is not between 1 and 1024, or if the operating system cannot start the threads.
     pub fn new(n: usize) -> Result<Self> {
         if !(1..=MAX_THREADS).contains(&n) {
-            return Err(Error::argument("threads", n, format!("1 to {MAX_THREADS}")));
+            return Err(Error::argument("threads", n, format!("expected 1 to {MAX_THREADS}")));
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build();
         pool.map(Self).map_err(|cause| Error::argument("threads", n, cause.to_string()))
     }
 
-    /// Runs `work` with this pool as the current one.
+    /// Runs `work` with this pool as the current rayon pool.
     pub fn run<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
         self.0.install(work)
     }
@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_round_trip_and_unknown_ones_are_errors() {
+    fn device_names_are_parsed() {
         for known in ["auto", "cpu"] {
             assert!(parse(known).is_ok(), "{known}");
         }
@@ -144,7 +144,7 @@ mod tests {
 
     #[cfg(not(feature = "cuda"))]
     #[test]
-    fn cuda_without_the_feature_is_an_error_and_the_choice_says_why_it_took_the_cpu() {
+    fn without_the_cuda_feature_auto_is_the_cpu_and_cuda_is_an_error() {
         let error = cuda(0).unwrap_err().to_string();
         assert!(error.contains("cuda:0") && error.contains("feature"), "{error}");
         let choice = choose("auto").unwrap();
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_has_the_threads_that_were_asked_for() {
+    fn pool_has_the_requested_number_of_threads() {
         assert_eq!(Threads::new(3).unwrap().run(rayon::current_num_threads), 3);
         for n in [0, MAX_THREADS + 1, usize::MAX] {
             assert!(matches!(Threads::new(n), Err(Error::Argument { name: "threads", .. })), "{n}");

@@ -1,4 +1,4 @@
-//! Events: from scores over time to sounds with onset and offset.
+//! Sound events with onset and offset, from scores over time.
 //!
 //! ```no_run
 //! use clipwise::{EventConfig, EventDetector, Tagger, Waveform, WindowConfig};
@@ -17,13 +17,13 @@
 //! # }
 //! ```
 //!
-//! The scores of each class are smoothed; then
-//! 1. a **run** is a stretch without a score below `threshold_off`, with at least one of `threshold_on` or more in it (double
-//!    threshold, as in Dinkel et al. 2021, arXiv 2105.04065);
-//! 2. runs no more than `min_gap` apart become one event;
+//! The scores of each class are smoothed. Then
+//! 1. a **run** is a period without a score below `threshold_off` that has at least one score of `threshold_on` or more
+//!    (double threshold, as in Dinkel et al. 2021, arXiv 2105.04065);
+//! 2. runs at most `min_gap` apart are merged to one event;
 //! 3. events shorter than `min_duration` are dropped.
 //!
-//! The detector works on scores as they arrive, and keeps no more than a smoothing window and a few numbers per class.
+//! The detector processes scores as they arrive, and keeps only a smoothing window and a few numbers per class.
 
 mod config;
 mod detector;
@@ -36,22 +36,22 @@ pub use config::{ClassThresholds, EventConfig, Smoothing};
 pub use detector::EventDetector;
 pub use write::{EventFormat, EventWriter};
 
-/// A sound with its times, in seconds.
+/// A sound event. Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Event {
-    /// Its beginning.
+    /// Start of the event.
     pub onset: f64,
-    /// Its end.
+    /// End of the event.
     pub offset: f64,
     /// Display name of the class.
     pub label: String,
-    /// Machine id of the class, such as AudioSet's `/m/09x0r`, where the label set has one.
+    /// Machine id of the class, such as AudioSet's `/m/09x0r`, if the label set has one.
     pub id: Option<String>,
-    /// The class's index in the label set.
+    /// The index of the class in the label set.
     pub index: usize,
-    /// The largest score, smoothed.
+    /// The largest smoothed score.
     pub peak: f32,
-    /// The mean of the smoothed scores over time, including closed gaps.
+    /// The mean of the smoothed scores over time, including merged gaps.
     pub mean: f32,
     /// Classes above it in an ontology, the nearest first, if [`EventConfig::parents`] is set and the label set has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -59,7 +59,7 @@ pub struct Event {
 }
 
 impl Event {
-    /// Length in seconds.
+    /// Duration in seconds.
     pub fn duration(&self) -> f64 {
         self.offset - self.onset
     }

@@ -1,4 +1,4 @@
-//! Small files that are read whole: labels, vocabularies, configurations.
+//! Reading small files whole: labels, vocabularies, configurations.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
-/// The error for a file whose content is refused, from its path and the reason.
+/// Makes the error for a file whose content is rejected, from its path and the reason.
 pub(crate) type Refusal = fn(PathBuf, String) -> Error;
 
-/// Reads a regular file of at most `limit` bytes. `refuse` makes the error for a longer one.
+/// Reads a regular file of at most `limit` bytes. `refuse` makes the error for a longer file.
 ///
-/// The limit holds whatever length the system states: files below `/proc` state 0. Pipes, devices and folders are refused
-/// before they are opened, since opening a pipe waits for its other end.
+/// The limit is applied to the bytes that are read, since the stated length can be wrong: files below `/proc` state 0.
+/// Pipes, devices and folders are rejected before they are opened, because opening a pipe blocks until a writer opens
+/// it.
 ///
 /// # Errors
-/// [`Error::Io`] if the file can't be read or is not a regular file, and that of `refuse`.
+/// [`Error::Io`] if the file cannot be read or is not a regular file; the error of `refuse` if it is too long.
 pub(crate) fn read(path: &Path, limit: u64, refuse: Refusal) -> Result<Vec<u8>> {
     let error = |cause| Error::Io { action: "read", path: path.to_path_buf(), cause };
     let file = open(path, "read")?;
@@ -29,7 +30,7 @@ pub(crate) fn read(path: &Path, limit: u64, refuse: Refusal) -> Result<Vec<u8>> 
     Ok(bytes)
 }
 
-/// As [`read`], for UTF-8 text. A byte-order mark at its beginning is taken off.
+/// As [`read`], for UTF-8 text. A leading byte-order mark is removed.
 pub(crate) fn read_text(path: &Path, limit: u64, refuse: Refusal) -> Result<String> {
     let refused = |reason: &str| refuse(path.to_path_buf(), reason.to_string());
     let mut bytes = read(path, limit, refuse)?;
@@ -41,12 +42,12 @@ pub(crate) fn read_text(path: &Path, limit: u64, refuse: Refusal) -> Result<Stri
     String::from_utf8(bytes).map_err(|_| refused("expected UTF-8 text"))
 }
 
-/// Text without the byte-order mark that some editors put before it.
+/// Text without the byte-order mark that some editors prepend.
 pub(crate) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text)
 }
 
-/// Opens a regular file to be read. `action` names what failed: `"open"`, `"read"`.
+/// Opens a regular file for reading. `action` names the attempt in the error: `"open"`, `"read"`.
 pub(crate) fn open(path: &Path, action: &'static str) -> Result<File> {
     let error = |cause| Error::Io { action, path: path.to_path_buf(), cause };
     let regular = |metadata: Metadata| match metadata.is_file() {
@@ -55,16 +56,15 @@ pub(crate) fn open(path: &Path, action: &'static str) -> Result<File> {
     };
     std::fs::metadata(path).and_then(regular).map_err(error)?;
     let file = File::open(path).map_err(error)?;
-    // Another file may have taken the name since.
+    // The path may point to another file since the check above.
     file.metadata().and_then(regular).map_err(error)?;
     Ok(file)
 }
 
-/// The first of `names` that `folder` has, be it a file that can be read or not: a link to nowhere is there, and an error
-/// when it is read.
+/// The first of `names` that exists in `folder`. Dangling links count: reading them gives the error.
 ///
 /// # Errors
-/// [`Error::Io`] if the system does not tell.
+/// [`Error::Io`] if the folder cannot be searched.
 pub(crate) fn first_of(folder: &Path, names: &[&'static str]) -> Result<Option<&'static str>> {
     for &name in names {
         let path = folder.join(name);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn the_limit_holds_whatever_length_is_stated() {
+    fn limit_holds_whatever_length_the_file_system_states() {
         let folder = std::env::temp_dir().join(format!("clipwise-files-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let path = folder.join("five");
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn text_loses_its_mark() {
+    fn byte_order_mark_is_removed() {
         for (text, without) in [("", ""), ("\u{feff}", ""), ("\u{feff}a", "a"), ("a\u{feff}", "a\u{feff}")] {
             assert_eq!(without_mark(text.as_bytes()), without.as_bytes());
         }

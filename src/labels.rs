@@ -1,4 +1,4 @@
-//! Names of classes: AudioSet's 527, or a label file; the classes above them.
+//! Class names: AudioSet's 527 classes with their parents in the ontology, and label files.
 
 pub(crate) mod by_name;
 mod ontology;
@@ -18,13 +18,13 @@ const AUDIOSET_CSV: &str = include_str!("labels/audioset.csv");
 /// The classes of AudioSet Strong's training set in the order of PretrainedSED and EfficientSED. Google, CC BY 4.0.
 const AUDIOSET_STRONG_CSV: &str = include_str!("labels/audioset_strong.csv");
 
-/// The largest label file that is read, in bytes.
+/// Limit on the size of a label file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
 
-/// One class.
+/// A class: its names and its parents in an ontology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
-    /// Machine id, such as AudioSet's `/m/09x0r`; `None` where the label file has none.
+    /// Machine id, such as AudioSet's `/m/09x0r`; `None` if the label file has none.
     pub id: Option<String>,
     /// Display name, such as `Speech`.
     pub name: String,
@@ -42,7 +42,7 @@ impl Label {
     }
 }
 
-/// The classes of a model in the order of its outputs. Cheap to clone.
+/// The classes of a model, in the order of its outputs. Cheap to clone.
 ///
 /// ```
 /// let labels = clipwise::LabelSet::audioset();
@@ -57,13 +57,13 @@ impl Label {
 pub struct LabelSet(Arc<[Label]>);
 
 impl LabelSet {
-    /// AudioSet's 527 classes in the usual order (`class_labels_indices.csv`), with the parents of AudioSet's ontology.
+    /// AudioSet's 527 classes, in the standard order (`class_labels_indices.csv`), with the parents of AudioSet's ontology.
     pub fn audioset() -> Self {
         static AUDIOSET: OnceLock<LabelSet> = OnceLock::new();
         AUDIOSET.get_or_init(|| built_in(AUDIOSET_CSV)).clone()
     }
 
-    /// AudioSet's 527 classes in the order of their display names, as some checkpoints have them.
+    /// AudioSet's 527 classes, sorted by display name, as in some checkpoints.
     pub fn audioset_by_name() -> Self {
         static BY_NAME: OnceLock<LabelSet> = OnceLock::new();
         let sorted = || {
@@ -74,7 +74,7 @@ impl LabelSet {
         BY_NAME.get_or_init(sorted).clone()
     }
 
-    /// YAMNet's 521 classes: AudioSet's in the usual order, without six.
+    /// YAMNet's 521 classes: AudioSet's in the standard order, without six.
     pub fn yamnet() -> Self {
         const WITHOUT: [&str; 6] = [
             "Male speech, man speaking",
@@ -97,24 +97,24 @@ impl LabelSet {
         STRONG.get_or_init(|| built_in(AUDIOSET_STRONG_CSV)).clone()
     }
 
-    /// Classes named by their index, `class 0` and so on, for a model whose labels are not known.
+    /// Classes named by their index (`class 0`, …), for models with unknown labels.
     pub fn numbered(n_classes: usize) -> Self {
         (0..n_classes).map(|index| format!("class {index}")).collect()
     }
 
-    /// Reads a label file, by its content:
-    /// - JSON: `["Speech", …]`, `{"0": "Speech", …}`, `{"id2label": {…}}`, or objects `{"id": …, "name": …, "parents": […]}` in an
-    ///   array;
-    /// - CSV with a header: the name is in a column `display_name`, `name` or `label`, the machine id in `mid` or `id`,
-    ///   the place in `index` (else the order of the rows counts), names of parents in `parents`, with `;` between them;
-    /// - text: one name a line, empty lines at the end ignored.
+    /// Reads a label file. The format is recognised by the content:
+    /// - JSON: `["Speech", …]`, `{"0": "Speech", …}`, `{"id2label": {…}}`, or an array of objects
+    ///   `{"id": …, "name": …, "parents": […]}`;
+    /// - CSV with a header: the name in a column `display_name`, `name` or `label`, the machine id in `mid` or `id`,
+    ///   the index in `index` (default: the order of the rows), the names of parents in `parents`, separated by `;`;
+    /// - text: one name per line. Empty lines at the end are ignored.
     ///
     /// All in UTF-8, with or without a byte-order mark, up to 64 MiB. Classes of AudioSet get its parents
     /// ([`with_audioset_parents`](Self::with_audioset_parents)) where the file gives none.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read or is no regular file, [`Error::Labels`] if it holds no labels, indices that do not
-    /// run from 0 without a gap, or broken JSON or CSV, or is too long.
+    /// [`Error::Io`] if the file cannot be read or is not a regular file; [`Error::Labels`] if it is too long, has no
+    /// labels, has indices that do not run from 0 without gaps, or is invalid JSON or CSV.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let unusable = |path, reason| Error::Labels { path, reason };
@@ -129,14 +129,14 @@ impl LabelSet {
             Some('[' | '{') => parse_json(text),
             Some(_) if has_csv_header(text) => parse_csv(text),
             Some(_) if is_headless_csv(text) => {
-                Err(format!("looks like CSV without a header that names a column one of {NAME_COLUMNS:?}"))
+                Err(format!("this looks like CSV without a header: expected a column named one of {NAME_COLUMNS:?}"))
             }
             Some(_) => parse_lines(text),
         }?;
-        if parsed.is_empty() { Err("no labels in it".to_string()) } else { Ok(parsed) }
+        if parsed.is_empty() { Err("the file has no labels".to_string()) } else { Ok(parsed) }
     }
 
-    /// The index of a class, by display name (exact, else without regard to case) or machine id.
+    /// The index of a class, by machine id or display name (exact match, otherwise ignoring case).
     pub fn index_of(&self, name_or_id: &str) -> Option<usize> {
         let exact = |label: &Label| label.name == name_or_id || label.id.as_deref() == Some(name_or_id);
         self.iter().position(exact).or_else(|| {
@@ -188,7 +188,7 @@ fn has_csv_header(text: &str) -> bool {
     header.contains(',') && header.split(',').any(is_name)
 }
 
-/// Whether every line begins with a number and a comma: an index, not a name.
+/// Whether every line begins with a number and a comma, which is an index and not a name.
 fn is_headless_csv(text: &str) -> bool {
     let begins_with_index =
         |line: &str| line.split_once(',').is_some_and(|(index, _)| index.trim().parse::<u64>().is_ok());
@@ -208,7 +208,7 @@ fn parse_csv(text: &str) -> Parsed {
     let header = reader.headers().map_err(|error| error.to_string())?.clone();
     let place = |name: &&str| header.iter().position(|field| field.eq_ignore_ascii_case(name));
     let column = |names: &[&str]| names.iter().find_map(place);
-    let name = column(&NAME_COLUMNS).ok_or_else(|| format!("no column is called one of {NAME_COLUMNS:?}"))?;
+    let name = column(&NAME_COLUMNS).ok_or_else(|| format!("expected a column named one of {NAME_COLUMNS:?}"))?;
     let (id, index, parents) = (column(&ID_COLUMNS), column(&["index"]), column(&["parents"]));
     let mut labels = BTreeMap::new();
     for (row, record) in reader.records().enumerate() {
@@ -232,7 +232,8 @@ fn parse_json(text: &str) -> Parsed {
         Value::String(name) => Ok(Label::named(name.clone())),
         Value::Object(fields) => {
             let text = |names: &[&str]| names.iter().find_map(|name| fields.get(*name)?.as_str().map(str::to_string));
-            let name = text(&NAME_COLUMNS).ok_or_else(|| format!("an object has none of {NAME_COLUMNS:?}"))?;
+            let name = text(&NAME_COLUMNS)
+                .ok_or_else(|| format!("expected one of the fields {NAME_COLUMNS:?} in every object"))?;
             let parents = match fields.get("parents") {
                 Some(parents) => serde_json::from_value(parents.clone())
                     .map_err(|_| format!("the parents of {name:?} are not an array of names"))?,
@@ -254,7 +255,7 @@ fn parse_json(text: &str) -> Parsed {
             }
             in_order(labels)
         }
-        _ => Err("neither an array nor an object".to_string()),
+        _ => Err("expected an array or an object".to_string()),
     }
 }
 
@@ -263,7 +264,7 @@ fn insert(labels: &mut BTreeMap<usize, Label>, place: usize, label: Label) -> st
         return Err(format!("class {place} has no name"));
     }
     match labels.insert(place, label) {
-        Some(_) => Err(format!("index {place} stands twice")),
+        Some(_) => Err(format!("index {place} occurs twice")),
         None => Ok(()),
     }
 }
@@ -280,7 +281,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn audioset_has_its_527_classes_with_quoted_names_and_ids() {
+    fn audioset_527_classes() {
         let strong = LabelSet::audioset_strong();
         assert_eq!((strong.len(), &*strong[446].name), (447, "Zipper (clothing)"));
         assert_eq!(strong[0].id.as_deref(), Some("/m/07q2z82"));
@@ -294,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_label_file_gives_the_same_set() {
+    fn label_file_formats_agree() {
         let plain: LabelSet = ["Dog", "Rain, heavy"].into_iter().collect();
         for text in [
             "Dog\nRain, heavy\n\n",
@@ -321,14 +322,14 @@ mod tests {
     }
 
     #[test]
-    fn broken_label_files_say_what_is_wrong() {
+    fn invalid_label_files_are_described() {
         for (text, reason) in [
             ("", "empty"),
             ("[]", "no labels"),
             ("[1, 2]", "not a label"),
             ("{\"a\": \"Dog\"}", "not an index"),
             ("{\"0\": \"Dog\", \"2\": \"Cat\"}", "index 1 is missing"),
-            ("index,name\n0,Dog\n0,Cat\n", "stands twice"),
+            ("index,name\n0,Dog\n0,Cat\n", "occurs twice"),
             ("index,name\nx,Dog\n", "not a number"),
             ("Dog\n\nCat\n", "line 2 is empty"),
             ("{\"0\": ", "EOF"),

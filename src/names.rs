@@ -1,4 +1,4 @@
-//! `Display` and `FromStr` of plain enums: the names that configuration files have for their variants.
+//! `Display` and `FromStr` of unit-only enums. The names are those in configuration files.
 
 use std::fmt;
 use std::str::FromStr;
@@ -26,7 +26,7 @@ macro_rules! names {
                 type Err = Error;
 
                 fn from_str(name: &str) -> Result<Self> {
-                    // The reason names all variants.
+                    // The message of serde lists all variants.
                     serde_plain::from_str(name).map_err(|error| Error::argument(stringify!($type), name, error.to_string()))
                 }
             }

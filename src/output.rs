@@ -7,54 +7,55 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::labels::LabelSet;
 
-/// The result of a tagging model for a batch, on the model's device, all f32.
+/// The result of a tagging model for a batch. All tensors are f32 on the model's device.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct TaggingOutput {
-    /// Values before the activation, `[batch, n_classes]`.
+    /// Logits (values before the activation), `[batch, n_classes]`.
     pub logits: Tensor,
-    /// Probabilities, `[batch, n_classes]`, each 0..=1. Independent of each other for a multi-label model (sigmoid),
-    /// summing to 1 for a single-label one (softmax).
+    /// Probabilities, `[batch, n_classes]`, in `0..=1`: independent for multi-label models (sigmoid), with a sum of 1
+    /// for single-label models (softmax).
     pub clipwise_output: Tensor,
-    /// Probabilities of each output frame, `[batch, n_frames, n_classes]`, of a model that gives them. In a batch of clips of
-    /// several lengths, zeros follow the frames of the shorter ones.
+    /// Probabilities per output frame, `[batch, n_frames, n_classes]`, if they were requested and the model has them.
+    /// If the clips of a batch differ in length, shorter ones are padded with zeros.
     pub framewise_output: Option<Tensor>,
-    /// The vector below the last layer, `[batch, embedding_dim]`.
+    /// The embedding: the input of the last layer, `[batch, embedding_dim]`.
     pub embedding: Tensor,
 }
 
 impl TaggingOutput {
-    /// An output without frames; [`framewise_output`](#structfield.framewise_output) can be set.
+    /// Creates an output without frames; set [`framewise_output`](#structfield.framewise_output) to add them.
     pub fn new(logits: Tensor, clipwise_output: Tensor, embedding: Tensor) -> Self {
         Self { logits, clipwise_output, framewise_output: None, embedding }
     }
 
-    /// The output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
+    /// Creates the output of a multi-label head: the sigmoid of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn multi_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
-        let clipwise_output = candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")?;
+        let clipwise_output = candle_nn::ops::sigmoid(&logits).context("computing the sigmoid of the logits")?;
         Ok(Self::new(logits, clipwise_output, embedding))
     }
 
-    /// The output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
+    /// Creates the output of a single-label head: the softmax of `logits` `[batch, n_classes]`.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn single_label(logits: Tensor, embedding: Tensor) -> Result<Self> {
-        let clipwise_output = candle_nn::ops::softmax_last_dim(&logits).context("the softmax of the logits")?;
+        let clipwise_output =
+            candle_nn::ops::softmax_last_dim(&logits).context("computing the softmax of the logits")?;
         Ok(Self::new(logits, clipwise_output, embedding))
     }
 
-    /// Brings a batch to the host as one [`Tagging`] per row.
+    /// Copies the batch to the host, as one [`Tagging`] per row.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] if `labels` does not have `n_classes` entries.
+    /// [`Error::LabelCount`] if the number of `labels` differs from `n_classes`; [`Error::Tensor`] if copying fails.
     pub fn to_taggings(&self, labels: &LabelSet) -> Result<Vec<Tagging>> {
-        let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().context("bringing the result to the host");
+        let rows = |tensor: &Tensor| tensor.to_vec2::<f32>().context("copying the result to the host");
         let (scores, logits, embeddings) = (rows(&self.clipwise_output)?, rows(&self.logits)?, rows(&self.embedding)?);
-        let n_classes = self.logits.dim(1).context("the shape of the logits")?;
+        let n_classes = self.logits.dim(1).context("reading the shape of the logits")?;
         if n_classes != labels.len() {
             return Err(Error::LabelCount { n_classes, n_labels: labels.len() });
         }
@@ -69,24 +70,24 @@ impl TaggingOutput {
     }
 }
 
-/// What makes probabilities of the last layer's values.
+/// The activation that turns logits into probabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum OutputActivation {
-    /// One class per clip: probabilities that sum to 1. Read from `transfer` too, the name that CNN14 had for it.
+    /// One class per clip: probabilities with a sum of 1. In files also `transfer`, CNN14's name for it.
     #[serde(alias = "transfer")]
     Softmax,
-    /// Any number of classes per clip: independent probabilities. Read from `audioset` too.
+    /// Any number of classes per clip: independent probabilities. In files also `audioset`.
     #[serde(alias = "audioset")]
     Sigmoid,
 }
 
 impl OutputActivation {
-    /// What `problem_type` says in a `config.json` of transformers; softmax where it says nothing.
+    /// The activation for `problem_type` in a `config.json` of transformers; softmax if it is absent.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that gives numbers and no classes (`regression`).
+    /// [`Error::Config`] for `regression`, which has no classes.
     pub(crate) fn of_hugging_face(config: &serde_json::Value) -> Result<Self> {
         match config.get("problem_type").and_then(serde_json::Value::as_str) {
             Some("multi_label_classification") => Ok(Self::Sigmoid),
@@ -95,7 +96,7 @@ impl OutputActivation {
         }
     }
 
-    /// The output for clips: `logits` `[batch, n_classes]`, `embedding` `[batch, embedding_dim]`.
+    /// The output for `logits` `[batch, n_classes]` and `embedding` `[batch, embedding_dim]`.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -106,7 +107,7 @@ impl OutputActivation {
         }
     }
 
-    /// Logits of which [`probabilities`](Self::probabilities) makes these, finite for probabilities of 0 and 1 too.
+    /// The inverse of [`probabilities`](Self::probabilities); finite for probabilities of 0 and 1.
     pub(crate) fn logits(self, probabilities: &Tensor) -> Result<Tensor> {
         let logits = || match self {
             Self::Softmax => probabilities.clamp(f32::MIN_POSITIVE, 1.0)?.log(),
@@ -115,10 +116,10 @@ impl OutputActivation {
                 p.log()? - p.affine(-1.0, 1.0)?.log()?
             }
         };
-        logits().context("the logits of probabilities")
+        logits().context("computing logits from probabilities")
     }
 
-    /// The probabilities of logits whose last dimension is the classes.
+    /// The probabilities for logits whose last dimension is the classes.
     pub(crate) fn probabilities(self, logits: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Self::Softmax => candle_nn::ops::softmax_last_dim(logits),
@@ -129,17 +130,17 @@ impl OutputActivation {
 
 /// The tags of one clip, on the host.
 ///
-/// All fields are plain data; [`top_k`](Tagging::top_k) and its siblings make the short lists that programs show.
+/// All fields are plain data. [`top_k`](Tagging::top_k) and [`above`](Tagging::above) give short lists for display.
 ///
 /// Serialized, `labels` is the name of a built-in set (`"audioset"`, `"audioset_by_name"`, `"audioset_strong"`, `"yamnet"`), as
 /// of the bundled taggers, or else the list of the labels. [`Tag`]s are smaller still.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tagging {
-    /// The probability of each class, 0..=1, in the order of `labels`: the model's `clipwise_output`.
+    /// The probability of each class, in `0..=1` and in the order of `labels`: the model's `clipwise_output`.
     pub scores: Vec<f32>,
-    /// The same before the activation.
+    /// The logit of each class: the score before the activation.
     pub logits: Vec<f32>,
-    /// The vector below the last layer.
+    /// The embedding: the input of the model's last layer.
     pub embedding: Embedding,
     /// The names of the classes.
     #[serde(with = "crate::labels::by_name")]
@@ -150,25 +151,25 @@ pub struct Tagging {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Tag {
-    /// The class's place in the label set.
+    /// The index of the class in the label set.
     pub index: usize,
-    /// Machine id, such as AudioSet's `/m/09x0r`, where the label set has one.
+    /// Machine id, such as AudioSet's `/m/09x0r`, if the label set has one.
     pub id: Option<String>,
     /// Display name.
     pub label: String,
-    /// Probability, 0..=1.
+    /// Probability, in `0..=1`.
     pub score: f32,
 }
 
 impl Tagging {
-    /// The `k` classes with the highest scores, highest first; equal scores in the order of the classes.
+    /// The `k` classes with the highest scores, in descending order. Equal scores are in the order of the classes.
     pub fn top_k(&self, k: usize) -> Vec<Tag> {
         let mut order: Vec<usize> = (0..self.scores.len()).collect();
         order.sort_by(|&a, &b| self.scores[b].total_cmp(&self.scores[a]));
         order.into_iter().take(k).map(|index| self.tag(index)).collect()
     }
 
-    /// All classes whose score is above `threshold`, highest first.
+    /// All classes with a score above `threshold`, in descending order.
     pub fn above(&self, threshold: f32) -> Vec<Tag> {
         let mut tags = self.top_k(self.scores.len());
         tags.retain(|tag| tag.score > threshold);
@@ -184,12 +185,12 @@ impl Tagging {
         self.labels.most_specific(&indices).into_iter().map(|index| self.tag(index)).collect()
     }
 
-    /// The score of a class by display name or machine id; `None` if there is no such class.
+    /// The score of a class, by display name or machine id; `None` if there is no such class.
     pub fn score(&self, name_or_id: &str) -> Option<f32> {
         self.scores.get(self.labels.index_of(name_or_id)?).copied()
     }
 
-    /// The vector below the last layer, for similarity and for your own classifiers.
+    /// The embedding, for similarity search and for training classifiers.
     pub fn embedding(&self) -> &Embedding {
         &self.embedding
     }
@@ -197,19 +198,19 @@ impl Tagging {
     fn tag(&self, index: usize) -> Tag {
         let (id, label) = match self.labels.get(index) {
             Some(label) => (label.id.clone(), label.name.clone()),
-            None => (None, format!("class {index}")), // only where the public fields were edited to differ in length
+            None => (None, format!("class {index}")), // only if the public fields were edited
         };
         Tag { index, id, label, score: self.scores[index] }
     }
 }
 
-/// The vector that a model computes for a clip below its last layer.
+/// The embedding of a clip: the input of the model's last layer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Embedding(pub Vec<f32>);
 
 impl Embedding {
-    /// Cosine similarity, -1..=1: 1 for the same direction. 0 if either vector is zero or their lengths differ.
+    /// Cosine similarity, in `-1..=1`. 0 if either vector is zero or the lengths differ.
     ///
     /// ```
     /// # use clipwise::Embedding;
@@ -264,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tagging_survives_json() {
+    fn tagging_round_trips_through_json() {
         let json = serde_json::to_string(&tagging()).unwrap();
         assert_eq!(serde_json::from_str::<Tagging>(&json).unwrap(), tagging());
         for (labels, name) in [
@@ -284,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn cosine_of_odd_pairs() {
+    fn cosine_of_orthogonal_opposite_zero_and_unequal_vectors() {
         let vector = |values: &[f32]| Embedding(values.to_vec());
         assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[0.0, 2.0])), 0.0);
         assert_eq!(vector(&[1.0, 0.0]).cosine(&vector(&[-2.0, 0.0])), -1.0);
@@ -293,25 +294,25 @@ mod tests {
     }
 }
 
-/// The result for a window.
+/// The result for a window of a recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WindowTagging {
-    /// Its first sample, in seconds from the beginning of the recording.
+    /// Start of the window, in seconds from the beginning of the recording.
     pub start: f64,
-    /// Its end in seconds, without zeros that were added.
+    /// End of the window in seconds, without zero padding.
     pub end: f64,
-    /// Its tags.
+    /// Tags of the window.
     pub tagging: Tagging,
-    /// Its share of the recording's frames, where they were asked for.
+    /// The window's share of the recording's frames, if frames were requested.
     pub frames: Option<Frames>,
 }
 
-/// Results for frames that follow each other. Times in seconds from the beginning of the recording.
+/// Scores of successive frames. Times are in seconds from the beginning of the recording.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Frames {
     /// Start of the first frame.
     pub start: f64,
-    /// From frame to frame.
+    /// Time from one frame to the next.
     pub step: f64,
     /// End of the last frame.
     pub end: f64,
@@ -320,7 +321,7 @@ pub struct Frames {
 }
 
 impl Frames {
-    /// Start and end of a frame.
+    /// Start and end of a frame, in seconds.
     pub fn span(&self, frame: usize) -> (f64, f64) {
         let time = |frame: usize| (self.start + frame as f64 * self.step).min(self.end);
         (time(frame), if frame + 1 < self.scores.nrows() { time(frame + 1) } else { self.end })

@@ -1,8 +1,8 @@
-//! Random numbers that are the same on every machine and in every version of this crate.
+//! Random numbers that are identical on every machine and in every version of this crate.
 
 use std::f64::consts::TAU;
 
-/// A seeded generator: xoshiro256++ (Blackman and Vigna, 2019), its state filled by SplitMix64. Not for secrets.
+/// A seeded random number generator: xoshiro256++ (Blackman and Vigna, 2019), seeded by SplitMix64. Not cryptographic.
 ///
 /// ```
 /// use clipwise::augment::Random;
@@ -17,20 +17,20 @@ pub struct Random {
 }
 
 impl Random {
-    /// The generator of a seed.
+    /// Creates a generator from a seed.
     pub fn new(seed: u64) -> Self {
         Self::stream(seed, 0)
     }
 
-    /// The generator of the `index`-th stream of a seed: one for each example or worker, so that results do not depend on
-    /// the order in which examples are handled.
+    /// Creates the generator of stream `index` of a seed. With one stream per example or worker, results do not depend
+    /// on the order in which examples are processed.
     pub fn stream(seed: u64, index: u64) -> Self {
         let mut fill = seed;
         let mut from = split_mix(&mut fill) ^ index;
         Self { state: std::array::from_fn(|_| split_mix(&mut from)) }
     }
 
-    /// All 64-bit numbers alike.
+    /// A uniform 64-bit number.
     pub fn next_u64(&mut self) -> u64 {
         let [a, b, c, d] = self.state;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
@@ -39,18 +39,18 @@ impl Random {
         result
     }
 
-    /// Uniform in 0.0..1.0, a multiple of 2^-53.
+    /// A uniform number in `0.0..1.0`, a multiple of 2^-53.
     pub fn uniform(&mut self) -> f64 {
         (self.next_u64() >> 11) as f64 / (1u64 << 53) as f64
     }
 
-    /// Uniform in `0..bound`, without bias; 0 for a bound of 0.
+    /// A uniform number in `0..bound`, without modulo bias; 0 if `bound` is 0.
     pub fn below(&mut self, bound: usize) -> usize {
         let bound = bound as u64;
         if bound == 0 {
             return 0;
         }
-        // The upper half of a product; the lower half tells the few draws that would favour some results.
+        // Lemire's method: take the upper half of the product, and reject the lower halves that would bias the result.
         let unfair = bound.wrapping_neg() % bound;
         loop {
             let product = u128::from(self.next_u64()) * u128::from(bound);
@@ -60,13 +60,14 @@ impl Random {
         }
     }
 
-    /// Gaussian with mean 0 and variance 1 (Box and Muller).
+    /// A Gaussian number with mean 0 and variance 1 (Box and Muller).
     pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (TAU * self.uniform()).cos()
     }
 
-    /// Beta-distributed in 0.0..=1.0: density in proportion to `x^(a - 1) (1 - x)^(b - 1)`. Both above 0; NaN otherwise.
+    /// A Beta-distributed number in `0.0..=1.0`, of density proportional to `x^(a - 1) (1 - x)^(b - 1)`. NaN unless `a`
+    /// and `b` are finite and above 0.
     pub fn beta(&mut self, a: f64, b: f64) -> f64 {
         if !(a.is_finite() && a > 0.0 && b.is_finite() && b > 0.0) {
             return f64::NAN;
@@ -75,7 +76,7 @@ impl Random {
         1.0 / (1.0 + (y - x).exp())
     }
 
-    /// A permutation of `0..n`, all alike.
+    /// A uniform random permutation of `0..n`.
     pub fn permutation(&mut self, n: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..n).collect();
         for i in (1..n).rev() {
@@ -84,9 +85,9 @@ impl Random {
         order
     }
 
-    /// The logarithm of a gamma-distributed number: of small shapes, the number itself would round to 0.
+    /// The logarithm of a gamma-distributed number. For a small shape the number itself would underflow.
     ///
-    /// Marsaglia and Tsang (2000) from shape 1 on; below, `gamma(shape) = gamma(shape + 1) u^(1 / shape)`.
+    /// Marsaglia and Tsang (2000) for shapes of at least 1; below, `gamma(shape) = gamma(shape + 1) u^(1 / shape)`.
     fn log_gamma(&mut self, shape: f64) -> f64 {
         if shape < 1.0 {
             let log_u = (1.0 - self.uniform()).ln();
@@ -96,7 +97,7 @@ impl Random {
         let c = (9.0 * d).sqrt().recip();
         loop {
             let x = self.normal();
-            let log_v = 3.0 * (1.0 + c * x).ln(); // NaN, which no comparison accepts, where v would be negative
+            let log_v = 3.0 * (1.0 + c * x).ln(); // NaN for negative v, which the test below rejects
             if (1.0 - self.uniform()).ln() < 0.5 * x * x + d - d * log_v.exp() + d * log_v {
                 return d.ln() + log_v;
             }
@@ -117,7 +118,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn published_sequences() {
+    fn published_sequences_of_the_generators() {
         let mut random = Random { state: [1, 2, 3, 4] };
         let expected =
             [41_943_041, 58_720_359, 3_588_806_011_781_223, 3_591_011_842_654_386, 9_228_616_714_210_784_205];

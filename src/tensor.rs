@@ -1,8 +1,8 @@
-//! Values on the host: those of tensors on the CPU, and softmax.
+//! Host values of CPU tensors; softmax.
 
 use candle_core::{CpuStorage, Layout, Storage, Tensor};
 
-/// The values of a contiguous f32 tensor, as an operation is given them.
+/// The values of a contiguous f32 tensor, from the storage and layout that a custom operation receives.
 pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle_core::Result<&'a [f32]> {
     match (storage, layout.contiguous_offsets()) {
         (CpuStorage::F32(values), Some((start, end))) => Ok(&values[start..end]),
@@ -10,7 +10,7 @@ pub(crate) fn contiguous<'a>(storage: &'a CpuStorage, layout: &Layout) -> candle
     }
 }
 
-/// Runs `f` on the values of f32 tensors on the CPU, each in row-major order.
+/// Calls `f` with the values of f32 CPU tensors, each in row-major order.
 pub(crate) fn with_values<R>(tensors: &[&Tensor], f: impl FnOnce(&[&[f32]]) -> R) -> candle_core::Result<R> {
     let tensors = tensors.iter().map(|tensor| tensor.contiguous()).collect::<candle_core::Result<Vec<_>>>()?;
     let storages: Vec<_> = tensors.iter().map(Tensor::storage_and_layout).collect();

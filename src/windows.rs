@@ -1,4 +1,4 @@
-//! Long recordings: one result per window, or one for all.
+//! Tagging long recordings: one result per window, or one for the whole recording.
 //!
 //! ```no_run
 //! use clipwise::{Tagger, Waveform, WindowConfig};
@@ -14,20 +14,22 @@
 //! # }
 //! ```
 //!
-//! **A window's result is that of the cut clip alone**, bit for bit: [`Tagger::tag`] of the recording's samples from `start` to
-//! `end`, at the model's rate. However much windows overlap, each frame of the model's [front end](crate::TaggingModel::front_end) is
-//! computed once; only the frames at the ends of a window, where a clip is padded, are the window's own. What depends on the
-//! whole clip, such as a floor below its maximum, is computed for each window.
+//! **The result of a window is that of the cut clip**, bit for bit: [`Tagger::tag`] of the recording's samples from
+//! `start` to `end`, at the model's rate. Overlapping windows share the frames of the model's [front
+//! end](crate::TaggingModel::front_end): each is computed once, except the frames at the ends of a window, where a clip
+//! is padded. Operations on the whole clip, such as a floor below its maximum, are done per window.
 //!
-//! **Windows.** The first starts at 0; the last is the first that reaches the end of the recording, shorter unless
-//! [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; one without samples has none.
-//! If the hop is longer than a window, samples between windows, and at the end of the recording, may be in no window.
+//! **Windows.** The first window starts at 0. The last is the first one that reaches the end of the recording; it is
+//! shorter unless [`pad_last`](WindowConfig::pad_last) is set. A recording shorter than a window is one window; an
+//! empty one has none. If the hop is longer than a window, samples between windows and at the end of the recording may
+//! not be in any window.
 //!
-//! **Frames.** With [`framewise`](WindowConfig::framewise) each frame of the recording is returned once, by the window in which it
-//! is farthest from an end: a window's own frames are in [`WindowTagging::frames`], and begin where those of the window before
-//! end. If windows overlap by half or more, no frame is near an end, except at the ends of the recording.
+//! **Frames.** With [`framewise`](WindowConfig::framewise), each frame of the recording is returned once, by the window
+//! in which it is farthest from an end. A window's frames are in [`WindowTagging::frames`], and begin where those of
+//! the previous window end. If windows overlap by half or more, no frame is near the end of its window, except at the
+//! ends of the recording.
 //!
-//! Memory does not grow with the recording.
+//! Memory does not grow with the length of the recording.
 
 mod aggregate;
 mod cutter;
@@ -47,9 +49,9 @@ use crate::output::Tagging;
 pub use crate::output::{Frames, WindowTagging};
 use crate::tagger::Tagger;
 
-/// The results for the windows of a recording, in their order: see [`Tagger::windows`].
+/// Iterator over the results for the windows of a recording, in order; see [`Tagger::windows`].
 ///
-/// If the source fails, the windows of what was read until then come first, then the error, then nothing.
+/// If reading fails, the windows read before come first, then the error, then `None`.
 pub struct Windows<'t, I> {
     windows: WindowTagger<&'t Tagger>,
     blocks: I,
@@ -60,7 +62,7 @@ pub struct Windows<'t, I> {
     ready: VecDeque<WindowTagging>,
 }
 
-/// The block that is being read.
+/// The current block of samples.
 #[derive(Default)]
 struct Block {
     samples: Vec<f32>,
@@ -68,13 +70,13 @@ struct Block {
 }
 
 impl Tagger {
-    /// Tags a recording of any length and rate window by window, a [`Waveform`](crate::Waveform) or an [`AudioReader`]: an iterator
-    /// over the results, which reads as it goes. See [the module](self).
+    /// Tags a recording of any length and sample rate window by window. The recording is a
+    /// [`Waveform`](crate::Waveform) or an [`AudioReader`], and is read while iterating. See [the module](self).
     ///
     /// # Errors
-    /// [`Error::Config`] if the window settings are invalid, if frames are requested from a model without them, if the
-    /// reader has already been read from, or if its rate is too far from the model's. Errors of reading and tagging are items of
-    /// the iterator.
+    /// [`Error::Config`] if the window settings are invalid, or if frames are requested from a model without framewise
+    /// output; [`Error::Argument`] if the reader has already been read from, or if its sample rate is too far from the
+    /// model's. Errors of reading and tagging are items of the iterator.
     pub fn windows(
         &self,
         recording: impl Into<AudioReader>,
@@ -85,17 +87,19 @@ impl Tagger {
 }
 
 impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
-    /// Over blocks of samples of any size, at the model's rate. Samples at another rate: [`Tagger::windows`].
+    /// Creates the iterator from blocks of samples of any size, at the model's sample rate. Use [`Tagger::windows`] for
+    /// other rates.
     ///
     /// # Errors
-    /// [`Error::Config`] if the window settings are invalid, and if frames are requested from a model without them.
+    /// [`Error::Config`] if the window settings are invalid, or if frames are requested from a model without framewise
+    /// output.
     pub fn new(tagger: &'t Tagger, blocks: I, config: &WindowConfig) -> Result<Self> {
         let windows = WindowTagger::new(tagger, config)?;
         let (block, ready) = (Block::default(), VecDeque::new());
         Ok(Self { windows, blocks, block, ended: false, error: None, ready })
     }
 
-    /// The source of samples, to ask it for its position for example.
+    /// The source of the samples, for example to query its position.
     pub fn source(&self) -> &I {
         &self.blocks
     }
@@ -105,10 +109,10 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
         self.windows.received() as f64 / f64::from(self.windows.tagger().model().info().sample_rate)
     }
 
-    /// One result for all remaining windows.
+    /// Aggregates all remaining windows to one result.
     ///
     /// # Errors
-    /// The first error of a window, [`Error::TooShort`] if there is none, and as [`Aggregator::finish`].
+    /// The first error of a window; [`Error::TooShort`] if there are no windows; otherwise as [`Aggregator::finish`].
     pub fn aggregate(self, aggregation: Aggregation) -> Result<Tagging> {
         let tagger = *self.windows.tagger();
         let mut aggregator = Aggregator::new(aggregation);
@@ -118,7 +122,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
         aggregator.finish(tagger)
     }
 
-    /// Reads until a batch of windows waits for the model, or to the end.
+    /// Reads until a batch of windows is complete, or to the end.
     fn fill(&mut self) {
         while !self.ended && !self.windows.is_full() {
             if let Err(error) = self.read() {
@@ -128,7 +132,7 @@ impl<'t, I: Iterator<Item = Result<Vec<f32>>>> Windows<'t, I> {
         }
     }
 
-    /// Takes samples of the current block, or the next block.
+    /// Takes samples from the current block, or reads the next block.
     fn read(&mut self) -> Result<()> {
         let rest = &self.block.samples[self.block.n_read..];
         if !rest.is_empty() {

@@ -1,13 +1,13 @@
-//! The floors of the house: what each module may import.
+//! The layering of the crate: which module may import which.
 //!
-//! A module imports from the modules that its row names and from its own, and from the module that owns a name, not from
-//! the crate's root, whose re-exports are for users.
+//! A module may import from itself and from the modules in its row of the table. It imports each name from the module
+//! that owns it, not from the crate root, whose re-exports are for users.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-/// The modules from bottom to top, each with those that it may import. `nn/kernels` is a module of its own, so
-/// that front ends can use its vector instructions.
+/// The modules from bottom to top, each with the modules it may import. `nn/kernels` counts as a module of its own, so
+/// that front ends can use its vector code.
 const ALLOWED: [(&str, &[&str]); 26] = [
     ("error", &[]),
     ("assumption", &[]),
@@ -63,7 +63,7 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// The module of a file, by its path below `src`.
+/// The module of a file, given its path below `src`.
 fn module(path: &Path) -> String {
     let path = path.with_extension("");
     let mut parts = path.iter().map(|part| part.to_str().unwrap());
@@ -73,7 +73,7 @@ fn module(path: &Path) -> String {
     }
 }
 
-/// The first segments of the paths of a `use` declaration, with `super` resolved: what it imports.
+/// The top-level modules that a `use` declaration imports from, with `super` resolved.
 fn imports(path: &Path, declaration: &str) -> Vec<String> {
     // The module path of the file itself: `mod.rs` is its folder.
     let mut own: Vec<&str> = path.iter().map(|part| part.to_str().unwrap().trim_end_matches(".rs")).collect();
@@ -91,7 +91,7 @@ fn imports(path: &Path, declaration: &str) -> Vec<String> {
         }
         own
     } else {
-        return Vec::new(); // another crate, or a module of the file itself
+        return Vec::new(); // another crate, or the file's own submodule
     };
     let heads: Vec<&str> = match rest.strip_prefix('{') {
         Some(list) if base.is_empty() => top_level(list.trim_end_matches('}')),
@@ -108,7 +108,7 @@ fn imports(path: &Path, declaration: &str) -> Vec<String> {
     heads.into_iter().map(full).collect()
 }
 
-/// The entries of a list that are not within inner braces.
+/// Splits a list at the commas outside inner braces.
 fn top_level(list: &str) -> Vec<&str> {
     let (mut depth, mut start, mut entries) = (0, 0, Vec::new());
     for (at, character) in list.char_indices() {
@@ -126,8 +126,8 @@ fn top_level(list: &str) -> Vec<&str> {
     entries.into_iter().map(str::trim).filter(|entry| !entry.is_empty()).collect()
 }
 
-/// What a file imports, without its tests: its `use` declarations, those within functions only if they begin at the
-/// crate's root, and the paths in its code that begin there.
+/// The imports of a file, tests excluded: its `use` declarations (inside functions, only those that begin with `crate`)
+/// and the paths in its code that begin with `crate`.
 fn declarations(text: &str) -> Vec<String> {
     let text = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
     let code = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
@@ -150,7 +150,7 @@ fn declarations(text: &str) -> Vec<String> {
     found
 }
 
-/// All arrows between modules, with a file that has each.
+/// All imports between modules, each with a file that has it.
 fn arrows() -> BTreeMap<(String, String), String> {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
@@ -177,7 +177,7 @@ fn arrows() -> BTreeMap<(String, String), String> {
 }
 
 #[test]
-fn imports_point_down() {
+fn modules_import_only_what_the_table_allows() {
     let table: BTreeMap<&str, &[&str]> = ALLOWED.into_iter().collect();
     let mut wrong = Vec::new();
     for ((from, to), place) in arrows() {
@@ -191,18 +191,18 @@ fn imports_point_down() {
 }
 
 #[test]
-fn the_table_has_no_arrow_up() {
+fn the_table_lists_modules_from_bottom_to_top() {
     let mut below = BTreeSet::new();
     for (module, allowed) in ALLOWED {
         for other in allowed {
-            assert!(below.contains(other), "{module} -> {other} points up");
+            assert!(below.contains(other), "{module} -> {other} imports from above");
         }
         below.insert(module);
     }
 }
 
 #[test]
-fn every_arrow_of_the_table_is_used() {
+fn every_import_in_the_table_is_used() {
     let arrows = arrows();
     for (module, allowed) in ALLOWED {
         for other in allowed {
@@ -212,7 +212,7 @@ fn every_arrow_of_the_table_is_used() {
 }
 
 #[test]
-fn declarations_are_understood() {
+fn declarations_are_parsed() {
     let text = "use a::b;\n// use crate::no;\npub use crate::{x, y::{Z, W}};\nuse super::super::q;\n    use super::local;\n\
                 fn f() -> crate::m::N {}\n#[cfg(test)]\nmod t { use crate::n; }";
     assert_eq!(declarations(text), ["a::b", "crate::{x, y::{Z, W}}", "super::super::q", "crate::m::N"]);

@@ -1,4 +1,5 @@
-//! AST against transformers: folders with labels of their own, both spellings of its tensors, and the original's layout.
+//! AST against transformers: folders with their own labels, both naming schemes of transformers, and the original's
+//! layout.
 
 mod common;
 
@@ -27,7 +28,7 @@ fn in_version_5(name: &str) -> String {
     renamed.iter().fold(name.to_string(), |name, (from, to)| name.replace(from, to))
 }
 
-/// The tensors of a model, named as in transformers 4, with the values of those of transformers 5.
+/// The tensors of a model, named as in transformers 4, with the values of those named as in transformers 5.
 fn tensors(config: &ast::Config) -> Vec<(String, Tensor)> {
     complete(
         Vec::new(),
@@ -36,7 +37,7 @@ fn tensors(config: &ast::Config) -> Vec<(String, Tensor)> {
     )
 }
 
-/// The same with the names of YuanGongND/ast, where queries, keys and values are one tensor.
+/// The same tensors named as in YuanGongND/ast, where queries, keys and values are one tensor.
 fn original(tensors: Vec<(String, Tensor)>, prefix: &str) -> Vec<(String, Tensor)> {
     let renamed = [
         ("audio_spectrogram_transformer.", "v."),
@@ -100,20 +101,20 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 fn assert_equals_reference(name: &str, model: &dyn TaggingModel) {
     let golden = golden("ast.safetensors");
     for n in [400, 9001, 24_000] {
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-        assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
-        let embedding = wanted("embedding");
+        assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
+        let embedding = expected("embedding");
         let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{name} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
         if n < 24_000 {
-            assert_close(&format!("{name} {n}"), &values(&output.logits), &wanted("logits"), 2e-5, 1e-5);
+            assert_close(&format!("{name} {n}"), &values(&output.logits), &expected("logits"), 2e-5, 1e-5);
         }
     }
 }
 
 #[test]
-fn it_equals_transformers_at_every_stage() {
+fn every_stage_equals_transformers() {
     let golden = golden("ast.safetensors");
     for name in ["single", "strided", "original"] {
         let config = config(name);
@@ -123,17 +124,17 @@ fn it_equals_transformers_at_every_stage() {
         let mut padded: Vec<f32> = features.iter().copied().collect();
         padded.resize(64 * 128, 5.5 / 6.5);
         let every = |values: Vec<f32>, n: usize| -> Vec<f32> { values.into_iter().step_by(n).collect() };
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.9001.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.9001.{key}")).unwrap();
         // The extractor computes in f32.
-        assert_close("features", &every(padded.clone(), 61), &wanted("extractor"), 1e-3, 0.0);
+        assert_close("features", &every(padded.clone(), 61), &expected("extractor"), 1e-3, 0.0);
         let features = Tensor::from_vec(padded, (1, 64, 128), &Device::Cpu).unwrap();
         let states: Vec<f32> = model.hidden_states(&features).unwrap().iter().flat_map(values).collect();
-        assert_close("states", &every(states, 13), &wanted("states"), 2e-5, 1e-5);
+        assert_close("states", &every(states, 13), &expected("states"), 2e-5, 1e-5);
     }
 }
 
 #[test]
-fn every_layout_gives_the_same_scores_and_tells_its_sizes() {
+fn every_layout_is_detected_and_gives_the_same_scores() {
     for name in ["single", "original"] {
         let config = config(name);
         let version_4 = tensors(&config);
@@ -147,12 +148,12 @@ fn every_layout_gives_the_same_scores_and_tells_its_sizes() {
             assert_eq!(detected.eps, if is_original { 1e-6 } else { 1e-12 });
             assert_eq!(detected.head_eps, if is_original { 1e-5 } else { 1e-12 });
             assert_eq!(detected.activation, OutputActivation::Softmax);
-            // 12 x 5 patches are those of 64 frames; heads of 64 values are assumed.
+            // 12 x 5 patches come from 64 frames; attention heads of 64 dimensions are assumed.
             let sizes = |it: &ast::Config| (it.width, it.ffn_dim, it.depth, it.n_classes, it.stride, it.target_length);
             assert_eq!(sizes(&detected), sizes(&config));
         }
     }
-    // Published numbers of patches, with the strides and lengths that they come from.
+    // Published numbers of patches, with the strides and lengths that give them.
     for (rows, columns, stride, n_frames) in [
         (12, 101, 10, 1024),
         (10, 85, 12, 1024),

@@ -1,4 +1,4 @@
-//! WAV files, waveforms, batches and resampling. WAV bytes are made by hand here, not by the writer under test.
+//! WAV files, waveforms, batches and resampling. The tests build WAV bytes by hand, not with the writer under test.
 
 mod common;
 
@@ -14,7 +14,7 @@ use clipwise::frontend::Complex;
 use clipwise::{Error, Result, Weights};
 use common::{Random, golden, max_difference};
 
-/// A fmt chunk's contents.
+/// The contents of a fmt chunk.
 fn fmt(tag: u16, channels: u16, rate: u32, bits: u16) -> Vec<u8> {
     let block = channels.wrapping_mul(bits / 8);
     let mut out = Vec::new();
@@ -27,7 +27,7 @@ fn fmt(tag: u16, channels: u16, rate: u32, bits: u16) -> Vec<u8> {
     out
 }
 
-/// An extensible fmt chunk's contents.
+/// The contents of an extensible fmt chunk.
 fn extensible(tag: u16, channels: u16, rate: u32, (bits, valid_bits): (u16, u16), mask: u32) -> Vec<u8> {
     let mut out = fmt(0xFFFE, channels, rate, bits);
     out.extend(22_u16.to_le_bytes());
@@ -38,7 +38,7 @@ fn extensible(tag: u16, channels: u16, rate: u32, (bits, valid_bits): (u16, u16)
     out
 }
 
-/// A WAV file of the given chunks, odd ones padded.
+/// A WAV file of the given chunks, padded to even sizes.
 fn wav(chunks: &[(&[u8; 4], &[u8])]) -> Vec<u8> {
     let mut body = b"WAVE".to_vec();
     for (name, contents) in chunks {
@@ -93,7 +93,8 @@ impl Drop for Temporary {
     }
 }
 
-/// Opens bytes as a file, which must fail; returns the reason after checking that the message names file and reason.
+/// Opens bytes as a file, which must fail. Checks that the message names the file and the reason, and returns the
+/// reason.
 fn refused(bytes: &[u8], in_message: &str) -> AudioReason {
     let file = Temporary::holding("refused.wav", bytes);
     let error = Waveform::open(&file.0).unwrap_err();
@@ -106,7 +107,7 @@ fn refused(bytes: &[u8], in_message: &str) -> AudioReason {
 }
 
 #[test]
-fn every_bit_depth_with_plain_and_extensible_headers() {
+fn every_bit_depth_is_read_with_plain_and_extensible_headers() {
     let floats = |values: &[f32]| values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>();
     let cases: [(u16, u16, Vec<u8>, Vec<f32>); 5] = [
         (1, 8, vec![0, 64, 128, 192, 255], vec![-1.0, -0.5, 0.0, 0.5, 127.0 / 128.0]),
@@ -150,7 +151,7 @@ fn every_bit_depth_with_plain_and_extensible_headers() {
 }
 
 #[test]
-fn valid_bits_are_the_high_ones() {
+fn valid_bits_are_the_high_bits() {
     // 24 bits in 32, and 20 in 24, lie in the high bits; the low ones are zero.
     let data: Vec<u8> = [i32::MIN, 0x4000_0000, -0x4000_0000].iter().flat_map(|v| v.to_le_bytes()).collect();
     let waveform = read(&simple(&extensible(1, 1, 48_000, (32, 24), 4), &data)).unwrap();
@@ -200,7 +201,7 @@ fn agrees_with_hound() {
             let spec = hound::WavSpec { channels, sample_rate: 8_000, bits_per_sample: bits, sample_format };
             let mut bytes = std::io::Cursor::new(Vec::new());
             let mut writer = hound::WavWriter::new(&mut bytes, spec).unwrap();
-            // More than the reader decodes at once.
+            // More than the reader decodes in one block.
             for _ in 0..30_000 * u32::from(channels) {
                 let integer = ((random.below(1 << 16) << 16) + random.below(1 << 16)) as u32 as i32;
                 match sample_format {
@@ -243,7 +244,7 @@ fn chunks_around_the_samples_are_skipped() {
         (b"LIST", b"anything"),
     ]);
     assert_eq!(read(&file).unwrap(), Waveform::new(vec![100.0 / 32768.0, -100.0 / 32768.0], 11_025));
-    // The bytes per second are redundant, and wrong in many files; so is the length of the whole.
+    // The bytes per second are redundant and wrong in many files, as is the length of the whole file.
     let mut file = small();
     file[28..32].fill(0x55);
     file[4..8].fill(0xFF);
@@ -258,7 +259,7 @@ fn any_rate_is_read() {
 }
 
 #[test]
-fn what_is_written_is_read_back() {
+fn written_files_read_back() {
     let file = Temporary::new("written.wav");
     let waveform = Waveform::new((0..10_000).map(|i| (i as f32 * 0.37).sin() * 1.2).collect(), 22_050);
     waveform.write(&file.0).unwrap();
@@ -293,7 +294,7 @@ fn what_is_written_is_read_back() {
 }
 
 #[test]
-fn other_files_are_told_apart() {
+fn other_formats_are_identified() {
     let not_wav: [(&[u8], &str); 13] = [
         (b"OggS\0\x02\0\0\0\0\0\0\0\0", "Ogg"),
         (b"fLaC\0\0\0\x22\x10\0\x10\0", "FLAC"),
@@ -314,7 +315,7 @@ fn other_files_are_told_apart() {
         if cfg!(feature = "symphonia") && is_read {
             continue;
         }
-        let in_message = if is_read { "which the cargo feature `symphonia` reads" } else { "not a WAV" };
+        let in_message = if is_read { "which the cargo feature `symphonia` reads" } else { "expected a WAV" };
         assert!(
             matches!(refused(bytes, in_message), AudioReason::UnsupportedFormat { format, .. } if format.contains(name)),
             "{name}"
@@ -328,17 +329,17 @@ fn other_files_are_told_apart() {
 }
 
 #[test]
-fn damaged_headers_are_refused() {
+fn damaged_headers_are_rejected() {
     let good = fmt(1, 1, 16_000, 16);
     let data = pcm16(&[1, 2, 3]);
     let malformed: [(Vec<u8>, &str); 9] = [
         (small()[..7].to_vec(), "after 7"),
-        (small()[..12].to_vec(), "no data chunk"),
+        (small()[..12].to_vec(), "expected a data chunk"),
         (small()[..17].to_vec(), "after 5 of the 8"),
         (small()[..30].to_vec(), "in the fmt chunk"),
-        (wav(&[(b"data", &data), (b"fmt ", &good)]), "no fmt chunk"),
-        (wav(&[(b"fmt ", &good[..14]), (b"data", &data)]), "14 bytes"),
-        (simple(&extensible(1, 1, 8_000, (16, 16), 4)[..30], &data), "needs 40"),
+        (wav(&[(b"data", &data), (b"fmt ", &good)]), "expected a fmt chunk"),
+        (wav(&[(b"fmt ", &good[..14]), (b"data", &data)]), "got 14"),
+        (simple(&extensible(1, 1, 8_000, (16, 16), 4)[..30], &data), "at least 40 bytes"),
         (simple(&good, &[1, 2, 3]), "1 of 2 bytes"),
         (
             {
@@ -354,11 +355,11 @@ fn damaged_headers_are_refused() {
     }
     let mut block_align = small();
     block_align[32] = 4;
-    assert!(matches!(refused(&block_align, "block of 4 bytes"), AudioReason::Malformed(_)));
+    assert!(matches!(refused(&block_align, "got 4 bytes"), AudioReason::Malformed(_)));
 
     for n in [0, 65, u16::MAX] {
         let file = simple(&fmt(1, n, 16_000, 16), &data);
-        assert_eq!(refused(&file, &format!("{n} channels")), AudioReason::ChannelCount(n));
+        assert_eq!(refused(&file, &format!("channels, got {n}")), AudioReason::ChannelCount(n));
     }
     for rate in [0, 100_000_001, u32::MAX] {
         let file = simple(&fmt(1, 1, rate, 16), &data);
@@ -367,7 +368,7 @@ fn damaged_headers_are_refused() {
 }
 
 #[test]
-fn other_encodings_are_named() {
+fn unsupported_encodings_are_named() {
     let mut guid = extensible(1, 1, 8_000, (16, 16), 4);
     guid[30] ^= 0xFF;
     let cases = [
@@ -389,18 +390,19 @@ fn other_encodings_are_named() {
 }
 
 #[test]
-fn cut_short_says_what_is_there() {
+fn truncated_files_state_how_much_is_there() {
     let file = small();
     for n_bytes in 0..16 {
         let reason = refused(&file[..44 + n_bytes], "8 samples per channel");
         assert_eq!(reason, AudioReason::Truncated { declared: 8, found: n_bytes as u64 / 2 });
     }
-    // 28 stereo 16-bit samples, claiming 4 GB, in a file of 156 bytes; lengths that are not the usual placeholders.
+    // 28 stereo 16-bit samples in a file of 156 bytes that claims 4 GB, with lengths that are not the usual
+    // placeholders.
     for declared in [u32::MAX - 1, u32::MAX - 7, 0x8000_0004, 0x7FFF_EFFC, 1 << 30] {
         let mut file = simple(&fmt(1, 2, 44_100, 16), &[1; 112]);
         file[40..44].copy_from_slice(&declared.to_le_bytes());
         let begun = Instant::now();
-        let reason = refused(&file, "28 are there");
+        let reason = refused(&file, "the file holds 28");
         assert_eq!(reason, AudioReason::Truncated { declared: u64::from(declared) / 4, found: 28 });
         assert!(begun.elapsed() < Duration::from_secs(5));
     }
@@ -408,7 +410,7 @@ fn cut_short_says_what_is_there() {
 }
 
 #[test]
-fn a_stream_may_have_a_placeholder_for_its_length() {
+fn a_placeholder_length_is_accepted_in_a_stream() {
     let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
     let whole = read(&small()).unwrap();
     for placeholder in [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX] {
@@ -421,7 +423,7 @@ fn a_stream_may_have_a_placeholder_for_its_length() {
         let accepted = Waveform::read_with(&file[..], &accept).unwrap();
         let note = Note::UnknownLength { declared_bytes: placeholder.into() };
         assert_eq!((&accepted, accepted.notes()), (&whole, &[note.clone()][..]));
-        // In a file its length is known.
+        // In a file, the length is known.
         let on_disk = Temporary::holding("placeholder.wav", &file);
         let accepted = Waveform::open(&on_disk.0).unwrap();
         assert_eq!((&accepted, accepted.notes()), (&whole, &[note][..]));
@@ -430,9 +432,9 @@ fn a_stream_may_have_a_placeholder_for_its_length() {
         let none = Waveform::read_with(&file[..44], &accept).unwrap_err();
         assert!(matches!(none, Error::Audio { reason: AudioReason::NoSamples, .. }));
     }
-    // Another wrong length is still an error.
+    // Any other wrong length is still an error.
     let error = Waveform::read_with(&small()[..50], &accept).unwrap_err();
-    assert!(error.to_string().starts_with("<stream>: cut short"), "{error}");
+    assert!(error.to_string().starts_with("<stream>: truncated"), "{error}");
 }
 
 #[test]
@@ -449,7 +451,7 @@ fn samples_are_finite() {
     }
 }
 
-/// A reader that fails after its bytes, with an error of the kind that the WAV decoder makes itself at an early end.
+/// A reader that fails after its bytes, with the kind of error that the WAV decoder itself reports at an early end.
 struct Failing<'a>(&'a [u8]);
 
 impl std::io::Read for Failing<'_> {
@@ -457,13 +459,13 @@ impl std::io::Read for Failing<'_> {
         if self.0.is_empty() {
             return Err(std::io::Error::other("the cable is out"));
         }
-        // One byte at a time: a reader owes nobody more.
+        // One byte at a time, which a reader is free to do.
         let n = buffer.len().min(1);
         std::io::Read::read(&mut self.0, &mut buffer[..n])
     }
 }
 
-/// Reads bytes as a file, as a stream and as bytes, which must all give the same.
+/// Reads bytes as a file, as a stream and from memory, which must all give the same result.
 fn everywhere(bytes: &[u8], options: &ReadOptions) -> Waveform {
     let file = Temporary::holding("everywhere.wav", bytes);
     let from_file = Waveform::open_with(&file.0, options).unwrap();
@@ -477,7 +479,7 @@ fn everywhere(bytes: &[u8], options: &ReadOptions) -> Waveform {
 
 #[test]
 fn a_size_rounded_down_to_whole_frames_is_a_placeholder() {
-    // SoX's, for 24 bits: 0x7FFFF000 is no multiple of 3.
+    // SoX's placeholder for 24 bits: 0x7FFFF000 is not a multiple of 3.
     let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
     for (n_channels, bits) in [(1, 24), (2, 24), (3, 16), (5, 32)] {
         let frame_bytes = u32::from(n_channels * bits / 8);
@@ -491,7 +493,7 @@ fn a_size_rounded_down_to_whole_frames_is_a_placeholder() {
 }
 
 #[test]
-fn samples_beyond_the_declared_are_read() {
+fn samples_beyond_the_declared_length_are_read() {
     let whole = read(&simple(&fmt(1, 1, 16_000, 16), &pcm16(&(1..=500).collect::<Vec<_>>()))).unwrap();
     let with_size = |n_samples: u32, after: &[u8]| {
         let mut file = simple(&fmt(1, 1, 16_000, 16), &pcm16(&(1..=500).collect::<Vec<_>>()));
@@ -501,13 +503,13 @@ fn samples_beyond_the_declared_are_read() {
     };
     let stale = everywhere(&with_size(125, &[]), &ReadOptions::default());
     assert_eq!((&stale, stale.notes()), (&whole, &[Note::MoreThanDeclared { declared: 125 }][..]));
-    // A recorder that lost power: the size is still 0. A stream without a length must be accepted.
+    // A recorder that lost power leaves a size of 0. A stream without a length must be accepted explicitly.
     let accept = ReadOptions { accept_placeholder_length: true, ..ReadOptions::default() };
     let crashed = everywhere(&with_size(0, &[]), &accept);
     assert_eq!((&crashed, crashed.notes()), (&whole, &[Note::UnknownLength { declared_bytes: 0 }][..]));
     let crashed = Temporary::holding("crashed.wav", &with_size(0, &[]));
     assert_eq!(Waveform::open(&crashed.0).unwrap(), whole);
-    // Chunks and tags after the samples are none.
+    // Chunks and tags after the samples are not samples.
     let chunk = |name: &[u8; 4], n: u32| [&name[..], &n.to_le_bytes(), &vec![0x55; n as usize]].concat();
     for after in [
         chunk(b"LIST", 26),
@@ -520,7 +522,7 @@ fn samples_beyond_the_declared_are_read() {
         let waveform = everywhere(&with_size(500, &after), &ReadOptions::default());
         assert!(waveform == whole && waveform.notes().is_empty(), "{after:?}");
     }
-    // Odd sizes, with and without the byte that pads them.
+    // Odd sizes, with and without the padding byte.
     for n_padding in [0, 1] {
         let file = [&simple(&fmt(1, 1, 8_000, 8), &[7; 9])[..53], &vec![0; n_padding], &chunk(b"LIST", 4)].concat();
         assert_eq!(everywhere(&file, &ReadOptions::default()).n_samples(), 9);
@@ -531,24 +533,24 @@ fn samples_beyond_the_declared_are_read() {
 fn a_header_that_counts_itself_is_damage_that_can_be_skipped() {
     let mut file = small();
     file[40..44].copy_from_slice(&(16_u32 + 44).to_le_bytes());
-    assert!(matches!(refused(&file, "8 are there"), AudioReason::Truncated { declared: 30, found: 8 }));
+    assert!(matches!(refused(&file, "the file holds 8"), AudioReason::Truncated { declared: 30, found: 8 }));
     let reason = AudioReason::Truncated { declared: 30, found: 8 };
     for options in [ReadOptions::SKIP_DAMAGE, ReadOptions { accept_truncated: true, ..ReadOptions::default() }] {
         let waveform = everywhere(&file, &options);
         assert_eq!((&waveform, waveform.notes()), (&read(&small()).unwrap(), &[Note::CutShort(reason.clone())][..]));
     }
-    // More is missing than that.
+    // More than that is missing.
     file[40..44].copy_from_slice(&(16_u32 + 46).to_le_bytes());
     assert!(Waveform::read_with(&file[..], &ReadOptions::SKIP_DAMAGE).is_err());
     let accept = ReadOptions { accept_truncated: true, ..ReadOptions::default() };
     assert_eq!(everywhere(&file[..file.len() - 1], &accept).n_samples(), 7);
-    // But not nothing.
+    // But some of it must be there.
     assert!(Waveform::read_with(&file[..44], &accept).is_err());
 }
 
 #[test]
 fn logarithmic_samples_and_double_precision() {
-    // ITU-T G.711: the largest, the smallest and the middle of both laws, in 16-bit units.
+    // ITU-T G.711: the largest, the smallest and the middle value of both laws, in 16-bit units.
     let a_law = [(0xD5, 8), (0x55, -8), (0xAA, 32_256), (0x2A, -32_256), (0x80, 5504), (0xC5, 264)];
     let mu_law = [(0xFF, 0), (0x7F, 0), (0x80, 32_124), (0x00, -32_124), (0xDF, 396), (0xF0, 120)];
     for (tag, codes) in [(6, a_law), (7, mu_law)] {
@@ -563,7 +565,7 @@ fn logarithmic_samples_and_double_precision() {
     let header = fmt(3, 2, 8_000, 64);
     let waveform = read(&simple(&header, &doubles(&[0.5, 0.25, -1.5, 0.1]))).unwrap();
     assert_eq!(waveform.samples, [0.375, -0.7]);
-    // Finite, but not in 32 bits.
+    // Finite in f64, but not in f32.
     let huge = refused(&simple(&header, &doubles(&[0.0, 0.0, 1e300, 0.0])), "sample 1 of channel 0");
     assert!(matches!(huge, AudioReason::NonFinite { index: 1, channel: 0, .. }));
     let nan = refused(&simple(&header, &doubles(&[0.0, f64::NAN])), "sample 0 of channel 1 is NaN");
@@ -571,7 +573,7 @@ fn logarithmic_samples_and_double_precision() {
 }
 
 #[test]
-fn tags_before_a_wav_file_are_stepped_over() {
+fn tags_before_a_wav_file_are_skipped() {
     let tag = |n: u8| [&b"ID3\x03\0\0\0\0\0"[..], &[n], &vec![1; n.into()]].concat();
     let whole = read(&small()).unwrap();
     for before in [tag(10), tag(0), [tag(100), tag(3)].concat()] {
@@ -593,10 +595,10 @@ fn suspicious_levels_are_noted() {
         let waveform = read(&simple(&fmt(3, 1, 16_000, 32), &peak.to_le_bytes())).unwrap();
         assert_eq!(waveform.notes(), [Note::IntegerScale { peak, full_scale }]);
     }
-    // A file of floats may go beyond full scale by some dB.
+    // A float file may exceed full scale by some dB.
     assert!(read(&simple(&fmt(3, 1, 16_000, 32), &8.0_f32.to_le_bytes())).unwrap().notes().is_empty());
 
-    // One channel is the negative of the other, but for a little.
+    // One channel is almost the negative of the other.
     let stereo: Vec<i16> = (0..2_000).flat_map(|i| [(i * 37 % 20_000) as i16, -(i * 37 % 20_000) as i16 + 3]).collect();
     let file = simple(&fmt(1, 2, 16_000, 16), &pcm16(&stereo));
     let waveform = everywhere(&file, &ReadOptions::default());
@@ -607,7 +609,7 @@ fn suspicious_levels_are_noted() {
     );
     let left = everywhere(&file, &ReadOptions { channels: Channels::One(0), ..ReadOptions::default() });
     assert!(left.notes().is_empty());
-    // Unrelated channels lose power in their mean, but do not cancel; silence does not either.
+    // Unrelated channels lose power in their mean but do not cancel; neither does silence.
     let mut random = Random(7);
     for n_channels in [2, 5, 64] {
         let data: Vec<i16> =
@@ -618,7 +620,7 @@ fn suspicious_levels_are_noted() {
 }
 
 #[test]
-fn a_failing_reader_is_not_a_short_file() {
+fn a_failing_reader_is_not_reported_as_a_truncated_file() {
     let file = small();
     for n in 0..file.len() {
         match Waveform::read(Failing(&file[..n])) {
@@ -630,7 +632,7 @@ fn a_failing_reader_is_not_a_short_file() {
 }
 
 #[test]
-fn no_bytes_make_it_panic() {
+fn no_input_causes_a_panic() {
     let files = [
         small(),
         simple(&extensible(3, 2, 48_000, (32, 32), 3), &[0x3E; 64]),
@@ -673,7 +675,7 @@ fn no_bytes_make_it_panic() {
 }
 
 #[test]
-fn batches_are_at_one_rate() {
+fn clips_of_a_batch_must_have_one_rate() {
     let clips = [Waveform::new(vec![1.0; 3], 8_000), Waveform::new(vec![2.0; 5], 8_000), Waveform::new(vec![], 16_000)];
     let batch = WaveformBatch::try_from(&clips[..2]).unwrap();
     assert_eq!((batch.len(), batch.lengths(), batch.sample_rate()), (2, vec![3, 5], 8_000));
@@ -688,7 +690,7 @@ fn batches_are_at_one_rate() {
     assert!(matches!(WaveformBatch::new(vec![vec![]], 0), Err(Error::Argument { name: "sample_rate", .. })));
 }
 
-/// Pairs of rates: usual ones, which go through FFTs, and odd ones, which do not.
+/// Pairs of rates: usual ones, resampled by FFT, and odd ones, resampled by sinc interpolation.
 const PAIRS: [(u32, u32); 14] = [
     (44_100, 32_000),
     (48_000, 32_000),
@@ -710,12 +712,12 @@ fn sine(frequency: f64, rate: u32, n: usize) -> Vec<f32> {
     (0..n).map(|i| (2.0 * PI * frequency * i as f64 / f64::from(rate) + 0.3).sin() as f32).collect()
 }
 
-/// Input samples for some 3000 samples at the lower rate of a pair.
+/// The number of input samples that gives about 3000 samples at the lower rate of a pair.
 fn n_for(from: u32, to: u32) -> usize {
     3_000 * from as usize / from.min(to) as usize
 }
 
-/// The middle half: half the filter's length and more away from the ends.
+/// The middle half, at least half a filter length away from the ends.
 fn middle(x: &[f32]) -> &[f32] {
     &x[x.len() / 4..x.len() / 4 * 3]
 }
@@ -736,7 +738,7 @@ fn the_pass_band_is_flat_and_without_delay() {
             let frequency = relative * nyquist;
             let output = resample(&sine(frequency, from, n_for(from, to)), from, to).unwrap();
             let expected = sine(frequency, to, output.len());
-            // A 0.1 dB ripple or a delay of 1/100 of a sample would differ by 1e-2; f32 sums of 1e4 terms by 1e-5.
+            // A 0.1 dB ripple or a delay of 1/100 sample would differ by 1e-2; f32 sums of 1e4 terms by 1e-5.
             for (&a, &b) in middle(&output).iter().zip(middle(&expected)) {
                 assert!((a - b).abs() < 5e-5, "{from} to {to} Hz, {frequency} Hz: {a} {b}");
             }
@@ -763,7 +765,7 @@ fn aliases_are_below_110_decibels() {
 
 #[test]
 fn images_are_below_110_decibels() {
-    // Of a tone's output, what is left without all that has the tone's frequency is its image, wherever that lies.
+    // The image of a tone is what remains of the output without the tone's own frequency.
     for (from, to) in PAIRS.into_iter().filter(|(from, to)| from < to) {
         for relative in [0.5, 0.9, 0.95, 0.98, 0.995] {
             let frequency = relative * f64::from(from) / 2.0;
@@ -771,7 +773,7 @@ fn images_are_below_110_decibels() {
             let output = resample(&input, from, to).unwrap();
             let output: Vec<f64> = middle(&output).iter().map(|&y| f64::from(y)).collect();
             let turns = |j: usize| Complex::from_polar(1.0, TAU * frequency * j as f64 / f64::from(to));
-            // Least squares: the sums of squares and products of cosine and sine, and of the output with both.
+            // Least squares: the sums of squares and products of cosine, sine and output.
             let (mut cc, mut cs, mut ss, mut cy, mut sy) = (0.0, 0.0, 0.0, 0.0, 0.0);
             for (j, y) in output.iter().enumerate() {
                 let Complex { re: c, im: s } = turns(j);
@@ -798,7 +800,7 @@ fn a_sweep_stays_in_the_band() {
         for (j, &y) in output.iter().enumerate() {
             let t = j as f64 / f64::from(to);
             if t > 0.01 && t < 0.88 * end_of_band {
-                // The filter reaches 16 ms, in which the sweep moves on by 0.1 of the band.
+                // The filter spans 16 ms, in which the sweep moves by 0.1 of the band.
                 assert!((f64::from(y) - chirp(t)).abs() < 1e-3, "{from} to {to} Hz at {t} s: {y} {}", chirp(t));
             } else if t > 1.1 * end_of_band && t < 0.48 {
                 assert!(y.abs() < 1e-4, "{from} to {to} Hz at {t} s: {y}");
@@ -818,13 +820,13 @@ fn the_length_is_exact() {
             assert!(output.iter().all(|x| x.abs() < 1.0));
         }
     }
-    // Ten minutes: a ratio rounded to f64 would give one sample too many.
+    // Ten minutes: with the ratio rounded to f64 there would be one sample too many.
     assert_eq!(resample(&vec![0.0; 600 * 44_100], 44_100, 32_000).unwrap().len(), 600 * 32_000);
 }
 
 #[test]
 fn the_ends_are_extended_by_zeros() {
-    // An impulse at either end gives the half of the filter that lies inside, its peak at the impulse.
+    // An impulse at either end gives the inner half of the filter, with its peak at the impulse.
     for (from, to) in [(32_000, 48_000), (44_100, 32_000), (44_101, 32_000)] {
         let n = 4 * from as usize / 100 + 1;
         let impulse_at = |at: usize| {
@@ -836,7 +838,7 @@ fn the_ends_are_extended_by_zeros() {
         let peak = |y: &[f32]| (0..y.len()).max_by(|&i, &j| y[i].total_cmp(&y[j])).unwrap();
         assert_eq!(peak(&first), 0);
         assert_eq!(peak(&last), ((n - 1) as f64 * f64::from(to) / f64::from(from)).round() as usize);
-        // What follows a clip does not change what its own end becomes, once it is zero.
+        // Trailing zeros do not change the samples at a clip's own end.
         let mut x = sine(1_000.0, from, n);
         let short = resample(&x, from, to).unwrap();
         x.resize(3 * n, 0.0);
@@ -848,7 +850,7 @@ fn the_ends_are_extended_by_zeros() {
 }
 
 #[test]
-fn resampling_refuses_what_it_cannot_do() {
+fn resampling_rejects_invalid_input() {
     assert!(matches!(resample(&[1.0], 0, 8_000), Err(Error::Argument { name: "from", .. })));
     assert!(matches!(resample(&[1.0], 8_000, 0), Err(Error::Argument { name: "to", .. })));
     assert!(matches!(resample(&[], 0, 0), Err(Error::Argument { .. })));
@@ -856,7 +858,7 @@ fn resampling_refuses_what_it_cannot_do() {
         let message = resample(&[0.0, bad], 8_000, 16_000).unwrap_err().to_string();
         assert!(message.contains("sample 1"), "{message}");
     }
-    // A small file that claims 1 Hz must not become gigabytes.
+    // A small file that claims 1 Hz must not turn into gigabytes.
     assert!(matches!(resample(&vec![0.0; 1 << 20], 1, 32_000), Err(Error::Argument { name: "to", .. })));
     assert!(matches!(resample(&[0.0; 1], 1, u32::MAX), Err(Error::Argument { name: "to", .. })));
     let same = sine(440.0, 8_000, 100);
@@ -882,7 +884,7 @@ fn agrees_with_soxr_and_scipy() {
         // Our own error is the f32 rounding of FFTs and of sums of some hundred products.
         for (reference, tolerance) in [("scipy", 1e-6), ("soxr", 1e-4)] {
             let expected = tensor(format!("{name}.{reference}"));
-            // soxr rounds the length to the nearest; ours and scipy's is the ceiling.
+            // soxr rounds the length to the nearest integer; ours and scipy's is the ceiling.
             let n_fewer = output.len() - expected.len();
             assert!(n_fewer <= usize::from(reference == "soxr"), "{name}, {reference}: {n_fewer} samples fewer");
             let worst = output.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
@@ -892,7 +894,8 @@ fn agrees_with_soxr_and_scipy() {
     }
 }
 
-/// The gain for a tone, relative to the lower Nyquist frequency: its angle is the phase. Measured as in `resample.py`.
+/// The complex gain for a tone whose frequency is relative to the lower Nyquist frequency. Measured as in
+/// `resample.py`.
 fn gain(relative: f64, from: u32, to: u32) -> Complex<f64> {
     let lower = f64::from(from.min(to));
     let window = |t: f64| (PI * (t * lower / 6_000.0).clamp(0.0, 1.0)).sin().powi(4);
@@ -918,7 +921,7 @@ fn hq_pairs(golden: &Weights) -> Vec<(String, u32, u32)> {
 }
 
 #[test]
-fn the_response_is_the_same_for_all_pairs_and_that_of_soxr_hq() {
+fn the_response_equals_soxr_hq_for_all_pairs() {
     let golden = golden("resample_hq.safetensors");
     let pairs = hq_pairs(&golden);
     let gains: Vec<Vec<f32>> = pairs.iter().map(|(name, ..)| golden.to_vec(&format!("{name}.gain")).unwrap()).collect();
@@ -931,7 +934,8 @@ fn the_response_is_the_same_for_all_pairs_and_that_of_soxr_hq() {
             let ours = gain(frequency, *from, *to);
             assert!((ours - first).norm() < 2e-6, "{name}, {frequency}: {ours} is not the {first} of {}", pairs[0].0);
             let (level, what) = (decibels(ours.norm()), format!("{name}, {frequency}: {soxr} dB by soxr"));
-            // No one response can be nearer: soxr's own ones differ between these pairs by 0.5 dB at -20 dB, 1.6 dB at -40 dB.
+            // No single response can be closer: soxr's own differ between these pairs by 0.5 dB at -20 dB, 1.6 dB at
+            // -40 dB.
             let apart = (level - soxr).abs();
             for (worst, from) in worst.iter_mut().zip([-20.0, -40.0]) {
                 *worst = if soxr >= from { worst.max(apart) } else { *worst };
@@ -948,8 +952,8 @@ fn the_response_is_the_same_for_all_pairs_and_that_of_soxr_hq() {
 }
 
 #[test]
-fn tones_to_16_khz_are_as_librosa_loads_them() {
-    // Of the rate it comes from, the level does not depend. soxr HQ gives -51.0 to -53.4 dB for the last one.
+fn tones_resampled_to_16_khz_equal_librosa() {
+    // The level does not depend on the original rate. soxr HQ gives -51.0 to -53.4 dB for the last one.
     for (frequency, level, tolerance) in
         [(7_500, -0.4, 0.3), (7_600, -2.8, 0.3), (7_700, -9.8, 0.3), (7_800, -24.5, 0.3), (7_900, -51.1, 1.5)]
     {
@@ -961,7 +965,7 @@ fn tones_to_16_khz_are_as_librosa_loads_them() {
 }
 
 #[test]
-fn noise_equals_that_of_soxr_hq_sample_by_sample() {
+fn noise_equals_soxr_hq_sample_by_sample() {
     let golden = golden("resample_hq.safetensors");
     for (name, from, to) in hq_pairs(&golden) {
         let tensor = |what: &str| golden.to_vec(&format!("{name}.{what}")).unwrap();
@@ -975,7 +979,7 @@ fn noise_equals_that_of_soxr_hq_sample_by_sample() {
 }
 
 #[test]
-fn interleaved_samples_are_read_as_a_file_of_them_is() {
+fn interleaved_samples_give_the_same_as_a_file() {
     let file = |tag: u16, bits: u16, data: &[u8]| {
         Waveform::read_with(simple(&fmt(tag, 3, 44_100, bits), data).as_slice(), &ReadOptions::default()).unwrap()
     };
@@ -998,7 +1002,7 @@ fn interleaved_samples_are_read_as_a_file_of_them_is() {
 }
 
 #[test]
-fn interleaved_samples_that_cannot_be_are_errors() {
+fn invalid_interleaved_samples_are_errors() {
     let refused = |samples: &[f32], n_channels, rate| match Waveform::from_interleaved(samples, n_channels, rate) {
         Err(Error::Audio { reason, .. }) => reason,
         other => panic!("{other:?}"),
@@ -1009,5 +1013,5 @@ fn interleaved_samples_that_cannot_be_are_errors() {
     let reason = refused(&[0.0, 0.0, 0.0, f32::INFINITY], 2, 8_000);
     assert_eq!(reason, AudioReason::NonFinite { index: 1, channel: 1, value: f32::INFINITY });
     let error = Waveform::from_interleaved(&[0_i16; 5], 2, 8_000).unwrap_err();
-    assert_eq!(error.to_string(), "samples.len() = 5: expected a multiple of the 2 channels");
+    assert_eq!(error.to_string(), "samples.len() = 5: expected a multiple of 2, the number of channels");
 }

@@ -1,5 +1,5 @@
-//! Augmentation: exactly where it is exact, by its distribution where it is random. `tests/golden/augment.py` has
-//! torchlibrosa's and SciPy's distributions.
+//! Augmentation: exact results where they are deterministic, distributions where they are random.
+//! `tests/golden/augment.py` provides torchlibrosa's and SciPy's distributions.
 
 mod common;
 
@@ -11,7 +11,7 @@ use common::{golden, hashed, values};
 
 const DRAWS: usize = 40_000;
 
-/// The setting that an error names.
+/// The setting named by an error.
 #[track_caller]
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
@@ -20,7 +20,8 @@ fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     }
 }
 
-/// Asserts that a share of `draws` is what a reference with as many draws found, or a formula: within five standard deviations.
+/// Asserts that the share of `draws` equals a reference's share of as many draws, or a formula, within five standard
+/// deviations.
 #[track_caller]
 fn same_share(what: &str, got: f64, expected: f64, variances: f64) {
     let deviation = (variances * (expected * (1.0 - expected)).max(1e-4) / DRAWS as f64).sqrt();
@@ -28,7 +29,7 @@ fn same_share(what: &str, got: f64, expected: f64, variances: f64) {
 }
 
 #[test]
-fn uniform_and_normal_numbers() {
+fn uniform_and_normal_numbers_have_their_distributions() {
     let mut random = Random::new(3);
     let draws: Vec<f64> = (0..DRAWS).map(|_| random.uniform()).collect();
     assert!(draws.iter().all(|x| (0.0..1.0).contains(x)));
@@ -36,7 +37,7 @@ fn uniform_and_normal_numbers() {
         let bound = f64::from(tenth) / 10.0;
         same_share("uniform", draws.iter().filter(|x| **x < bound).count() as f64 / DRAWS as f64, bound, 1.0);
     }
-    // The normal distribution within 0.5, 1, 2 and 3 deviations.
+    // The normal distribution within 0.5, 1, 2 and 3 standard deviations.
     let draws: Vec<f64> = (0..DRAWS).map(|_| random.normal()).collect();
     for (bound, expected) in [(0.5, 0.382_925), (1.0, 0.682_689), (2.0, 0.954_500), (3.0, 0.997_300)] {
         same_share("normal", draws.iter().filter(|x| x.abs() < bound).count() as f64 / DRAWS as f64, expected, 1.0);
@@ -52,7 +53,7 @@ fn uniform_and_normal_numbers() {
 }
 
 #[test]
-fn beta_is_scipys() {
+fn beta_numbers_are_distributed_as_scipys() {
     let golden = golden("augment.safetensors");
     let places = golden.to_vec("beta.x").unwrap();
     for alpha in [0.05, 0.2, 0.5, 1.0, 4.0] {
@@ -65,7 +66,7 @@ fn beta_is_scipys() {
             same_share(&format!("Beta({alpha}) at {x}"), share, f64::from(expected), 1.0);
         }
     }
-    // Mean a / (a + b); shapes whose gamma numbers would round to 0 or overflow.
+    // The mean is a / (a + b). Includes shapes whose gamma numbers would round to 0 or overflow.
     let mut random = Random::new(12);
     let mean = (0..DRAWS).map(|_| random.beta(2.0, 6.0)).sum::<f64>() / DRAWS as f64;
     assert!((mean - 0.25).abs() < 5.0 * (0.25 * 0.75 / 9.0 / DRAWS as f64).sqrt());
@@ -112,7 +113,7 @@ fn spec_augment_is_distributed_as_torchlibrosas() {
         for (place, (&count, &theirs)) in counts.iter().zip(&reference).enumerate() {
             let share = count as f64 / DRAWS as f64;
             same_share(&format!("{name} {place}"), share, f64::from(theirs), 2.0);
-            // One stripe spares a place with this probability: over all widths and, for each, all starts.
+            // The probability that one stripe spares a position, over all widths and starts.
             let starts = |width: usize| counts.len() - width;
             let hits =
                 |width: usize| (0..starts(width)).filter(|&start| (start..start + width).contains(&place)).count();
@@ -181,7 +182,7 @@ fn spec_augment_hostile_inputs() {
 }
 
 #[test]
-fn mixup_mixes_what_it_says() {
+fn mixup_mixes_according_to_its_plan() {
     let data = hashed("x", 6 * 5, -2.0, 2.0, 9);
     let x = Tensor::from_vec(data.clone(), (6, 5), &Device::Cpu).unwrap();
     let labels = Tensor::eye(6, DType::F32, &Device::Cpu).unwrap();
@@ -251,7 +252,7 @@ fn mixup_hostile_inputs() {
 }
 
 #[test]
-fn noise_has_the_ratio_that_was_asked_for() {
+fn noise_has_the_requested_ratio() {
     let clip = common::signal(16_000, 16_000, 9);
     let energy = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
     let ratio = |noisy: &[f32]| {
@@ -262,7 +263,7 @@ fn noise_has_the_ratio_that_was_asked_for() {
     for snr_db in [-20.0, 0.0, 3.5, 20.0, 60.0] {
         let mut noisy = clip.clone();
         add_gaussian_noise(&mut noisy, snr_db, &mut Random::new(6)).unwrap();
-        // Rounding to f32 leaves noise of its own, some 150 dB below the clip.
+        // Rounding to f32 adds noise some 150 dB below the clip.
         assert!((ratio(&noisy) - snr_db).abs() < 1e-3, "{snr_db}: {}", ratio(&noisy));
         let noise: Vec<f64> = noisy.iter().zip(&clip).map(|(a, b)| f64::from(*a) - f64::from(*b)).collect();
         let deviation = (energy(&mut noise.iter().copied()) / noise.len() as f64).sqrt();

@@ -1,4 +1,4 @@
-//! BEATs against the classes of PretrainedSED and ESPnet: the head of each, labels, and frames.
+//! BEATs against the classes of PretrainedSED and ESPnet: both heads, labels, and frames.
 
 mod common;
 
@@ -29,7 +29,7 @@ fn narrow(preset: beats::Config) -> beats::Config {
     }
 }
 
-/// The tensors of a model in a layout, with the values of another, whose weight norm has these names.
+/// The tensors of a model in one layout, with the values of another. Weight norms have the given names.
 fn tensors(
     config: &beats::Config,
     layout: [&str; 2],
@@ -49,7 +49,7 @@ fn tensors(
         Some(leaf) => format!("predictor{leaf}"),
         None => name.strip_prefix(layout[0]).unwrap().to_string(),
     };
-    // With a tensor of the layout's own, the model asks for the others by their names there.
+    // Given one tensor of the layout, the model asks for the others by that layout's names.
     let patches = make("patch_embedding.weight", &[24, 1, 16, 16]);
     let head = make("predictor.weight", &[config.n_classes, 32]);
     let given =
@@ -75,12 +75,12 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 fn assert_equals_reference(name: &str, model: &Beats, lengths: &[usize]) {
     let golden = golden("beats.safetensors");
     for &n in lengths {
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
         if model.info().n_classes > 0 {
-            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
+            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
         }
-        let embedding = wanted("embedding");
+        let embedding = expected("embedding");
         let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{name} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
     }
@@ -91,7 +91,7 @@ fn assert_equals_reference(name: &str, model: &Beats, lengths: &[usize]) {
 }
 
 #[test]
-fn it_equals_both_references_in_every_layout() {
+fn every_layout_equals_both_references() {
     let config = narrow(beats::Config::BASE);
     let published = tensors(&config, PREDICTOR, PREDICTOR, NEW_NORM);
     let model = load(&config, published.clone());
@@ -100,7 +100,7 @@ fn it_equals_both_references_in_every_layout() {
     let again = model.classify(&output.embedding).unwrap();
     assert_eq!(values(&again.clipwise_output), values(&output.clipwise_output));
 
-    // The table of distances in every block, as a state dict names it.
+    // The table of distances in every block, as in a state dict.
     let (_, table) = published.iter().find(|(name, _)| name.contains("relative_attention_bias")).unwrap().clone();
     let repeated = ("encoder.layers.1.self_attn.relative_attention_bias.weight".to_string(), table);
     let repeated = load(&config, published.into_iter().chain([repeated]).collect());
@@ -118,11 +118,11 @@ fn it_equals_both_references_in_every_layout() {
 }
 
 #[test]
-fn the_strong_head_decides_for_frames_of_40_ms() {
+fn the_strong_head_classifies_frames_of_40_ms() {
     let golden = golden("beats.safetensors");
     let config = narrow(beats::Config::STRONG);
     let all = tensors(&config, STRONG, STRONG, NEW_NORM);
-    // As the published file names its tensors, with a head that is not used.
+    // Named as in the published file, including an unused head.
     let mut published: Vec<_> =
         all.iter().map(|(name, x)| (name.replace("model.beats", "model.model"), x.clone())).collect();
     published.push(("weak_head.bias".to_string(), Tensor::zeros(5, DType::F32, &Device::Cpu).unwrap()));
@@ -135,12 +135,12 @@ fn the_strong_head_decides_for_frames_of_40_ms() {
             let frames = output.framewise_output.unwrap();
             assert_eq!(frames.dims(), [1, n.div_ceil(640), 5]);
             let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
-            let wanted: Vec<f32> =
+            let expected: Vec<f32> =
                 golden.to_vec(&format!("strong.{n}.frames")).unwrap().into_iter().map(sigmoid).collect();
             let got: Vec<f32> = values(&frames).into_iter().step_by(7).collect();
-            assert_close("frames", &got, &wanted, 1e-5, 0.0);
-            let wanted = golden.to_vec(&format!("strong.{n}.scores")).unwrap();
-            assert_close("scores", &values(&output.clipwise_output), &wanted, 1e-5, 0.0);
+            assert_close("frames", &got, &expected, 1e-5, 0.0);
+            let expected = golden.to_vec(&format!("strong.{n}.scores")).unwrap();
+            assert_close("scores", &values(&output.clipwise_output), &expected, 1e-5, 0.0);
         }
         let lengths = [250_000, 30_000, 160_000];
         let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();
@@ -151,7 +151,7 @@ fn the_strong_head_decides_for_frames_of_40_ms() {
             let row = values(&together.framewise_output.as_ref().unwrap().get(row).unwrap());
             assert_eq!(row[..frames.len()], frames, "{n}");
         }
-        // A model that decides for frames gives them anyway.
+        // A model that classifies frames returns them for any detail.
         let shortest = model.forward(&batch(&[1]), Detail::Clip).unwrap();
         assert_eq!(shortest.framewise_output.unwrap().dims(), [1, 250, 5]);
         assert!(model.classify(&together.embedding).is_err());
@@ -176,20 +176,20 @@ fn a_row_equals_the_clip_alone() {
 }
 
 #[test]
-fn classes_have_the_order_of_the_checkpoint() {
+fn classes_are_in_the_order_of_the_checkpoint() {
     let path = golden_path("beats_labels.pth");
     assert_eq!(Weights::open(&path).unwrap().metadata()["label_dict"], "/m/0bt9lr\n/m/09x0r\nmy own");
     assert!(Weights::open(golden_path("beats_labels_gap.pth")).unwrap().metadata().is_empty());
     let config = beats::Config { n_classes: 3, ..narrow(beats::Config::BASE) };
     let tensors = tensors(&config, PREDICTOR, PREDICTOR, NEW_NORM);
-    // The tensors beside the labels of the file.
+    // The same tensors with the labels from the file's metadata.
     let weights = Weights::open(&path).unwrap().overlaid(&Weights::from_tensors(tensors.clone()).unwrap());
     let model = Beats::load(&config, &weights, &Device::Cpu).unwrap();
     let labels = model.info().labels.clone().unwrap();
     assert_eq!(labels.iter().map(|label| &*label.name).collect::<Vec<_>>(), ["Dog", "Speech", "my own"]);
     assert_eq!(labels[0].id.as_deref(), Some("/m/0bt9lr"));
     assert!(detect(&weights).unwrap().assumptions.is_empty());
-    // Without them, AudioSet's order would be wrong.
+    // Without labels, AudioSet's order would be wrong.
     let weights = Weights::from_tensors(tensors).unwrap();
     assert_eq!(detect(&weights).unwrap().assumptions, [Assumption::NumberedLabels { n_classes: 3 }]);
     let model = Beats::load(&config, &weights, &Device::Cpu).unwrap();
@@ -197,7 +197,7 @@ fn classes_have_the_order_of_the_checkpoint() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     for (preset, layout) in [
         (beats::Config::BASE, PREDICTOR),
         (beats::Config::OPEN_BASE, ESPNET),

@@ -37,7 +37,7 @@ impl Tensors {
     }
 }
 
-/// The triangles of golden/birdnet.py.
+/// The triangular filters of golden/birdnet.py.
 fn filters(index: usize, n_bins: usize) -> Tensor {
     let weight = |i: usize| {
         let (m, bin) = ((i / n_bins) as f64, (i % n_bins) as f64);
@@ -87,15 +87,15 @@ fn model() -> BirdNet {
 }
 
 #[test]
-fn it_equals_keras_at_every_stage() {
+fn every_stage_equals_keras() {
     let (model, golden) = (model(), golden("birdnet.safetensors"));
     let every = |n: usize, values: Vec<f32>| values.into_iter().step_by(n).collect::<Vec<_>>();
     for n in LENGTHS {
-        let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Frames).unwrap();
-        assert_close(&format!("{n}"), &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
-        assert_close(&format!("{n}"), &values(&output.framewise_output.unwrap()), &wanted("frames"), 1e-5, 0.0);
-        let embedding = wanted("embedding");
+        assert_close(&format!("{n}"), &values(&output.clipwise_output), &expected("clipwise_output"), 1e-5, 0.0);
+        assert_close(&format!("{n}"), &values(&output.framewise_output.unwrap()), &expected("frames"), 1e-5, 0.0);
+        let embedding = expected("embedding");
         let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{n}"), &every(3, values(&output.embedding)), &embedding, 1e-5 * largest, 0.0);
         if n != LENGTHS[0] {
@@ -105,10 +105,10 @@ fn it_equals_keras_at_every_stage() {
         window.resize(WINDOW, 0.0);
         let maps = model.spectrograms(&window).unwrap();
         assert_eq!(maps.dims(), [1, 2, 96, 511]);
-        assert_close("spectrograms", &every(997, values(&maps)), &wanted("spectrograms"), 2e-6, 1e-5);
+        assert_close("spectrograms", &every(997, values(&maps)), &expected("spectrograms"), 2e-6, 1e-5);
         let observe = |stage: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
             let name = format!("stage{stage}");
-            assert_close(&name, &every([997, 499, 251, 97][stage], values(&x()?)), &wanted(&name), 3e-6, 1e-5);
+            assert_close(&name, &every([997, 499, 251, 97][stage], values(&x()?)), &expected(&name), 3e-6, 1e-5);
             Ok(())
         };
         model.embed_observed(&maps, observe).unwrap();
@@ -116,7 +116,7 @@ fn it_equals_keras_at_every_stage() {
 }
 
 #[test]
-fn rows_equal_clips_alone_and_it_is_found_by_its_tensors() {
+fn each_row_equals_the_clip_alone_and_checkpoints_are_detected() {
     let weights = weights();
     let detected = clipwise::models::detect(&weights).unwrap();
     assert_eq!(detected.config, ModelConfig::from(Config { n_classes: CLASSES, ..Config::V2_4 }));
@@ -127,7 +127,7 @@ fn rows_equal_clips_alone_and_it_is_found_by_its_tensors() {
         let alone = model.forward(&batch(&[n]), Detail::Clip).unwrap();
         assert_eq!(values(&together.embedding.get(row).unwrap()), values(&alone.embedding), "{n}");
     }
-    // Silence has no loudest sample.
+    // A silent window has no range to normalise by.
     let silence = WaveformBatch::new(vec![vec![0.0; 1000]], 48_000).unwrap();
     let scores = values(&model.forward(&silence, Detail::Clip).unwrap().clipwise_output);
     assert!(scores.iter().all(|score| score.is_finite()));

@@ -1,4 +1,4 @@
-//! Files that people have and that once were read wrongly or not at all; in the folder that `CLIPWISE_REAL` names.
+//! Users' files that were once read wrongly or not at all, in the folder named by `CLIPWISE_REAL`.
 #![cfg(feature = "symphonia")]
 
 mod common;
@@ -15,7 +15,7 @@ fn waveform(name: &str) -> Option<Waveform> {
 }
 
 #[test]
-fn files_that_are_read() {
+fn supported_files_are_read() {
     let unknown = |declared_bytes| vec![Note::UnknownLength { declared_bytes }];
     let more = |declared| vec![Note::MoreThanDeclared { declared }];
     // Lengths are those of ffmpeg's decoder, without the encoder's delay and padding.
@@ -51,7 +51,7 @@ fn files_that_are_read() {
 }
 
 #[test]
-fn files_that_are_refused() {
+fn unsupported_files_are_rejected() {
     let Some(folder) = common::real("cases") else { return };
     for name in ["he_compat.m4a", "he_explicit.m4a"] {
         match Waveform::open(folder.join(name)) {

@@ -1,4 +1,4 @@
-//! CED against the published graph, the bundled model, folders.
+//! CED against the published graph; the bundled model; folders.
 
 mod common;
 
@@ -26,26 +26,26 @@ fn batch(clips: Vec<Vec<f32>>) -> WaveformBatch {
 }
 
 #[test]
-fn scores_equal_the_published_graph() {
-    let (wanted, model) = (golden("ced.safetensors"), tiny());
+fn scores_equal_those_of_the_published_graph() {
+    let (reference, model) = (golden("ced.safetensors"), tiny());
     for n in [2400, 4959, 40_000, 161_439] {
         let output = model.forward(&batch(vec![signal(n, 16_000, 7)]), Detail::Clip).unwrap();
         let (scores, pooled) = (values(&output.clipwise_output), values(&output.embedding));
-        assert_close(&format!("{n} scores"), &scores, &wanted.to_vec(&format!("{n}.scores")).unwrap(), 1e-5, 0.0);
-        let wanted = wanted.to_vec(&format!("{n}.pooled")).unwrap();
-        let largest = wanted.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-        assert_close(&format!("{n} embedding"), &pooled, &wanted, 1e-4 * largest, 0.0);
+        assert_close(&format!("{n} scores"), &scores, &reference.to_vec(&format!("{n}.scores")).unwrap(), 1e-5, 0.0);
+        let reference = reference.to_vec(&format!("{n}.pooled")).unwrap();
+        let largest = reference.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+        assert_close(&format!("{n} embedding"), &pooled, &reference, 1e-4 * largest, 0.0);
     }
 }
 
 #[test]
 fn dequantised_values_equal_the_graph_bit_for_bit() {
-    let wanted = golden("ced.safetensors");
+    let reference = golden("ced.safetensors");
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let bits = |values: Vec<f32>| values.into_iter().map(f32::to_bits).collect::<Vec<_>>();
     let same = |name: &str, golden: &str, n: usize| {
-        let (got, wanted) = (weights.to_vec(name).unwrap(), wanted.to_vec(golden).unwrap());
-        assert_eq!(bits(got[..n].to_vec()), bits(wanted[..n].to_vec()), "{name}");
+        let (got, reference) = (weights.to_vec(name).unwrap(), reference.to_vec(golden).unwrap());
+        assert_eq!(bits(got[..n].to_vec()), bits(reference[..n].to_vec()), "{name}");
     };
     same("front_end.0.spectrogram.window", "window", 512);
     same("front_end.0.mel_scale.fb", "filters", 257 * 64);
@@ -55,17 +55,17 @@ fn dequantised_values_equal_the_graph_bit_for_bit() {
 }
 
 #[test]
-fn real_recordings_have_the_scores_of_onnxruntime() {
+fn real_recordings_get_the_scores_of_onnxruntime() {
     let Some(expected) = real("real/ced-tiny/expected.safetensors") else { return };
     let (expected, exact, model) = (Weights::open(expected).unwrap(), golden("ced.safetensors"), tiny());
     for file in ["R9_ZSCveAHg_7s.wav", "jfk.wav", "sample-music.wav", "sample-typing.wav"] {
         let rounded = expected.to_vec(&format!("{file}.scores")).unwrap();
-        let wanted = exact.to_vec(&format!("{file}.scores")).unwrap();
+        let reference = exact.to_vec(&format!("{file}.scores")).unwrap();
         let waveform = expected.to_vec(&format!("{file}.waveform_16k")).unwrap();
         let scores = values(&model.forward(&batch(vec![waveform]), Detail::Clip).unwrap().clipwise_output);
-        assert_close(file, &scores, &wanted, 1e-5, 0.0);
-        // These were made with onnxruntime's optimisations on, which round activations to 8 bits: they are off the graph's
-        // own scores by up to 3.01e-3.
+        assert_close(file, &scores, &reference, 1e-5, 0.0);
+        // The expected scores were made with onnxruntime's optimisations, which round activations to 8 bits: they
+        // differ from the graph's own scores by up to 3.01e-3.
         assert_close(file, &scores, &rounded, 3.1e-3, 0.0);
     }
 }
@@ -82,7 +82,7 @@ fn tiny_tensors() -> Vec<(String, Tensor)> {
     weights.names().map(tensor).collect()
 }
 
-/// The same as the Hugging Face conversions name them.
+/// The same, named as in the Hugging Face conversions.
 fn converted(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     let own = tensors.into_iter().filter(|(name, _)| !name.starts_with("front_end"));
     let renamed = own.map(|(name, tensor)| match name.starts_with("outputlayer") {
@@ -92,23 +92,23 @@ fn converted(tensors: Vec<(String, Tensor)>) -> Vec<(String, Tensor)> {
     renamed.collect()
 }
 
-/// Compares a file's scores, from its own rate through our resampling, with those of librosa and onnxruntime.
+/// Compares a file's scores, resampled by this crate, with those of librosa and onnxruntime.
 fn equals_librosa(file: &str, tagger: &Tagger, expected: &Weights) {
     let mut clip = Waveform::open(real(&format!("audio/{file}")).unwrap()).unwrap();
     clip.samples.truncate(10 * clip.sample_rate as usize);
-    let (tagging, wanted) = (tagger.tag(&clip).unwrap(), expected.to_vec(file).unwrap());
-    let apart = max_difference(&tagging.scores, &wanted);
+    let (tagging, reference) = (tagger.tag(&clip).unwrap(), expected.to_vec(file).unwrap());
+    let apart = max_difference(&tagging.scores, &reference);
     println!("{file}, {} Hz: off by {apart:.5}", clip.sample_rate);
-    // soxr's quality VHQ in the place of HQ moves them by up to 0.0059.
+    // soxr's quality VHQ instead of HQ changes them by up to 0.0059.
     assert!(apart < 0.002, "{file}: {apart}");
     let ours: Vec<usize> = tagging.top_k(5).iter().map(|tag| tag.index).collect();
     let mut order: Vec<usize> = (0..527).collect();
-    order.sort_by(|&a, &b| wanted[b].total_cmp(&wanted[a]));
+    order.sort_by(|&a, &b| reference[b].total_cmp(&reference[a]));
     assert_eq!(ours, order[..5], "{file}");
 }
 
 #[test]
-fn files_have_the_scores_that_librosa_and_onnxruntime_give_them() {
+fn files_get_the_scores_of_librosa_and_onnxruntime() {
     let (expected, tagger) = (golden("ced_librosa.safetensors"), shipped("ced-tiny"));
     let (clips, recordings): (Vec<&str>, Vec<&str>) = expected.names().partition(|name| name.ends_with(".ogg"));
     assert_eq!((clips.len(), recordings.len()), (25, 4));
@@ -122,7 +122,7 @@ fn files_have_the_scores_that_librosa_and_onnxruntime_give_them() {
 
 #[test]
 fn long_clips_equal_both_references() {
-    let wanted = golden("ced_windows.safetensors");
+    let reference = golden("ced_windows.safetensors");
     let small = ced_tensors(&small_config(WindowMean::Scores), 61);
     for (name, tensors) in [("small", small), ("tiny", tiny_tensors())] {
         for (layout, window_mean) in [("ced", WindowMean::Scores), ("hf", WindowMean::Tokens)] {
@@ -140,10 +140,10 @@ fn long_clips_equal_both_references() {
             for n in [161_920, 176_000, 192_000, 240_000, 323_840, 336_000] {
                 let what = format!("{name}.{layout}.{n}");
                 let output = model.forward(&batch(vec![signal(n, 16_000, 11)]), Detail::Clip).unwrap();
-                let wanted = |part: &str| wanted.to_vec(&format!("{what}.{part}")).unwrap();
-                assert_close(&what, &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
-                let largest = wanted("embedding").iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-                assert_close(&what, &values(&output.embedding), &wanted("embedding"), 1e-4 * largest, 0.0);
+                let reference = |part: &str| reference.to_vec(&format!("{what}.{part}")).unwrap();
+                assert_close(&what, &values(&output.clipwise_output), &reference("scores"), 1e-5, 0.0);
+                let largest = reference("embedding").iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                assert_close(&what, &values(&output.embedding), &reference("embedding"), 1e-4 * largest, 0.0);
                 let sigmoid: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
                 assert_close("logits", &sigmoid, &values(&output.clipwise_output), 1e-6, 0.0);
                 let classified = values(&model.classify(&output.embedding).unwrap().clipwise_output);
@@ -155,9 +155,9 @@ fn long_clips_equal_both_references() {
 }
 
 #[test]
-fn a_last_window_that_divides_exactly_counts() {
-    let (wanted, n) = (golden("ced_windows.safetensors"), (2 * 1012 - 1) * 160);
-    let of = |part: &str| wanted.to_vec(&format!("small.ced.{n}.{part}")).unwrap();
+fn a_whole_last_window_counts() {
+    let (reference, n) = (golden("ced_windows.safetensors"), (2 * 1012 - 1) * 160);
+    let of = |part: &str| reference.to_vec(&format!("small.ced.{n}.{part}")).unwrap();
     // The reference drops it.
     assert_close("the reference", &of("scores"), &of("window0"), 1e-6, 0.0);
     let mean: Vec<f32> = of("window0").iter().zip(of("window1")).map(|(a, b)| (a + b) / 2.0).collect();
@@ -179,8 +179,8 @@ fn a_last_window_that_divides_exactly_counts() {
             model.forward_features(&rows, Detail::Clip).unwrap().embedding
         };
         let embedding = ((embedding(0) + embedding(1012)).unwrap() / 2.0).unwrap();
-        let wanted = values(&model.classify(&embedding).unwrap().clipwise_output);
-        assert_close("both windows' tokens", &scores, &wanted, 1e-6, 0.0);
+        let reference = values(&model.classify(&embedding).unwrap().clipwise_output);
+        assert_close("both windows' tokens", &scores, &reference, 1e-6, 0.0);
     }
 }
 
@@ -234,7 +234,7 @@ fn the_rule_for_long_clips_is_in_the_config_and_has_a_default() {
 }
 
 #[test]
-fn windows_can_count_by_their_length() {
+fn windows_can_be_weighted_by_their_length() {
     let config = ced::Config { window_mean: WindowMean::ScoresByLength, ..tiny().config().clone() };
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let model = Ced::load(&config, &weights, &Device::Cpu).unwrap();
@@ -245,7 +245,7 @@ fn windows_can_count_by_their_length() {
         let rows = candle_core::Tensor::from_vec(rows, (1, end - start, 64), &Device::Cpu).unwrap();
         values(&model.forward_features(&rows, Detail::Clip).unwrap().clipwise_output)
     };
-    // Frames, and for each window its first and last frame and its patches in time.
+    // Number of frames, and for each window its first and last frame and its number of patches in time.
     for (n_frames, windows) in [
         (1012, vec![(0, 1012, 63.0)]),
         (1013, vec![(0, 1012, 63.0), (1013 - 16, 1013, 1.0)]),
@@ -257,12 +257,12 @@ fn windows_can_count_by_their_length() {
         let log_mel = model.log_mel().compute(&clip).unwrap();
         assert_eq!(log_mel.nrows(), n_frames);
         let total: f32 = windows.iter().map(|(_, _, weight)| weight).sum();
-        let mut wanted = vec![0.0; 527];
+        let mut reference = vec![0.0; 527];
         for &(start, end, weight) in &windows {
             let part = window(&log_mel, start, end);
-            wanted.iter_mut().zip(part).for_each(|(sum, p)| *sum += p * weight / total);
+            reference.iter_mut().zip(part).for_each(|(sum, p)| *sum += p * weight / total);
         }
-        assert_close(&format!("{n_frames} frames"), &scores(&clip), &wanted, 1e-6, 0.0);
+        assert_close(&format!("{n_frames} frames"), &scores(&clip), &reference, 1e-6, 0.0);
     }
     let output = model.forward(&batch(vec![signal(400_000, 16_000, 3)]), Detail::Clip).unwrap();
     let sigmoid: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
@@ -270,7 +270,7 @@ fn windows_can_count_by_their_length() {
 }
 
 #[test]
-fn rows_threads_and_short_clips() {
+fn results_are_independent_of_batch_threads_and_padding() {
     let model = tiny();
     assert_eq!(model.info().min_samples, 2400);
     let clips: Vec<Vec<f32>> =
@@ -291,7 +291,7 @@ fn rows_threads_and_short_clips() {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_typed_errors() {
+fn invalid_configurations_are_typed_errors() {
     let weights = Weights::open(folder().join("model.safetensors")).unwrap();
     let tiny = ced::Config::TINY;
     let mut odd_mels = tiny.clone();
@@ -312,7 +312,7 @@ fn configurations_that_cannot_work_are_typed_errors() {
     assert_eq!(detected.config, ModelConfig::Ced(tiny), "but for top_db, which tensors do not tell");
 }
 
-/// A folder of a test's own that is removed at the end.
+/// A folder for one test, removed at its end.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -343,11 +343,11 @@ fn the_bundled_tagger_is_the_one_in_the_folder() {
 }
 
 #[test]
-fn a_folder_opens_as_it_is() {
+fn a_folder_opens_without_further_options() {
     let shipped = shipped("ced-tiny");
     assert_eq!((&*shipped.model().info().name, shipped.labels()), ("ced-tiny", &LabelSet::audioset()));
 
-    // Without a config, and with one of another library: found from the tensors.
+    // Without a config, and with the config of another library: detected from the tensors.
     let scratch = Scratch::new("folder");
     let open = || Tagger::open(&scratch.0, &Device::Cpu);
     assert_eq!(open().unwrap().model().info().name, "ced-tiny");

@@ -1,4 +1,4 @@
-//! Cnn6 and Cnn10 of PANNs against the reference's class, and its promises about batches, short clips and frames.
+//! Cnn6 and Cnn10 of PANNs against the reference's class: batches, short clips and frames.
 
 mod common;
 
@@ -42,16 +42,16 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_at_both_widths_and_at_every_stage() {
+fn every_stage_equals_the_reference_at_both_widths() {
     let presets = [cnn6::Config::CNN6, cnn6::Config::CNN10];
     let models = presets.iter().flat_map(|preset| [("narrow", narrow(preset.clone())), ("full", preset.clone())]);
     for (name, config) in models {
         let golden = golden(if config.block == Block::One5x5 { "cnn6.safetensors" } else { "cnn10.safetensors" });
         let model = load(&config);
         for n in LENGTHS {
-            let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            let (scores, embedding) = (wanted("clipwise_output"), wanted("embedding"));
+            let (scores, embedding) = (expected("clipwise_output"), expected("embedding"));
             let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             let what = format!("{name} {n}");
             assert_close(&format!("{what} scores"), &values(&output.clipwise_output), &scores, 1e-5, 0.0);
@@ -65,7 +65,7 @@ fn it_equals_the_reference_at_both_widths_and_at_every_stage() {
                 let x = x()?;
                 let key = format!("block{}", block + 1);
                 assert_eq!(x.dims(), golden.shape(&format!("{name}.{n}.{key}")).unwrap());
-                assert_close(&key, &values(&x), &wanted(&key), 2e-5, 1e-5);
+                assert_close(&key, &values(&x), &expected(&key), 2e-5, 1e-5);
                 n_blocks += 1;
                 Ok(())
             };
@@ -76,7 +76,7 @@ fn it_equals_the_reference_at_both_widths_and_at_every_stage() {
 }
 
 #[test]
-fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
+fn rows_and_their_frames_equal_those_of_the_clip_alone() {
     let model = load(&narrow(cnn6::Config::CNN10));
     assert_eq!(model.info().min_samples, 15 * 320);
     let lengths = [20_000, 1, 4799, 4800, 20_000, 33_333];
@@ -100,7 +100,7 @@ fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     for (preset, n_parameters) in [(cnn6::Config::CNN6, 4_837_455), (cnn6::Config::CNN10, 5_219_279)] {
         let config = cnn6::Config { n_classes: 50, ..preset.clone() };
         let weights = tensors(&config).weights();

@@ -1,4 +1,4 @@
-//! ConvNeXt against the reference's class, and its promises about batches, short clips and frames.
+//! ConvNeXt against the reference's class: batches, short clips and frames.
 
 mod common;
 
@@ -63,7 +63,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_at_every_stage() {
+fn every_stage_equals_the_reference() {
     let golden = golden("convnext.safetensors");
     for (name, stem) in [("narrow", Stem::STEPS_252), ("wide", WIDE)] {
         let model = load(stem);
@@ -71,22 +71,22 @@ fn it_equals_the_reference_at_every_stage() {
             if name == "wide" && n != LENGTHS[2] {
                 continue;
             }
-            let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
             let what = format!("{name} {n}");
-            assert_close(&what, &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
-            assert_close(&what, &values(&output.embedding), &wanted("embedding"), 1e-4, 0.0);
+            assert_close(&what, &values(&output.clipwise_output), &expected("clipwise_output"), 1e-5, 0.0);
+            assert_close(&what, &values(&output.embedding), &expected("embedding"), 1e-4, 0.0);
             if (name, n) != ("narrow", LENGTHS[1]) {
                 continue;
             }
             let every = |n: usize, values: Vec<f32>| values.into_iter().step_by(n).collect::<Vec<_>>();
             let log_mel = model.log_mel().compute(&signal(n, 32_000, 3)).unwrap();
-            assert_close("log-mel", &every(29, log_mel.iter().copied().collect()), &wanted("log_mel"), 1e-3, 0.0);
+            assert_close("log-mel", &every(29, log_mel.iter().copied().collect()), &expected("log_mel"), 1e-3, 0.0);
             let log_mel = Tensor::from_iter(log_mel.clone(), &Device::Cpu).unwrap().reshape((1, (), 224)).unwrap();
             let mut n_stages = 0;
             let observe = |stage: usize, x: &Tensor| {
                 let key = format!("stage{stage}");
-                assert_close(&key, &every(5, values(x)), &wanted(&key), 2e-5, 1e-5);
+                assert_close(&key, &every(5, values(x)), &expected(&key), 2e-5, 1e-5);
                 n_stages += 1;
                 Ok(())
             };
@@ -97,7 +97,7 @@ fn it_equals_the_reference_at_every_stage() {
 }
 
 #[test]
-fn rows_short_clips_and_frames() {
+fn rows_short_clips_and_frames_equal_those_of_the_clip_alone() {
     let model = load(Stem::STEPS_252);
     assert_eq!(model.info().min_samples, 7360);
     let lengths = [16_000, 39_584, 1, 16_000];
@@ -108,7 +108,7 @@ fn rows_short_clips_and_frames() {
         let frames = alone.framewise_output.unwrap();
         assert_eq!(frames.dims()[1], 1 + n.max(7360) / 320);
     }
-    // A clip of one step: the frames are the clip.
+    // In a clip of one step, the frames equal the clip's result.
     let short = model.forward(&batch(&[7360]), Detail::Frames).unwrap();
     let frames = values(&short.framewise_output.unwrap());
     assert_close("one step", &frames[..11], &values(&short.clipwise_output), 1e-6, 0.0);
@@ -118,17 +118,17 @@ fn rows_short_clips_and_frames() {
 }
 
 #[test]
-fn it_is_found_by_its_tensors() {
+fn checkpoints_are_detected() {
     for (stem, prefix) in [(Stem::STEPS_252, ""), (WIDE, "net.")] {
-        let wanted = Config { name: "convnext".into(), ..narrow(stem) };
-        let weights = weights(&wanted, SEED);
+        let expected = Config { name: "convnext".into(), ..narrow(stem) };
+        let weights = weights(&expected, SEED);
         let named =
             weights.names().map(|name| (format!("{prefix}{name}"), weights.tensor(name, &Device::Cpu).unwrap()));
         let weights = Weights::from_tensors(named).unwrap();
         let detected = detect(&weights).unwrap();
         assert_eq!(
             (detected.config.clone(), &*detected.place),
-            (ModelConfig::from(wanted), prefix.trim_end_matches('.'))
+            (ModelConfig::from(expected), prefix.trim_end_matches('.'))
         );
         detected.config.load(&weights, &Device::Cpu).unwrap();
     }

@@ -45,7 +45,7 @@ fn model() -> crnn::Crnn {
 
 #[test]
 fn every_stage_equals_pytorch() {
-    let (wanted, model) = (golden("crnn.safetensors"), model());
+    let (reference, model) = (golden("crnn.safetensors"), model());
     let x = hashed("log_mel", 2 * 23 * 64, -20.0, 5.0, SEED);
     let x = Tensor::from_vec(x, (2, 1, 23, 64), &Device::Cpu).unwrap();
     let mut stages = model.stages(&x).unwrap();
@@ -53,9 +53,10 @@ fn every_stage_equals_pytorch() {
     stages.push(("framewise_output".to_string(), output.framewise_output.unwrap()));
     stages.push(("clipwise_output".to_string(), output.clipwise_output.clone()));
     for (stage, got) in stages {
-        let expected = wanted.to_vec(&stage).unwrap();
-        assert_eq!(Some(got.dims()), wanted.shape(&stage), "{stage}");
-        // Maps hold values up to about 50, and fourth powers of them are summed: four times the error of the convolutions before.
+        let expected = reference.to_vec(&stage).unwrap();
+        assert_eq!(Some(got.dims()), reference.shape(&stage), "{stage}");
+        // Maps hold values up to about 50, and fourth powers of them are summed: four times the error of the
+        // convolutions.
         assert_close(&stage, &values(&got), &expected, 1e-5, 1e-5);
     }
     let probability = |x: &f32| 1.0 / (1.0 + (-x).exp());
@@ -84,7 +85,7 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn invalid_inputs_and_configurations_are_typed_errors() {
     let zeros = |shape: (usize, usize, usize)| Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
     let model = model();
     let error = model.forward_features(&zeros((1, 3, 64)), Detail::Clip).unwrap_err();
@@ -108,19 +109,19 @@ fn what_does_not_fit_is_a_typed_error() {
 }
 
 #[test]
-fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
+fn the_published_crnn_equals_pytorch_and_detects_a_telephone() {
     let (Some(folder), Some(clip)) = (real("real/crnn-audioset"), real("audio/R9_ZSCveAHg_7s.wav")) else { return };
     let weights = Weights::open(folder.join("teacher1.pth")).unwrap();
-    let wanted = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
+    let reference = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
     let detected = detect(&weights).unwrap();
     assert_eq!(detected.config, ModelConfig::Crnn(crnn::Config::GPVAD_TEACHER1));
     let model = crnn::Crnn::load(&crnn::Config::GPVAD_TEACHER1, &weights, &Device::Cpu).unwrap();
-    let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 351, 64)).unwrap();
+    let log_mel = reference.tensor("log_mel", &Device::Cpu).unwrap().reshape((1, 351, 64)).unwrap();
     let output = model.forward_features(&log_mel, Detail::Clip).unwrap();
-    let (clip_scores, frames) = (wanted.to_vec("clipwise_output").unwrap(), output.framewise_output.unwrap());
+    let (clip_scores, frames) = (reference.to_vec("clipwise_output").unwrap(), output.framewise_output.unwrap());
     assert_close("clipwise_output", &values(&output.clipwise_output), &clip_scores, 1e-5, 0.0);
     let every_10th: Vec<f32> = values(&frames).chunks(527).step_by(10).flatten().copied().collect();
-    assert_close("frames", &every_10th, &wanted.to_vec("framewise_every_10th").unwrap(), 1e-5, 0.0);
+    assert_close("frames", &every_10th, &reference.to_vec("framewise_every_10th").unwrap(), 1e-5, 0.0);
 
     let clip = Waveform::open(clip).unwrap();
     let tagger = Tagger::open(folder.join("teacher1.pth"), &Device::Cpu).unwrap();
@@ -129,7 +130,7 @@ fn the_published_crnn_equals_pytorch_and_hears_the_telephone() {
     let tagging = tagger.tag(&clip).unwrap();
     let names: Vec<String> = tagging.top_k(2).into_iter().map(|tag| tag.label).collect();
     assert_eq!(names, ["Speech", "Telephone bell ringing"]);
-    // From 32 kHz: the reference's waveform is soxr's.
+    // Resampled from 32 kHz; the reference's waveform comes from soxr.
     println!("from the recording: off by {:e}", max_difference(&tagging.scores, &clip_scores));
     assert_close("from the recording", &tagging.scores, &clip_scores, 2e-4, 0.0);
 }

@@ -42,17 +42,17 @@ fn vocabulary(tokens: Vec<String>, blank: usize) -> Vocabulary {
     Vocabulary::with_config(tokens, &config).unwrap()
 }
 
-/// Nothing is dropped.
+/// A search that prunes nothing.
 fn everything(n_best: usize) -> beam::Config {
     beam::Config { width: 1 << 20, min_token_log_prob: f64::NEG_INFINITY, max_score_gap: f64::INFINITY, n_best }
 }
 
 #[track_caller]
-fn assert_near(what: &str, got: f64, wanted: f64, tolerance: f64) {
-    assert!((got - wanted).abs() <= tolerance, "{what}: got {got}, wanted {wanted}");
+fn assert_near(what: &str, got: f64, expected: f64, tolerance: f64) {
+    assert!((got - expected).abs() <= tolerance, "{what}: got {got}, expected {expected}");
 }
 
-/// Log-probabilities `[n_frames, n_tokens]` of a multiplicative generator.
+/// Log-probabilities `[n_frames, n_tokens]` from a multiplicative generator.
 fn noise(n_frames: usize, n_tokens: usize, spread: f32, seed: u64) -> Array2<f32> {
     let mut state = seed;
     let logits = Array2::from_shape_simple_fn((n_frames, n_tokens), || {
@@ -63,7 +63,7 @@ fn noise(n_frames: usize, n_tokens: usize, spread: f32, seed: u64) -> Array2<f32
 }
 
 #[test]
-fn a_search_that_drops_nothing_gives_the_sum_over_all_paths() {
+fn a_search_without_pruning_equals_the_sum_over_all_paths() {
     let data = json("ctc.json");
     for (name, case) in data["beam"].as_object().unwrap() {
         let vocabulary = vocabulary(texts(&case["tokens"]), case["blank"].as_u64().unwrap() as usize);
@@ -77,20 +77,20 @@ fn a_search_that_drops_nothing_gives_the_sum_over_all_paths() {
         }
         let found = search.decode(log_probs.view(), FRAME).unwrap();
         assert_eq!(found.len() as u64, case["n"].as_u64().unwrap(), "{name}: number of sequences");
-        for (got, wanted) in found.iter().zip(case["best"].as_array().unwrap()) {
-            assert_eq!(got.ids(), ids(&wanted["ids"]), "{name}");
+        for (got, expected) in found.iter().zip(case["best"].as_array().unwrap()) {
+            assert_eq!(got.ids(), ids(&expected["ids"]), "{name}");
             for (what, got) in [("score", got.score), ("ctc", got.ctc_score), ("lm", got.lm_score)] {
-                assert_near(&format!("{name} {what}"), got, wanted[what].as_f64().unwrap(), 2e-5);
+                assert_near(&format!("{name} {what}"), got, expected[what].as_f64().unwrap(), 2e-5);
             }
             let aligned = align(log_probs.view(), &got.ids(), &vocabulary, FRAME).unwrap();
-            assert_eq!(aligned.path, ids(&wanted["path"]), "{name}: best path");
+            assert_eq!(aligned.path, ids(&expected["path"]), "{name}: best path");
             assert_eq!(got.tokens, aligned.transcript.tokens, "{name}: times are those of the best path");
         }
     }
 }
 
 #[test]
-fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
+fn a_search_of_usual_width_equals_pyctcdecode() {
     let data = json("ctc_pyctcdecode.json");
     let tokens = texts(&data["labels"]);
     let vocabulary = vocabulary(tokens, 0);
@@ -106,17 +106,17 @@ fn a_search_of_usual_width_finds_what_pyctcdecode_finds() {
     for (at, clip) in data["clips"].as_array().unwrap().iter().enumerate() {
         let log_probs = golden("ctc_pyctcdecode.safetensors", &format!("speech.{at}"));
         for (kind, search) in [("without", &without), ("with", &with)] {
-            let (got, wanted) = (search.decode(log_probs.view(), FRAME).unwrap().remove(0), &clip[kind]);
-            // Its sums lack some paths and have others, of texts that differ in spaces.
-            assert_eq!(got.text, wanted["text"].as_str().unwrap(), "clip {at} {kind} a model");
-            assert_near("ctc", got.ctc_score, wanted["ctc"].as_f64().unwrap(), 0.1);
-            assert_near("score", got.score, wanted["score"].as_f64().unwrap(), 0.1);
+            let (got, expected) = (search.decode(log_probs.view(), FRAME).unwrap().remove(0), &clip[kind]);
+            // pyctcdecode's sums lack some paths and include others, of texts that differ in spaces.
+            assert_eq!(got.text, expected["text"].as_str().unwrap(), "clip {at} {kind} a model");
+            assert_near("ctc", got.ctc_score, expected["ctc"].as_f64().unwrap(), 0.1);
+            assert_near("score", got.score, expected["score"].as_f64().unwrap(), 0.1);
         }
     }
 }
 
 #[test]
-fn language_models_give_the_scores_of_kenlm() {
+fn language_model_scores_equal_kenlm() {
     let models: HashMap<&str, LanguageModel> = ["ctc_words.arpa", "ctc_tokens.arpa"]
         .map(|name| (name, LanguageModel::open(golden_path(name)).unwrap()))
         .into();
@@ -136,10 +136,10 @@ fn language_models_give_the_scores_of_kenlm() {
             let sum: f64 = scores.iter().sum();
             assert_near("sentence", model.score_sentence(units.iter().map(String::as_str)), sum, 1e-9);
         }
-        let wanted = case["scores"].as_array().unwrap();
-        assert_eq!(scores.len(), wanted.len());
-        for (got, wanted) in scores.iter().zip(wanted) {
-            assert_near(&format!("{units:?}"), *got, wanted.as_f64().unwrap(), 1e-5);
+        let expected = case["scores"].as_array().unwrap();
+        assert_eq!(scores.len(), expected.len());
+        for (got, expected) in scores.iter().zip(expected) {
+            assert_near(&format!("{units:?}"), *got, expected.as_f64().unwrap(), 1e-5);
         }
         let unknown: Vec<bool> = units.iter().map(|unit| !model.contains(unit)).collect();
         assert_eq!(Value::from(unknown), case["unknown"], "{units:?}");
@@ -147,22 +147,22 @@ fn language_models_give_the_scores_of_kenlm() {
 }
 
 #[test]
-fn damaged_language_models_say_where() {
+fn errors_of_damaged_language_models_name_the_line() {
     let arpa = |counts: &str, rest: &str| format!("\\data\\\n{counts}\n\n{rest}");
     let unigrams = "\\1-grams:\n-1 a -0.5\n-1 b\n\n";
     for (text, reason) in [
-        (String::new(), "no line says"),
-        ("hello\n".to_string(), "no line says"),
-        ("\\data\\\n".to_string(), "cut short"),
-        (arpa("ngram 1=2", unigrams), "cut short"),
-        (arpa("ngram 1=3", &format!("{unigrams}\\end\\")), "3 1-grams are announced, 2 are there"),
+        (String::new(), "without a line"),
+        ("hello\n".to_string(), "without a line"),
+        ("\\data\\\n".to_string(), "truncated"),
+        (arpa("ngram 1=2", unigrams), "truncated"),
+        (arpa("ngram 1=3", &format!("{unigrams}\\end\\")), "expected 3 1-grams, got 2"),
         (arpa("ngram 1=x", ""), "line 2"),
         (arpa("ngram 2=1", ""), "expected order 1, at most 32, got 2"),
-        (arpa("ngram 1=2", "\\2-grams:\n"), "should stand"),
-        (arpa("ngram 1=2", &format!("{unigrams}\\2-grams:\n")), "should stand"),
-        (arpa("ngram 1=2", "\\1-grams:\n0.5 a\n"), "above 0"),
-        (arpa("ngram 1=2", "\\1-grams:\nnan a\n"), "no logarithm"),
-        (arpa("ngram 1=2", "\\1-grams:\n-1 a\n-2 a\n"), "stands twice"),
+        (arpa("ngram 1=2", "\\2-grams:\n"), "expected \\1-grams:"),
+        (arpa("ngram 1=2", &format!("{unigrams}\\2-grams:\n")), "expected \\2-grams: or"),
+        (arpa("ngram 1=2", "\\1-grams:\n0.5 a\n"), "of at most 0"),
+        (arpa("ngram 1=2", "\\1-grams:\nnan a\n"), "expected a logarithm"),
+        (arpa("ngram 1=2", "\\1-grams:\n-1 a\n-2 a\n"), "occurs twice"),
         (arpa("ngram 1=2", "\\1-grams:\n-1 a b c\n"), "4 fields"),
         (arpa("ngram 1=2\nngram 2=1", &format!("{unigrams}\\2-grams:\n-1 a c\n")), "not among the 1-grams"),
         (arpa("ngram 1=0", "\\end\\"), "no 1-grams"),
@@ -175,7 +175,7 @@ fn damaged_language_models_say_where() {
 
 #[test]
 fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
-    // Whole words where there is a delimiter, else any run; "aa" overlaps itself.
+    // With a delimiter only whole words match, otherwise any run; "aa" overlaps itself.
     let words = Vocabulary::new(["<pad>", "a", "b", "|"]).unwrap();
     let runs = Vocabulary::new(["<pad>", "a", "b"]).unwrap();
     for (vocabulary, n_frames, phrases) in [
@@ -211,7 +211,7 @@ fn hot_words_add_their_bonus_for_each_occurrence_and_nothing_else() {
 }
 
 #[test]
-fn frames_in_pieces_give_what_the_whole_gives() {
+fn frames_in_pieces_give_the_same_as_the_whole() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|", "c"]).unwrap();
     let log_probs = noise(1500, 5, 9.0, 11);
     let config = beam::Config { width: 12, n_best: 5, ..Default::default() };
@@ -222,7 +222,7 @@ fn frames_in_pieces_give_what_the_whole_gives() {
     let whole = search.decode(log_probs.view(), FRAME).unwrap();
     let best_path = greedy(log_probs.view(), &vocabulary, FRAME).unwrap();
     assert_eq!(whole.len(), 5);
-    // Times survive the sweeping of what died out: they are those of the best path, but where that left the search.
+    // Times survive pruning: they are those of the best path, unless it left the search.
     let aligned = align(log_probs.view(), &whole[0].ids(), &vocabulary, FRAME).unwrap().transcript.tokens;
     let same = whole[0].tokens.iter().zip(&aligned).filter(|(a, b)| a == b).count();
     assert!(same * 100 >= aligned.len() * 98 && aligned.len() > 600, "{same} of {}", aligned.len());
@@ -268,27 +268,27 @@ fn times_words_and_confidences_of_a_greedy_transcript() {
 }
 
 #[test]
-fn a_real_model_s_frames_collapse_as_its_own_code_does_it() {
+fn a_real_models_frames_collapse_as_in_its_own_code() {
     let Some(folder) = std::env::var_os("CLIPWISE_REAL") else {
         return println!("skipped: CLIPWISE_REAL is not set, so real/ctc-frames-jfk.json is not at hand");
     };
     let file = PathBuf::from(folder).join("real/ctc-frames-jfk.json");
     let data: Value = serde_json::from_slice(&std::fs::read(file).unwrap()).unwrap();
-    let (frames, wanted) = (ids(&data["frame_token_ids"]), ids(&data["token_ids"]));
+    let (frames, expected) = (ids(&data["frame_token_ids"]), ids(&data["token_ids"]));
     let blank = 190; // silence at the beginning
-    assert_eq!((frames.len(), wanted.len()), (551, 98));
-    assert_eq!(collapse(&frames, blank), wanted);
+    assert_eq!((frames.len(), expected.len()), (551, 98));
+    assert_eq!(collapse(&frames, blank), expected);
     let certain = Array2::from_shape_fn((551, 191), |(t, id)| if frames[t] == id { 0.0 } else { f32::NEG_INFINITY });
     let vocabulary = Vocabulary::numbered(191, blank).unwrap();
     let transcript = greedy(certain.view(), &vocabulary, FRAME).unwrap();
-    assert_eq!(transcript.ids(), wanted);
+    assert_eq!(transcript.ids(), expected);
     let beams = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
     assert_eq!(beams.decode(certain.view(), FRAME).unwrap(), std::slice::from_ref(&transcript));
-    assert_eq!(align(certain.view(), &wanted, &vocabulary, FRAME).unwrap().transcript, transcript);
+    assert_eq!(align(certain.view(), &expected, &vocabulary, FRAME).unwrap().transcript, transcript);
 }
 
 #[test]
-fn clips_of_a_batch_are_decoded_as_alone() {
+fn clips_of_a_batch_are_decoded_as_if_alone() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b", "|"]).unwrap();
     let lengths = [30, 1, 17];
     let batch = Array3::from_shape_fn((3, 30, 4), |(clip, frame, token)| {
@@ -317,8 +317,8 @@ fn no_time_is_later_than_the_end_of_the_clip() {
     let path = [0, 1, 1, 0, 3, 2, 2];
     let certain = Array2::from_shape_fn((7, 4), |(t, id)| if path[t] == id { 0.0 } else { f32::NEG_INFINITY });
     let search = BeamSearch::new(&vocabulary, beam::Config::default()).unwrap();
-    // Onset and offset of a, | and b, by where the clip ends; frames begin at 0, 0.02, … and end at 0.14.
-    for (end, wanted) in [
+    // Onset and offset of a, | and b for several clip lengths; frames begin at 0, 0.02, … and the last ends at 0.14.
+    for (end, expected) in [
         (None, [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
         (Some(0.2), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.14)]),
         (Some(0.131), [(0.02, 0.06), (0.08, 0.1), (0.1, 0.131)]),
@@ -330,7 +330,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
         let mut transcripts = search.decode(certain.view(), times).unwrap();
         transcripts.push(greedy(certain.view(), &vocabulary, times).unwrap());
         transcripts.push(align(certain.view(), &[1, 3, 2], &vocabulary, times).unwrap().transcript);
-        // Decoders that are told late.
+        // Decoders that learn the clip's length late.
         let (mut pieces, mut wide) = (GreedyDecoder::new(&vocabulary, FRAME).unwrap(), search.decoder(FRAME).unwrap());
         for frames in certain.axis_chunks_iter(Axis(0), 3) {
             pieces.push(frames).unwrap();
@@ -346,12 +346,12 @@ fn no_time_is_later_than_the_end_of_the_clip() {
         for transcript in transcripts {
             assert_eq!(transcript.ids(), [1, 3, 2]);
             assert_eq!(transcript.tokens.iter().map(|token| token.frames.len()).collect::<Vec<_>>(), [2, 1, 2]);
-            for (token, (onset, offset)) in transcript.tokens.iter().zip(wanted) {
+            for (token, (onset, offset)) in transcript.tokens.iter().zip(expected) {
                 assert_near("onset", token.onset, onset, 1e-12);
                 assert_near("offset", token.offset, offset, 1e-12);
                 assert!(end.is_none_or(|end| token.onset <= token.offset && token.offset <= end));
             }
-            for (word, (onset, offset)) in transcript.words.iter().zip([wanted[0], wanted[2]]) {
+            for (word, (onset, offset)) in transcript.words.iter().zip([expected[0], expected[2]]) {
                 assert_near("onset of a word", word.onset, onset, 1e-12);
                 assert_near("offset of a word", word.offset, offset, 1e-12);
             }
@@ -372,7 +372,7 @@ fn no_time_is_later_than_the_end_of_the_clip() {
 }
 
 #[test]
-fn alignments_are_torchaudio_s() {
+fn alignments_equal_torchaudio() {
     for (name, case) in json("ctc.json")["align"].as_object().unwrap() {
         let size = |field: &str| case[field].as_u64().unwrap() as usize;
         let log_probs = match name.as_str() {
@@ -383,9 +383,9 @@ fn alignments_are_torchaudio_s() {
         let found = align(log_probs.view(), &ids(&case["targets"]), &vocabulary, FRAME).unwrap();
         assert_eq!(found.path, ids(&case["path"]), "{name}");
         assert_near(name, found.transcript.score, case["score"].as_f64().unwrap(), 1e-3);
-        let wanted = case["spans"].as_array().unwrap();
-        assert_eq!(found.transcript.tokens.len(), wanted.len(), "{name}");
-        for (token, span) in found.transcript.tokens.iter().zip(wanted) {
+        let expected = case["spans"].as_array().unwrap();
+        assert_eq!(found.transcript.tokens.len(), expected.len(), "{name}");
+        for (token, span) in found.transcript.tokens.iter().zip(expected) {
             let place = |at: usize| span[at].as_u64().unwrap() as usize;
             assert_eq!((token.id, token.frames.clone()), (place(0), place(1)..place(2)), "{name}");
             assert_near(name, f64::from(token.confidence), span[3].as_f64().unwrap(), 1e-5);
@@ -393,14 +393,14 @@ fn alignments_are_torchaudio_s() {
     }
 }
 
-/// Frames of `golden/ctc.py`, hashed anew.
+/// The hashed frames of `golden/ctc.py`.
 fn common_frames(name: &str, n_frames: usize, n_tokens: usize, spread: f64) -> Array2<f32> {
     let logits = common::hashed(name, n_frames * n_tokens, -spread, spread, 61);
     log_softmax(ArrayView2::from_shape((n_frames, n_tokens), &logits).unwrap()).unwrap()
 }
 
 #[test]
-fn what_cannot_be_aligned_is_a_typed_error() {
+fn impossible_alignments_are_typed_errors() {
     let vocabulary = Vocabulary::new(["<pad>", "a", "b"]).unwrap();
     let log_probs = noise(4, 3, 4.0, 3);
     let align = |targets: &[usize]| align(log_probs.view(), targets, &vocabulary, FRAME);
@@ -459,7 +459,7 @@ fn hostile_frames_are_typed_errors() {
     assert!(matches!(log_softmax(impossible.view()), Err(Error::Argument { name: "logits", .. })));
     assert_eq!(log_softmax(Array2::zeros((0, 3)).view()).unwrap().dim(), (0, 3));
 
-    // A refused push leaves a decoder as it was; infinite improbability is no error.
+    // A rejected push leaves the decoder unchanged; a probability of 0 is not an error.
     let mut decoder = search.decoder(FRAME).unwrap();
     decoder.push(good.view()).unwrap();
     let before = decoder.transcripts().unwrap();
@@ -486,14 +486,14 @@ fn hostile_frames_are_typed_errors() {
 }
 
 #[test]
-fn edit_distances_are_jiwer_s() {
+fn edit_distances_equal_jiwer() {
     let data = &json("ctc.json")["edit"];
     for case in data["sequences"].as_array().unwrap() {
         let (reference, hypothesis) = (ids(&case["reference"]), ids(&case["hypothesis"]));
         let counts = metrics::EditCounts::of(&reference, &hypothesis);
         assert_eq!(counts.n_errors(), case["errors"].as_u64().unwrap(), "{case}");
         assert_eq!(counts.n_reference(), reference.len() as u64);
-        // The edits make one of the other.
+        // The edits turn one sequence into the other.
         let mut made = Vec::new();
         let mut next = 0;
         for edit in metrics::edits(&reference, &hypothesis) {

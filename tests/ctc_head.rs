@@ -1,4 +1,4 @@
-//! CTC heads, the token transformer and the weighted sum of layers against PyTorch; CTC models put together.
+//! CTC heads, the token transformer and the weighted sum of layers against PyTorch; complete CTC models.
 
 mod common;
 
@@ -44,7 +44,7 @@ fn load(config: &HeadConfig, weights: &Weights) -> Result<Head> {
 }
 
 #[test]
-fn an_unknown_head_is_named_with_the_known_ones() {
+fn the_error_for_an_unknown_head_lists_the_known_ones() {
     let error = HeadConfig::by_name("mlp").unwrap_err().to_string();
     assert_eq!(error, r#"expected a head called w2v-bert, whisper-small, qwen2-audio, got "mlp""#);
 }
@@ -73,11 +73,12 @@ fn heads_equal_pytorch_under_every_name() {
                 })
                 .into(),
         };
-        let (hidden, wanted) = (input("hidden", &[2, 3, dim], 1.0), golden.to_vec(&format!("{name}.logits")).unwrap());
+        let (hidden, expected) =
+            (input("hidden", &[2, 3, dim], 1.0), golden.to_vec(&format!("{name}.logits")).unwrap());
         for weights in &namings {
             let logits = load(&config, weights).unwrap().forward(&hidden, None).unwrap();
             assert_eq!(logits.dims(), [2, 3, 43]);
-            assert_close(name, &values(&logits), &wanted, 5e-6, 1e-6);
+            assert_close(name, &values(&logits), &expected, 5e-6, 1e-6);
         }
         let wrong = HeadConfig { n_tokens: 44, ..config.clone() };
         assert!(matches!(load(&wrong, &namings[0]), Err(Error::Weights(_))));
@@ -108,14 +109,14 @@ fn a_head_can_be_trained() {
     let mean = weight.iter().map(|&x| f64::from(x)).sum::<f64>() / n;
     let deviation = (weight.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>() / n).sqrt();
     let beyond = weight.iter().filter(|x| x.abs() > 0.04).count() as f64 / n;
-    // 44,032 draws: the bars are more than four standard errors wide.
+    // 44,032 draws: the tolerances are more than four standard errors.
     assert!(
         mean.abs() < 4e-4 && (deviation - 0.02).abs() < 3e-4 && (beyond - 0.0455).abs() < 0.004,
         "{mean} {deviation} {beyond}"
     );
     assert!(weights.to_vec("lm_head.bias").unwrap().iter().all(|&x| x == 0.0));
 
-    // Dropout in training only; what was trained loads for inference.
+    // Dropout is active in training only; a trained head loads for inference.
     let hidden = input("hidden", &[2, 3, 1024], 1.0);
     let forward = |head: &Head| values(&head.forward(&hidden, None).unwrap());
     let before = forward(&head);
@@ -123,7 +124,7 @@ fn a_head_can_be_trained() {
     trainable.set_training(true);
     assert!(common::max_difference(&forward(&head), &before) > 0.1);
 
-    // Gradients of a small one.
+    // Gradients of a small head.
     let golden = golden("ctc_head.safetensors");
     let config = HeadConfig { hidden: Some(5), dropout: 0.1, ..HeadConfig::linear(6, 4) };
     let trainable = Parameters::new(&CPU, 3);
@@ -159,7 +160,7 @@ fn recurrent_heads_equal_pytorch() {
         let weights = Weights::from_tensors(tensors).unwrap();
         assert_eq!(trainable.restore(&weights).unwrap(), weights.len());
 
-        // Trained and loaded, in a batch and alone; what stands behind a clip does not matter.
+        // Trained and loaded, in a batch and alone; padding after a clip has no effect.
         let loaded = load(&config, &weights).unwrap();
         for (head, exact) in [(&head, false), (&loaded, true)] {
             let together = head.forward(&states, Some(&[7, 4])).unwrap();
@@ -194,13 +195,13 @@ fn recurrent_heads_equal_pytorch() {
     }
 }
 
-fn assert_gradients(loss: &Tensor, trainable: &Parameters, wanted: impl Fn(&str) -> Vec<f32>) {
+fn assert_gradients(loss: &Tensor, trainable: &Parameters, expected: impl Fn(&str) -> Vec<f32>) {
     let gradients = loss.backward().unwrap();
     let (weights, vars) = (trainable.weights().unwrap(), trainable.vars());
     assert_eq!(weights.len(), vars.len());
     for (name, var) in weights.names().zip(&vars) {
         let gradient = gradients.get(var.as_tensor()).unwrap_or_else(|| panic!("no gradient of {name}"));
-        assert_close(name, &values(gradient), &wanted(name), 2e-5, 1e-5);
+        assert_close(name, &values(gradient), &expected(name), 2e-5, 1e-5);
     }
 }
 
@@ -214,14 +215,14 @@ fn weighted_sums_equal_s3prl() {
     let alpha = hashed("alpha", 25, -2.0, 2.0, SEED);
     for (name, normalize) in [("sum", false), ("sum.normalized", true)] {
         let config = WeightedSumConfig { normalize };
-        let wanted = golden.to_vec(name).unwrap();
+        let expected = golden.to_vec(name).unwrap();
         for key in ["layer_weights", "featurizer.weights", "Featurizer.weights", "weights"] {
             let tensor = Tensor::new(alpha.as_slice(), &CPU).unwrap();
             let weights = Weights::from_tensors([(key.to_string(), tensor)]).unwrap();
             let root = weights.loader(&CPU);
             let sum = WeightedSum::load(&root, 25, &config).unwrap();
             root.finish("a sum").unwrap();
-            assert_close(name, &values(&sum.forward(&states).unwrap()), &wanted, 2e-6, 1e-6);
+            assert_close(name, &values(&sum.forward(&states).unwrap()), &expected, 2e-6, 1e-6);
             assert!((sum.weights().unwrap().iter().sum::<f64>() - 1.0).abs() < 1e-12);
 
             assert!(matches!(sum.forward(&states[1..]), Err(Error::Argument { name: "layers.len()", .. })));
@@ -230,26 +231,26 @@ fn weighted_sums_equal_s3prl() {
             assert!(matches!(fewer.finish("a sum"), Err(Error::Weights(_))));
         }
 
-        // Trained: zeros at first, and the gradient of PyTorch.
+        // In training: zero weights at first, and PyTorch's gradient.
         let trainable = Parameters::new(&CPU, 1);
         let sum = WeightedSum::load(&trainable.loader(), 25, &config).unwrap();
         assert!(sum.weights().unwrap().iter().all(|weight| (weight - 0.04).abs() < 1e-9));
         trainable.vars()[0].set(&Tensor::new(alpha.as_slice(), &CPU).unwrap()).unwrap();
         let total = sum.forward(&states).unwrap();
-        assert_close(name, &values(&total), &wanted, 2e-6, 1e-6);
+        assert_close(name, &values(&total), &expected, 2e-6, 1e-6);
         let loss = (input("c", &[2, 3, 8], 1.0) * &total).unwrap().sum_all().unwrap();
         assert_gradients(&loss, &trainable, |_| golden.to_vec(&format!("{name}.alpha")).unwrap());
 
-        // States that are trained themselves get gradients through the norm too.
+        // Trainable states get gradients through the norm too.
         let vars: Vec<Var> = states.iter().map(|state| Var::from_tensor(state).unwrap()).collect();
         let trained: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
         let total = sum.forward(&trained).unwrap();
-        assert_close(name, &values(&total), &wanted, 2e-6, 1e-6);
+        assert_close(name, &values(&total), &expected, 2e-6, 1e-6);
         let gradients = total.sqr().unwrap().sum_all().unwrap().backward().unwrap();
         assert!(vars.iter().all(|var| gradients.get(var.as_tensor()).is_some()));
     }
     let config = WeightedSumConfig::default();
-    // A part of what s3prl saves.
+    // One part of what s3prl saves.
     let file = common::golden_path("ctc_s3prl.pth");
     let featurizer = Weights::open_part(&file, "Featurizer").unwrap();
     assert_eq!(featurizer.names().collect::<Vec<_>>(), ["weights"]);
@@ -422,10 +423,10 @@ fn a_model_is_an_encoder_a_sum_and_a_head() {
         for (row, x) in [(0, 0.5 + offset), (1, -0.25 + offset)] {
             let logits: [f32; 3] = [x, 1.0 - x, x];
             let norm = logits.iter().map(|x| x.exp()).sum::<f32>().ln();
-            let wanted: Vec<f32> = logits.iter().map(|x| x - norm).collect();
+            let expected: Vec<f32> = logits.iter().map(|x| x - norm).collect();
             let clip = output.clip(row).unwrap();
             assert_eq!(clip.dim(), (output.lengths[row], 3));
-            clip.rows().into_iter().for_each(|frame| assert_close("frame", &frame.to_vec(), &wanted, 1e-6, 0.0));
+            clip.rows().into_iter().for_each(|frame| assert_close("frame", &frame.to_vec(), &expected, 1e-6, 0.0));
         }
         assert!(matches!(output.clip(2), Err(Error::Argument { name: "index", .. })));
         let names = Vocabulary::new(["<blank>", "a", "b"]).unwrap();
@@ -472,7 +473,7 @@ fn a_folder_opens() {
     tensors.linear("lm_head", 64, 4);
     let mut tensors: HashMap<_, _> = tensors.tensors().into_iter().collect();
     tensors.insert("layer_weights".to_string(), input("layer_weights", &[2], 1.0));
-    tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // which is not read
+    tensors.insert("decoder.layers.0.fc1.weight".to_string(), input("decoder", &[2], 1.0)); // not read
     candle_core::safetensors::save(&tensors, folder.join("model.safetensors")).unwrap();
     write("config.json", &good);
 
@@ -491,7 +492,7 @@ fn a_folder_opens() {
         output.clip(0).unwrap().rows().into_iter().map(|row| row.iter().map(|x| x.exp()).sum()).collect();
     assert_close("probabilities", &sums, &[1.0; 10], 1e-6, 0.0);
 
-    // The sum and the head alone, on an encoder in a file or folder of its own, which has a head of its own too.
+    // The sum and the head alone, with an encoder in a separate file or folder that has a head of its own.
     let elsewhere = folder.join("published");
     std::fs::create_dir_all(&elsewhere).unwrap();
     let published = elsewhere.join("model.safetensors");
@@ -521,7 +522,7 @@ fn a_folder_opens() {
         (r#"{"encoder": {"type": "parrot"}}"#, "parrot"),
         (&config(r#"{"dim": 64}"#), "n_tokens"),
         (&config(r#"{"dim": 64, "n_tokens": 4, "drop": 1}"#), "drop"),
-        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "64 values"),
+        (&config(r#"{"dim": 63, "n_tokens": 4}"#), "expected 64, the width of the encoder"),
         (&config(r#"{"dim": 64, "n_tokens": 5}"#), "lm_head"),
     ] {
         write("config.json", text);

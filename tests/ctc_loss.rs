@@ -24,7 +24,7 @@ fn short(blank: u32) -> Vec<Vec<u32>> {
 }
 
 #[test]
-fn losses_and_gradients_equal_pytorchs() {
+fn losses_and_gradients_equal_pytorch() {
     let golden = golden("ctc_loss.safetensors");
     let long: Vec<Vec<u32>> = [60, 45, 40].map(|n| (0..n).map(|i| 1 + (7 * i * i + 3 * i) % 38).collect()).into();
     let cases = [
@@ -40,20 +40,20 @@ fn losses_and_gradients_equal_pytorchs() {
                 let key = format!("{name}.{word}{}", if zero_infinity { ".zero_infinity" } else { "" });
                 let config = LossConfig { blank, reduction, zero_infinity };
                 let loss = ctc_loss(&x, lengths, &targets, &config).unwrap();
-                let (got, wanted) = (values(&loss), golden.to_vec(&key).unwrap());
-                for (got, wanted) in got.iter().zip(&wanted) {
-                    let same = got == wanted || (got - wanted).abs() < 1e-4f32.max(1e-6 * wanted.abs());
-                    assert!(same, "{key}: {got}, not {wanted}");
+                let (got, expected) = (values(&loss), golden.to_vec(&key).unwrap());
+                for (got, expected) in got.iter().zip(&expected) {
+                    let same = got == expected || (got - expected).abs() < 1e-4f32.max(1e-6 * expected.abs());
+                    assert!(same, "{key}: {got}, not {expected}");
                 }
-                // Log-probabilities in place of logits.
+                // Log-probabilities instead of logits.
                 let log_probs = candle_nn::ops::log_softmax(&x, 2).unwrap();
                 let again = values(&ctc_loss(&log_probs, lengths, &targets, &config).unwrap());
                 for (again, got) in again.iter().zip(&got) {
                     assert!(again == got || (again - got).abs() < 1e-3, "{key}: {again}, not {got}");
                 }
-                if let Ok(wanted) = golden.to_vec(&format!("{key}.gradient")) {
+                if let Ok(expected) = golden.to_vec(&format!("{key}.gradient")) {
                     let gradients = loss.backward().unwrap();
-                    assert_close(&key, &values(gradients.get(&x).unwrap()), &wanted, 1e-5, 1e-5);
+                    assert_close(&key, &values(gradients.get(&x).unwrap()), &expected, 1e-5, 1e-5);
                 }
             }
         }
@@ -66,11 +66,11 @@ fn the_score_is_the_sum_over_all_paths() {
     let log_probs = log_softmax(Array2::from_shape_vec((4, 4), hashed("paths", 16, -3.0, 3.0, SEED)).unwrap().view());
     let log_probs = log_probs.unwrap();
     for target in [&[][..], &[1], &[2, 2], &[3, 1, 3], &[1, 2, 3, 1], &[1, 1, 1]] {
-        let wanted: Vec<usize> = target.iter().map(|&token| token as usize).collect();
+        let expected: Vec<usize> = target.iter().map(|&token| token as usize).collect();
         let mut sum = 0.0;
         for path in 0..4usize.pow(4) {
             let ids: Vec<usize> = (0..4).map(|frame| path / 4usize.pow(frame) % 4).collect();
-            if collapse(&ids, 0) == wanted {
+            if collapse(&ids, 0) == expected {
                 sum += ids.iter().enumerate().map(|(frame, &id)| f64::from(log_probs[[frame, id]])).sum::<f64>().exp();
             }
         }
@@ -80,7 +80,7 @@ fn the_score_is_the_sum_over_all_paths() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error_and_the_rest_does_not_depend_on_it() {
+fn invalid_arguments_are_errors_and_impossible_targets_are_independent() {
     let config = LossConfig { reduction: Reduction::None, ..LossConfig::default() };
     let field = |result: clipwise::Result<Tensor>| match result {
         Err(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
@@ -97,7 +97,7 @@ fn what_cannot_be_is_an_error_and_the_rest_does_not_depend_on_it() {
     assert_eq!(field(with(&vec![vec![u32::MAX]; 7], 0)), "targets");
     assert!(matches!(ctc_loss(&x.get(0).unwrap(), lengths, &targets, &config), Err(Error::Tensor { .. })));
 
-    // Scores that are no numbers count only in frames that count; -inf is a probability of 0.
+    // Invalid scores matter only in frames within a clip's length; -inf is a probability of 0.
     let usual = values(&with(&targets, 0).unwrap());
     let mut scores = values(&x);
     let of = |scores: &[f32]| {
@@ -117,13 +117,13 @@ fn what_cannot_be_is_an_error_and_the_rest_does_not_depend_on_it() {
     none[1] = 0.0;
     assert!(values(&of(&none).unwrap())[0].is_finite());
     none[..2].copy_from_slice(&[f32::NEG_INFINITY; 2]);
-    none[4] = 0.0; // only a token that the target lacks
+    none[4] = 0.0; // only a token that is not in the target
     assert_eq!(values(&of(&none).unwrap())[0], f32::INFINITY);
-    // No frames: only no tokens fit.
+    // Without frames, only an empty target fits.
     let x = Tensor::zeros((2, 0, 3), candle_core::DType::F32, &Device::Cpu).unwrap();
     assert_eq!(values(&ctc_loss(&x, &[0, 0], &[vec![], vec![1]], &config).unwrap()), [0.0, f32::INFINITY]);
     assert!(forward_score(Array2::<f32>::zeros((3, 0)).view(), &[], 0).is_err());
-    // Far more tokens than frames cost nothing.
+    // Far more tokens than frames are handled cheaply.
     let score = forward_score(Array2::<f32>::zeros((10_000, 5)).view(), &vec![1; 1_000_000], 0);
     assert_eq!(score.unwrap(), f64::NEG_INFINITY);
 }

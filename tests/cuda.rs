@@ -1,5 +1,5 @@
-//! The CPU's results on a CUDA device. Only with `--features cuda`; run where there is a device with
-//! `cargo test --features cuda --test cuda -- --ignored`.
+//! A CUDA device against the CPU. Needs `--features cuda`; run on a machine with a device: `cargo test --features cuda
+//! --test cuda -- --ignored`.
 #![cfg(feature = "cuda")]
 
 mod common;
@@ -8,7 +8,7 @@ use clipwise::models::{cnn14, leenet};
 use clipwise::{Detail, ModelConfig, TaggingModel, WaveformBatch, Weights, device};
 use common::{assert_close, cnn14_tensors, leenet_tensors, real, signal, values};
 
-/// CUDA against the CPU: scores within 1e-4, embeddings within 1e-3 of their largest value.
+/// CUDA against the CPU: scores within 1e-4, embeddings within 1e-3 of the largest value.
 fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
     let on = |device: &device::Device| {
         let model: Box<dyn TaggingModel> = config.load(weights, device).unwrap();
@@ -25,7 +25,7 @@ fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
 
 #[test]
 #[ignore = "needs a CUDA device"]
-fn best_takes_the_cuda_device_and_says_so() {
+fn best_selects_the_cuda_device() {
     let choice = device::choose("auto").unwrap();
     assert_eq!(device::name(&choice.device), "cuda:0", "{}", choice.reason);
     assert!(device::cuda(99).is_err());

@@ -63,10 +63,18 @@ fn it_equals_the_reference_in_every_layout() {
             assert_eq!(output.logits.dims(), [1, config.n_classes]);
             if has_head {
                 assert_close(&format!("{layout} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
+                let logits = wanted("logits");
+                assert_close(&format!("{layout} {n}"), &values(&output.logits), &logits, 2e-5, 1e-5);
                 let again = values(&model.classify(&output.embedding).unwrap().clipwise_output);
                 assert_eq!(again, values(&output.clipwise_output));
             }
         }
+        let every_7th = |tensors: &[Tensor]| tensors.iter().flat_map(values).step_by(7).collect::<Vec<_>>();
+        let log_mel = model.log_mel().compute(&signal(9001, 16_000, 9)).unwrap();
+        let log_mel = Tensor::from_iter(log_mel, &Device::Cpu).unwrap().reshape((1, (), 64)).unwrap();
+        let wanted = |key: &str| golden.to_vec(&format!("narrow.9001.{key}")).unwrap();
+        assert_close("log_mel", &every_7th(std::slice::from_ref(&log_mel)), &wanted("log_mel"), 2e-4, 0.0);
+        assert_close("states", &every_7th(&model.hidden_states(&log_mel).unwrap()), &wanted("states"), 2e-5, 1e-5);
     }
 }
 

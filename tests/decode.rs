@@ -1,4 +1,4 @@
-//! Ogg, FLAC, MP3 and MPEG-4 files: against libsndfile and ffmpeg, and against damage.
+//! Ogg, FLAC, MP3 and MPEG-4 files: compared with libsndfile and ffmpeg, and damaged.
 #![cfg(feature = "symphonia")]
 
 mod common;
@@ -22,7 +22,7 @@ fn read(bytes: &[u8]) -> Result<Waveform> {
     Waveform::read(bytes)
 }
 
-/// Reads what must be refused, and checks the message.
+/// Reads a file that must be rejected, and checks the message.
 fn refused(bytes: &[u8], in_message: &str) -> AudioReason {
     match read(bytes) {
         Err(Error::Audio { path, reason }) => {
@@ -49,7 +49,7 @@ const FILES: [&str; 12] = [
     "fragmented.m4a",
 ];
 
-/// Files of the other formats. What a part of them loses is told by their length alone.
+/// Files in the other formats. A loss is detected only by comparing their length.
 const MORE: [&str; 14] = [
     "adpcm_ms.wav",
     "adpcm_ima.wav",
@@ -68,7 +68,7 @@ const MORE: [&str; 14] = [
 ];
 
 #[test]
-fn agrees_with_libsndfile_and_ffmpeg() {
+fn files_equal_libsndfile_and_ffmpeg() {
     agrees(&FILES, "decode.safetensors");
     agrees(&MORE, "decode_more.safetensors");
 }
@@ -88,13 +88,13 @@ fn agrees(names: &[&str], tensors: &str) {
         let path = golden(&format!("decode_{name}"));
         let mean = Waveform::open(&path).unwrap();
         assert_eq!(mean.sample_rate, rate, "{name}");
-        // Without a header that tells the encoder's delay there is more than was encoded, in every decoder.
+        // Without a header that gives the encoder's delay, every decoder outputs more than was encoded.
         let as_decoded = ["no_info", "fragmented", "adpcm", "layer2"].iter().any(|part| name.contains(part));
         let n_expected = if as_decoded { n_decoded } else { n_encoded };
         assert_eq!(mean.n_samples(), n_expected as usize, "{name}");
 
-        // Lossless: exact. Lossy: transforms in f32 by other algorithms; those of AAC are of the size of 16-bit samples,
-        // of which one step is 3e-5.
+        // Lossless: exact. Lossy: f32 transforms by other algorithms. AAC's values have 16-bit scale, of which one step
+        // is 3e-5.
         let tolerance = match name {
             "mono.m4a" | "stereo.m4a" | "fragmented.m4a" => 3e-5,
             "layer2.mp2" | "layer2_mpeg2.mp2" => 3.2e-5, // libsndfile rounds to 16 bits
@@ -131,17 +131,17 @@ fn agrees(names: &[&str], tensors: &str) {
 
 #[cfg(not(feature = "opus"))]
 #[test]
-fn opus_is_refused_without_its_feature() {
+fn opus_is_rejected_without_its_feature() {
     for name in ["hybrid.ogg", "stereo.webm", "mono.mp4"] {
         let bytes = std::fs::read(golden(&format!("opus_{name}"))).unwrap();
-        let reason = refused(&bytes, "Opus without the cargo feature `opus` is not decoded; Vorbis, FLAC");
+        let reason = refused(&bytes, "Opus without the cargo feature `opus` is not supported: expected Vorbis, FLAC");
         assert!(matches!(reason, AudioReason::Codec(_)));
     }
 }
 
 #[cfg(feature = "opus")]
 #[test]
-fn opus_agrees_with_libopus() {
+fn opus_equals_libopus() {
     const STEP: usize = 16;
     let bytes = std::fs::read(golden("opus.safetensors")).unwrap();
     let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
@@ -165,14 +165,14 @@ fn opus_agrees_with_libopus() {
         let n_frames = u32::from_le_bytes(n_frames.data().try_into().unwrap()) as usize;
         let path = golden(&format!("opus_{name}"));
         let mean = Waveform::open(&path).unwrap();
-        // The padding at the end: in WebM it is left in, in MPEG-4 ffmpeg leaves it in.
+        // The padding at the end: WebM keeps it, and ffmpeg keeps it in MPEG-4.
         let n_expected = match name {
             "stereo.webm" => n_frames + 648,
             "mono.mp4" => n_frames - 648,
             _ => n_frames,
         };
         assert_eq!((mean.sample_rate, mean.n_samples()), (48_000, n_expected), "{name}");
-        // Rounded to 16 bits where the reference is. What is concealed while nothing is sent is not specified to the bit.
+        // Rounded to 16 bits like the reference. Concealment while nothing is sent is not specified bit-exactly.
         let tolerance = if name == "gaps.ogg" { 0.02 } else { 1.6e-5 };
         let mut worst = 0.0_f32;
         for channel in 0..n_channels {
@@ -187,12 +187,12 @@ fn opus_agrees_with_libopus() {
         assert_eq!(stream(&std::fs::read(&path).unwrap()).unwrap().into_waveform().unwrap(), mean, "{name}");
     }
     let surround = std::fs::read(golden("opus_surround.ogg")).unwrap();
-    refused(&surround, "Opus of more than one stream (surround sound) is not decoded");
+    refused(&surround, "Opus of more than one stream (surround sound) is not supported");
 }
 
 #[cfg(feature = "opus")]
 #[test]
-fn opus_ends_and_damage_are_told() {
+fn the_end_and_damage_of_opus_files_are_reported() {
     let ogg = std::fs::read(golden("opus_celt.ogg")).unwrap();
     let whole = read(&ogg).unwrap();
     let last = ogg.windows(4).rposition(|mark| mark == b"OggS").unwrap();
@@ -201,8 +201,8 @@ fn opus_ends_and_damage_are_told() {
     seal(&mut unmarked);
     let waveform = read(&unmarked).unwrap();
     assert_eq!((&waveform, waveform.notes()), (&whole, &[Note::NoEndMark][..]));
-    refused(&ogg[..ogg.len() - 1], "cut short");
-    // A second stream has a delay of its own.
+    refused(&ogg[..ogg.len() - 1], "truncated");
+    // A second stream has its own delay.
     let both = read(&[&ogg[..], &ogg].concat()).unwrap();
     assert_eq!(both.samples, [&whole.samples[..], &whole.samples].concat());
     let mut damaged = ogg.clone();
@@ -211,11 +211,11 @@ fn opus_ends_and_damage_are_told() {
 }
 
 #[test]
-fn codecs_that_are_not_decoded_are_named() {
-    // The next layer down from MP2.
+fn unsupported_codecs_are_named() {
+    // MPEG layer 1.
     let mut layer1 = file("layer2.mp2");
     layer1[1] |= 2;
-    assert!(matches!(refused(&layer1, "MP1 (MPEG audio of layer I) is not decoded"), AudioReason::Codec(_)));
+    assert!(matches!(refused(&layer1, "MP1 (MPEG audio of layer I) is not supported"), AudioReason::Codec(_)));
     let mut opus = file("mono.m4a");
     replace(&mut opus, b"mp4a", b"Mlp ");
     assert!(matches!(refused(&opus, "\"Mlp \""), AudioReason::Codec(_)));
@@ -230,12 +230,12 @@ fn replace(bytes: &mut [u8], from: &[u8], to: &[u8]) {
 }
 
 #[test]
-fn a_file_cut_short_says_how_much_is_there() {
+fn truncated_files_state_how_much_is_there() {
     for name in FILES.into_iter().chain(MORE) {
         let whole = file(name);
         let n_whole = read(&whole).unwrap().n_samples() as u64;
         for tenths in 1..10 {
-            // Not at the end of a frame.
+            // Not at a frame boundary.
             let cut = &whole[..whole.len() * tenths / 10 - 1];
             let error = match read(cut) {
                 Err(Error::Audio { reason, .. }) => reason,
@@ -254,18 +254,18 @@ fn a_file_cut_short_says_how_much_is_there() {
             }
         }
     }
-    // Of these the length is declared at the beginning.
+    // These formats declare the length at the beginning.
     for name in ["16.flac", "24.flac", "mono.mp3", "stereo.mp3", "stereo.m4a"] {
         let whole = file(name);
         let n_whole = read(&whole).unwrap().n_samples() as u64;
-        match refused(&whole[..whole.len() * 3 / 4], "cut short") {
+        match refused(&whole[..whole.len() * 3 / 4], "truncated") {
             AudioReason::Truncated { declared, found } => {
                 assert!(declared == n_whole && found > 0 && found < n_whole, "{name}: {found} of {n_whole}");
             }
             other => panic!("{name}: {other:?}"),
         }
     }
-    // Without a length, MP3 frames that are missing as a whole are not missed.
+    // Without a declared length, missing whole MP3 frames are not noticed.
     let no_info = file("no_info.mp3");
     let (n_whole, frame) = (read(&no_info).unwrap().n_samples(), 216);
     assert_eq!(read(&no_info[..no_info.len() - frame]).unwrap().n_samples(), n_whole - 1152);
@@ -273,8 +273,8 @@ fn a_file_cut_short_says_how_much_is_there() {
 }
 
 #[test]
-fn a_damaged_file_is_not_patched_up() {
-    // Where there are checksums, any changed byte after the header is found.
+fn damaged_files_are_errors() {
+    // With checksums, any changed byte after the header is detected.
     for name in ["vorbis_mono.ogg", "vorbis_stereo.ogg", "flac.oga", "16.flac", "24.flac"] {
         let whole = file(name);
         for at in (whole.len() / 2..whole.len()).step_by(97) {
@@ -291,7 +291,7 @@ fn a_damaged_file_is_not_patched_up() {
             }
         }
     }
-    // A page that is left out: the sound has a gap, the pages' numbers tell.
+    // A missing page: the page numbers reveal the gap.
     let ogg = file("vorbis_mono.ogg");
     let pages: Vec<usize> = (0..ogg.len() - 4).filter(|&at| &ogg[at..at + 4] == b"OggS").collect();
     assert!(pages.len() >= 4);
@@ -300,13 +300,13 @@ fn a_damaged_file_is_not_patched_up() {
     // Bytes between MP3 frames.
     let mp3 = file("no_info.mp3");
     let junk = [&mp3[..216 * 5], b"junk", &mp3[216 * 5..]].concat();
-    match refused(&junk, "no MPEG frame at byte 1080") {
+    match refused(&junk, "expected an MPEG frame at byte 1080") {
         AudioReason::Damaged { index, .. } => assert_eq!(index, 5 * 1152),
         other => panic!("{other:?}"),
     }
 }
 
-/// A stream that gives at most 1000 bytes at a time, and cannot go back.
+/// A stream that returns at most 1000 bytes at a time and cannot seek.
 struct Stream(std::io::Cursor<Vec<u8>>);
 
 impl std::io::Read for Stream {
@@ -321,11 +321,11 @@ fn stream(bytes: &[u8]) -> Result<AudioReader> {
 }
 
 #[test]
-fn the_blocks_of_a_reader_are_the_file() {
+fn the_blocks_of_a_reader_add_up_to_the_file() {
     for name in FILES.into_iter().chain(MORE) {
         let whole = Waveform::open(golden(&format!("decode_{name}"))).unwrap();
         let mut from_file = AudioReader::open(golden(&format!("decode_{name}"))).unwrap();
-        // Of a stream the end is not seen beforehand, and some files do not tell their length.
+        // The end of a stream is not known in advance, and some files do not declare their length.
         let n = whole.n_samples() as u64;
         let unknown = ["no_info", "fragmented", "webm", "mka", "mp2"].iter().any(|part| name.contains(part));
         let n_declared = if name == "alac.caf" { 8192 } else { n };
@@ -343,7 +343,7 @@ fn the_blocks_of_a_reader_are_the_file() {
         let at_16k = stream(&file(name)).unwrap().resampled(16_000).unwrap().into_waveform().unwrap();
         assert_eq!(at_16k, whole.resample(16_000).unwrap(), "{name}");
     }
-    // What is there of a file that is cut short comes before the error.
+    // The available samples of a truncated file come before the error.
     for name in FILES.into_iter().filter(|name| !name.ends_with("m4a") || *name == "stereo.m4a") {
         let (whole, bytes) = (read(&file(name)).unwrap(), file(name));
         let mut samples = Vec::new();
@@ -355,13 +355,13 @@ fn the_blocks_of_a_reader_are_the_file() {
             }
         }
         let message = failure.unwrap().to_string();
-        assert!(message.contains("cut short"), "{name}: {message}");
+        assert!(message.contains("truncated"), "{name}: {message}");
         assert!(samples.len() > whole.n_samples() / 4 && whole.samples.starts_with(&samples), "{name}");
     }
 }
 
 #[test]
-fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
+fn damage_in_the_middle_is_skipped_on_request() {
     for name in FILES {
         let (whole, mut bytes) = (read(&file(name)).unwrap(), file(name));
         // Long enough for every decoder to notice, short enough to leave most of the file.
@@ -375,7 +375,7 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
         let mut reader = stream(&bytes).unwrap();
         let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
         assert_eq!(samples.len(), whole.n_samples(), "{name}");
-        // In MPEG only the headers of frames are sure to be noticed.
+        // In MPEG audio, only damaged frame headers are sure to be noticed.
         if is_mpeg && reader.skipped().is_empty() {
             assert_eq!(strict.unwrap().samples, samples, "{name}");
             continue;
@@ -388,10 +388,10 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
         assert_eq!(skipped.seconds, index as f64 / f64::from(whole.sample_rate));
         assert_eq!(samples[..index], whole.samples[..index], "{name}");
         assert!(samples[index..end].iter().all(|&x| x == 0.0), "{name}");
-        // A frame of MP3 leans on the two before it.
+        // An MP3 frame depends on the two before it.
         let sound = if is_mpeg { end + 3 * 1152 } else { end };
         assert!(sound < samples.len(), "{name}");
-        // Where bands are stored as noise, a decoder's noise is another one after a gap.
+        // In bands stored as noise, a decoder generates different noise after a gap.
         let tolerance = if name.ends_with("m4a") && !alac { 0.2 } else { 0.0 };
         let difference = |(a, b): (&f32, &f32)| (a - b).abs();
         let after = samples[sound..].iter().zip(&whole.samples[sound..]).map(difference).fold(0.0, f32::max);
@@ -400,7 +400,7 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
         let options = ReadOptions { skip_damage: true, ..ReadOptions::default() };
         assert_eq!(Waveform::read_with(&bytes[..], &options).unwrap().samples, samples);
     }
-    // A lost page, and one whose samples would be hours.
+    // A lost page, and a page that claims hours of samples.
     let ogg = file("vorbis_mono.ogg");
     let whole = read(&ogg).unwrap();
     let pages: Vec<usize> = (0..ogg.len() - 4).filter(|&at| &ogg[at..at + 4] == b"OggS").collect();
@@ -414,7 +414,7 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
     seal(&mut far);
     let failure = stream(&far).unwrap().find_map(Result::err).unwrap().to_string();
     assert!(failure.contains("samples are missing"), "{failure}");
-    // Frames of MP3 that are lost are told by their number, bytes between them by their being none.
+    // Lost MP3 frames are reported by number; bytes between frames as no frames.
     let mp3 = file("no_info.mp3");
     let whole = read(&mp3).unwrap();
     let mut reader = stream(&[&mp3[..216 * 5], b"junk", &mp3[216 * 5..]].concat()).unwrap();
@@ -428,7 +428,7 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
     let samples: Vec<f32> = (&mut reader).flat_map(|block| block.unwrap()).collect();
     assert_eq!(samples.len(), whole.n_samples());
     assert!(reader.skipped()[0].index == 5 * 1152 && reader.skipped()[0].n_samples >= 2 * 1152);
-    // A header that says another version or another number of channels, alone.
+    // A single header with another version or another number of channels.
     for (byte, flip) in [(1, 8), (3, 0xC0)] {
         let mut odd = mp3.clone();
         odd[216 * 6 + byte] ^= flip;
@@ -442,7 +442,7 @@ fn damage_in_the_middle_is_skipped_where_that_is_wanted() {
 }
 
 #[test]
-fn a_reader_that_fails_is_not_a_short_file() {
+fn a_failing_reader_is_not_reported_as_a_truncated_file() {
     struct Failing(std::io::Cursor<Vec<u8>>);
     impl std::io::Read for Failing {
         fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
@@ -463,7 +463,7 @@ fn a_reader_that_fails_is_not_a_short_file() {
 }
 
 #[test]
-fn tags_around_mp3_are_stepped_over() {
+fn tags_around_mp3_are_skipped() {
     let bare = file("no_info.mp3");
     let expected = read(&bare).unwrap();
     let id3v1 = [&b"TAG"[..], &[b'x'; 125]].concat();
@@ -500,20 +500,20 @@ fn joined_mp3_files_are_read_as_one() {
         assert_eq!(both.samples, expected, "{} bytes between", between.len());
         assert!(both.notes().is_empty());
     }
-    // An ID3v2 tag after the frames, longer than what is looked at in advance.
+    // An ID3v2 tag after the frames, longer than the look-ahead.
     let n = 200_000_u32;
     let size = [21, 14, 7, 0].map(|shift| (n >> shift & 0x7F) as u8);
     let id3v2 = [&b"ID3\x04\0\0"[..], &size, &vec![0xFF; n as usize]].concat();
     assert_eq!(read(&[&mp3[..], &id3v2].concat()).unwrap(), alone);
     assert_eq!(read(&[&mp3[..], &id3v2, &mp3].concat()).unwrap().samples, expected);
-    // The first is cut short, between two frames.
+    // The first file is truncated between two frames.
     let last = mp3.windows(2).rposition(|pair| pair == [0xFF, 0xFB]).unwrap();
     let cut = [&mp3[..last], &mp3].concat();
-    refused(&cut, "cut short");
+    refused(&cut, "truncated");
 }
 
 #[test]
-fn what_comes_before_mp3_frames_is_left_out() {
+fn junk_before_mp3_frames_is_skipped() {
     for name in ["no_info.mp3", "mono.mp3", "layer2.mp2"] {
         let bare = file(name);
         let bare = &bare[bare.windows(2).position(|pair| pair[0] == 0xFF && pair[1] >= 0xE0).unwrap()..];
@@ -526,14 +526,14 @@ fn what_comes_before_mp3_frames_is_left_out() {
             assert_eq!(waveform.notes(), notes);
             assert_eq!(stream(&[&before[..], bare].concat()).unwrap().into_waveform().unwrap(), expected);
         }
-        // Too far in, or not enough of them.
+        // Too far in, or too few frames.
         refused(&[&vec![0; 70_000][..], bare].concat(), "zeros");
         refused(&[&[0; 100][..], &bare[..300]].concat(), "zeros");
     }
 }
 
 #[test]
-fn headers_of_flac_may_be_wrong_about_blocks_and_length() {
+fn flac_headers_with_wrong_block_sizes_and_lengths_are_tolerated() {
     for name in ["16.flac", "24.flac"] {
         let flac = file(name);
         let whole = read(&flac).unwrap();
@@ -541,7 +541,7 @@ fn headers_of_flac_may_be_wrong_about_blocks_and_length() {
         unknown[8..10].fill(0);
         assert_eq!(read(&unknown).unwrap(), whole);
         assert_eq!(stream(&unknown).unwrap().into_waveform().unwrap(), whole);
-        // 36 bits from the low half of byte 21 on.
+        // 36 bits, beginning with the low half of byte 21.
         let mut fewer = flac.clone();
         let n = whole.n_samples() as u32 - 1_000;
         fewer[22..26].copy_from_slice(&n.to_be_bytes());
@@ -549,7 +549,7 @@ fn headers_of_flac_may_be_wrong_about_blocks_and_length() {
         assert_eq!((&waveform, waveform.notes()), (&whole, &[Note::MoreThanDeclared { declared: n.into() }][..]));
         let mut more = flac;
         more[22..26].copy_from_slice(&(n + 2_000).to_be_bytes());
-        refused(&more, "cut short");
+        refused(&more, "truncated");
         let accept = ReadOptions { accept_truncated: true, ..ReadOptions::default() };
         let waveform = Waveform::read_with(&more[..], &accept).unwrap();
         assert_eq!(waveform, whole);
@@ -558,7 +558,7 @@ fn headers_of_flac_may_be_wrong_about_blocks_and_length() {
 }
 
 #[test]
-fn ogg_without_a_mark_at_its_end_is_read() {
+fn ogg_without_an_end_mark_is_read() {
     for name in ["vorbis_mono.ogg", "vorbis_stereo.ogg", "flac.oga"] {
         let mut ogg = file(name);
         let whole = read(&ogg).unwrap();
@@ -567,7 +567,7 @@ fn ogg_without_a_mark_at_its_end_is_read() {
         seal(&mut ogg);
         let waveform = read(&ogg).unwrap();
         assert_eq!(waveform.notes(), [Note::NoEndMark]);
-        // The encoder's padding lies in the last page.
+        // The encoder's padding is in the last page.
         assert!(waveform == whole, "{name}: {} of {}", waveform.n_samples(), whole.n_samples());
     }
 }
@@ -583,17 +583,17 @@ fn chained_ogg_is_read_as_one() {
         AudioReason::FormatChange { index, .. } => assert_eq!(index as usize, alone.n_samples()),
         other => panic!("{other:?}"),
     }
-    // Likewise in MP3.
+    // The same in MP3.
     let other = [file("no_info.mp3"), file("stereo.mp3")].concat();
     refused(&other, "from 32000 Hz, 1 channels to 16000 Hz, 2 channels");
 }
 
 #[test]
-fn little_is_allocated_for_a_small_file() {
-    // FLAC whose one constant frame of 65535 samples is there over and over.
+fn a_small_file_does_not_allocate_much() {
+    // FLAC whose single constant frame of 65535 samples is repeated.
     let flac = silence(20_000);
     let begun = Instant::now();
-    assert!(matches!(refused(&flac, "decode to more than"), AudioReason::ExpandsTooMuch { .. }));
+    assert!(matches!(refused(&flac, "expected at most"), AudioReason::ExpandsTooMuch { .. }));
     assert!(begun.elapsed() < Duration::from_secs(60));
     let short = silence(10);
     assert_eq!(read(&short).unwrap().samples, vec![0.0; 10 * 65_535]);
@@ -615,7 +615,7 @@ fn silence(n_frames: u64) -> Vec<u8> {
     file.extend([0x03, 0xE8, 0x00, 0xF0, 0, 0, 0, 0]);
     file.extend([0; 16]);
     for i in 0..n_frames {
-        // Fixed size of 65535 as a 16-bit field, 16 bits, and the number in UTF-8.
+        // Fixed block size of 65535 as a 16-bit field, 16 bits, and the frame number in UTF-8.
         let mut frame = vec![0xFF, 0xF8, 0x70, 0x08];
         let number = char::from_u32(i as u32).unwrap();
         frame.extend(number.encode_utf8(&mut [0; 4]).bytes());
@@ -628,7 +628,7 @@ fn silence(n_frames: u64) -> Vec<u8> {
     file
 }
 
-/// Writes the right checksums into the pages of an Ogg file, so that damage gets past them.
+/// Corrects the checksums in the pages of an Ogg file, so that damage is not caught by them.
 fn seal(ogg: &mut [u8]) {
     let mut at = 0;
     while at + 27 <= ogg.len() && &ogg[at..at + 4] == b"OggS" {
@@ -652,7 +652,7 @@ fn seal(ogg: &mut [u8]) {
 }
 
 #[test]
-fn no_bytes_make_it_panic() {
+fn no_input_causes_a_panic() {
     let n_rounds = std::env::var("CLIPWISE_FUZZ").ok().and_then(|n| n.parse().ok()).unwrap_or(300);
     let mut random = Random(0x5EED);
     let begun = Instant::now();
@@ -732,7 +732,7 @@ fn esc10_opens() {
             if file.extension().is_some_and(|extension| extension == "ogg") {
                 let waveform = Waveform::open(&file).unwrap();
                 assert_eq!(waveform.sample_rate, 44_100);
-                // Most have exactly five seconds; a few have 3 to 8, by libsndfile too.
+                // Most files have exactly five seconds; a few have 3 to 8, also with libsndfile.
                 assert!((3.0..8.0).contains(&waveform.duration()), "{}: {}", file.display(), waveform.duration());
                 n_five += usize::from((waveform.duration() - 5.0).abs() < 0.01);
                 n_files += 1;

@@ -31,7 +31,7 @@ fn tensors(config: &eat::Config) -> Vec<(String, Tensor)> {
     )
 }
 
-/// The same in the layout of fairseq, the encoder below a prefix.
+/// The same in fairseq's layout, with the encoder below a prefix.
 fn fairseq(tensors: &[(String, Tensor)], prefix: &str) -> Vec<(String, Tensor)> {
     let renamed = |name: &str| match name.split('.').next().unwrap() {
         "head" | "fc_norm" => name.to_string(),
@@ -53,17 +53,17 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_in_both_layouts() {
+fn both_layouts_equal_the_reference() {
     let golden = golden("eat.safetensors");
     let hugging_face = tensors(&narrow());
     for (layout, tensors) in [("hf", hugging_face.clone()), ("fairseq", fairseq(&hugging_face, "model."))] {
         let head_eps = if layout == "hf" { 1e-5 } else { 1e-6 };
         let model = load(&eat::Config { head_eps, ..narrow() }, tensors);
         for n in [400, 9001, 24_000] {
-            let wanted = |key: &str| golden.to_vec(&format!("{layout}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{layout}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            assert_close(&format!("{layout} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
-            let embedding = wanted("embedding");
+            assert_close(&format!("{layout} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
+            let embedding = expected("embedding");
             let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             assert_close(&format!("{layout} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
         }
@@ -98,7 +98,7 @@ fn a_row_equals_the_clip_alone() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     let zeros = |config: &eat::Config| {
         complete(
             Vec::new(),
@@ -126,8 +126,8 @@ fn a_checkpoint_tells_that_it_is_one() {
     }
     let shallow = eat::Config { depth: 1, n_classes: 50, activation: OutputActivation::Softmax, ..eat::Config::LARGE };
     let weights = Weights::from_tensors(fairseq(&zeros(&shallow), "model.")).unwrap();
-    let wanted = eat::Config { name: "eat".into(), ..shallow };
-    assert_eq!(detect(&weights).unwrap().config, ModelConfig::Eat(wanted));
+    let expected = eat::Config { name: "eat".into(), ..shallow };
+    assert_eq!(detect(&weights).unwrap().config, ModelConfig::Eat(expected));
     let ModelConfig::Eat(named) = ModelConfig::by_name("sslam", &weights).unwrap() else { panic!() };
     assert_eq!((&*named.name, named.width, named.n_heads, named.n_classes), ("sslam", 1024, 16, 50));
 }

@@ -1,5 +1,4 @@
-//! EfficientAT's MobileNets and the frame-wise ones against their references' classes, and their promises about batches, short
-//! clips and frames.
+//! EfficientAT's MobileNets and the frame-wise ones against their references' classes: batches, short clips and frames.
 
 mod common;
 
@@ -22,7 +21,7 @@ fn narrow(head: Head) -> Config {
     Config { head, n_classes: 11, ..Config::MN01 }
 }
 
-/// The blocks of MN01 with the steps of another network.
+/// The blocks of MN01 with the strides of another network.
 fn stepped(other: Config) -> Cow<'static, [Block]> {
     let mut blocks = Config::MN01.blocks.to_vec();
     blocks.iter_mut().zip(other.blocks.iter()).for_each(|(block, other)| block.stride = other.stride);
@@ -33,13 +32,13 @@ fn convolutional() -> Config {
     Config { blocks: stepped(Config::MN10_FC_S2211), ..narrow(Head::FullyConvolutional) }
 }
 
-/// The blocks of DyMN at width 0.1, where `wanted` says so.
-fn dynamic(wanted: impl Fn(usize) -> bool) -> Config {
+/// The DyMN blocks at width 0.1, where `is_dynamic` returns true.
+fn dynamic(is_dynamic: impl Fn(usize) -> bool) -> Config {
     let mut blocks = Config::MN01.blocks.to_vec();
     for (i, block) in blocks.iter_mut().enumerate() {
         block.squeezed = 0;
-        if wanted(i) {
-            // At most an eighth of 128, at least 8, otherwise a quarter of the channels between.
+        if is_dynamic(i) {
+            // A quarter of the expanded channels, at least 8 and at most an eighth of 128.
             block.context = (block.expanded / 4 + 4) / 8 * 8;
             block.context = block.context.clamp(8, 16);
         }
@@ -98,10 +97,11 @@ fn the_front_ends_equal_the_references() {
     let golden = golden("efficientat.safetensors");
     for config in [LogMelConfig::EFFICIENT_AT_32K, LogMelConfig::EFFICIENT_SED_16K] {
         let features = LogMel::new(&config).unwrap().compute(&signal(LENGTHS[1], config.sample_rate, 3)).unwrap();
-        let wanted = golden.to_vec(&format!("mel.{}", config.sample_rate)).unwrap();
-        // A fifth of a logarithm of what the reference computes in f32: in bins that are nearly silent, its rounding shows.
+        let expected = golden.to_vec(&format!("mel.{}", config.sample_rate)).unwrap();
+        // The features are a fifth of a logarithm, which the reference computes in f32; its rounding shows in nearly
+        // silent bins.
         let tolerance = if config.sample_rate == 32_000 { 2e-5 } else { 1e-4 };
-        assert_close("log-mel", &every(features.as_slice().unwrap()), &wanted, tolerance, 0.0);
+        assert_close("log-mel", &every(features.as_slice().unwrap()), &expected, tolerance, 0.0);
     }
 }
 
@@ -122,9 +122,9 @@ fn every_head_and_stage_equals_the_reference() {
             }
             let output = model.forward(&batch(&[n], 32_000), Detail::Clip).unwrap();
             for (key, got) in [("logits", &output.logits), ("embedding", &output.embedding)] {
-                let wanted = golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
-                let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
-                assert_close(&format!("{name} {n} {key}"), &values(got), &wanted, 1e-5 * largest, 0.0);
+                let expected = golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+                let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+                assert_close(&format!("{name} {n} {key}"), &values(got), &expected, 1e-5 * largest, 0.0);
             }
             let stages = [("mlp", "stage", EVERY), ("dynamic", "dynamic.stage", 3 * EVERY)];
             let stages = stages.into_iter().find(|(stages, ..)| (*stages, LENGTHS[1]) == (name, n));
@@ -133,9 +133,9 @@ fn every_head_and_stage_equals_the_reference() {
                 let observe = |stage: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
                     // The reference has mel before time.
                     let x: Vec<f32> = values(&x()?.transpose(2, 3).unwrap()).into_iter().step_by(every).collect();
-                    let wanted = golden.to_vec(&format!("{key}.{stage}")).unwrap();
-                    let largest = wanted.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
-                    assert_close(&format!("{key} {stage}"), &x, &wanted, 1e-5 * largest, 0.0);
+                    let expected = golden.to_vec(&format!("{key}.{stage}")).unwrap();
+                    let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
+                    assert_close(&format!("{key} {stage}"), &x, &expected, 1e-5 * largest, 0.0);
                     n_stages += 1;
                     Ok(())
                 };
@@ -157,7 +157,7 @@ fn frame_wise_networks_equal_the_reference() {
         let output = model.forward(&batch(&[n], 16_000), Detail::Frames).unwrap();
         let logits = golden.to_vec(&format!("frames.{n}")).unwrap();
         let scores: Vec<f32> = logits.iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
-        // With these weights logits go to 93.
+        // With these weights, logits reach 93.
         let tolerance = 1e-6 * logits.iter().fold(10.0f32, |largest, x| largest.max(x.abs()));
         assert_close(&format!("{n}"), &values(&output.framewise_output.unwrap()), &scores, tolerance, 0.0);
         let largest = |class: usize| scores.iter().skip(class).step_by(11).fold(0.0f32, |a, &b| a.max(b));
@@ -171,7 +171,7 @@ fn frame_wise_networks_equal_the_reference() {
 }
 
 #[test]
-fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
+fn rows_and_their_frames_equal_those_of_the_clip_alone() {
     let taggers = [narrow(Config::MN01.head), convolutional(), narrow(Head::AttentionPooling(3)), dynamic(|_| true)];
     for config in taggers.into_iter().chain([frame_wise()]) {
         let model = load(&config);
@@ -205,7 +205,7 @@ fn a_row_equals_the_clip_alone_and_frames_are_those_of_the_clip() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     for (config, name) in [
         (Config { n_classes: 50, ..Config::MN04 }, "mn04"),
         (narrow(Head::AttentionPooling(3)), "mn"),
@@ -214,43 +214,43 @@ fn a_checkpoint_tells_that_it_is_one() {
         (Config { n_classes: 9, ..Config::FRAME_MN06 }, "frame_mn06"),
     ] {
         let tensors = tensors(&config);
-        let wanted = Config { name: Cow::Borrowed(name), ..config };
+        let expected = Config { name: Cow::Borrowed(name), ..config };
         let detected = detect(&Weights::from_tensors(tensors.clone()).unwrap()).unwrap();
-        assert_eq!(detected.config, ModelConfig::MobileNet(wanted.clone()));
-        // Below a prefix, beside another tensor; and as EfficientSED names the network.
+        assert_eq!(detected.config, ModelConfig::MobileNet(expected.clone()));
+        // Below a prefix beside another tensor, and with EfficientSED's names.
         let other = ("loss.weight".to_string(), Tensor::zeros(3, candle_core::DType::F32, &Device::Cpu).unwrap());
         let renamed = |(name, tensor): (String, Tensor)| (format!("net.{}", name.replace("frame_mn.", "")), tensor);
         let prefixed = Weights::from_tensors(tensors.into_iter().map(renamed).chain([other])).unwrap();
         let detected = detect(&prefixed).unwrap();
-        assert_eq!((&*detected.place, &detected.config), ("net", &ModelConfig::MobileNet(wanted.clone())));
+        assert_eq!((&*detected.place, &detected.config), ("net", &ModelConfig::MobileNet(expected.clone())));
         detected.config.load(&prefixed, &Device::Cpu).unwrap();
-        let json = serde_json::to_string(&wanted).unwrap();
-        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), wanted);
+        let json = serde_json::to_string(&expected).unwrap();
+        assert_eq!(serde_json::from_str::<Config>(&json).unwrap(), expected);
     }
     let count = |config: &Config| {
         let is_parameter = |(name, _): &(String, Tensor)| !name.contains("running_");
         tensors(config).into_iter().filter(is_parameter).map(|(_, tensor)| tensor.elem_count()).sum::<usize>()
     };
-    // As PyTorch counts the reference's parameters.
+    // Equal to PyTorch's parameter counts of the reference.
     assert_eq!((count(&Config::MN04), count(&Config::MN10)), (983_599, 4_876_831));
     assert_eq!(count(&Config::DYMN04), 1_961_239);
 }
 
 #[test]
-fn a_file_name_tells_what_no_tensor_tells() {
+fn file_names_determine_what_tensors_do_not() {
     let folder = tempfile();
-    for (file, wanted) in [
+    for (file, expected) in [
         ("mn10_as_hop_5_mAP_475.safetensors", Config::MN10_HOP_5),
         ("mn10_as_mels_40_mAP_453.safetensors", Config::MN10_MELS_40),
         ("mn10_as_fc_s2221_mAP_466.safetensors", Config::MN10_FC_S2221),
         ("mn10_as_mAP_471.safetensors", Config::MN10),
     ] {
         let path = folder.join(file);
-        candle_core::safetensors::save(&tensors(&wanted).into_iter().collect(), &path).unwrap();
+        candle_core::safetensors::save(&tensors(&expected).into_iter().collect(), &path).unwrap();
         let detected = detect(&Weights::open(&path).unwrap()).unwrap();
-        assert_eq!(detected.config, ModelConfig::MobileNet(wanted.clone()), "{file}");
+        assert_eq!(detected.config, ModelConfig::MobileNet(expected.clone()), "{file}");
         let named = detected.assumptions.iter().any(|it| matches!(it, Assumption::FileName { .. }));
-        assert_eq!(named, wanted != Config::MN10, "{file}");
+        assert_eq!(named, expected != Config::MN10, "{file}");
         std::fs::remove_file(path).unwrap();
     }
     std::fs::remove_dir(folder).unwrap();
@@ -263,7 +263,7 @@ fn tempfile() -> std::path::PathBuf {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_refused() {
+fn invalid_configurations_are_rejected() {
     let block = Config::MN01.blocks[3];
     let with = |block: Block| Config { blocks: vec![block].into(), ..Config::MN01 };
     for (field, config) in [
@@ -287,7 +287,7 @@ fn configurations_that_cannot_work_are_refused() {
 
 /// The published mn04 in PyTorch, on real recordings.
 #[test]
-fn genuine_weights_give_the_scores_of_the_reference() {
+fn published_weights_give_the_scores_of_the_reference() {
     let (Some(checkpoint), golden) =
         (real("real/efficientat-mn04/mn04_as_mAP_432.pt"), golden("efficientat_mn04.safetensors"))
     else {
@@ -304,7 +304,7 @@ fn genuine_weights_give_the_scores_of_the_reference() {
     assert_eq!(tagger.tag(&recording).unwrap().top_k(1)[0].label, "Speech");
 }
 
-/// The small tagger in the box: the published weights, rounded to 8 bits.
+/// The bundled small tagger: the published weights, rounded to 8 bits.
 #[cfg(feature = "bundled-small")]
 #[test]
 fn the_bundled_network_is_the_published_one_rounded() {

@@ -1,4 +1,4 @@
-//! Events against a twin that sees all scores at once, and their forms as text.
+//! Events against a naive twin that sees all scores at once, and their text formats.
 
 mod common;
 
@@ -12,7 +12,7 @@ fn labels() -> LabelSet {
     ["Dog", "Cat", "Rain"].into_iter().collect()
 }
 
-/// Three classes that wander between 0 and 1.
+/// Three classes with scores that wander between 0 and 1.
 fn scores(n: usize, seed: u64) -> Vec<[f32; 3]> {
     let mut levels = [0.2f32; 3];
     let steps = hashed("steps", 3 * n, -0.25, 0.25, seed);
@@ -25,7 +25,7 @@ fn scores(n: usize, seed: u64) -> Vec<[f32; 3]> {
     steps.chunks(3).map(step).collect()
 }
 
-/// The rules, one after the other over the whole recording. `pieces` are stretches of segments without a gap between them.
+/// The detection rules, applied one after the other to the whole recording. `pieces` are runs of segments without gaps.
 fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, f32)) -> Vec<(f64, f64, f32, f32)> {
     let mut smooth = Vec::new();
     for piece in pieces {
@@ -50,7 +50,7 @@ fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, 
             smooth.push((piece[i].0, piece[i].1, score));
         }
     }
-    // Runs not below `off`, broken where time is.
+    // Runs of scores of at least `off`, broken at gaps in time.
     let mut runs: Vec<(f64, f64, f32)> = Vec::new();
     let mut open = false;
     let mut before = f64::NAN;
@@ -84,19 +84,19 @@ fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, 
     merged.iter().map(|run| (run.0, run.1, run.2, mean(run))).collect()
 }
 
-fn assert_events(what: &str, got: &[&Event], wanted: &[(f64, f64, f32, f32)]) {
-    assert_eq!(got.len(), wanted.len(), "{what}: {got:#?}\n{wanted:#?}");
-    for (got, wanted) in got.iter().zip(wanted) {
+fn assert_events(what: &str, got: &[&Event], expected: &[(f64, f64, f32, f32)]) {
+    assert_eq!(got.len(), expected.len(), "{what}: {got:#?}\n{expected:#?}");
+    for (got, expected) in got.iter().zip(expected) {
         assert!(
-            (got.onset - wanted.0).abs() < 1e-9 && (got.offset - wanted.1).abs() < 1e-9,
-            "{what}: {got:?} {wanted:?}"
+            (got.onset - expected.0).abs() < 1e-9 && (got.offset - expected.1).abs() < 1e-9,
+            "{what}: {got:?} {expected:?}"
         );
-        assert!(got.peak == wanted.2 && (got.mean - wanted.3).abs() < 1e-5, "{what}: {got:?} {wanted:?}");
+        assert!(got.peak == expected.2 && (got.mean - expected.3).abs() < 1e-5, "{what}: {got:?} {expected:?}");
     }
 }
 
 #[test]
-fn events_are_those_of_the_rules_over_the_whole_recording() {
+fn streamed_events_equal_the_rules_over_the_whole_recording() {
     let mut n_events = 0;
     for seed in 0..120u64 {
         let pick = |name: &str, high: f64| hashed(name, 1, 0.0, high, seed)[0];
@@ -116,7 +116,7 @@ fn events_are_those_of_the_rules_over_the_whole_recording() {
             classes: vec![ClassThresholds { label: "rain".into(), threshold_on: 0.9, threshold_off: 0.1 }],
             ..EventConfig::default()
         };
-        // Segments of 32 ms, and every 50th step a hole that nobody heard.
+        // Segments of 32 ms, with a gap after every 50th.
         let holes = seed % 2 == 1;
         let mut pieces: Vec<Vec<(f64, f64, [f32; 3])>> = vec![Vec::new()];
         for (i, scores) in scores(200, seed).into_iter().enumerate() {
@@ -142,10 +142,10 @@ fn events_are_those_of_the_rules_over_the_whole_recording() {
                 };
                 let pieces: Vec<_> = pieces.iter().map(of_class).collect();
                 let thresholds = if class == 2 { (0.9, 0.1) } else { (config.threshold_on, config.threshold_off) };
-                let wanted = twin(&pieces, &config, thresholds);
+                let expected = twin(&pieces, &config, thresholds);
                 let got: Vec<&Event> = events.iter().filter(|event| event.index == class).collect();
-                assert_events(&format!("seed {seed} round {round} class {class} {config:?}"), &got, &wanted);
-                n_events += wanted.len();
+                assert_events(&format!("seed {seed} round {round} class {class} {config:?}"), &got, &expected);
+                n_events += expected.len();
             }
         }
     }
@@ -159,7 +159,7 @@ fn window(start: f64, end: f64, scores: [f32; 3]) -> WindowTagging {
 }
 
 #[test]
-fn each_window_speaks_for_the_time_in_which_it_is_nearest() {
+fn each_window_covers_the_time_nearest_to_it() {
     let config = EventConfig { threshold_on: 0.5, threshold_off: 0.5, ..EventConfig::default() };
     let mut detector = EventDetector::new(&config, &labels()).unwrap();
     let dog = |on: bool| [if on { 0.9 } else { 0.1 }, 0.0, 0.0];
@@ -171,7 +171,7 @@ fn each_window_speaks_for_the_time_in_which_it_is_nearest() {
         events.extend(detector.finish());
         events.iter().map(|event| (event.onset, event.offset)).collect::<Vec<_>>()
     };
-    // Overlap by half; by nine tenths; by nothing; with holes; a short last window.
+    // Overlap of a half, of nine tenths, none; with gaps; with a short last window.
     assert_eq!(spans(&[(0.0, 10.0, true), (5.0, 15.0, false), (10.0, 20.0, true)]), [(0.0, 7.5), (12.5, 20.0)]);
     let dense: Vec<_> = (0..10).map(|i| (f64::from(i), f64::from(i) + 10.0, i == 4 || i == 5)).collect();
     assert_eq!(spans(&dense), [(8.5, 10.5)]);
@@ -183,7 +183,7 @@ fn each_window_speaks_for_the_time_in_which_it_is_nearest() {
 }
 
 #[test]
-fn frames_allow_deny_and_parents() {
+fn allow_deny_and_parents_apply_to_frames() {
     let json = r#"[{"name": "Dog", "id": "/m/1", "parents": ["Animal"]}, "Cat", "Rain"]"#;
     let path = std::env::temp_dir().join(format!("clipwise-events-{}.json", std::process::id()));
     std::fs::write(&path, json).unwrap();
@@ -215,7 +215,7 @@ fn frames_allow_deny_and_parents() {
 }
 
 #[test]
-fn what_cannot_be_is_refused() {
+fn invalid_settings_and_pushes_are_rejected() {
     let default = EventConfig::default;
     for (field, config) in [
         ("threshold_on", EventConfig { threshold_on: f32::NAN, ..default() }),
@@ -245,7 +245,7 @@ fn what_cannot_be_is_refused() {
         let error = detector.push_segment(start, end, &scores).unwrap_err();
         assert!(matches!(error, Error::Argument { .. } | Error::LabelCount { .. }), "{error}");
     }
-    assert_eq!(detector.push_segment(2.0, 3.0, &[0.0; 3]).unwrap().len(), 3, "nothing of these was taken");
+    assert_eq!(detector.push_segment(2.0, 3.0, &[0.0; 3]).unwrap().len(), 3, "rejected pushes change nothing");
     assert_eq!(detector.finish(), []);
 }
 
@@ -263,7 +263,7 @@ fn events_in_every_format() {
     };
     let events = [
         event(3661.5, 3662.25, "Rain, heavy", Some("/m/1"), &["Weather", "Water"]),
-        event(0.0, 0.01, "\"Dog\" <b>&\tco", None, &[]), // later in the file than its onset says
+        event(0.0, 0.01, "\"Dog\" <b>&\tco", None, &[]), // written out of order
     ];
     let text = |format: EventFormat, events: &[Event], file: Option<&str>| {
         let mut writer = EventWriter::new(Vec::new(), format);

@@ -1,7 +1,7 @@
 //! MFCC, Kaldi fbank, deltas, natural-log mel, normalisation and SeamlessM4T features against librosa, torchaudio and
 //! transformers.
 //!
-//! `tests/golden/features.py` makes the data, in float64 where the reference can, and says what each tensor is.
+//! `tests/golden/features.py` makes the data, in float64 if the reference supports it, and documents each tensor.
 
 mod common;
 
@@ -40,14 +40,14 @@ impl Golden {
     }
 }
 
-/// A tensor with all axes but the last as one.
+/// A tensor with all axes except the last flattened into one.
 fn matrix(tensors: &Weights, name: &str) -> Array2<f32> {
     let columns = *tensors.shape(name).unwrap().last().unwrap();
     let values = tensors.to_vec(name).unwrap();
     Array2::from_shape_vec((values.len() / columns, columns), values).unwrap()
 }
 
-/// The largest distance; fails beyond `bar + rtol |expected|`.
+/// The largest difference; fails above `bar + rtol |expected|`.
 #[track_caller]
 fn close(what: &str, got: ArrayView2<f32>, expected: ArrayView2<f32>, bar: f32, rtol: f32) -> f32 {
     assert_eq!(got.dim(), expected.dim(), "{what}: shape");
@@ -60,7 +60,7 @@ fn close(what: &str, got: ArrayView2<f32>, expected: ArrayView2<f32>, bar: f32, 
     worst
 }
 
-/// The setting that an error names.
+/// The setting named by an error.
 #[track_caller]
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
@@ -70,7 +70,7 @@ fn refused<T>(result: clipwise::Result<T>) -> &'static str {
 }
 
 #[test]
-fn fbank_is_kaldis() {
+fn fbank_equals_kaldi() {
     let golden = Golden::open("fbank");
     let (mut worst, mut worst_f32) = (0f32, 0f32);
     for case in golden.cases.keys() {
@@ -79,7 +79,7 @@ fn fbank_is_kaldis() {
         let samples = signal(golden.number(case, "n_samples"), config.sample_rate, SEED);
         let got = fbank.compute(&samples).unwrap();
         assert_eq!(got.dim(), (fbank.n_frames(samples.len()), fbank.n_features()), "{case}");
-        // torchaudio rounds its filters to f32, and so do we, but from another order of operations.
+        // torchaudio rounds its filters to f32, and so do we, but in a different order of operations.
         let distance = close(case, got.view(), golden.matrix(case).view(), 2e-5, 1e-5);
         if config.log {
             worst = worst.max(distance);
@@ -94,7 +94,7 @@ fn fbank_is_kaldis() {
 }
 
 #[test]
-fn seamless_features_are_transformers() {
+fn seamless_features_equal_transformers() {
     let golden = Golden::open("fbank");
     let front_end = SeamlessM4t::new(&SeamlessM4tConfig::SEAMLESS_M4T_16K).unwrap();
     let clips: Vec<_> = [2800, 1871, 1680].iter().map(|&n| signal(n, 16_000, SEED)).collect();
@@ -122,7 +122,7 @@ fn seamless_features_are_transformers() {
 }
 
 #[test]
-fn mfcc_is_librosas_torchaudios_and_kaldis() {
+fn mfcc_equals_librosa_torchaudio_and_kaldi() {
     let golden = Golden::open("mfcc");
     let mut worst = 0f32;
     for case in golden.cases.keys().filter(|case| golden.cases[*case]["config"].get("mel").is_some()) {
@@ -136,7 +136,7 @@ fn mfcc_is_librosas_torchaudios_and_kaldis() {
         let samples = signal(golden.number(case, "n_samples"), sample_rate, SEED);
         let got = mfcc.compute(&samples).unwrap();
         assert_eq!(got.dim(), (mfcc.n_frames(samples.len()), config.n_mfcc), "{case}");
-        // Values reach hundreds; the bar of 1e-3 is two orders above what f32 log-mel values cost.
+        // Values reach hundreds; the bar of 1e-3 is a hundred times the rounding of f32 log-mel values.
         worst = worst.max(close(case, got.view(), golden.matrix(case).view(), 1e-4, 1e-6));
     }
     for (case, preset) in [
@@ -152,7 +152,7 @@ fn mfcc_is_librosas_torchaudios_and_kaldis() {
 }
 
 #[test]
-fn log_mel_with_natural_logarithm_is_librosas() {
+fn natural_log_mel_equals_librosa() {
     let golden = Golden::open("mfcc");
     assert_eq!(golden.config::<LogMelConfig>("crnn"), LogMelConfig::CRNN_22K);
     for case in ["crnn", "natural"] {
@@ -166,13 +166,13 @@ fn log_mel_with_natural_logarithm_is_librosas() {
 }
 
 #[test]
-fn a_spectrogram_gives_the_coefficients_of_its_clip() {
+fn a_spectrogram_gives_the_same_mfcc_as_its_clip() {
     let (samples, config) = (signal(20_000, 16_000, SEED), MfccConfig::SPEECH_16K);
     let log_mel = LogMel::new(&LogMelConfig::SPEECH_16K).unwrap().compute(&samples).unwrap();
     let mfcc = Mfcc::new(&config).unwrap();
     let got = mfcc.apply(log_mel.view()).unwrap();
     assert_eq!(got, mfcc.compute(&samples).unwrap());
-    // All coefficients of an orthonormal transform keep the length of every frame.
+    // The orthonormal transform with all coefficients preserves the norm of every frame.
     let all = Mfcc::new(&MfccConfig { n_mfcc: 80, ..config }).unwrap().apply(log_mel.view()).unwrap();
     for (frame, cepstrum) in log_mel.rows().into_iter().zip(all.rows()) {
         let length = |row: ndarray::ArrayView1<f32>| row.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
@@ -184,7 +184,7 @@ fn a_spectrogram_gives_the_coefficients_of_its_clip() {
 }
 
 #[test]
-fn deltas_are_librosas_torchaudios_and_kaldis() {
+fn deltas_equal_librosa_torchaudio_and_kaldi() {
     let golden = Golden::open("delta");
     let features = golden.matrix("features");
     for case in golden.cases.keys() {
@@ -197,7 +197,7 @@ fn deltas_are_librosas_torchaudios_and_kaldis() {
 }
 
 #[test]
-fn deltas_stand_beside_the_features() {
+fn deltas_are_appended_to_the_features() {
     let features = Golden::open("delta").matrix("features");
     let all = with_deltas(features.view(), 2, &DeltaConfig::KALDI).unwrap();
     assert_eq!(all.dim(), (17, 6));
@@ -218,7 +218,8 @@ fn frames_beyond_the_ends_are_mirrored_as_often_as_needed() {
         let got = fbank.compute(&samples).unwrap();
         assert_eq!(got.nrows(), (n + 80) / 160);
         for (t, row) in got.rows().into_iter().enumerate() {
-            let place = |k: usize| (t * 160 + k + 20 * n - 120) % (2 * n); // begins 120 samples early; 20 n is a period
+            // Begins 120 samples early; 20 n is a multiple of the period.
+            let place = |k: usize| (t * 160 + k + 20 * n - 120) % (2 * n);
             let frame: Vec<f32> = (0..400).map(|k| samples[place(k).min(2 * n - 1 - place(k))]).collect();
             assert_eq!(row, whole.compute(&frame).unwrap().row(0), "{n} samples, frame {t}");
         }
@@ -247,7 +248,7 @@ fn normalisation_per_clip() {
             assert!((squares(column, mean) / expected - 1.0).abs() < 1e-5, "{normalize:?}");
         }
     }
-    // What does not change becomes 0, even where the mean of equal values is rounded; so does a single frame.
+    // A constant feature becomes 0, even if the mean of equal values is rounded; so does a single frame.
     for normalize in [Normalize::CMVN, Normalize::SEAMLESS_M4T, Normalize::MeanVariance { ddof: 5, eps: 0.0 }] {
         for n_frames in [0, 1, 3, 7] {
             let mut constant = Array2::from_elem((n_frames, 2), -11.1f32);
@@ -284,7 +285,7 @@ fn statistics_of_a_data_set() {
 
     assert_eq!(refused(statistics.push(Array2::zeros((1, 2)).view())), "n_features");
     assert_eq!(refused(statistics.push(array![[0.0, f32::NAN, 0.0]].view())), "features");
-    // Before the first frame, and where nothing changes, nothing is divided by 0.
+    // Before the first frame, and for constant features, there is no division by 0.
     let mut zeros = Array2::zeros((2, 3));
     FeatureStatistics::new(3).normalize().apply(&mut zeros).unwrap();
     assert_eq!(zeros, Array2::<f32>::zeros((2, 3)));
@@ -306,7 +307,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
 }
 
 #[test]
-fn bad_settings_are_refused() {
+fn invalid_settings_are_rejected() {
     let good = FbankConfig::KALDI_16K;
     for (field, config) in [
         ("n_fft", FbankConfig { n_fft: 0, ..good }),
@@ -389,7 +390,7 @@ fn bad_settings_are_refused() {
 }
 
 #[test]
-fn hostile_samples() {
+fn hostile_samples_are_rejected_or_harmless() {
     let configs = [MfccConfig::KALDI_16K, MfccConfig::SPEECH_COMMANDS_16K, MfccConfig::TORCHAUDIO_LN_16K];
     for mfcc in configs.map(|config| Mfcc::new(&config).unwrap()) {
         for n_samples in [0, mfcc.min_samples() - 1] {
@@ -439,7 +440,7 @@ fn settings_survive_json() {
 }
 
 #[test]
-fn owners_cross_threads() {
+fn front_ends_are_send_and_sync() {
     fn check<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
     check::<Mfcc>();
     check::<Fbank>();
@@ -448,7 +449,7 @@ fn owners_cross_threads() {
 }
 
 #[test]
-fn speech_commands_mfcc_are_those_of_the_published_model() {
+fn speech_commands_mfcc_equal_those_of_the_published_model() {
     let Some(path) = common::real("real/lstm-speech-commands/expected_examples.safetensors") else { return };
     let expected = Weights::open(path).unwrap();
     let mfcc = Mfcc::new(&MfccConfig::SPEECH_COMMANDS_16K).unwrap();
@@ -465,14 +466,15 @@ fn speech_commands_mfcc_are_those_of_the_published_model() {
 }
 
 #[test]
-fn log_mel_of_the_published_crnn() {
+fn log_mel_equals_that_of_the_published_crnn() {
     let Some(path) = common::real("real/crnn-audioset/expected_R9.safetensors") else { return };
     let expected = matrix(&Weights::open(path).unwrap(), "log_mel");
     let clip = Waveform::open(common::real("audio/R9_ZSCveAHg_7s.wav").unwrap()).unwrap().resample(22_050).unwrap();
     let got = LogMel::new(&LogMelConfig::CRNN_22K).unwrap().compute(&clip.samples).unwrap();
     assert_eq!(got.dim(), (351, 64));
-    // Computed from soxr's resampling, librosa's log-mel equals the expected one. Ours differs from soxr's a little in the
-    // transition band just below 11025 Hz, which the last two filters see, and by its ringing in nearly silent frames.
+    // librosa's log-mel of soxr's resampling equals the expected one. Our resampling differs from soxr's in the
+    // transition band just below 11025 Hz, which affects the last two filters, and by its ringing in nearly silent
+    // frames.
     let apart = (&got - &expected).mapv(f32::abs);
     let (below, last) = apart.view().split_at(Axis(1), 62);
     let worst = |part: ArrayView2<f32>| part.iter().copied().fold(0.0, f32::max);

@@ -1,4 +1,4 @@
-//! Small files: links to nowhere, pipes, devices, folders in their place, files without an end, byte-order marks.
+//! Small files: dangling links, pipes, devices, folders in place of files, endless files, byte-order marks.
 
 mod common;
 
@@ -11,7 +11,7 @@ use clipwise::ctc::{CtcModel, LanguageModel, Vocabulary};
 use clipwise::{Device, Error, LabelSet, Tagger, Weights};
 use common::real;
 
-/// An empty folder of a test's own.
+/// An empty folder for one test.
 fn folder(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("files").join(name);
     let _ = std::fs::remove_dir_all(&path);
@@ -23,14 +23,14 @@ fn project(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// The result of `work`, which must not wait for anything.
+/// The result of `work`, which must not block.
 fn soon<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::channel();
     std::thread::spawn(move || sender.send(work()));
     receiver.recv_timeout(Duration::from_secs(20)).unwrap_or_else(|_| panic!("{what}: no result after 20 s"))
 }
 
-/// Opens a file as each kind of small file.
+/// Opens a path as each kind of small file.
 fn open_as_anything(path: &Path) -> Vec<(&'static str, clipwise::Result<()>)> {
     let open = |path: PathBuf| {
         vec![
@@ -53,7 +53,7 @@ fn pipe(path: &Path) {
 
 #[test]
 #[cfg(unix)]
-fn what_is_no_regular_file_is_refused_at_once() {
+fn files_that_are_not_regular_are_rejected_at_once() {
     let folder = folder("irregular");
     pipe(&folder.join("pipe"));
     std::os::unix::fs::symlink("nowhere", folder.join("link")).unwrap();
@@ -70,15 +70,15 @@ fn what_is_no_regular_file_is_refused_at_once() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn files_that_state_no_length_are_read() {
-    // One line of text in a file of stated length 0.
+fn files_of_stated_length_0_are_read() {
+    // One line of text in a file with a stated length of 0.
     let path = Path::new("/proc/sys/kernel/ostype");
     if !path.exists() {
         return eprintln!("skipped: no {}", path.display());
     }
     assert_eq!(std::fs::metadata(path).unwrap().len(), 0);
     assert_eq!(LabelSet::open(path).unwrap()[0].name, "Linux");
-    // Gigabytes, of stated length 0: no checkpoint, which is told without reading them.
+    // Gigabytes with a stated length of 0: rejected as a checkpoint without reading them.
     let endless = Path::new("/proc/self/pagemap");
     for weights in [Weights::open(endless), Weights::read(endless)] {
         assert!(weights.unwrap_err().to_string().contains("an empty file"));
@@ -86,7 +86,7 @@ fn files_that_state_no_length_are_read() {
 }
 
 #[test]
-fn long_files_are_refused_without_being_read() {
+fn long_files_are_rejected_without_being_read() {
     let path = folder("long").join("labels.txt");
     let file = std::fs::File::create(&path).unwrap();
     file.set_len((64 << 20) + 1).unwrap();
@@ -97,7 +97,7 @@ fn long_files_are_refused_without_being_read() {
     std::fs::remove_file(path).unwrap();
 }
 
-/// A tagger's folder, complete.
+/// A complete tagger folder.
 fn tagger_folder(name: &str) -> PathBuf {
     let folder = folder(name);
     for file in ["model.safetensors", "config.json", "labels.txt"] {
@@ -107,12 +107,12 @@ fn tagger_folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn a_folders_own_files_count_or_are_an_error() {
+fn files_in_a_tagger_folder_are_used_or_cause_an_error() {
     let whole = tagger_folder("whole");
     let labels = Tagger::open(&whole, &Device::Cpu).unwrap().labels().clone();
     assert_ne!(labels[0].name, "class 0");
 
-    // Without labels, and without a configuration, there is a guess. With what cannot be read there is none.
+    // Missing labels or configuration are guessed; unreadable ones are errors.
     let replace = |file: &'static str, with: fn(&Path)| {
         let folder = tagger_folder("broken");
         let _ = std::fs::remove_file(folder.join(file));
@@ -148,7 +148,7 @@ fn a_folders_own_files_count_or_are_an_error() {
 
 #[test]
 #[cfg(unix)]
-fn a_speech_models_own_files_count_or_are_an_error() {
+fn files_in_a_speech_model_folder_are_used_or_cause_an_error() {
     let source = project("weights/gru-ctc-phonemes");
     for file in ["vocab.json", "config.json", "tokenizer_config.json", "added_tokens.json", "special_tokens_map.json"] {
         for with in [(|path| pipe(path)) as fn(&Path), |path| std::os::unix::fs::symlink("nowhere", path).unwrap()] {
@@ -168,7 +168,7 @@ fn a_speech_models_own_files_count_or_are_an_error() {
 const MARK: &str = "\u{feff}";
 
 #[test]
-fn byte_order_marks_are_no_text() {
+fn byte_order_marks_are_skipped() {
     let folder = folder("marks");
     let write = |name: &str, text: &str| {
         std::fs::write(folder.join(name), format!("{MARK}{text}")).unwrap();
@@ -208,7 +208,7 @@ fn byte_order_marks_are_no_text() {
     std::fs::write(folder.join("latin-1.txt"), b"Caf\xe9\n").unwrap();
     assert!(LabelSet::open(folder.join("latin-1.txt")).unwrap_err().to_string().contains("expected UTF-8 text"));
 
-    // Folders, all of whose text begins with a mark.
+    // Folders whose text files all begin with a mark.
     let mark = |source: &str, name: &str, text: &[&str], others: &[&str]| {
         let folder = self::folder(name);
         for file in text {
@@ -236,14 +236,14 @@ fn byte_order_marks_are_no_text() {
 }
 
 #[test]
-fn the_cases_of_the_report() {
+fn reported_files_are_handled() {
     let Some(cases) = real("cases") else { return };
     let model = LanguageModel::open(cases.join("bom.arpa")).unwrap();
     assert!(model.order() == 2 && model.contains("aɪ"));
-    for (name, wanted) in [("ced-depth", "depth"), ("m5-layers", "stages")] {
+    for (name, expected) in [("ced-depth", "depth"), ("m5-layers", "stages")] {
         let error = Tagger::open(cases.join(name), &Device::Cpu).unwrap_err();
         assert!(
-            matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == wanted),
+            matches!(error, Error::Config { field, .. } | Error::Argument { name: field, .. } if field == expected),
             "{name}: {error}"
         );
     }
@@ -254,7 +254,7 @@ fn the_cases_of_the_report() {
 }
 
 #[test]
-fn streams_that_are_no_language_model_end() {
+fn endless_streams_are_rejected_as_language_models() {
     use std::io::{BufReader, Read};
     struct Again(&'static [u8], usize);
     impl Read for Again {

@@ -12,7 +12,7 @@ use common::{assert_close, golden, golden_path, values};
 use safetensors::tensor::{Dtype as Stored, SafeTensors, TensorView};
 
 #[test]
-fn values_are_those_of_bitsandbytes_bit_for_bit() {
+fn values_equal_bitsandbytes_bit_for_bit() {
     let weights = golden("four_bit.safetensors");
     let file = std::fs::read(golden_path("four_bit.safetensors")).unwrap();
     let stored = SafeTensors::deserialize(&file).unwrap();
@@ -22,7 +22,7 @@ fn values_are_those_of_bitsandbytes_bit_for_bit() {
         assert_eq!(weights.dtype(name), Some(Dtype::FourBit));
         let mut values = weights.to_vec(name).unwrap();
         assert_eq!(values.len(), weights.shape(name).unwrap().iter().product::<usize>());
-        // `dequantize_4bit` rounds to the type that the tensor had.
+        // `dequantize_4bit` rounds to the original element type.
         let state = stored.names().into_iter().find(|full| full.starts_with(&format!("{name}.quant_state"))).unwrap();
         let state = String::from_utf8(stored.tensor(state).unwrap().data().to_vec()).unwrap();
         let round: Option<fn(f32) -> f32> = match () {
@@ -36,13 +36,13 @@ fn values_are_those_of_bitsandbytes_bit_for_bit() {
         assert_eq!(values[..8], weights.to_vec(&format!("{name}.first")).unwrap(), "{name}");
         let fnv = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
         let hash = values.iter().flat_map(|x| x.to_le_bytes()).fold(0xCBF2_9CE4_8422_2325, fnv);
-        let wanted = stored.tensor(&format!("{name}.bits")).unwrap().data().try_into().unwrap();
-        assert_eq!(hash, u64::from_le_bytes(wanted), "{name}");
+        let expected = stored.tensor(&format!("{name}.bits")).unwrap().data().try_into().unwrap();
+        assert_eq!(hash, u64::from_le_bytes(expected), "{name}");
         assert_eq!(weights.tensor(name, &Device::Cpu).unwrap().dims(), weights.shape(name).unwrap());
     }
 }
 
-/// Pieces of a tensor: type, shape, bytes.
+/// The parts of a quantised tensor: element type, shape, bytes.
 type Pieces = HashMap<String, (Stored, Vec<usize>, Vec<u8>)>;
 
 fn pieces() -> Pieces {
@@ -69,7 +69,7 @@ fn open(pieces: &Pieces) -> clipwise::Result<Weights> {
 }
 
 #[test]
-fn blocks_and_their_blocks_count_in_values() {
+fn blocks_and_nested_blocks_are_counted_in_values() {
     let weights = open(&pieces()).unwrap();
     assert_eq!(
         (weights.names().collect::<Vec<_>>(), weights.shape("fc.weight")),
@@ -78,14 +78,14 @@ fn blocks_and_their_blocks_count_in_values() {
     let values = weights.to_vec("fc.weight").unwrap();
     // The high half of a byte comes first.
     let magnitudes = [0.5, 510.5, 14.5, 4.5];
-    let wanted: Vec<f32> = (0..200).map(|i| [2.0, 15.0][i % 2] * magnitudes[i / 64]).collect();
-    assert_eq!(values, wanted);
-    // Any other type of bytes.
+    let expected: Vec<f32> = (0..200).map(|i| [2.0, 15.0][i % 2] * magnitudes[i / 64]).collect();
+    assert_eq!(values, expected);
+    // The bytes may be stored as any other type.
     let mut wide = pieces();
     let bytes = wide["fc.weight"].2.clone();
     wide.insert("fc.weight".to_string(), (Stored::BF16, vec![50, 1], bytes));
-    assert_eq!(open(&wide).unwrap().to_vec("fc.weight").unwrap(), wanted);
-    // Without settings these are bytes.
+    assert_eq!(open(&wide).unwrap().to_vec("fc.weight").unwrap(), expected);
+    // Without quantisation settings these are plain bytes.
     let mut plain = pieces();
     plain.remove("fc.weight.quant_state.bitsandbytes__nf4");
     let plain = open(&plain).unwrap();
@@ -93,7 +93,7 @@ fn blocks_and_their_blocks_count_in_values() {
 }
 
 #[test]
-fn damaged_pieces_are_errors() {
+fn damaged_parts_are_errors() {
     let refused = |change: &dyn Fn(&mut Pieces)| {
         let mut pieces = pieces();
         change(&mut pieces);
@@ -117,7 +117,7 @@ fn damaged_pieces_are_errors() {
             *shape = vec![n_bytes];
         });
     }
-    // Magnitudes that are no bytes, but indices into a table.
+    // An `absmax` of numbers instead of bytes that index a table.
     refused(&|pieces| {
         let magnitudes = [1e9f32; 4].iter().flat_map(|x| x.to_le_bytes()).collect();
         pieces.insert("fc.weight.absmax".to_string(), (Stored::F32, vec![4], magnitudes));
@@ -154,9 +154,9 @@ fn damaged_pieces_are_errors() {
     }
 }
 
-/// A layer whose weights stay 4-bit gives what one with their values gives, for any sizes.
+/// A layer with 4-bit weights gives the same as one with the decoded values, for any sizes.
 #[test]
-fn a_layer_of_codes_equals_a_layer_of_values() {
+fn a_layer_with_4_bit_weights_equals_one_with_their_values() {
     for (outputs, inputs, n_rows) in
         [(10usize, 20usize, 3usize), (1, 200, 1), (200, 1, 130), (1000, 300, 5), (300, 1000, 200)]
     {
@@ -183,11 +183,11 @@ fn a_layer_of_codes_equals_a_layer_of_values() {
             loader.finish("a layer").unwrap();
             [layer.forward(&x).unwrap(), layer.forward_add(&x, &residual).unwrap()].map(|y| values(&y))
         };
-        let wanted = run(open(&pieces).unwrap(), true);
-        assert_eq!(run(open(&pieces).unwrap().keep_four_bit(), true), wanted, "{outputs} {inputs}");
-        assert_eq!(run(open(&pieces).unwrap().keep_four_bit().at(""), true), wanted);
+        let expected = run(open(&pieces).unwrap(), true);
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit(), true), expected, "{outputs} {inputs}");
+        assert_eq!(run(open(&pieces).unwrap().keep_four_bit().at(""), true), expected);
         let other = run(open(&pieces).unwrap().keep_four_bit(), false);
-        (0..2).for_each(|i| assert_close("without kernels", &other[i], &wanted[i], 1e-3, 1e-4));
+        (0..2).for_each(|i| assert_close("without kernels", &other[i], &expected[i], 1e-3, 1e-4));
     }
     let mut infinite = pieces();
     let table = [f32::INFINITY; 16].iter().flat_map(|x| x.to_le_bytes()).collect();

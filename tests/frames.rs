@@ -1,4 +1,4 @@
-//! Results per frame: decision-level CNN14s, and frames of models that decide for the clip, against the reference.
+//! Frame-level results against the reference: decision-level CNN14s, and frames of clip-level models.
 
 mod common;
 
@@ -33,7 +33,7 @@ fn clip(n: usize) -> WaveformBatch {
 
 #[test]
 fn decision_level_models_equal_the_reference() {
-    let wanted = golden("decision.safetensors");
+    let expected = golden("decision.safetensors");
     for (way, preset) in [
         ("max", cnn14::Config::DECISION_MAX),
         ("avg", cnn14::Config::DECISION_AVG),
@@ -43,14 +43,14 @@ fn decision_level_models_equal_the_reference() {
         assert_eq!(model.info().name, format!("cnn14-decision-{way}"));
         for n in LENGTHS {
             let output = model.forward(&clip(n), Detail::Clip).unwrap();
-            let wanted = |name: &str| wanted.to_vec(&format!("{way}.{n}.{name}")).unwrap();
+            let expected = |name: &str| expected.to_vec(&format!("{way}.{n}.{name}")).unwrap();
             let what = format!("{way} {n}");
             let frames = output.framewise_output.as_ref().unwrap();
             assert_eq!(frames.dims(), [1, n / 320 + 1, 11], "{what}");
-            assert_close(&format!("{what} frames"), &values(frames), &wanted("framewise_output"), 1e-5, 0.0);
+            assert_close(&format!("{what} frames"), &values(frames), &expected("framewise_output"), 1e-5, 0.0);
             let clipwise = values(&output.clipwise_output);
-            assert_close(&format!("{what} clipwise"), &clipwise, &wanted("clipwise_output"), 1e-5, 0.0);
-            assert_close(&format!("{what} embedding"), &values(&output.embedding), &wanted("embedding"), 1e-4, 0.0);
+            assert_close(&format!("{what} clipwise"), &clipwise, &expected("clipwise_output"), 1e-5, 0.0);
+            assert_close(&format!("{what} embedding"), &values(&output.embedding), &expected("embedding"), 1e-4, 0.0);
             let of_logits: Vec<f32> = values(&output.logits).iter().map(|x| 1.0 / (1.0 + (-x).exp())).collect();
             assert_close(&format!("{what} logits"), &of_logits, &clipwise, 1e-6, 0.0);
         }
@@ -58,21 +58,21 @@ fn decision_level_models_equal_the_reference() {
 }
 
 #[test]
-fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
-    let wanted = golden("decision.safetensors");
+fn frames_of_clip_level_models_equal_the_reference() {
+    let expected = golden("decision.safetensors");
     let model = narrow(cnn14::Config::AUDIOSET_32K);
     assert_eq!(model.info().frames, Some(FrameGrid { first: 0, step: 320 }));
     for n in LENGTHS {
         let output = model.forward(&clip(n), Detail::Frames).unwrap();
         let frames = output.framewise_output.unwrap();
         assert_eq!(frames.dims(), [1, n / 320 + 1, 11]);
-        let wanted = wanted.to_vec(&format!("cnn14.{n}.framewise_output")).unwrap();
-        assert_close(&format!("cnn14 {n}"), &values(&frames), &wanted, 1e-5, 0.0);
+        let expected = expected.to_vec(&format!("cnn14.{n}.framewise_output")).unwrap();
+        assert_close(&format!("cnn14 {n}"), &values(&frames), &expected, 1e-5, 0.0);
         let plain = model.forward(&clip(n), Detail::Clip).unwrap();
         assert!(plain.framewise_output.is_none());
         assert_eq!(values(&plain.logits), values(&output.logits));
         if n == LENGTHS[0] {
-            // One segment: every frame says what the clip says.
+            // With one segment, every frame equals the clip's result.
             let clipwise = values(&plain.clipwise_output).repeat(32);
             assert_close("one segment", &values(&frames), &clipwise, 1e-6, 0.0);
         }
@@ -87,17 +87,17 @@ fn frames_of_models_that_decide_for_the_clip_equal_the_reference() {
         for n in [700, 60_001] {
             let frames = model.forward(&clip(n), Detail::Frames).unwrap().framewise_output.unwrap();
             assert_eq!(frames.dim(1).unwrap(), n.div_ceil(step), "{name}");
-            let wanted = wanted.to_vec(&format!("{name}.{n}.framewise_output")).unwrap();
-            assert_close(&format!("{name} {n}"), &values(&frames), &wanted, 1e-5, 0.0);
+            let expected = expected.to_vec(&format!("{name}.{n}.framewise_output")).unwrap();
+            assert_close(&format!("{name} {n}"), &values(&frames), &expected, 1e-5, 0.0);
         }
     }
 }
 
 #[test]
-fn frames_of_m5_are_its_last_layer_on_each_step() {
+fn frames_of_m5_are_its_last_layer_applied_to_each_step() {
     let config = m5::Config { n_classes: 7, ..m5::Config::M5 };
     let model = m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
-    // 6,848 samples are seen by a frame, 4,096 lie between two.
+    // A frame sees 6,848 samples; frames are 4,096 samples apart.
     assert_eq!(model.info().frames, Some(FrameGrid { first: 1376, step: 4096 }));
     let samples = signal(30_000, 8_000, 4);
     let x = Tensor::from_slice(&samples, (1, 1, 30_000), &Device::Cpu).unwrap();
@@ -117,13 +117,13 @@ fn frames_of_m5_are_its_last_layer_on_each_step() {
             (sum + f64::from(bias[class])).exp()
         };
         let sum: f64 = (0..7).map(logit).sum();
-        let wanted: Vec<f32> = (0..7).map(|class| (logit(class) / sum) as f32).collect();
-        assert_close(&format!("frame {frame}"), got, &wanted, 1e-5, 0.0);
+        let expected: Vec<f32> = (0..7).map(|class| (logit(class) / sum) as f32).collect();
+        assert_close(&format!("frame {frame}"), got, &expected, 1e-5, 0.0);
     }
 }
 
 #[test]
-fn what_has_no_frames_says_so() {
+fn requesting_frames_from_a_model_without_them_is_an_error() {
     let tagger = shipped("ced-tiny");
     let clip = Waveform::new(vec![0.1; 16_000], 16_000);
     assert!(tagger.model().info().frames.is_none());
@@ -138,7 +138,7 @@ fn what_has_no_frames_says_so() {
 }
 
 #[test]
-fn the_last_layer_alone_gives_what_the_model_says() {
+fn classify_equals_the_output_of_the_model() {
     let cnn14 = narrow(cnn14::Config::AUDIOSET_32K);
     let ced = shipped("ced-tiny").into_model();
     let leenet = leenet::Config { channels: [8; 9], embedding_dim: 12, n_classes: 5, ..leenet::Config::LEENET11 };

@@ -1,4 +1,4 @@
-//! What the trait `FrontEnd` promises, for each front end that has it.
+//! The contract of the trait `FrontEnd`, for each implementation.
 
 mod common;
 
@@ -11,7 +11,7 @@ use clipwise::frontend::{
 use clipwise::ndarray::{Array2, s};
 use common::signal;
 
-/// Each with the setting that makes it depend on the whole clip.
+/// Each front end, with the setting that makes it depend on the whole clip.
 fn front_ends() -> Vec<(Box<dyn FrontEnd>, Option<&'static str>)> {
     let log_mel = |config: LogMelConfig| Box::new(LogMel::new(&config).unwrap());
     let fbank = |config: FbankConfig| Box::new(Fbank::new(&config).unwrap());
@@ -62,7 +62,7 @@ fn front_ends() -> Vec<(Box<dyn FrontEnd>, Option<&'static str>)> {
 }
 
 #[test]
-fn sizes_are_those_that_a_front_end_tells() {
+fn front_ends_report_their_output_sizes() {
     for (front_end, _) in front_ends() {
         let (rate, least) = (front_end.sample_rate(), front_end.min_samples());
         for n_samples in [least, least + 1, 7_001, 16_000] {
@@ -79,7 +79,7 @@ fn sizes_are_those_that_a_front_end_tells() {
 }
 
 #[test]
-fn the_two_steps_are_the_whole() {
+fn computing_in_two_steps_equals_compute() {
     for (front_end, _) in front_ends() {
         let samples = signal(9_999, front_end.sample_rate(), 1);
         let frames = front_end.frames(&samples).unwrap();
@@ -90,7 +90,7 @@ fn the_two_steps_are_the_whole() {
         assert_eq!(front_end.finish(turned, samples.len()).unwrap(), whole, "{front_end:?}");
         let (n_frames, n_columns) = frames.dim();
         assert_eq!(front_end.frames_dim(samples.len()), frames.dim(), "{front_end:?}");
-        // Rows by themselves are those of the whole.
+        // Rows computed separately equal those of the whole.
         let mut last = Array2::zeros((5, n_columns));
         front_end.frames_into(&samples, n_frames - 5, last.as_slice_mut().unwrap()).unwrap();
         assert_eq!(last, frames.slice(s![n_frames - 5.., ..]), "{front_end:?}");
@@ -109,11 +109,11 @@ fn the_two_steps_are_the_whole() {
 }
 
 #[test]
-fn a_frame_sees_no_further_than_its_reach() {
+fn frames_depend_only_on_samples_within_their_reach() {
     for (front_end, rule) in front_ends() {
         assert_eq!(front_end.clip_rule().map(|rule| rule.setting), rule, "{front_end:?}");
         let reach = front_end.reach();
-        // A window that begins with frame 7 of the recording: its frames that see neither end are the recording's.
+        // A window that begins with frame 7 of the recording: frames that do not touch its ends equal the recording's.
         let recording = signal(16_000, front_end.sample_rate(), 1);
         let (start, length) = (7 * reach.hop_length, 7_003);
         let window = &recording[start..start + length];

@@ -1,6 +1,6 @@
 //! The front end against librosa in float64, torchlibrosa and plain formulas.
 //!
-//! `tests/golden/frontend.py` makes the data and says what each tensor is. Signals are rebuilt here, bit for bit.
+//! `tests/golden/frontend.py` makes the data and documents each tensor. Signals are regenerated here, bit for bit.
 
 mod common;
 
@@ -99,7 +99,7 @@ fn clip(kind: &str, count: usize, sample_rate: u32) -> Vec<f32> {
     }
 }
 
-/// The largest distance between two matrices; fails beyond `bar`, with the place.
+/// The largest difference between two matrices; fails above `bar` and names the position.
 fn assert_close(what: &str, got: &Array2<f32>, expected: &Array2<f64>, bar: f64) -> f64 {
     assert_eq!(got.dim(), expected.dim(), "{what}: shape");
     let mut worst = (0.0, (0, 0));
@@ -116,7 +116,7 @@ fn assert_close(what: &str, got: &Array2<f32>, expected: &Array2<f64>, bar: f64)
 }
 
 #[test]
-fn log_mel_is_librosas() {
+fn log_mel_equals_librosa() {
     let mut worst = 0f64;
     for golden in Golden::all() {
         let log_mel = LogMel::new(&golden.config).unwrap();
@@ -124,7 +124,7 @@ fn log_mel_is_librosas() {
             let what = format!("{} {case}", golden.name);
             let got = log_mel.compute(&samples).unwrap();
             assert_eq!(got.nrows(), log_mel.n_frames(samples.len()), "{what}");
-            // The project's bar is 1e-3 dB; what is left is the rounding of two f32 values.
+            // The project's bar is 1e-3 dB; this tighter one is the rounding of two f32 values.
             worst = worst.max(assert_close(&what, &got, &golden.matrix(&format!("{case}.log_mel")), 2e-5));
         }
     }
@@ -132,7 +132,7 @@ fn log_mel_is_librosas() {
 }
 
 #[test]
-fn log_mel_is_torchlibrosas_within_its_own_error() {
+fn log_mel_equals_torchlibrosa_within_its_rounding() {
     let (mut worst, mut seen) = (0f64, 0);
     for golden in Golden::all() {
         let errors: HashMap<String, f64> = serde_json::from_str(&golden.metadata["torchlibrosa_error"]).unwrap();
@@ -143,7 +143,7 @@ fn log_mel_is_torchlibrosas_within_its_own_error() {
         for (case, samples) in golden.cases("log_mel_torchlibrosa") {
             let what = format!("{} {case} against torchlibrosa", golden.name);
             let expected = golden.matrix(&format!("{case}.log_mel_torchlibrosa"));
-            // On pure tones, torchlibrosa's f32 arithmetic is up to 0.01 dB off the truth.
+            // On pure tones, torchlibrosa's f32 arithmetic is off by up to 0.01 dB.
             let exact = errors[&case] < 5e-4;
             let bar = if exact { 1e-3 } else { errors[&case] + 1e-3 };
             let got = log_mel.compute(&samples).unwrap();
@@ -160,7 +160,7 @@ fn log_mel_is_torchlibrosas_within_its_own_error() {
 }
 
 #[test]
-fn spectra_are_librosas() {
+fn spectra_equal_librosa() {
     let mut worst = 0f64;
     for golden in Golden::all() {
         let stft = Stft::new(&golden.config.stft).unwrap();
@@ -193,7 +193,7 @@ fn spectra_are_librosas() {
 }
 
 #[test]
-fn windows_and_filters_are_librosas() {
+fn windows_and_filters_equal_librosa() {
     for golden in Golden::all() {
         let log_mel = LogMel::new(&golden.config).unwrap();
         for (k, (&got, &expected)) in log_mel.stft().window().iter().zip(golden.values("window")).enumerate() {
@@ -208,13 +208,13 @@ fn windows_and_filters_are_librosas() {
             (first[m]..first[m] + length[m]).for_each(|k| expected[(m, k)] = *weights.next().unwrap());
         }
         let largest = expected.iter().copied().fold(0.0, f64::max);
-        // librosa rounds the triangle to f32 before it is scaled, and again after.
+        // librosa rounds the triangle to f32 before and after scaling it.
         assert_close(&golden.name, &log_mel.mel().to_array(), &expected, 1.2e-7 * largest);
     }
 }
 
 #[test]
-fn dft_kernels_are_the_published_ones() {
+fn dft_kernels_equal_the_published_ones() {
     let golden = Golden::all().into_iter().find(|golden| golden.name == "frontend_panns_8k").unwrap();
     let stft = Stft::new(&golden.config.stft).unwrap();
     let (real, imag) = (golden.matrix("kernel.real"), golden.matrix("kernel.imag"));
@@ -228,7 +228,7 @@ fn dft_kernels_are_the_published_ones() {
 }
 
 #[test]
-fn every_transform_length_is_the_dft() {
+fn every_transform_length_equals_the_dft() {
     let samples = signal(300, 16_000, SEED);
     for n_fft in [1usize, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 31, 45, 64, 97, 101, 128, 255, 256] {
         let (win_length, window) = (n_fft.div_ceil(2), Window::Rectangular);
@@ -257,7 +257,7 @@ fn every_transform_length_is_the_dft() {
 }
 
 #[test]
-fn sparse_filters_are_the_dense_matrix() {
+fn sparse_filters_equal_the_dense_matrix() {
     let bank = MelFilterBank::new(&LogMelConfig::PANNS_16K.mel, 16_000, 512).unwrap();
     let spectrum = Stft::new(&LogMelConfig::PANNS_16K.stft).unwrap().power(&signal(4000, 16_000, SEED)).unwrap();
     let dense = spectrum.mapv(f64::from).dot(&bank.to_array().mapv(f64::from).t());
@@ -284,7 +284,7 @@ fn results_do_not_depend_on_the_number_of_threads() {
     assert_eq!(Some(out.as_slice()), on(2).0.as_slice());
 }
 
-/// The setting that an error names.
+/// The setting named by an error.
 fn refused<T>(result: clipwise::Result<T>) -> &'static str {
     match result.err() {
         Some(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,
@@ -293,7 +293,7 @@ fn refused<T>(result: clipwise::Result<T>) -> &'static str {
 }
 
 #[test]
-fn bad_settings_are_refused() {
+fn invalid_settings_are_rejected() {
     let good = LogMelConfig::PANNS_16K;
     let stft = |stft: StftConfig| LogMelConfig { stft, ..good };
     let mel = |mel: MelConfig| LogMelConfig { mel, ..good };
@@ -332,11 +332,11 @@ fn bad_settings_are_refused() {
         assert_eq!(refused(LogMel::new(&config)), field, "{config:?}");
     }
     let error = LogMel::new(&stft(StftConfig { win_length: 600, ..good.stft })).unwrap_err();
-    assert_eq!(error.to_string(), "win_length = 600: must be 1 to n_fft = 512");
+    assert_eq!(error.to_string(), "win_length = 600: expected 1 to n_fft = 512");
 }
 
 #[test]
-fn too_short_clips_are_refused() {
+fn clips_that_are_too_short_are_rejected() {
     for golden in Golden::all() {
         let log_mel = LogMel::new(&golden.config).unwrap();
         let lengths: Vec<usize> = serde_json::from_str(&golden.metadata["refused"]).unwrap();
@@ -354,7 +354,7 @@ fn too_short_clips_are_refused() {
 }
 
 #[test]
-fn hostile_samples() {
+fn hostile_samples_are_rejected_or_harmless() {
     let log_mel = LogMel::new(&LogMelConfig::PANNS_8K).unwrap();
     for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
         for place in [0, 4095, 4096, 9999] {
@@ -394,7 +394,7 @@ fn settings_survive_json() {
     assert!(refused(r#""n_fft": 256"#).contains("duplicate field `n_fft`"));
     let missing = serde_json::from_str::<LogMelConfig>(r#"{"sample_rate": 16000, "n_mels": 64}"#).unwrap_err();
     assert!(missing.to_string().contains("missing field `n_fft`"), "{missing}");
-    // One object, as files have always had it.
+    // One flat object, the format of config files.
     let flat =
         r#"{"sample_rate":32000,"n_fft":1024,"win_length":1024,"hop_length":320,"window":"hann","periodic":true,"#
             .to_string()
@@ -406,7 +406,7 @@ fn settings_survive_json() {
 }
 
 #[test]
-fn owners_cross_threads() {
+fn front_ends_are_send_and_sync() {
     fn check<T: Send + Sync + Clone + std::fmt::Debug + 'static>() {}
     check::<Stft>();
     check::<MelFilterBank>();

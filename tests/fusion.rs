@@ -38,12 +38,12 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
             let mean = |rows: [Vec<f64>; 3]| -> Vec<f64> {
                 (0..5).map(|k| 0.3 * rows[0][k] + 0.2 * rows[1][k] + 0.5 * rows[2][k]).collect()
             };
-            let wanted = match mode {
+            let expected = match mode {
                 Average::Logits => softmax(&mean(rows)),
                 _ => mean(rows.map(|row| softmax(&row))),
             };
-            for (got, wanted) in fused.row(frame).iter().zip(wanted) {
-                assert!((f64::from(*got) - wanted.ln()).abs() < 1e-5, "{mode:?}: {got}, {}", wanted.ln());
+            for (got, expected) in fused.row(frame).iter().zip(expected) {
+                assert!((f64::from(*got) - expected.ln()).abs() < 1e-5, "{mode:?}: {got}, {}", expected.ln());
             }
         }
         let alone =
@@ -55,7 +55,7 @@ fn frames_are_the_weighted_mean_of_logits_or_of_probabilities() {
 }
 
 #[test]
-fn what_does_not_belong_together_is_not_fused() {
+fn members_that_do_not_match_are_errors() {
     let (a, b, vocabulary) = (logits("a", 9), logits("b", 6), vocabulary());
     let config = Config::default();
     let field = |members: &[Member], config: &Config| match fuse_frames(members, config) {
@@ -78,7 +78,7 @@ fn what_does_not_belong_together_is_not_fused() {
     assert_eq!(field(&[member(&a, &vocabulary, 1.0), member(&broken, &vocabulary, 1.0)], &config), "logits");
     let narrow = a.slice(s![.., ..4]).to_owned();
     assert!(matches!(fuse_frames(&[member(&narrow, &vocabulary, 1.0)], &config), Err(Error::LabelCount { .. })));
-    // −∞ is a probability of 0; where all members say so of all tokens, nothing is left.
+    // −∞ is a probability of 0; if the members together exclude every token, nothing is left.
     let certain = array![[0.0, f32::NEG_INFINITY]];
     let (two, opposite) = (Vocabulary::new(["<pad>", "a"]).unwrap(), array![[f32::NEG_INFINITY, 0.0]]);
     let members = [member(&certain, &two, 1.0), member(&opposite, &two, 1.0)];
@@ -107,10 +107,10 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
         let a = tagging(&[2.0, -1.0, 0.5], activation, &[3.0, 4.0]);
         let b = tagging(&[-1.0, 0.0, 0.25], activation, &[0.0, 0.0, 2.0]);
         let by_logits = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Average::Logits, activation).unwrap();
-        let wanted = tagging(&[-0.25, -0.25, 0.3125], activation, &[0.3, 0.4, 0.0, 0.0, 0.75f32.sqrt()]);
-        common::assert_close("logits", &by_logits.logits, &wanted.logits, 1e-6, 0.0);
-        common::assert_close("scores", &by_logits.scores, &wanted.scores, 1e-6, 0.0);
-        common::assert_close("embedding", &by_logits.embedding, &wanted.embedding, 1e-6, 0.0);
+        let expected = tagging(&[-0.25, -0.25, 0.3125], activation, &[0.3, 0.4, 0.0, 0.0, 0.75f32.sqrt()]);
+        common::assert_close("logits", &by_logits.logits, &expected.logits, 1e-6, 0.0);
+        common::assert_close("scores", &by_logits.scores, &expected.scores, 1e-6, 0.0);
+        common::assert_close("embedding", &by_logits.embedding, &expected.embedding, 1e-6, 0.0);
 
         let by_probabilities = fuse_taggings(&[(&a, 1.0), (&b, 3.0)], Average::Probabilities, activation).unwrap();
         let mean: Vec<f32> = a.scores.iter().zip(&b.scores).map(|(a, b)| 0.25 * a + 0.75 * b).collect();
@@ -129,7 +129,7 @@ fn taggings_are_fused_by_logits_or_by_probabilities() {
             let error = fuse_taggings(&[(&a, 1.0), (&wrong, 1.0)], Average::Logits, activation).unwrap_err();
             assert!(matches!(error, Error::Argument { name: "members", .. }), "{error}");
         }
-        // Nothing that has no probabilities.
+        // Members without probabilities.
         let mut certain = b.clone();
         certain.scores[0] = 1.5;
         let error = fuse_taggings(&[(&certain, 1.0)], Average::Probabilities, OutputActivation::Sigmoid).unwrap_err();

@@ -5,7 +5,7 @@ mod targets;
 
 use std::path::Path;
 
-/// Runs a target on each of its seeds. A panic, or a process that ends, names the seed.
+/// Runs a target on each of its seeds. A panic or an aborted process names the seed.
 fn replay(target: &str, run: fn(&[u8])) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds").join(target);
     let mut seeds: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();

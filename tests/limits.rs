@@ -1,5 +1,6 @@
-//! A few digits in a configuration never decide how much memory or time is taken: every number of every configuration, made
-//! huge, is an error or does no harm. One test, so that nothing else is in its process.
+//! Resource limits: a few digits in a configuration must not decide how much memory or time is used. Every number of
+//! every configuration is replaced by huge ones, which must cause an error or do no harm. One test, so that nothing
+//! else runs in its process.
 
 mod common;
 
@@ -32,7 +33,7 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(), String>;
 
-/// What is put in the place of each number.
+/// Replacements for each number.
 fn values() -> Vec<Value> {
     vec![
         json!(0),
@@ -49,7 +50,7 @@ fn values() -> Vec<Value> {
     ]
 }
 
-/// The places of all numbers in a value.
+/// The paths of all numbers in a value.
 fn numbers(value: &Value, place: &str, found: &mut Vec<String>) {
     match value {
         Value::Number(_) => found.push(place.to_string()),
@@ -63,19 +64,19 @@ fn numbers(value: &Value, place: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The peak of this process's memory in bytes, where the system tells.
+/// Peak memory of this process in bytes, if the system reports it.
 fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
-/// Begins to measure the peak anew, where the system can.
+/// Resets the measured peak, if the system supports it.
 fn forget_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// Runs `work`, which may take so many megabytes and seconds.
+/// Runs `work`, which may use at most this many megabytes and seconds.
 fn bounded<T>(what: &str, megabytes: u64, seconds: u64, work: impl FnOnce() -> T) -> T {
     forget_peak();
     let (before, begun) = (peak(), Instant::now());
@@ -89,7 +90,8 @@ fn bounded<T>(what: &str, megabytes: u64, seconds: u64, work: impl FnOnce() -> T
     result
 }
 
-/// Tries a configuration with each of its numbers replaced. How many could be read, and how many of these worked.
+/// Tries a configuration with each of its numbers replaced. Returns how many could be read, and how many of these
+/// worked.
 fn sweep<C: Serialize + DeserializeOwned>(name: &str, config: &C, try_it: impl Fn(&C) -> Outcome) -> (usize, usize) {
     let whole = serde_json::to_value(config).unwrap();
     let mut places = Vec::new();
@@ -144,11 +146,11 @@ fn report(error: Error) -> LoadReport {
     }
 }
 
-/// Folders of some hundred bytes that once ended the process, or took a gigabyte.
+/// Folders of some hundred bytes that once crashed the process or used a gigabyte.
 fn small_folders_that_ask_for_much() {
-    let config_error = |error: Error, wanted: &str| {
+    let config_error = |error: Error, expected: &str| {
         assert!(
-            matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == wanted),
+            matches!(&error, Error::Config { field, .. } | Error::Argument { name: field, .. } if *field == expected),
             "{error}"
         );
         assert!(error.to_string().contains("expected 1 to 1024"), "{error}");
@@ -194,11 +196,11 @@ fn small_folders_that_ask_for_much() {
     let text = report.to_string();
     assert_eq!(text.matches("\n  missing: ").count(), 21, "{text}");
     assert!(text.contains(&format!("missing: {} more", report.missing.len() - 20)), "{text}");
-    assert!(text.contains("the rest was not compared"), "{text}");
+    assert!(text.contains("were not compared"), "{text}");
     std::fs::remove_dir_all(Path::new(env!("CARGO_TARGET_TMPDIR")).join("limits")).unwrap();
 }
 
-/// Every tensor of a model is missing, and it has more of them than the checkpoint may lack.
+/// A model all of whose tensors are missing, more than loading tolerates.
 fn deep_models_without_tensors() {
     let deep = m5::Config {
         stages: vec![m5::Stage { channels: 1, layers: 1024 }].into(),
@@ -211,7 +213,7 @@ fn deep_models_without_tensors() {
     assert!(report.stopped && (1000..1010).contains(&report.missing.len()), "{}", report.missing.len());
 }
 
-/// Tensors of a `.pth` may all lie at the same place: then a small file would make a large model.
+/// All tensors of a `.pth` may share one storage, so a small file could describe a large model.
 fn one_storage_for_all_tensors() {
     let text = |text: &str| [&b"X"[..], &(text.len() as u32).to_le_bytes(), text.as_bytes()].concat();
     let int = |value: i64| [&b"\x8a\x08"[..], &value.to_le_bytes()].concat();
@@ -237,7 +239,7 @@ fn one_storage_for_all_tensors() {
         Err(error) => Some(error.to_string()),
     });
     assert!(
-        stopped.is_some_and(|error| error.contains("over and over")) && (2..=4).contains(&held.len()),
+        stopped.is_some_and(|error| error.contains("tensors share bytes")) && (2..=4).contains(&held.len()),
         "{}",
         held.len()
     );
@@ -266,7 +268,7 @@ fn models() {
         let (_, n_worked) = sweep(name, &preset.config, |config| outcome(config.load(&nothing(), &Device::Cpu)));
         assert_eq!(n_worked, 0, "{name}: no model is loaded from nothing");
     }
-    // Checkpoints that fit, and a clip for every model that still loads.
+    // Matching checkpoints, and a clip for every model that still loads.
     let tag = |config: &ModelConfig, weights: &Weights| {
         config.load(weights, &Device::Cpu).and_then(|model| {
             let clip = WaveformBatch::new(vec![tone()], model.info().sample_rate)?;
@@ -382,7 +384,7 @@ fn speech() {
     });
 }
 
-/// Nothing is there to be in proportion to: the configurations' own limits.
+/// Without a checkpoint, only the configurations' own limits apply.
 fn untrained() {
     let huge = |config: &ModelConfig| {
         let (parameters, text) = (Parameters::new(&Device::Cpu, 1), serde_json::to_string(config).unwrap());
@@ -465,7 +467,7 @@ fn windows_and_events() {
     for length in [1e5, 1e4] {
         let config = WindowConfig { length, hop: 1.0, pad_last: true, ..WindowConfig::default() };
         let error = tagger.windows(clip.clone(), &config).map(drop).unwrap_err().to_string();
-        assert!(error.contains("where the last window is padded"), "{error}");
+        assert!(error.contains("with pad_last"), "{error}");
         assert!(tagger.stream(8_000, &config).is_err());
         let config = WindowConfig { pad_last: false, ..config };
         let windows = bounded("a long window", 100, 10, || tagger.windows(clip.clone(), &config).unwrap().count());
@@ -504,7 +506,7 @@ fn configurations_take_bounded_memory_and_time() {
             eprintln!("{} MB at most for folders that ask for much, in {:?}", peak >> 20, begun.elapsed());
             assert!(peak < 100 << 20, "{peak} bytes");
         }
-        None => eprintln!("skipped: this system does not tell the peak of memory"),
+        None => eprintln!("skipped: this system does not report peak memory"),
     }
     bounded("a deep model", 50, 5, deep_models_without_tensors);
     bounded("shared storages", 50, 5, one_storage_for_all_tensors);

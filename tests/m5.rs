@@ -1,4 +1,4 @@
-//! The M5 family against PyTorch, its checkpoints, and what cannot work.
+//! The M5 family against PyTorch: layers, checkpoints and invalid configurations.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn model(config: &Config) -> M5 {
 
 #[test]
 fn every_layer_equals_pytorch() {
-    let wanted = golden("m5.safetensors");
+    let reference = golden("m5.safetensors");
     for (name, config, lengths) in [
         ("m5", Config::M5, &[6848, 8000][..]),
         ("m3", narrow(Config::M3_PAPER, 16), &[2000]),
@@ -45,10 +45,10 @@ fn every_layer_equals_pytorch() {
             let mut compared = 0;
             for (stage, got) in stages {
                 let key = format!("{name}.{n}.{stage}");
-                let Some(shape) = wanted.shape(&key) else { continue };
-                let expected = wanted.to_vec(&key).unwrap();
+                let Some(shape) = reference.shape(&key) else { continue };
+                let expected = reference.to_vec(&key).unwrap();
                 assert_eq!(got.dims(), shape, "{key}");
-                // f32 rounding in up to 35 layers, against the largest value of the layer.
+                // f32 rounding in up to 35 layers, relative to the layer's largest value.
                 let largest = expected.iter().fold(1.0f32, |largest, x| largest.max(x.abs()));
                 assert_close(&key, &values(&got), &expected, 1e-5 * largest, 0.0);
                 compared += 1;
@@ -68,7 +68,7 @@ fn published_parameter_counts_and_shortest_clips() {
         (Config::M18_PAPER, 3_683_786, 1_024),
         (Config::M34_RES_PAPER, 3_984_154, 1_024),
     ] {
-        // The loader wants exactly these tensors.
+        // The loader expects exactly these tensors.
         let tensors = m5_tensors(&config, 1).tensors();
         let trained = tensors.iter().filter(|(name, _)| !name.contains("running_"));
         assert_eq!(trained.map(|(_, tensor)| tensor.elem_count()).sum::<usize>(), parameters);
@@ -79,7 +79,7 @@ fn published_parameter_counts_and_shortest_clips() {
         let preset = presets().find(|preset| preset.name() == model.info().name).unwrap();
         assert_eq!(preset.config, ModelConfig::M5(config));
 
-        // One sample less is padded to the same; one frame comes out.
+        // With one sample fewer, the clip is padded to the same; one frame comes out.
         let x = |n: usize| Tensor::from_vec(signal(n, 8_000, 2), (1, 1, n), &Device::Cpu).unwrap();
         assert!(model.forward_samples(&x(min_samples)).is_ok());
         let error = model.forward_samples(&x(min_samples - 1)).unwrap_err();
@@ -113,7 +113,8 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone_for_any_number_of_threads() {
     }
 }
 
-/// A published M5 whose layers are those of a `Sequential`, against its definition in f64 (the checkpoint comes without outputs).
+/// A published M5 whose layers form a `Sequential`, against its definition in f64 (the checkpoint is published without
+/// outputs).
 #[test]
 fn a_published_checkpoint_loads_and_equals_its_definition() {
     let Some(folder) = real("real/m5-cat-sounds") else { return };
@@ -129,11 +130,11 @@ fn a_published_checkpoint_loads_and_equals_its_definition() {
     let model = M5::load(config, &weights, &Device::Cpu).unwrap();
     let x = hashed("x", 20_000, -1.0, 1.0, SEED);
     let output = model.forward(&WaveformBatch::new(vec![x.clone()], 8_000).unwrap(), Detail::Clip).unwrap();
-    let wanted = by_definition(&weights, &x);
-    assert_close("logits", &values(&output.logits), &wanted, 1e-4, 1e-5);
+    let reference = by_definition(&weights, &x);
+    assert_close("logits", &values(&output.logits), &reference, 1e-4, 1e-5);
 }
 
-/// Convolution, norm, ReLU, maximum over 4, four times; mean; linear layer.
+/// Four times convolution, norm, ReLU and max pooling over 4; then mean and linear layer.
 fn by_definition(weights: &Weights, samples: &[f32]) -> Vec<f32> {
     let get = |name: &str| -> Vec<f64> { weights.to_vec(name).unwrap().into_iter().map(f64::from).collect() };
     let mut x: Vec<Vec<f64>> = vec![samples.iter().map(|&x| f64::from(x)).collect()];
@@ -166,7 +167,7 @@ fn by_definition(weights: &Weights, samples: &[f32]) -> Vec<f32> {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_typed_errors() {
+fn invalid_configurations_are_typed_errors() {
     let stages = |channels: usize, layers: usize| vec![Stage { channels, layers }; 3].into();
     let many = vec![Stage { channels: 1, layers: 1 }; 40].into();
     for (field, config) in [

@@ -1,4 +1,4 @@
-//! Memory does not grow with the length of a recording. One test, so that nothing else is in its process.
+//! Memory does not grow with the length of a recording. One test, so that nothing else runs in its process.
 
 use std::fs::File;
 use std::io::{Cursor, Read, Write};
@@ -7,14 +7,14 @@ use std::path::Path;
 use clipwise::audio::AudioReader;
 use clipwise::{Device, Tagger, WindowConfig};
 
-/// Most bytes of memory that this process has had, where the system tells.
+/// Peak memory of this process in bytes, if the system reports it.
 fn peak() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
     Some(line.split_whitespace().nth(1)?.parse::<u64>().ok()? << 10)
 }
 
-/// A WAV file of 16-bit silence at 8 kHz that takes no room on the disk.
+/// A sparse WAV file of 16-bit silence at 8 kHz.
 fn sparse_wav(path: &Path, seconds: u32) {
     let n_bytes = 2 * 8_000 * seconds;
     let mut file = File::create(path).unwrap();
@@ -23,7 +23,7 @@ fn sparse_wav(path: &Path, seconds: u32) {
     file.set_len(44 + u64::from(n_bytes)).unwrap();
 }
 
-/// The same bytes again and again.
+/// Repeats the same bytes.
 struct Again {
     bytes: Vec<u8>,
     times: usize,
@@ -45,7 +45,7 @@ impl Read for Again {
     }
 }
 
-/// Tags a recording window by window and tells its seconds.
+/// Tags a recording window by window and returns its length in seconds.
 fn tag(tagger: &Tagger, recording: clipwise::Result<AudioReader>) -> f64 {
     let config = WindowConfig { length: 10.0, hop: 10.0, ..WindowConfig::default() };
     let (mut n_windows, mut end) = (0, 0.0);
@@ -88,7 +88,7 @@ fn memory_does_not_grow_with_the_recording() {
     }
     std::fs::remove_file(&path).unwrap();
     let (Some(before), Some(after)) = (before, peak()) else {
-        return eprintln!("skipped: this system does not tell the peak of memory");
+        return eprintln!("skipped: this system does not report peak memory");
     };
     eprintln!("{} MB after a minute, {} MB after hours", before >> 20, after >> 20);
     assert!(after < before + (8 << 20), "{before} bytes for a minute, {after} for hours");

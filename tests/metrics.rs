@@ -7,10 +7,10 @@ use clipwise::ndarray::{Array2, ArrayView2, array};
 use clipwise::{Error, LabelSet};
 use safetensors::{Dtype, SafeTensors};
 
-/// Sums of a few hundred f64 terms in another order than scikit-learn's.
+/// Rounding of sums of a few hundred f64 terms in a different order from scikit-learn's.
 const TOLERANCE: f64 = 1e-9;
 
-/// The golden file; every tensor as f64, which holds all of its values exactly.
+/// The golden file; every tensor as f64, which represents all its values exactly.
 struct Golden(Vec<u8>);
 
 impl Golden {
@@ -61,12 +61,12 @@ fn flags(values: &[f64]) -> Vec<bool> {
     values.iter().map(|&value| value != 0.0).collect()
 }
 
-/// Golden data holds NaN for what is undefined.
+/// Golden data uses NaN for undefined values.
 #[track_caller]
-fn assert_same(what: &str, got: Option<f64>, wanted: f64) {
+fn assert_same(what: &str, got: Option<f64>, expected: f64) {
     match got {
-        None => assert!(wanted.is_nan(), "{what}: got nothing, wanted {wanted}"),
-        Some(got) => assert!((got - wanted).abs() <= TOLERANCE, "{what}: got {got}, wanted {wanted}"),
+        None => assert!(expected.is_nan(), "{what}: got nothing, expected {expected}"),
+        Some(got) => assert!((got - expected).abs() <= TOLERANCE, "{what}: got {got}, expected {expected}"),
     }
 }
 
@@ -75,7 +75,7 @@ fn parts(average: Option<PrecisionRecallF1>) -> [Option<f64>; 3] {
 }
 
 #[test]
-fn one_class_ranking() {
+fn rankings_of_one_class_equal_scikit_learn() {
     let golden = Golden::open();
     let cases = golden.binary_cases();
     assert_eq!(cases.len(), 13);
@@ -92,7 +92,7 @@ fn one_class_ranking() {
 }
 
 #[test]
-fn one_class_decisions() {
+fn decisions_of_one_class_equal_scikit_learn() {
     let golden = Golden::open();
     for case in golden.binary_cases() {
         let scores = golden.vector(&format!("binary.{case}.scores"));
@@ -103,15 +103,15 @@ fn one_class_decisions() {
             let matrix = [true_negative, false_positive, false_negative, true_positive].map(|count| count as f64);
             assert_eq!(&matrix[..], &row.to_vec()[1..5], "{case} at {}", row[0]);
             let ratios = [counts.accuracy(), counts.precision(), counts.recall(), counts.f1(), counts.specificity()];
-            for (ratio, &wanted) in ratios.into_iter().zip(row.iter().skip(5)) {
-                assert_same(&format!("{case} at {}", row[0]), ratio, wanted);
+            for (ratio, &expected) in ratios.into_iter().zip(row.iter().skip(5)) {
+                assert_same(&format!("{case} at {}", row[0]), ratio, expected);
             }
         }
     }
 }
 
 #[test]
-fn several_classes_at_once() {
+fn averages_over_classes_equal_scikit_learn() {
     let golden = Golden::open();
     let (scores, targets) = (golden.get("multi.scores"), golden.get("multi.targets").mapv(|value| value != 0.0));
     let (per_class, means) = (golden.get("multi.per_class"), golden.vector("multi.means"));
@@ -137,14 +137,14 @@ fn several_classes_at_once() {
     let counts: Vec<Counts> = (0..scores.ncols()).map(counts).collect();
     let averages = golden.get("multi.averages");
     for (average, expected) in [macro_average(&counts), micro_average(&counts)].into_iter().zip(averages.rows()) {
-        for (got, &wanted) in parts(average).into_iter().zip(expected) {
-            assert_same("average", got, wanted);
+        for (got, &expected) in parts(average).into_iter().zip(expected) {
+            assert_same("average", got, expected);
         }
     }
 }
 
 #[test]
-fn one_class_of_many() {
+fn single_label_metrics_equal_scikit_learn() {
     let golden = Golden::open();
     let (targets, predictions) = (golden.indices("single.targets"), golden.indices("single.predictions"));
     let accuracy_wanted = golden.vector("single.accuracy")[0];
@@ -158,32 +158,32 @@ fn one_class_of_many() {
         let matrix = [true_negative, false_positive, false_negative, true_positive].map(|count| count as f64);
         assert_eq!(&matrix[..], &counts.row(class).to_vec()[..]);
         let ratios = [confusion.precision(class), confusion.recall(class), confusion.f1(class)];
-        for (ratio, &wanted) in ratios.into_iter().zip(each.column(class)) {
-            assert_same(&format!("class {class}"), ratio, wanted);
+        for (ratio, &expected) in ratios.into_iter().zip(each.column(class)) {
+            assert_same(&format!("class {class}"), ratio, expected);
         }
     }
     assert_eq!((confusion.recall(2), confusion.precision(5), confusion.f1(6)), (None, None, None));
     assert_eq!((confusion.class(8), confusion.f1(usize::MAX)), (None, None));
     let averages = golden.get("single.averages");
     for (average, expected) in [confusion.macro_average(), confusion.micro_average()].into_iter().zip(averages.rows()) {
-        for (got, &wanted) in parts(average).into_iter().zip(expected) {
-            assert_same("average", got, wanted);
+        for (got, &expected) in parts(average).into_iter().zip(expected) {
+            assert_same("average", got, expected);
         }
     }
     let scores = golden.get("single.scores");
-    for (k, &wanted) in (1..).zip(&golden.vector("single.top_k")) {
-        assert_same(&format!("top {k}"), top_k_accuracy(scores.view(), &targets, k).unwrap(), wanted);
+    for (k, &expected) in (1..).zip(&golden.vector("single.top_k")) {
+        assert_same(&format!("top {k}"), top_k_accuracy(scores.view(), &targets, k).unwrap(), expected);
     }
     assert_eq!(top_k_accuracy(scores.view(), &targets, 99).unwrap(), Some(1.0));
 }
 
 #[test]
-fn d_prime_over_the_whole_range() {
+fn d_prime_is_accurate_over_the_whole_range() {
     let golden = Golden::open();
-    for (p, wanted) in golden.vector("normal.p").into_iter().zip(golden.vector("normal.d_prime")) {
+    for (p, expected) in golden.vector("normal.p").into_iter().zip(golden.vector("normal.d_prime")) {
         let got = d_prime(p);
-        let close = got == wanted || (got - wanted).abs() <= TOLERANCE * wanted.abs();
-        assert!(close, "Φ⁻¹({p:e}): got {got}, wanted {wanted}");
+        let close = got == expected || (got - expected).abs() <= TOLERANCE * expected.abs();
+        assert!(close, "Φ⁻¹({p:e}): got {got}, expected {expected}");
     }
     assert_eq!((d_prime(0.0), d_prime(0.5), d_prime(1.0)), (f64::NEG_INFINITY, 0.0, f64::INFINITY));
     assert!([-0.1, 1.1, f64::NAN, f64::INFINITY].into_iter().all(|auc| d_prime(auc).is_nan()));
@@ -211,7 +211,7 @@ fn fixtures() {
 }
 
 #[test]
-fn nothing_to_measure_is_none() {
+fn undefined_metrics_are_none() {
     assert_eq!(average_precision::<f32>(&[], &[]).unwrap(), None);
     assert_eq!(roc_auc::<f64>(&[], &[]).unwrap(), None);
     assert_eq!(accuracy::<usize>(&[], &[]).unwrap(), None);
@@ -236,7 +236,7 @@ fn infinite_scores_are_ranked() {
 }
 
 #[test]
-fn what_cannot_work_is_a_typed_error() {
+fn invalid_arguments_are_typed_errors() {
     #[track_caller]
     fn refused<T: std::fmt::Debug>(result: clipwise::Result<T>, message: &str) {
         let error = result.unwrap_err();
@@ -244,27 +244,30 @@ fn what_cannot_work_is_a_typed_error() {
         assert_eq!(error.to_string(), message);
     }
     let nan = [0.5, f32::NAN];
-    refused(average_precision(&nan, &[true, false]), "scores = NaN: score 1 must be a number");
+    refused(average_precision(&nan, &[true, false]), "scores = NaN: expected a number as score 1");
     refused(roc_auc(&[0.5], &[]), "targets = 0 values: expected 1, as many as scores");
     refused(accuracy(&[1, 2], &[1]), "predictions = 1 values: expected 2, as many as targets");
-    refused(Counts::at_threshold(&nan, &[true, true], 0.5), "scores = NaN: score 1 must be a number");
-    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: must be a number");
+    refused(Counts::at_threshold(&nan, &[true, true], 0.5), "scores = NaN: expected a number as score 1");
+    refused(Counts::at_threshold(&[0.5], &[true], f64::NAN), "threshold = NaN: expected a number");
     let scores = array![[0.1, 0.2], [0.3, f64::NAN]];
     let targets = array![[true, false], [false, true]];
-    refused(MultiLabelReport::new(scores.view(), targets.view()), "scores = NaN: score 1 of class 1 must be a number");
+    refused(
+        MultiLabelReport::new(scores.view(), targets.view()),
+        "scores = NaN: expected a number as score 1 of class 1",
+    );
     let flat: ArrayView2<bool> = targets.view().into_shape_with_order((1, 4)).unwrap();
-    let message = "targets = [1, 4]: the scores have shape [2, 2]: the targets' shape must be the same";
+    let message = "targets = [1, 4]: expected the shape of the scores, [2, 2]";
     refused(mean_average_precision(scores.view(), flat), message);
     refused(top_k_accuracy(scores.view(), &[0, 0], 0), "k = 0: expected at least 1");
-    refused(top_k_accuracy(scores.view(), &[0, 0], 1), "scores = NaN: score [1, 1] must be a number");
-    refused(top_k_accuracy(scores.view(), &[2, 0], 1), "targets = 2: value 0 must be a class index below 2");
+    refused(top_k_accuracy(scores.view(), &[0, 0], 1), "scores = NaN: expected a number as score [1, 1]");
+    refused(top_k_accuracy(scores.view(), &[2, 0], 1), "targets = 2: expected a class index below 2 as value 0");
     refused(top_k_accuracy(scores.view(), &[0], 1), "targets = 1 values: expected 2, as many as rows of scores");
-    refused(Confusion::new(&[0], &[3], 3), "predictions = 3: value 0 must be a class index below 3");
+    refused(Confusion::new(&[0], &[3], 3), "predictions = 3: expected a class index below 3 as value 0");
     refused(
         Confusion::new(&[usize::MAX], &[0], 3),
-        &format!("targets = {}: value 0 must be a class index below 3", usize::MAX),
+        &format!("targets = {}: expected a class index below 3 as value 0", usize::MAX),
     );
-    let message = format!("n_classes = {}: a confusion matrix of at most 8192 classes is supported", usize::MAX);
+    let message = format!("n_classes = {}: expected at most 8192", usize::MAX);
     refused(Confusion::new(&[], &[], usize::MAX), &message);
 }
 

@@ -1,4 +1,4 @@
-//! Models against the reference implementations' outputs, and their promises about batches and short clips.
+//! Models against the reference implementations: outputs, batches and short clips.
 
 mod common;
 
@@ -19,9 +19,9 @@ fn narrow_weights() -> Weights {
     cnn14_tensors(CHANNELS, 20, 11, 20).weights()
 }
 
-fn assert_output(what: &str, output: &TaggingOutput, wanted: &Weights, prefix: &str) {
-    let wanted = |name: &str| wanted.to_vec(&format!("{prefix}{name}")).unwrap();
-    let (scores, embedding) = (wanted("clipwise_output"), wanted("embedding"));
+fn assert_output(what: &str, output: &TaggingOutput, reference: &Weights, prefix: &str) {
+    let reference = |name: &str| reference.to_vec(&format!("{prefix}{name}")).unwrap();
+    let (scores, embedding) = (reference("clipwise_output"), reference("embedding"));
     let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
     assert_close(&format!("{what} clipwise_output"), &values(&output.clipwise_output), &scores, 1e-5, 0.0);
     assert_close(&format!("{what} embedding"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
@@ -39,40 +39,46 @@ fn cnn14_equals_the_reference_at_every_stage() {
         ("8k_avg", cnn14::Config::AUDIOSET_8K, Avg),
         ("48k_avg", cnn14::Config::AUDIOSET_48K, Avg),
     ] {
-        let wanted = golden(&format!("cnn14_{name}.safetensors"));
-        let number = |key: &str| wanted.metadata()[key].parse::<usize>().unwrap();
+        let reference = golden(&format!("cnn14_{name}.safetensors"));
+        let number = |key: &str| reference.metadata()[key].parse::<usize>().unwrap();
         let model = narrow(preset, pooling);
         let rate = model.info().sample_rate;
         let rows = (1..=number("batch") as u64).map(|seed| signal(number("n_samples"), rate, seed)).collect();
         let batch = WaveformBatch::new(rows, rate).unwrap();
 
-        // Each stage from the reference's own input, so that a stage answers for itself.
-        let log_mel = wanted.tensor("log_mel", &Device::Cpu).unwrap();
+        // Each stage runs on the reference's input, so that errors do not accumulate.
+        let log_mel = reference.tensor("log_mel", &Device::Cpu).unwrap();
         for (stage, tensor) in model.stages(&log_mel).unwrap() {
-            let expected = wanted.to_vec(&stage).unwrap();
-            assert_eq!(tensor.dims(), wanted.shape(&stage).unwrap(), "{name} {stage}");
-            // f32 rounding of at most 24 · 9 products a value, values up to about 10.
+            let expected = reference.to_vec(&stage).unwrap();
+            assert_eq!(tensor.dims(), reference.shape(&stage).unwrap(), "{name} {stage}");
+            // f32 rounding of at most 24 · 9 products per value, values up to about 10.
             assert_close(&format!("{name} {stage}"), &values(&tensor), &expected, 2e-5, 1e-5);
         }
         let output = model.forward(&batch, Detail::Clip).unwrap();
-        assert_output(name, &output, &wanted, "");
-        assert_close(&format!("{name} logits"), &values(&output.logits), &wanted.to_vec("logits").unwrap(), 1e-4, 0.0);
+        assert_output(name, &output, &reference, "");
+        assert_close(
+            &format!("{name} logits"),
+            &values(&output.logits),
+            &reference.to_vec("logits").unwrap(),
+            1e-4,
+            0.0,
+        );
         assert!(output.framewise_output.is_none());
         let own: Vec<f32> = batch.rows().iter().flat_map(|row| model.log_mel().compute(row).unwrap()).collect();
-        assert_close(&format!("{name} log_mel"), &own, &wanted.to_vec("log_mel").unwrap(), 1e-3, 0.0);
+        assert_close(&format!("{name} log_mel"), &own, &reference.to_vec("log_mel").unwrap(), 1e-3, 0.0);
     }
 }
 
 #[test]
 fn leenets_equal_the_reference() {
-    let wanted = golden("leenet.safetensors");
+    let reference = golden("leenet.safetensors");
     for (name, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
         let weights = leenet_tensors(&config, 11).weights();
         let model = leenet::LeeNet::load(&config, &weights, &Device::Cpu).unwrap();
         for n in [1, 2187, 16001] {
             let waveform = Waveform::new(signal(n, 32_000, 3), 32_000);
             let output = model.forward(&WaveformBatch::from(&waveform), Detail::Clip).unwrap();
-            assert_output(&format!("{name} {n} samples"), &output, &wanted, &format!("{name}.{n}."));
+            assert_output(&format!("{name} {n} samples"), &output, &reference, &format!("{name}.{n}."));
         }
     }
 }
@@ -80,14 +86,14 @@ fn leenets_equal_the_reference() {
 #[test]
 fn the_published_leenet11_equals_pytorch_on_a_real_recording() {
     let (Some(folder), Some(clip)) = (real("real/panns-leenet11"), real("audio/R9_ZSCveAHg_7s.wav")) else { return };
-    let wanted = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
+    let reference = Weights::open(folder.join("expected_R9.safetensors")).unwrap();
     let batch = WaveformBatch::from(&Waveform::open(clip).unwrap());
     for file in ["LeeNet11.pth", "leenet11.safetensors"] {
         let weights = Weights::open(folder.join(file)).unwrap();
         let detected = detect(&weights).unwrap();
         assert_eq!(detected.config, ModelConfig::LeeNet(leenet::Config::LEENET11));
         let model = detected.config.load(&weights, &Device::Cpu).unwrap();
-        assert_output(file, &model.forward(&batch, Detail::Clip).unwrap(), &wanted, "");
+        assert_output(file, &model.forward(&batch, Detail::Clip).unwrap(), &reference, "");
     }
 }
 
@@ -168,7 +174,7 @@ fn audio_that_cannot_be_tagged_is_a_typed_error() {
         let tensor = candle_core::Tensor::zeros(shape, candle_core::DType::F32, &Device::Cpu).unwrap();
         assert!(matches!(model.forward_features(&tensor, Detail::Clip), Err(Error::Tensor { .. })), "{shape:?}");
     }
-    // Loud, silent and constant clips are fine.
+    // Loud, silent and constant clips are valid.
     for level in [0.0, 1.0, -1e30, f32::MIN_POSITIVE] {
         let scores = values(&forward(vec![level; 12_000], 32_000).unwrap().clipwise_output);
         assert!(scores.iter().all(|score| (0.0..=1.0).contains(score)), "{level}: {scores:?}");
@@ -176,7 +182,7 @@ fn audio_that_cannot_be_tagged_is_a_typed_error() {
 }
 
 #[test]
-fn configurations_that_cannot_work_are_typed_errors() {
+fn invalid_configurations_are_typed_errors() {
     let base = cnn14::Config { channels: CHANNELS, embedding_dim: 20, n_classes: 11, ..cnn14::Config::AUDIOSET_32K };
     let mut few_mels = base.clone();
     few_mels.log_mel.mel.n_mels = 31;
@@ -195,12 +201,12 @@ fn configurations_that_cannot_work_are_typed_errors() {
 }
 
 #[test]
-fn published_parameter_counts() {
+fn parameter_counts_are_the_published_ones() {
     let count = |tensors: Vec<(String, candle_core::Tensor)>| -> usize {
         let trained = |name: &str| !name.contains("running_");
         tensors.iter().filter(|(name, _)| trained(name)).map(|(_, tensor)| tensor.elem_count()).sum()
     };
-    // The configs' sizes are what the hashed tensors are made from, and the loader wants exactly these.
+    // The hashed tensors are made from the configuration's sizes, and the loader expects exactly these.
     assert_eq!(count(leenet_tensors(&leenet::Config::LEENET11, 0).tensors()), 748_367);
     assert_eq!(count(leenet_tensors(&leenet::Config::LEENET24, 0).tensors()), 10_003_791);
     let config = cnn14::Config::AUDIOSET_32K;

@@ -1,4 +1,4 @@
-//! The names of enums, as command lines and configuration files take them.
+//! The names of enum values in command-line options and configuration files.
 
 use std::fmt::{Debug, Display};
 use std::str::FromStr;
@@ -21,7 +21,7 @@ fn check<T: Debug + Display + FromStr<Err = Error> + PartialEq + serde::Serializ
 }
 
 #[test]
-fn names_are_those_of_config_files() {
+fn names_equal_those_in_config_files() {
     check(Aggregation::Embedding, "embedding");
     check(Average::Probabilities, "probabilities");
     check(Cell::Lstm, "lstm");

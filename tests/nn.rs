@@ -51,23 +51,23 @@ fn input() -> Tensor {
 
 #[test]
 fn a_transformer_block_equals_pytorch() {
-    let (wanted, x, lengths) = (golden("transformer.safetensors"), input(), [70, 1, 33]);
+    let (expected, x, lengths) = (golden("transformer.safetensors"), input(), [70, 1, 33]);
     for (name, place) in [("before", NormPlace::Before), ("after", NormPlace::After)] {
         let block = block(place);
         let y = values(&block.forward(&x, None).unwrap());
-        assert_close(name, &y, &wanted.to_vec(name).unwrap(), 1e-5, 1e-5);
-        // With lengths: only the tokens inside mean something.
+        assert_close(name, &y, &expected.to_vec(name).unwrap(), 1e-5, 1e-5);
+        // With lengths, only the valid tokens are compared.
         let y = values(&block.forward(&x, Some(&lengths)).unwrap());
-        let wanted = wanted.to_vec(&format!("{name}.lengths")).unwrap();
+        let expected = expected.to_vec(&format!("{name}.lengths")).unwrap();
         for (row, length) in lengths.into_iter().enumerate() {
             let inside = row * N_TOKENS * WIDTH..(row * N_TOKENS + length) * WIDTH;
-            assert_close(&format!("{name} {length}"), &y[inside.clone()], &wanted[inside], 1e-5, 1e-5);
+            assert_close(&format!("{name} {length}"), &y[inside.clone()], &expected[inside], 1e-5, 1e-5);
         }
     }
 }
 
 #[test]
-fn layers_refuse_what_does_not_fit() {
+fn layers_reject_mismatched_shapes() {
     let block = block(NormPlace::Before);
     let x = input();
     for lengths in [vec![], vec![1, 1], vec![0, 1, 1], vec![1, 1, N_TOKENS + 1]] {
@@ -85,9 +85,9 @@ fn layers_refuse_what_does_not_fit() {
     assert!(SelfAttention::new(linear(24, 6).unwrap(), linear(4, 2).unwrap(), 3).is_err());
 }
 
-/// A convolution, its norm and its input, with weights as a checkpoint has them.
+/// A convolution, its norm and its input, with weights as in a checkpoint.
 struct Convolution {
-    /// Channels in and out.
+    /// Input and output channels.
     channels: (usize, usize),
     kernel: Vec<usize>,
     stride: usize,
@@ -114,7 +114,7 @@ impl Convolution {
         Tensor::from_vec(hashed("x", n, -1.0, 1.0, 10), self.shape.as_slice(), &Device::Cpu).unwrap()
     }
 
-    /// By the definition, in f64; `None` where the padded map is smaller than the kernel.
+    /// By definition, in f64; `None` if the padded map is smaller than the kernel.
     fn naive(&self) -> Option<Vec<f32>> {
         let values: Vec<Vec<f32>> = self.weights().iter().map(|(_, tensor)| values(tensor)).collect();
         let [filters, bias, scale, shift, mean, variance] = &values[..] else { unreachable!() };
@@ -146,24 +146,24 @@ impl Convolution {
         Some(y)
     }
 
-    /// The layer packed for the kernels, with the width of its maps known or not, and as it is trained.
+    /// The layer packed for the kernels, with and without a known width of its maps, and in training.
     fn check(&self) {
-        let (what, wanted, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
+        let (what, expected, x) = (format!("{:?} {:?}", self.kernel, self.shape), self.naive(), self.input());
         let what = format!("{:?} {what} stride {} padding {}", self.channels, self.stride, self.padding);
         let packed = Weights::from_tensors(self.weights()).unwrap();
         let trained = Parameters::new(&Device::Cpu, 1);
         let made = self.forward(&trained.loader(), None, &x);
-        assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (wanted.is_some(), 6), "{what}");
+        assert_eq!((made.is_ok(), trained.restore(&packed).unwrap()), (expected.is_some(), 6), "{what}");
         for (mode, loader, width) in [
             ("packed", packed.loader(&Device::Cpu), None),
             ("packed for its width", packed.loader(&Device::Cpu), Some(*self.shape.last().unwrap())),
             ("trained", trained.loader(), None),
         ] {
             let y = self.forward(&loader, width, &x);
-            match &wanted {
-                Some(wanted) => {
-                    let tolerance = 1e-4; // of sums of up to 300 products of values up to 1
-                    assert_close(&format!("{mode} {what}"), &values(&y.unwrap()), wanted, tolerance, 1e-5);
+            match &expected {
+                Some(expected) => {
+                    let tolerance = 1e-4; // for sums of up to 300 products of values up to 1
+                    assert_close(&format!("{mode} {what}"), &values(&y.unwrap()), expected, tolerance, 1e-5);
                 }
                 None => assert!(matches!(y, Err(Error::Tensor { .. })), "{mode} {what}"),
             }
@@ -199,8 +199,8 @@ fn convolutions_of_narrow_maps_equal_their_definition() {
     }
 }
 
-/// Groups, other sizes along the width, zeros at the ends alone, filters stored the other way around and an ε of its own: packed,
-/// by candle's operations and as it is trained.
+/// Groups, other sizes along the width, one-sided padding, transposed filters and another ε: packed, with candle's
+/// operations, and in training.
 #[test]
 fn convolutions_of_every_shape_equal_their_definition() {
     let wide = ConvAxis { kernel: 5, stride: 1, padding: 2, padding_after: None };
@@ -245,7 +245,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
             let tensors: Vec<_> = tensors.collect();
             let host: Vec<Vec<f32>> = tensors.iter().map(|(_, tensor)| values(tensor)).collect();
             let x = hashed("x", 2 * in_channels * size[0] * size[1], -1.0, 1.0, 4);
-            let mut wanted = Vec::new();
+            let mut expected = Vec::new();
             for place in 0..2 * out_channels * out_rows * out_columns {
                 let (item, output) =
                     (place / out_columns / out_rows / out_channels, place / out_columns / out_rows % out_channels);
@@ -262,7 +262,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
                     }
                 }
                 let [scale, shift, mean, variance] = [1, 2, 3, 4].map(|i| f64::from(host[i][output]));
-                wanted.push(((sum - mean) / (variance + 1e-3).sqrt() * scale + shift).clamp(0.0, 6.0) as f32);
+                expected.push(((sum - mean) / (variance + 1e-3).sqrt() * scale + shift).clamp(0.0, 6.0) as f32);
             }
             let x = Tensor::from_vec(x, (2, in_channels, size[0], size[1]), &Device::Cpu).unwrap();
             let run = |loader: &Loader, width| {
@@ -283,7 +283,7 @@ fn convolutions_of_every_shape_equal_their_definition() {
             for (mode, stack) in stacks.iter().enumerate() {
                 let y = stack.forward(&x).unwrap();
                 assert_eq!(y.dims(), [2, out_channels, out_rows, out_columns]);
-                assert_close(&format!("{mode} {config:?}"), &values(&y), &wanted, 1e-4, 1e-5);
+                assert_close(&format!("{mode} {config:?}"), &values(&y), &expected, 1e-4, 1e-5);
             }
         }
     }
@@ -313,7 +313,7 @@ fn a_padded_convolution_of_one_value_equals_pytorch() {
 }
 
 #[test]
-fn convolutions_and_poolings_refuse_what_does_not_fit() {
+fn convolutions_and_poolings_reject_mismatched_shapes() {
     let convolution = Convolution { channels: (2, 3), kernel: vec![3], stride: 1, padding: 1, shape: vec![1, 2, 4] };
     let weights = Weights::from_tensors(convolution.weights()).unwrap();
     let loader = weights.loader(&Device::Cpu);
@@ -353,7 +353,7 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
     for shape in [[0, 2, 4], [1, 0, 4], [1, 2, 0], [1, 3, 4]] {
         assert!(matches!(conv.forward(&zeros(&shape)), Err(Error::Tensor { .. })), "{shape:?}");
     }
-    // A sequence has no columns, whatever kernel would serve it, and a map is no sequence.
+    // A sequence has no columns, even if a kernel could process it, and a map is not a sequence.
     for kernel in [3, 1] {
         let convolution = Convolution { kernel: vec![kernel], shape: vec![1, 2, 4], ..convolution };
         let weights = Weights::from_tensors(convolution.weights()).unwrap();
@@ -383,7 +383,7 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
             assert!(matches!(pooled, Err(Error::Tensor { .. })), "{pooling:?} {size:?} of {shape:?}");
         }
     }
-    // As they are and with gradients.
+    // Without and with gradients.
     let variable = |shape: &[usize]| candle_core::Var::from_tensor(&zeros(shape)).unwrap().as_tensor().clone();
     for (shape, size) in
         [([1, 1, 4, 4], (0, 1)), ([1, 1, 4, 4], (1, 0)), ([1, 1, 4, 4], (5, 1)), ([1, 1, 0, 4], (1, 1))]
@@ -402,7 +402,7 @@ fn convolutions_and_poolings_refuse_what_does_not_fit() {
     }
 }
 
-/// A stack of everything that can stand between two convolutions, and the same by candle's operations.
+/// A stack with every layer that may stand between two convolutions, against candle's operations.
 #[test]
 fn a_stack_equals_its_layers_one_by_one() {
     let tensor = |name: &str, shape: &[usize], low: f64| {
@@ -423,7 +423,7 @@ fn a_stack_equals_its_layers_one_by_one() {
         centred.broadcast_mul(&scale).unwrap().broadcast_add(&part("bias")).unwrap()
     };
     let x = tensor("x", &[2, 2, 9, 8], -1.0).1;
-    // By the definitions.
+    // By definition.
     let first = affine(&x.conv2d(&find("a.weight"), 1, 1, 1, 1).unwrap(), "an").relu().unwrap().max_pool2d(2).unwrap();
     let bias = find("b.bias").reshape((1, (), 1, 1)).unwrap();
     let twice = Tensor::stack(&[&first, &first], 2).unwrap().reshape((2, 40, 4, 4)).unwrap();
@@ -452,16 +452,16 @@ fn a_stack_equals_its_layers_one_by_one() {
             Ok(())
         });
         stages.push((2, y.unwrap()));
-        for ((i, got), wanted) in stages.into_iter().zip([&first, &second, &third]) {
-            assert_eq!(got.dims(), wanted.dims(), "{mode} {i}");
-            assert_close(&format!("{mode} {i}"), &values(&got), &values(wanted), 1e-4, 1e-4);
+        for ((i, got), expected) in stages.into_iter().zip([&first, &second, &third]) {
+            assert_eq!(got.dims(), expected.dims(), "{mode} {i}");
+            assert_close(&format!("{mode} {i}"), &values(&got), &values(expected), 1e-4, 1e-4);
         }
     }
 }
 
-/// What a block of a MobileNet adds: a squeeze-and-excitation inside a connection.
+/// An EfficientAT block: a squeeze-and-excitation inside a residual connection.
 #[test]
-fn a_squeeze_excitation_in_a_connection_equals_its_definition() {
+fn a_squeeze_excitation_in_a_residual_block_equals_its_definition() {
     for (channels, height, width) in [(5, 3, 4), (40, 70, 13), (16, 1, 1)] {
         let tensor = |name: &str, shape: &[usize]| {
             let values = hashed(name, shape.iter().product(), -1.0, 1.0, 6);
@@ -483,12 +483,12 @@ fn a_squeeze_excitation_in_a_connection_equals_its_definition() {
         };
         let squeezed = layer(&y.mean((2, 3)).unwrap(), "fc1").relu().unwrap();
         let gates = (candle_nn::ops::sigmoid(&layer(&squeezed, "fc2"))).unwrap().reshape((2, channels, 1, 1)).unwrap();
-        let wanted = (y.broadcast_mul(&gates).unwrap() + &x).unwrap();
+        let expected = (y.broadcast_mul(&gates).unwrap() + &x).unwrap();
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
         let (trained, packed) = (Parameters::new(&Device::Cpu, 1), weights.loader(&Device::Cpu));
         let stack = |loader: &Loader| {
             let mut stack = ConvStack::on_maps(None);
-            // So that the connection begins with a map in blocks.
+            // So that the residual branch begins with a map in blocks.
             stack.pool(Pool2d { pooling: Pooling::Max, size: (1, 1) });
             let add = |stack: &mut ConvStack| {
                 stack.conv(&loader.at("conv"), None, ConvConfig::new(channels, channels, 1), Activation::Identity)?;
@@ -501,16 +501,16 @@ fn a_squeeze_excitation_in_a_connection_equals_its_definition() {
         trained.restore(&weights).unwrap();
         for (mode, stack) in stacks.iter().enumerate() {
             let y = values(&stack.forward(&x).unwrap());
-            assert_close(&format!("{mode} {channels}"), &y, &values(&wanted), 2e-5, 1e-5);
+            assert_close(&format!("{mode} {channels}"), &y, &values(&expected), 2e-5, 1e-5);
             let alone = values(&stack.forward(&x.narrow(0, 1, 1).unwrap()).unwrap());
             assert_eq!(&y[y.len() / 2..], alone, "{mode} {channels}");
         }
     }
 }
 
-/// Sequences in a batch, with anything behind their ends, give what each gives alone.
+/// Sequences in a batch, with arbitrary padding after their ends, give the same as each alone.
 #[test]
-fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
+fn a_stack_of_vectors_ignores_the_padding_of_each_sequence() {
     for channels in [16, 5] {
         let tensor = |name: &str, shape: &[usize]| {
             let values = hashed(name, shape.iter().product(), -1.0, 1.0, 4);
@@ -530,15 +530,15 @@ fn a_stack_of_vectors_sees_zeros_behind_each_sequence() {
         assert_eq!(all.dims(), [3, 5, 7]);
         for (row, length) in lengths.into_iter().enumerate() {
             let alone = x.narrow(0, row, 1).unwrap().narrow(1, 0, length).unwrap();
-            let wanted = stack.forward(&alone.transpose(1, 2).unwrap()).unwrap().transpose(1, 2).unwrap();
-            assert_eq!(values(&stack.forward_vectors(&alone, None).unwrap()), values(&wanted));
+            let expected = stack.forward(&alone.transpose(1, 2).unwrap()).unwrap().transpose(1, 2).unwrap();
+            assert_eq!(values(&stack.forward_vectors(&alone, None).unwrap()), values(&expected));
             let got = all.narrow(0, row, 1).unwrap().narrow(1, 0, length.div_ceil(2)).unwrap();
-            assert_close(&format!("{channels} {length}"), &values(&got), &values(&wanted), 1e-6, 0.0);
+            assert_close(&format!("{channels} {length}"), &values(&got), &values(&expected), 1e-6, 0.0);
         }
     }
 }
 
-/// Means of windows before norm and activation, and the same as layers of their own.
+/// Averaging before norm and activation, against separate layers.
 #[test]
 fn an_averaged_convolution_equals_a_pooling_before_its_norm() {
     let averaged = |averaged: usize, config: ConvConfig| ConvConfig { averaged, ..config };
@@ -578,9 +578,9 @@ fn an_averaged_convolution_equals_a_pooling_before_its_norm() {
                 trained.set_training(is_training);
                 let x = hashed("x", 2 * in_channels * height * width, -1.0, 1.0, 5);
                 let x = Tensor::from_vec(x, (2, in_channels, height, width), &Device::Cpu).unwrap();
-                let [got, wanted] = stacks.each_ref().map(|stack| stack.forward(&x).unwrap());
-                assert_eq!(got.dims(), wanted.dims(), "{mode} {config:?}");
-                assert_close(&format!("{mode} {config:?}"), &values(&got), &values(&wanted), 2e-5, 1e-5);
+                let [got, expected] = stacks.each_ref().map(|stack| stack.forward(&x).unwrap());
+                assert_eq!(got.dims(), expected.dims(), "{mode} {config:?}");
+                assert_close(&format!("{mode} {config:?}"), &values(&got), &values(&expected), 2e-5, 1e-5);
             }
         }
     }
@@ -592,9 +592,10 @@ fn an_averaged_convolution_equals_a_pooling_before_its_norm() {
     }
 }
 
-/// Layers on the connection, nothing on it, and an activation of the sum, before layers that read and that overwrite their input.
+/// Shortcuts with and without layers, and an activation of the sum, before layers that read and layers that overwrite
+/// their input.
 #[test]
-fn connections_around_layers_equal_their_definitions() {
+fn shortcuts_equal_their_definitions() {
     let tensor = |name: &str, shape: &[usize]| {
         let values = hashed(name, shape.iter().product(), -1.0, 1.0, 9);
         (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
@@ -647,10 +648,11 @@ fn connections_around_layers_equal_their_definitions() {
     }
 }
 
-/// Layers of SEANet, and the same by candle's operations on sequences that are padded by hand.
+/// SEANet's layers against candle's operations on sequences padded by hand.
 #[test]
 fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
-    // `before` and `after` places, mirrored; with zeros behind a sequence that is too short, which are taken off again.
+    // Mirrors `before` and `after` positions; a sequence that is too short is first extended by zeros, which are
+    // removed again.
     let mirrored = |x: &Tensor, before: usize, after: usize| {
         let length = x.dims()[2];
         let missing = (before.max(after) + 1).saturating_sub(length);
@@ -710,15 +712,21 @@ fn mirrored_sequences_activations_and_shortcuts_equal_their_definitions() {
                     (y + sine.broadcast_div(&alpha).unwrap()).unwrap().conv1d(&find("b.weight"), 0, 1, 1, 1).unwrap();
                 let y = (y + x.conv1d(&find("c.weight"), 0, 1, 1, 1).unwrap()).unwrap();
                 let y = mirrored(&y, 3, 2 + length.next_multiple_of(5) - length);
-                let wanted = y.conv1d(&find("d.weight"), 0, 5, 1, 1).unwrap();
+                let expected = y.conv1d(&find("d.weight"), 0, 5, 1, 1).unwrap();
 
                 let got = stack.forward(&x).unwrap();
                 assert_eq!(got.dims(), [2, 7, length.div_ceil(5)], "{mode} {channels} {length}");
-                let largest = values(&wanted).iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
+                let largest = values(&expected).iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
                 let what = format!("{mode} {channels} {length}");
-                assert_close(&what, &values(&got), &values(&wanted), 1e-6 * largest, 0.0);
+                assert_close(&what, &values(&got), &values(&expected), 1e-6 * largest, 0.0);
                 let vectors = stack.forward_vectors(&x.transpose(1, 2).unwrap().contiguous().unwrap(), None).unwrap();
-                assert_close(&what, &values(&vectors.transpose(1, 2).unwrap()), &values(&wanted), 1e-6 * largest, 0.0);
+                assert_close(
+                    &what,
+                    &values(&vectors.transpose(1, 2).unwrap()),
+                    &values(&expected),
+                    1e-6 * largest,
+                    0.0,
+                );
             }
         }
     }

@@ -1,5 +1,5 @@
-//! The networks of PANNs other than CNN14, Cnn6, Cnn10 and the LeeNets, and CNN14 with other mel bins, against the reference's classes, and their promises about batches,
-//! short clips and frames.
+//! The networks of PANNs (other than CNN14, Cnn6, Cnn10 and the LeeNets), and CNN14 with other mel bins, against the
+//! reference's classes: batches, short clips and frames.
 
 mod common;
 
@@ -20,10 +20,10 @@ const SEED: u64 = 29;
 /// A narrow network of `golden/panns.py`.
 struct Case {
     name: &'static str,
-    /// The last norm of a residual block.
+    /// Start and end of the names of the residual blocks' last norms.
     damped: Option<(&'static str, &'static str)>,
     config: ModelConfig,
-    /// Samples of the clips in the golden file: the shortest, the one with stages, others.
+    /// Lengths in samples of the clips in the golden file: the shortest, the one with stages, others.
     lengths: &'static [usize],
     /// Samples per frame.
     step: usize,
@@ -115,7 +115,7 @@ impl Case {
         }
     }
 
-    /// The values after each stage, of a clip.
+    /// The values after each stage, for a clip.
     fn stages(&self, samples: &[f32]) -> Vec<Tensor> {
         let (weights, mut stages) = (self.weights(), Vec::new());
         let mut keep = |_: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
@@ -171,19 +171,19 @@ fn largest(values: &[f32]) -> f32 {
 }
 
 #[test]
-fn they_equal_the_reference_at_every_stage() {
+fn every_stage_equals_the_reference() {
     for case in cases() {
         let (name, golden, model) = (case.name, golden(&format!("panns_{}.safetensors", case.name)), case.load());
         for &n in case.lengths {
-            let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            let embedding = wanted("embedding");
+            let embedding = expected("embedding");
             let what = format!("{name} {n} scores");
-            assert_close(&what, &values(&output.clipwise_output), &wanted("clipwise_output"), 1e-5, 0.0);
+            assert_close(&what, &values(&output.clipwise_output), &expected("clipwise_output"), 1e-5, 0.0);
             let what = format!("{name} {n} embedding");
             assert_close(&what, &values(&output.embedding), &embedding, 1e-5 * largest(&embedding), 0.0);
         }
-        // `24647.stage1.1x16x39x32.40`: the shape, and of how many values one is stored.
+        // `24647.stage1.1x16x39x32.40`: clip, stage, shape, and the step between the stored values.
         let n = case.lengths[1];
         let keys: Vec<&str> = golden.names().filter(|key| key.contains("stage")).collect();
         let stages = case.stages(&signal(n, 32_000, 3));
@@ -195,14 +195,14 @@ fn they_equal_the_reference_at_every_stage() {
             let every = parts.next().unwrap().parse().unwrap();
             assert_eq!(stage.dims(), shape, "{name} {key}");
             let got: Vec<f32> = values(stage).into_iter().step_by(every).collect();
-            let wanted = golden.to_vec(key).unwrap();
-            assert_close(&format!("{name} {key}"), &got, &wanted, 1e-4 * largest(&wanted), 0.0);
+            let expected = golden.to_vec(key).unwrap();
+            assert_close(&format!("{name} {key}"), &got, &expected, 1e-4 * largest(&expected), 0.0);
         }
     }
 }
 
 #[test]
-fn a_row_equals_the_clip_alone_and_a_short_clip_its_padded_form() {
+fn rows_equal_clips_alone_and_short_clips_their_padded_form() {
     for case in cases() {
         let (name, model) = (case.name, case.load());
         let shortest = model.info().min_samples;
@@ -238,7 +238,7 @@ fn a_row_equals_the_clip_alone_and_a_short_clip_its_padded_form() {
 }
 
 #[test]
-fn a_checkpoint_tells_which_it_is_alone_and_below_a_prefix() {
+fn checkpoints_are_detected_alone_and_below_a_prefix() {
     for name in cases().into_iter().map(|case| case.name) {
         let golden = golden(&format!("panns_{name}.safetensors"));
         let published: BTreeMap<String, Vec<usize>> = serde_json::from_str(&golden.metadata()["published"]).unwrap();
@@ -262,7 +262,7 @@ fn a_checkpoint_tells_which_it_is_alone_and_below_a_prefix() {
 }
 
 #[test]
-fn they_agree_with_and_without_kernels_and_all_their_layers_are_trained() {
+fn models_agree_with_and_without_kernels_and_all_layers_are_trained() {
     for case in cases() {
         let (name, weights, clips) = (case.name, case.weights(), batch(&[12_345, 300]));
         let loader = || weights.loader(&Device::Cpu);

@@ -43,25 +43,25 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn it_equals_the_reference_at_every_stage() {
+fn every_stage_equals_the_reference() {
     let golden = golden("passt.safetensors");
     for name in ["s10", "s16"] {
         let model = load(&narrow(name));
         for n in [4801, 20_000, 60_000] {
-            let wanted = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
+            let expected = |key: &str| golden.to_vec(&format!("{name}.{n}.{key}")).unwrap();
             let output = model.forward(&batch(&[n]), Detail::Clip).unwrap();
-            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &wanted("scores"), 1e-5, 0.0);
-            let embedding = wanted("embedding");
+            assert_close(&format!("{name} {n}"), &values(&output.clipwise_output), &expected("scores"), 1e-5, 0.0);
+            let embedding = expected("embedding");
             let largest = embedding.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             assert_close(&format!("{name} {n}"), &values(&output.embedding), &embedding, 1e-4 * largest, 0.0);
         }
-        let wanted = |key: &str| golden.to_vec(&format!("{name}.20000.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{name}.20000.{key}")).unwrap();
         let log_mel = model.log_mel().compute(&signal(20_000, 32_000, 9)).unwrap();
         let by_mel: Vec<f32> = log_mel.t().iter().copied().step_by(61).collect();
-        assert_close("log_mel", &by_mel, &wanted("log_mel"), 5e-5, 0.0); // its tables are f32
+        assert_close("log_mel", &by_mel, &expected("log_mel"), 5e-5, 0.0); // the reference's tables are f32
         let log_mel = Tensor::from_iter(log_mel.iter().copied(), &Device::Cpu).unwrap().reshape((1, (), 128)).unwrap();
         let states: Vec<f32> = model.hidden_states(&log_mel).unwrap().iter().flat_map(values).step_by(13).collect();
-        assert_close("states", &states, &wanted("states"), 2e-5, 1e-5);
+        assert_close("states", &states, &expected("states"), 2e-5, 1e-5);
     }
 }
 
@@ -84,7 +84,7 @@ fn a_row_equals_the_clip_alone() {
 }
 
 #[test]
-fn a_checkpoint_tells_that_it_is_one() {
+fn checkpoints_are_detected() {
     let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
     for preset in [
         passt::Config::S10,
@@ -109,8 +109,8 @@ fn a_checkpoint_tells_that_it_is_one() {
     }
     let weights = Weights::from_tensors(tensors(&narrow("s10"))).unwrap();
     let ModelConfig::Passt(detected) = detect(&weights).unwrap().config else { panic!() };
-    let wanted = passt::Config { activation: OutputActivation::Softmax, n_heads: 1, ..narrow("s10") };
-    assert_eq!(detected, wanted);
+    let expected = passt::Config { activation: OutputActivation::Softmax, n_heads: 1, ..narrow("s10") };
+    assert_eq!(detected, expected);
     let refused = passt::Config { target_length: 116, ..narrow("s10") };
     let error = Passt::load(&refused, &weights, &Device::Cpu).unwrap_err();
     assert!(matches!(error, Error::Config { field: "target_length", .. }), "{error}");

@@ -1,4 +1,4 @@
-//! Models that stand below a prefix in a checkpoint, alone or beside other tensors.
+//! Models whose tensors have a prefix in the checkpoint, alone or beside other tensors.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn below(prefix: &str, tensors: &Tensors) -> Tensors {
     tensors.iter().map(|(name, tensor)| (format!("{prefix}{name}"), tensor.clone())).collect()
 }
 
-/// Of each family a model that is found by its tensors, with these.
+/// One model of each family that is detected by its tensors, with these tensors.
 fn families() -> Vec<(ModelConfig, Tensors)> {
     let cnn14 =
         cnn14::Config { channels: [2, 3, 4, 3, 2, 3], embedding_dim: 5, n_classes: 4, ..cnn14::Config::AUDIOSET_32K };
@@ -57,15 +57,15 @@ fn scores(config: &ModelConfig, weights: &Weights) -> Vec<f32> {
 }
 
 #[test]
-fn every_family_is_found_below_any_prefix() {
+fn every_family_is_detected_below_any_prefix() {
     for (config, tensors) in families() {
         let plain = Weights::from_tensors(tensors.clone()).unwrap();
         let detected = detect(&plain).unwrap();
         assert_eq!(detected.place, "");
-        let wanted = scores(&detected.config, &plain);
+        let expected = scores(&detected.config, &plain);
         for place in ["net", "encoder.model", "model", "a.b.c.d"] {
             let mut tensors = below(&format!("{place}."), &tensors);
-            // Alone (where known wrappers are taken off already), then beside others.
+            // Alone (known wrapper prefixes are already removed), then beside other tensors.
             let alone = Weights::from_tensors(tensors.clone()).unwrap();
             let found = detect(&alone).unwrap();
             assert_eq!(
@@ -73,7 +73,7 @@ fn every_family_is_found_below_any_prefix() {
                 (if place == "model" { "" } else { place }, &detected.config)
             );
             assert_eq!(found.assumptions, detected.assumptions, "nothing is left out");
-            assert_eq!(scores(&found.config, &alone), wanted, "{place}");
+            assert_eq!(scores(&found.config, &alone), expected, "{place}");
 
             tensors.extend([("criterion.pos_weight".to_string(), ones(3)), (format!("{place}s.weight"), ones(2))]);
             let beside = Weights::from_tensors(tensors).unwrap();
@@ -82,7 +82,7 @@ fn every_family_is_found_below_any_prefix() {
             let said = found.assumptions.last().unwrap().to_string();
             assert!(said.contains(&format!("below `{place}.`")) && said.contains("criterion.pos_weight"), "{said}");
             assert_eq!(found.config.place(&beside).unwrap(), place);
-            assert_eq!(scores(&found.config, &beside), wanted, "{place}");
+            assert_eq!(scores(&found.config, &beside), expected, "{place}");
         }
         assert_eq!(config.place(&plain).unwrap(), "");
     }
@@ -114,7 +114,7 @@ fn saved(name: &str, tensors: Tensors) -> PathBuf {
 }
 
 #[test]
-fn taggers_say_what_was_left_out() {
+fn taggers_report_ignored_tensors() {
     let config = m5::Config { channels: 4, n_classes: 3, ..m5::Config::M5 };
     let tensors = m5_tensors(&config, 1).tensors();
     let mut lightning = below("model.", &tensors);
@@ -134,7 +134,7 @@ fn taggers_say_what_was_left_out() {
         assert!(tagger.assumptions().contains(&left_out), "{:?}", tagger.assumptions());
         assert_eq!(tagger.labels().len(), 3);
     }
-    // The counter of averaged weights is no tensor that one would miss.
+    // The counter of averaged weights is not worth reporting.
     let mut averaged = below("module.", &tensors);
     averaged.push(("n_averaged".to_string(), ones(1)));
     let tagger = Tagger::open(saved("averaged", averaged), &Device::Cpu).unwrap();
@@ -146,11 +146,11 @@ fn taggers_say_what_was_left_out() {
 }
 
 #[test]
-fn the_lightning_checkpoint_of_the_report() {
+fn a_reported_lightning_checkpoint_opens() {
     let Some(path) = real("cases/lightning_extra_key.safetensors") else { return };
     let tagger = Tagger::open(&path, &Device::Cpu).unwrap();
     assert_eq!((&*tagger.model().info().name, tagger.labels().len()), ("m5", 10));
-    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("left out: criterion.pos_weight")));
+    assert!(tagger.assumptions().iter().any(|said| said.to_string().ends_with("ignoring criterion.pos_weight")));
     assert_eq!(Tagger::open_with(&path, &OpenOptions::new().model("m5")).unwrap().labels().len(), 10);
 }
 
@@ -169,7 +169,7 @@ fn two_models_and_none_are_errors() {
         assert!(matches!(error, Error::UnknownModel(_)) && text.contains("expected one model, got 2"), "{text}");
         assert!(text.contains("`student.` and `teacher.net.`"), "{text}");
     }
-    // Each by itself.
+    // Each of the two separately.
     for place in ["student", "teacher.net", "teacher"] {
         let weights = two.at(place);
         assert_eq!(weights.place(), place);
@@ -178,14 +178,14 @@ fn two_models_and_none_are_errors() {
     assert_eq!(two.at("teacher").at("net").place(), "teacher.net");
     assert!(two.at("stud").is_empty() && two.at("").len() == two.len());
 
-    // A model of all of the checkpoint counts before one below a prefix, whose tensors are then superfluous.
+    // A model without a prefix takes precedence over one below a prefix, whose tensors are then unexpected.
     let both = [tensors.clone(), below("ema.", &tensors)].concat();
     let both = Weights::from_tensors(both).unwrap();
     assert_eq!(detect(&both).unwrap().place, "");
     let Err(Error::Weights(report)) = ModelConfig::M5(config.clone()).load(&both, &Device::Cpu) else { panic!() };
     assert!(report.unexpected.iter().all(|name| name.starts_with("ema.")) && report.found_below.is_none());
 
-    // Below the prefix every tensor must be the model's.
+    // Below the prefix, every tensor must belong to the model.
     let mut superfluous = below("net.", &tensors);
     superfluous.extend([("net.extra".to_string(), ones(1)), ("loss".to_string(), ones(1))]);
     let superfluous = Weights::from_tensors(superfluous).unwrap();
@@ -200,7 +200,7 @@ fn two_models_and_none_are_errors() {
 }
 
 #[test]
-fn the_report_names_the_prefix_that_would_have_fitted() {
+fn the_report_names_the_prefix_that_fits() {
     let config = m5::Config { channels: 4, n_classes: 3, ..m5::Config::M5 };
     let tensors = m5_tensors(&config, 1).tensors();
     let mut wrapped = below("net.inner.", &tensors);
@@ -208,7 +208,7 @@ fn the_report_names_the_prefix_that_would_have_fitted() {
     let wrapped = Weights::from_tensors(wrapped).unwrap();
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped, &Device::Cpu) else { panic!() };
     assert_eq!(report.found_below.as_deref(), Some("net.inner"));
-    assert!(report.to_string().contains("below `net.inner.`: Weights::at(\"net.inner\")"), "{report}");
+    assert!(report.to_string().contains("below `net.inner.`: use Weights::at(\"net.inner\")"), "{report}");
     assert!(M5::load(&config, &wrapped.at("net.inner"), &Device::Cpu).is_ok());
     let Err(Error::Weights(report)) = M5::load(&config, &wrapped.at("net"), &Device::Cpu) else { panic!() };
     assert_eq!((report.place.as_str(), report.found_below.as_deref()), ("net", Some("inner")));
@@ -216,7 +216,7 @@ fn the_report_names_the_prefix_that_would_have_fitted() {
 }
 
 #[test]
-fn speech_models_are_found_below_any_prefix() {
+fn speech_models_are_detected_below_any_prefix() {
     let encoder = recurrent::Config { hidden: 4, n_layers: 1, ..recurrent::Config::BIGRU };
     let config = CtcConfig {
         encoder: EncoderConfig::Recurrent(encoder),
@@ -242,7 +242,7 @@ fn speech_models_are_found_below_any_prefix() {
         wrapped.push(("ctc_loss.weight".to_string(), ones(1)));
         let beside = CtcModel::load(&config, &Weights::from_tensors(wrapped).unwrap(), &Device::Cpu).unwrap();
         assert!(
-            beside.assumptions()[0].to_string().ends_with("left out: ctc_loss.weight"),
+            beside.assumptions()[0].to_string().ends_with("ignoring ctc_loss.weight"),
             "{:?}",
             beside.assumptions()
         );

@@ -1,4 +1,4 @@
-//! The audio tower of Qwen2-Audio against transformers, and what is made of its checkpoints.
+//! The audio tower of Qwen2-Audio against transformers, and its checkpoints.
 
 mod common;
 
@@ -81,7 +81,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 #[test]
-fn hidden_states_and_their_projection_are_those_of_transformers() {
+fn hidden_states_and_their_projection_equal_transformers() {
     let golden = golden("qwen2_audio.safetensors");
     let encoder = load();
     for n in LENGTHS {
@@ -101,7 +101,7 @@ fn hidden_states_and_their_projection_are_those_of_transformers() {
         let last = encoder.encode(&batch(&[n]), Layers::Last).unwrap();
         assert_eq!((last.layers.len(), values(&last.last_hidden)), (0, values(&output.last_hidden)));
 
-        // As an encoder: all layers in step with the last one.
+        // As an encoder: all layers have the frames of the last one.
         let encoded = encoder.forward(&batch(&[n]), Layers::All).unwrap();
         assert_eq!((encoded.layers.len(), encoder.info().n_layers, &encoded.lengths), (2, 2, &output.lengths));
         assert_eq!(values(&encoded.layers[1]), values(&output.last_hidden));
@@ -117,17 +117,17 @@ fn hidden_states_and_their_projection_are_those_of_transformers() {
 }
 
 #[test]
-fn nf4_checkpoints_as_transformers_saves_them() {
+fn nf4_checkpoints_saved_by_transformers_open() {
     let golden = golden("qwen2_audio.safetensors");
     let weights = Weights::open(golden_path("qwen2_audio_nf4.safetensors")).unwrap();
     let encoder = Qwen2AudioEncoder::load(&config(), &weights, &Device::Cpu).unwrap();
     for n in [4801, 16_000] {
         let output = encoder.encode(&batch(&[n]), Layers::Last).unwrap();
-        let wanted = |name: &str| golden.to_vec(&format!("nf4.{n}.{name}")).unwrap();
-        assert_close("last", &some(&output.last_hidden), &wanted("last"), 2e-5, 1e-5);
-        assert_close("projected", &some(output.projected.as_ref().unwrap()), &wanted("projected"), 2e-5, 1e-5);
+        let expected = |name: &str| golden.to_vec(&format!("nf4.{n}.{name}")).unwrap();
+        assert_close("last", &some(&output.last_hidden), &expected("last"), 2e-5, 1e-5);
+        assert_close("projected", &some(output.projected.as_ref().unwrap()), &expected("projected"), 2e-5, 1e-5);
 
-        // Codes that stay as they are in memory give the same, here and where the tensor library computes.
+        // Weights kept as 4-bit codes give the same, with the kernels and with the tensor library.
         let kept = Weights::open(golden_path("qwen2_audio_nf4.safetensors")).unwrap().keep_four_bit();
         let kept = Qwen2AudioEncoder::load(&config(), &kept, &Device::Cpu).unwrap();
         let same = kept.encode(&batch(&[n]), Layers::Last).unwrap();
@@ -135,10 +135,10 @@ fn nf4_checkpoints_as_transformers_saves_them() {
     }
 }
 
-/// The language model's shards need not even be readable beyond their headers.
+/// Of the language model's shards, only the headers need to be readable.
 #[test]
-fn shards_and_places() {
-    let wanted = values(&load().encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap());
+fn shards_and_prefixes_are_handled() {
+    let expected = values(&load().encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap());
     let folder = folder("qwen2_audio");
     let (language, tower): (HashMap<_, _>, HashMap<_, _>) =
         tensors().into_iter().partition(|(name, _)| name.starts_with("language_model"));
@@ -157,15 +157,15 @@ fn shards_and_places() {
         let encoder = Qwen2AudioEncoder::load(&config(), weights, &Device::Cpu).unwrap();
         values(&encoder.encode(&batch(&[4801]), Layers::Last).unwrap().projected.unwrap())
     };
-    assert_eq!(projected(&weights), wanted);
+    assert_eq!(projected(&weights), expected);
     std::fs::remove_dir_all(&folder).unwrap();
 
-    // As transformers 5 names them in memory.
+    // With the names of transformers 5.
     let renamed = tensors().into_iter().map(|(name, tensor)| match name.strip_prefix("language_model.") {
         Some("lm_head.weight") => ("lm_head.weight".to_string(), tensor),
         _ => (format!("model.{name}"), tensor),
     });
-    assert_eq!(projected(&Weights::from_tensors(renamed).unwrap()), wanted);
+    assert_eq!(projected(&Weights::from_tensors(renamed).unwrap()), expected);
 
     // The encoder alone has no projection.
     let alone = Config { projection: None, ..config() };
@@ -201,7 +201,7 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
     assert!(matches!(encoder.forward(&empty, Layers::Last), Err(Error::TooShort { .. })));
 }
 
-/// A head learns on a frozen encoder; nothing else has gradients.
+/// A head is trained on the frozen encoder, which gets no gradients.
 #[test]
 fn a_head_is_trained_on_top() {
     let encoder = load();
@@ -237,14 +237,14 @@ fn a_head_is_trained_on_top() {
 }
 
 #[test]
-fn configurations() {
+fn invalid_configurations_are_typed_errors() {
     let whole = serde_json::json!({"model_type": "qwen2_audio", "audio_config": {"model_type": "qwen2_audio_encoder"}});
     assert_eq!(Config::from_hugging_face(&whole).unwrap(), Config::BASE);
     let alone = serde_json::json!({"model_type": "qwen2_audio_encoder", "encoder_layers": 3});
-    let wanted = Config { n_blocks: 3, projection: None, ..Config::BASE };
-    assert_eq!(Config::from_hugging_face(&alone).unwrap(), wanted);
-    let json = serde_json::to_string(&EncoderConfig::from(wanted.clone())).unwrap();
-    assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Qwen2Audio(wanted));
+    let expected = Config { n_blocks: 3, projection: None, ..Config::BASE };
+    assert_eq!(Config::from_hugging_face(&alone).unwrap(), expected);
+    let json = serde_json::to_string(&EncoderConfig::from(expected.clone())).unwrap();
+    assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Qwen2Audio(expected));
     for (field, config) in [
         ("n_heads", Config { n_heads: 7, ..config() }),
         ("dim", Config { dim: 0, ..config() }),

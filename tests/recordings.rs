@@ -1,4 +1,4 @@
-//! Audio block by block: the resampler, the reader.
+//! Audio in blocks: the resampler and the reader.
 
 mod common;
 
@@ -28,7 +28,7 @@ fn wav(values: &[i16], n_channels: u16, rate: u32) -> Vec<u8> {
     file
 }
 
-/// A reader that gives as many bytes as it likes, and fails in the end if it is told to.
+/// A reader that returns arbitrary numbers of bytes and, if told to, fails at the end.
 struct Pipe {
     bytes: Vec<u8>,
     at: usize,
@@ -78,12 +78,12 @@ fn drain(reader: &mut AudioReader) -> (Vec<f32>, Option<Error>) {
 }
 
 #[test]
-fn a_resampled_stream_is_the_clip_resampled() {
+fn a_resampled_stream_equals_the_resampled_clip() {
     fn is_send<T: Send>() {}
     is_send::<Resampler>();
     is_send::<AudioReader>();
     let mut random = Random(7);
-    // By FFT, by sinc, with a filter longer than the clip, and not at all.
+    // By FFT, by sinc interpolation, with a filter longer than the clip, and without resampling.
     let by_fft = [(44_100, 32_000), (44_100, 16_000), (8_000, 32_000), (48_000, 16_000), (1_000, 999)];
     let pairs = by_fft.into_iter().chain([(44_101, 32_000), (7_919, 50_021), (48_000, 7), (8, 8)]);
     for (from, to) in pairs {
@@ -108,7 +108,7 @@ fn a_resampled_stream_is_the_clip_resampled() {
                 resampler.finish(&mut output).unwrap();
                 assert!(bits(&output[1..]) == bits(&whole), "{from} to {to} Hz, {n} samples by {block}");
             }
-            // A stream that is given up leaves nothing behind.
+            // An abandoned stream leaves no state behind.
             resampler.push(&samples, &mut Vec::new()).unwrap();
             resampler.reset();
         }
@@ -127,7 +127,7 @@ fn a_resampled_stream_is_the_clip_resampled() {
 }
 
 #[test]
-fn the_blocks_of_a_reader_are_the_file() {
+fn the_blocks_of_a_reader_add_up_to_the_file() {
     let mut random = Random(11);
     let values: Vec<i16> = (0..150_000).map(|_| random.below(1 << 16) as u16 as i16).collect();
     for n_channels in [1, 3] {
@@ -160,7 +160,7 @@ fn the_blocks_of_a_reader_are_the_file() {
 }
 
 #[test]
-fn the_long_form_of_wav_is_read() {
+fn rf64_files_are_read() {
     let values: Vec<i16> = (0..1_000).collect();
     let short = wav(&values, 1, 16_000);
     let expected = Waveform::read(&short[..]).unwrap();
@@ -175,14 +175,14 @@ fn the_long_form_of_wav_is_read() {
         let lengths = [[0; 8], 2_000_u64.to_le_bytes(), [0; 8]].concat();
         assert_eq!(Waveform::read(&long(&[&lengths[..], &[0; 4]].concat())[..]).unwrap(), expected);
         let error = Waveform::read(&long(&[[0; 8], 9_000_000_000_u64.to_le_bytes()].concat())[..]).unwrap_err();
-        assert!(error.to_string().contains("4500000000 samples per channel, 1000 are there"), "{error}");
+        assert!(error.to_string().contains("4500000000 samples per channel, the file holds 1000"), "{error}");
         let error = Waveform::read(&long(&[0; 8])[..]).unwrap_err();
         assert!(error.to_string().contains("ds64"), "{error}");
     }
 }
 
 #[test]
-fn what_ends_early_is_an_error_after_what_was_there() {
+fn an_early_end_is_an_error_after_the_available_samples() {
     let values: Vec<i16> = (0..100_000).map(|i| i as i16).collect();
     let file = wav(&values, 1, 8_000);
     let whole = Waveform::read(&file[..]).unwrap();
@@ -194,9 +194,12 @@ fn what_ends_early_is_an_error_after_what_was_there() {
         assert!(bits(&samples) == bits(&expected));
         assert_eq!(reader.seconds_read(), 60_000.0 / 8_000.0);
         let message = failure.unwrap().to_string();
-        assert_eq!(message, "<stream>: cut short: the header declares 100000 samples per channel, 60000 are there");
+        assert_eq!(
+            message,
+            "<stream>: truncated: the header declares 100000 samples per channel, the file holds 60000"
+        );
     }
-    // A disk that fails says how much came before.
+    // A failing disk reports how much came before.
     let mut pipe = Pipe::new(cut, 4_000);
     pipe.fails = true;
     let (samples, failure) = drain(&mut AudioReader::read(pipe).unwrap());
@@ -207,7 +210,7 @@ fn what_ends_early_is_an_error_after_what_was_there() {
         }
         other => panic!("{other:?}"),
     }
-    // So do samples without a header, and a sample that is none.
+    // So do samples without a header, and a non-finite sample.
     let format = RawFormat { sample_format: SampleFormat::Float32, sample_rate: 8_000, n_channels: 2 };
     let mut bytes: Vec<u8> = [0.5_f32, 0.25, 1.0, -1.0].iter().flat_map(|x| x.to_le_bytes()).collect();
     let right = ReadOptions { channels: Channels::One(1), ..ReadOptions::default() };
@@ -217,7 +220,7 @@ fn what_ends_early_is_an_error_after_what_was_there() {
     let (samples, failure) = drain(&mut raw(&bytes[..13], &right));
     assert_eq!(samples, [0.25]);
     let message = failure.unwrap().to_string();
-    assert_eq!(message, "<stream>: cut short after 1 samples per channel: the last sample has 5 of 8 bytes");
+    assert_eq!(message, "<stream>: truncated after 1 samples per channel: the last sample has 5 of 8 bytes");
     bytes.extend([f32::NAN, 0.0].iter().flat_map(|x| x.to_le_bytes()));
     let (samples, failure) = drain(&mut raw(&bytes, &ReadOptions::default()));
     assert_eq!(samples, [0.375, 0.0]);
@@ -240,13 +243,13 @@ fn what_ends_early_is_an_error_after_what_was_there() {
 }
 
 #[test]
-fn a_size_of_32_bits_is_no_limit() {
-    // A recorder that writes more than 4 GiB leaves the remainder of the division by 2^32 in the header.
+fn files_may_exceed_a_32_bit_size() {
+    // A recorder that writes more than 4 GiB leaves the size modulo 2^32 in the header.
     let mut file = wav(&[0; 1_000], 1, 44_100);
     file[40..44].copy_from_slice(&2_000_u32.to_le_bytes());
     let path = std::env::temp_dir().join(format!("clipwise_{}_long.wav", std::process::id()));
     std::fs::write(&path, &file).unwrap();
-    // Sparse: it takes no space.
+    // A sparse file, which takes no space.
     let is_long = std::fs::File::options().write(true).open(&path).unwrap().set_len((1 << 32) + 2_044).is_ok();
     let reader = AudioReader::open(&path);
     std::fs::remove_file(&path).unwrap();

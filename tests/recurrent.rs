@@ -1,4 +1,4 @@
-//! The recurrent encoder against PyTorch, in training and at inference, and as a part of a CTC model.
+//! The recurrent encoder against PyTorch, in training, at inference, and as part of a CTC model.
 
 mod common;
 
@@ -22,7 +22,7 @@ fn config(cell: Cell, bidirectional: bool) -> Config {
     Config { features, cell, bidirectional, hidden: 6, ..Config::BIGRU }
 }
 
-/// The golden file's weights of one of its encoders.
+/// The golden file's weights of one encoder.
 fn weights(name: &str, below: &str) -> Weights {
     let golden = golden("recurrent.safetensors");
     let prefix = format!("{name}.weights.");
@@ -40,12 +40,12 @@ fn features() -> Tensor {
 }
 
 #[test]
-fn states_equal_pytorchs() {
+fn states_equal_pytorch() {
     let golden = golden("recurrent.safetensors");
     for (name, cell, bidirectional) in [("gru", Cell::Gru, true), ("lstm", Cell::Lstm, false)] {
         let config = config(cell, bidirectional);
         let encoder = RecurrentEncoder::load(&config, &weights(name, ""), &Device::Cpu).unwrap();
-        // The same tensors as parameters, through differentiable operations.
+        // The same tensors as parameters, with differentiable operations.
         let parameters = Parameters::new(&Device::Cpu, 1);
         let trained = RecurrentEncoder::build(&config, &parameters.loader()).unwrap();
         assert_eq!(parameters.restore(&weights(name, "")).unwrap(), weights(name, "").len());
@@ -53,13 +53,13 @@ fn states_equal_pytorchs() {
             let encoded = encoder.forward_features(&features(), &LENGTHS, Layers::All).unwrap();
             assert_eq!((encoded.layers.len(), encoded.lengths), (3, vec![6, 8, 1]));
             for (i, state) in encoded.layers.iter().enumerate() {
-                let wanted = golden.to_vec(&format!("{name}.states.{i}")).unwrap();
-                assert_close(&format!("{name}, {kind}, states {i}"), &values(state), &wanted, 2e-6, 1e-6);
+                let expected = golden.to_vec(&format!("{name}.states.{i}")).unwrap();
+                assert_close(&format!("{name}, {kind}, states {i}"), &values(state), &expected, 2e-6, 1e-6);
             }
             let last = encoder.forward_features(&features(), &LENGTHS, Layers::Last).unwrap();
             assert!(last.layers.is_empty());
             assert_eq!(values(&last.last), values(&encoded.layers[2]));
-            // Whole, it is what is computed alone.
+            // The first sequence gives the same alone.
             let alone = features().narrow(0, 0, 1).unwrap().narrow(1, 0, 17).unwrap();
             let alone = values(&encoder.forward_features(&alone, &[17], Layers::Last).unwrap().last);
             assert!(max_difference(&alone, &values(&last.last)[..alone.len()]) < 1e-6);
@@ -72,7 +72,7 @@ fn clips() -> Vec<Vec<f32>> {
 }
 
 #[test]
-fn a_row_of_a_batch_is_the_clip_alone() {
+fn a_row_of_a_batch_equals_the_clip_alone() {
     let config = CtcConfig {
         encoder: EncoderConfig::Recurrent(config(Cell::Gru, true)),
         weighted_sum: None,
@@ -104,7 +104,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
 }
 
 #[test]
-fn what_cannot_be_is_an_error() {
+fn invalid_configurations_and_inputs_are_errors() {
     let good = config(Cell::Gru, true);
     let field = |config: &Config| match RecurrentEncoder::build(config, &Parameters::new(&Device::Cpu, 1).loader()) {
         Err(Error::Config { field, .. } | Error::Argument { name: field, .. }) => field,

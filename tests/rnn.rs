@@ -1,4 +1,4 @@
-//! Recurrent layers and the models on them against PyTorch.
+//! Recurrent layers and the models based on them against PyTorch.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn net(config: RnnConfig) -> Rnn {
     Rnn::new(config, |name, shape| Ok(parameter(config, name, shape))).unwrap()
 }
 
-/// The same weights as variables, which are used through candle's operations.
+/// The same weights as variables, which run through candle's operations.
 fn trainable(config: RnnConfig) -> Rnn {
     let variable = |name: &str, shape: &[usize]| Var::from_tensor(&parameter(config, name, shape)).unwrap();
     Rnn::new(config, |name, shape| Ok(variable(name, shape).as_tensor().clone())).unwrap()
@@ -47,7 +47,7 @@ fn cells() -> [(&'static str, Cell); 2] {
 
 #[test]
 fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
-    let (wanted, x) = (golden("rnn.safetensors"), input());
+    let (expected, x) = (golden("rnn.safetensors"), input());
     let check = |what: &str, config: RnnConfig, lengths: Option<&[usize]>, state: Option<&RnnState>| {
         for (path, rnn) in [("kernels", net(config)), ("candle", trainable(config))] {
             let (frames, last) = rnn.forward(&x, lengths, state).unwrap();
@@ -55,9 +55,9 @@ fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
             parts.extend(last.c.iter().map(|c| ("c", c)));
             for (part, got) in parts {
                 let name = format!("{what}.{part}");
-                assert_eq!(Some(got.dims()), wanted.shape(&name), "{name}");
+                assert_eq!(Some(got.dims()), expected.shape(&name), "{name}");
                 // At most 14 products and three layers of functions with a slope of at most 1.
-                assert_close(&format!("{path} {name}"), &values(got), &wanted.to_vec(&name).unwrap(), 2e-6, 0.0);
+                assert_close(&format!("{path} {name}"), &values(got), &expected.to_vec(&name).unwrap(), 2e-6, 0.0);
             }
         }
     };
@@ -81,8 +81,8 @@ fn recurrent_layers_equal_pytorch_by_kernels_and_by_candle() {
 }
 
 #[test]
-fn gradients_equal_pytorchs() {
-    let wanted = golden("rnn.safetensors");
+fn gradients_equal_pytorch() {
+    let expected = golden("rnn.safetensors");
     for (name, cell) in cells() {
         let config = RnnConfig { cell, n_layers: 2, bidirectional: true, ..BASE };
         let rnn = trainable(config);
@@ -92,14 +92,14 @@ fn gradients_equal_pytorchs() {
         let mut n_compared = 0;
         for (parameter, tensor) in rnn.parameters() {
             let gradient = values(gradients.get(tensor).unwrap_or_else(|| panic!("no gradient for {parameter}")));
-            if let Ok(wanted) = wanted.to_vec(&format!("{name}.2.2.gradient.{parameter}")) {
+            if let Ok(expected) = expected.to_vec(&format!("{name}.2.2.gradient.{parameter}")) {
                 // Sums over 27 frames of values around 1.
-                assert_close(&format!("{name} {parameter}"), &gradient, &wanted, 2e-5, 1e-5);
+                assert_close(&format!("{name} {parameter}"), &gradient, &expected, 2e-5, 1e-5);
                 n_compared += 1;
             }
         }
         assert_eq!(n_compared, 8);
-        // Kernels and operations give the same numbers, so a net that was trained can go on with kernels.
+        // Kernels and operations give the same numbers, so a trained network can run on the kernels.
         let (y, fixed) =
             (rnn.forward(&input(), None, None).unwrap().0, net(config).forward(&input(), None, None).unwrap().0);
         assert!(max_difference(&values(&y), &values(&fixed)) < 1e-6);
@@ -159,7 +159,7 @@ fn a_stream_in_pieces_equals_the_whole() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn invalid_inputs_and_configurations_are_typed_errors() {
     let (rnn, x) = (net(BASE), input());
     for lengths in [&[][..], &[1, 1], &[0, 1, 1, 1], &[1, 1, 1, N_FRAMES + 1]] {
         let error = rnn.forward(&x, Some(lengths), None).unwrap_err();
@@ -188,14 +188,14 @@ fn what_does_not_fit_is_a_typed_error() {
         assert!(matches!(made, Err(Error::Config { .. })), "{config:?}");
     }
     assert!(Rnn::new(BASE, |_, _| Ok(input())).is_err());
-    // Loud and broken input gives no panic, and NaN stays NaN.
+    // Loud and NaN input does not panic, and NaN stays NaN.
     let loud = net(BASE).forward(&(&x * 1e30).unwrap(), None, None).unwrap().0;
     assert!(values(&loud).iter().all(|y| y.abs() <= 1.0));
     let nan = net(BASE).forward(&(&x * f64::NAN).unwrap(), None, None).unwrap().0;
     assert!(values(&nan).iter().all(|y| y.is_nan()));
 }
 
-/// A front end with frames of five values, for features that are given.
+/// A front end with five features per frame, for given features.
 fn five() -> FeaturesConfig {
     let log_mel =
         LogMelConfig { mel: MelConfig { n_mels: 5, ..LogMelConfig::SPEECH_16K.mel }, ..LogMelConfig::SPEECH_16K };
@@ -247,7 +247,7 @@ fn poolings() -> [(&'static str, TimePooling); 4] {
 
 #[test]
 fn the_classifier_equals_pytorch_with_every_pooling() {
-    let wanted = golden("rnn.safetensors");
+    let expected = golden("rnn.safetensors");
     for (name, cell) in cells() {
         for bidirectional in [false, true] {
             for (pooled, pooling) in poolings() {
@@ -256,7 +256,7 @@ fn the_classifier_equals_pytorch_with_every_pooling() {
                 let case = format!("classifier.{name}.{}.{pooled}", 1 + usize::from(bidirectional));
                 for (part, got) in [("embedding", &output.embedding), ("logits", &output.logits)] {
                     let name = format!("{case}.{part}");
-                    assert_close(&name, &values(got), &wanted.to_vec(&name).unwrap(), 3e-6, 0.0);
+                    assert_close(&name, &values(got), &expected.to_vec(&name).unwrap(), 3e-6, 0.0);
                 }
                 let scores = output.clipwise_output.sum(1).unwrap();
                 assert_close(&case, &values(&scores), &[1.0; BATCH], 1e-6, 0.0);
@@ -287,7 +287,7 @@ fn a_row_of_a_mixed_batch_equals_the_clip_alone() {
 }
 
 #[test]
-fn presets_load_what_they_say() {
+fn presets_load_the_described_sizes() {
     for (preset, config) in [("bigru", Config::BIGRU), ("bilstm-attention", Config::BILSTM_ATTENTION)] {
         let mut tensors = Vec::new();
         let rnn = config.rnn(true);
@@ -314,14 +314,14 @@ fn presets_load_what_they_say() {
         let model = fitted.load(&weights, &Device::Cpu).unwrap();
         let batch = WaveformBatch::new(vec![signal(16_000, 16_000, 1)], 16_000).unwrap();
         assert_eq!(model.forward(&batch, Detail::Clip).unwrap().embedding.dims(), [1, model.info().embedding_dim]);
-        // Nothing in the tensors tells the front end, so it is asked for.
+        // The tensors do not determine the front end, so the name is required.
         let error = clipwise::models::detect(&weights).unwrap_err().to_string();
         assert!(error.contains("front end"), "{error}");
     }
 }
 
 #[test]
-fn front_ends_that_cannot_work_are_typed_errors() {
+fn invalid_front_ends_are_typed_errors() {
     use clipwise::frontend::features::{Deltas, Features};
     use clipwise::frontend::{DeltaConfig, Normalize};
     let deltas =
@@ -348,8 +348,9 @@ fn front_ends_that_cannot_work_are_typed_errors() {
 #[test]
 fn the_published_speech_commands_lstm_equals_pytorch() {
     let Some(folder) = real("real/lstm-speech-commands") else { return };
-    let wanted = Weights::open(folder.join("expected_examples.safetensors")).unwrap();
-    let words: Vec<String> = wanted.names().filter_map(|name| Some(name.strip_suffix(".mfcc")?.to_string())).collect();
+    let expected = Weights::open(folder.join("expected_examples.safetensors")).unwrap();
+    let words: Vec<String> =
+        expected.names().filter_map(|name| Some(name.strip_suffix(".mfcc")?.to_string())).collect();
     assert_eq!(words.len(), 35);
     for file in ["kaggle.ckpt", "lstm_speechcmd.safetensors"] {
         let weights = Weights::open(folder.join(file)).unwrap();
@@ -357,8 +358,8 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
         assert_eq!(config, ModelConfig::Rnn(Config::SPEECH_COMMANDS));
         let model = AudioRnnClassifier::load(&Config::SPEECH_COMMANDS, &weights, &Device::Cpu).unwrap();
         for word in &words {
-            let mfcc = wanted.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
-            let logits = wanted.to_vec(&format!("{word}.logits")).unwrap();
+            let mfcc = expected.tensor(&format!("{word}.mfcc"), &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let logits = expected.to_vec(&format!("{word}.logits")).unwrap();
             let got = values(&model.forward_padded(&mfcc, None).unwrap().logits);
             assert_close(word, &got, &logits, 1e-4, 0.0);
             let clip = Waveform::open(real(&format!("audio/speech-commands/{word}.wav")).unwrap()).unwrap();
@@ -370,24 +371,24 @@ fn the_published_speech_commands_lstm_equals_pytorch() {
 }
 
 #[test]
-fn a_published_phoneme_net_equals_pytorch() {
+fn a_published_phoneme_network_equals_pytorch() {
     let Some(folder) = real("real/birnn-phoneme-jp") else { return };
     let weights = Weights::open(folder.join("snfa_jp.safetensors")).unwrap();
-    let wanted = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
+    let expected = Weights::open(folder.join("expected_jfk3s.safetensors")).unwrap();
     let root = weights.loader(&Device::Cpu);
     let pre = Linear::load(&root.at("pre"), 80, 256, Activation::Identity).unwrap();
     let config = RnnConfig { cell: Cell::Gru, inputs: 256, hidden: 128, n_layers: 2, bidirectional: true, bias: true };
     let rnn = Rnn::load(&root.at("bi_rnn"), config).unwrap();
     let fc = Linear::load(&root.at("fc"), 256, 38, Activation::Identity).unwrap();
     root.finish("a phoneme net").unwrap();
-    // The file's values lie band by band, whatever its shape says.
-    let mel = Tensor::from_vec(wanted.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
+    // The file stores values by band, whatever its shape says.
+    let mel = Tensor::from_vec(expected.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
     let mel = mel.transpose(1, 2).unwrap().contiguous().unwrap();
     let x = pre.forward(&mel).unwrap();
     let y = (rnn.forward(&x, None, None).unwrap().0 + x).unwrap();
     let logits = fc.forward(&y).unwrap();
-    // Logits up to 13, whose last digit in f32 is 1e-6.
-    assert_close("logits", &values(&logits), &wanted.to_vec("logits").unwrap(), 1e-5, 1e-6);
+    // Logits reach 13, where one f32 ulp is about 1e-6.
+    assert_close("logits", &values(&logits), &expected.to_vec("logits").unwrap(), 1e-5, 1e-6);
 }
 
 #[test]
@@ -435,10 +436,10 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
             for n_samples in [300, 16_123] {
                 let clip = Waveform::new(signal(n_samples, 16_000, 7), 16_000);
                 let whole = model.forward(&WaveformBatch::from(&clip), Detail::Frames).unwrap();
-                let wanted = values(whole.framewise_output.as_ref().unwrap());
+                let expected = values(whole.framewise_output.as_ref().unwrap());
                 if pooling == TimePooling::Last {
                     assert_eq!(
-                        wanted[wanted.len() - 4..],
+                        expected[expected.len() - 4..],
                         values(&whole.clipwise_output)[..],
                         "{what}: the last frame"
                     );
@@ -458,12 +459,12 @@ fn a_stream_carries_the_state_and_gives_the_frames_of_the_whole_recording() {
                         got.extend(frames.scores);
                     }
                     got.extend(stream.finish().unwrap().scores);
-                    assert_eq!(got, wanted, "{what} {cell:?} {n_samples} samples in blocks of {size}");
+                    assert_eq!(got, expected, "{what} {cell:?} {n_samples} samples in blocks of {size}");
                 }
             }
         }
     }
-    // What depends on the end of the clip cannot be told before.
+    // Features that depend on the end of the clip cannot be streamed.
     for config in [Config::BIGRU, Config::SPEECH_COMMANDS, Config { bidirectional: false, ..Config::BIGRU }] {
         let trainable = clipwise::weights::Parameters::new(&Device::Cpu, 1);
         let model = AudioRnnClassifier::build(&config, &trainable.loader()).unwrap();

@@ -1,4 +1,4 @@
-//! Speech classifiers and MMS's languages, from folders as transformers saves them.
+//! Speech classifiers, and MMS's languages, from folders saved by transformers.
 
 mod common;
 
@@ -43,7 +43,7 @@ impl Drop for Folder {
     }
 }
 
-/// The values that tests/golden/wav2vec2.py gives a model, and speech_classifier.py the adapters.
+/// The values of a model as in tests/golden/wav2vec2.py, and of the adapters as in speech_classifier.py.
 fn hashed_tensor(name: &str, shape: &Value, seed: u64) -> (String, Tensor) {
     let shape: Vec<usize> = shape.as_array().unwrap().iter().map(|n| n.as_u64().unwrap() as usize).collect();
     let (low, high) = match shape.len() {
@@ -88,9 +88,9 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
         let folder = folder(name, &about);
         let tagger = Tagger::open(&folder.0, &Device::Cpu).unwrap();
         let labels: Vec<&str> = tagger.labels().iter().map(|label| label.name.as_str()).collect();
-        let (wanted, n_classes): (&[&str], usize) =
+        let (expected, n_classes): (&[&str], usize) =
             if name == "wavlm" { (&["class 0", "class 1"], 2) } else { (&["yes", "no", "stop"], 3) };
-        assert_eq!(labels, wanted, "{name}");
+        assert_eq!(labels, expected, "{name}");
         let sigmoid = name == "hubert";
         assert_eq!(tagger.model().info().activation == OutputActivation::Sigmoid, sigmoid);
         let clips = [clip(400), clip(9001)];
@@ -104,7 +104,7 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
             assert_eq!(scores.len(), n_classes);
             let sum: f32 = scores.iter().sum();
             assert!(sigmoid || (sum - 1.0).abs() < 1e-6, "{name}: {scores:?}");
-            // What it decides by is its embedding.
+            // The classified vector is the embedding.
             let again = tagger.model().classify(&output.embedding).unwrap();
             assert_eq!(values(&again.clipwise_output), scores);
         }
@@ -113,7 +113,7 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
         for (clip, together) in clips.iter().zip(&together) {
             assert_eq!(tagger.tag(clip).unwrap().scores, together.scores, "{name}");
         }
-        // Without its config, the tensors tell all but the kind of output and whether clips are normalised.
+        // Without its config, the tensors determine everything except the activation and the normalisation of clips.
         let weights = Weights::open(folder.0.join("model.safetensors")).unwrap();
         let detected = clipwise::models::detect(&weights).unwrap();
         let ModelConfig::SpeechClassifier(config) = &detected.config else { panic!("{:?}", detected.config) };
@@ -132,7 +132,7 @@ fn published_classifiers_open_with_their_labels_and_agree_with_transformers() {
 }
 
 #[test]
-fn what_a_classifier_cannot_be_is_said() {
+fn unsupported_classifiers_are_typed_errors() {
     let mut about = about("hubert");
     let folder = folder("refused", &about);
     about["config"]["problem_type"] = "regression".into();
@@ -157,7 +157,7 @@ fn what_a_classifier_cannot_be_is_said() {
 }
 
 #[test]
-fn mms_switches_its_language() {
+fn mms_switches_languages() {
     let golden = golden("speech_classifier.safetensors");
     let about = about("mms");
     let folder = folder("mms", &about);
@@ -180,8 +180,8 @@ fn mms_switches_its_language() {
         assert!(matches!(error, Error::Argument { name: "language", .. }), "{error}");
         assert!(error.to_string().contains("1 languages: fra"), "{error}");
     }
-    // A vocabulary per language, and nothing that says which.
+    // A vocabulary per language, and no default language.
     folder.write("tokenizer_config.json", &serde_json::json!({ "pad_token": "<pad>" }));
     let error = CtcModel::open(&folder.0, &Device::Cpu).unwrap_err();
-    assert!(error.to_string().contains("expected a language, of 2 such as eng, fra"), "{error}");
+    assert!(error.to_string().contains("expected one of 2 languages (eng, fra)"), "{error}");
 }

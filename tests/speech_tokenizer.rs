@@ -1,4 +1,4 @@
-//! SpeechTokenizer against the package speechtokenizer, and its promises about names, batches and short clips.
+//! SpeechTokenizer against the package speechtokenizer: codes, names, batches and short clips.
 
 mod common;
 
@@ -64,7 +64,7 @@ fn configs() -> [(&'static str, Config); 4] {
     [("elu", elu), ("snake", snake), ("wide", wide), ("file", file)]
 }
 
-/// The published form of a configuration, with some of what stands beside it.
+/// The published form of a configuration, with some of the unrelated fields beside it.
 fn published(config: &Config) -> String {
     let activation = if config.activation == Activation::Snake { "Snake" } else { "ELU" };
     format!(
@@ -99,7 +99,7 @@ fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
     (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
 }
 
-/// The tensors that the tokenizer asks for, with weight norm as the package spells it.
+/// The tensors that the tokenizer asks for, with weight norms named as in the package.
 fn tensors(config: &Config) -> Vec<(String, Tensor)> {
     let none = Weights::from_tensors([]).unwrap();
     let Err(Error::Weights(report)) = SpeechTokenizer::load(config, &none, &Device::Cpu) else { panic!("no tensors") };
@@ -122,14 +122,14 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 /// The codes of the package.
-fn wanted(golden: &Weights, key: &str) -> Array2<u32> {
+fn expected(golden: &Weights, key: &str) -> Array2<u32> {
     let codes: Vec<u32> = golden.to_vec(key).unwrap().into_iter().map(|code| code as u32).collect();
     let &[n_q, n_frames] = golden.shape(key).unwrap() else { panic!("{key}") };
     Array2::from_shape_vec((n_q, n_frames), codes).unwrap()
 }
 
 #[test]
-fn codes_are_those_of_the_package_and_hidden_states_are_close() {
+fn codes_equal_the_package_and_hidden_states_are_close() {
     let golden = golden("speech_tokenizer.safetensors");
     for (name, config) in configs() {
         let tokenizer = load(&config);
@@ -141,7 +141,7 @@ fn codes_are_those_of_the_package_and_hidden_states_are_close() {
             let states = golden.to_vec(&key).unwrap();
             let largest = states.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
             assert_close(&key, &values(&encoded.last), &states, 1e-5 * largest.max(1.0), 0.0);
-            assert_eq!(tokenizer.encode(&batch(&[n])).unwrap(), [wanted(&golden, &format!("{key}.codes"))], "{key}");
+            assert_eq!(tokenizer.encode(&batch(&[n])).unwrap(), [expected(&golden, &format!("{key}.codes"))], "{key}");
         }
     }
 }
@@ -157,8 +157,8 @@ fn the_published_files_open() {
     std::fs::write(folder.join("config.json"), published(&config)).unwrap();
     let tokenizer = SpeechTokenizer::open(&folder, &Device::Cpu).unwrap();
     assert_eq!(tokenizer.config(), &config);
-    assert_eq!(tokenizer.encode(&batch(&[2001])).unwrap(), [wanted(&golden, "file.2001.codes")]);
-    // The tokenizer of AnyGPT lies under another name.
+    assert_eq!(tokenizer.encode(&batch(&[2001])).unwrap(), [expected(&golden, "file.2001.codes")]);
+    // AnyGPT's tokenizer has another file name.
     std::fs::rename(folder.join("SpeechTokenizer.pt"), folder.join("ckpt.dev")).unwrap();
     SpeechTokenizer::open(&folder, &Device::Cpu).unwrap();
 
@@ -190,9 +190,9 @@ fn a_row_equals_the_clip_alone() {
     }
 }
 
-/// Layers that compute with the tensor library alone, as on a GPU, give the same.
+/// Layers that use only the tensor library, as on a GPU, give the same.
 #[test]
-fn without_kernels_the_codes_are_the_same() {
+fn codes_are_the_same_without_kernels() {
     for (name, config) in configs() {
         let weights = Weights::from_tensors(tensors(&config)).unwrap();
         let loader = weights.loader(&Device::Cpu).without_kernels();
@@ -205,7 +205,7 @@ fn without_kernels_the_codes_are_the_same() {
 }
 
 #[test]
-fn a_checkpoint_tells_its_sizes() {
+fn sizes_are_detected_from_a_checkpoint() {
     for (_, config) in configs() {
         let weights = Weights::from_tensors(tensors(&config)).unwrap();
         assert_eq!(Config::from_weights(&weights).unwrap(), Config { dilation_base: 2, ..config.clone() });
@@ -247,7 +247,7 @@ fn the_first_codebook_feeds_a_token_transformer() {
 }
 
 #[test]
-fn what_cannot_work_is_a_typed_error() {
+fn invalid_configurations_are_typed_errors() {
     let [(_, good), ..] = configs();
     for (field, config) in [
         ("sample_rate", Config { sample_rate: 0, ..good.clone() }),

@@ -1,4 +1,4 @@
-//! From files to tags: detection, labels, resampling, batches, and what does not work.
+//! From files to tags: detection, labels, resampling, batches and errors.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::{assert_close, cnn14_tensors, leenet_tensors, listed, max_difference
 
 const CHANNELS: [usize; 6] = [4, 4, 4, 4, 4, 4];
 
-/// A narrow CNN14 with the front-end tensors that a published file carries, made for `log_mel`.
+/// A narrow CNN14 with the front-end tensors of a published file, made for `log_mel`.
 fn with_front_end(log_mel: &LogMelConfig) -> Vec<(String, Tensor)> {
     let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
     let (n_fft, n_bins) = (log_mel.stft.n_fft, log_mel.stft.n_fft / 2 + 1);
@@ -39,7 +39,7 @@ fn weights(tensors: Vec<(String, Tensor)>) -> Weights {
 }
 
 #[test]
-fn a_checkpoint_tells_its_model() {
+fn models_are_detected_from_checkpoints() {
     for log_mel in [LogMelConfig::PANNS_32K, LogMelConfig::PANNS_16K, LogMelConfig::PANNS_8K, LogMelConfig::PANNS_48K] {
         let weights = weights(with_front_end(&log_mel));
         let detected = detect(&weights).unwrap();
@@ -48,16 +48,16 @@ fn a_checkpoint_tells_its_model() {
         assert!(detected.assumptions.is_empty());
         assert_eq!(detected.config.load(&weights, &Device::Cpu).unwrap().info().name, "cnn14");
     }
-    for (wanted, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
+    for (expected, config) in [("leenet11", leenet::Config::LEENET11), ("leenet24", leenet::Config::LEENET24)] {
         let detected = detect(&leenet_tensors(&config, 0).weights()).unwrap();
-        assert_eq!((detected.config.name(), &detected.config), (wanted, &ModelConfig::LeeNet(config)));
+        assert_eq!((detected.config.name(), &detected.config), (expected, &ModelConfig::LeeNet(config)));
     }
 }
 
-/// A preset's name is known by its sizes only where all of them are the preset's; the head may differ.
+/// A checkpoint gets a preset's name only if all sizes are the preset's; the head may differ.
 #[test]
-fn a_checkpoint_of_a_presets_sizes_has_its_name() {
-    for (wanted, n_bins, n_mels, widest, embedding_dim) in [
+fn a_checkpoint_with_a_presets_sizes_gets_its_name() {
+    for (expected, n_bins, n_mels, widest, embedding_dim) in [
         ("cnn14", 513, 64, 2048, 100),
         ("cnn14-16k", 257, 64, 2048, 512),
         ("cnn14-8k", 129, 64, 2048, 512),
@@ -82,27 +82,27 @@ fn a_checkpoint_of_a_presets_sizes_has_its_name() {
             shapes.push((format!("conv_block{}.conv1.weight", i + 1), vec![outputs, inputs, 3, 3]));
         }
         let weights = listed(shapes.iter().map(|(name, shape)| (name.clone(), shape.as_slice())));
-        let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{wanted}") };
-        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (wanted, embedding_dim, 50));
+        let ModelConfig::Cnn14(config) = detect(&weights).unwrap().config else { panic!("{expected}") };
+        assert_eq!((&*config.name, config.embedding_dim, config.n_classes), (expected, embedding_dim, 50));
     }
 }
 
 #[test]
-fn a_cnn14_without_its_front_end_is_taken_as_32_khz_and_says_so() {
+fn a_cnn14_without_its_front_end_is_assumed_to_be_32_khz() {
     let detected = detect(&cnn14_tensors(CHANNELS, 8, 50, 3).weights()).unwrap();
     let ModelConfig::Cnn14(config) = &detected.config else { panic!("{detected:?}") };
-    let wanted = cnn14::Config { channels: CHANNELS, embedding_dim: 8, n_classes: 50, ..cnn14::Config::AUDIOSET_32K };
-    assert_eq!(config, &wanted);
+    let expected = cnn14::Config { channels: CHANNELS, embedding_dim: 8, n_classes: 50, ..cnn14::Config::AUDIOSET_32K };
+    assert_eq!(config, &expected);
     assert_eq!(detected.assumptions, [Assumption::SampleRate { model: "CNN14".to_string(), sample_rate: 32_000 }]);
     assert!(detected.assumptions[0].to_string().ends_with("32000 Hz is assumed"), "{}", detected.assumptions[0]);
 }
 
 #[test]
-fn what_no_model_has_is_named_with_a_guess() {
+fn unknown_checkpoints_are_errors_with_a_guess() {
     for (tensor, guess) in [
         ("conv_block4.conv1.weight", "a PANNs network of four blocks"),
         ("gru.weight_hh_l0", "a GRU classifier"),
-        ("something.else", "no model of this version"),
+        ("something.else", "no supported model"),
     ] {
         let zero = Tensor::zeros((1,), DType::F32, &Device::Cpu).unwrap();
         let error = detect(&weights(vec![(tensor.to_string(), zero)])).unwrap_err();
@@ -112,8 +112,9 @@ fn what_no_model_has_is_named_with_a_guess() {
 }
 
 #[test]
-fn a_checkpoint_with_another_front_end_is_refused_with_the_preset_that_fits() {
-    // Other frame length: another shape. Symmetric window, HTK scale: the same shapes, other values.
+fn a_checkpoint_with_another_front_end_is_rejected_and_a_fitting_preset_named() {
+    // Another frame length has another shape. A symmetric window and the HTK scale have the same shapes and other
+    // values.
     let made_for_16k = with_front_end(&LogMelConfig::PANNS_16K);
     let load = |config: &LogMelConfig, tensors: &[(String, Tensor)]| {
         let channels = CHANNELS;
@@ -141,7 +142,7 @@ fn a_checkpoint_with_another_front_end_is_refused_with_the_preset_that_fits() {
 }
 
 #[test]
-fn everything_that_does_not_fit_is_in_one_report() {
+fn one_report_lists_every_mismatch() {
     let mut tensors = cnn14_tensors(CHANNELS, 8, 527, 3).tensors();
     tensors.retain(|(name, _)| name != "conv_block3.bn2.running_var" && name != "fc1.bias");
     for (name, tensor) in &mut tensors {
@@ -162,8 +163,8 @@ fn everything_that_does_not_fit_is_in_one_report() {
 }
 
 #[test]
-fn absurd_sizes_and_values_are_refused_in_bounded_memory() {
-    // Shapes from which a model of terabytes would follow: what does not fit is reported, not allocated.
+fn absurd_sizes_and_values_are_rejected_in_bounded_memory() {
+    // Shapes of a model of terabytes: mismatches are reported, not allocated.
     let tensor =
         |name: &str, shape: &[usize]| (name.to_string(), Tensor::zeros(shape, DType::F32, &Device::Cpu).unwrap());
     let of_channels = |channels: usize| {
@@ -179,7 +180,7 @@ fn absurd_sizes_and_values_are_refused_in_bounded_memory() {
     let error = of_channels(1_000_000);
     assert!(matches!(error, Error::Config { field: "channels", .. }), "{error}");
 
-    for (name, value, wanted) in [
+    for (name, value, expected) in [
         ("fc1.bias", f32::NAN, "fc1.bias"),
         ("conv_block2.conv2.weight", f32::INFINITY, "conv_block2.conv2.weight"),
         ("conv_block1.bn1.running_var", -1.0, "running_var"),
@@ -189,7 +190,7 @@ fn absurd_sizes_and_values_are_refused_in_bounded_memory() {
         *tensor = (tensor.zeros_like().unwrap() + f64::from(value)).unwrap();
         let damaged = weights(tensors);
         let error = detect(&damaged).unwrap().config.load(&damaged, &Device::Cpu).err().unwrap();
-        assert!(error.to_string().contains(wanted), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
     }
 }
 
@@ -209,8 +210,8 @@ fn a_fine_tuned_head_is_a_softmax_over_its_own_classes() {
     let output = model.forward(&batch, Detail::Clip).unwrap();
     let (scores, logits) = (common::values(&output.clipwise_output), common::values(&output.logits));
     let sum: f32 = logits.iter().map(|logit| logit.exp()).sum();
-    let wanted: Vec<f32> = logits.iter().map(|logit| logit.exp() / sum).collect();
-    assert_close("softmax", &scores, &wanted, 1e-6, 0.0);
+    let expected: Vec<f32> = logits.iter().map(|logit| logit.exp() / sum).collect();
+    assert_close("softmax", &scores, &expected, 1e-6, 0.0);
 }
 
 fn narrow_tagger(n_classes: usize) -> clipwise::Result<Tagger> {
@@ -220,7 +221,7 @@ fn narrow_tagger(n_classes: usize) -> clipwise::Result<Tagger> {
 }
 
 #[test]
-fn labels_must_fit_the_head() {
+fn labels_must_match_the_head() {
     assert!(narrow_tagger(3).is_ok());
     assert!(matches!(narrow_tagger(4), Err(Error::LabelCount { n_classes: 4, n_labels: 3 })));
     let error = narrow_tagger(3).unwrap().with_labels(LabelSet::audioset()).unwrap_err();
@@ -276,7 +277,7 @@ fn the_published_leenet11_tags_a_real_recording() {
 }
 
 #[test]
-fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
+fn decision_level_checkpoints_are_detected_by_file_name_or_tensors() {
     let folder = std::env::temp_dir().join(format!("clipwise-decision-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let clip = Waveform::new(signal(40_000, 32_000, 1), 32_000);
@@ -296,7 +297,7 @@ fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
         let detected = detect(&clipwise::Weights::open(&path).unwrap()).unwrap().config;
         assert!(matches!(&detected, ModelConfig::Cnn14(config) if config.decision == decision), "{detected:?}");
         assert_eq!(detected.name(), "cnn14", "no preset has these widths");
-        // The name that is asked for counts more than the file's.
+        // A requested name takes precedence over the file name.
         for asked in ["cnn14", name] {
             let config = ModelConfig::by_name(asked, &clipwise::Weights::open(&path).unwrap()).unwrap();
             let ModelConfig::Cnn14(config) = config else { panic!("{config:?}") };
@@ -308,7 +309,7 @@ fn a_decision_level_checkpoint_is_known_by_its_file_name_or_its_tensors() {
     assert!(seen[0] != seen[1] && seen[1] != seen[2] && seen[0] != seen[2]);
 }
 
-/// A model that refuses nothing by itself.
+/// A model that checks nothing itself.
 struct Careless(clipwise::ModelInfo);
 
 impl TaggingModel for Careless {
@@ -340,7 +341,7 @@ fn an_empty_clip_is_an_error_whatever_the_model_does() {
     assert!(error.to_string().contains("careless"), "{error}");
 }
 
-/// A head on CED-tiny and on a `.pth` tagger, as a folder: the same results bit for bit, from the folder alone.
+/// A head on CED-tiny and on a `.pth` tagger, saved as a folder: the folder alone gives bit-identical results.
 #[test]
 fn a_saved_probe_opens_as_the_same_tagger() {
     let folder = std::env::temp_dir().join(format!("clipwise-probe-{}", std::process::id()));
@@ -356,28 +357,28 @@ fn a_saved_probe_opens_as_the_same_tagger() {
         let rows = Tensor::new([embedding.clone(), embedding.iter().map(|x| 1.0 - x).collect()].concat(), &Device::Cpu);
         let head = ProbeHead::new(&rows.unwrap().reshape((2, embedding.len())).unwrap(), 3, 1).unwrap();
         let probe = base.with_probe(&head, OutputActivation::Softmax, labels.clone()).unwrap();
-        let wanted = probe.tag(&clip).unwrap();
-        assert!((wanted.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
-        assert_eq!(wanted.embedding.0, embedding);
+        let expected = probe.tag(&clip).unwrap();
+        assert!((expected.scores.iter().sum::<f32>() - 1.0).abs() < 1e-5);
+        assert_eq!(expected.embedding.0, embedding);
 
         let saved = folder.join(&*base.model().info().name);
         probe.save(&saved).unwrap();
         let opened = Tagger::open(&saved, &Device::Cpu).unwrap();
         assert_eq!((opened.labels(), &*opened.model().info().name), (&labels, "linear-probe"));
         assert!(opened.assumptions().is_empty(), "{:?}", opened.assumptions());
-        assert_eq!(opened.clone().tag(&clip).unwrap(), wanted);
+        assert_eq!(opened.clone().tag(&clip).unwrap(), expected);
         let mut names: Vec<_> = std::fs::read_dir(&saved).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         assert_eq!(names, ["config.json", "labels.json", "model.safetensors"]);
 
-        // The tensors alone do not tell what the outputs mean.
+        // The tensors alone do not determine the output activation.
         let error = Tagger::open(saved.join("model.safetensors"), &Device::Cpu).unwrap_err();
         assert!(error.to_string().contains("config.json"), "{error}");
         // A head for another base.
         let wide = ProbeHead::new(&Tensor::zeros((2, 1 + embedding.len()), DType::F32, &Device::Cpu).unwrap(), 3, 1);
         let error = base.with_probe(&wide.unwrap(), OutputActivation::Softmax, labels.clone()).unwrap_err();
         assert!(matches!(error, Error::Weights(_)), "{error}");
-        // The base itself, written out and opened again.
+        // The base itself, saved and reopened.
         base.save(&saved).unwrap();
         assert_eq!(Tagger::open(&saved, &Device::Cpu).unwrap().tag(&clip).unwrap(), base.tag(&clip).unwrap());
     }

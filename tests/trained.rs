@@ -1,4 +1,4 @@
-//! The models in `weights` that this crate's examples trained: they open, name their classes, and hear what they should.
+//! The models in `weights` trained by this crate's examples: they open, have labels, and reach their accuracy.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn open(name: &str) -> Tagger {
 }
 
 #[test]
-fn they_open_and_tag() {
+fn spoken_digit_models_open_and_tag() {
     for name in ["m5-spoken-digits", "gru-spoken-digits"] {
         let tagger = open(name);
         assert!(tagger.assumptions().is_empty(), "{name}: {:?}", tagger.assumptions());
@@ -37,7 +37,7 @@ fn they_open_and_tag() {
 }
 
 #[test]
-fn the_environmental_one_opens_and_tags() {
+fn the_environmental_model_opens_and_tags() {
     let tagger = open("cnn14-esc10");
     assert!(tagger.assumptions().is_empty(), "{:?}", tagger.assumptions());
     assert_eq!((tagger.labels().len(), tagger.model().info().sample_rate), (10, 16_000));
@@ -59,12 +59,12 @@ fn errors(heard: &[String], said: &str) -> EditCounts {
 }
 
 #[test]
-fn phonemes_end_where_the_clip_does() {
+fn phonemes_end_within_the_clip() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/gru-ctc-phonemes");
     let model = CtcModel::open(folder, &Device::Cpu).unwrap();
     let speech = Waveform::open(common::golden_path("phonemes_flite.wav")).unwrap();
     let speech = speech.resample(model.sample_rate()).unwrap().samples;
-    // Cut in the middle of words, so that the last frames say something, at lengths that are no whole frames.
+    // Cut within words, so that the last frames have phonemes, at lengths that are not whole frames.
     let clips: Vec<Vec<f32>> = (0..60).map(|i| speech[4000..6000 + 263 * i].to_vec()).collect();
     let output = model.forward(&WaveformBatch::new(clips.clone(), 16_000).unwrap()).unwrap();
     let (mut beyond, mut at_the_end) = (0, 0);
@@ -80,7 +80,7 @@ fn phonemes_end_where_the_clip_does() {
 }
 
 #[test]
-fn phonemes_are_heard() {
+fn the_phoneme_model_transcribes_synthesised_speech() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/gru-ctc-phonemes");
     assert!(std::fs::metadata(folder.join("model.safetensors")).unwrap().len() <= 5_000_000);
     let model = CtcModel::open(folder, &Device::Cpu).unwrap();
@@ -97,7 +97,7 @@ fn phonemes_are_heard() {
     }
     assert!(counts.rate().unwrap() < 0.2, "{counts:?}");
 
-    // Read speech of a person, which is far from all that it was trained on.
+    // Read speech of a person, unlike the training data.
     let Some(speech) = real("audio/jfk.wav") else { return };
     let heard = phonemes(&model, &speech);
     println!("{}", heard.join(" "));
@@ -106,12 +106,12 @@ fn phonemes_are_heard() {
     assert!(counts.rate().unwrap() < 0.6, "{counts:?}");
 }
 
-/// What `jfk.wav` says, as espeak-ng's voice en-us pronounces it.
+/// The text of `jfk.wav` as espeak-ng's voice en-us pronounces it.
 const KENNEDY: &str = "æ n d s oʊ m aɪ f ɛ l oʊ ə m ɛ ɹ ɪ k ə n z æ s k n ɑ t w ʌ t j ʊ ɹ k ʌ n t ɹ i k æ n d u f ɔ ɹ j u \
                        æ s k w ʌ t j u k æ n d u f ɔ ɹ j ʊ ɹ k ʌ n t ɹ i";
 
 #[test]
-fn people_are_heard_on_whispers_encoder() {
+fn the_whisper_phoneme_model_transcribes_a_real_speaker() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights/whisper-tiny-en-phonemes");
     assert!(std::fs::metadata(folder.join("model.safetensors")).unwrap().len() <= 1_000_000);
     let error = CtcModel::open(&folder, &Device::Cpu).unwrap_err().to_string();
@@ -122,15 +122,15 @@ fn people_are_heard_on_whispers_encoder() {
     assert_eq!((model.n_tokens(), model.sample_rate(), model.vocabulary().unwrap().blank()), (40, 16_000, 0));
     let heard = phonemes(&model, &real("audio/jfk.wav").unwrap());
     println!("{}", heard.join(" "));
-    let counts = errors(&heard, &KENNEDY.replace('ə', "ʌ")); // which it does not tell apart
+    let counts = errors(&heard, &KENNEDY.replace('ə', "ʌ")); // the model does not distinguish them
     println!("PER {:.3}", counts.rate().unwrap());
     assert!(counts.rate().unwrap() < 0.33, "{counts:?}");
 }
 
-/// Fold 5, of which the model's README gives the accuracy.
+/// Fold 5, the test fold of the model's README.
 #[cfg(feature = "symphonia")]
 #[test]
-fn environmental_sounds_are_heard() {
+fn the_environmental_model_reaches_its_accuracy() {
     let Some(folder) = real("audio/esc10") else { return };
     let tagger = open("cnn14-esc10");
     let (mut right, mut all) = (0, 0);
@@ -147,9 +147,9 @@ fn environmental_sounds_are_heard() {
     assert!(all == 80 && right >= 60, "{right} of {all}");
 }
 
-/// The recordings of the test split, of which the models' READMEs give the accuracy.
+/// The recordings of the test split of the models' READMEs.
 #[test]
-fn spoken_digits_are_heard() {
+fn spoken_digit_models_reach_their_accuracy() {
     let Some(folder) = real("audio/spoken-digits") else { return };
     for name in ["m5-spoken-digits", "gru-spoken-digits"] {
         let tagger = open(name);
@@ -171,7 +171,7 @@ fn spoken_digits_are_heard() {
 fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     let config = m5::Config { n_classes: 4, ..m5::Config::M5 };
     let base = || m5::M5::load(&config, &m5_tensors(&config, 3).weights(), &Device::Cpu).unwrap();
-    // Three kinds of clips: soft, loud, with a click elsewhere.
+    // Three kinds of clips: soft, loud, and with a click at different positions.
     let clip = |i: usize| {
         let mut clip = signal(7_000 + 100 * (i % 4), 8_000, i as u64);
         clip.iter_mut().for_each(|x| *x *= [0.1, 1.0, 0.4][i % 3]);
@@ -199,11 +199,11 @@ fn a_linear_probe_learns_and_is_loaded_on_its_base() {
     let logits = head.forward(&embeddings).unwrap().to_vec2::<f32>().unwrap();
     for (i, expected) in logits.iter().enumerate() {
         let tagging = tagger.tag(&Waveform::new(clip(i), 8_000)).unwrap();
-        // The normalisation is inside the weights now: rounding of 64 products.
+        // The normalisation is folded into the weights; the difference is the rounding of 64 products.
         assert_close("logits", &tagging.logits, expected, 1e-3, 1e-3);
         assert_eq!(tagging.top_k(1)[0].label, ["soft", "loud", "middle"][i % 3]);
     }
-    // A head of another width, and one without clips.
+    // A head of the wrong width, and embeddings of no clips.
     let stages = vec![m5::Stage { channels: 8, layers: 1 }].into();
     let narrow = m5::Config { stages, channels: 8, ..config.clone() };
     let other = m5::M5::load(&narrow, &m5_tensors(&narrow, 3).weights(), &Device::Cpu).unwrap();

@@ -1,4 +1,4 @@
-//! Training: gradients and steps against PyTorch, the same model in training and at inference, seeds, checkpoints.
+//! Training: gradients and steps against PyTorch, equality of training and inference, seeds, checkpoints.
 
 mod common;
 
@@ -37,37 +37,37 @@ fn names(parameters: &Parameters) -> Vec<String> {
 
 #[test]
 fn two_steps_of_adamw_equal_pytorch() {
-    let wanted = golden("m5.safetensors");
+    let reference = golden("m5.safetensors");
     let parameters = Parameters::new(&Device::Cpu, 0);
     let model = m5::M5::build(&narrow_m5(), &parameters.loader()).unwrap();
     let start = m5_tensors(&narrow_m5(), SEED).weights();
     assert_eq!(parameters.restore(&start).unwrap(), start.len());
 
-    // Not in training, it is the model that a checkpoint gives.
+    // Outside training mode, it equals the model loaded from a checkpoint.
     let (x, labels) = (clips(4, 7000), Tensor::new(&[0u32, 2, 1, 2], &Device::Cpu).unwrap());
     let alone = model.forward_samples(&x.narrow(0, 0, 1).unwrap()).unwrap();
-    assert_close("logits", &values(&alone.logits), &wanted.to_vec("narrow.7000.logits").unwrap(), 1e-5, 0.0);
+    assert_close("logits", &values(&alone.logits), &reference.to_vec("narrow.7000.logits").unwrap(), 1e-5, 0.0);
 
     parameters.set_training(true);
     let params = ParamsAdamW { lr: 0.01, eps: 0.01, ..Default::default() };
     let mut optimiser = AdamW::new(parameters.vars(), params).unwrap();
     for step in 0..2 {
         let loss = loss::cross_entropy(&model.forward_samples(&x).unwrap().logits, &labels).unwrap();
-        let expected = wanted.to_vec(&format!("train.loss{step}")).unwrap();
+        let expected = reference.to_vec(&format!("train.loss{step}")).unwrap();
         assert_close(&format!("loss {step}"), &[loss.to_scalar().unwrap()], &expected, 1e-5, 0.0);
         let gradients = loss.backward().unwrap();
         for (name, var) in names(&parameters).iter().zip(parameters.vars()).filter(|_| step == 0) {
             let key = format!("train.gradient.{name}");
             let gradient = gradients.get(&var).unwrap_or_else(|| panic!("{name} has no gradient"));
-            // Sums over 4 · 433 places in f32; a bias before a norm has no gradient but rounding.
+            // Sums over 4 · 433 positions in f32; the gradient of a bias before a norm is rounding only.
             let atol = if is_bias_before_norm(name) { 5e-5 } else { 2e-6 };
-            assert_close(&key, &values(gradient), &wanted.to_vec(&key).unwrap(), atol, 1e-4);
+            assert_close(&key, &values(gradient), &reference.to_vec(&key).unwrap(), atol, 1e-4);
         }
         optimiser.step(&gradients).unwrap();
     }
     let trained = parameters.weights().unwrap();
     for name in trained.names() {
-        let expected = wanted.to_vec(&format!("train.{name}")).unwrap();
+        let expected = reference.to_vec(&format!("train.{name}")).unwrap();
         assert_close(name, &trained.to_vec(name).unwrap(), &expected, 1e-4, 1e-4);
     }
 }
@@ -76,7 +76,8 @@ fn is_bias_before_norm(name: &str) -> bool {
     name.starts_with("conv") && name.ends_with("bias")
 }
 
-/// The slope of `f` along each coordinate of `x` and its gradient; both steps must lie on the same side of every kink.
+/// The numeric slope of `f` along each coordinate of `x`, against its gradient. Both steps must lie on the same side of
+/// every kink.
 fn assert_gradient(what: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
     let var = Var::from_tensor(x).unwrap();
     let gradients = f(var.as_tensor()).backward().unwrap();
@@ -97,7 +98,7 @@ fn assert_gradient(what: &str, x: &Tensor, f: impl Fn(&Tensor) -> Tensor) {
     assert_close(what, &gradient, &slopes, 2e-3, 1e-2);
 }
 
-/// A number of a tensor in which each value counts differently.
+/// A scalar in which each value of a tensor has a different weight.
 fn weighed(y: &Tensor) -> Tensor {
     let weights = hashed("weights", y.elem_count(), -1.0, 1.0, 3);
     let weights = Tensor::from_vec(weights, y.shape(), &Device::Cpu).unwrap();
@@ -105,8 +106,8 @@ fn weighed(y: &Tensor) -> Tensor {
 }
 
 #[test]
-fn gradients_of_layers_are_their_slopes() {
-    // Distinct values at least 0.1 apart, so that no step changes which is the largest.
+fn gradients_of_layers_equal_numeric_slopes() {
+    // Distinct values at least 0.1 apart, so that no step changes which one is the maximum.
     let x: Vec<f32> = (0..2 * 3 * 7).map(|i| ((i * 17) % 42) as f32 * 0.1 - 2.03).collect();
     let x = Tensor::from_vec(x, (2, 3, 7), &Device::Cpu).unwrap();
     for (size, padding) in [(2, 0), (3, 1), (4, 0), (1, 0)] {
@@ -131,7 +132,7 @@ fn gradients_of_layers_are_their_slopes() {
         conv.conv(&loader.at("conv"), Some(&loader.at("bn")), config, activation).unwrap();
         parameters.set_training(training);
         assert_gradient("a convolution", &x, |x| weighed(&conv.forward(x).unwrap()));
-        // Of the filters too: move them through the store.
+        // For the filters too, by changing them in the store.
         let weight =
             parameters.vars()[names(&parameters).iter().position(|name| name == "conv.weight").unwrap()].clone();
         let start = weight.as_detached_tensor().copy().unwrap();
@@ -153,14 +154,14 @@ fn gradients_of_layers_are_their_slopes() {
 }
 
 #[test]
-fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
+fn a_trained_model_gives_the_same_when_loaded_for_inference() {
     let rows = |rate: u32| WaveformBatch::new((1..4).map(|seed| signal(9_000, rate, seed)).collect(), rate).unwrap();
     let compare = |name: &str,
                    parameters: &Parameters,
                    built: &dyn TaggingModel,
                    load: &dyn Fn(&Weights) -> Box<dyn TaggingModel>| {
         let batch = rows(built.info().sample_rate);
-        // Some training, so that running statistics are not what they began as.
+        // Some training, so that the running statistics differ from their initial values.
         parameters.set_training(true);
         let before = values(&built.forward(&batch, Detail::Clip).unwrap().logits);
         parameters.set_training(false);
@@ -175,7 +176,7 @@ fn a_model_in_training_loads_folded_for_inference_and_gives_the_same() {
         for (name, var) in names(parameters).iter().zip(parameters.vars()) {
             assert!(gradients.get(&var).is_some(), "{name} has no gradient");
         }
-        // The file is the same as the copy.
+        // The saved file equals the copy.
         let path = std::env::temp_dir().join(format!("clipwise-training-{}-{name}.safetensors", std::process::id()));
         parameters.save(&path).unwrap();
         let loaded = load(&Weights::read(&path).unwrap());
@@ -251,7 +252,7 @@ fn dropout_keeps_the_mean_and_is_off_outside_training() {
 }
 
 #[test]
-fn what_does_not_fit_is_a_typed_error() {
+fn mismatched_parameters_are_typed_errors() {
     let parameters = Parameters::new(&Device::Cpu, 1);
     parameters.loader().get("weight", (2, 3)).unwrap();
     assert!(matches!(parameters.loader().get("weight", (3, 2)), Err(Error::Argument { name: "shape", .. })));

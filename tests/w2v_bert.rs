@@ -1,4 +1,4 @@
-//! W2V-BERT 2.0 against transformers, and its promises about names, batches and short clips.
+//! W2V-BERT 2.0 against transformers: hidden states, names, batches and short clips.
 
 mod common;
 
@@ -40,7 +40,7 @@ fn strides() -> AdapterConfig {
     AdapterConfig { dim: 24, n_layers: 1, kernel: 3, stride: 4, activation, feed_forward }
 }
 
-/// The forms that differ in more than sizes.
+/// Variants that differ in more than sizes.
 fn forms() -> [(&'static str, Config); 6] {
     let of = |positions: Positions| Config { positions, ..narrow() };
     [
@@ -80,7 +80,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn hidden_states_are_those_of_transformers() {
+fn hidden_states_equal_transformers() {
     let golden = golden("w2v_bert.safetensors");
     for (name, config) in forms() {
         let encoder = load(&config, tensors(&config));
@@ -90,8 +90,8 @@ fn hidden_states_are_those_of_transformers() {
         for (n, n_steps) in [(560, 1), (720, 1), (5521, 16), (6001, 18)] {
             let encoded = encoder.forward(&batch(&[n]), Layers::All).unwrap();
             assert_eq!((encoded.layers.len(), encoded.layer_lengths.as_slice()), (3, &[n_steps][..]));
-            // f32 rounding of features and of sums of some hundred products, values up to 4. Of two frames the normalised values
-            // are 1 / √2 and −1 / √2, however little they differ.
+            // f32 rounding of features and of sums of some hundred products, values up to 4. With two frames the
+            // normalised values are 1 / √2 and −1 / √2, however small their difference.
             let atol = if n < 1000 { 2e-4 } else { 4e-5 };
             let check = |key: &str, state: &Tensor| {
                 assert_eq!(state.dims()[1..], *golden.shape(key).unwrap(), "{key}");
@@ -143,9 +143,9 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
     }
 }
 
-/// As on a GPU, where layers keep tensors and the tensor library computes.
+/// As on a GPU, where layers keep tensors and use the tensor library.
 #[test]
-fn without_kernels_the_states_are_the_same() {
+fn states_are_the_same_without_kernels() {
     for (name, config) in forms() {
         let weights = Weights::from_tensors(tensors(&config)).unwrap();
         let states = |root: &Loader| {
@@ -158,9 +158,9 @@ fn without_kernels_the_states_are_the_same() {
     }
 }
 
-/// Features that are padded to those of a longer clip, as transformers does it, with a mask.
+/// Features padded to those of a longer clip, with a mask, as in transformers.
 #[test]
-fn padded_features_with_lengths_give_what_the_clips_give() {
+fn padded_features_with_lengths_equal_the_clips_alone() {
     let clips = [signal(5521, 16_000, 5), signal(3000, 16_000, 6)];
     for (name, config) in forms().into_iter().filter(|(_, config)| config.adapter.is_none()) {
         let encoder = load(&config, tensors(&config));
@@ -181,22 +181,22 @@ fn padded_features_with_lengths_give_what_the_clips_give() {
 }
 
 #[test]
-fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
+fn sizes_are_detected_and_a_ctc_model_can_be_built() {
     for (name, config) in forms() {
         let tensors = tensors(&config);
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        let mut wanted = Config { activation: Activation::Swish, norm_eps: 1e-5, ..config.clone() };
-        match &mut wanted.positions {
-            // Of ten distances as many are after the query as are published.
+        let mut expected = Config { activation: Activation::Swish, norm_eps: 1e-5, ..config.clone() };
+        match &mut expected.positions {
+            // Of ten distances, 8 follow the query, as published.
             Positions::RelativeKey { left, right } => (*left, *right) = (1, 8),
-            // `dim / 64` where neither positions nor the preset tell.
+            // `dim / 64` if neither the positions nor the preset determine it.
             Positions::Relative => {}
-            positions => (*positions, wanted.n_heads) = (Positions::None, 1),
+            positions => (*positions, expected.n_heads) = (Positions::None, 1),
         }
-        if let Some(adapter) = &mut wanted.adapter {
+        if let Some(adapter) = &mut expected.adapter {
             (adapter.stride, adapter.activation) = (2, Activation::Relu);
         }
-        assert_eq!(Config::from_weights(&weights).unwrap(), wanted, "{name}");
+        assert_eq!(Config::from_weights(&weights).unwrap(), expected, "{name}");
         let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
         assert!(json.starts_with(r#"{"type":"w2v_bert""#), "{json}");
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::W2vBert(config.clone()));
@@ -207,7 +207,7 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
             CtcConfig { encoder: config.clone().into(), weighted_sum: None, head, vocabulary: Default::default() };
         let mut all: Vec<(String, Tensor)> =
             tensors.into_iter().map(|(name, tensor)| (format!("wav2vec2_bert.{name}"), tensor)).collect();
-        // What pre-training and older versions leave beside the encoder.
+        // Leftovers of pre-training and of older versions beside the encoder.
         for name in ["masked_spec_embed", "encoder.embed_positions.pe"] {
             let tensor = Tensor::zeros(24, DType::F32, &Device::Cpu).unwrap();
             all.push((format!("wav2vec2_bert.{name}"), tensor));
@@ -218,7 +218,7 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
         let n_frames = if config.adapter.is_some() { [4, 1] } else { [14, 2] };
         assert_eq!((output.logits.dims(), output.lengths.as_slice()), (&[2, n_frames[0], 5][..], &n_frames[..]));
 
-        // Layers of another rate than the output have no sum in its place.
+        // Layers at a different rate than the output cannot be summed in its place.
         if config.adapter.is_some() && dim == config.dim {
             all.push(hashed_tensor("layer_weights", &[3]));
             let ctc = CtcConfig { weighted_sum: Some(WeightedSumConfig::default()), ..ctc.clone() };
@@ -233,7 +233,8 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
 
 #[test]
 fn an_adapter_can_need_longer_clips() {
-    // Five steps for one of its convolution, with a zero on either side of them; of the last step one frame is enough.
+    // The adapter's convolution needs five steps for one, padded by a zero on either side; one frame suffices for the
+    // last step.
     let config = Config { adapter: Some(AdapterConfig { kernel: 7, n_layers: 1, ..adapter() }), ..narrow() };
     let encoder = load(&config, tensors(&config));
     assert_eq!(encoder.info().min_samples, 400 + 8 * 160);
@@ -242,7 +243,7 @@ fn an_adapter_can_need_longer_clips() {
 }
 
 #[test]
-fn what_cannot_work_is_a_typed_error() {
+fn invalid_configurations_are_typed_errors() {
     let good = Config { adapter: Some(adapter()), ..narrow() };
     let with = |adapter: AdapterConfig| Config { adapter: Some(adapter), ..good.clone() };
     let at = |positions: Positions| Config { positions, ..good.clone() };
@@ -276,7 +277,7 @@ fn what_cannot_work_is_a_typed_error() {
     assert!(matches!(encoder.forward(&empty, Layers::Last), Err(Error::TooShort { .. })));
 }
 
-/// A folder as transformers saves `Wav2Vec2BertForCTC`.
+/// A folder of `Wav2Vec2BertForCTC` saved by transformers.
 #[test]
 fn a_folder_of_transformers_opens_as_a_ctc_model() {
     let golden = golden("w2v_bert.safetensors");
@@ -315,7 +316,7 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
     assert!(matches!(open().unwrap_err(), Error::Config { field: "feature_projection_input_dim", .. }));
     std::fs::remove_file(folder.join("processor_config.json")).unwrap();
 
-    // What this encoder lacks is refused, not left out.
+    // Unsupported settings are rejected, not ignored.
     for (field, value) in [
         ("hidden_act", "\"tanh\""),
         ("adapter_act", "\"selu\""),
@@ -334,7 +335,7 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
 }
 
 #[test]
-fn the_published_shape_is_the_default_of_transformers() {
+fn the_published_configuration_is_the_default_of_transformers() {
     let config = serde_json::json!({"model_type": "wav2vec2-bert"});
     assert_eq!(Config::from_hugging_face(&config, None).unwrap(), Config::W2V_BERT_2);
     let front_end = SeamlessM4t::new(&Config::W2V_BERT_2.front_end).unwrap();

@@ -1,4 +1,4 @@
-//! Encoders of the wav2vec 2.0 family against transformers, and their promises about names, batches and short clips.
+//! Encoders of the wav2vec 2.0 family against transformers: hidden states, names, batches and short clips.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn narrow(preset: Config) -> Config {
     }
 }
 
-/// The forms that differ in more than sizes.
+/// Variants that differ in more than sizes.
 fn forms() -> [(&'static str, Config); 7] {
     let hubert = Config { projection_norm: false, ..narrow(Config::HUBERT_BASE) };
     let adapter = Config { adapter_dim: Some(5), ..narrow(Config::MMS_1B) };
@@ -57,7 +57,7 @@ fn forms() -> [(&'static str, Config); 7] {
     ]
 }
 
-/// The hidden states of all layers, and the output where it is another one.
+/// The hidden states of all layers, and the output if it differs from the last.
 fn all_states(encoded: &Encoded) -> impl Iterator<Item = &Tensor> {
     let is_another = encoded.layers.last().is_some_and(|layer| values(layer) != values(&encoded.last));
     encoded.layers.iter().chain(is_another.then_some(&encoded.last))
@@ -79,7 +79,7 @@ fn hashed_tensor(name: &str, shape: &[usize]) -> (String, Tensor) {
     (name.to_string(), Tensor::from_vec(values, shape, &Device::Cpu).unwrap())
 }
 
-/// The tensors that the encoder asks for, under the names of transformers, with weight norm as PyTorch 2 spells it.
+/// The tensors that the encoder asks for, named as in transformers, with weight norms as in PyTorch 2.
 fn tensors(config: &Config) -> Vec<(String, Tensor)> {
     let Config { dim, position_kernel, position_groups, .. } = *config;
     let mut positions = Vec::new();
@@ -99,7 +99,7 @@ fn batch(lengths: &[usize]) -> WaveformBatch {
 }
 
 #[test]
-fn hidden_states_are_those_of_transformers() {
+fn hidden_states_equal_transformers() {
     let golden = golden("wav2vec2.safetensors");
     for (name, config) in forms() {
         let encoder = load(&config, tensors(&config));
@@ -121,7 +121,7 @@ fn hidden_states_are_those_of_transformers() {
     }
 }
 
-/// The name that fairseq, or the authors of WavLM, give a tensor of transformers.
+/// The name of a transformers tensor in fairseq, or in the WavLM authors' code.
 fn fairseq(name: &str, config: &Config) -> String {
     if name.starts_with("encoder.layers.") {
         let name = name.replace(".layer_norm.", ".self_attn_layer_norm.");
@@ -150,7 +150,7 @@ fn fairseq(name: &str, config: &Config) -> String {
 }
 
 #[test]
-fn the_layout_of_fairseq_gives_the_same() {
+fn fairseqs_layout_gives_the_same() {
     for (form, config) in forms().into_iter().filter(|(_, config)| config.adapter_dim.is_none()) {
         let plain = tensors(&config);
         let run = |tensors: Vec<(String, Tensor)>| {
@@ -165,7 +165,7 @@ fn the_layout_of_fairseq_gives_the_same() {
                 renamed.push((format!("{prefix}{rest}"), zeros(3)));
             }
             let told = Config::from_weights(&Weights::from_tensors(renamed.clone()).unwrap()).unwrap();
-            // Models of fairseq normalise clips where they have layer norms.
+            // fairseq's models with layer norms normalise clips.
             assert_eq!(told.normalize, config.conv_norm == ConvNorm::Layer, "{form}");
             assert_eq!((told.dim, told.n_blocks, told.position_batch_norm), (24, 2, config.position_batch_norm));
             assert_eq!(run(renamed), run(plain.clone()), "{form}");
@@ -174,13 +174,13 @@ fn the_layout_of_fairseq_gives_the_same() {
 }
 
 #[test]
-fn every_spelling_of_the_names_gives_the_same() {
+fn every_naming_scheme_gives_the_same() {
     let (_, config) = &forms()[0];
     let plain = tensors(config);
     let run = |tensors: Vec<(String, Tensor)>| {
         values(&load(config, tensors).forward(&batch(&[5000]), Layers::Last).unwrap().last)
     };
-    let wanted = run(plain.clone());
+    let expected = run(plain.clone());
     let renamed = |rename: &dyn Fn(&str) -> String| -> Vec<(String, Tensor)> {
         plain.iter().map(|(name, tensor)| (rename(name), tensor.clone())).collect()
     };
@@ -188,13 +188,13 @@ fn every_spelling_of_the_names_gives_the_same() {
         name.replace("parametrizations.weight.original0", "weight_g")
             .replace("parametrizations.weight.original1", "weight_v")
     };
-    assert_eq!(run(renamed(&old)), wanted);
+    assert_eq!(run(renamed(&old)), expected);
     for prefix in ["wav2vec2.", "hubert."] {
         let mut below = renamed(&|name| format!("{prefix}{}", old(name)));
-        // What pre-training leaves beside the encoder.
+        // Leftovers of pre-training beside the encoder.
         below.push((format!("{prefix}masked_spec_embed"), Tensor::zeros(24, DType::F32, &Device::Cpu).unwrap()));
         below.push(("quantizer.codevectors".to_string(), Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap()));
-        assert_eq!(run(below), wanted);
+        assert_eq!(run(below), expected);
     }
     // Folded by hand: w = g v / ‖v‖ per tap.
     let find = |name: &str| values(&plain.iter().find(|(other, _)| other == name).unwrap().1);
@@ -205,7 +205,7 @@ fn every_spelling_of_the_names_gives_the_same() {
     }
     let mut folded: Vec<_> = plain.iter().filter(|(name, _)| name != G && name != V).cloned().collect();
     folded.push((FOLDED.to_string(), Tensor::from_vec(v, (24, 6, 16), &Device::Cpu).unwrap()));
-    assert_close("folded", &run(folded), &wanted, 1e-6, 1e-6);
+    assert_close("folded", &run(folded), &expected, 1e-6, 1e-6);
 }
 
 #[test]
@@ -234,11 +234,11 @@ fn a_row_equals_the_clip_alone_and_short_clips_are_padded() {
 }
 
 #[test]
-fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
+fn sizes_are_detected_and_a_ctc_model_can_be_built() {
     for (_, config) in forms() {
         let tensors = tensors(&config);
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
-        // `dim / 64` where no preset has this width; what the tensors do not tell is as published.
+        // `dim / 64` if no preset has this width; what the tensors do not determine is as published.
         let told = Config::from_weights(&weights).unwrap();
         match config.position_bias {
             Some(bias) => {
@@ -267,7 +267,7 @@ fn a_checkpoint_tells_its_sizes_and_a_ctc_model_stands_on_it() {
     }
 }
 
-/// The adapters and the head of a language are trained inside a frozen encoder; what is saved opens as that language.
+/// The adapters and the head of a language are trained inside a frozen encoder; the saved file opens as that language.
 #[test]
 fn adapters_of_a_language_are_trained() {
     let config = Config { adapter_dim: Some(8), ..narrow(Config::MMS_1B) };
@@ -309,7 +309,7 @@ fn adapters_of_a_language_are_trained() {
 }
 
 #[test]
-fn what_cannot_work_is_a_typed_error() {
+fn invalid_configurations_are_typed_errors() {
     let good = narrow(Config::BASE);
     let wide = vec![ConvLayer { channels: 16, kernel: 3, stride: 1 << 15 }];
     let biased = |n_buckets, max_distance| Config {
@@ -347,7 +347,7 @@ fn what_cannot_work_is_a_typed_error() {
     assert!(matches!(encoder.forward(&empty, Layers::Last), Err(Error::TooShort { .. })));
 }
 
-/// A folder as transformers saves `Wav2Vec2ForCTC`, under either name of the weights.
+/// A folder of `Wav2Vec2ForCTC` saved by transformers, with either file name of the weights.
 #[test]
 fn a_folder_of_transformers_opens_as_a_ctc_model() {
     let golden = golden("wav2vec2.safetensors");
@@ -371,7 +371,7 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
     let open = || CtcModel::open(&folder, &Device::Cpu);
     let logits = |model: &CtcModel| values(&model.forward(&batch(&[9001])).unwrap().logits);
 
-    // Without a preprocessor_config.json clips are normalised.
+    // Without a preprocessor_config.json, clips are normalised.
     let model = open().unwrap();
     assert_eq!(&*model.encoder().info().name, "wav2vec2");
     assert!(model.vocabulary().is_none());
@@ -381,14 +381,14 @@ fn a_folder_of_transformers_opens_as_a_ctc_model() {
     assert_close("raw", &logits(&open().unwrap()), &golden.to_vec("ctc.raw").unwrap(), 2e-5, 1e-5);
     write("preprocessor_config.json", r#"{"do_normalize": true}"#);
     std::fs::rename(folder.join("pytorch_model.bin"), folder.join("model.safetensors")).unwrap();
-    // The padding token is the blank; tokens that the head lacks are dropped.
+    // The padding token is the blank; tokens without an output are dropped.
     write("vocab.json", r#"{"a": 0, "b": 1, "_": 2, "|": 3, "c": 4, "d": 5, "e": 6, "<s>": 7, "</s>": 8}"#);
     let model = open().unwrap();
     assert_close("safetensors", &logits(&model), &normalized, 2e-5, 1e-5);
     let vocabulary = model.vocabulary().unwrap();
     assert_eq!((vocabulary.blank(), vocabulary.len(), vocabulary.word_delimiter()), (2, 7, Some(3)));
 
-    // What this encoder lacks is refused, not left out.
+    // Unsupported settings are rejected, not ignored.
     for (field, value) in
         [("add_adapter", "true"), ("hidden_act", "\"relu\""), ("layer_norm_eps", "1e-6"), ("conv_stride", "[5, 2]")]
     {

@@ -12,7 +12,7 @@ fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// The file opened in each of the ways there are; all must give the same.
+/// Opens the file in every possible way; all must give the same.
 fn opened(path: &Path) -> [Weights; 3] {
     let bytes = std::fs::read(path).unwrap();
     [Weights::open(path).unwrap(), Weights::read(path).unwrap(), Weights::from_bytes(bytes).unwrap()]
@@ -41,7 +41,7 @@ fn reason(result: clipwise::Result<Weights>) -> String {
 }
 
 #[test]
-fn training_checkpoints_of_every_container_and_protocol() {
+fn training_checkpoints_of_every_container_and_protocol_are_read() {
     let expected = Weights::open(golden("weights_checkpoint.safetensors")).unwrap();
     assert_eq!(expected.len(), 8);
     for (file, format) in [
@@ -59,7 +59,7 @@ fn training_checkpoints_of_every_container_and_protocol() {
 }
 
 #[test]
-fn every_element_type_and_layout() {
+fn every_element_type_and_layout_is_read() {
     let expected = Weights::open(golden("weights_dtypes.safetensors")).unwrap();
     assert_eq!(expected.metadata()["made_by"], "tests/golden/weights.py");
     for file in ["weights_dtypes_zip.pth", "weights_dtypes_legacy.pth"] {
@@ -80,7 +80,7 @@ fn every_element_type_and_layout() {
 }
 
 #[test]
-fn types_without_a_storage_class() {
+fn types_without_a_storage_class_are_read() {
     let expected = Weights::open(golden("weights_torch_types.safetensors")).unwrap();
     let mut weights = Weights::open(golden("weights_torch_types.pth")).unwrap();
     assert_eq!(weights.len(), 7);
@@ -97,13 +97,13 @@ fn types_without_a_storage_class() {
 }
 
 #[test]
-fn whole_pickled_modules() {
+fn whole_pickled_modules_are_read() {
     let weights = Weights::open(golden("weights_module.pth")).unwrap();
     assert_same(&weights, &Weights::open(golden("weights_module.safetensors")).unwrap());
 }
 
 #[test]
-fn layers_of_tensorflow_lite_files() {
+fn layers_of_tensorflow_lite_files_are_read() {
     let expected = Weights::open(golden("weights_layers.safetensors")).unwrap();
     for weights in opened(&golden("weights_layers.tflite")) {
         assert_eq!(weights.format(), Format::TfLite);
@@ -112,10 +112,10 @@ fn layers_of_tensorflow_lite_files() {
 }
 
 #[test]
-fn what_is_not_read_says_what_it_is() {
+fn unsupported_files_are_identified() {
     let bytes = |bytes: &[u8]| reason(Weights::from_bytes(bytes.to_vec()));
     assert!(reason(Weights::open(golden("weights_script.pt"))).contains("TorchScript"));
-    assert!(reason(Weights::open(golden("weights.py"))).contains("not a checkpoint"));
+    assert!(reason(Weights::open(golden("weights.py"))).contains("an unknown format"));
     assert!(bytes(b"").contains("empty"));
     assert!(bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n").contains("Git LFS"));
     assert!(bytes(b"\n<!DOCTYPE html><html>").contains("web page"));
@@ -129,7 +129,7 @@ fn what_is_not_read_says_what_it_is() {
 }
 
 #[test]
-fn sharded_checkpoints() {
+fn sharded_checkpoints_are_read() {
     let folder = std::env::temp_dir().join(format!("clipwise-shards-{}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     let index = folder.join("model.safetensors.index.json");
@@ -176,7 +176,7 @@ fn small() -> Weights {
     Weights::from_tensors(tensors.map(|(name, tensor)| (name.to_owned(), tensor))).unwrap()
 }
 
-/// `g v / ‖v‖`, the norm over all axes but one, or over all.
+/// `g v / ‖v‖`, with the norm over all axes or over all but one.
 #[test]
 fn weight_norms_are_folded() {
     let v: Vec<f32> = (0..24).map(|i| (i * 7 % 11) as f32 - 4.5).collect();
@@ -203,29 +203,29 @@ fn weight_norms_are_folded() {
             let squares = v.iter().enumerate().filter(|(i, _)| part(*i) == of).map(|(_, x)| f64::from(*x).powi(2));
             squares.sum::<f64>().sqrt()
         };
-        let wanted = |i: usize| ((0.5 + part(i) as f64) * f64::from(v[i]) / norm(part(i))) as f32;
+        let expected = |i: usize| ((0.5 + part(i) as f64) * f64::from(v[i]) / norm(part(i))) as f32;
         let got = weights.to_vec("a.weight").unwrap();
-        got.iter().enumerate().for_each(|(i, x)| assert!((x - wanted(i)).abs() <= 1e-6, "{shape:?} {i} {x}"));
+        got.iter().enumerate().for_each(|(i, x)| assert!((x - expected(i)).abs() <= 1e-6, "{shape:?} {i} {x}"));
     }
-    // What is no weight norm stays as it is.
+    // Tensors that only resemble a weight norm stay as they are.
     assert_eq!(weights(old, &[2, 3, 1]).len(), 3);
     assert_eq!(weights(["a.weight_g", "a.parametrizations.weight.original1"], &[2, 1, 1]).len(), 3);
 }
 
 #[test]
-fn names_are_chosen_by_what_the_checkpoint_has() {
+fn alternative_names_are_chosen_by_the_checkpoint() {
     let (weights, trained) = (small(), Parameters::new(&Device::Cpu, 1));
     let loader = weights.loader(&Device::Cpu);
     assert_eq!(loader.first_of(&["linear", "f", "fc", "conv1"]), "fc");
     assert_eq!(loader.first_of(&["fc.weight", "fc.bias"]), "fc.bias");
     assert_eq!(loader.at("fc").first_of(&["weight", "bia"]), "weight", "neither is there");
-    // What is to be trained has no names yet, and lacks nothing.
+    // In training there are no names yet, and nothing is lacking.
     assert_eq!(trained.loader().first_of(&["linear", "fc"]), "linear");
     assert!(!trained.loader().lacks("linear.weight"));
 }
 
 #[test]
-fn loading_reports_everything_at_once() {
+fn loading_reports_all_mismatches_at_once() {
     let weights = small();
     let loader = weights.loader(&Device::Cpu);
     let fc = loader.at("fc");
@@ -252,7 +252,7 @@ fn loading_reports_everything_at_once() {
 }
 
 #[test]
-fn loading_succeeds_when_all_is_read() {
+fn loading_succeeds_if_everything_was_read() {
     let mut weights = small();
     weights.rename(|name| name.replace("weigth", "weight")).unwrap();
     assert!(weights.rename(|_| "same".to_owned()).is_err());
@@ -265,13 +265,13 @@ fn loading_succeeds_when_all_is_read() {
 }
 
 #[test]
-fn weights_and_loaders_cross_threads() {
+fn weights_and_loaders_are_send_and_sync() {
     fn crosses<T: Send + Sync>() {}
     crosses::<Weights>();
     crosses::<clipwise::weights::Loader<'_>>();
 }
 
-/// The folder of published files; `None`, and said so, where there is none.
+/// The folder of published files; `None`, with a message, if there is none.
 fn real() -> Option<PathBuf> {
     let Some(root) = std::env::var_os("CLIPWISE_REAL") else {
         eprintln!("skipped: CLIPWISE_REAL names no folder with published weights");

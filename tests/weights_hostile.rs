@@ -34,7 +34,7 @@ fn golden(name: &str) -> Vec<u8> {
 /// Name, shape and bits of a tensor.
 type Content = (String, Vec<usize>, Vec<u32>);
 
-/// Opens and reads all; `None` if opening failed.
+/// Opens and reads everything; `None` if opening failed.
 fn read_all(bytes: Vec<u8>) -> Option<Vec<Content>> {
     let weights = match Weights::from_bytes(bytes) {
         Ok(weights) => weights,
@@ -52,7 +52,7 @@ fn read_all(bytes: Vec<u8>) -> Option<Vec<Content>> {
     Some(weights.names().map(read).collect())
 }
 
-/// The reason why `bytes` are refused.
+/// The reason why `bytes` are rejected.
 fn refused(bytes: impl Into<Vec<u8>>) -> String {
     let start = Instant::now();
     let result = Weights::from_bytes(bytes.into());
@@ -64,7 +64,7 @@ fn refused(bytes: impl Into<Vec<u8>>) -> String {
 }
 
 #[test]
-fn cut_anywhere() {
+fn files_truncated_anywhere_are_errors() {
     for name in GOLDEN {
         let whole = golden(name);
         let expected = read_all(whole.clone());
@@ -76,7 +76,7 @@ fn cut_anywhere() {
 }
 
 #[test]
-fn random_damage() {
+fn random_damage_causes_no_panic() {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -108,7 +108,7 @@ fn random_damage() {
     assert_peak_memory();
 }
 
-/// Peak memory of this process so far, where the system tells.
+/// Checks the peak memory of this process, if the system reports it.
 fn assert_peak_memory() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let Some(peak) = status.lines().find_map(|line| line.strip_prefix("VmHWM:")) else { return };
@@ -131,19 +131,19 @@ fn tuple(values: &[i64]) -> Vec<u8> {
     [&b"("[..], &values.iter().flat_map(|&value| int(value)).collect::<Vec<_>>(), b"t"].concat()
 }
 
-/// The call that makes a tensor of storage `0`, which claims `len` floats.
+/// The call that creates a tensor of storage `0`, which claims `len` floats.
 fn tensor(len: i64, skip: i64, shape: &[i64], strides: &[i64]) -> Vec<u8> {
     let storage = [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &text("0"), &text("cpu"), &int(len), b"tQ"];
     let parts = [&storage.concat()[..], &int(skip), &tuple(shape), &tuple(strides)];
     [b"ctorch._utils\n_rebuild_tensor_v2\n(", &parts.concat()[..], b"\x89}tR"].concat()
 }
 
-/// A dictionary pickle with `name` set to what `value` pushes.
+/// A dictionary pickle in which `name` is what `value` pushes.
 fn dict(name: &str, value: &[u8]) -> Vec<u8> {
     [&b"\x80\x02}"[..], &text(name), value, b"s."].concat()
 }
 
-/// A legacy checkpoint of `object` and, as storage `0` if there are any, `floats`.
+/// A legacy checkpoint of `object` and, if there are any, `floats` as storage `0`.
 fn legacy(object: &[u8], floats: &[f32]) -> Vec<u8> {
     let mut file = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19.\x80\x02M\xe9\x03.\x80\x02}.".to_vec();
     file.extend_from_slice(object);
@@ -196,7 +196,7 @@ fn zip_checkpoint(object: &[u8], floats: &[f32]) -> Vec<u8> {
     zip(&[member("a/data.pkl", object), member("a/data/0", &storage)])
 }
 
-/// A folder of a test's own.
+/// A folder for one test.
 fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     std::fs::create_dir_all(&folder).unwrap();
@@ -234,7 +234,7 @@ fn files_that_shrink_while_they_are_open_are_errors() {
 #[test]
 fn opening_beside_a_writer_gives_the_checkpoint_or_an_error() {
     let path = folder("rewritten").join("checkpoint");
-    // Large enough that reading it takes longer than writing begins.
+    // Large enough that reading takes longer than the writer needs to begin.
     let floats: Vec<f32> = (0..1 << 20).map(|i| i as f32).collect();
     let object = dict("w", &tensor(floats.len() as i64, 0, &[floats.len() as i64], &[1]));
     let bytes: Vec<u8> = floats.iter().flat_map(|value| value.to_le_bytes()).collect();
@@ -251,7 +251,7 @@ fn opening_beside_a_writer_gives_the_checkpoint_or_an_error() {
                     if ended.load(Ordering::Relaxed) {
                         break;
                     }
-                    // Truncated, then written anew from the beginning, as `torch.save` does.
+                    // Truncated, then rewritten from the beginning, as `torch.save` does.
                     file.set_len([0, 7, whole.len() as u64 / 2][round % 3]).unwrap();
                     file.rewind().unwrap();
                     file.write_all(&whole).unwrap();
@@ -261,7 +261,7 @@ fn opening_beside_a_writer_gives_the_checkpoint_or_an_error() {
         let (mut n_whole, mut n_refused) = (0, 0);
         for _ in 0..100 {
             match Weights::open(&path).and_then(|weights| weights.to_vec("w")) {
-                // What was not there yet when it was read may be zeros.
+                // Parts that were not yet written when they were read may be zeros.
                 Ok(values) => {
                     assert_eq!(values.len(), floats.len());
                     n_whole += usize::from(values == floats);
@@ -278,7 +278,7 @@ fn opening_beside_a_writer_gives_the_checkpoint_or_an_error() {
 }
 
 #[test]
-fn strided_tensors_are_read_from_files_as_from_memory() {
+fn strided_tensors_are_read_alike_from_files_and_memory() {
     let floats: Vec<f32> = (0..1000).map(|i| i as f32).collect();
     let path = folder("strided").join("checkpoint");
     for (skip, shape, strides) in [
@@ -287,25 +287,25 @@ fn strided_tensors_are_read_from_files_as_from_memory() {
         (0, &[25, 40], &[1, 25]), // transposed
         (3, &[4, 5, 6], &[100, 1, 7]),
         (0, &[2, 3], &[0, 1]), // repeated
-        (1, &[3], &[499]),     // far apart: each element by itself
+        (1, &[3], &[499]),     // far apart: each element is read separately
         (0, &[2, 2, 2], &[900, 50, 49]),
         (5, &[0, 3], &[1, 1]),
         (0, &[1, 300], &[7, 3]),
     ] {
         let file = zip_checkpoint(&dict("w", &tensor(1000, skip, shape, strides)), &floats);
         std::fs::write(&path, &file).unwrap();
-        let mut wanted = vec![skip];
+        let mut expected = vec![skip];
         for (&dim, &stride) in shape.iter().zip(strides) {
-            wanted = wanted.iter().flat_map(|first| (0..dim).map(move |i| first + i * stride)).collect();
+            expected = expected.iter().flat_map(|first| (0..dim).map(move |i| first + i * stride)).collect();
         }
-        let wanted: Vec<f32> = wanted.into_iter().map(|place| place as f32).collect();
+        let expected: Vec<f32> = expected.into_iter().map(|place| place as f32).collect();
         for weights in [Weights::open(&path).unwrap(), Weights::from_bytes(file).unwrap()] {
-            assert_eq!(weights.to_vec("w").unwrap(), wanted, "{skip} {shape:?} {strides:?}");
+            assert_eq!(weights.to_vec("w").unwrap(), expected, "{skip} {shape:?} {strides:?}");
         }
     }
 }
 
-/// Pickles that are longer than what is looked at first.
+/// Pickles longer than the look-ahead.
 #[test]
 fn long_pickles_of_legacy_files_are_read_whole() {
     let w = tensor(4, 0, &[4], &[1]);
@@ -333,12 +333,12 @@ fn hand_made_files_are_read() {
 }
 
 #[test]
-fn what_old_versions_wrote() {
+fn files_of_old_pytorch_versions_are_read() {
     // Python 2: byte strings, an ordered dictionary of lists of two.
     let w = tensor(4, 0, &[4], &[1]);
     let object = [&b"\x80\x02ccollections\nOrderedDict\n]](U\x01w"[..], &w, b"ea\x85R."].concat();
     assert_eq!(Weights::from_bytes(legacy(&object, &[1., 2., 3., 4.])).unwrap().to_vec("w").unwrap(), [1., 2., 3., 4.]);
-    // A storage on the GPU that is a view of another (first element 1, 3 long), the first `_rebuild_tensor`, a parameter.
+    // A GPU storage that is a view of another (first element 1, length 3), the original `_rebuild_tensor`, a parameter.
     let view = [&b"("[..], &text("v"), &int(1), &int(3), b"t"].concat();
     let storage = [&b"("[..], &text("storage"), b"ctorch.cuda\nFloatStorage\n", &text("0"), &text("cuda:0"), &int(4)];
     let parts = [&storage.concat()[..], &view, b"tQ", &int(1), &tuple(&[2]), &tuple(&[1])];
@@ -372,7 +372,7 @@ fn the_state_dict_is_found() {
 }
 
 #[test]
-fn tensors_that_reach_outside() {
+fn tensors_that_exceed_their_storage_are_errors() {
     let huge = i64::MAX;
     for (len, skip, shape, strides) in [
         (5, 0, &[2][..], &[1][..]),
@@ -401,7 +401,7 @@ fn tensors_that_reach_outside() {
 }
 
 #[test]
-fn nothing_in_a_pickle_runs() {
+fn pickled_code_is_never_executed() {
     let marker = std::env::temp_dir().join(format!("clipwise-ran-{}", std::process::id()));
     let command = text(&format!("touch {}", marker.display()));
     let w = tensor(4, 0, &[4], &[1]);
@@ -420,7 +420,7 @@ fn nothing_in_a_pickle_runs() {
 }
 
 #[test]
-fn deep_nesting_and_cycles() {
+fn deep_nesting_and_cycles_are_handled() {
     let n = 1_000_000;
     let w = tensor(4, 0, &[4], &[1]);
     let with = |value: Vec<u8>| [&b"\x80\x02}q\x00"[..], &text("x"), &value, b"s", &text("w"), &w, b"s."].concat();
@@ -435,8 +435,8 @@ fn deep_nesting_and_cycles() {
     let dicts = [[&b"}"[..], &text("model")].concat().repeat(n), b"N".to_vec(), b"s".repeat(n)].concat();
     read(with(dicts));
     read(with(b"h\x00".to_vec())); // the dictionary itself
-    read(with(b"]q\x01h\x01a".to_vec())); // a list of itself
-    // A million bytes of marks, and nothing more.
+    read(with(b"]q\x01h\x01a".to_vec())); // a list that contains itself
+    // A million mark opcodes and nothing else.
     assert!(refused(legacy(&b"(".repeat(n), &[])).contains("damaged pickle"));
 
     // A module that contains itself.
@@ -447,7 +447,7 @@ fn deep_nesting_and_cycles() {
 }
 
 #[test]
-fn expanding_references() {
+fn expanding_references_take_bounded_memory() {
     // Each tuple holds the one before twice: 2³⁰ leaves.
     let mut laughs = b"}q\x00".to_vec();
     for i in 1..=30u8 {
@@ -457,7 +457,7 @@ fn expanding_references() {
     let object = [&b"\x80\x02}"[..], &text("x"), &laughs, b"s", &text("w"), &w, b"s."].concat();
     assert_eq!(Weights::from_bytes(legacy(&object, &[1.; 4])).unwrap().len(), 1);
 
-    // A module whose 30 levels each hold the next one twice.
+    // A module of 30 levels, each of which holds the next one twice.
     let mut module = b"N".to_vec();
     for _ in 0..30 {
         let inner = [&text("a")[..], b"h\x01s", &text("b"), b"h\x01s"].concat();
@@ -468,7 +468,7 @@ fn expanding_references() {
     module.push(b'.');
     assert!(refused(legacy(&module, &[])).contains("too large"));
 
-    // A module of 100 000 attributes that holds itself under 100 000 names; a dictionary with one long key many times.
+    // A module of 100 000 attributes that contains itself under 100 000 names; a dictionary with a long key many times.
     let n = 100_000;
     let attributes: Vec<u8> = (0..n).flat_map(|i| [text(&i.to_string()), b"Ns".to_vec()].concat()).collect();
     let inner: Vec<u8> = (0..n).flat_map(|i| [text(&i.to_string()), b"h\x01s".to_vec()].concat()).collect();
@@ -479,7 +479,7 @@ fn expanding_references() {
     let many = [&b"}}q\x01N"[..], &long, b"q\x000", &b"h\x00h\x01s".repeat(500_000), b"."].concat();
     refused(legacy(&many, &[]));
 
-    // More values than any checkpoint has: as a stack, as lists, in the memo, as shapes.
+    // More values than any checkpoint has: on the stack, in lists, in the memo, as shapes.
     let n = 9_000_000;
     let shape = [&b"ctorch._utils\n_rebuild_tensor_v2\nq\x02"[..], &w[33..w.len() - 1], b"q\x03"].concat();
     for object in [
@@ -537,7 +537,7 @@ fn huge_claims() {
 }
 
 #[test]
-fn hostile_zip_archives() {
+fn hostile_zip_archives_are_rejected() {
     let object = dict("w", &tensor(4, 0, &[4], &[1]));
     let storage = [0; 16];
     let pickle = || member("a/data.pkl", &object);
@@ -555,10 +555,10 @@ fn hostile_zip_archives() {
     }
     assert!(refused(zip(&[pickle(), data(), data()])).contains("two members"));
     assert!(refused(zip(&[pickle()])).contains("no storage"));
-    assert!(refused(zip(&[data()])).contains("no data.pkl"));
+    assert!(refused(zip(&[data()])).contains("without data.pkl"));
     assert!(refused(zip(&[pickle(), data(), member("a/byteorder", b"big")])).contains("big-endian"));
     assert!(refused(zip(&[pickle(), data(), member("a/code/x.py", b"")])).contains("TorchScript"));
-    // Storages that overlap are no harm.
+    // Overlapping storages are harmless.
     assert!(Weights::from_bytes(zip(&[pickle(), Member { name: "b", ..pickle() }, data()])).is_ok());
 
     // End records that point anywhere.
@@ -578,7 +578,7 @@ fn hostile_zip_archives() {
 }
 
 #[test]
-fn hostile_safetensors() {
+fn hostile_safetensors_files_are_rejected() {
     let file = |header: &str, data: usize| {
         [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &vec![0; data]].concat()
     };

@@ -67,7 +67,7 @@ fn tensors(config: &Config) -> Vec<(String, Tensor)> {
     tensors
 }
 
-/// The name that OpenAI's checkpoints have for it.
+/// The tensor's name in OpenAI's checkpoints.
 fn openai(name: &str) -> String {
     let mut name = name.replace("embed_positions.weight", "positional_embedding");
     if let Some(rest) = name.strip_prefix("layer_norm.") {
@@ -104,8 +104,8 @@ fn batch(clips: Vec<Vec<f32>>) -> WaveformBatch {
 
 #[test]
 fn features_equal_transformers() {
-    let wanted = golden("whisper.safetensors");
-    let wanted = |name: &str| wanted.to_vec(name).unwrap();
+    let expected = golden("whisper.safetensors");
+    let expected = |name: &str| expected.to_vec(name).unwrap();
     let mel = |n_mels: usize| WhisperMel::new(&WhisperMelConfig { n_mels, ..WhisperMelConfig::MELS_80 }).unwrap();
     for (n_mels, n) in [(80, 1), (80, 161), (80, 4000), (128, 2400)] {
         let mel = mel(n_mels);
@@ -113,7 +113,7 @@ fn features_equal_transformers() {
         let (own, padded) = (mel.compute(&clip).unwrap(), mel.compute_padded(&clip).unwrap());
         assert_eq!((own.nrows(), padded.nrows()), (n.div_ceil(160), 3000));
         let name = format!("mel.{n_mels}.{n}");
-        assert_close(&name, own.as_slice().unwrap(), &wanted(&name), 1e-6, 0.0);
+        assert_close(&name, own.as_slice().unwrap(), &expected(&name), 1e-6, 0.0);
         assert_eq!(padded.slice(ndarray::s![..own.nrows(), ..]), own, "zeros after a clip change nothing in it");
         let silence = padded[(2999, 0)];
         assert!(
@@ -126,15 +126,15 @@ fn features_equal_transformers() {
     let whole = mel.compute(&signal(480_000, 16_000, SEED)).unwrap();
     let some = whole.rows().into_iter().enumerate().filter(|(t, _)| t % 150 == 0 || *t == 2999);
     let some: Vec<f32> = some.flat_map(|(_, row)| row.to_vec()).collect();
-    assert_close("30 s", &some, &wanted("mel.80.480000"), 1e-6, 0.0);
+    assert_close("30 s", &some, &expected("mel.80.480000"), 1e-6, 0.0);
 
-    // The loudest frame is beyond the clip's own, or the one after the last of 30 s.
+    // The loudest frame is after the clip's own frames, or after the last frame of 30 s.
     for (name, n) in [("click", 1121), ("end", 480_000)] {
         let mut clip: Vec<f32> = signal(n, 16_000, SEED).iter().map(|x| x * 1e-3).collect();
         clip[n - 1] = 1.0;
         let own = mel.compute(&clip).unwrap();
         let last = own.slice(ndarray::s![-5.., ..]).iter().copied().collect::<Vec<_>>();
-        assert_close(name, &last, &wanted(&format!("mel.80.{name}")), 1e-6, 0.0);
+        assert_close(name, &last, &expected(&format!("mel.80.{name}")), 1e-6, 0.0);
     }
 }
 
@@ -157,23 +157,23 @@ fn hidden_states_equal_transformers() {
             let all = encoder.forward_features(&features, None, Layers::All).unwrap();
             assert_eq!((all.layers.len(), encoder.info().n_layers), (config.n_blocks + 1, config.n_blocks + 1));
             for (i, state) in all.layers.iter().enumerate() {
-                let wanted = golden.to_vec(&format!("{name}.{i}")).unwrap();
-                assert_close(&format!("{name}, state {i}"), &values(state), &wanted, 2e-5, 1e-5);
+                let expected = golden.to_vec(&format!("{name}.{i}")).unwrap();
+                assert_close(&format!("{name}, state {i}"), &values(state), &expected, 2e-5, 1e-5);
             }
             let last = encoder.forward_features(&features, None, Layers::Last).unwrap();
             assert!(last.layers.is_empty());
             assert_eq!(values(&last.last), values(&all.layers[config.n_blocks]));
             assert_eq!(values(&all.last), values(&last.last));
             let cut = encoder.forward_features(&short, None, Layers::Last).unwrap();
-            let wanted = golden.to_vec(&format!("{name}.short")).unwrap();
-            assert_close("18 frames", &values(&cut.last), &wanted, 2e-5, 1e-5);
+            let expected = golden.to_vec(&format!("{name}.short")).unwrap();
+            assert_close("18 frames", &values(&cut.last), &expected, 2e-5, 1e-5);
             assert_eq!(cut.lengths, [9]);
         }
     }
 }
 
 #[test]
-fn a_row_of_a_batch_is_the_clip_alone() {
+fn a_row_of_a_batch_equals_the_clip_alone() {
     let lengths = [3000, 1, 8000, 1600, 3000];
     let clips: Vec<Vec<f32>> = lengths.iter().map(|&n| signal(n, 16_000, n as u64)).collect();
     for pad in [false, true] {
@@ -191,7 +191,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
             }
         }
     }
-    // Filled up with zeros, all positions are attended to.
+    // With padding, attention covers all positions.
     let encoder = narrow(&Config { pad: true, ..NARROW_80 });
     let features = encoder.mel().compute_padded(&clips[0]).unwrap();
     let features = Tensor::from_iter(features, &Device::Cpu).unwrap().reshape((1, 50, 80)).unwrap();
@@ -200,7 +200,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
     assert_eq!(whole.lengths, [25]);
     assert_eq!(values(&own.last), values(&whole.last)[..10 * 128]);
 
-    // With a mask instead of runs of one length.
+    // With a mask, instead of sub-batches of one length.
     let encoder = narrow(&NARROW_80);
     let features = hashed("masked", 3 * 50 * 80, -1.0, 1.5, SEED);
     let features = Tensor::from_vec(features, (3, 50, 80), &Device::Cpu).unwrap();
@@ -219,7 +219,7 @@ fn a_row_of_a_batch_is_the_clip_alone() {
 }
 
 #[test]
-fn what_cannot_work_is_an_error() {
+fn invalid_configurations_and_inputs_are_errors() {
     let encoder = narrow(&NARROW_80);
     let forward = |clip: Vec<f32>| encoder.forward(&batch(vec![clip]), Layers::Last).map(|encoded| encoded.lengths);
     assert_eq!(forward(vec![0.0; 8000]).unwrap(), [25]);
@@ -270,10 +270,10 @@ fn what_cannot_work_is_an_error() {
 }
 
 #[test]
-fn real_speech_has_the_hidden_states_of_transformers() {
+fn real_speech_gets_the_hidden_states_of_transformers() {
     let Some(folder) = real("real/whisper-tiny-en") else { return };
     let weights = Weights::open(folder.join("encoder.safetensors")).unwrap();
-    let wanted = Weights::open(folder.join("expected_jfk.safetensors")).unwrap();
+    let expected = Weights::open(folder.join("expected_jfk.safetensors")).unwrap();
     let config = Config::from_weights(&weights).unwrap();
     assert_eq!(config, Config::TINY);
     let encoder = WhisperEncoder::load(&config, &weights, &Device::Cpu).unwrap();
@@ -281,20 +281,21 @@ fn real_speech_has_the_hidden_states_of_transformers() {
     assert_eq!(speech.sample_rate, 16_000);
 
     let features = encoder.mel().compute_padded(&speech.samples).unwrap();
-    let across = wanted.to_vec("mel").unwrap(); // [80, 3000]
+    let across = expected.to_vec("mel").unwrap(); // [80, 3000]
     let across: Vec<f32> = (0..3000 * 80).map(|i| across[i % 80 * 3000 + i / 80]).collect();
-    // What is stored there was rounded to half precision, by up to 2^-11 of the value; the hidden states were not made from it.
+    // The stored features were rounded to half precision, by up to 2^-11 of the value; the hidden states were not made
+    // from them.
     assert!(across.iter().all(|&x| half::f16::from_f32(x).to_f32() == x));
     assert_close("log-mel", features.as_slice().unwrap(), &across, 1e-5, 1.0 / 2048.0);
 
     let features = Tensor::from_iter(features, &Device::Cpu).unwrap().reshape((1, 3000, 80)).unwrap();
     let states = encoder.forward_features(&features, None, Layers::Last).unwrap();
     let states: Vec<f32> = values(&states.last).chunks(384).step_by(10).flatten().copied().collect();
-    let wanted = wanted.to_vec("hidden_every_10th").unwrap();
-    println!("hidden states: {:e}", max_difference(&states, &wanted));
-    assert_close("hidden states", &states, &wanted, 1e-3, 0.0);
+    let expected = expected.to_vec("hidden_every_10th").unwrap();
+    println!("hidden states: {:e}", max_difference(&states, &expected));
+    assert_close("hidden states", &states, &expected, 1e-3, 0.0);
 
-    // The sinusoids that stand in for a table are those of the checkpoint, which has them in half precision.
+    // The computed sinusoids equal the checkpoint's table, which is in half precision.
     let names = weights.names().filter(|name| !name.ends_with("embed_positions.weight"));
     let rest: Vec<_> = names.map(|name| (name.to_string(), weights.tensor(name, &Device::Cpu).unwrap())).collect();
     let without = WhisperEncoder::load(&config, &Weights::from_tensors(rest).unwrap(), &Device::Cpu).unwrap();
@@ -303,7 +304,7 @@ fn real_speech_has_the_hidden_states_of_transformers() {
     assert!(max_difference(&states(&encoder), &states(&without)) < 5e-4);
 }
 
-/// Tones of three pitches, 150 ms each, and what they spell.
+/// Tones of three pitches, 150 ms each, and their labels.
 fn tones() -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
     let melodies: [&[u32]; 8] = [&[1, 2], &[2, 3], &[3, 1], &[1, 2, 3], &[3, 2, 1], &[2, 1], &[1, 3, 2], &[3, 2]];
     let tone = |pitch: u32| {
@@ -315,7 +316,7 @@ fn tones() -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
     (melodies.iter().map(clip).collect(), melodies.iter().map(|melody| melody.to_vec()).collect())
 }
 
-/// Digits that two people say, and their letters.
+/// Digits spoken by two people, and their spelling.
 fn digits(folder: &std::path::Path) -> (Vec<Vec<f32>>, Vec<Vec<u32>>) {
     let words = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     let clip = |(digit, speaker): (usize, &str)| {
@@ -353,7 +354,7 @@ fn a_head_learns_on_the_frozen_encoder() {
         let clips = batch(clips);
         let states = || model.encoder().forward(&clips, Layers::All).unwrap().layers;
         let before = states();
-        // Nothing that a gradient could go back through.
+        // The frozen encoder's output is not connected to any variable.
         assert!(before.iter().all(|layer| !layer.track_op() && !layer.is_variable()));
         let params = candle_nn::ParamsAdamW { lr: 0.01, ..Default::default() };
         let mut optimiser = candle_nn::AdamW::new(parameters.vars(), params).unwrap();

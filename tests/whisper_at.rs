@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use candle_core::{DType, Device, Tensor};
-use clipwise::encoders::whisper;
+use clipwise::encoders::{Layers, whisper};
 use clipwise::models::{WhisperAt, detect, whisper_at};
 use clipwise::{Detail, Error, ModelConfig, OpenOptions, Tagger, TaggingModel, Waveform, WaveformBatch, Weights};
 use common::{assert_close, complete, golden, signal, transformer_tensor, values};
@@ -66,6 +66,33 @@ fn it_equals_the_reference_with_and_without_the_projection() {
             assert_close(&format!("{name} {n}"), &values(&output.framewise_output.unwrap()), &frames, 1e-5, 0.0);
         }
         assert_eq!(model.info().frames.unwrap().step, 160_000);
+    }
+}
+
+#[test]
+fn every_stage_equals_the_reference() {
+    let golden = golden("whisper_at.safetensors");
+    let every = |n: usize, tensors: &[Tensor]| tensors.iter().flat_map(values).step_by(n).collect::<Vec<_>>();
+    for name in ["own", "low"] {
+        let model = load(&config(name), tensors(&config(name)));
+        let close = |key: &str, got: &[f32], atol: f32| {
+            assert_close(key, got, &golden.to_vec(&format!("{name}.30000.{key}")).unwrap(), atol, 1e-5);
+        };
+        let mel = model.encoder().mel().compute_padded(&signal(30_000, 16_000, 9)).unwrap();
+        let mel = Tensor::from_iter(mel, &Device::Cpu).unwrap().reshape((1, 3000, 80)).unwrap();
+        let [pooled, time, layers] = model.stages(&mel).unwrap();
+        if name == "own" {
+            close("mel", &every(101, std::slice::from_ref(&mel)), 1e-5);
+            // The input of each block; the pooled layers show the output of the last.
+            let encoded = model.encoder().forward_features(&mel, None, Layers::All).unwrap();
+            let states = every(101, &encoded.layers[..3]);
+            let wanted = golden.to_vec("own.30000.states").unwrap();
+            assert_close("states", &states, &wanted[..states.len()], 2e-5, 1e-5);
+            let by_layer = pooled.transpose(0, 1).unwrap().contiguous().unwrap();
+            close("pooled", &every(5, &[by_layer]), 2e-5);
+        }
+        close("time", &every(5, &[time]), 2e-5);
+        close("layers", &every(5, &[layers]), 2e-5);
     }
 }
 

@@ -1,4 +1,4 @@
-//! Windows of recordings and streams: each is the cut clip, bit for bit.
+//! Windows of recordings and streams: each equals the cut clip, bit for bit.
 
 mod common;
 
@@ -19,7 +19,7 @@ use clipwise::{
 };
 use common::{ced_tensors, cnn14_tensors, leenet_tensors, m5_tensors, shipped, signal, values};
 
-/// A narrow CNN14 at 8 kHz whose front end has a floor, which depends on the clip as a whole.
+/// A narrow CNN14 at 8 kHz whose front end has a floor that depends on the whole clip.
 fn narrow() -> Tagger {
     let log_mel = LogMelConfig { top_db: Some(30.0), ..LogMelConfig::PANNS_8K };
     let config = cnn14::Config {
@@ -46,7 +46,7 @@ fn m5() -> Tagger {
     Tagger::new(model, LabelSet::numbered(7)).unwrap()
 }
 
-/// A small CED that sees 0.64 s at once.
+/// A small CED with windows of 0.64 s.
 fn ced(window_mean: WindowMean) -> Tagger {
     let small = ced::Config { width: 16, n_heads: 2, depth: 1, n_classes: 9, ..ced::Config::TINY };
     let config = ced::Config { target_length: 64, window_mean, ..small };
@@ -54,7 +54,7 @@ fn ced(window_mean: WindowMean) -> Tagger {
     Tagger::new(Ced::load(&config, &weights, &Device::Cpu).unwrap(), LabelSet::numbered(9)).unwrap()
 }
 
-/// A small recurrent net.
+/// A small recurrent network.
 fn recurrent(features: FeaturesConfig) -> AudioRnnClassifier {
     let config = rnn::Config { features, hidden: 6, n_classes: 4, ..rnn::Config::BIGRU };
     let parameters = Parameters::new(&Device::Cpu, 8);
@@ -62,7 +62,8 @@ fn recurrent(features: FeaturesConfig) -> AudioRnnClassifier {
     AudioRnnClassifier::load(&config, &parameters.weights().unwrap(), &Device::Cpu).unwrap()
 }
 
-/// Front ends of recurrent nets: Kaldi's without and with frames beyond the ends, MFCC, with what depends on the whole clip.
+/// Front ends of recurrent networks: Kaldi fbank without and with frames beyond the ends, and MFCC, with settings that
+/// depend on the whole clip.
 fn features() -> [FeaturesConfig; 4] {
     let plain = |spectrum: FeatureKind| FeaturesConfig { spectrum, deltas: None, normalize: None };
     let mirrored = FbankConfig { snip_edges: false, ..FbankConfig::KALDI_16K };
@@ -78,7 +79,7 @@ fn recurrent_taggers() -> [Tagger; 4] {
     features().map(|features| Tagger::new(recurrent(features), LabelSet::numbered(4)).unwrap())
 }
 
-/// The windows of samples at the model's rate, which come in blocks of some size.
+/// The windows of samples at the model's rate, pushed in blocks of a given size.
 fn windows(tagger: &Tagger, samples: &[f32], block: usize, config: &WindowConfig) -> Vec<WindowTagging> {
     let blocks = samples.chunks(block).map(|block| Ok(block.to_vec()));
     Windows::new(tagger, blocks, config).unwrap().collect::<Result<_>>().unwrap()
@@ -92,7 +93,7 @@ fn samples_of(config: &WindowConfig, rate: u32, align: usize) -> usize {
 }
 
 #[test]
-fn a_window_is_the_cut_clip_bit_for_bit() {
+fn a_window_equals_the_cut_clip_bit_for_bit() {
     let default = WindowConfig::default;
     let ceds = [WindowMean::Scores, WindowMean::Tokens, WindowMean::ScoresByLength].map(ced);
     let others = [narrow(), shipped("ced-tiny"), leenet(), m5()];
@@ -103,9 +104,9 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             WindowConfig { length: 1.0, hop: 0.5, batch: 3, ..default() },
             WindowConfig { length: 0.7, hop: 0.333, pad_last: true, ..default() }, // a hop between frames
             WindowConfig { length: 0.4321, hop: 0.4321, batch: 1, ..default() },
-            WindowConfig { length: 0.5, hop: 1.1, pad_last: true, ..default() }, // holes
-            WindowConfig { length: 0.04, hop: 0.71, ..default() },               // shorter than a model takes
-            WindowConfig { length: 9.0, hop: 1.0, ..default() },                 // longer than the recording
+            WindowConfig { length: 0.5, hop: 1.1, pad_last: true, ..default() }, // gaps
+            WindowConfig { length: 0.04, hop: 0.71, ..default() }, // shorter than the model's shortest clip
+            WindowConfig { length: 9.0, hop: 1.0, ..default() },   // longer than the recording
         ] {
             let what = format!("{} {config:?}", tagger.model().info().name);
             let got = windows(&tagger, &samples, 1000, &config);
@@ -114,9 +115,9 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
             let mut covered = 0;
             for (k, window) in got.iter().enumerate() {
                 let start = (window.start * f64::from(rate)).round() as usize;
-                let wanted = k as f64 * config.hop * f64::from(rate);
+                let expected = k as f64 * config.hop * f64::from(rate);
                 assert!(
-                    start.is_multiple_of(align) && (start as f64 - wanted).abs() <= 0.5 * align as f64 + 1e-6,
+                    start.is_multiple_of(align) && (start as f64 - expected).abs() <= 0.5 * align as f64 + 1e-6,
                     "{what}"
                 );
                 let end = (start + length).min(samples.len());
@@ -139,7 +140,7 @@ fn a_window_is_the_cut_clip_bit_for_bit() {
     }
 }
 
-/// A front end that counts the rows that it computes.
+/// A front end that counts the rows it computes.
 #[derive(Debug)]
 struct Counting {
     front_end: Features,
@@ -180,7 +181,7 @@ impl FrontEnd for Counting {
     }
 }
 
-/// A recurrent net with such a front end.
+/// A recurrent network with such a front end.
 struct Counted(AudioRnnClassifier, Counting);
 
 impl TaggingModel for Counted {
@@ -208,7 +209,7 @@ fn windows_that_overlap_share_the_frames_of_any_front_end() {
         let (rate, reach) = (front_end.sample_rate(), front_end.reach());
         let (hop, n_windows) = (20 * reach.hop_length, 16);
         let length = 10 * hop + 99;
-        // Frames of a window that see one of its ends, and those of the recording, each once.
+        // The recording's frames are computed once each, and for every window those that touch one of its ends.
         let at_ends = front_end.frames_dim(length).0
             - ((length - reach.after) / reach.hop_length + 1 - reach.before.div_ceil(reach.hop_length));
         let n_samples = length + (n_windows - 1) * hop;
@@ -266,7 +267,7 @@ fn windows_that_touch_cover_the_recording() {
 }
 
 #[test]
-fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
+fn a_stream_gives_the_windows_of_the_recording_for_any_block_size() {
     let tagger = Arc::new(narrow());
     let waveform = Waveform::new(signal(11_025 * 3 + 5, 11_025, 2), 11_025);
     for (framewise, pad_last, sizes) in
@@ -274,10 +275,10 @@ fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
     {
         let config = WindowConfig { length: 0.8, hop: 0.3, pad_last, framewise, ..WindowConfig::default() };
         let resampled = waveform.resample(8_000).unwrap();
-        let wanted = windows(&tagger, &resampled.samples, 777, &config);
+        let expected = windows(&tagger, &resampled.samples, 777, &config);
         let of_recording: Result<Vec<_>> = tagger.windows(waveform.clone(), &config).unwrap().collect();
-        assert_eq!(of_recording.unwrap(), wanted);
-        assert_eq!(wanted.len(), 9);
+        assert_eq!(of_recording.unwrap(), expected);
+        assert_eq!(expected.len(), 9);
         let mut stream = TaggerStream::new(tagger.clone(), 11_025, &config).unwrap();
         for &size in sizes {
             for round in 0..2 {
@@ -293,10 +294,10 @@ fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
                 }
                 assert!(stream.real_time_factor() > 0.0);
                 got.extend(stream.finish().unwrap());
-                assert_eq!(got, wanted, "blocks of {size}, round {round}, {config:?}");
+                assert_eq!(got, expected, "blocks of {size}, round {round}, {config:?}");
             }
         }
-        // What is not taken leaves no trace.
+        // A rejected block leaves no trace.
         let (first, rest) = waveform.samples.split_at(10_000);
         let mut got = stream.push(first).unwrap();
         match stream.push(&[0.0, f32::NAN]).unwrap_err() {
@@ -305,7 +306,7 @@ fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
         }
         got.extend(stream.push(rest).unwrap());
         got.extend(stream.finish().unwrap());
-        assert_eq!(got, wanted);
+        assert_eq!(got, expected);
         stream.push(first).unwrap();
         stream.reset();
         assert_eq!((stream.position(), stream.finish().unwrap().len()), (0.0, 0));
@@ -314,7 +315,7 @@ fn a_stream_gives_the_windows_of_the_recording_for_blocks_of_any_size() {
 }
 
 #[test]
-fn two_streams_on_two_threads_are_as_one_after_the_other() {
+fn two_streams_on_two_threads_equal_sequential_ones() {
     let tagger = narrow();
     let config = WindowConfig { length: 1.0, hop: 0.25, ..WindowConfig::default() };
     let run = |seed: u64| {
@@ -326,15 +327,15 @@ fn two_streams_on_two_threads_are_as_one_after_the_other() {
         got.extend(stream.finish().unwrap());
         got
     };
-    let wanted = [run(1), run(2)];
+    let expected = [run(1), run(2)];
     let run = &run;
     let got = std::thread::scope(|scope| [1, 2].map(|seed| scope.spawn(move || run(seed))).map(|t| t.join().unwrap()));
-    assert_eq!(got, wanted);
+    assert_eq!(got, expected);
     assert_ne!(got[0], got[1]);
 }
 
 #[test]
-fn every_frame_comes_once_from_the_window_in_which_it_is_farthest_from_an_end() {
+fn every_frame_comes_once_from_the_window_whose_ends_are_farthest() {
     for (tagger, n_samples) in [(narrow(), 30_500), (leenet(), 120_000), (m5(), 60_000)] {
         let rate = f64::from(tagger.model().info().sample_rate);
         let grid = tagger.model().info().frames.unwrap();
@@ -404,7 +405,7 @@ fn a_recording_may_end_before_its_first_frame() {
     assert!(matches!(TaggerStream::new(&tagger, 8_000, &short), Err(Error::Config { field: "length", .. })));
 }
 
-/// A model that only tells which samples it was given: `[n, first sample, last sample]`.
+/// A model that returns which samples it was given: `[n, first sample, last sample]`.
 struct Echo(ModelInfo);
 
 impl TaggingModel for Echo {
@@ -430,7 +431,7 @@ fn a_stream_of_a_day_neither_drifts_nor_grows() {
         return;
     }
     let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
-    // 1/3 s is no whole number of samples.
+    // 1/3 s is not a whole number of samples.
     let config = WindowConfig { length: 1.0, hop: 10.0 / 3.0, ..WindowConfig::default() };
     let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
     let day = 24 * 3600 * 1_000u64;
@@ -454,7 +455,7 @@ fn a_stream_of_a_day_neither_drifts_nor_grows() {
     assert_eq!(stream.position(), 86_400.0);
     assert_eq!(k, 25_920);
     if let (Some(Some(before)), Some(after)) = (after_an_hour, resident()) {
-        // The samples of a day are 346 MB.
+        // The samples of a day would take 346 MB.
         assert!(after < before + (2 << 20), "{before} bytes after an hour, {after} after a day");
     }
 }
@@ -475,14 +476,14 @@ fn a_recording_of_ten_hours_takes_the_memory_of_minutes() {
     assert_eq!(n_windows + windows.by_ref().map(Result::unwrap).count(), (seconds / 5 - 1) as usize);
     assert_eq!(windows.position(), seconds as f64);
     if let (Some(before), Some(after)) = (before, resident()) {
-        // All samples are 144 MB.
+        // All samples would take 144 MB.
         assert!(after < before + (2 << 20), "{before} bytes after 200 windows, {after} at the end");
     }
 }
 
 #[test]
-fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
-    if !alone("windows_that_wait_take_no_more_memory_where_the_hop_is_small") {
+fn waiting_windows_take_no_more_memory_with_a_small_hop() {
+    if !alone("waiting_windows_take_no_more_memory_with_a_small_hop") {
         return;
     }
     let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
@@ -490,8 +491,8 @@ fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
     let config = WindowConfig { length: 10.0, hop: 0.001, ..WindowConfig::default() };
     let samples = signal(12_000, 1_000, 6);
     let before = most_resident();
-    let wanted = windows(&tagger, &samples, samples.len(), &config);
-    assert_eq!(wanted.len(), 2_001);
+    let expected = windows(&tagger, &samples, samples.len(), &config);
+    assert_eq!(expected.len(), 2_001);
     let mut stream = TaggerStream::new(&tagger, 1_000, &config).unwrap();
     for size in [12_000, 5_999] {
         let mut got = Vec::new();
@@ -499,14 +500,14 @@ fn windows_that_wait_take_no_more_memory_where_the_hop_is_small() {
             got.extend(stream.push(block).unwrap());
         }
         got.extend(stream.finish().unwrap());
-        assert_eq!(got, wanted, "blocks of {size}");
+        assert_eq!(got, expected, "blocks of {size}");
     }
     if let (Some(before), Some(after)) = (before, most_resident()) {
         assert!(after < before + (24 << 20), "{before} bytes before, {after} at most");
     }
 }
 
-/// Runs a test in a process of its own, so that no other test's memory is measured with its own. True in that process.
+/// Runs a test in a separate process, so that other tests do not affect its memory. Returns true in that process.
 fn alone(test: &str) -> bool {
     if std::env::var_os("CLIPWISE_TEST_ALONE").is_some() {
         return true;
@@ -517,13 +518,13 @@ fn alone(test: &str) -> bool {
     false
 }
 
-/// Bytes of memory that this process has, where the system tells.
+/// Memory of this process in bytes, if the system reports it.
 fn resident() -> Option<u64> {
     let pages = std::fs::read_to_string("/proc/self/statm").ok()?;
     Some(pages.split_whitespace().nth(1)?.parse::<u64>().ok()? * 4096)
 }
 
-/// The most that it ever had.
+/// Peak memory of this process in bytes, if the system reports it.
 fn most_resident() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
@@ -531,7 +532,7 @@ fn most_resident() -> Option<u64> {
 }
 
 #[test]
-fn an_error_of_the_source_comes_after_what_was_read() {
+fn an_error_of_the_source_comes_after_the_samples_read() {
     let tagger = Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap();
     let config = WindowConfig { length: 1.0, hop: 1.0, ..WindowConfig::default() };
     let lost = || Error::Io { action: "read", path: "tape.wav".into(), cause: std::io::Error::other("gone") };
@@ -552,7 +553,7 @@ fn an_error_of_the_source_comes_after_what_was_read() {
 }
 
 #[test]
-fn windows_that_cannot_be_are_refused() {
+fn invalid_windows_are_rejected() {
     let (tagger, echo) =
         (narrow(), Tagger::new(Echo(ModelInfo::new("echo", 1_000, 3, 1)), LabelSet::numbered(3)).unwrap());
     let default = WindowConfig::default;

@@ -1,4 +1,4 @@
-//! The way that models compute on a GPU, run on the CPU: layers keep tensors, and the tensor library computes.
+//! The code path of GPUs, run on the CPU: layers keep tensors and use the tensor library.
 
 mod common;
 
@@ -12,7 +12,7 @@ use clipwise::weights::{Loader, Parameters};
 use clipwise::{Detail, Result, TaggingModel, WaveformBatch, Weights};
 use common::{assert_close, cnn14_tensors, complete, m5_tensors, signal, transformer_tensor, values};
 
-/// Scores, frames and embedding with the kernels and without them.
+/// Scores, frames and embedding with and without the kernels.
 fn assert_same<M: TaggingModel>(what: &str, weights: &Weights, build: impl Fn(&Loader) -> Result<M>) {
     let loader = || weights.loader(&Device::Cpu);
     let models = [build(&loader()).unwrap(), build(&loader().without_kernels()).unwrap()];
@@ -49,7 +49,7 @@ fn taggers_agree_with_and_without_kernels() {
     for config in [m5::Config::M5, m5::Config { n_classes: 4, ..m5::Config::M34_RES_PAPER }] {
         assert_same(&config.name, &m5_tensors(&config, 3).weights(), |root| M5::build(&config, root));
     }
-    // What has no hashed tensors: those of a model to be trained.
+    // Models without hashed tensors here use those of a new model for training.
     let config = cnn6::Config { channels: [4, 8, 12, 24], embedding_dim: 20, n_classes: 11, ..cnn6::Config::CNN6 };
     let parameters = Parameters::new(&Device::Cpu, 5);
     Cnn6::build(&config, &parameters.loader()).unwrap();

@@ -12,7 +12,7 @@ const SEED: u64 = 43;
 const LENGTHS: [usize; 3] = [15_600, 15_601, 40_000];
 const CHANNELS: [usize; 14] = [32, 64, 128, 128, 256, 256, 512, 512, 512, 512, 512, 512, 1024, 1024];
 
-/// The tensors of golden/yamnet.py under a prefix, with the last layer's name.
+/// The tensors of golden/yamnet.py under a prefix, with the given name of the last layer.
 fn weights(prefix: &str, dense: &str) -> Weights {
     let mut tensors = Vec::new();
     let mut add = |name: String, shape: &[usize], limit: f64| {
@@ -48,24 +48,24 @@ fn every(n: usize, values: Vec<f32>) -> Vec<f32> {
 }
 
 #[test]
-fn it_equals_keras_at_every_stage() {
+fn every_stage_equals_keras() {
     let (model, golden) = (model(), golden("yamnet.safetensors"));
     for n in LENGTHS {
-        let wanted = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
+        let expected = |key: &str| golden.to_vec(&format!("{n}.{key}")).unwrap();
         let output = model.forward(&batch(&[n]), Detail::Frames).unwrap();
         let scores = every(3, values(&output.clipwise_output));
-        assert_close(&format!("{n} scores"), &scores, &wanted("clipwise_output"), 1e-5, 0.0);
+        assert_close(&format!("{n} scores"), &scores, &expected("clipwise_output"), 1e-5, 0.0);
         let embedding = every(5, values(&output.embedding));
-        assert_close(&format!("{n} embedding"), &embedding, &wanted("embedding"), 2e-5, 1e-5);
+        assert_close(&format!("{n} embedding"), &embedding, &expected("embedding"), 2e-5, 1e-5);
         let frames = values(output.framewise_output.as_ref().unwrap());
         let n_patches = 1 + (n - 15_600).div_ceil(7680);
         assert_eq!(frames.len(), n_patches * 521);
         let frames: Vec<f32> = frames.chunks(521).flat_map(|row| row.iter().step_by(16).copied()).collect();
-        assert_close(&format!("{n} frames"), &frames, &wanted("frames"), 1e-5, 0.0);
+        assert_close(&format!("{n} frames"), &frames, &expected("frames"), 1e-5, 0.0);
         let mut samples = signal(n, 16_000, 3);
         samples.resize(15_600 + (n_patches - 1) * 7680, 0.0);
         let log_mel = every(41, model.fbank().compute(&samples).unwrap().into_iter().collect());
-        assert_close(&format!("{n} log-mel"), &log_mel, &wanted("log_mel"), 1e-5, 0.0);
+        assert_close(&format!("{n} log-mel"), &log_mel, &expected("log_mel"), 1e-5, 0.0);
         if n != LENGTHS[0] {
             continue;
         }
@@ -74,7 +74,7 @@ fn it_equals_keras_at_every_stage() {
         let observe = |layer: usize, x: &dyn Fn() -> clipwise::Result<Tensor>| {
             if let Some((_, step)) = [(0, 101), (6, 61), (12, 31), (26, 7)].iter().find(|(at, _)| *at == layer) {
                 let name = format!("{layer:02}.conv");
-                assert_close(&name, &every(*step, values(&x()?)), &wanted(&name), 2e-5, 1e-5);
+                assert_close(&name, &every(*step, values(&x()?)), &expected(&name), 2e-5, 1e-5);
             }
             Ok(())
         };
@@ -83,7 +83,7 @@ fn it_equals_keras_at_every_stage() {
 }
 
 #[test]
-fn rows_short_clips_and_frames() {
+fn rows_short_clips_and_frames_equal_those_of_the_clip_alone() {
     let model = model();
     let lengths = [16_000, 100, 15_600, 47_123, 16_000, 1];
     let together = model.forward(&batch(&lengths), Detail::Frames).unwrap();
@@ -98,20 +98,20 @@ fn rows_short_clips_and_frames() {
     let padded = WaveformBatch::new(vec![padded], 16_000).unwrap();
     let short = values(&model.forward(&batch(&[100]), Detail::Clip).unwrap().embedding);
     assert_eq!(values(&model.forward(&padded, Detail::Clip).unwrap().embedding), short);
-    // Many patches are computed some at a time.
+    // A long clip, whose patches are computed in several passes.
     let long = model.forward(&batch(&[15_600 + 70 * 7680]), Detail::Frames).unwrap();
     assert_eq!(long.framewise_output.unwrap().dims(), [1, 71, 521]);
 }
 
 #[test]
-fn it_is_found_in_both_layouts_and_below_a_prefix() {
-    let wanted = values(&model().forward(&batch(&[16_000]), Detail::Clip).unwrap().clipwise_output);
+fn checkpoints_are_detected_in_both_layouts_and_below_a_prefix() {
+    let expected = values(&model().forward(&batch(&[16_000]), Detail::Clip).unwrap().clipwise_output);
     for (prefix, dense) in [("", "dense"), ("", "03.fully_connected"), ("net.", "dense")] {
         let weights = weights(prefix, dense);
         let detected = clipwise::models::detect(&weights).unwrap();
         assert_eq!(detected.config, ModelConfig::from(Config::YAMNET));
         let model = detected.config.load(&weights, &Device::Cpu).unwrap();
-        assert_eq!(values(&model.forward(&batch(&[16_000]), Detail::Clip).unwrap().clipwise_output), wanted);
+        assert_eq!(values(&model.forward(&batch(&[16_000]), Detail::Clip).unwrap().clipwise_output), expected);
         assert_eq!(model.info().labels, Some(LabelSet::yamnet()));
     }
     let labels = LabelSet::yamnet();
@@ -135,10 +135,11 @@ fn the_published_file_equals_its_runtime_and_an_evaluation_in_f32() {
         samples.truncate((samples.len() - 15_600) / 7680 * 7680 + 15_600);
         let tagging = tagger.tag(&Waveform::new(samples, 16_000)).unwrap();
         assert_eq!(tagging.top_k(1)[0].label, best);
-        let wanted = |key: &str| golden.to_vec(&format!("{clip}.{key}")).unwrap();
-        assert_close(clip, &tagging.scores, &wanted("scores"), 1e-5, 0.0);
-        // The runtime rounds activations to 8 bits: 0.0226 off an evaluation in f32 on the first clip, 0.0104 on the second.
-        assert_close(clip, &tagging.scores, &wanted("runtime"), 0.023, 0.0);
-        assert_close(clip, &every(5, tagging.embedding().to_vec()), &wanted("embedding"), 2e-5, 1e-5);
+        let expected = |key: &str| golden.to_vec(&format!("{clip}.{key}")).unwrap();
+        assert_close(clip, &tagging.scores, &expected("scores"), 1e-5, 0.0);
+        // The runtime rounds activations to 8 bits: it differs from an f32 evaluation by 0.0226 on the first clip,
+        // 0.0104 on the second.
+        assert_close(clip, &tagging.scores, &expected("runtime"), 0.023, 0.0);
+        assert_close(clip, &every(5, tagging.embedding().to_vec()), &expected("embedding"), 2e-5, 1e-5);
     }
 }

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Speech encoders beside ours, in turn, f32, full size: wav2vec 2.0 base, WavLM, HuBERT large, W2V-BERT 2.0.
+"""Speech encoders compared with ours, interleaved, f32, full size: wav2vec 2.0 base, WavLM, HuBERT large, W2V-BERT 2.0.
 
 Peers: `eager` is transformers with PyTorch's fused attention where the model has it, `compiled` the same under torch.compile,
-`onnxruntime` and `openvino` run an export. All sides have the same seeded weights, and the hidden states of all are compared
-before the clock runs. Ours begins with the waveform; theirs are given normalised samples, or features.
+`onnxruntime` and `openvino` run an export. All sides have the same seeded weights, and the hidden states of all sides are compared
+before timing. Ours starts from the waveform; the peers get normalised samples or features.
 """
 import os
 import subprocess
@@ -56,7 +56,7 @@ extractor.save_pretrained(folder.name)
 
 
 def checked(name, call):
-    """`call`, once its result is known to be that of transformers."""
+    """Returns `call` after checking that its result equals that of transformers."""
     difference = float(np.abs(np.asarray(call()) - wanted.numpy()).max() / wanted.abs().max())
     assert difference < 1e-3, f"{name}: {difference}"
     return call
@@ -104,16 +104,13 @@ def openvino():
 
 
 def check_ours():
-    """Our hidden states of the same clip, by the example `encode` where it is built."""
-    encode = Path(args.speed).with_name("encode")
-    if not encode.exists():
-        return print("ours is not compared: build the example encode for that")
+    """Compares our hidden states of the same clip, computed by `clipwise encode`."""
     import soundfile
     from safetensors.numpy import load_file
 
     wave, out = os.path.join(folder.name, "clip.wav"), os.path.join(folder.name, "clip.safetensors")
     soundfile.write(wave, samples, 16000, subtype="FLOAT")
-    subprocess.run([str(encode), "--weights", folder.name, "--out", out, wave], check=True)
+    subprocess.run([args.clipwise, "encode", "--weights", folder.name, "--out", out, wave], check=True)
     difference = float(np.abs(load_file(out)["last_hidden"] - wanted[0].numpy()).max() / wanted.abs().max())
     print(f"largest difference between ours and transformers: {difference:.1e} of the largest value")
 

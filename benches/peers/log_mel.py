@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Log-mel of PANNs (32 kHz, window 1024, hop 320, 64 mels) by torchlibrosa, librosa and torchaudio beside ours, in turn.
+"""Log-mel of PANNs (32 kHz, window 1024, hop 320, 64 mel bins): torchlibrosa, librosa and torchaudio compared with ours, interleaved.
 
-What can be made once is made before the clock runs: DFT kernels, windows, filters. `librosa` is its STFT, a product with
-its filters, and its decibels; `librosa-call` is `librosa.feature.melspectrogram`, as its documentation has it, which makes
-the filters anew in every call. Each result is compared with librosa's before the clock runs.
+What can be prepared is prepared before timing: DFT kernels, windows, filters. `librosa` is its STFT, a product with its
+filters, and its decibels; `librosa-call` is `librosa.feature.melspectrogram` as documented, which computes the filters
+in every call. Each result is compared with librosa's before timing.
 """
 from turns import arguments, compare, confine, ours, ready
 
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 RATE, N_FFT, HOP, MELS, LOW, HIGH, AMIN = 32_000, 1024, 320, 64, 50, 14_000, 1e-10
-# In dB. All of the peers compute in f32; on noise that is a few 1e-5 dB.
+# In dB. All peers compute in f32, which differs by a few 1e-5 dB on noise.
 TOLERANCE = 1e-2
 
 torch.set_num_threads(args.threads)
@@ -51,7 +51,7 @@ def librosa_call():
 
 
 def torchaudio():
-    # A torchaudio built for another CUDA than PyTorch refuses to be imported, though nothing here is for a GPU.
+    # A torchaudio built for another CUDA version than PyTorch cannot be imported, although no GPU is used here.
     cuda, torch.version.cuda = torch.version.cuda, None
     try:
         from torchaudio.transforms import AmplitudeToDB, MelSpectrogram

@@ -1,4 +1,4 @@
-"""CNN14 and YAMNet after their front ends, and LeeNet11, in PyTorch, for timing: random weights.
+"""CNN14 and YAMNet without their front ends, and LeeNet11, in PyTorch with random weights, for timing.
 
 Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), Lee et al. (arXiv 1703.01789), Howard et al. (arXiv 1704.04861).
 """
@@ -10,7 +10,7 @@ CLASSES = 527
 
 
 class Cnn14(nn.Module):
-    """Log-mel `[batch, 1, frames, 64]`, or `[batch, 1, 64, frames]` where `time_last`, to scores `[batch, 527]`.
+    """Log-mel `[batch, 1, frames, 64]`, or `[batch, 1, 64, frames]` if `time_last`, to scores `[batch, 527]`.
 
     `width` is the number of channels of the first block: 64 as published.
     """
@@ -76,7 +76,7 @@ class YamNet(nn.Module):
 
 
 def seeded(network):
-    """Weights by He's rule and norms with statistics of their own, so that sums neither grow nor fade."""
+    """He-initialised weights and random norm statistics, so that activations neither grow nor vanish."""
     generator = torch.Generator().manual_seed(1)
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):
@@ -89,7 +89,7 @@ def seeded(network):
 
 
 def swapped(network, width):
-    """The same CNN14 with its two spatial axes swapped: every kernel is transposed."""
+    """CNN14 with its two spatial axes swapped: every kernel is transposed."""
     other = Cnn14(width, time_last=True)
     weights = {k: v.transpose(2, 3).contiguous() if v.dim() == 4 else v for k, v in network.state_dict().items()}
     other.load_state_dict(weights)

@@ -1,4 +1,4 @@
-"""One PyTorch network in the runtimes that people use, for timing: f32, as exported."""
+"""One PyTorch network in several runtimes, for timing: f32, as exported."""
 import tempfile
 import warnings
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 
 from turns import ready
 
-# Largest difference of scores, which lie in 0..1. Convolutions by other algorithms differ by less than 1e-6.
+# Maximum difference of scores, which lie in 0..1. Different convolution algorithms differ by less than 1e-6.
 TOLERANCE = 1e-5
 
 
@@ -16,20 +16,26 @@ def peers(networks, inputs, args):
     """Name to a call, each checked against eager PyTorch.
 
     `networks` and `inputs` are by a suffix of the name: several forms of one network with the same scores, the first the usual
-    one, which alone PyTorch runs eagerly. Inputs are NumPy arrays.
+    one, which alone PyTorch runs eagerly. Inputs are NumPy arrays, or tuples of them.
     """
+    inputs = {order: x if isinstance(x, tuple) else (x,) for order, x in inputs.items()}
     torch.set_num_threads(args.threads)
     torch.set_grad_enabled(False)
     folder = tempfile.TemporaryDirectory()
     usual = next(iter(networks))
+
+    def tensors(order):
+        return tuple(torch.from_numpy(x) for x in inputs[order])
+
+    def names(order):
+        return [f"x{i}" for i in range(len(inputs[order]))]
 
     def exported(order):
         path = Path(folder.name) / f"network{order}.onnx"
         if not path.exists():
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # the exporter that needs no further package calls itself old
-                x = torch.from_numpy(inputs[order])
-                torch.onnx.export(networks[order], (x,), str(path), input_names=["x"], opset_version=17, dynamo=False)
+                torch.onnx.export(networks[order], tensors(order), str(path), input_names=names(order), opset_version=17, dynamo=False)
         return str(path)
 
     def onnxruntime(order):
@@ -38,7 +44,8 @@ def peers(networks, inputs, args):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = args.threads, 1
         session = onnxruntime.InferenceSession(exported(order), options, providers=["CPUExecutionProvider"])
-        return lambda: session.run(None, {"x": inputs[order]})[0]
+        feed = dict(zip(names(order), inputs[order]))
+        return lambda: session.run(None, feed)[0]
 
     def openvino(order):
         import openvino
@@ -49,18 +56,19 @@ def peers(networks, inputs, args):
             "INFERENCE_PRECISION_HINT": "f32",
         }
         request = openvino.Core().compile_model(exported(order), "CPU", settings).create_infer_request()
-        return lambda: request.infer({0: inputs[order]})[0]
+        feed = dict(enumerate(inputs[order]))
+        return lambda: request.infer(feed)[0]
 
     def pytorch(order):
-        x = torch.from_numpy(inputs[order])
-        return lambda: networks[order](x).numpy()
+        x = tensors(order)
+        return lambda: networks[order](*x).numpy()
 
     def compiled(order):
         import torch._inductor.config
 
         torch._inductor.config.freezing = True
-        network, x = torch.compile(networks[order], dynamic=False), torch.from_numpy(inputs[order])
-        return lambda: network(x).numpy()
+        network, x = torch.compile(networks[order], dynamic=False), tensors(order)
+        return lambda: network(*x).numpy()
 
     builders = {}
     for name, build in [

@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Networks in onnxruntime, OpenVINO and PyTorch beside ours, in turn, f32.
+"""Networks in onnxruntime, OpenVINO and PyTorch compared with ours, interleaved, f32.
 
 CNN14 from log-mel to scores, as published or with an eighth of the channels, and LeeNet11 from the waveform.
 
-Peers: `onnxruntime` and `openvino` run the graph as exported; `pytorch` is eager, `pytorch-compiled` is torch.compile with
-frozen weights. `-swapped` is the same CNN14 with its two spatial axes swapped, time last, which some of them run faster,
-because the mel axis is narrow. Each peer's scores are compared with eager PyTorch's before the clock runs. Our weights are
-other random ones: times do not depend on them.
+Peers: `onnxruntime` and `openvino` run the exported graph; `pytorch` is eager, `pytorch-compiled` is torch.compile with
+frozen weights. `-swapped` is CNN14 with its two spatial axes swapped, so that time is last, which some runtimes run faster,
+because the mel axis is narrow. Each peer's scores are compared with eager PyTorch's before timing. Our weights are
+different random ones: times do not depend on them.
 """
 from turns import arguments, compare, confine, ours
 
 parser = arguments(__doc__)
 parser.add_argument("--model", choices=["cnn14", "cnn14-narrow", "leenet11"], default="cnn14")
-parser.add_argument("--batch", type=int, default=1, help="clips in a call (default 1)")
+parser.add_argument("--batch", type=int, default=1, help="clips per call (default 1)")
 args = parser.parse_args()
 confine(args.threads)
 

@@ -1,7 +1,7 @@
-"""What the comparisons share: cores and threads, our side, taking turns, the table.
+"""Code shared by the comparisons: cores and threads, our side, interleaving, the table.
 
-A machine's speed drifts: clocks, heat, neighbours. So nobody is timed by himself. In every round each side makes a few
-calls, one side after the other; a side's time is the median over rounds of the median of its calls.
+The speed of a machine drifts with clocks, temperature and other load, so the sides are interleaved. In every round each side
+makes a few calls; a side's time is the median over rounds of the median of its calls.
 """
 import argparse
 import json
@@ -15,21 +15,21 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 def arguments(description):
-    """A parser with the options that every comparison has."""
+    """A parser with the options that all comparisons share."""
     target = Path(os.environ.get("CARGO_TARGET_DIR", PROJECT / "target"))
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--threads", type=int, default=1, help="threads, and cores, of every side (default 1)")
+    parser.add_argument("--threads", type=int, default=1, help="threads and cores of each side (default 1)")
     parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip (default 10)")
-    parser.add_argument("--rounds", type=int, default=7, help="how often everybody has a turn (default 7)")
-    parser.add_argument("--calls", type=int, default=3, help="timed calls in a turn (default 3)")
-    parser.add_argument("--peers", help="comma-separated names of those that take part (default all)")
-    parser.add_argument("--speed", default=str(target / "release/examples/speed"), help="our program (default %(default)s)")
-    parser.add_argument("--json", action="store_true", help="print the result as one line of JSON as well")
+    parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
+    parser.add_argument("--calls", type=int, default=3, help="timed calls per round (default 3)")
+    parser.add_argument("--peers", help="comma-separated names of the peers to run (default all)")
+    parser.add_argument("--clipwise", default=str(target / "release/clipwise"), help="our program (default %(default)s)")
+    parser.add_argument("--json", action="store_true", help="also print the result as one line of JSON")
     return parser
 
 
 def confine(threads):
-    """Gives this process, and what it starts, `threads` cores and threads. To be called before numpy is imported."""
+    """Limits this process and its children to `threads` cores and threads. Call before importing numpy."""
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[variable] = str(threads)
     if hasattr(os, "sched_setaffinity"):
@@ -40,7 +40,7 @@ def confine(threads):
 
 
 def ready(builders, wanted):
-    """Builds the peers that are wanted: name to a function without arguments. One that cannot be built is left out."""
+    """Builds the selected peers: name to a function without arguments. Skips a peer that cannot be built."""
     names = wanted.split(",") if wanted else list(builders)
     unknown = [name for name in names if name not in builders]
     if unknown:
@@ -50,7 +50,7 @@ def ready(builders, wanted):
         try:
             peers[name] = builders[name]()
         except ImportError as error:
-            print(f"{name} is left out: {error}")
+            print(f"{name} is skipped: {error}")
     return peers
 
 
@@ -65,20 +65,20 @@ def clock(call, calls):
 
 
 def ours(args, *more):
-    """The median of our calls in milliseconds, from a process of its own."""
-    command = [args.speed, "--format", "json", "--runs", args.calls, "--threads", args.threads, "--seconds", args.seconds]
+    """The median time of our calls in milliseconds, measured in a separate process."""
+    command = [args.clipwise, "speed", "--format", "json", "--runs", args.calls, "--threads", args.threads, "--seconds", args.seconds]
     command = [str(part) for part in (*command, *more)]
     try:
         done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
-        raise SystemExit(f"{args.speed}: {error}; build it with: cargo build --release --example speed")
+        raise SystemExit(f"{args.clipwise}: {error}; build it with: cargo build --release --features cli --bin clipwise")
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: {done.stderr}")
     return json.loads(done.stdout)["ms"]["median"]
 
 
 def compare(title, args, peers, our_turn):
-    """Lets all take turns and prints the table."""
+    """Times all sides, interleaved, and prints the table."""
     for call in peers.values():
         clock(call, 2)  # warm-up
     times = {name: [] for name in (*peers, "clipwise")}

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Whisper's encoder in transformers beside ours, in turn, f32: tiny, from log-mel to hidden states.
+"""Whisper's encoder in transformers compared with ours, interleaved, f32: tiny, from log-mel to hidden states.
 
-Peers: `eager` is transformers' encoder with PyTorch's fused attention, `compiled` the same under torch.compile. They always see
-30 s; ours takes a clip's own length, so that `--seconds 10` shows what short clips cost on either side. Weights are other random
-ones on each side: times do not depend on them.
+Peers: `eager` is transformers' encoder with PyTorch's fused attention, `compiled` the same under torch.compile. They always process
+30 s; ours processes a clip's own length, so `--seconds 10` shows the cost of short clips on either side. The weights of the sides are
+different random ones: times do not depend on them.
 """
 from turns import arguments, compare, confine, ours, ready
 

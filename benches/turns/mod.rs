@@ -1,12 +1,12 @@
-//! Sides that take turns, so that a drift of the machine hits all of them, and the table of their medians.
+//! Interleaved timing, so that drift of the machine affects all sides, and the table of medians.
 #![allow(dead_code)] // each bench uses a part
 
 use std::time::{Duration, Instant};
 
-/// Something to time: each call says how long it took.
+/// Something to time: each call returns the time it took.
 pub type Side<'a> = (&'a str, Box<dyn FnMut() -> Duration + 'a>);
 
-/// A side that is timed as a whole.
+/// A side whose whole call is timed.
 pub fn side<'a, R>(name: &'a str, mut work: impl FnMut() -> R + 'a) -> Side<'a> {
     let timed = move || {
         let start = Instant::now();
@@ -16,14 +16,14 @@ pub fn side<'a, R>(name: &'a str, mut work: impl FnMut() -> R + 'a) -> Side<'a> 
     (name, Box::new(timed))
 }
 
-/// Whether the case is wanted: the arguments that are not flags are parts of names.
-pub fn wanted(case: &str) -> bool {
+/// Whether the case is selected: arguments that are not flags match parts of names.
+pub fn selected(case: &str) -> bool {
     let mut filters = std::env::args().skip(1).filter(|argument| !argument.starts_with('-')).peekable();
     filters.peek().is_none() || filters.any(|filter| case.contains(&filter))
 }
 
-/// The median of `rounds` calls of each side in milliseconds, after one that does not count. A call shorter than 20 ms is
-/// repeated up to that.
+/// The median time in milliseconds of `rounds` calls of each side, after a warm-up call. Calls shorter than 20 ms are
+/// repeated up to that time.
 pub fn medians(rounds: usize, sides: &mut [Side]) -> Vec<f64> {
     let enough = Duration::from_millis(20);
     let repeats: Vec<u32> = sides
@@ -47,9 +47,9 @@ pub fn medians(rounds: usize, sides: &mut [Side]) -> Vec<f64> {
     times.into_iter().map(median).collect()
 }
 
-/// Times the sides of a case and prints a line for each: its median, and how many times the first side's.
+/// Times the sides of a case and prints a line for each: its median, and the ratio to the first side's.
 pub fn compare(case: &str, rounds: usize, mut sides: Vec<Side>) {
-    if !wanted(case) {
+    if !selected(case) {
         return;
     }
     let medians = medians(rounds, &mut sides);
@@ -59,7 +59,7 @@ pub fn compare(case: &str, rounds: usize, mut sides: Vec<Side>) {
     }
 }
 
-/// The number of threads of the kernels, for the title.
+/// Prints the title, with the number of kernel threads.
 pub fn title(bench: &str) {
     println!("{bench}, {} threads; medians of calls in turn", rayon::current_num_threads());
 }

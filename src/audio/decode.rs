@@ -1,11 +1,11 @@
 //! Compressed audio, decoded by `symphonia`.
 //!
-//! `symphonia` is made for players, which rather skip than stop: a page with a wrong checksum, a lost frame or a file
-//! that ends early are only logged, and the encoder's delay in MPEG-4 files is left in. So what it does not tell is
-//! checked here: pages of Ogg and frames of MP3 are taken apart in [`ogg`] and [`mp3`], the edit list of MPEG-4 is read in
-//! [`mp4`], and packets of the other formats are compared with their timestamps in [`demuxed`]. Packets are decoded one by
-//! one into a [`Sink`], which counts, and skips damage where the options say so. Memory does not grow with the length, but for
-//! the tables of MPEG-4; what a file may decode to is bounded by its size.
+//! `symphonia` is made for players, which prefer skipping to stopping: it only logs a page with a wrong checksum, a
+//! lost frame or a file that ends early, and does not remove the encoder delay of MPEG-4 files. So these are checked
+//! here: [`ogg`] and [`mp3`] parse pages and frames themselves, [`mp4`] reads the edit list, and [`demuxed`] compares
+//! the packets of the other formats with their timestamps. Packets are decoded one by one into a [`Sink`], which counts
+//! samples and, if the options say so, skips damage. Memory does not grow with the length, except for the tables of
+//! MPEG-4; the size of a file limits the number of samples that it may decode to.
 
 mod demuxed;
 mod flac;
@@ -34,20 +34,20 @@ use super::{AudioReason, Note, ReadOptions, Skipped};
 use input::SourceStatus;
 use sink::Sink;
 
-/// How far into a file the first frame of MPEG audio may be, after its tags.
+/// Limit on the bytes between the tags and the first frame of MPEG audio.
 const MAX_JUNK: usize = 1 << 16;
 
-/// What a file is, and where it begins.
+/// The format of a file, and where its audio begins.
 pub(super) struct Found {
     container: Container,
-    /// Bytes of the file before it.
+    /// Offset of the first byte in the file.
     place: u64,
-    /// How many of these are unknown.
+    /// How many of the bytes before it are neither tags nor padding.
     n_junk: usize,
 }
 
-/// Finds a format that is decoded here, and steps to its first byte. The file goes on with `start`, after `n_tags` bytes of
-/// tags.
+/// Detects a format that is decoded here and skips to its first byte. `start` holds the next bytes of the file, after
+/// `n_tags` bytes of tags.
 pub(super) fn find(input: &mut Input, start: &[u8], n_tags: u64) -> Result<Option<Found>, Failure> {
     let after_tags = [Container::Flac, Container::Mpeg, Container::Ogg];
     if let Some(container) = container(start)
@@ -67,21 +67,21 @@ pub(super) fn find(input: &mut Input, start: &[u8], n_tags: u64) -> Result<Optio
     }
     match (n_tags, start.is_empty()) {
         (0, _) => Ok(None),
-        (_, true) => Err(malformed("the file ends within or after its ID3 tag")),
-        _ => Err(malformed(format!("there is no MPEG frame at byte {n_tags}, after an ID3 tag"))),
+        (_, true) => Err(malformed("expected audio after the ID3 tag, got the end of the file")),
+        _ => Err(malformed(format!("expected an MPEG frame at byte {n_tags}, after the ID3 tag"))),
     }
 }
 
-/// The packets of a format.
+/// Splits a container into packets.
 trait Demux: Send {
-    /// Decodes some more into the sink. False at the end, when the whole was as declared.
+    /// Decodes the next part into the sink. False at the end, after checking that the stream was complete.
     fn advance(&mut self, sink: &mut Sink) -> Result<bool, Failure>;
 
-    /// Samples that the file declares.
+    /// The number of samples that the file declares.
     fn declared(&self) -> Option<u64>;
 }
 
-/// A file that is decoded block by block.
+/// A file, decoded block by block.
 struct Decoded {
     demux: Box<dyn Demux>,
     sink: Sink,
@@ -124,14 +124,14 @@ fn demux(input: Input, found: &Found, status: &SourceStatus, sink: &mut Sink) ->
     })
 }
 
-/// Runs a part of the decoder.
+/// Runs a part of the decoder and turns a panic into an error.
 ///
-/// `symphonia` 0.6 panics on some crafted files, for one on fragments of MPEG-4 whose sizes overflow where overflow is
-/// checked. Nothing that a panic leaves behind is used again, so it becomes an error like any other damage.
+/// `symphonia` 0.6 panics on some crafted files, for example on MPEG-4 fragments whose sizes overflow (with overflow
+/// checks on). State that a panic leaves behind is never used again, so the panic becomes an error like any other
+/// damage.
 fn catch_decoder_panic<T>(status: &SourceStatus, work: impl FnOnce() -> Result<T, Failure>) -> Result<T, Failure> {
-    let result =
-        catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("the decoder broke down on it")));
-    // A file that cannot be read on looks like one that ends, to the decoder.
+    let result = catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| Err(malformed("the decoder panicked")));
+    // The decoder sees a failed read as the end of the file.
     status.failure().map_or(result, |error| Err(error.into()))
 }
 
@@ -186,12 +186,12 @@ fn malformed(detail: impl Into<String>) -> Failure {
     AudioReason::Malformed(detail.into()).into()
 }
 
-/// Whether the bytes were at an end.
+/// Whether the error is the end of the input.
 fn is_end(error: &Symphonia) -> bool {
     matches!(error, Symphonia::IoError(error) if error.kind() == ErrorKind::UnexpectedEof)
 }
 
-/// Opens a container whose format is known.
+/// Opens a container of a known format.
 fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn FormatReader>, Failure> {
     let stream = MediaSourceStream::new(source, MediaSourceStreamOptions::default());
     let mut hint = Hint::new();
@@ -203,16 +203,16 @@ fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn Format
     })
 }
 
-/// The failure to open a container or a codec.
+/// The failure for a container or codec that cannot be opened.
 fn refused(error: &Symphonia) -> Failure {
     match error {
-        // It says so of parts that are not there, too.
+        // `Unsupported` is also used for missing parts.
         Symphonia::Unsupported(what) if !what.contains("missing") => AudioReason::Codec((*what).into()).into(),
         error => malformed(detail(error)),
     }
 }
 
-/// What `symphonia` says, without its own "malformed stream".
+/// The message of `symphonia`, without its prefix "malformed stream".
 fn detail(error: &Symphonia) -> String {
     match error {
         Symphonia::DecodeError(what) | Symphonia::LimitError(what) | Symphonia::Unsupported(what) => (*what).into(),
@@ -225,7 +225,7 @@ fn detail(error: &Symphonia) -> String {
 fn decoder(track: &Track) -> Result<Box<dyn AudioDecoder>, Failure> {
     match track.codec_params.as_ref().and_then(|params| params.audio()) {
         Some(params) => decoder_for(params),
-        None => Err(malformed("the audio track does not say how it is coded")),
+        None => Err(malformed("the audio track does not state its codec")),
     }
 }
 
@@ -254,23 +254,23 @@ fn check_format(rate: Option<u32>, n_channels: Option<usize>) -> Result<(), Fail
     Ok(())
 }
 
-/// The packets of a track of a container that `symphonia` takes apart.
+/// The packets of one track, in a container that `symphonia` parses.
 struct Packets {
     reader: Box<dyn FormatReader>,
     decoder: Box<dyn AudioDecoder>,
     track_id: u32,
 }
 
-/// What comes next in a container.
+/// The next item of a container.
 enum Next {
     Packet(Packet),
     End,
-    /// The bytes were at an end within a packet.
+    /// The input ended within a packet.
     Cut,
 }
 
 impl Packets {
-    /// The next packet of the track. Of the others, only the sizes are told to `other`.
+    /// The next packet of the track. `seen` is called for the packets of all tracks.
     fn next(&mut self, sink: &Sink, mut seen: impl FnMut(&Packet) -> Result<(), Failure>) -> Result<Next, Failure> {
         loop {
             match self.reader.next_packet() {
@@ -287,7 +287,7 @@ impl Packets {
         }
     }
 
-    /// Decodes a packet, which should become `n_samples`.
+    /// Decodes a packet, which is expected to give `n_samples`.
     fn decode(&mut self, packet: &Packet, n_samples: u64, sink: &mut Sink) -> Result<(), Failure> {
         sink.decode(self.decoder.as_mut(), packet, n_samples)
     }

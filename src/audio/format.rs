@@ -1,8 +1,8 @@
-//! Formats of files, recognised by their first bytes.
+//! File formats, recognised by their first bytes.
 
 use super::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 
-/// How many first bytes tell formats apart: fewer than the smallest file has in any of them.
+/// Number of leading bytes that identify a format. The smallest file of any format has more.
 pub(super) const START: usize = 36;
 
 /// A format that `symphonia` decodes.
@@ -22,7 +22,7 @@ pub(super) enum Container {
     Wav,
 }
 
-/// The format of a file that begins with these bytes, if `symphonia` decodes it.
+/// The format of a file that begins with these bytes; `None` if `symphonia` does not decode it.
 #[cfg(feature = "symphonia")]
 pub(super) fn container(start: &[u8]) -> Option<Container> {
     match start {
@@ -32,24 +32,24 @@ pub(super) fn container(start: &[u8]) -> Option<Container> {
         [b'c', b'a', b'f', b'f', ..] => Some(Container::Caf),
         [0x1A, 0x45, 0xDF, 0xA3, ..] => Some(Container::Matroska),
         [_, _, _, _, b'f', b't', b'y', b'p', ..] => Some(Container::Mp4),
-        // Eleven set bits, and a layer: 0 is AAC's.
+        // Eleven set bits, and a layer other than 0, which is AAC.
         [0xFF, second, ..] if second & 0xE0 == 0xE0 && second & 6 != 0 => Some(Container::Mpeg),
         _ if is_adpcm(start) => Some(Container::Wav),
         _ => None,
     }
 }
 
-/// Whether these bytes begin a WAV file with ADPCM, of Microsoft or IMA, whose fmt chunk comes first.
+/// Whether the bytes begin a WAV file with ADPCM (Microsoft or IMA), if its fmt chunk comes first.
 pub(super) fn is_adpcm(start: &[u8]) -> bool {
     let tag = start.get(20..22).and_then(|tag| tag.first_chunk()).map(|&tag| u16::from_le_bytes(tag));
     start.starts_with(b"RIFF") && start.get(8..16) == Some(b"WAVEfmt ") && matches!(tag, Some(0x02 | 0x11))
 }
 
-/// The cargo features that read more formats.
+/// The cargo features that add formats.
 const OPUS: &str = "opus";
 const SYMPHONIA: &str = "symphonia";
 
-/// A file in a format that this build does not read. The cargo feature is named that would read it.
+/// The error for a format that this build does not read. It names the cargo feature that adds it, if there is one.
 pub(super) fn unsupported(start: &[u8]) -> AudioReason {
     let (format, feature) = name(start);
     let feature = feature.filter(|&feature| match feature {
@@ -59,7 +59,7 @@ pub(super) fn unsupported(start: &[u8]) -> AudioReason {
     AudioReason::UnsupportedFormat { format, feature }
 }
 
-/// Refuses a rate of 0 Hz or above [`MAX_SAMPLE_RATE`].
+/// Rejects a rate of 0 Hz or above [`MAX_SAMPLE_RATE`].
 pub(super) fn check_sample_rate(sample_rate: u32) -> Result<(), AudioReason> {
     match sample_rate {
         1..=MAX_SAMPLE_RATE => Ok(()),
@@ -67,7 +67,7 @@ pub(super) fn check_sample_rate(sample_rate: u32) -> Result<(), AudioReason> {
     }
 }
 
-/// Refuses no channels, and more than [`MAX_CHANNELS`].
+/// Rejects 0 channels, and more than [`MAX_CHANNELS`].
 pub(super) fn check_channels(n_channels: usize) -> Result<(), AudioReason> {
     match u16::try_from(n_channels).unwrap_or(u16::MAX) {
         1..=MAX_CHANNELS => Ok(()),
@@ -75,13 +75,13 @@ pub(super) fn check_channels(n_channels: usize) -> Result<(), AudioReason> {
     }
 }
 
-/// What a file is by its first bytes, as the end of "not a WAV file but …", and the cargo feature that reads it.
+/// The format by its first bytes, as it follows "expected a WAV file, got", and the cargo feature that reads it.
 fn name(start: &[u8]) -> (&'static str, Option<&'static str>) {
     const KNOWN: [(usize, &[u8], &str, Option<&str>); 26] = [
         (28, b"OpusHead", "Ogg with Opus", Some(OPUS)),
         (0, b"OggS", "Ogg", Some(SYMPHONIA)),
         (0, b"fLaC", "FLAC", Some(SYMPHONIA)),
-        (0, b"ID3", "MP3, by its ID3 tag", Some(SYMPHONIA)),
+        (0, b"ID3", "MP3 (by its ID3 tag)", Some(SYMPHONIA)),
         (4, b"ftyp", "MPEG-4 (M4A or MP4)", Some(SYMPHONIA)),
         (8, b"AIFF", "AIFF", Some(SYMPHONIA)),
         (8, b"AIFC", "AIFF-C", Some(SYMPHONIA)),
@@ -102,8 +102,8 @@ fn name(start: &[u8]) -> (&'static str, Option<&'static str>) {
         (0, b"\x1F\x8B", "gzip data", None),
         (0, b"%PDF", "a PDF document", None),
         (0, b"\x89PNG", "a PNG image", None),
-        (0, b"version https://git-lfs", "a Git LFS pointer, in place of the file itself", None),
-        (0, b"<", "text, perhaps a web page", None),
+        (0, b"version https://git-lfs", "a Git LFS pointer instead of the file", None),
+        (0, b"<", "text, possibly a web page", None),
     ];
     for (at, magic, name, feature) in KNOWN {
         if start.get(at..at + magic.len()) == Some(magic) {
@@ -111,7 +111,7 @@ fn name(start: &[u8]) -> (&'static str, Option<&'static str>) {
         }
     }
     match start {
-        // An MPEG frame begins with 11 set bits; layer 0 is AAC's.
+        // An MPEG frame begins with 11 set bits; layer 0 is AAC.
         [0xFF, second, ..] if second & 0xF6 == 0xF0 => ("AAC", None),
         [0xFF, second, ..] if second & 0xE0 == 0xE0 => ("MP3 or another MPEG audio", Some(SYMPHONIA)),
         _ if start.iter().all(|&byte| byte == 0) => ("zeros", None),

@@ -1,4 +1,4 @@
-//! Buffers of interleaved samples, as recorders and decoders give them.
+//! Waveforms from interleaved sample buffers.
 
 use super::format::{check_channels, check_sample_rate};
 use super::mixer::Mixer;
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 
 mod sealed {
     pub trait Sealed: Copy + Send + Sync {
-        /// What an integer is multiplied by so that full scale is 1.
+        /// Factor that scales full scale to 1.
         const SCALE: f64;
         fn value(self) -> f64;
     }
@@ -27,14 +27,14 @@ mod sealed {
     sample!(i8: 128.0, i16: 32_768.0, i32: 2_147_483_648.0, f32: 1.0, f64: 1.0);
 }
 
-/// A type of samples: `i8`, `i16` and `i32`, whose range becomes -1 to 1; `f32` and `f64`, which stay as they are.
+/// A sample type: `i8`, `i16` and `i32`, whose range is scaled to -1.0..1.0, and `f32` and `f64`, which are not scaled.
 pub trait Sample: sealed::Sealed {}
 
 impl<T: sealed::Sealed> Sample for T {}
 
 impl Waveform {
-    /// Takes a buffer of interleaved samples, `[n_samples · n_channels]`, and mixes the channels by their mean, exactly as
-    /// a WAV file with these samples would be read, notes included.
+    /// Creates a waveform from a buffer of interleaved samples, `[n_samples · n_channels]`, mixing the channels by
+    /// their mean. Samples and notes are identical to those of a WAV file with the same samples.
     ///
     /// ```
     /// use clipwise::Waveform;
@@ -46,15 +46,16 @@ impl Waveform {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Audio`] with the path `<samples>` for 0 channels or more than [`MAX_CHANNELS`](super::MAX_CHANNELS), a rate of 0 Hz or above
-    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), and a NaN or infinite sample; [`Error::Argument`] if the number of samples is no multiple of the
-    /// number of channels.
+    /// [`Error::Audio`] with the path `<samples>` if the number of channels is 0 or above
+    /// [`MAX_CHANNELS`](super::MAX_CHANNELS), if the rate is 0 Hz or above [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE),
+    /// or if a sample is NaN or infinite; [`Error::Argument`] if the number of samples is not a multiple of the number
+    /// of channels.
     pub fn from_interleaved<T: Sample>(samples: &[T], n_channels: u16, sample_rate: u32) -> Result<Self> {
         let refused = |reason| Error::Audio { path: "<samples>".into(), reason };
         check_channels(n_channels.into()).map_err(refused)?;
         check_sample_rate(sample_rate).map_err(refused)?;
         if !samples.len().is_multiple_of(n_channels.into()) {
-            let reason = format!("expected a multiple of the {n_channels} channels");
+            let reason = format!("expected a multiple of {n_channels}, the number of channels");
             return Err(Error::argument("samples.len()", samples.len(), reason));
         }
         let mut mixer = Mixer::new(Channels::Mean, n_channels.into()).map_err(refused)?;

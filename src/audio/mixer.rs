@@ -1,19 +1,19 @@
-//! From interleaved channels to one, with an eye on the levels.
+//! Mixing interleaved channels to one, and detection of suspicious levels.
 
 use super::{AudioReason, Channels, Note};
 
-/// Float samples beyond this look like integers: 40 dB above full scale.
+/// Float samples above this (40 dB above full scale) are taken for integers.
 const MAX_PEAK: f32 = 100.0;
 
-/// Channels cancel if their mean has less than this part of the power that unrelated channels leave in it.
+/// Channels cancel if the power of their mean is below this fraction of that of uncorrelated channels.
 const CANCELLED: f64 = 0.1;
 
-/// Makes one channel of several, sample by sample.
+/// Mixes several channels to one.
 pub(super) struct Mixer {
     channels: Channels,
     n_channels: usize,
     peak: f32,
-    /// Sums of squares: of the mean, and the mean of those of the channels.
+    /// Sums of squares: of the mixed channel, and of the input channels (averaged over channels).
     mixed_power: f64,
     channel_power: f64,
 }
@@ -32,8 +32,8 @@ impl Mixer {
         self.n_channels
     }
 
-    /// Appends one channel made of interleaved `samples`, a whole number per channel, each worth `scale` times `value`.
-    /// They follow `n_before` samples per channel.
+    /// Mixes interleaved `samples` and appends the result. A sample is worth `scale · value(sample)`. `n_before`
+    /// samples per channel came before.
     pub(super) fn mix<T: Copy>(
         &mut self,
         n_before: u64,
@@ -51,7 +51,7 @@ impl Mixer {
         let n_mixed = (end - first) as f64;
         let (mut mixed_power, mut channel_power) = (0.0, 0.0);
         for (i, frame) in samples.chunks_exact(self.n_channels).enumerate() {
-            // In f64 the sum of integers is exact, and the sum of finite 32-bit floats is finite.
+            // In f64 a sum of integers is exact, and a sum of finite f32 values is finite.
             let (mut sum, mut power) = (0.0, 0.0);
             for &sample in &frame[first..end] {
                 let x = value(sample);
@@ -74,7 +74,7 @@ impl Mixer {
         Ok(())
     }
 
-    /// What the levels so far tell.
+    /// Notes about the levels so far.
     pub(super) fn notes(&self) -> Vec<Note> {
         let mut notes = Vec::new();
         if self.peak > MAX_PEAK {
@@ -83,7 +83,7 @@ impl Mixer {
         }
         let is_mean = self.channels == Channels::Mean && self.n_channels > 1;
         if is_mean && self.mixed_power < CANCELLED * self.channel_power / self.n_channels as f64 {
-            // At most the range of an f32's square, so that the number stays one.
+            // Bounded, so that the ratio stays finite as f32.
             let ratio = self.channel_power / self.mixed_power.max(self.channel_power * 1e-20);
             notes.push(Note::ChannelsCancel { decibels: (10.0 * ratio.log10()) as f32 });
         }

@@ -1,9 +1,10 @@
 //! Audio on the host: waveforms, audio files, resampling.
 //!
-//! A [`Waveform`] is one channel of `f32` samples at a known rate. It comes from a file ([`Waveform::open`]), a stream
-//! ([`Waveform::read`]) or a buffer ([`Waveform::new`]), and changes its rate with [`Waveform::resample`] or
-//! [`resample`]. An [`AudioReader`] gives the same samples block by block, so that a recording may have any length, and
-//! a [`Resampler`] changes the rate of a stream. A [`WaveformBatch`] is what a model takes: clips at one rate, of any lengths.
+//! A [`Waveform`] is one channel of `f32` samples and their sample rate. It is read from a file ([`Waveform::open`]) or
+//! a stream ([`Waveform::read`]), or made from a buffer ([`Waveform::new`], [`Waveform::from_interleaved`]).
+//! [`Waveform::resample`] and [`resample`] change its rate. An [`AudioReader`] reads recordings of any length block by
+//! block, and a [`Resampler`] resamples a stream. A [`WaveformBatch`] is the input of a model: clips at one rate, of
+//! any lengths.
 
 #[cfg(feature = "symphonia")]
 mod decode;

@@ -1,56 +1,56 @@
-//! What a reader worked around in a file.
+//! Notes about files: problems that a reader worked around, and suspicious samples.
 
 use super::AudioReason;
 
-/// Something in a file that was worked around, or that makes its samples suspect.
+/// A problem in a file that the reader worked around, or a sign that its samples are not what they seem.
 ///
-/// A note is no error: the samples are those of the file. [`Waveform::notes`](super::Waveform::notes) and
-/// [`AudioReader::notes`](super::AudioReader::notes) list them, for a program to show to its user.
+/// Notes are not errors. [`Waveform::notes`](super::Waveform::notes) and
+/// [`AudioReader::notes`](super::AudioReader::notes) list them, so that programs can show them to users.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Note {
-    /// The header of a WAV file states a data size that stands for an unknown length: it was written to a pipe, or by a
-    /// recorder that lost power. The samples go on to the end of the file; whether it was cut short can't be seen.
-    #[error("the header gives no length (a data size of {declared_bytes} bytes); the file was read to its end")]
+    /// The data size in the header of a WAV file is a placeholder for an unknown length: the file was written to a
+    /// pipe, or by a recorder that lost power. It was read to its end; whether it is truncated cannot be determined.
+    #[error("the header states a placeholder ({declared_bytes} bytes) for the length; the file was read to its end")]
     UnknownLength {
-        /// The data size in the header.
+        /// The data size in the header, in bytes.
         declared_bytes: u64,
     },
-    /// The header declares fewer samples than the file holds. All of them were read.
-    #[error("the header declares {declared} samples per channel and more follow; the file was read to its end")]
+    /// The file holds more samples than its header declares. All of them were read.
+    #[error("the header declares {declared} samples per channel, but more follow; the file was read to its end")]
     MoreThanDeclared {
-        /// Samples per channel that the header declares.
+        /// Number of samples per channel that the header declares.
         declared: u64,
     },
-    /// The file ends early, and [`ReadOptions`](super::ReadOptions) accepted that. What is there was read.
-    #[error("{0}; what is there was read")]
+    /// The file is truncated, which [`ReadOptions`](super::ReadOptions) allowed. The samples before the end were read.
+    #[error("{0}; the file was read to its end")]
     CutShort(AudioReason),
-    /// The last page of an Ogg stream is not marked as the last. Some programs never mark it; if the file was cut short
-    /// between two pages, that can't be seen.
-    #[error("the last page is not marked as the last; the file may have been cut short there")]
+    /// The last page of an Ogg stream is not marked as the last. Some programs never set the mark; whether the file is
+    /// truncated after a page cannot be determined.
+    #[error("the last page is not marked as the last; the file may be truncated there")]
     NoEndMark,
-    /// Bytes before the first frame of an MP3 file are no frame, no tag and no padding. They were left out.
-    #[error("the first {n_bytes} bytes are no MPEG audio; they were left out")]
+    /// An MP3 file begins with bytes that are not a frame, a tag or padding. They were skipped.
+    #[error("the first {n_bytes} bytes are not MPEG audio; they were skipped")]
     LeadingJunk {
-        /// How many they are.
+        /// The number of these bytes.
         n_bytes: u64,
     },
-    /// A file of floats goes far beyond their full scale of 1: its samples look like integers, and a model gives wrong
-    /// tags for them. [`Waveform::scaled`](super::Waveform::scaled) by `1 / full_scale` corrects that.
+    /// The samples of a float file far exceed the full scale of 1: they look like integers, for which a model gives
+    /// wrong tags. [`Waveform::scaled`](super::Waveform::scaled) by `1 / full_scale` corrects them.
     #[error(
-        "samples reach {peak}, but the full scale of floats is 1: they look like integers; divide them by {full_scale}"
+        "samples reach {peak}, but floats have a full scale of 1: they look like integers; divide them by {full_scale}"
     )]
     IntegerScale {
         /// The largest absolute value.
         peak: f32,
-        /// The full scale of the smallest usual integer format that holds it: 2^15, 2^23 or 2^31.
+        /// The full scale of the smallest integer format that holds it: 2^15, 2^23 or 2^31.
         full_scale: f32,
     },
-    /// The channels cancel each other in their mean, as they do where one is the negative of the other.
-    /// [`Channels::One`](super::Channels::One) reads one of them.
-    #[error("the channels cancel: their mean is {decibels:.0} dB below them; read one channel instead")]
+    /// The channels cancel in their mean, for example because one is the negative of the other.
+    /// [`Channels::One`](super::Channels::One) reads a single channel.
+    #[error("the channels cancel: their mean is {decibels:.0} dB weaker; read one channel instead")]
     ChannelsCancel {
-        /// Power of the channels over that of their mean, in dB.
+        /// Power of the channels relative to that of their mean, in dB.
         decibels: f32,
     },
 }

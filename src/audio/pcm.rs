@@ -1,4 +1,4 @@
-//! Samples that are not compressed, behind a WAV header or without one, block by block.
+//! Uncompressed samples, with or without a WAV header, read block by block.
 
 use std::io::{BufReader, Read, Seek, SeekFrom};
 
@@ -9,10 +9,10 @@ use super::riff::{self, Format, Header};
 use super::source::{Blocks, Bytes, Failure, read_some, read_up_to};
 use super::{AudioReason, Note, ReadOptions, SampleFormat};
 
-/// The samples are read and decoded in parts of at most about this many bytes.
+/// Approximate limit on the bytes that are read and decoded at once.
 const PART_BYTES: usize = 1 << 16;
 
-/// Interleaved samples.
+/// A reader of interleaved samples.
 pub(super) struct Pcm<R> {
     reader: BufReader<R>,
     format: Format,
@@ -21,21 +21,21 @@ pub(super) struct Pcm<R> {
     length: Length,
     n_frames: u64,
     part: Vec<u8>,
-    /// Bytes at the beginning of `part` that are no whole frame yet.
+    /// Bytes at the beginning of `part` that belong to an incomplete frame.
     n_over: usize,
     notes: Vec<Note>,
 }
 
-/// How many bytes of samples there are.
+/// The length of the sample data.
 #[derive(Clone, Copy)]
 enum Length {
     Declared {
         n_bytes: u64,
-        /// Whether `n_bytes` stands for an unknown length.
+        /// Whether `n_bytes` is a placeholder for an unknown length.
         is_placeholder: bool,
-        /// Bytes that may be missing at the end.
+        /// Number of bytes that may be missing at the end.
         n_optional: u64,
-        /// Whether what follows the samples may be more samples.
+        /// Whether more samples may follow those that are declared.
         is_doubtful: bool,
     },
     ToTheEnd {
@@ -45,7 +45,7 @@ enum Length {
 }
 
 impl<R: Read> Pcm<R> {
-    /// Reads a WAV header from a stream, which may be read past the end of the samples.
+    /// Reads a WAV header from a stream. The stream may be read beyond the end of the samples.
     pub(super) fn wav(reader: R, options: &ReadOptions) -> Result<Self, Failure> {
         let mut reader = BufReader::new(reader);
         let header = Header::read(&mut reader)?;
@@ -58,7 +58,7 @@ impl<R: Read> Pcm<R> {
         }
     }
 
-    /// The samples that the header declares.
+    /// A reader of the samples that the header declares.
     fn declared(
         reader: BufReader<R>,
         header: &Header,
@@ -67,7 +67,7 @@ impl<R: Read> Pcm<R> {
     ) -> Result<Self, Failure> {
         let n_optional = match options {
             ReadOptions { accept_truncated: true, .. } => u64::MAX,
-            // Some programs count the header as samples.
+            // Some programs include the header in the data size.
             ReadOptions { skip_damage: true, .. } => header.n_bytes,
             _ => 0,
         };
@@ -76,7 +76,7 @@ impl<R: Read> Pcm<R> {
         Self::new(reader, header.format, header.sample_rate, header.n_channels, length, options)
     }
 
-    /// All that follows the header.
+    /// A reader of everything after the header.
     fn to_the_end(reader: BufReader<R>, header: &Header, options: &ReadOptions, is_cut: bool) -> Result<Self, Failure> {
         let length = Length::ToTheEnd { is_cut };
         let mut pcm = Self::new(reader, header.format, header.sample_rate, header.n_channels, length, options)?;
@@ -116,10 +116,10 @@ impl<R: Read> Pcm<R> {
         self.mixer.n_channels() * usize::from(self.format.bytes())
     }
 
-    /// At the end of the samples that the header declares: whether more samples follow in place of other chunks.
+    /// At the end of the declared samples: whether more samples follow, rather than other chunks.
     fn goes_on(&mut self, n_bytes: u64) -> bool {
         let n_padding = (n_bytes % 2) as usize;
-        // An error is none of the samples that were declared.
+        // Ignore read errors here: all declared samples have been read.
         let n = read_up_to(&mut self.reader, &mut self.part[..n_padding + 8]).unwrap_or(0);
         let bytes = &self.part[..n];
         let is_other = |bytes: &[u8]| bytes.is_empty() || is_trailer(bytes) || riff::chunk(bytes).is_some();
@@ -133,7 +133,7 @@ impl<R: Read> Pcm<R> {
         true
     }
 
-    /// What the end of the stream means.
+    /// Checks that the stream is complete.
     fn end(&mut self) -> Result<bool, Failure> {
         let (found, n_over) = (self.n_frames, self.n_over as u64);
         let frame_bytes = self.frame_bytes() as u64;
@@ -160,14 +160,14 @@ impl<R: Read> Pcm<R> {
             }
             Length::ToTheEnd { .. } => {}
         }
-        // At this end once.
+        // So that the check runs once.
         self.length = Length::ToTheEnd { is_cut: true };
         if found == 0 { Err(AudioReason::NoSamples.into()) } else { Ok(false) }
     }
 }
 
 impl Pcm<Box<dyn Bytes>> {
-    /// Reads a WAV header from a file, whose length decides where the header can't be right.
+    /// Reads a WAV header from a file. If its length is inconsistent with the file's, the latter decides.
     pub(super) fn wav_file(mut file: Box<dyn Bytes>, options: &ReadOptions) -> Result<Self, Failure> {
         let header_at = file.stream_position()?;
         let header = Header::read(&mut BufReader::new(&mut file))?;
@@ -190,7 +190,7 @@ impl Pcm<Box<dyn Bytes>> {
     }
 }
 
-/// Whether the bytes from `at` to `end` are chunks, or less than one.
+/// Whether the bytes from `at` to `end` are chunks, or too few for one.
 fn is_followed_by_chunks(file: &mut Box<dyn Bytes>, mut at: u64, end: u64) -> Result<bool, Failure> {
     let mut n_chunks = 0;
     while at < end {
@@ -199,11 +199,11 @@ fn is_followed_by_chunks(file: &mut Box<dyn Bytes>, mut at: u64, end: u64) -> Re
         let n = read_up_to(file, &mut start)?;
         let next = match riff::chunk(&start[..n]) {
             _ if is_trailer(&start[..n]) => return Ok(true),
-            // The last chunk may lack the byte that pads it.
+            // The padding byte of the last chunk may be missing.
             Some(n_bytes) => at + 8 + u64::from(n_bytes).next_multiple_of(2),
             None => return Ok(n_chunks > 0),
         };
-        // A name by chance is hardly followed by a length that fits.
+        // Samples may look like a chunk name, but hardly with a length that fits as well.
         if next > end + 1 {
             return Ok(n_chunks > 0 || riff::is_known_chunk(&start));
         }
@@ -212,7 +212,7 @@ fn is_followed_by_chunks(file: &mut Box<dyn Bytes>, mut at: u64, end: u64) -> Re
     Ok(true)
 }
 
-/// Whether these bytes begin a tag that some programs put after a file of any format.
+/// Whether the bytes begin a tag that some programs append to files of any format.
 fn is_trailer(bytes: &[u8]) -> bool {
     [&b"TAG"[..], b"ID3", b"APETAGEX"].iter().any(|magic| bytes.starts_with(magic))
 }
@@ -266,7 +266,8 @@ impl<R: Read> Blocks for Pcm<R> {
 const INT16_SCALE: f64 = 1.0 / 32_768.0;
 const INT32_SCALE: f64 = 1.0 / 2_147_483_648.0;
 
-/// Appends interleaved samples, which follow `n_before` per channel. Integers of `b` bits are divided by `2^(b-1)`.
+/// Decodes and mixes interleaved samples. Integers of `b` bits are divided by `2^(b-1)`. `n_before` samples per channel
+/// came before.
 fn decode(
     mixer: &mut Mixer,
     n_before: u64,
@@ -274,14 +275,14 @@ fn decode(
     format: Format,
     output: &mut Vec<f32>,
 ) -> Result<(), AudioReason> {
-    /// Samples of `N` bytes.
+    /// Splits bytes into samples of `N` bytes.
     fn of<const N: usize>(bytes: &[u8]) -> &[[u8; N]] {
         bytes.as_chunks().0
     }
     match format {
         Format::Int8 => mixer.mix(n_before, bytes, 1.0 / 128.0, |a| f64::from(a) - 128.0, output),
         Format::Int16 => mixer.mix(n_before, of(bytes), INT16_SCALE, |b| f64::from(i16::from_le_bytes(b)), output),
-        // As the high bytes of 32 bits, for the sign.
+        // As the high bytes of 32 bits, for sign extension.
         Format::Int24 => {
             let value = |[a, b, c]: [u8; 3]| f64::from(i32::from_le_bytes([0, a, b, c]));
             mixer.mix(n_before, of(bytes), INT32_SCALE, value, output)
@@ -294,7 +295,7 @@ fn decode(
     }
 }
 
-/// The value of an A-law code as a 16-bit integer (ITU-T G.711). Sign, 3 bits of exponent, 4 of mantissa; every other bit is
+/// Decodes an A-law code to a 16-bit integer (ITU-T G.711): sign, 3 bits of exponent, 4 of mantissa; every other bit is
 /// inverted.
 fn a_law(code: u8) -> f64 {
     let code = code ^ 0x55;
@@ -306,7 +307,8 @@ fn a_law(code: u8) -> f64 {
     f64::from(if code & 0x80 != 0 { magnitude } else { -magnitude })
 }
 
-/// The value of a µ-law code as a 16-bit integer (ITU-T G.711). Sign, 3 bits of exponent, 4 of mantissa, all inverted.
+/// Decodes a µ-law code to a 16-bit integer (ITU-T G.711): sign, 3 bits of exponent, 4 of mantissa; all bits are
+/// inverted.
 fn mu_law(code: u8) -> f64 {
     const BIAS: i32 = 0x84;
     let code = !code;

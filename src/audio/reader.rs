@@ -1,4 +1,4 @@
-//! Audio of any length, block by block.
+//! Reading audio of any length block by block.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,16 +9,16 @@ use super::source::{self, Blocks, Failure, STREAM};
 use super::{AudioReason, Note, ReadOptions, Resampler, SampleFormat, Skipped, Waveform};
 use crate::error::{Error, Result};
 
-/// Reads audio of any length in blocks: an iterator over pieces of one channel, each a `Vec<f32>`.
+/// Reads audio of any length block by block: an iterator over `Result<Vec<f32>>`, each a block of one channel.
 ///
-/// Memory does not grow with the length, except for the tables of an MPEG-4 file (a few bytes per packet), and an MPEG-4 or CAF
-/// file that comes as a stream, which is read into memory because its tables may stand at its end. All blocks together
-/// are what [`Waveform::open`] reads, and with [`resampled`](Self::resampled) what [`Waveform::resample`] makes of that,
-/// bit for bit. Blocks are never empty; their lengths follow from the file.
+/// Memory does not grow with the length, with two exceptions: the tables of an MPEG-4 file (a few bytes per packet),
+/// and an MPEG-4 or CAF file that is read from a stream, which is held in memory because its tables may be at its end.
+/// The blocks together are bit-identical to [`Waveform::open`], and with [`resampled`](Self::resampled) to
+/// [`Waveform::resample`]. Blocks are never empty; their lengths depend on the file.
 ///
-/// Unlike [`Waveform::open`], it goes on after damage in the middle of a file: see [`skipped`](Self::skipped), and
-/// [`ReadOptions::skip_damage`] with [`open_with`](Self::open_with) to change that. What cannot be read on is an error
-/// after the blocks before it, and the last item: a file cut short, a pipe that ends within a sample, a disk that fails.
+/// Unlike [`Waveform::open`], the reader continues after damage in the middle of a file (see
+/// [`skipped`](Self::skipped)); [`ReadOptions::skip_damage`] with [`open_with`](Self::open_with) changes that. An error
+/// that ends the reading, such as a truncated file or a failing disk, is the last item, after the blocks before it.
 ///
 /// ```no_run
 /// use clipwise::audio::AudioReader;
@@ -36,71 +36,71 @@ pub struct AudioReader {
     path: PathBuf,
     source: Box<dyn Blocks + Send>,
     resampler: Option<Resampler>,
-    /// What the source gave, before it is resampled.
+    /// A block of the source, before resampling.
     block: Vec<f32>,
-    /// Samples given out, at the rate that is given out.
+    /// Number of samples returned, at the output rate.
     n_read: u64,
-    /// Samples that the source gave, at its own rate.
+    /// Number of samples read from the source, at its rate.
     n_source: u64,
     state: State,
 }
 
 enum State {
     Reading,
-    /// The last block is given out, this error is not.
+    /// The error to return next; all samples before it have been returned.
     Failed(Error),
     Ended,
 }
 
-/// How samples without a header are stored: interleaved, little-endian.
+/// Format of samples without a header: interleaved, little-endian.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawFormat {
     /// 16-bit integers or 32-bit floats.
     pub sample_format: SampleFormat,
-    /// Samples per second and channel, in Hz.
+    /// Sample rate in Hz (samples per second and channel).
     pub sample_rate: u32,
-    /// Channels, 1 to [`MAX_CHANNELS`](super::MAX_CHANNELS).
+    /// Number of channels, 1 to [`MAX_CHANNELS`](super::MAX_CHANNELS).
     pub n_channels: u16,
 }
 
 impl AudioReader {
-    /// Opens an audio file, in any of the formats of [`Waveform::open`]. Channels are mixed to one by their mean;
+    /// Opens an audio file in any of the formats of [`Waveform::open`]. Channels are mixed to one by their mean;
     /// damaged packets are skipped.
     ///
     /// # Errors
-    /// As [`Waveform::open`], as far as the beginning of the file shows it.
+    /// As [`Waveform::open`], for errors at the beginning of the file. Later ones are returned by the iterator.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::SKIP_DAMAGE)
     }
 
-    /// As [`open`](Self::open), with options; those of `ReadOptions::default()` do not skip damage.
+    /// As [`open`](Self::open), with options. Note that `ReadOptions::default()` does not skip damage.
     ///
     /// # Errors
-    /// As [`Waveform::open_with`], as far as the beginning of the file shows it.
+    /// As [`Waveform::open_with`], for errors at the beginning of the file.
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         let path = path.as_ref();
         let file = File::open(path).map_err(|cause| Error::Io { action: "open", path: path.into(), cause })?;
         Self::from_source(source::open(file, options), path)
     }
 
-    /// Reads an audio file from a stream, which need not be buffered. A block is what one read gives where that is
-    /// possible, so nothing waits for more than there is.
+    /// Reads an audio file from a stream, which need not be buffered. Where the format allows, a block is what one
+    /// `read` returns, so that live input is not delayed.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the file is called `<stream>`.
+    /// As [`open`](Self::open); the path in errors is `<stream>`.
     pub fn read(reader: impl Read + Send + 'static) -> Result<Self> {
         Self::read_with(reader, &ReadOptions::SKIP_DAMAGE)
     }
 
-    /// As [`read`](Self::read), with options; those of `ReadOptions::default()` do not skip damage.
+    /// As [`read`](Self::read), with options. Note that `ReadOptions::default()` does not skip damage.
     ///
     /// # Errors
-    /// As [`open_with`](Self::open_with); the file is called `<stream>`.
+    /// As [`open_with`](Self::open_with); the path in errors is `<stream>`.
     pub fn read_with(reader: impl Read + Send + 'static, options: &ReadOptions) -> Result<Self> {
         Self::from_source(source::read(reader, options), Path::new(STREAM))
     }
 
-    /// Reads samples without a header, as from `arecord -t raw` or `ffmpeg -f s16le -`, to the end of the stream.
+    /// Reads samples without a header, as written by `arecord -t raw` or `ffmpeg -f s16le -`, to the end of the stream.
     ///
     /// ```
     /// use clipwise::audio::{AudioReader, RawFormat, ReadOptions, SampleFormat};
@@ -113,7 +113,8 @@ impl AudioReader {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Audio`] if rate or number of channels are impossible, or the stream lacks the channel asked for.
+    /// [`Error::Audio`] if the sample rate or the number of channels is out of range, or if `options` select a channel
+    /// that does not exist.
     pub fn raw(reader: impl Read + Send + 'static, format: &RawFormat, options: &ReadOptions) -> Result<Self> {
         let source = Pcm::raw(reader, format, options).map(|pcm| Box::new(pcm) as _);
         Self::from_source(source, Path::new(STREAM))
@@ -125,16 +126,17 @@ impl AudioReader {
         Ok(Self { path: path.into(), source, resampler: None, block, n_read: 0, n_source: 0, state })
     }
 
-    /// Changes the rate of the blocks to come, in Hz. Before the first block only.
+    /// Resamples the blocks to `sample_rate` Hz. Only before the first block is read.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the rate is 0, if it is too far from the file's ([`Resampler::new`]), or after the first block.
+    /// [`Error::Argument`] if the rate is 0 or too far from the file's (see [`Resampler::new`]), or if a block has been
+    /// read.
     pub fn resampled(mut self, sample_rate: u32) -> Result<Self> {
         if self.n_read > 0 {
             return Err(Error::argument(
                 "sample_rate",
                 sample_rate,
-                "the rate can be changed before the first block only",
+                "expected a change of the rate before the first block is read",
             ));
         }
         let from = self.source.sample_rate();
@@ -143,52 +145,53 @@ impl AudioReader {
         Ok(self)
     }
 
-    /// The rate of the blocks, in Hz.
+    /// The sample rate of the blocks, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.resampler.as_ref().map_or(self.source_rate(), Resampler::output_rate)
     }
 
-    /// The rate of the file, in Hz.
+    /// The sample rate of the file, in Hz.
     pub fn source_rate(&self) -> u32 {
         self.source.sample_rate()
     }
 
-    /// Samples in the blocks so far, at [`sample_rate`](Self::sample_rate).
+    /// Number of samples in the blocks so far, at [`sample_rate`](Self::sample_rate).
     pub fn samples_read(&self) -> u64 {
         self.n_read
     }
 
-    /// Seconds of the file that were read so far, with what the resampler holds back; at the end, its length.
+    /// Seconds of the file read so far, including samples that the resampler holds back. At the end, the length of the
+    /// file.
     pub fn seconds_read(&self) -> f64 {
         self.n_source as f64 / f64::from(self.source_rate().max(1))
     }
 
-    /// Samples in all blocks if the file keeps what it declares, at [`sample_rate`](Self::sample_rate); `None` if it
-    /// declares nothing.
+    /// Number of samples that the file declares, at [`sample_rate`](Self::sample_rate); `None` if it declares no
+    /// length. The file may hold fewer or more.
     pub fn declared_length(&self) -> Option<u64> {
         let n = self.source.declared()?;
         Some(self.resampler.as_ref().map_or(n, |resampler| u64::try_from(resampler.length(n)).unwrap_or(u64::MAX)))
     }
 
-    /// Where damage was skipped so far, in the order of the file. At most 1000 places are listed.
+    /// The gaps so far where damage was skipped, in the order of the file; at most 1000.
     pub fn skipped(&self) -> &[Skipped] {
         self.source.skipped()
     }
 
-    /// What was worked around so far, and what makes the samples so far suspect; complete after the last block.
+    /// The notes about the file so far; complete after the last block. See [`Waveform::notes`].
     pub fn notes(&self) -> Vec<Note> {
         self.source.notes()
     }
 
-    /// The file as it was named when it was opened; `<stream>` where there is none.
+    /// The path that was opened; `<stream>` for streams and waveforms.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// All that is left as one clip, at [`sample_rate`](Self::sample_rate).
+    /// Reads the remaining blocks into one waveform, at [`sample_rate`](Self::sample_rate).
     ///
     /// # Errors
-    /// The first that a block would give.
+    /// The first error of a block.
     pub fn into_waveform(mut self) -> Result<Waveform> {
         let mut samples = Vec::new();
         if self.resampler.is_none() && matches!(self.state, State::Reading) {
@@ -201,7 +204,7 @@ impl AudioReader {
         Ok(Waveform::new(samples, self.sample_rate()).with_notes(self.notes()))
     }
 
-    /// The next samples at the rate wanted, empty at the end. What was read before an error is kept in `output`.
+    /// Appends the next samples at the output rate; none at the end. Samples read before an error stay in `output`.
     fn fill(&mut self, output: &mut Vec<f32>) -> Result<()> {
         let failed = |failure: Failure, path: &Path, n: u64| match failure {
             Failure::Io(error) if n > 0 => {
@@ -264,7 +267,7 @@ impl Iterator for AudioReader {
 impl std::iter::FusedIterator for AudioReader {}
 
 impl From<Waveform> for AudioReader {
-    /// Reads the samples of a clip, unchecked.
+    /// Reads the samples of a waveform. Non-finite samples are errors of the iterator.
     fn from(waveform: Waveform) -> Self {
         let source = Box::new(Memory { waveform, at: 0 });
         let (block, state) = (Vec::new(), State::Reading);
@@ -278,7 +281,7 @@ impl std::fmt::Debug for AudioReader {
     }
 }
 
-/// A clip, block by block.
+/// A waveform as a source of blocks.
 pub(super) struct Memory {
     pub(super) waveform: Waveform,
     pub(super) at: usize,

@@ -1,11 +1,11 @@
-//! Changing the sample rate.
+//! Sample rate conversion.
 //!
-//! A band-limited resampling is the convolution of the clip, zero outside its ends, with a low-pass filter just below
-//! the lower of the two Nyquist frequencies, read off at the output's instants. One filter, in units of the lower rate,
-//! serves all pairs of rates (`filter`). Where the reduced ratio of the rates has small terms, which covers every pair
-//! of usual rates, the convolution is done block by block through Fourier transforms (`fft`). A block holds a whole
-//! period of the ratio: for the remaining pairs (44101 to 32000 Hz, 48 kHz to 1 Hz) it would last for seconds or not fit
-//! in memory. For those the same filter is evaluated one output sample at a time (`sinc`).
+//! Band-limited resampling is a convolution of the clip (zero outside its ends) with a low-pass filter just below the
+//! lower of the two Nyquist frequencies, evaluated at the output's sample times. One filter, in units of the lower
+//! rate, serves all pairs of rates (`filter`). If the reduced ratio of the rates has small terms, as for all common
+//! pairs of rates, the convolution runs block by block with FFTs (`fft`). A block holds a whole period of the ratio;
+//! for other pairs (44101 to 32000 Hz, 48 kHz to 1 Hz) it would last for seconds or not fit in memory. For those the
+//! same filter is evaluated per output sample (`sinc`).
 
 mod fft;
 mod filter;
@@ -14,31 +14,31 @@ mod sinc;
 use crate::check::check_finite_after;
 use crate::error::{Error, Result};
 
-/// An output may be this many times longer than its input, or [`MAX_EXPANDED`], whichever is longer.
+/// Limit on the ratio of output to input length. Outputs up to [`MAX_EXPANDED`] are always allowed.
 const MAX_EXPANSION: u128 = 64;
 
-/// Four minutes at 32 kHz. A clip of a few kilobytes that claims to be at 1 Hz must not become hours of audio.
+/// About four minutes at 32 kHz. A clip of a few kilobytes that claims to be at 1 Hz must not become hours of audio.
 const MAX_EXPANDED: u128 = 1 << 23;
 
-/// The furthest that the filter of a stream may reach to either side, in input samples: some 30 MB of working memory.
+/// Limit on the half length of a stream's filter, in input samples: about 30 MB of working memory.
 const MAX_REACH: usize = 1 << 20;
 
-/// The samples of a clip at `from` Hz as they would be at `to` Hz.
+/// Resamples a clip from `from` Hz to `to` Hz.
 ///
-/// All pairs of rates have the same response, relative to the lower Nyquist frequency:
+/// The frequency response, relative to the lower Nyquist frequency, is the same for all pairs of rates:
 ///
 /// | frequency | 0.92 | 0.9375 | 0.95 | 0.957 | 0.9625 | 0.975 | 0.9875 | 1 and more |
 /// |---|---|---|---|---|---|---|---|---|
 /// | gain in dB | -0.001 | -0.4 | -2.9 | -6 | -10.0 | -24.7 | -52.4 | below -110 |
 ///
-/// Beyond the lower Nyquist frequency are aliases of what the input has there, or images. This is the response of soxr's
-/// quality HQ, with which `librosa.load` resamples and published models were fed. soxr's own depends on the pair: for usual
-/// ones this is in the middle, within 0.3 dB of each down to -20 dB and within 0.85 dB down to -40 dB.
+/// Aliases and images lie above the lower Nyquist frequency. The response is that of soxr's quality HQ, which
+/// `librosa.load` uses and published models were trained with. soxr's own response depends on the pair of rates: for
+/// common pairs this one is in the middle, within 0.3 dB of each down to -20 dB, and within 0.85 dB down to -40 dB.
 ///
-/// The phase is linear and no delay is added: output sample `j` is at the time of input sample `j · from / to`, exactly,
-/// and the length is `ceil(n · to / from)`. The clip counts as zero outside its ends. Equal rates give a copy. Memory is in
-/// proportion to input and output, with a constant of at most some 10 MB. A [`Resampler`] gives the same samples piece by
-/// piece.
+/// The phase is linear, without delay: output sample `j` is exactly at the time of input sample `j · from / to`. The
+/// output has `ceil(n · to / from)` samples. The clip is taken as zero outside its ends. Equal rates give a copy.
+/// Memory is proportional to input and output, plus at most about 10 MB. A [`Resampler`] gives identical samples for a
+/// stream.
 ///
 /// ```
 /// let one_second = vec![0.0; 44_100];
@@ -47,23 +47,23 @@ const MAX_REACH: usize = 1 << 20;
 /// ```
 ///
 /// # Errors
-/// [`Error::NonFinite`] if a sample is infinite or not a number, [`Error::Argument`] if a rate is 0 or if the output would
-/// be over 64 times as long as the input and over 2^23 samples.
+/// [`Error::NonFinite`] if a sample is NaN or infinite; [`Error::Argument`] if a rate is 0, or if the output would have
+/// more than 2^23 samples and be more than 64 times as long as the input.
 pub fn resample(samples: &[f32], from: u32, to: u32) -> Result<Vec<f32>> {
     let mut resampler = Resampler::for_at_most(from, to, samples.len())?;
     let n_out = resampler.checked(samples)?;
-    let n_out =
-        usize::try_from(n_out).map_err(|_| Error::argument("to", to, "the output exceeds the address space"))?;
+    let n_out = usize::try_from(n_out)
+        .map_err(|_| Error::argument("to", to, "expected a rate for which the output fits in memory"))?;
     let mut output = Vec::with_capacity(n_out);
     resampler.push(samples, &mut output)?;
     resampler.finish(&mut output)?;
     Ok(output)
 }
 
-/// Resamples a stream that comes in pieces of any size.
+/// Resamples a stream that arrives in pieces of any size.
 ///
-/// All that it gives from the first [`push`](Self::push) to [`finish`](Self::finish) is, bit for bit, what
-/// [`resample`] makes of the whole, however it is cut. Memory does not grow with the length.
+/// The output from the first [`push`](Self::push) to [`finish`](Self::finish) is bit-identical to [`resample`] of the
+/// whole stream, however it is split. Memory does not grow with the length of the stream.
 ///
 /// ```
 /// use clipwise::audio::{Resampler, resample};
@@ -92,20 +92,20 @@ enum Method {
 }
 
 impl Resampler {
-    /// Begins a stream that is resampled from `from` Hz to `to` Hz.
+    /// Creates a resampler from `from` Hz to `to` Hz.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a rate is 0, or if the filter would reach over more than 2^20 samples to either side, which
-    /// it does where the rates differ by more than a factor of 10 000 downwards.
+    /// [`Error::Argument`] if a rate is 0, or if the filter would span more than 2^20 samples to either side, as when
+    /// `from` is more than 10,000 times `to`.
     pub fn new(from: u32, to: u32) -> Result<Self> {
         Self::for_at_most(from, to, usize::MAX)
     }
 
-    /// As [`new`](Self::new), for a stream of at most `n_samples`, which needs no longer filter.
+    /// As [`new`](Self::new), for a stream of at most `n_samples`, which limits the length of the filter.
     fn for_at_most(from: u32, to: u32, n_samples: usize) -> Result<Self> {
         for (field, rate) in [("from", from), ("to", to)] {
             if rate == 0 {
-                return Err(Error::argument(field, rate, "a rate is at least 1 Hz"));
+                return Err(Error::argument(field, rate, "expected at least 1 Hz"));
             }
         }
         let divisor = gcd(from, to);
@@ -114,7 +114,9 @@ impl Resampler {
         } else if let Some(blocks) = fft::Blocks::new(from / divisor, to / divisor)? {
             Method::Fft(Box::new(blocks))
         } else if n_samples == usize::MAX && sinc::reach(from, to) > MAX_REACH as f64 {
-            let reason = format!("from {from} Hz the filter would be over {MAX_REACH} samples long");
+            let reason = format!(
+                "expected a rate for which the filter spans at most {MAX_REACH} samples to either side, from {from} Hz"
+            );
             return Err(Error::argument("to", to, reason));
         } else {
             Method::Sinc(Box::new(sinc::Sinc::new(from, to, n_samples)))
@@ -122,17 +124,18 @@ impl Resampler {
         Ok(Self { from, to, method, n_in: 0, n_out: 0 })
     }
 
-    /// The rate of what is pushed, in Hz.
+    /// The sample rate of the input, in Hz.
     pub fn input_rate(&self) -> u32 {
         self.from
     }
 
-    /// The rate of what comes out, in Hz.
+    /// The sample rate of the output, in Hz.
     pub fn output_rate(&self) -> u32 {
         self.to
     }
 
-    /// How far ahead of an output sample's instant the input must have come for it to be given out, in input samples at most.
+    /// Latency: how far the input must be ahead of an output sample's time before that sample is returned, in input
+    /// samples at most.
     pub fn lookahead(&self) -> usize {
         match &self.method {
             Method::Copy => 0,
@@ -141,12 +144,12 @@ impl Resampler {
         }
     }
 
-    /// Takes the next samples, and appends to `output` what can be told without those that follow.
+    /// Takes the next input samples and appends the output samples that do not depend on later input.
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with the position in the stream, if a sample is infinite or not a number, and
-    /// [`Error::Argument`] if the output so far would be over 64 times as long as the input and over 2^23 samples. Of
-    /// such a piece nothing is taken.
+    /// [`Error::NonFinite`], with the position in the stream, if a sample is NaN or infinite; [`Error::Argument`] if
+    /// the output so far would have more than 2^23 samples and be more than 64 times as long as the input. On an error,
+    /// no samples are taken.
     pub fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) -> Result<()> {
         self.checked(samples)?;
         let n_before = output.len();
@@ -160,12 +163,13 @@ impl Resampler {
         Ok(())
     }
 
-    /// Ends the stream: appends what is left, for `ceil(n · to / from)` samples in all, and begins a new one.
+    /// Ends the stream: appends the remaining output, up to `ceil(n · to / from)` samples in total, and starts a new
+    /// stream.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the resampling breaks down, which nothing is known to cause.
+    /// [`Error::Argument`] if the FFT fails, which no known input causes.
     pub fn finish(&mut self, output: &mut Vec<f32>) -> Result<()> {
-        // Not more than follow from one block or filter.
+        // At most what one block or filter produces.
         let n_left = (self.length(self.n_in) - u128::from(self.n_out)) as u64;
         match &mut self.method {
             Method::Copy => {}
@@ -176,7 +180,7 @@ impl Resampler {
         Ok(())
     }
 
-    /// Forgets what was pushed, and begins a new stream.
+    /// Discards the input so far and starts a new stream.
     pub fn reset(&mut self) {
         (self.n_in, self.n_out) = (0, 0);
         match &mut self.method {
@@ -186,18 +190,22 @@ impl Resampler {
         }
     }
 
-    /// The length that `n` samples become.
+    /// The output length for `n` input samples.
     pub(super) fn length(&self, n: u64) -> u128 {
         (u128::from(n) * u128::from(self.to)).div_ceil(u128::from(self.from))
     }
 
-    /// Checks the next samples, and counts what the stream becomes with them.
+    /// Checks the next samples. Returns the total output length after them.
     fn checked(&self, samples: &[f32]) -> Result<u128> {
         check_finite_after(self.n_in, samples)?;
         let n_in = self.n_in + samples.len() as u64;
         let n_out = self.length(n_in);
         if n_out > MAX_EXPANDED && n_out > MAX_EXPANSION * u128::from(n_in) && self.from != self.to {
-            let reason = format!("{n_in} samples at {} Hz would become {n_out}", self.from);
+            let reason = format!(
+                "expected an output of at most {MAX_EXPANSION} times {n_in} samples (at {} Hz) or {MAX_EXPANDED} samples, \
+                 got {n_out}",
+                self.from
+            );
             return Err(Error::argument("to", self.to, reason));
         }
         Ok(n_out)
@@ -219,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_methods_give_the_same() {
+    fn fft_and_direct_resampling_agree() {
         // Noise with steps at both ends, from a linear congruential generator.
         let mut state = 1_u32;
         let mut noise = || {

@@ -1,15 +1,15 @@
-//! The RIFF structure around the samples of a WAV file.
+//! The RIFF structure of WAV files.
 
 use std::io::{self, Read};
 
 use super::source::{Failure, read_up_to};
 use super::{AudioReason, format};
 
-/// What programs state for a length that they don't know yet, also rounded down to whole frames: ffmpeg all ones, others 0
-/// or the largest signed number, arecord 2^31, SoX 2^31 less 4 KiB.
+/// Placeholders for an unknown length, also rounded down to whole frames: ffmpeg writes all ones, others 0 or the
+/// largest signed number, arecord 2^31, SoX 2^31 less 4 KiB.
 const PLACEHOLDERS: [u32; 5] = [0, 0x7FFF_F000, 0x7FFF_FFFF, 0x8000_0000, u32::MAX];
 
-/// How one sample is stored.
+/// Encoding of a sample.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
     Int8,
@@ -18,9 +18,9 @@ pub(super) enum Format {
     Int32,
     Float32,
     Float64,
-    /// 8 bits with a logarithmic scale (ITU-T G.711).
+    /// 8 bits, logarithmic (ITU-T G.711).
     ALaw,
-    /// The same, in the form of North America and Japan.
+    /// 8 bits, logarithmic, as used in North America and Japan (ITU-T G.711).
     MuLaw,
 }
 
@@ -36,22 +36,22 @@ impl Format {
     }
 }
 
-/// What comes before the samples, checked.
+/// The header before the samples, validated.
 #[derive(Debug)]
 pub(super) struct Header {
     pub(super) format: Format,
     pub(super) n_channels: u16,
     pub(super) sample_rate: u32,
-    /// The data chunk's length as declared.
+    /// Declared length of the data chunk.
     pub(super) data_bytes: u64,
-    /// Whether that length is one that stands for an unknown one.
+    /// Whether that length is a placeholder for an unknown length.
     pub(super) is_placeholder: bool,
-    /// Bytes before the samples.
+    /// Number of bytes before the samples.
     pub(super) n_bytes: u64,
 }
 
 impl Header {
-    /// Bytes of one sample of every channel.
+    /// Bytes of a frame, which is one sample of every channel.
     pub(super) fn frame_bytes(&self) -> u64 {
         u64::from(self.n_channels) * u64::from(self.format.bytes())
     }
@@ -60,7 +60,7 @@ impl Header {
     pub(super) fn read(reader: &mut impl Read) -> Result<Self, Failure> {
         let reader = &mut Counted { reader, n_bytes: 0 };
         let mut start = [0; format::START];
-        // Two reads: the second is only for telling what a file is that is no WAV file.
+        // Two reads: the second one is only needed to name the format of a file that is not WAV.
         let n_start = read_up_to(reader, &mut start[..12])?;
         if n_start == 0 {
             return Err(AudioReason::Empty.into());
@@ -72,18 +72,18 @@ impl Header {
             return Err(format::unsupported(&start[..n]).into());
         }
         if n_start < 12 {
-            return Err(malformed(format!("the file ends after {n_start} of the first 12 bytes")));
+            return Err(malformed(format!("the file ends after {n_start} of the 12 bytes of the RIFF header")));
         }
 
-        // The long form has the lengths that do not fit in 32 bits in a chunk of their own (EBU Tech 3306).
+        // RF64 has lengths that exceed 32 bits in a chunk of their own (EBU Tech 3306).
         let mut long_bytes = None;
         let mut format = None;
         loop {
             let mut chunk = [0; 8];
             match read_up_to(reader, &mut chunk)? {
                 8 => {}
-                0 => return Err(malformed("there is no data chunk".into())),
-                n => return Err(malformed(format!("the file ends after {n} of the 8 bytes that begin a chunk"))),
+                0 => return Err(malformed("expected a data chunk, got the end of the file".into())),
+                n => return Err(malformed(format!("the file ends after {n} of the 8 bytes of a chunk header"))),
             }
             let (name, n_bytes) = chunk.split_at(4);
             let n_bytes = u32_at(n_bytes, 0);
@@ -91,7 +91,7 @@ impl Header {
                 b"fmt " => format = Some(read_fmt(reader, n_bytes)?),
                 b"data" => {
                     let (format, n_channels, sample_rate) =
-                        format.ok_or_else(|| malformed("there is no fmt chunk before the data chunk".into()))?;
+                        format.ok_or_else(|| malformed("expected a fmt chunk before the data chunk".into()))?;
                     let data_bytes = long_bytes.filter(|_| n_bytes == u32::MAX).unwrap_or(n_bytes.into());
                     let frame_bytes = u32::from(n_channels) * u32::from(format.bytes());
                     let stands_for = |&length: &u32| n_bytes == length || n_bytes == length - length % frame_bytes;
@@ -100,10 +100,10 @@ impl Header {
                     return Ok(Self { format, n_channels, sample_rate, data_bytes, is_placeholder, n_bytes });
                 }
                 b"ds64" if is_long => {
-                    // The lengths of the file and of the data chunk, before some that are of no use here.
+                    // The lengths of the file and of the data chunk; other fields follow.
                     let mut lengths = [0; 16];
                     if n_bytes < 16 || read_up_to(reader, &mut lengths)? < 16 {
-                        return Err(malformed("the ds64 chunk is cut short".into()));
+                        return Err(malformed("the ds64 chunk is truncated".into()));
                     }
                     skip(reader, name, n_bytes, 16)?;
                     long_bytes = lengths.last_chunk().map(|&bytes| u64::from_le_bytes(bytes));
@@ -114,13 +114,13 @@ impl Header {
     }
 }
 
-/// Reads a fmt chunk: format, channels, rate.
+/// Reads a fmt chunk: encoding, number of channels, sample rate.
 fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), Failure> {
-    // Longest first part that has a meaning here: a WAVEFORMATEXTENSIBLE.
+    // The length of a WAVEFORMATEXTENSIBLE; longer chunks are truncated to it.
     let mut fmt = [0; 40];
     let n_used = n_bytes.min(40) as usize;
     if n_used < 16 {
-        return Err(malformed(format!("the fmt chunk has {n_bytes} bytes and needs 16")));
+        return Err(malformed(format!("expected a fmt chunk of at least 16 bytes, got {n_bytes}")));
     }
     if read_up_to(reader, &mut fmt[..n_used])? < n_used {
         return Err(malformed("the file ends in the fmt chunk".into()));
@@ -132,9 +132,9 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
     let extensible = tag == 0xFFFE;
     if extensible {
         if n_used < 40 {
-            return Err(malformed(format!("an extensible fmt chunk has {n_bytes} bytes and needs 40")));
+            return Err(malformed(format!("expected an extensible fmt chunk of at least 40 bytes, got {n_bytes}")));
         }
-        // The rest of the identifier is the same for all formats that have a tag.
+        // The remaining bytes of the GUID are the same for all formats that have a tag.
         const TAGGED: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71];
         if fmt[26..40] != TAGGED {
             return Err(AudioReason::Encoding("an unknown extensible format".into()).into());
@@ -159,23 +159,24 @@ fn read_fmt(reader: &mut impl Read, n_bytes: u32) -> Result<(Format, u16, u32), 
         (3, _) => return Err(AudioReason::Encoding(format!("a {bits}-bit float")).into()),
         _ => return Err(AudioReason::Encoding(format!("{} of {bits} bits", encoding_name(tag))).into()),
     };
-    // In an extensible header `bits` is the size that a sample takes, and those of its bits that count are its high
-    // ones, so they need not be known. The bytes per second say nothing new and are often wrong.
+    // In an extensible header `bits` is the size of the container. The valid bits are its high bits, so their number
+    // does not matter. The bytes per second are redundant and often wrong.
     if frame_bytes != n_channels * format.bytes() {
-        let detail = format!("{n_channels} channels of {bits} bits do not make a block of {frame_bytes} bytes");
+        let detail =
+            format!("expected the block size of {n_channels} channels of {bits} bits, got {frame_bytes} bytes");
         return Err(malformed(detail));
     }
     Ok((format, n_channels, sample_rate))
 }
 
-/// Skips the rest of a chunk of `n_bytes`, `n_used` of them read, and the byte that pads an odd chunk.
+/// Skips the rest of a chunk of `n_bytes`, of which `n_used` have been read, and its padding byte.
 fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Result<(), Failure> {
     let n_rest = u64::from(n_bytes - n_used);
     let n_skipped = io::copy(&mut reader.take(n_rest), &mut io::sink())?;
     if n_skipped < n_rest {
         let n_there = u64::from(n_used) + n_skipped;
         let name = name.escape_ascii();
-        return Err(malformed(format!("the chunk \"{name}\" declares {n_bytes} bytes, {n_there} are there")));
+        return Err(malformed(format!("the chunk \"{name}\" declares {n_bytes} bytes, the file holds {n_there}")));
     }
     if n_bytes % 2 == 1 {
         io::copy(&mut reader.take(1), &mut io::sink())?;
@@ -183,7 +184,7 @@ fn skip(reader: &mut impl Read, name: &[u8], n_bytes: u32, n_used: u32) -> Resul
     Ok(())
 }
 
-/// Counts the bytes that are read.
+/// Counts the bytes read.
 struct Counted<'a, R> {
     reader: &'a mut R,
     n_bytes: u64,
@@ -197,14 +198,14 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
-/// Whether `bytes` begin a chunk, and the length of its contents; fewer than 8 bytes begin none.
+/// The length of the chunk whose header is at the beginning of `bytes`; `None` if there is no chunk header.
 pub(super) fn chunk(bytes: &[u8]) -> Option<u32> {
     let (name, size) = bytes.first_chunk::<8>()?.split_at(4);
     let is_name = name[0] != b' ' && name.iter().all(|byte| matches!(byte, b' '..=b'~'));
     is_name.then(|| u32_at(size, 0))
 }
 
-/// Whether `bytes` begin with the name of a chunk that is often found after samples.
+/// Whether `bytes` begins with the name of a chunk that often follows the samples.
 pub(super) fn is_known_chunk(bytes: &[u8]) -> bool {
     const KNOWN: [&[u8; 4]; 14] = [
         b"LIST", b"id3 ", b"ID3 ", b"fact", b"cue ", b"smpl", b"inst", b"PEAK", b"bext", b"iXML", b"cart", b"JUNK",

@@ -1,16 +1,16 @@
-//! What was left out of a damaged file.
+//! Gaps in damaged files.
 
-/// A place in a file where packets are damaged or lost, and were skipped.
+/// A gap in a file, where damaged or missing packets were skipped.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Skipped {
-    /// Samples per channel before it, at the file's rate.
+    /// Position of the gap: number of samples per channel before it, at the file's rate.
     pub index: u64,
-    /// The same place in seconds.
+    /// Position of the gap in seconds.
     pub seconds: f64,
-    /// Samples of silence in place of what is missing; 0 where the file does not tell its length.
+    /// Number of zero samples that replace the missing audio; 0 if its length is unknown.
     pub n_samples: u64,
-    /// Packets left out; 0 where only bytes between packets were.
+    /// Number of packets skipped; 0 if only bytes between packets were skipped.
     pub n_packets: u64,
-    /// What is wrong.
+    /// Description of the damage.
     pub detail: String,
 }

@@ -1,4 +1,4 @@
-//! What all formats have in common: a source of blocks, found by the first bytes of a file.
+//! Opening files and streams of any format as a source of blocks.
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek};
@@ -11,26 +11,26 @@ use super::pcm::Pcm;
 use super::{AudioReason, Note, ReadOptions, Skipped, Waveform, id3};
 use crate::error::{Error, Result};
 
-/// The name of what has none.
+/// The path in errors about streams.
 pub(super) const STREAM: &str = "<stream>";
 
-/// One channel of samples, block by block.
+/// One channel of samples, read block by block.
 pub(super) trait Blocks {
-    /// In Hz.
+    /// Sample rate in Hz.
     fn sample_rate(&self) -> u32;
 
     /// The number of samples that the header declares.
     fn declared(&self) -> Option<u64>;
 
-    /// Appends the next samples, at least one. False at the end. What is appended before an error counts as read.
+    /// Appends the next samples, at least one. False at the end. Samples appended before an error are valid.
     fn next(&mut self, output: &mut Vec<f32>) -> Result<bool, Failure>;
 
-    /// The damage that was skipped.
+    /// The gaps where damage was skipped.
     fn skipped(&self) -> &[Skipped] {
         &[]
     }
 
-    /// What was worked around so far.
+    /// Notes so far.
     fn notes(&self) -> Vec<Note> {
         Vec::new()
     }
@@ -42,7 +42,7 @@ pub(super) fn read_all(source: &mut (impl Blocks + ?Sized), output: &mut Vec<f32
     Ok(())
 }
 
-/// What stops a reader that does not know the file's name.
+/// An error without the file's path.
 #[derive(Debug)]
 pub(super) enum Failure {
     Io(io::Error),
@@ -50,7 +50,7 @@ pub(super) enum Failure {
 }
 
 impl Failure {
-    /// The error, with the file's name.
+    /// Adds the file's path.
     pub(super) fn about(self, path: &Path) -> Error {
         match self {
             Self::Io(cause) => Error::Io { action: "read", path: path.into(), cause },
@@ -71,21 +71,21 @@ impl From<AudioReason> for Failure {
     }
 }
 
-/// Where the bytes of a file come from.
+/// Source of the bytes of a file.
 pub(super) enum Input {
     /// A file or bytes in memory.
     Seekable(Box<dyn Bytes>),
-    /// What can be read once, in order.
+    /// A reader that cannot seek.
     Stream(Box<dyn Read + Send>),
 }
 
-/// Bytes at any place.
+/// A seekable source.
 pub(super) trait Bytes: Read + Seek + Send + Sync {}
 
 impl<T: Read + Seek + Send + Sync> Bytes for T {}
 
 impl Input {
-    /// The next bytes, at most `n`, which stay to be read.
+    /// Returns up to `n` of the next bytes without consuming them.
     pub(super) fn peek(&mut self, n: usize) -> io::Result<Vec<u8>> {
         let mut start = vec![0; n];
         match self {
@@ -104,7 +104,7 @@ impl Input {
         Ok(start)
     }
 
-    /// Steps over `n` bytes, or to the end.
+    /// Skips `n` bytes, or to the end.
     pub(super) fn skip(&mut self, n: u64) -> io::Result<()> {
         match self {
             Self::Seekable(bytes) => bytes.seek_relative(i64::try_from(n).unwrap_or(i64::MAX)),
@@ -112,7 +112,7 @@ impl Input {
         }
     }
 
-    /// The samples, in the format that the first bytes tell.
+    /// Detects the format by the first bytes and opens it.
     fn open(mut self, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
         let first = self.peek(START)?;
         let (mut start, mut n_tags) = (first.clone(), 0);
@@ -126,7 +126,7 @@ impl Input {
             return decode::open(self, found, options);
         }
         if !is_wav(&start) {
-            // An error is about the file as it begins.
+            // The error names the tag, if the file begins with one.
             return Err(format::unsupported(if n_tags > 0 { &first } else { &start }).into());
         }
         Ok(match self {
@@ -136,19 +136,19 @@ impl Input {
     }
 }
 
-/// Whether these bytes begin a WAV file, or may do so as far as they go.
+/// Whether the bytes begin a WAV file. Fewer than 12 bytes are accepted if they match so far.
 pub(super) fn is_wav(start: &[u8]) -> bool {
     let n = start.len().min(4);
     [b"RIFF", b"RF64", b"BW64"].iter().any(|magic| magic[..n] == start[..n])
         && start.get(8..12).is_none_or(|form| form == b"WAVE")
 }
 
-/// A file, whose format is told by its first bytes.
+/// Opens a file, whose format is detected by its first bytes.
 pub(super) fn open(file: File, options: &ReadOptions) -> Result<Box<dyn Blocks + Send>, Failure> {
     if file.metadata()?.is_file() { Input::Seekable(Box::new(file)).open(options) } else { read(file, options) }
 }
 
-/// A stream, whose format is told by its first bytes.
+/// Opens a stream, whose format is detected by its first bytes.
 pub(super) fn read(
     reader: impl Read + Send + 'static,
     options: &ReadOptions,
@@ -156,7 +156,7 @@ pub(super) fn read(
     Input::Stream(Box::new(reader)).open(options)
 }
 
-/// Reads a stream to its end, which need not be fit for a thread of its own.
+/// Reads a stream, which need not be `Send`, to its end.
 pub(super) fn read_waveform(mut reader: impl Read, options: &ReadOptions) -> Result<Waveform, Failure> {
     let mut start = vec![0; START];
     let n = read_up_to(&mut reader, &mut start)?;
@@ -176,7 +176,7 @@ fn waveform(source: &mut (impl Blocks + ?Sized)) -> Result<Waveform, Failure> {
     read_all(source, &mut samples)?;
     Ok(Waveform::new(samples, source.sample_rate()).with_notes(source.notes()))
 }
-/// Fills `buffer`, or as much of it as there is.
+/// Fills `buffer`, or as much of it as there are bytes.
 pub(super) fn read_up_to(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {

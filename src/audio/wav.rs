@@ -1,9 +1,9 @@
-//! WAV files: options of reading, and writing by `hound`.
+//! Options for reading audio files, and writing of WAV files with `hound`.
 //!
-//! They are not read by `hound`, whose reader refuses files that are in order (chunks of odd size before the samples,
-//! 32-bit integers behind an 18-byte header), takes the low 24 bits of extensible 24-in-32-bit samples where the format
-//! puts them high, cannot tell a file that is cut short from one that cannot be read, and spends some 50 times as long
-//! on a sample. It is the reference in the tests.
+//! WAV files are not read with `hound`: its reader rejects valid files (chunks of odd size before the samples, 32-bit
+//! integers behind an 18-byte header), takes the low 24 bits of extensible 24-in-32-bit samples where the format has
+//! them in the high bits, does not distinguish truncated files from read errors, and takes about 50 times as long per
+//! sample. It is the reference in the tests.
 
 use std::path::Path;
 
@@ -12,52 +12,53 @@ use super::source::Failure;
 use super::{AudioReason, Waveform};
 use crate::error::{Error, Result};
 
-/// Which channels of a file become the waveform. Default: their mean.
+/// How the channels of a file are mixed to one. Default: by their mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Channels {
     /// The mean of all channels.
     #[default]
     Mean,
-    /// One channel, counted from 0. The others are not looked at.
+    /// A single channel, from 0. The others are ignored.
     One(usize),
 }
 
-/// How a file is read.
+/// Options for reading audio files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
-    /// Which channels become the waveform. Default: the mean of all.
+    /// How the channels are mixed to one. Default: by their mean.
     pub channels: Channels,
-    /// For WAV streams: whether a data size that stands for an unknown length is accepted. Programs that write to a pipe
-    /// put one (`ffmpeg -f wav -`, arecord and SoX: 0, 2^32 - 1 or some 2^31), because they can't go back to fill in the
-    /// length. True: the samples go on to the end of the stream, and [`Note::UnknownLength`](super::Note::UnknownLength)
-    /// says so. False: an error, for a stream that is cut short looks the same. Default: false. Files with such a header
-    /// are always read to their end, with the same note.
+    /// For WAV streams: whether to accept a placeholder as data size. Programs that write to a pipe cannot fill in the
+    /// length afterwards, so they leave a placeholder (`ffmpeg -f wav -`, arecord and SoX: 0, 2^32 - 1 or about 2^31).
+    /// If true, the stream is read to its end, with [`Note::UnknownLength`](super::Note::UnknownLength). If false, it
+    /// is an error, because a truncated stream looks the same. Default: false. Files with a placeholder are always read
+    /// to their end, with the same note.
     pub accept_placeholder_length: bool,
-    /// Whether a file may end before the length that its header declares, or within its last packet. True: the samples
-    /// that are there are read, with [`Note::CutShort`](super::Note::CutShort). False: an error. Default: false.
+    /// Whether to accept a file that ends before its declared length, or within its last packet. If true, the samples
+    /// before the end are read, with [`Note::CutShort`](super::Note::CutShort). If false, it is an error. Default:
+    /// false.
     pub accept_truncated: bool,
-    /// For formats other than WAV: go on after a packet that is damaged or lost. Silence as long as what is missing takes
-    /// its place where the file tells that length, so that times stay right; [`AudioReader::skipped`](super::AudioReader::skipped)
-    /// lists the places. A file that is cut short is an error even so, except a WAV file that lacks no more bytes than its
-    /// header has, since some programs count the header as samples. Default: false;
-    /// [`AudioReader::open`](super::AudioReader::open) and [`read`](super::AudioReader::read) set it.
+    /// For formats other than WAV: whether to continue after a damaged or missing packet. If the file states the length
+    /// of the missing audio, zeros replace it, so that times stay right;
+    /// [`AudioReader::skipped`](super::AudioReader::skipped) lists the gaps. A truncated file is still an error, except
+    /// a WAV file that lacks no more bytes than its header has, since some programs count the header as samples.
+    /// Default: false; [`AudioReader::open`](super::AudioReader::open) and [`read`](super::AudioReader::read) set it.
     pub skip_damage: bool,
 }
 
 impl ReadOptions {
-    /// The mean of all channels; damage is skipped.
+    /// Mixes by the mean of all channels and skips damage.
     pub const SKIP_DAMAGE: Self =
         Self { channels: Channels::Mean, accept_placeholder_length: false, accept_truncated: false, skip_damage: true };
 }
 
-/// How samples are stored.
+/// Sample format of a WAV file or raw stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SampleFormat {
-    /// 16-bit integers: `round(32768 · x)`, clipped to -32768..=32767.
+    /// 16-bit integers. Written as `round(32768 · x)`, clipped to -32768..=32767.
     Int16,
-    /// 32-bit floats, exactly. The default.
+    /// 32-bit floats, written unchanged. The default.
     #[default]
     Float32,
 }

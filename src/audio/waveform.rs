@@ -1,4 +1,4 @@
-//! One clip, and several clips together.
+//! Waveforms and batches of waveforms.
 
 use std::io::Read;
 use std::path::Path;
@@ -8,7 +8,7 @@ use super::wav::{self, ReadOptions, SampleFormat};
 use super::{AudioReader, Note};
 use crate::error::{Error, Result};
 
-/// One channel of samples at one rate.
+/// One channel of samples at a known sample rate.
 ///
 /// ```no_run
 /// use clipwise::Waveform;
@@ -21,22 +21,23 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Debug)]
 pub struct Waveform {
-    /// Samples, full scale at -1 and 1. What is read from a file is finite; a float file may exceed full scale.
+    /// Samples; full scale is -1.0 to 1.0. Samples read from a file are finite, but those of float files may exceed
+    /// full scale.
     pub samples: Vec<f32>,
-    /// Samples per second, in Hz.
+    /// Sample rate in Hz.
     pub sample_rate: u32,
     notes: Vec<Note>,
 }
 
 impl PartialEq for Waveform {
-    /// Whether samples and rate are the same; notes don't count.
+    /// Compares samples and sample rate, but not the notes.
     fn eq(&self, other: &Self) -> bool {
         (&self.samples, self.sample_rate) == (&other.samples, other.sample_rate)
     }
 }
 
 impl Waveform {
-    /// Takes samples as they are; nothing is checked.
+    /// Creates a waveform from samples, without checks.
     pub fn new(samples: Vec<f32>, sample_rate: u32) -> Self {
         Self { samples, sample_rate, notes: Vec::new() }
     }
@@ -46,13 +47,13 @@ impl Waveform {
         self
     }
 
-    /// What was worked around when the file was read, and what makes its samples suspect; worth showing to whoever runs the
-    /// program. Empty for most files, and for a waveform that does not come from a file.
+    /// Problems that were worked around when the file was read, and signs of suspicious samples. Programs should show
+    /// them to users. Empty for most files, and for waveforms that were not read from a file.
     pub fn notes(&self) -> &[Note] {
         &self.notes
     }
 
-    /// Multiplies every sample by `factor`, as where [`Note::IntegerScale`] says that a file of floats holds integers.
+    /// Multiplies all samples by `factor`, for example if [`Note::IntegerScale`] says that a float file holds integers.
     ///
     /// ```no_run
     /// use clipwise::audio::{Note, Waveform};
@@ -69,33 +70,36 @@ impl Waveform {
         self
     }
 
-    /// Opens an audio file and mixes its channels to one by their mean.
+    /// Reads an audio file and mixes its channels to one by their mean.
     ///
-    /// The format is recognised by the first bytes. WAV may hold 8, 16, 24 and 32-bit integers, 32 and 64-bit floats,
-    /// A-law and µ-law, with plain or extensible headers, 1 to 64 channels, at any rate. An integer of `b` bits is divided
-    /// by `2^(b-1)`, so it lies in -1..1. Memory stays in proportion to what the file really holds, whatever its header
-    /// says. Where the header is wrong about the length, the whole file is read; see [`notes`](Self::notes).
+    /// The format is recognised by the first bytes, not by the file name. WAV files may hold integers of 8, 16, 24 or
+    /// 32 bits, floats of 32 or 64 bits, A-law or µ-law, with plain or extensible headers, 1 to 64 channels, at any
+    /// sample rate. Integers of `b` bits are divided by `2^(b-1)`, so that they lie in -1.0..1.0. Memory is
+    /// proportional to the actual size of the file, whatever its header says. If the header states a wrong length, the
+    /// whole file is read; see [`notes`](Self::notes).
     ///
-    /// With the cargo feature `symphonia`, also Ogg (Vorbis, FLAC), FLAC, MP3, MP2, MPEG-4 (AAC-LC in one or two
-    /// channels, ALAC), Matroska and WebM, AIFF, CAF, and WAV with ADPCM; with the feature `opus`, also Opus. Encoder delay
-    /// and padding are cut off where the file states them, except the padding in Matroska. A packet that can't be
-    /// decoded is an error, as is one that is missing: checksums, page numbers and the declared length are checked.
-    /// What can't be seen: whole frames that are missing at the end of an MP3 file without a Xing, LAME or VBRI header
-    /// or of a FLAC or Matroska stream of unknown length, damage within MP3, AAC and Opus packets that still decode, since
-    /// they have no checksum, and that an AAC-LC stream holds an extension to HE-AAC that its header does not state. A
-    /// file gives at most 1024 samples per byte, or 2^26. Recordings that don't fit in memory are read by an
-    /// [`AudioReader`].
+    /// The cargo feature `symphonia` adds Ogg (Vorbis, FLAC), FLAC, MP3, MP2, MPEG-4 (AAC-LC in one or two channels,
+    /// ALAC), Matroska and WebM, AIFF, CAF, and WAV with ADPCM; the feature `opus` adds Opus. Encoder delay and padding
+    /// are removed if the file states them, except for the padding in Matroska. Damaged and missing packets are errors:
+    /// checksums, page numbers and the declared length are checked.
+    ///
+    /// Some damage cannot be detected: whole frames missing at the end of an MP3 file without a Xing, LAME or VBRI
+    /// header, or of a FLAC or Matroska stream of unknown length; damage within MP3, AAC and Opus packets that still
+    /// decode, because they have no checksum. An AAC-LC stream with an HE-AAC extension that its header does not state
+    /// is decoded without the extension.
+    ///
+    /// A file may decode to at most 1024 samples per byte, or to 2^26 samples if that is more. Use an [`AudioReader`]
+    /// for recordings that do not fit in memory.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the file and the reason, if it is
-    /// in none of these formats, is damaged or cut short, has no samples, or holds a sample that is infinite or not a
-    /// number.
+    /// [`Error::Io`] if the file cannot be opened or read; [`Error::Audio`], with the path and the reason, if its
+    /// format is not supported, if it is damaged or truncated, or if it has no samples or a sample that is NaN or
+    /// infinite.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &ReadOptions::default())
     }
 
-    /// As [`open`](Self::open), with options: one chosen channel in place of the mean, or what is there of a file that is
-    /// cut short.
+    /// As [`open`](Self::open), with options, for example to read a single channel or to accept a truncated file.
     ///
     /// ```no_run
     /// use clipwise::audio::{Channels, ReadOptions, Waveform};
@@ -106,17 +110,17 @@ impl Waveform {
     /// ```
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::Audio`] if the file lacks the channel.
+    /// As [`open`](Self::open), and [`Error::Audio`] if the file does not have the selected channel.
     pub fn open_with(path: impl AsRef<Path>, options: &ReadOptions) -> Result<Self> {
         AudioReader::open_with(path, options)?.into_waveform()
     }
 
-    /// Reads an audio file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a file.
+    /// Reads an audio file from a stream or from bytes (`&[u8]`), as [`open`](Self::open) does from a path.
     ///
-    /// The stream need not be buffered. It may be read past the end of the samples.
+    /// The stream need not be buffered. It may be read beyond the end of the samples.
     ///
     /// # Errors
-    /// As [`open`](Self::open); the file is called `<stream>`.
+    /// As [`open`](Self::open); the path in errors is `<stream>`.
     pub fn read(reader: impl Read) -> Result<Self> {
         Self::read_with(reader, &ReadOptions::default())
     }
@@ -124,21 +128,22 @@ impl Waveform {
     /// As [`read`](Self::read), with options.
     ///
     /// # Errors
-    /// As [`open_with`](Self::open_with); the file is called `<stream>`.
+    /// As [`open_with`](Self::open_with); the path in errors is `<stream>`.
     pub fn read_with(reader: impl Read, options: &ReadOptions) -> Result<Self> {
         source::read_waveform(reader, options).map_err(|failure| failure.about(Path::new(source::STREAM)))
     }
 
-    /// Writes a WAV file of one channel with 32-bit float samples, which [`open`](Self::open) reads back unchanged.
+    /// Writes a mono WAV file of 32-bit floats, which [`open`](Self::open) reads back unchanged.
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be written; [`Error::Audio`], before anything is written, if there are no
-    /// samples, one is not finite, the rate is 0 or absurd, or the file would exceed 4 GiB.
+    /// samples, if a sample is NaN or infinite, if the sample rate is 0 or above
+    /// [`MAX_SAMPLE_RATE`](super::MAX_SAMPLE_RATE), or if the file would exceed 4 GiB.
     pub fn write(&self, path: impl AsRef<Path>) -> Result<()> {
         self.write_with(path, SampleFormat::Float32)
     }
 
-    /// As [`write`](Self::write), in a chosen format.
+    /// As [`write`](Self::write), in the given sample format.
     ///
     /// # Errors
     /// As [`write`](Self::write).
@@ -146,9 +151,9 @@ impl Waveform {
         wav::write(self, path.as_ref(), format)
     }
 
-    /// The same sound at another rate, in Hz: `ceil(n_samples · sample_rate / self.sample_rate)` samples.
+    /// Resamples to `sample_rate` Hz. The result has `ceil(n_samples · sample_rate / self.sample_rate)` samples.
     ///
-    /// See [`resample`](super::resample()) for the quality.
+    /// See [`resample`](super::resample()) for the frequency response.
     ///
     /// # Errors
     /// As [`resample`](crate::audio::resample).
@@ -157,7 +162,7 @@ impl Waveform {
         Ok(Self::new(samples, sample_rate).with_notes(self.notes.clone()))
     }
 
-    /// How many samples there are.
+    /// The number of samples.
     pub fn n_samples(&self) -> usize {
         self.samples.len()
     }
@@ -167,16 +172,15 @@ impl Waveform {
         self.samples.is_empty()
     }
 
-    /// Length in seconds; 0 if the rate is 0.
+    /// Duration in seconds; 0 if the sample rate is 0.
     pub fn duration(&self) -> f64 {
         if self.sample_rate == 0 { 0.0 } else { self.samples.len() as f64 / f64::from(self.sample_rate) }
     }
 }
 
-/// Clips at one rate, possibly of different lengths: the input of a model.
+/// A batch of waveforms at one sample rate, possibly of different lengths: the input of a model.
 ///
-/// A model returns for a row of a mixed batch what it returns for that clip alone: the length of a row never touches
-/// another row.
+/// The result for a row is the same as for that clip alone, whatever the lengths of the other rows.
 ///
 /// ```
 /// use clipwise::{Waveform, WaveformBatch};
@@ -193,21 +197,21 @@ pub struct WaveformBatch {
 }
 
 impl WaveformBatch {
-    /// Takes one row of samples a clip, all at `sample_rate` Hz.
+    /// Creates a batch from one row of samples per clip, all at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no rows or the rate is 0.
+    /// [`Error::Argument`] if there are no rows or if the rate is 0.
     pub fn new(rows: Vec<Vec<f32>>, sample_rate: u32) -> Result<Self> {
         if rows.is_empty() {
-            return Err(Error::argument("rows", 0, "a batch needs at least one clip"));
+            return Err(Error::argument("rows", 0, "expected at least one clip"));
         }
         if sample_rate == 0 {
-            return Err(Error::argument("sample_rate", 0, "a rate is at least 1 Hz"));
+            return Err(Error::argument("sample_rate", 0, "expected at least 1 Hz"));
         }
         Ok(Self { rows, sample_rate })
     }
 
-    /// The clips, each with its own length.
+    /// The samples of each clip.
     pub fn rows(&self) -> &[Vec<f32>] {
         &self.rows
     }
@@ -222,26 +226,26 @@ impl WaveformBatch {
         self.rows.len()
     }
 
-    /// Whether there are no clips: never.
+    /// Always false, since a batch has at least one clip.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
-    /// Samples per second of every clip, in Hz.
+    /// The sample rate of all clips, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.sample_rate
     }
 }
 
 impl From<Waveform> for WaveformBatch {
-    /// A batch of one clip.
+    /// Creates a batch of one clip.
     fn from(waveform: Waveform) -> Self {
         Self { rows: vec![waveform.samples], sample_rate: waveform.sample_rate }
     }
 }
 
 impl From<&Waveform> for WaveformBatch {
-    /// A batch of one clip.
+    /// Creates a batch of one clip.
     fn from(waveform: &Waveform) -> Self {
         waveform.clone().into()
     }
@@ -250,17 +254,18 @@ impl From<&Waveform> for WaveformBatch {
 impl TryFrom<&[Waveform]> for WaveformBatch {
     type Error = Error;
 
-    /// A batch of several clips.
+    /// Creates a batch of several clips.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there are no clips, if their rates differ (naming the first two), or if the rate is 0.
+    /// [`Error::Argument`] if there are no clips, if their rates differ (the first difference is named), or if the rate
+    /// is 0.
     fn try_from(waveforms: &[Waveform]) -> Result<Self> {
         let sample_rate = waveforms.first().map_or(1, |first| first.sample_rate);
         if let Some((i, other)) = waveforms.iter().enumerate().find(|(_, w)| w.sample_rate != sample_rate) {
             return Err(Error::argument(
                 "sample_rate",
                 other.sample_rate,
-                format!("clip {i} differs from clip 0, which is at {sample_rate} Hz; resample them to one rate"),
+                format!("expected the {sample_rate} Hz of clip 0 for clip {i}; resample the clips to one rate"),
             ));
         }
         Self::new(waveforms.iter().map(|w| w.samples.clone()).collect(), sample_rate)

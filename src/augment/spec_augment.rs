@@ -1,7 +1,7 @@
-//! SpecAugment: stripes of time and of frequency set to 0.
+//! SpecAugment: sets stripes of time and of frequency to 0.
 //!
-//! Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition" (2019), without its time
-//! warping; drawn as torchlibrosa's `SpecAugmentation` draws.
+//! Park et al., "SpecAugment: A Simple Data Augmentation Method for Automatic Speech Recognition" (2019), without time
+//! warping. Stripes are distributed as in torchlibrosa's `SpecAugmentation`.
 
 use std::ops::Range;
 
@@ -15,11 +15,11 @@ use crate::error::{Context, Error, Result};
 /// The largest number of stripes of each kind.
 const MAX_STRIPES: usize = 1024;
 
-/// How many stripes are drawn, and how wide.
+/// Settings of SpecAugment: number and width of the stripes.
 ///
-/// The width of a stripe is uniform in `0..drop_width`, so 0 to `drop_width - 1`; its start is uniform in
-/// `0..length - width`, so the very last frame or band is never in a stripe of one. Stripes may overlap. Where a clip is
-/// too short for a width, the stripe is cut to `length - 1` (torchlibrosa fails there).
+/// The width of a stripe is uniform in `0..drop_width`, so at most `drop_width - 1`. Its start is uniform in
+/// `0..length - width`, so a stripe never covers the last frame or band. Stripes may overlap. In clips that are too
+/// short for a width, the stripe is cut to `length - 1` (torchlibrosa fails there).
 ///
 /// ```
 /// use clipwise::augment::{Random, SpecAugment};
@@ -35,13 +35,13 @@ const MAX_STRIPES: usize = 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SpecAugment {
-    /// Stripes of time are narrower than this many frames; 0 and 1 for none.
+    /// Exclusive upper bound on the width of a time stripe, in frames; 0 and 1 disable them.
     pub time_drop_width: usize,
-    /// Number of stripes of time, at most 1024.
+    /// Number of time stripes, at most 1024.
     pub time_stripes: usize,
-    /// Stripes of frequency are narrower than this many bands.
+    /// Exclusive upper bound on the width of a frequency stripe, in bands; 0 and 1 disable them.
     pub freq_drop_width: usize,
-    /// Number of stripes of frequency, at most 1024.
+    /// Number of frequency stripes, at most 1024.
     pub freq_stripes: usize,
 }
 
@@ -49,24 +49,24 @@ pub struct SpecAugment {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stripes {
-    /// Frames that become 0.
+    /// Ranges of frames that are set to 0.
     pub time: Vec<Range<usize>>,
-    /// Bands that become 0.
+    /// Ranges of bands that are set to 0.
     pub freq: Vec<Range<usize>>,
 }
 
 impl SpecAugment {
-    /// PANNs' training: two stripes of up to 63 frames, two of up to 7 bands, on the output of the first batch norm.
+    /// PANNs' training, on the output of the first batch norm: two stripes of up to 63 frames, two of up to 7 bands.
     pub const PANNS: Self = Self { time_drop_width: 64, time_stripes: 2, freq_drop_width: 8, freq_stripes: 2 };
 
     /// Draws the stripes of one clip.
     ///
     /// # Errors
-    /// [`Error::Config`] for too many stripes.
+    /// [`Error::Config`] if a number of stripes exceeds 1024.
     pub fn stripes(&self, n_frames: usize, n_mels: usize, random: &mut Random) -> Result<Stripes> {
         for (field, count) in [("time_stripes", self.time_stripes), ("freq_stripes", self.freq_stripes)] {
             if count > MAX_STRIPES {
-                return Err(Error::config(field, count, format!("must be at most {MAX_STRIPES}")));
+                return Err(Error::config(field, count, format!("expected at most {MAX_STRIPES}")));
             }
         }
         Ok(Stripes {
@@ -75,11 +75,12 @@ impl SpecAugment {
         })
     }
 
-    /// Sets stripes of the features `[batch, channels, n_frames, n_mels]` of any float type to 0: different ones for each clip,
-    /// the same for all its channels. Differentiable; what is masked has gradient 0.
+    /// Sets stripes of features `[batch, channels, n_frames, n_mels]`, of any float type, to 0. The stripes differ
+    /// between clips and are the same for all channels of a clip. Differentiable: masked values have gradient 0.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another number of axes, [`Error::Config`] as [`stripes`](Self::stripes), [`Error::Tensor`].
+    /// [`Error::Argument`] if `x` does not have four axes; [`Error::Config`] as for [`stripes`](Self::stripes);
+    /// [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, x: &Tensor, random: &mut Random) -> Result<Tensor> {
         let Ok((batch, _, n_frames, n_mels)) = x.dims4() else {
             return Err(Error::argument(
@@ -97,10 +98,10 @@ impl SpecAugment {
             let keep = Tensor::from_vec(keep.into_raw_vec_and_offset().0, (batch, 1, n_frames, n_mels), x.device())?;
             keep.broadcast_as(x.dims())?.where_cond(x, &x.zeros_like()?)
         };
-        masked().context("SpecAugment")
+        masked().context("masking by SpecAugment")
     }
 
-    /// As [`forward`](Self::forward), for the features of one clip on the host, `[n_frames, n_mels]`, in place.
+    /// As [`forward`](Self::forward), in place, for the features `[n_frames, n_mels]` of one clip on the host.
     ///
     /// # Errors
     /// As [`stripes`](Self::stripes).

@@ -1,4 +1,4 @@
-//! Noise and shifts of samples on the host.
+//! Noise and time shifts on samples.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,10 +6,11 @@ use super::Random;
 use crate::check::check_finite;
 use crate::error::{Error, Result};
 
-/// Adds Gaussian noise, scaled so that signal and noise are `snr_db` apart in this very clip, not on average.
+/// Adds Gaussian noise, scaled so that this clip (not the average over clips) has exactly the given signal-to-noise
+/// ratio.
 ///
-/// `snr_db` is `10 log10(energy of the clip / energy of the noise)`, at least -100. Silence stays silence, infinite
-/// `snr_db` adds nothing. The result may leave -1.0..=1.0.
+/// `snr_db` is `10 log10(energy of the clip / energy of the noise)`, at least -100. A silent clip stays silent, and an
+/// infinite `snr_db` adds nothing. The result may exceed -1.0..=1.0.
 ///
 /// ```
 /// use clipwise::augment::{Random, add_gaussian_noise};
@@ -20,7 +21,7 @@ use crate::error::{Error, Result};
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] for `snr_db` below -100 or NaN, [`Error::NonFinite`] for samples that are not finite.
+/// [`Error::Argument`] if `snr_db` is below -100 or NaN; [`Error::NonFinite`] if a sample is not finite.
 pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random) -> Result<()> {
     let noise: Vec<f64> = samples.iter().map(|_| random.normal()).collect();
     check(samples, snr_db)?;
@@ -28,11 +29,11 @@ pub fn add_gaussian_noise(samples: &mut [f32], snr_db: f64, random: &mut Random)
     Ok(())
 }
 
-/// As [`add_gaussian_noise`], with a recording as noise, repeated from its first sample for the length of the clip.
+/// As [`add_gaussian_noise`], with a recording as noise. The recording is repeated, from its first sample, to the
+/// length of the clip. A silent recording adds nothing.
 ///
 /// # Errors
-/// As [`add_gaussian_noise`], for either of the two, and [`Error::TooShort`] for noise without samples. Noise that is silent
-/// adds nothing.
+/// As [`add_gaussian_noise`], for both clip and noise; [`Error::TooShort`] if the noise is empty.
 pub fn add_noise(samples: &mut [f32], noise: &[f32], snr_db: f64) -> Result<()> {
     check(samples, snr_db)?;
     check_finite(noise)?;
@@ -46,7 +47,7 @@ pub fn add_noise(samples: &mut [f32], noise: &[f32], snr_db: f64) -> Result<()> 
 
 fn check(samples: &[f32], snr_db: f64) -> Result<()> {
     if snr_db.is_nan() || snr_db < -100.0 {
-        return Err(Error::argument("snr_db", snr_db, "must be -100 dB or more"));
+        return Err(Error::argument("snr_db", snr_db, "expected at least -100 dB"));
     }
     check_finite(samples)
 }
@@ -63,18 +64,18 @@ fn mix(samples: &mut [f32], noise: &[f64], snr_db: f64) {
     }
 }
 
-/// What replaces the samples that a shift moved away.
+/// What replaces the samples that a shift moves out of the clip.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ShiftFill {
-    /// Silence; what leaves the clip is lost.
+    /// Zeros.
     Zeros,
-    /// Samples that leave the clip at one end enter at the other.
+    /// The samples that left the clip at the other end.
     Wrap,
 }
 
-/// Moves all samples later by `by`, or earlier if it is negative. The length stays the same.
+/// Shifts all samples by `by` samples: later if positive, earlier if negative. The length stays the same.
 ///
 /// ```
 /// use clipwise::augment::{ShiftFill, shift};
@@ -104,7 +105,7 @@ pub fn shift(samples: &mut [f32], by: isize, fill: ShiftFill) {
     }
 }
 
-/// [`shift`] by a number drawn uniformly from `-most..=most`, which is returned.
+/// [`shift`] by a number of samples drawn uniformly from `-most..=most`, which is returned.
 pub fn random_shift(samples: &mut [f32], most: usize, fill: ShiftFill, random: &mut Random) -> isize {
     let most = most.min(isize::MAX as usize / 2);
     let by = random.below(2 * most + 1) as isize - most as isize;

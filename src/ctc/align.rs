@@ -1,4 +1,4 @@
-//! Forced alignment: when the tokens of a known text are spoken.
+//! Forced alignment: the times of the tokens of a known text.
 
 use ndarray::{ArrayView1, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -12,20 +12,20 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Alignment {
-    /// The tokens and words with their times; its scores are the path's log-probability.
+    /// The tokens and words with their times. Its scores are the log-probability of the path.
     pub transcript: Transcript,
-    /// The token of each frame, blanks included, `[n_frames]`.
+    /// The token of each frame, including blanks, `[n_frames]`.
     pub path: Vec<usize>,
     /// The log-probability of that token in each frame, `[n_frames]`.
     pub frame_scores: Vec<f32>,
 }
 
-/// Aligns `targets` (ids without blanks, as [`Vocabulary::encode`] gives them) with a clip: of all paths that stand for
-/// them the most probable one, found by the Viterbi algorithm. `log_probs` is `[n_frames, n_tokens]`, `times` are the clip's
-/// [`FrameTimes`] or the seconds per frame.
+/// Aligns `targets` (ids without blanks, see [`Vocabulary::encode`]) with a clip: finds the most probable path that
+/// represents them, with the Viterbi algorithm. `log_probs` is `[n_frames, n_tokens]`; `times` is the clip's
+/// [`FrameTimes`], or the number of seconds per frame.
 ///
-/// Path and spans are those of `torchaudio.functional.forced_align` and `merge_tokens`. Memory is that of
-/// `2 · targets.len() · √n_frames` numbers.
+/// Path and spans equal those of `torchaudio.functional.forced_align` and `merge_tokens`. Memory is proportional to
+/// `2 · targets.len() · √n_frames`.
 ///
 /// ```
 /// use clipwise::ctc::{Vocabulary, align};
@@ -42,8 +42,9 @@ pub struct Alignment {
 /// ```
 ///
 /// # Errors
-/// [`Error::TooFewFrames`] if there is less than one frame a target and one between equal neighbours, [`Error::Argument`] for a
-/// target that is the blank or no token, and where −∞ forbids every path; those of [`greedy`](super::greedy).
+/// [`Error::TooFewFrames`] if there are fewer frames than one per target plus one between equal neighbours;
+/// [`Error::Argument`] if a target is the blank or not a token, or if all paths have probability 0; otherwise as
+/// [`greedy`](super::greedy).
 pub fn align(
     log_probs: ArrayView2<f32>,
     targets: &[usize],
@@ -78,12 +79,12 @@ pub fn align(
 fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) -> Result<()> {
     for (at, &id) in targets.iter().enumerate() {
         if id >= vocabulary.len() || id == vocabulary.blank() {
-            let reason = format!("target {at} must be a token below {}, not the blank", vocabulary.len());
+            let reason = format!("expected a token below {} other than the blank as target {at}", vocabulary.len());
             return Err(Error::argument("targets", id, reason));
         }
     }
     if n_frames >= MAX_FRAMES {
-        return Err(Error::argument("n_frames", n_frames, format!("{MAX_FRAMES} frames are too many")));
+        return Err(Error::argument("n_frames", n_frames, format!("expected less than {MAX_FRAMES} frames")));
     }
     let needed = frames_needed(targets.iter());
     match n_frames < needed {
@@ -92,8 +93,8 @@ fn check_targets(targets: &[usize], vocabulary: &Vocabulary, n_frames: usize) ->
     }
 }
 
-/// The states of a path: blank, target 0, blank, target 1, …, blank. In each frame it stays, goes one on, or two on, past a
-/// blank between different targets.
+/// The states of a path: blank, target 0, blank, target 1, …, blank. From frame to frame, the state stays, advances by
+/// one, or by two (skipping a blank between different targets).
 struct Trellis<'a> {
     targets: &'a [usize],
     blank: usize,
@@ -113,12 +114,12 @@ impl Trellis<'_> {
         state % 2 == 1 && state > 1 && self.targets[state / 2] != self.targets[state / 2 - 1]
     }
 
-    /// The state of each frame of the best path. Scores are kept for every √n_frames-th frame; from there the steps
-    /// between are found once more, last ones first.
+    /// The state of each frame of the best path. Scores are kept for every √n_frames-th frame; the steps in between are
+    /// recomputed, block by block from the end.
     fn best_states(&self, log_probs: ArrayView2<f32>) -> Result<Vec<usize>> {
         let n_states = self.n_states();
         let every = (self.n_frames as f64).sqrt().ceil() as usize;
-        // Before the first frame a path is, so to say, in the state before the first blank.
+        // A path begins in the first blank or in the first target.
         let mut scores = vec![f64::NEG_INFINITY; n_states];
         for state in 0..n_states.min(2) {
             scores[state] = f64::from(log_probs[[0, self.token(state)]]);
@@ -134,13 +135,17 @@ impl Trellis<'_> {
         let last = n_states - 1;
         let mut state = if last > 0 && scores[last - 1] >= scores[last] { last - 1 } else { last };
         if scores[state] == f64::NEG_INFINITY {
-            return Err(Error::argument("log_probs", "-inf", "no path for the targets is possible"));
+            return Err(Error::argument(
+                "log_probs",
+                "-inf",
+                "expected at least one path for the targets with a probability above 0",
+            ));
         }
         let mut states = vec![state; self.n_frames];
         let mut steps = vec![0u8; every * n_states];
         for (block, mut scores) in kept.into_iter().enumerate().rev() {
             let (first, end) = (block * every, ((block + 1) * every).min(self.n_frames - 1));
-            // The steps into the frames first + 1 ..= end.
+            // The steps to the frames first + 1 ..= end.
             for (frame, steps) in (first + 1..=end).zip(steps.chunks_mut(n_states)) {
                 self.step(log_probs.row(frame), &mut scores, Some(steps));
             }
@@ -153,9 +158,10 @@ impl Trellis<'_> {
         Ok(states)
     }
 
-    /// Scores after one more frame, and by how many states the best path to each went on. Of equal ones it stays.
+    /// Updates the scores by one frame, and records by how many states the best path to each state advanced. On ties it
+    /// stays.
     fn step(&self, row: ArrayView1<f32>, scores: &mut [f64], mut steps: Option<&mut [u8]>) {
-        // Downwards, so that the states below still have their scores of the frame before.
+        // In descending order, so that the states below still have the scores of the previous frame.
         for state in (0..scores.len()).rev() {
             let stay = scores[state];
             let one = if state > 0 { scores[state - 1] } else { f64::NEG_INFINITY };

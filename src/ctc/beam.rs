@@ -1,4 +1,4 @@
-//! Prefix beam search: the most probable token sequences over all their paths, with language model and hot words.
+//! Prefix beam search: the most probable token sequences over all their paths, with language models and hot words.
 
 mod prefixes;
 mod scorer;
@@ -17,21 +17,22 @@ use super::{FrameTimes, LanguageModel, MAX_FRAMES, Vocabulary};
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The widest search.
+/// Limit on the width of a search.
 const MAX_WIDTH: usize = 1 << 20;
 
-/// How wide a search is.
+/// Settings of a beam search.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// The most hypotheses that are kept after each frame, 1 to 2^20, and times the tokens that may be followed in a frame at most
-    /// 2^24; 100 by default.
+    /// Number of hypotheses that are kept after each frame, 1 to 2^20; times the number of tokens that may be followed
+    /// in a frame, at most 2^24. Default: 100.
     pub width: usize,
-    /// In each frame only tokens with at least this log-probability, and the best one, are followed; −5 by default, −∞ for all.
+    /// Log-probability below which a token is not followed in a frame, unless it is the best one. Default: −5; −∞
+    /// follows all.
     pub min_token_log_prob: f64,
-    /// Hypotheses whose score is further below the best one are dropped; 10 by default, +∞ for none.
+    /// Hypotheses whose score is lower than the best one by more than this are dropped. Default: 10; +∞ drops none.
     pub max_score_gap: f64,
-    /// The most transcripts that are given; 1 by default.
+    /// Maximum number of transcripts that are returned. Default: 1.
     pub n_best: usize,
 }
 
@@ -41,31 +42,32 @@ impl Default for Config {
     }
 }
 
-/// What a language model scores.
+/// The unit that a language model scores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Unit {
-    /// Each token by its name, word delimiters too: phonemes, letters, word pieces.
+    /// Tokens by their names, including word delimiters: phonemes, characters, word pieces.
     Tokens,
-    /// Words, when a word delimiter, a token that begins a word or the end follows.
+    /// Words, as soon as a word delimiter, a token that begins a word, or the end follows.
     Words,
 }
 
-/// How a language model counts beside the frames. A hypothesis's score is `ctc + weight · lm + bonus · units`: the
-/// logarithms of its probabilities by the frames and by the model, and its number of units.
+/// Settings of a language model in a search. The score of a hypothesis is `ctc + weight · lm + bonus · units`, with the
+/// log-probabilities by the CTC model and by the language model, and the number of units.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LanguageModelConfig {
-    /// Weight, often called α; 0.5 by default.
+    /// Weight of the language model, often called α. Default: 0.5.
     pub weight: f64,
-    /// Added for each unit, often called β, since language models favour short sequences; 1.5 by default.
+    /// Bonus per unit, often called β, which compensates for the preference of language models for short sequences.
+    /// Default: 1.5.
     pub bonus: f64,
-    /// Added to the log-probability of a unit that the model does not know; −10 · ln 10 by default.
+    /// Added to the log-probability of units that the language model does not know. Default: −10 · ln 10.
     pub unknown: f64,
-    /// Whether the sequence is a whole sentence: begins after `<s>` and is followed by `</s>`; true by default.
+    /// Whether the sequence is a whole sentence, between `<s>` and `</s>`. Default: true.
     pub boundaries: bool,
-    /// What is scored. `None`: words, or tokens where the vocabulary is spaced.
+    /// The unit that is scored. `None`: words, or tokens if the vocabulary is spaced.
     pub unit: Option<Unit>,
 }
 
@@ -76,10 +78,10 @@ impl Default for LanguageModelConfig {
 }
 
 /// A prefix beam search (Hannun et al., *First-Pass Large Vocabulary Continuous Speech Recognition using Bi-Directional
-/// Recurrent DNNs*, 2014), in f64.
+/// Recurrent DNNs*, 2014), computed in f64.
 ///
-/// Where the limits of its [`Config`] drop nothing, a transcript's `ctc_score` is the exact log-probability of its tokens, over
-/// all paths. Times come from the best path of the tokens.
+/// If the limits in [`Config`] drop nothing, the `ctc_score` of a transcript is the exact log-probability of its tokens
+/// over all paths. Times are those of the best path of the tokens.
 ///
 /// ```
 /// use clipwise::ctc::{BeamSearch, Vocabulary, beam};
@@ -103,43 +105,45 @@ pub struct BeamSearch {
 }
 
 impl BeamSearch {
-    /// A search without language model.
+    /// Creates a search without language model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a width out of its range, no transcripts, and limits that are NaN or leave nothing.
+    /// [`Error::Config`] if `width` is out of range, `n_best` is 0, or a limit is NaN or drops everything.
     pub fn new(vocabulary: &Vocabulary, config: Config) -> Result<Self> {
         let Config { width, min_token_log_prob, max_score_gap, n_best } = config;
         if n_best == 0 {
             return Err(Error::config("n_best", n_best, "expected at least 1"));
         }
         if min_token_log_prob.is_nan() {
-            return Err(Error::config("min_token_log_prob", min_token_log_prob, "it must be a number or -inf"));
+            return Err(Error::config("min_token_log_prob", min_token_log_prob, "expected a number or -inf"));
         }
         if max_score_gap.is_nan() || max_score_gap < 0.0 {
-            return Err(Error::config("max_score_gap", max_score_gap, "it must be at least 0"));
+            return Err(Error::config("max_score_gap", max_score_gap, "expected at least 0"));
         }
         check::size("width", width, MAX_WIDTH)?;
-        // Probabilities sum to 1, so few tokens can have a high one.
+        // Probabilities sum to 1, so the number of tokens above a limit is bounded.
         let n_followed = vocabulary.len().min((1.0 + (-min_token_log_prob).exp()) as usize);
         check::cells("width", width, n_followed)?;
         Ok(Self { scorer: Scorer::new(vocabulary), vocabulary: vocabulary.clone(), config })
     }
 
-    /// The search with a language model.
+    /// Adds a language model.
     ///
     /// # Errors
-    /// [`Error::Config`] for numbers that are not finite, and for words as the unit where the vocabulary has no words.
+    /// [`Error::Config`] if a number is out of range, or if `unit` is words and the vocabulary has no words.
     pub fn with_language_model(mut self, model: &LanguageModel, config: LanguageModelConfig) -> Result<Self> {
         self.scorer.set_language_model(model, config)?;
         Ok(self)
     }
 
-    /// The search with phrases that it should favour: each occurrence adds its bonus (natural logarithm) to a hypothesis's
-    /// score. Whole words match where the vocabulary has a word delimiter, any run of tokens where it has none; a phrase in
-    /// word pieces matches as [`Vocabulary::encode`] cuts it. A part of a phrase is credited while it is being spoken.
+    /// Adds phrases to favour. Each occurrence adds its bonus (a natural logarithm) to the score of a hypothesis. If
+    /// the vocabulary has a word delimiter, phrases match whole words; otherwise they match any run of tokens. With
+    /// word pieces, a phrase matches as [`Vocabulary::encode`] segments it. The bonus is granted in parts while a
+    /// phrase is being completed.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a bonus that is not finite, an empty phrase, and one that the vocabulary cannot spell.
+    /// [`Error::Argument`] if a bonus is out of range, or if a phrase is empty or cannot be spelled with the
+    /// vocabulary.
     pub fn with_hot_words<T: AsRef<str>>(mut self, phrases: &[(T, f64)]) -> Result<Self> {
         let phrases: Vec<(String, f64)> =
             phrases.iter().map(|(phrase, bonus)| (phrase.as_ref().to_string(), *bonus)).collect();
@@ -147,13 +151,13 @@ impl BeamSearch {
         Ok(self)
     }
 
-    /// The best transcripts of a clip, at most `n_best`, best first. `log_probs` is `[n_frames, n_tokens]`, `times` are its
-    /// [`FrameTimes`] or the seconds per frame.
+    /// Finds the best transcripts of a clip, at most `n_best`, best first. `log_probs` is `[n_frames, n_tokens]`;
+    /// `times` is its [`FrameTimes`], or the number of seconds per frame.
     ///
     /// # Errors
-    /// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-    /// [`Error::Argument`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and
-    /// an end that is negative or not finite.
+    /// [`Error::TooFewFrames`] if there are no frames; [`Error::LabelCount`] if `n_tokens` differs from the vocabulary;
+    /// [`Error::Argument`] if a value is NaN, +∞ or above 0, if all values of a frame are −∞, if the seconds per frame
+    /// are not positive, or if the end is negative or not finite.
     pub fn decode(&self, log_probs: ArrayView2<f32>, times: impl Into<FrameTimes>) -> Result<Vec<Transcript>> {
         check_not_empty(log_probs)?;
         let mut decoder = self.decoder(times)?;
@@ -161,11 +165,11 @@ impl BeamSearch {
         decoder.transcripts()
     }
 
-    /// [`BeamSearch::decode`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames, with its
-    /// times; clips are spread over the threads.
+    /// [`BeamSearch::decode`] for each clip of a batch `[batch, n_frames, n_tokens]`, with its length in frames and its
+    /// times. Clips are decoded in parallel.
     ///
     /// # Errors
-    /// Those of [`BeamSearch::decode`], and [`Error::Argument`] for lengths or times that do not fit the batch.
+    /// As [`BeamSearch::decode`], and [`Error::Argument`] if lengths or times do not match the batch.
     pub fn decode_batch(
         &self,
         log_probs: ArrayView3<f32>,
@@ -174,20 +178,20 @@ impl BeamSearch {
     ) -> Result<Vec<Vec<Transcript>>> {
         let clips = timed_clips(log_probs, lengths, times)?;
         let decoded = clips.into_par_iter().map(|(clip, times)| self.decode(clip, times));
-        decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
+        decoded.collect::<Vec<_>>().into_iter().collect() // returns the error of the first failing clip
     }
 
-    /// A decoder that takes frames as they come.
+    /// Creates a decoder for a stream of frames.
     ///
     /// # Errors
-    /// [`Error::Argument`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    /// [`Error::Argument`] if the seconds per frame are not positive, or if the end is negative or not finite.
     pub fn decoder(&self, times: impl Into<FrameTimes>) -> Result<BeamDecoder<'_>> {
         let times = times.into().checked()?;
         Ok(BeamDecoder { search: self, state: Search::new(&self.scorer), times })
     }
 }
 
-/// [`BeamSearch`] on frames as they come, with the same result however they are cut into pieces.
+/// [`BeamSearch`] for a stream of frames. The result does not depend on how the frames are split.
 ///
 /// Memory grows with the tokens of the hypotheses, not with the number of frames.
 #[derive(Debug, Clone)]
@@ -198,23 +202,28 @@ pub struct BeamDecoder<'a> {
 }
 
 impl BeamDecoder<'_> {
-    /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcripts`](Self::transcripts) is later.
+    /// Sets the end of the clip in seconds, once it is known. Times in the [`transcripts`](Self::transcripts) are
+    /// clipped to it.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an end that is negative or not finite; the decoder is then as it was before.
+    /// [`Error::Argument`] if the end is negative or not finite; the decoder is unchanged.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
         self.times = self.times.until(end).checked()?;
         Ok(())
     }
 
-    /// Takes further frames `[n_frames, n_tokens]`, any number of them.
+    /// Takes any number of further frames `[n_frames, n_tokens]`.
     ///
     /// # Errors
-    /// Those of [`BeamSearch::decode`], but for no frames; the decoder is then as it was before.
+    /// As [`BeamSearch::decode`], except that an empty array is valid. On an error the decoder is unchanged.
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<()> {
         check_log_probs(log_probs, self.search.vocabulary.len())?;
         if self.n_frames().checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
-            return Err(Error::argument("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
+            return Err(Error::argument(
+                "n_frames",
+                log_probs.nrows(),
+                format!("expected less than {MAX_FRAMES} frames in total"),
+            ));
         }
         for row in log_probs.rows() {
             self.state.step(row, &self.search.config, &self.search.scorer)?;
@@ -225,7 +234,7 @@ impl BeamDecoder<'_> {
     /// The best transcripts of the frames so far, best first, as if the clip ended here.
     ///
     /// # Errors
-    /// None with tokens of a vocabulary.
+    /// None, since all tokens are from the vocabulary.
     pub fn transcripts(&self) -> Result<Vec<Transcript>> {
         let (search, scorer) = (self.search, &self.search.scorer);
         let found = self.state.ranked(scorer, search.config.n_best);

@@ -1,4 +1,4 @@
-//! Greedy decoding: the best token of each frame, runs merged, blanks dropped.
+//! Greedy decoding: the best token of each frame, with repeated tokens merged and blanks removed.
 
 use ndarray::{ArrayView2, ArrayView3};
 use rayon::prelude::*;
@@ -8,7 +8,7 @@ use super::transcript::{Span, Token, Transcript};
 use super::{FrameTimes, MAX_FRAMES, Vocabulary};
 use crate::error::{Error, Result};
 
-/// The tokens that frames stand for: runs of the same id merged, then blanks dropped.
+/// The tokens that a path represents: repeated ids are merged, then blanks removed.
 ///
 /// ```
 /// assert_eq!(clipwise::ctc::collapse(&[0, 3, 3, 0, 3, 5, 5], 0), [3, 3, 5]);
@@ -20,8 +20,8 @@ pub fn collapse(frame_ids: &[usize], blank: usize) -> Vec<usize> {
     ids
 }
 
-/// Decodes a clip by its best path; `log_probs` is `[n_frames, n_tokens]`, `times` are its [`FrameTimes`] or the seconds per
-/// frame. Of equal scores in a frame the lowest id counts.
+/// Decodes the best path of a clip. `log_probs` is `[n_frames, n_tokens]`; `times` is its [`FrameTimes`], or the number
+/// of seconds per frame. Among equal scores in a frame, the lowest id is chosen.
 ///
 /// ```
 /// use clipwise::ctc::{Vocabulary, greedy, log_softmax};
@@ -38,9 +38,9 @@ pub fn collapse(frame_ids: &[usize], blank: usize) -> Vec<usize> {
 /// ```
 ///
 /// # Errors
-/// [`Error::TooFewFrames`] without frames, [`Error::LabelCount`] if `n_tokens` is not the vocabulary's,
-/// [`Error::Argument`] for NaN, +∞, a frame with nothing but −∞, values above 0, seconds per frame that are not positive, and an
-/// end that is negative or not finite.
+/// [`Error::TooFewFrames`] if there are no frames; [`Error::LabelCount`] if `n_tokens` differs from the vocabulary;
+/// [`Error::Argument`] if a value is NaN, +∞ or above 0, if all values of a frame are −∞, if the seconds per frame are
+/// not positive, or if the end is negative or not finite.
 pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Transcript> {
     check_not_empty(log_probs)?;
     let mut decoder = GreedyDecoder::new(vocabulary, times)?;
@@ -48,10 +48,10 @@ pub fn greedy(log_probs: ArrayView2<f32>, vocabulary: &Vocabulary, times: impl I
     decoder.transcript()
 }
 
-/// [`greedy`] for each clip of a batch `[batch, n_frames, n_tokens]`, cut to its length in frames, with its times.
+/// [`greedy`] for each clip of a batch `[batch, n_frames, n_tokens]`, with its length in frames and its times.
 ///
 /// # Errors
-/// Those of [`greedy`], and [`Error::Argument`] for lengths or times that do not fit the batch.
+/// As [`greedy`], and [`Error::Argument`] if lengths or times do not match the batch.
 pub fn greedy_batch(
     log_probs: ArrayView3<f32>,
     lengths: &[usize],
@@ -60,56 +60,61 @@ pub fn greedy_batch(
 ) -> Result<Vec<Transcript>> {
     let clips = timed_clips(log_probs, lengths, times)?;
     let decoded = clips.into_par_iter().map(|(clip, times)| greedy(clip, vocabulary, times));
-    decoded.collect::<Vec<_>>().into_iter().collect() // the error is that of the first clip that has one
+    decoded.collect::<Vec<_>>().into_iter().collect() // returns the error of the first failing clip
 }
 
-/// [`greedy`] on frames as they come, with the same result however they are cut into pieces.
+/// [`greedy`] for a stream of frames. The result does not depend on how the frames are split.
 #[derive(Debug, Clone)]
 pub struct GreedyDecoder {
     vocabulary: Vocabulary,
     times: FrameTimes,
     n_frames: usize,
-    /// The token that the last frame said, if it was not the blank: it may go on.
+    /// The token of the last frame, unless it was the blank: it may continue.
     open: Option<Span>,
     tokens: Vec<Token>,
     score: f64,
 }
 
 impl GreedyDecoder {
-    /// A decoder that has seen no frame.
+    /// Creates a decoder.
     ///
     /// # Errors
-    /// [`Error::Argument`] for seconds per frame that are not positive, and an end that is negative or not finite.
+    /// [`Error::Argument`] if the seconds per frame are not positive, or if the end is negative or not finite.
     pub fn new(vocabulary: &Vocabulary, times: impl Into<FrameTimes>) -> Result<Self> {
         let times = times.into().checked()?;
         let (vocabulary, tokens) = (vocabulary.clone(), Vec::new());
         Ok(Self { vocabulary, times, n_frames: 0, open: None, tokens, score: 0.0 })
     }
 
-    /// Tells where the clip ends, in seconds, once that is known: no time of the [`transcript`](Self::transcript) is later.
+    /// Sets the end of the clip in seconds, once it is known. Times in the [`transcript`](Self::transcript) are clipped
+    /// to it.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an end that is negative or not finite; the decoder is then as it was before.
+    /// [`Error::Argument`] if the end is negative or not finite; the decoder is unchanged.
     pub fn end_at(&mut self, end: f64) -> Result<()> {
         self.times = self.times.until(end).checked()?;
         Ok(())
     }
 
-    /// Takes further frames `[n_frames, n_tokens]`, any number of them, and gives the tokens that they ended.
+    /// Takes any number of further frames `[n_frames, n_tokens]`. Returns the tokens that ended in them.
     ///
     /// # Errors
-    /// Those of [`greedy`], but for no frames; the decoder is then as it was before.
+    /// As [`greedy`], except that an empty array is valid. On an error the decoder is unchanged.
     pub fn push(&mut self, log_probs: ArrayView2<f32>) -> Result<&[Token]> {
         check_log_probs(log_probs, self.vocabulary.len())?;
         if self.n_frames.checked_add(log_probs.nrows()).is_none_or(|n_frames| n_frames >= MAX_FRAMES) {
-            return Err(Error::argument("n_frames", log_probs.nrows(), format!("{MAX_FRAMES} frames are too many")));
+            return Err(Error::argument(
+                "n_frames",
+                log_probs.nrows(),
+                format!("expected less than {MAX_FRAMES} frames in total"),
+            ));
         }
         let n_known = self.tokens.len();
         for row in log_probs.rows() {
             let (token, &log_prob) =
                 match row.iter().enumerate().reduce(|best, other| if other.1 > best.1 { other } else { best }) {
                     Some(best) => best,
-                    None => continue, // not with tokens, which were checked
+                    None => continue, // unreachable: there are tokens
                 };
             self.score += f64::from(log_prob);
             self.open = match self.open.take() {
@@ -124,14 +129,14 @@ impl GreedyDecoder {
         Ok(&self.tokens[n_known..])
     }
 
-    /// What the frames so far say, the token of the last frame among it, as if the clip ended here.
+    /// The transcript of the frames so far, including the token of the last frame, as if the clip ended here.
     ///
     /// # Errors
-    /// None with tokens of a vocabulary.
+    /// None, since all tokens are from the vocabulary.
     pub fn transcript(&self) -> Result<Transcript> {
         let mut tokens = self.tokens.clone();
         tokens.extend(self.open.map(|span| span.to_token(&self.vocabulary, self.times)));
-        self.times.cut(&mut tokens); // those that ended before the end was known
+        self.times.cut(&mut tokens); // for tokens that ended before the end was set
         Transcript::new(tokens, &self.vocabulary, self.score, self.score, 0.0)
     }
 

@@ -1,4 +1,4 @@
-//! Heads: from hidden states to the logits of tokens.
+//! Heads of CTC models: map hidden states to logits of tokens.
 //!
 //! | head | layers | preset | parameters |
 //! |---|---|---|---|
@@ -6,11 +6,11 @@
 //! | linear with dropout | Dropout → Linear | [`HeadConfig::WHISPER_SMALL`] | 33,067 |
 //! | two layers | Linear → GELU → Dropout → Linear | [`HeadConfig::QWEN2_AUDIO`] | 677,931 |
 //!
-//! GRU or LSTM layers ([`RecurrentConfig`]) may stand before each of them.
+//! Each may be preceded by GRU or LSTM layers ([`RecurrentConfig`]).
 //!
-//! Checkpoint keys: `lm_head` or `ctc_head`, with `.weight` and `.bias` where it is one linear layer; where it is a
-//! `Sequential`, with the numbers of its linear layers before these. Recurrent layers: `rnn.weight_ih_l0` and so on, as
-//! `torch.nn.GRU` or `LSTM` names them, in a member `rnn` beside `lm_head`.
+//! Checkpoint keys: `lm_head` or `ctc_head`, with `.weight` and `.bias` if it is a single linear layer; for a
+//! `Sequential`, with the indices of its linear layers in between. Recurrent layers: `rnn.weight_ih_l0` and so on,
+//! named as in `torch.nn.GRU` and `LSTM`, in a member `rnn` beside `lm_head`.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -20,9 +20,9 @@ use crate::error::{Error, Result};
 use crate::nn::{Activation, Cell, Dropout, Linear, Rnn, RnnConfig};
 use crate::weights::{Init, Loader, Weights};
 
-/// New weights and biases: no token begins ahead of the others, the blank least of all.
+/// Initial weights and biases: near 0, so that no token (in particular not the blank) has a head start.
 pub(super) const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
-/// The names that the weights of its last layer may have.
+/// Possible names of the weights of the last layer.
 const WEIGHTS: [&[&str]; 10] = [
     &["lm_head.weight"],
     &["lm_head.3.weight"],
@@ -36,47 +36,47 @@ const WEIGHTS: [&[&str]; 10] = [
     &["ctc_head.0.weight"],
 ];
 
-/// The places, for [`Weights::at`], below which a checkpoint has a head; the shortest first.
+/// The prefixes, for [`Weights::at`], below which a checkpoint has a head, shortest first.
 pub(super) fn places(weights: &Weights) -> Vec<String> {
     weights.places(&WEIGHTS)
 }
 
-/// The shape of a [`Head`].
+/// Configuration of a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HeadConfig {
-    /// Length of a hidden state, 1 to 65,536.
+    /// Width of a hidden state, 1 to 65,536.
     pub dim: usize,
-    /// GRU or LSTM layers before the others. Default when read from a file: none.
+    /// GRU or LSTM layers before the linear layers. Default when read from a file: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recurrent: Option<RecurrentConfig>,
-    /// Width of a layer with GELU before the last one, 1 to 65,536. Default when read from a file: no such layer.
+    /// Width of a hidden layer with GELU, 1 to 65,536. Default when read from a file: none.
     #[serde(default)]
     pub hidden: Option<usize>,
-    /// Share of the values after each recurrent layer and before the last layer that are dropped in training, 0 or more and
-    /// less than 1. Default when read from a file: 0.
+    /// Dropout probability in training, after each recurrent layer and before the last layer; 0 or more and less than
+    /// 1. Default when read from a file: 0.
     #[serde(default)]
     pub dropout: f64,
-    /// Tokens, the blank included; 1 to 2^20.
+    /// Number of tokens, including the blank; 1 to 2^20.
     pub n_tokens: usize,
 }
 
-/// The recurrent layers of a [`Head`].
+/// Configuration of the recurrent layers of a [`Head`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RecurrentConfig {
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of the state of one direction, 1 to 65,536.
+    /// Width of the state per direction, 1 to 65,536.
     pub hidden: usize,
-    /// Layers, 1 to 64.
+    /// Number of layers, 1 to 64.
     pub n_layers: usize,
-    /// Whether each layer goes both ways.
+    /// Whether the layers are bidirectional.
     pub bidirectional: bool,
 }
 
 impl RecurrentConfig {
-    /// On hidden states of this length.
+    /// The layers for an input of this width.
     fn rnn(&self, inputs: usize) -> RnnConfig {
         let Self { cell, hidden, n_layers, bidirectional } = *self;
         RnnConfig { cell, inputs, hidden, n_layers, bidirectional, bias: true }
@@ -84,26 +84,26 @@ impl RecurrentConfig {
 }
 
 impl HeadConfig {
-    /// One linear layer on W2V-BERT 2.0 for 43 phonemes; 1,024 values a hidden state.
+    /// One linear layer for W2V-BERT 2.0 (width 1,024) and 43 phonemes.
     pub const W2V_BERT: Self = Self::linear(1024, 43);
-    /// The same with dropout on Whisper small; 768 values a hidden state.
+    /// One linear layer with dropout for Whisper small (width 768) and 43 phonemes.
     pub const WHISPER_SMALL: Self = Self { dim: 768, dropout: 0.1, ..Self::W2V_BERT };
-    /// Two layers on the encoder of Qwen2-Audio; 1,280 values a hidden state.
+    /// Two layers for the encoder of Qwen2-Audio (width 1,280) and 43 phonemes.
     pub const QWEN2_AUDIO: Self = Self { dim: 1280, hidden: Some(512), dropout: 0.1, ..Self::W2V_BERT };
 
-    /// The named heads, each with the encoder that it is for.
+    /// The named configurations, each with the name of its encoder.
     pub const PRESETS: &'static [(&'static str, Self)] =
         &[("w2v-bert", Self::W2V_BERT), ("whisper-small", Self::WHISPER_SMALL), ("qwen2-audio", Self::QWEN2_AUDIO)];
 
-    /// One linear layer, without dropout.
+    /// One linear layer without dropout.
     pub const fn linear(dim: usize, n_tokens: usize) -> Self {
         Self { dim, recurrent: None, hidden: None, dropout: 0.0, n_tokens }
     }
 
-    /// The preset of this name.
+    /// The preset with this name.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] with the known names.
+    /// [`Error::UnknownModel`], listing the known names.
     pub fn by_name(name: &str) -> Result<Self> {
         let preset = Self::PRESETS.iter().find(|(preset, _)| *preset == name).map(|(_, config)| config.clone());
         preset.ok_or_else(|| {
@@ -121,10 +121,10 @@ impl HeadConfig {
     }
 }
 
-/// From hidden states `[batch, n_frames, dim]` to logits `[batch, n_frames, n_tokens]`.
+/// Maps hidden states `[batch, n_frames, dim]` to logits `[batch, n_frames, n_tokens]`.
 ///
-/// To train one, build it from a [`Parameters`](crate::weights::Parameters): the weights of its linear layers are Gaussian with
-/// standard deviation 0.02, their biases 0; recurrent layers begin as PyTorch's do.
+/// To train a head, build it from [`Parameters`](crate::weights::Parameters): the weights of its linear layers are
+/// initialised from a Gaussian with standard deviation 0.02, their biases with 0, and recurrent layers as in PyTorch.
 ///
 /// ```
 /// use clipwise::Device;
@@ -146,11 +146,11 @@ pub struct Head {
 }
 
 impl Head {
-    /// Reads the head, which stands below this place as `lm_head` or `ctc_head`, its recurrent layers as `rnn`.
+    /// Reads the head from `lm_head` or `ctc_head` below the loader's prefix, and its recurrent layers from `rnn`.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`]; tensors that do not fit are reported by
-    /// [`Loader::finish`].
+    /// [`Error::Config`] if the configuration is invalid; otherwise as [`Loader::get`]. Tensors that do not fit are
+    /// reported by [`Loader::finish`].
     pub fn load(config: &HeadConfig, weights: &Loader) -> Result<Self> {
         config.validate()?;
         let HeadConfig { dim, n_tokens, .. } = *config;
@@ -163,7 +163,7 @@ impl Head {
         let linear = |place: &Loader, inputs: usize, outputs: usize, activation: Activation| {
             Linear::load_with(place, inputs, outputs, activation, INIT)
         };
-        // Which linear layer of a `Sequential` is the last depends on whether dropout has a place in it.
+        // The index of the last linear layer in a `Sequential` depends on whether dropout is part of it.
         let (hidden, output) = match config.hidden {
             Some(width) => {
                 let hidden = linear(&root.at("0"), dim, width, Activation::Gelu)?;
@@ -181,17 +181,18 @@ impl Head {
         Ok(Self { config: config.clone(), recurrent, hidden, dropout, output })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the head.
     pub fn config(&self) -> &HeadConfig {
         &self.config
     }
 
-    /// Hidden states `[batch, n_frames, dim]`, f32, on the head's device, to logits `[batch, n_frames, n_tokens]`. With
-    /// `lengths`, the first `lengths[b]` frames of clip `b` count, where recurrent layers going backward begin.
+    /// Computes logits `[batch, n_frames, n_tokens]` from hidden states `[batch, n_frames, dim]`, f32, on the head's
+    /// device. With `lengths`, the first `lengths[b]` frames belong to clip `b`; backward recurrent layers begin at
+    /// their end.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit; [`Error::Argument`] with recurrent layers, unless there is one
-    /// length from 1 to `n_frames` per clip.
+    /// [`Error::Tensor`] if the shape or the device does not match; with recurrent layers also [`Error::Argument`]
+    /// unless there is one length per clip, between 1 and `n_frames`.
     pub fn forward(&self, hidden: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
         let mut x = hidden.clone();
         for layer in &self.recurrent {

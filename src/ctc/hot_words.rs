@@ -1,14 +1,14 @@
-//! Words that a search should favour: an automaton over tokens (Aho and Corasick, 1975).
+//! Hot words, which a search favours: an Aho-Corasick automaton over tokens (Aho and Corasick, 1975).
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Vocabulary;
 use crate::error::{Error, Result};
 
-/// Counts how often phrases occur in a sequence of tokens, and what they are worth.
+/// Finds the occurrences of phrases in a token sequence, and adds their bonuses.
 ///
-/// Where the vocabulary has a word delimiter, phrases match whole words: they are looked for with a delimiter on both sides,
-/// and the sequence is taken to stand between two.
+/// If the vocabulary has a word delimiter, phrases match whole words: they are matched with a delimiter on both sides,
+/// and the sequence is treated as if it were between two delimiters.
 #[derive(Debug, Clone)]
 pub(super) struct HotWords {
     nodes: Vec<Node>,
@@ -18,18 +18,18 @@ pub(super) struct HotWords {
 #[derive(Debug, Clone, Default)]
 struct Node {
     children: BTreeMap<usize, u32>,
-    /// The node of the longest proper suffix that is a node.
+    /// The node of the longest proper suffix (failure link).
     fallback: u32,
-    /// What reaching this node earns for good: bonuses of all phrases that end here.
+    /// Bonus for reaching this node: the sum over all phrases that end here.
     earned: f64,
     /// Partial bonus for the unfinished phrases at this node.
     credit: f64,
 }
 
-/// What bonuses and weights must be, so that no sum of them overflows.
+/// Bounds of bonuses and weights, so that no sum of them overflows.
 pub(super) const BONUS_RANGE: &str = "a number from -1e6 to 1e6";
 
-/// Whether a bonus or a weight is [`BONUS_RANGE`] its bounds.
+/// Whether a bonus or weight is within [`BONUS_RANGE`].
 pub(super) fn is_in_range(value: f64) -> bool {
     value.abs() <= 1e6
 }
@@ -42,12 +42,16 @@ impl HotWords {
                 return Err(Error::argument(
                     "hot_words",
                     bonus,
-                    format!("the bonus of {phrase:?} must be {BONUS_RANGE}"),
+                    format!("expected {BONUS_RANGE} as the bonus of {phrase:?}"),
                 ));
             }
             let tokens = vocabulary.encode(phrase)?;
             if tokens.is_empty() {
-                return Err(Error::argument("hot_words", format!("{phrase:?}"), "a phrase has at least one token"));
+                return Err(Error::argument(
+                    "hot_words",
+                    format!("{phrase:?}"),
+                    "expected a phrase of at least one token",
+                ));
             }
             let ends = words.delimiter;
             words.insert(ends.into_iter().chain(tokens).chain(ends).collect(), *bonus)?;
@@ -59,8 +63,9 @@ impl HotWords {
     fn insert(&mut self, tokens: Vec<usize>, bonus: f64) -> Result<()> {
         let mut node = 0;
         for (at, &token) in tokens.iter().enumerate() {
-            let next =
-                u32::try_from(self.nodes.len()).map_err(|_| Error::argument("hot_words", "phrases", "too many"))?;
+            let next = u32::try_from(self.nodes.len()).map_err(|_| {
+                Error::argument("hot_words", "too many phrases", "expected less than 2^32 tokens in all")
+            })?;
             node = *self.nodes[node].children.entry(token).or_insert(next) as usize;
             if node == self.nodes.len() {
                 self.nodes.push(Node::default());
@@ -74,7 +79,7 @@ impl HotWords {
         Ok(())
     }
 
-    /// Sets fallbacks breadth first, and what a node has from its fallback.
+    /// Sets failure links breadth first, and adds the bonuses of their targets.
     fn link(&mut self) {
         let mut queue: VecDeque<u32> = self.nodes[0].children.values().copied().collect();
         while let Some(node) = queue.pop_front() {
@@ -104,20 +109,20 @@ impl HotWords {
         self.delimiter.map_or(0, |delimiter| self.step(0, delimiter))
     }
 
-    /// The state after a token, and what that adds: bonuses earned, and the change of what is advanced.
+    /// The state after a token, and the change of the score: bonuses earned, and the change of the partial bonus.
     pub(super) fn advance(&self, state: u32, token: usize) -> (u32, f64) {
         let next = self.step(state, token);
         let (from, to) = (&self.nodes[state as usize], &self.nodes[next as usize]);
         (next, to.earned + to.credit - from.credit)
     }
 
-    /// What the end of the sequence adds: phrases that it completes, less what was advanced for others.
+    /// The change of the score at the end of the sequence: phrases completed by it, minus the partial bonus of others.
     pub(super) fn finish(&self, state: u32) -> f64 {
         let (state, added) = self.delimiter.map_or((state, 0.0), |delimiter| self.advance(state, delimiter));
         added - self.nodes[state as usize].credit
     }
 
-    /// What is advanced before the first token, to be taken off the end's sum.
+    /// The partial bonus before the first token, which the end subtracts.
     pub(super) fn start_credit(&self) -> f64 {
         self.nodes[self.start() as usize].credit
     }

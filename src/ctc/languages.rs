@@ -1,14 +1,14 @@
-//! The languages of an MMS model: one file of adapters and head for each, `adapter.<language>.safetensors`.
+//! The languages of MMS models, each with a file of adapters and head: `adapter.<language>.safetensors`.
 
 use std::path::Path;
 
 use crate::error::{Error, Result};
 use crate::weights::Weights;
 
-/// How such a file is called around its language.
+/// The parts of the file name around the language.
 const PREFIX: &str = "adapter.";
 const SUFFIXES: [&str; 2] = [".safetensors", ".bin"];
-/// Languages that a message names, at most.
+/// Limit on the number of languages in a message.
 const MAX_SHOWN: usize = 20;
 
 /// The languages for which a folder has adapters, sorted.
@@ -33,17 +33,17 @@ pub(super) fn shown(languages: &[String]) -> String {
     languages[..languages.len().min(MAX_SHOWN)].join(", ") + more
 }
 
-/// Opens the adapters of a language.
+/// Opens the adapters and head of a language.
 pub(super) fn open(folder: &Path, language: &str) -> Result<Weights> {
     let languages = in_folder(folder)?;
     if !languages.iter().any(|known| known == language) {
         let reason = match languages.len() {
-            0 => "this folder has no file adapter.<language>.safetensors".to_string(),
+            0 => "expected a file adapter.<language>.safetensors in the folder, found none".to_string(),
             n => format!("expected one of {n} languages: {}", shown(&languages)),
         };
         return Err(Error::argument("language", language, reason));
     }
-    // A name from the list, so it stays in this folder.
+    // The name is from the list, so the path cannot leave the folder.
     let path = SUFFIXES.map(|suffix| folder.join(format!("{PREFIX}{language}{suffix}")));
     Weights::open(if path[0].exists() { &path[0] } else { &path[1] })
 }

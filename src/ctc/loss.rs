@@ -1,7 +1,7 @@
-//! The CTC loss: the negative logarithm of the probability of a sequence of tokens, summed over all its alignments.
+//! The CTC loss: the negative log-probability of a token sequence, summed over all its alignments.
 //!
-//! Graves et al. 2006, equations 5 to 16, in the logarithmic domain and f64. With the target `l` interleaved with blanks to
-//! `l'`, `y` the softmax of the logits and `s → s'` the steps that an alignment may take,
+//! Graves et al. 2006, equations 5 to 16, in the log domain and f64. With the target `l` interleaved with blanks to
+//! `l'`, `y` the softmax of the logits, and `s → s'` the allowed transitions of an alignment,
 //!
 //! ```text
 //! α_t(s') = y_t(l'_s') Σ_{s → s'} α_{t−1}(s)       β_t(s) = Σ_{s → s'} β_{t+1}(s') y_{t+1}(l'_s')
@@ -17,48 +17,49 @@ use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 use crate::tensor::{contiguous, with_values};
 
-/// What becomes of the losses of a batch.
+/// Reduction of the losses of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum Reduction {
-    /// One loss a clip.
+    /// One loss per clip.
     None,
-    /// Each is divided by the number of its tokens, 1 for none; then their mean. The default.
+    /// The mean over clips of the loss per token (the loss itself for a clip without tokens). The default.
     #[default]
     Mean,
-    /// Their sum.
+    /// The sum over clips.
     Sum,
 }
 
-/// Settings of [`ctc_loss`]; the defaults are PyTorch's.
+/// Settings of [`ctc_loss`]. The defaults are PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LossConfig {
     /// The index of the blank. Default: 0.
     pub blank: usize,
-    /// Default: [`Reduction::Mean`].
+    /// The reduction of the losses. Default: [`Reduction::Mean`].
     pub reduction: Reduction,
-    /// Whether the loss of a clip with too few frames for its tokens counts as 0 instead of infinity. Default: no.
+    /// Whether the loss of a clip with too few frames for its tokens is 0 instead of infinite. Default: false.
     pub zero_infinity: bool,
 }
 
-/// The CTC loss of `logits` `[batch, n_frames, n_tokens]`, of which the first `lengths[b]` frames of clip `b` count, for the
-/// sequences of tokens `targets`: `[batch]` with [`Reduction::None`], else a scalar; f32, on the device of the logits.
+/// The CTC loss of `logits` `[batch, n_frames, n_tokens]` for the token sequences `targets`. The first `lengths[b]`
+/// frames belong to clip `b`. Returns `[batch]` with [`Reduction::None`], otherwise a scalar; f32, on the device of the
+/// logits.
 ///
-/// As PyTorch's `ctc_loss` of their `log_softmax`. Log-probabilities may stand for logits: their softmax gives the same, and
-/// the same gradient as PyTorch's. It is differentiable; the gradient of a loss that is infinite is 0. It is computed on the
-/// host, clips in parallel, and is the same for any number of threads.
+/// Equals PyTorch's `ctc_loss` of the `log_softmax` of the logits. Log-probabilities may be passed instead of logits,
+/// with the same loss and gradient. The loss is differentiable; an infinite loss has gradient 0. It is computed on the
+/// host, with clips in parallel, and does not depend on the number of threads.
 ///
 /// # Errors
-/// [`Error::Config`] for a blank that is not among the tokens; [`Error::Argument`] unless there is one length up to `n_frames`
-/// and one target per clip, for a token that is not among the tokens, for a blank in a target, and for scores, in frames that count, which are not a number, `+∞`, or all `−∞`;
-/// [`Error::Tensor`] if the shape does not fit.
+/// [`Error::Config`] if the blank is not a token; [`Error::Argument`] unless there are one length (at most `n_frames`)
+/// and one target per clip, if a target contains the blank or an id that is not a token, or if scores within the
+/// lengths are NaN, `+∞`, or all `−∞` in a frame; [`Error::Tensor`] if the shape is invalid.
 pub fn ctc_loss(
     logits: &Tensor,
     lengths: &[usize],
     targets: &[impl AsRef<[u32]>],
     config: &LossConfig,
 ) -> Result<Tensor> {
-    loss(logits, lengths, targets, config).context("the CTC loss")
+    loss(logits, lengths, targets, config).context("computing the CTC loss")
 }
 
 fn loss(logits: &Tensor, lengths: &[usize], targets: &[impl AsRef<[u32]>], config: &LossConfig) -> Result<Tensor> {
@@ -89,11 +90,11 @@ fn loss(logits: &Tensor, lengths: &[usize], targets: &[impl AsRef<[u32]>], confi
     Ok(loss.to_device(logits.device())?)
 }
 
-/// The natural logarithm of the probability of a sequence of tokens, over all its alignments with `log_probs` `[n_frames,
-/// n_tokens]`; `−∞` where there are too few frames. Rows are normalised, so logits do as well.
+/// The log-probability of a token sequence, summed over all its alignments with `log_probs` `[n_frames, n_tokens]`;
+/// `−∞` if there are too few frames. Rows are normalised, so logits may be passed as well.
 ///
 /// # Errors
-/// [`Error::Argument`] as [`ctc_loss`].
+/// [`Error::Config`] and [`Error::Argument`] as for [`ctc_loss`].
 pub fn forward_score(log_probs: ArrayView2<f32>, target: &[u32], blank: usize) -> Result<f64> {
     let n_tokens = log_probs.ncols();
     let scores: Vec<f32> = log_probs.iter().copied().collect();
@@ -102,16 +103,20 @@ pub fn forward_score(log_probs: ArrayView2<f32>, target: &[u32], blank: usize) -
     Ok(Lattice::new(&scores, n_tokens, &labels).score())
 }
 
-/// A target with a blank before, between and after its tokens.
+/// A target with blanks before, between and after its tokens.
 fn interleaved(target: &[u32], n_tokens: usize, blank: usize) -> Result<Vec<usize>> {
     if blank >= n_tokens {
-        return Err(Error::config("blank", blank, format!("less than {n_tokens}, the number of tokens")));
+        return Err(Error::config("blank", blank, format!("expected an index below {n_tokens}, the number of tokens")));
     }
     let mut labels = Vec::with_capacity(2 * target.len() + 1);
     for &token in target {
         let index = usize::try_from(token).unwrap_or(usize::MAX);
         if index >= n_tokens || index == blank {
-            return Err(Error::argument("targets", token, format!("a token below {n_tokens} other than the blank")));
+            return Err(Error::argument(
+                "targets",
+                token,
+                format!("expected a token below {n_tokens} other than the blank"),
+            ));
         }
         labels.extend([blank, index]);
     }
@@ -119,7 +124,7 @@ fn interleaved(target: &[u32], n_tokens: usize, blank: usize) -> Result<Vec<usiz
     Ok(labels)
 }
 
-/// Refuses rows that have no softmax.
+/// Rejects rows without a softmax.
 fn check_scores(scores: &[f32], n_tokens: usize) -> Result<()> {
     let mut rows = scores.chunks(n_tokens.max(1)).enumerate();
     rows.try_for_each(|(frame, row)| check_frame("logits", frame, row.iter().copied()).map(drop))
@@ -133,7 +138,7 @@ struct Lattice<'a> {
 }
 
 impl<'a> Lattice<'a> {
-    /// Of the frames in `scores` `[n_frames, n_tokens]`.
+    /// From the scores of the frames, `[n_frames, n_tokens]`.
     fn new(scores: &[f32], n_tokens: usize, labels: &'a [usize]) -> Self {
         let mut log_probs = Vec::with_capacity(scores.len());
         for row in scores.chunks(n_tokens) {
@@ -150,7 +155,8 @@ impl<'a> Lattice<'a> {
         frames_needed(self.labels.iter().skip(1).step_by(2)) <= self.log_probs.len() / self.n_tokens
     }
 
-    /// The forward variables of a frame, from its log-probabilities and those of the frame before, if there is one.
+    /// Computes the forward variables of a frame, from its log-probabilities and the forward variables of the previous
+    /// frame, if any.
     fn forward(&self, row: &[f64], before: Option<&[f64]>, now: &mut [f64]) {
         for (s, now) in now.iter_mut().enumerate() {
             let sum = match before {
@@ -165,13 +171,13 @@ impl<'a> Lattice<'a> {
         }
     }
 
-    /// The logarithm of the probability of all alignments.
+    /// The log-probability summed over all alignments.
     fn score(&self) -> f64 {
         if !self.fits() {
             return NONE;
         }
         let mut rows = self.log_probs.chunks(self.n_tokens);
-        let Some(first) = rows.next() else { return 0.0 }; // without frames only the empty target fits
+        let Some(first) = rows.next() else { return 0.0 }; // without frames, only the empty target is possible
         let (mut now, mut next) = (vec![NONE; self.labels.len()], vec![NONE; self.labels.len()]);
         self.forward(first, None, &mut now);
         for row in rows {
@@ -181,7 +187,7 @@ impl<'a> Lattice<'a> {
         total(&now)
     }
 
-    /// The gradient of the loss, times `factor`, with respect to the scores.
+    /// Computes the gradient of the loss with respect to the scores, times `factor`.
     fn gradient(&self, factor: f64, gradient: &mut [f32]) {
         let n = self.labels.len();
         if !self.fits() || self.log_probs.is_empty() {
@@ -223,18 +229,18 @@ impl<'a> Lattice<'a> {
 /// The logarithm of 0.
 const NONE: f64 = f64::NEG_INFINITY;
 
-/// The logarithm of the probability of all alignments, from the forward variables of the last frame.
+/// The log-probability summed over all alignments, from the forward variables of the last frame.
 fn total(last: &[f64]) -> f64 {
     let n = last.len();
     log_sum(last[n - 1], at(last, n - 1, 1), NONE)
 }
 
-/// The value `back` places before `s`.
+/// The value `back` positions before `s`, or log 0.
 fn at(values: &[f64], s: usize, back: usize) -> f64 {
     s.checked_sub(back).map_or(NONE, |place| values[place])
 }
 
-/// Whether an alignment may come to place `s` from that two places before: over a blank between different tokens.
+/// Whether an alignment may skip from position `s - 2` to `s`, over a blank between different tokens.
 fn skips(labels: &[usize], s: usize) -> bool {
     s >= 2 && labels[s] != labels[0] && labels[s] != labels[s - 2]
 }

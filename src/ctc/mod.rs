@@ -1,18 +1,21 @@
-//! Connectionist temporal classification (CTC): from speech to phonemes or letters.
+//! Connectionist temporal classification (CTC): recognition of phonemes or characters in speech.
 //!
-//! A model gives every frame a score for each token of its [`Vocabulary`], one of which is the *blank*. A path through the
-//! frames stands for the tokens that are left once runs of the same token are merged and blanks dropped (Graves et al.,
+//! For every frame a model outputs a score per token of its [`Vocabulary`], one of which is the *blank*. A path through
+//! the frames represents the tokens that remain after repeated tokens are merged and blanks removed (Graves et al.,
 //! *Connectionist Temporal Classification*, ICML 2006).
 //!
-//! - [`CtcModel`]: a speech encoder ([`encoders`](crate::encoders)), perhaps a weighted sum over its layers, and a head.
-//! - [`head`]: from hidden states to the scores of tokens; [`TokenTransformer`]: from the codes of a neural codec.
-//! - [`greedy`]: the best path. [`BeamSearch`]: the most probable tokens over all paths, with a [`LanguageModel`] and hot
-//!   words if wanted. Both take frames in pieces too: [`GreedyDecoder`], [`BeamDecoder`].
-//! - [`align`]: when the tokens of a known text are spoken.
-//! - [`ctc_loss`]: what a model is trained with.
+//! - [`CtcModel`]: a speech encoder ([`encoders`](crate::encoders)), optionally a weighted sum of its layers, and a
+//!   head.
+//! - [`head`]: maps hidden states to token scores. [`TokenTransformer`]: maps the codes of a neural codec to token
+//!   scores.
+//! - [`greedy`]: decodes the best path. [`BeamSearch`]: finds the most probable token sequence over all paths,
+//!   optionally with a [`LanguageModel`] and hot words. [`GreedyDecoder`] and [`BeamDecoder`] do the same for streams
+//!   of frames.
+//! - [`align`]: forced alignment of a known text.
+//! - [`ctc_loss`]: the training loss.
 //!
-//! Decoders work on the host, on log-probabilities `[n_frames, n_tokens]` ([`log_softmax`] makes them from logits), and
-//! give a [`Transcript`]: tokens and words with times, by the [`FrameTimes`] of the clip.
+//! Decoders run on the host, on log-probabilities `[n_frames, n_tokens]` (see [`log_softmax`]), and return a
+//! [`Transcript`]: tokens and words with times, based on the [`FrameTimes`] of the clip.
 
 mod align;
 pub mod beam;
@@ -44,5 +47,5 @@ pub use token_transformer::{TokenTransformer, TokenTransformerConfig};
 pub use transcript::{Token, Transcript, Word};
 pub use vocabulary::Vocabulary;
 
-/// More frames than a decoder numbers.
+/// Limit on the number of frames, which decoders number with 32 bits.
 const MAX_FRAMES: usize = u32::MAX as usize;

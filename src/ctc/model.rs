@@ -1,4 +1,4 @@
-//! An encoder and a head.
+//! CTC models: a speech encoder with a head.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ use crate::weights::folder;
 use crate::weights::place::{left_out, only};
 use crate::weights::{Loader, Weights};
 
-/// The parts of a [`CtcModel`], as they stand in a `config.json`:
+/// Configuration of a [`CtcModel`], as in its `config.json`:
 ///
 /// ```
 /// # let json = r#"
@@ -37,19 +37,19 @@ use crate::weights::{Loader, Weights};
 pub struct CtcConfig {
     /// The encoder.
     pub encoder: EncoderConfig,
-    /// A weighted sum over all its layers. Default when read from a file: none, the head sees the last layer.
+    /// A weighted sum of all layers of the encoder. Default when read from a file: none; the head uses the last layer.
     #[serde(default)]
     pub weighted_sum: Option<WeightedSumConfig>,
     /// The head.
     pub head: HeadConfig,
-    /// What the names of the tokens do not tell. Default when read from a file: blank, unknown token and word delimiter have
-    /// usual names.
+    /// Special tokens that the token names do not identify. Default when read from a file: blank, unknown token and
+    /// word delimiter have their usual names.
     #[serde(default)]
     pub vocabulary: vocabulary::Config,
 }
 
 impl CtcConfig {
-    /// That of a folder with these weights.
+    /// The configuration in a folder with these weights.
     fn open(folder: &Path, weights: &Weights) -> Result<Self> {
         let path = folder.join("config.json");
         let value = folder::read_json(&path)?;
@@ -61,14 +61,14 @@ impl CtcConfig {
         }
     }
 
-    /// Of a folder that transformers saved, with its `config.json`.
+    /// The configuration of a folder saved by transformers.
     fn from_hugging_face(path: &Path, config: &Value, weights: &Weights) -> Result<Self> {
         let encoder = EncoderConfig::from_hugging_face(config, preprocessor(path)?.as_ref())?;
-        // The defaults of transformers.
+        // Defaults of transformers.
         let number = |name: &str, default: u64| config.get(name).and_then(Value::as_u64).unwrap_or(default);
         let blank = usize::try_from(number("pad_token_id", 0)).unwrap_or(usize::MAX);
         let n_tokens = match weights.shape("lm_head.weight") {
-            Some(&[n_tokens, _]) => n_tokens, // it differs from language to language
+            Some(&[n_tokens, _]) => n_tokens, // depends on the language
             _ => usize::try_from(number("vocab_size", 32)).unwrap_or(usize::MAX),
         };
         Ok(Self {
@@ -80,29 +80,32 @@ impl CtcConfig {
     }
 }
 
-/// What a CTC model says about a batch.
+/// The output of a CTC model for a batch.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct CtcOutput {
-    /// Scores of the tokens before softmax, `[batch, n_frames, n_tokens]`, f32.
+    /// Logits of the tokens, `[batch, n_frames, n_tokens]`, f32.
     pub logits: Tensor,
-    /// Logarithms of their probabilities, of the same shape.
+    /// Log-probabilities of the tokens, of the same shape.
     pub log_probs: Tensor,
-    /// Frames of each clip; what follows them means nothing.
+    /// Number of frames of each clip. Later frames are undefined.
     pub lengths: Vec<usize>,
-    /// The time from a frame to the next, in seconds.
+    /// The time from one frame to the next, in seconds.
     pub frame_seconds: f64,
-    /// When the frames of each clip are, as decoders take it; with its end where this is the output of a [`CtcModel`].
+    /// The times of each clip's frames, for decoders. They include the clip's end if this is the output of a
+    /// [`CtcModel`].
     pub times: Vec<FrameTimes>,
 }
 
 impl CtcOutput {
-    /// From the logits, of which the first `lengths[b]` frames of clip `b` count. Where the clips end is not known.
+    /// Computes the output from logits `[batch, n_frames, n_tokens]`. The first `lengths[b]` frames belong to clip `b`.
+    /// The ends of the clips are unknown.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one length up to `n_frames` a clip, [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Argument`] unless there is one length per clip, each at most `n_frames`; [`Error::Tensor`] if the shape
+    /// is invalid.
     pub fn new(logits: Tensor, lengths: Vec<usize>, frame_seconds: f64) -> Result<Self> {
-        let context = "log-probabilities of tokens";
+        let context = "computing log-probabilities of tokens";
         let (batch, n_frames, _) = logits.dims3().context(context)?;
         check_lengths(&lengths, batch, 0..=n_frames)?;
         let log_probs = candle_nn::ops::log_softmax(&logits, D::Minus1).context(context)?;
@@ -110,15 +113,20 @@ impl CtcOutput {
         Ok(Self { logits, log_probs, lengths, frame_seconds, times })
     }
 
-    /// The log-probabilities of one clip, its own frames only: `[n_frames, n_tokens]`, on the host.
+    /// The log-probabilities of one clip, without padding: `[n_frames, n_tokens]`, on the host.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the batch has no such clip, [`Error::Tensor`] if the device fails.
+    /// [`Error::Argument`] if `index` is not below the number of clips; [`Error::Tensor`] if the tensor cannot be
+    /// copied to the host.
     pub fn clip(&self, index: usize) -> Result<Array2<f32>> {
         let Some(&length) = self.lengths.get(index) else {
-            return Err(Error::argument("index", index, format!("the batch has {} clips", self.lengths.len())));
+            return Err(Error::argument(
+                "index",
+                index,
+                format!("expected an index below {}, the number of clips", self.lengths.len()),
+            ));
         };
-        let context = "bringing log-probabilities to the host";
+        let context = "copying log-probabilities to the host";
         let clip = || self.log_probs.get(index)?.narrow(0, 0, length)?.flatten_all()?.to_vec1::<f32>();
         let n_tokens = self.log_probs.dim(D::Minus1).context(context)?;
         Array2::from_shape_vec((length, n_tokens), clip().context(context)?)
@@ -126,7 +134,8 @@ impl CtcOutput {
     }
 }
 
-/// A speech encoder, perhaps a weighted sum over its layers, and a head; with the names of its tokens where they are known.
+/// A speech encoder with a CTC head, optionally with a weighted sum of the encoder's layers and with the names of its
+/// tokens.
 ///
 /// ```no_run
 /// use clipwise::ctc::CtcModel;
@@ -148,34 +157,34 @@ pub struct CtcModel {
     assumptions: Vec<Assumption>,
 }
 
-/// What a published model may have on its encoder.
+/// Tensors of a published model's head, which encoders ignore.
 const HEADS: [&str; 2] = ["lm_head.*", "ctc_head.*"];
-/// Prefixes below which a model is looked for, at most.
+/// Limit on the prefixes that are tried.
 const MAX_PLACES: usize = 16;
 
 impl CtcModel {
-    /// Puts the parts together. Without `sum`, the head sees the last layer.
+    /// Combines an encoder and a head. Without `sum`, the head uses the last layer.
     ///
     /// # Errors
-    /// [`Error::Config`] if they do not fit each other.
+    /// [`Error::Config`] if their dimensions do not match.
     pub fn new(encoder: Box<dyn SpeechEncoder>, sum: Option<WeightedSum>, head: Head) -> Result<Self> {
         let dim = encoder.info().dim;
         if head.config().dim != dim {
             return Err(Error::config(
                 "head.dim",
                 head.config().dim,
-                format!("the encoder's states have {dim} values"),
+                format!("expected {dim}, the width of the encoder"),
             ));
         }
         let n_layers = encoder.info().n_layers;
         if let Some(sum) = sum.as_ref().filter(|sum| sum.n_layers() != n_layers) {
-            let reason = format!("the encoder has {n_layers} layers of hidden states");
+            let reason = format!("expected {n_layers}, the number of layers of the encoder");
             return Err(Error::config("weighted_sum.n_layers", sum.n_layers(), reason));
         }
         Ok(Self { encoder, sum, head, vocabulary: None, assumptions: Vec::new() })
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from a loader of a checkpoint, or of parameters to train.
     ///
     /// # Errors
     /// As [`EncoderConfig::build`] and [`new`](Self::new).
@@ -183,8 +192,8 @@ impl CtcModel {
         Self::build_on(config.encoder.build(root)?, config, root)
     }
 
-    /// The sum and the head with the tensors that a loader gives, on an encoder that is there: to train them on features that stay
-    /// as they are, or of a checkpoint.
+    /// Builds the sum and the head from a loader, on an existing encoder: for training them on frozen features, or to
+    /// load them from a checkpoint.
     ///
     /// # Errors
     /// As [`Head::load`], [`WeightedSum::load`] and [`new`](Self::new).
@@ -193,20 +202,20 @@ impl CtcModel {
         Self::new(encoder, sum, Head::load(&config.head, root)?)
     }
 
-    /// Builds the model from a checkpoint. It may stand there below a prefix of its own, as in `net.lm_head.weight`; other
-    /// tensors beside it are left out, and named in [`assumptions`](Self::assumptions).
+    /// Builds the model from a checkpoint. The model may be stored below a prefix, as in `net.lm_head.weight`; tensors
+    /// outside it are ignored and listed in [`assumptions`](Self::assumptions).
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit,
-    /// [`Error::UnknownModel`] if several such models stand below prefixes, or there is a head without its encoder.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit;
+    /// [`Error::UnknownModel`] if models are found below several prefixes, or a head without its encoder.
     pub fn load(config: &CtcConfig, weights: &Weights, device: &Device) -> Result<Self> {
         let has_encoder = |place: &String| config.encoder.is_in(&weights.at(place));
         let heads: Vec<String> = head::places(weights).into_iter().take(MAX_PLACES).collect();
         let places: Vec<&String> = heads.iter().filter(|place| has_encoder(place)).collect();
         if places.is_empty() && !heads.is_empty() {
             return Err(Error::UnknownModel(format!(
-                "{}: expected tensors of the encoder {}, got a head without them: CtcModel::open_with_encoder takes that encoder's \
-                 weights from another file",
+                "{}: expected tensors of the encoder {}, got a head without them: use CtcModel::open_with_encoder \
+                 to read the encoder from another file",
                 weights.path().unwrap_or("<bytes>".as_ref()).display(),
                 config.encoder.name(),
             )));
@@ -219,8 +228,8 @@ impl CtcModel {
         Ok(Self { assumptions: left_out(weights, &place).into_iter().collect(), ..model })
     }
 
-    /// Builds the model from two checkpoints: that of the encoder, which may hold the rest of a published model too, and that
-    /// of the weighted sum and the head.
+    /// Builds the model from two checkpoints: one with the encoder, which may contain other parts of a published model,
+    /// and one with the weighted sum and the head.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -240,29 +249,30 @@ impl CtcModel {
         Ok(model)
     }
 
-    /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
+    /// Properties of the model that the checkpoint did not state and that were assumed. Programs should show them to
+    /// users.
     pub fn assumptions(&self) -> &[Assumption] {
         &self.assumptions
     }
 
-    /// Opens a folder with `config.json`, the weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), and a
-    /// vocabulary as [`Vocabulary::open`] finds it there (`vocab.json`), if there is one.
+    /// Opens a folder with `config.json`, weights (`model.safetensors`, the index of its shards, or
+    /// `pytorch_model.bin`), and optionally a vocabulary (`vocab.json`, or as in [`Vocabulary::open`]).
     ///
-    /// The `config.json` is a [`CtcConfig`], or that of `Wav2Vec2ForCTC` or another `ForCTC` of an
-    /// [encoder](crate::encoders) of this crate as transformers saves it; their `preprocessor_config.json` says whether clips are
-    /// normalised, and their padding token is the blank.
+    /// The `config.json` is a [`CtcConfig`], or that of `Wav2Vec2ForCTC` or another `ForCTC` class of transformers for
+    /// an [encoder](crate::encoders) of this crate. In that case `preprocessor_config.json` determines whether clips
+    /// are normalised, and the padding token is the blank.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
+    /// [`Error::Io`] if a file cannot be read; [`Error::Checkpoint`] if a file is invalid; otherwise as
     /// [`load`](Self::load), [`Vocabulary::open`] and [`with_vocabulary`](Self::with_vocabulary).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         Self::open_with(folder, &OpenOptions::new().device(device))
     }
 
-    /// As [`open`](Self::open), with settings.
+    /// As [`open`](Self::open), with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::Argument`] for a language whose adapters the folder lacks.
+    /// As [`open`](Self::open), and [`Error::Argument`] if the folder has no adapters for the language.
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let mut weights = folder::open_weights(folder)?;
@@ -277,8 +287,8 @@ impl CtcModel {
         Self::load(&config, &weights, device)?.named(folder, &config)
     }
 
-    /// Opens a folder that has the weighted sum and the head alone, on the published weights of its encoder: `encoder` is a
-    /// checkpoint, or a folder with one as in [`open`](Self::open), and may hold the rest of its model too.
+    /// Opens a folder with only the weighted sum and the head, and the weights of the published encoder from `encoder`:
+    /// a checkpoint, or a folder with one as in [`open`](Self::open), which may contain other parts of its model.
     ///
     /// ```no_run
     /// use clipwise::ctc::CtcModel;
@@ -301,7 +311,7 @@ impl CtcModel {
         Self::load_with_encoder(&config, &weights, &encoder, device)?.named(folder, &config)
     }
 
-    /// With the vocabulary of a folder, if it has one.
+    /// Sets the vocabulary of a folder, if it has one.
     fn named(self, folder: &Path, config: &CtcConfig) -> Result<Self> {
         match vocabulary::in_folder(folder)? {
             Some(_) => self.with_vocabulary(Vocabulary::open_with(folder, &config.vocabulary)?),
@@ -309,7 +319,7 @@ impl CtcModel {
         }
     }
 
-    /// The languages for which a folder has adapters (`adapter.<language>.safetensors`), sorted; none for most models.
+    /// The languages for which a folder has adapters (`adapter.<language>.safetensors`), sorted; empty for most models.
     ///
     /// # Errors
     /// [`Error::Io`] if the folder cannot be read.
@@ -317,16 +327,16 @@ impl CtcModel {
         languages::in_folder(folder.as_ref())
     }
 
-    /// The same model with names for its tokens. Signs at the end of a vocabulary that the head lacks are left out: see
+    /// Sets the names of the tokens. Trailing special tokens that the head has no output for are dropped; see
     /// [`Vocabulary::for_outputs`].
     ///
     /// # Errors
-    /// [`Error::LabelCount`] if there are more or fewer tokens than the head has outputs.
+    /// [`Error::LabelCount`] if the number of tokens differs from the number of the head's outputs.
     pub fn with_vocabulary(self, vocabulary: Vocabulary) -> Result<Self> {
         Ok(Self { vocabulary: Some(vocabulary.for_outputs(self.n_tokens())?), ..self })
     }
 
-    /// The names of the tokens, if they are known.
+    /// The names of the tokens, if known.
     pub fn vocabulary(&self) -> Option<&Vocabulary> {
         self.vocabulary.as_ref()
     }
@@ -336,7 +346,7 @@ impl CtcModel {
         &*self.encoder
     }
 
-    /// The sum over the layers, if it has one.
+    /// The weighted sum of the encoder's layers, if the model has one.
     pub fn weighted_sum(&self) -> Option<&WeightedSum> {
         self.sum.as_ref()
     }
@@ -346,22 +356,22 @@ impl CtcModel {
         &self.head
     }
 
-    /// Tokens, the blank included.
+    /// The number of tokens, including the blank.
     pub fn n_tokens(&self) -> usize {
         self.head.config().n_tokens
     }
 
-    /// The rate of the audio that it takes, in Hz.
+    /// The sample rate of the input, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.encoder.info().sample_rate
     }
 
-    /// The device that it runs on.
+    /// The device of the model.
     pub fn device(&self) -> &Device {
         self.encoder.device()
     }
 
-    /// The tokens of a batch of clips of any lengths. A row's result is the result for the clip alone.
+    /// Runs the model on a batch of clips of any lengths. The result for each row equals that for the clip alone.
     ///
     /// # Errors
     /// As [`SpeechEncoder::forward`].
@@ -375,16 +385,16 @@ impl CtcModel {
         Ok(output)
     }
 
-    /// Everything after the encoder: the tokens of what it gave, for all layers where the model has a
-    /// [weighted sum](Self::weighted_sum). Where the clips end is not known.
+    /// Runs everything after the encoder on its output. If the model has a [weighted sum](Self::weighted_sum),
+    /// `encoded` must have all layers. The ends of the clips are unknown.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the layers are not those of the weighted sum, [`Error::Config`] if they have other frames than the
-    /// output, [`Error::Tensor`] if a shape does not fit.
+    /// [`Error::Argument`] if the layers are not those of the weighted sum; [`Error::Config`] if the layers differ from
+    /// the output in their number of frames; [`Error::Tensor`] if a shape does not match.
     pub fn forward_encoded(&self, encoded: &Encoded) -> Result<CtcOutput> {
         let hidden = match &self.sum {
             Some(_) if encoded.layer_lengths != encoded.lengths => {
-                let reason = "expected none: the encoder's output has other frames than its layers";
+                let reason = "expected none, since the encoder's layers and output differ in their number of frames";
                 return Err(Error::config("weighted_sum", "of all layers", reason));
             }
             Some(sum) => &sum.forward(&encoded.layers)?,

@@ -1,8 +1,8 @@
-//! Settings of [`CtcModel::open_with`](super::CtcModel::open_with).
+//! Options of [`CtcModel::open_with`](super::CtcModel::open_with).
 
 use candle_core::Device;
 
-/// How a folder with a CTC model is opened.
+/// Options for opening the folder of a CTC model.
 ///
 /// ```no_run
 /// use clipwise::ctc::{CtcModel, OpenOptions};
@@ -17,8 +17,9 @@ use candle_core::Device;
 pub struct OpenOptions {
     /// The device that the model runs on. Default: the CPU.
     pub device: Option<Device>,
-    /// The language of an MMS model, as in the name of `adapter.fra.safetensors`: its adapters, head and vocabulary are taken.
-    /// Default: those of the folder's weights, with the vocabulary that `tokenizer_config.json` names.
+    /// The language of an MMS model, for example `fra` for `adapter.fra.safetensors`. It selects the adapters, the head
+    /// and the vocabulary. Default: those of the folder's weights, with the vocabulary that `tokenizer_config.json`
+    /// names.
     pub language: Option<String>,
 }
 

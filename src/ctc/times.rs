@@ -1,12 +1,12 @@
-//! From frames to seconds.
+//! Conversion of frames to seconds.
 
 use super::Token;
 use crate::error::{Error, Result};
 
-/// When the frames of a clip are, in seconds.
+/// The times of a clip's frames, in seconds.
 ///
-/// A number of seconds per frame is one too, without an end. The last frames of a clip reach up to one frame beyond its end,
-/// since encoders round up; with the end, no time of a token or word is later.
+/// A number of seconds per frame converts to `FrameTimes` without an end. The last frames of a clip can reach up to one
+/// frame beyond its end, because encoders round up; if the end is set, times of tokens and words are clipped to it.
 ///
 /// ```
 /// use clipwise::ctc::{FrameTimes, Vocabulary, greedy};
@@ -24,9 +24,9 @@ use crate::error::{Error, Result};
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub struct FrameTimes {
-    /// The time from a frame to the next, above 0.
+    /// The time from one frame to the next, in seconds; above 0.
     pub frame_seconds: f64,
-    /// The clip's end, 0 or more; `None` where it is not known.
+    /// The end of the clip in seconds, 0 or more; `None` if unknown.
     pub end: Option<f64>,
 }
 
@@ -37,23 +37,23 @@ impl From<f64> for FrameTimes {
 }
 
 impl FrameTimes {
-    /// Frames of `frame_seconds` each, without an end.
+    /// Frames of `frame_seconds` each, in a clip with unknown end.
     pub fn new(frame_seconds: f64) -> Self {
         Self { frame_seconds, end: None }
     }
 
-    /// The same in a clip that ends there, in seconds.
+    /// Sets the end of the clip, in seconds.
     pub fn until(self, end: f64) -> Self {
         Self { end: Some(end), ..self }
     }
 
-    /// Where a frame begins, and the one before it ends.
+    /// Start of a frame, which is the end of the frame before it.
     pub(super) fn start_of(self, frame: usize) -> f64 {
         let start = frame as f64 * self.frame_seconds;
         self.end.map_or(start, |end| start.min(end))
     }
 
-    /// Moves times that are later than the end to it.
+    /// Clips times to the end.
     pub(super) fn cut(self, tokens: &mut [Token]) {
         let Some(end) = self.end else { return };
         for token in tokens {
@@ -61,15 +61,15 @@ impl FrameTimes {
         }
     }
 
-    /// Itself, unless it gives no times.
+    /// Checks that the values are valid.
     pub(super) fn checked(self) -> Result<Self> {
         if !(self.frame_seconds.is_finite() && self.frame_seconds > 0.0) {
-            let reason = "the duration of a frame must be a positive number of seconds";
+            let reason = "expected a positive number of seconds";
             return Err(Error::argument("frame_seconds", self.frame_seconds, reason));
         }
         match self.end {
             Some(end) if !(end.is_finite() && end >= 0.0) => {
-                Err(Error::argument("end", end, "the end of a clip must be 0 seconds or more"))
+                Err(Error::argument("end", end, "expected at least 0 seconds"))
             }
             _ => Ok(self),
         }

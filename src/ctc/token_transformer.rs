@@ -1,7 +1,7 @@
-//! A head for speech that comes as integers: the codes of a neural codec, such as the first codebook of SpeechTokenizer.
+//! A CTC model for discrete speech tokens: the codes of a neural codec, such as the first codebook of SpeechTokenizer.
 //!
-//! tokens `[batch, n_frames]`, integers → embedding `[batch, n_frames, width]` → plus a learnt table of positions → transformer
-//! blocks (norm last, ReLU) → linear layer: logits `[batch, n_frames, n_tokens]`.
+//! codes `[batch, n_frames]`, integers → embedding `[batch, n_frames, width]` → plus learned position embeddings →
+//! transformer blocks (post-norm, ReLU) → linear layer: logits `[batch, n_frames, n_tokens]`.
 //!
 //! Checkpoint keys: `embedding` (or `emb`), `pos_encoding` (`pos_enc`), `transformer.layers.0` as of
 //! `torch.nn.TransformerEncoder` (`encoder.layers.0`), `lm_head` (`head`).
@@ -16,36 +16,36 @@ use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, Dropout, LayerNorm, Linear, NormPlace, SelfAttention, TransformerBlock};
 use crate::weights::{Init, Loader, Weights};
 
-/// ε of the layer norms.
+/// Epsilon of the layer norms.
 const EPS: f32 = 1e-5;
 
-/// The shape of a [`TokenTransformer`].
+/// Configuration of a [`TokenTransformer`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenTransformerConfig {
-    /// Different tokens that come in, 1 to 2^20.
+    /// Number of input codes, 1 to 2^20.
     pub n_codes: usize,
-    /// Length of a hidden state, 1 to 65,536.
+    /// Width of a hidden state, 1 to 65,536.
     pub width: usize,
-    /// Attention heads; a divisor of `width`.
+    /// Number of attention heads; must divide `width`.
     pub n_heads: usize,
-    /// Transformer blocks, 1 to 1,024.
+    /// Number of transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer, 1 to 65,536.
+    /// Width of the feed-forward layers, 1 to 65,536.
     pub ffn_dim: usize,
-    /// The longest sequence, 1 to 2^20.
+    /// Length of the longest sequence, 1 to 2^20.
     pub n_positions: usize,
-    /// Share of the values that are dropped in training after attention and after each feed-forward layer (not of the
-    /// attention weights), 0 or more and less than 1.
+    /// Dropout probability in training, after attention and after each feed-forward layer (not for attention weights);
+    /// 0 or more and less than 1.
     pub dropout: f64,
-    /// Tokens that come out, the blank included; 1 to 2^20.
+    /// Number of output tokens, including the blank; 1 to 2^20.
     pub n_tokens: usize,
-    /// The time from a token to the next, in seconds.
+    /// The time from one code to the next, in seconds.
     pub frame_seconds: f64,
 }
 
 impl TokenTransformerConfig {
-    /// On the first codebook of SpeechTokenizer, 50 codes a second, for 43 phonemes: 2,377,003 parameters.
+    /// For the first codebook of SpeechTokenizer (50 codes per second) and 43 phonemes: 2,377,003 parameters.
     pub const SPEECH_TOKENIZER: Self = Self {
         n_codes: 1024,
         width: 256,
@@ -69,16 +69,16 @@ impl TokenTransformerConfig {
             ("n_tokens", n_tokens, MAX_CLASSES),
         ])?;
         if n_heads == 0 || !width.is_multiple_of(n_heads) {
-            return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+            return Err(Error::config("n_heads", n_heads, format!("expected a divisor of width = {width}")));
         }
         if !(frame_seconds.is_finite() && frame_seconds > 0.0) {
-            return Err(Error::config("frame_seconds", frame_seconds, "must be above 0"));
+            return Err(Error::config("frame_seconds", frame_seconds, "expected a number above 0"));
         }
         Ok(())
     }
 }
 
-/// A transformer over token ids.
+/// A transformer over the codes of a neural codec.
 ///
 /// ```
 /// use clipwise::Device;
@@ -105,7 +105,7 @@ impl TokenTransformer {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &TokenTransformerConfig, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -113,10 +113,10 @@ impl TokenTransformer {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from a loader of a checkpoint, or of parameters to train.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid; otherwise as [`Loader::get`].
     pub fn build(config: &TokenTransformerConfig, root: &Loader) -> Result<Self> {
         config.validate()?;
         let TokenTransformerConfig { n_codes, width, n_positions, n_tokens, .. } = *config;
@@ -134,18 +134,18 @@ impl TokenTransformer {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &TokenTransformerConfig {
         &self.config
     }
 
-    /// Sequences of tokens, of any lengths, to the logits of the output tokens.
+    /// Computes the output for sequences of codes, of any lengths.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a sequence without tokens or with more than `n_positions`, for a token that is not below
-    /// `n_codes`, and for no sequences; [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::Argument`] if there are no sequences, if a sequence is empty or longer than `n_positions`, or if a code
+    /// is not below `n_codes`; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn forward(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
-        self.run(sequences).context("a token transformer")
+        self.run(sequences).context("running a token transformer")
     }
 
     fn run(&self, sequences: &[&[u32]]) -> Result<CtcOutput> {
@@ -155,22 +155,22 @@ impl TokenTransformer {
                 return Err(Error::argument(
                     "sequence.len()",
                     sequence.len(),
-                    format!("must be 1 to {n_positions} tokens"),
+                    format!("expected 1 to {n_positions} codes"),
                 ));
             }
             if let Some(token) = sequence.iter().find(|&&token| token as usize >= n_codes) {
-                return Err(Error::argument("token", token, format!("must be below {n_codes}")));
+                return Err(Error::argument("token", token, format!("expected a code below {n_codes}")));
             }
         }
         let lengths: Vec<usize> = sequences.iter().map(|sequence| sequence.len()).collect();
         let Some(&longest) = lengths.iter().max() else {
-            return Err(Error::argument("sequences.len()", 0, "at least 1"));
+            return Err(Error::argument("sequences.len()", 0, "expected at least one sequence"));
         };
         let padded = sequences.iter().flat_map(|sequence| (0..longest).map(|i| sequence.get(i).copied().unwrap_or(0)));
         let tokens = Tensor::from_iter(padded, self.embedding.device())?;
         let x = self.embedding.index_select(&tokens, 0)?.reshape((sequences.len(), longest, width))?;
         let mut x = x.broadcast_add(&self.positions.narrow(1, 0, longest)?)?;
-        // Sequences that are all of one length need no mask.
+        // Without padding no mask is needed.
         let masked = lengths.iter().any(|&length| length < longest).then_some(&lengths[..]);
         for block in &self.blocks {
             x = block.forward(&x, masked)?;
@@ -182,7 +182,7 @@ impl TokenTransformer {
 fn load_block(place: &Loader, config: &TokenTransformerConfig) -> Result<TransformerBlock> {
     let TokenTransformerConfig { width, n_heads, ffn_dim, .. } = *config;
     let attention = place.at("self_attn");
-    // Uniform with the variance that Glorot gives the joined matrix, as PyTorch does.
+    // Uniform with the Glorot variance of the joined matrix, as in PyTorch.
     let init = [Init::Uniform((6.0 / (4 * width) as f64).sqrt()), Init::Constant(0.0)];
     let names = ["in_proj_weight", "in_proj_bias"];
     let qkv = Linear::load_named(&attention, names, [width, 3 * width], Activation::Identity, init)?;

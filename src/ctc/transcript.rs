@@ -1,4 +1,4 @@
-//! What a decoder finds: tokens and words with times.
+//! Results of decoders: tokens and words with times.
 
 use std::ops::Range;
 
@@ -8,56 +8,58 @@ use super::vocabulary::Piece;
 use super::{FrameTimes, Vocabulary};
 use crate::error::Result;
 
-/// A token with its place in time.
+/// A token with its times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Token {
-    /// Its id in the vocabulary.
+    /// Index in the vocabulary.
     pub id: usize,
-    /// Its name.
+    /// Name in the vocabulary.
     pub name: String,
-    /// The frames that say it on the best path; blanks around them are not part of it.
+    /// The frames of the token on the best path, without the blanks around them.
     pub frames: Range<usize>,
-    /// Start of the first of these frames, in seconds; not after the clip's end, where that is [known](FrameTimes::end).
+    /// Start of the first of these frames, in seconds; at most the [end](FrameTimes::end) of the clip, if known.
     pub onset: f64,
-    /// End of the last, in seconds; likewise.
+    /// End of the last of these frames, in seconds; at most the end of the clip, if known.
     pub offset: f64,
-    /// Mean probability of the token in these frames, 0..=1.
+    /// Mean probability of the token in these frames, in `0..=1`.
     pub confidence: f32,
 }
 
-/// A word with its place in time.
+/// A word with its times.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Word {
-    /// The word as [`Vocabulary::words`] writes it.
+    /// The word, as in [`Vocabulary::words`].
     pub text: String,
     /// Onset of its first token, in seconds.
     pub onset: f64,
     /// Offset of its last token, in seconds.
     pub offset: f64,
-    /// Mean of the confidences of its tokens, 0..=1.
+    /// Mean confidence of its tokens, in `0..=1`.
     pub confidence: f32,
 }
 
-/// A decoded sequence of tokens.
+/// A decoded token sequence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Transcript {
     /// [`Vocabulary::text`] of the tokens.
     pub text: String,
-    /// The tokens in their order.
+    /// The tokens, in order.
     pub tokens: Vec<Token>,
-    /// The words in their order: all in one where the vocabulary has no word delimiter.
+    /// The words, in order. A single word if the vocabulary has no word delimiter.
     pub words: Vec<Word>,
-    /// What hypotheses are ranked by, natural logarithm: `ctc_score` and what language model and hot words add.
+    /// The score by which hypotheses are ranked, as a natural logarithm: `ctc_score` plus the contributions of language
+    /// model and hot words.
     pub score: f64,
-    /// Natural logarithm of the probability: of the best path (greedy), or of all paths that the search kept (beam).
+    /// Natural logarithm of the probability of the best path (greedy), or of all paths that the search kept (beam
+    /// search).
     pub ctc_score: f64,
     /// Natural logarithm of the language model's probability, without its weight; 0 without a language model.
     pub lm_score: f64,
 }
 
-/// A token's frames on a path, as decoders note them.
+/// The frames of a token on a path.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Span {
     pub(super) token: usize,
@@ -73,7 +75,7 @@ impl Span {
         Self { token, start: frame, end: frame + 1, probability: f64::from(log_prob).exp() }
     }
 
-    /// The span with one frame more.
+    /// The span extended by one frame.
     pub(super) fn extended(self, log_prob: f32) -> Self {
         Self { end: self.end + 1, probability: self.probability + f64::from(log_prob).exp(), ..self }
     }
@@ -109,7 +111,7 @@ impl Transcript {
     }
 }
 
-/// The words that tokens spell, with times.
+/// The words that tokens spell, with their times.
 pub(super) fn words(tokens: &[Token], vocabulary: &Vocabulary) -> Result<Vec<Word>> {
     let mut groups: Vec<Vec<&Token>> = vec![Vec::new()];
     for token in tokens {

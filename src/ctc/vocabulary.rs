@@ -1,4 +1,4 @@
-//! The tokens of a CTC model: ids ↔ text, with the blank, the unknown token and the word delimiter.
+//! Vocabularies of CTC models: token ids ↔ text, with blank, unknown token and word delimiter.
 
 mod files;
 mod special;
@@ -15,37 +15,37 @@ pub(super) use files::in_folder;
 use special::{BLANKS, SPECIAL_TOKENS, UNKNOWNS, WORD_DELIMITERS, WORD_START};
 pub(crate) use text::Piece;
 
-/// A token by its place or its name.
+/// A reference to a token, by index or name.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 #[non_exhaustive]
 pub enum TokenRef {
-    /// The place, from 0.
+    /// Index, from 0.
     Index(usize),
-    /// The name, exactly.
+    /// Exact name.
     Name(String),
 }
 
-/// What the names of tokens do not tell; `None` everywhere by default, which takes the usual names.
+/// Special tokens of a vocabulary. With `None` (the default), they are identified by their usual names.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
-    /// The blank; else the first of `<blank>`, `<blk>`, `[BLANK]`, `<ctc_blank>`, `<pad>`, `[PAD]`, `<PAD>`, `<eps>` and the
-    /// empty name that is there.
+    /// The blank. `None`: the first of `<blank>`, `<blk>`, `[BLANK]`, `<ctc_blank>`, `<pad>`, `[PAD]`, `<PAD>`, `<eps>`
+    /// and the empty name that exists.
     pub blank: Option<TokenRef>,
-    /// The unknown token; else `<unk>`, `[UNK]`, `<UNK>` or `⁇`, if one is there.
+    /// The unknown token. `None`: `<unk>`, `[UNK]`, `<UNK>` or `⁇`, if it exists.
     pub unknown: Option<TokenRef>,
-    /// The token between words; else `|`, `<space>`, `[SPACE]`, a space or `▁`, if one is there.
+    /// The word delimiter. `None`: `|`, `<space>`, `[SPACE]`, a space or `▁`, if it exists.
     pub word_delimiter: Option<TokenRef>,
-    /// Whether text has spaces between tokens, as transcripts of phonemes have (`h ə l oʊ | w ɜː l d`), or none
-    /// (`hello world`). `None`: spaces if a token is longer than one code point and none begins with `▁`.
+    /// Whether text has spaces between tokens, as in transcripts of phonemes (`h ə l oʊ | w ɜː l d`), or not
+    /// (`hello world`). `None`: it has if a token is longer than one code point and no token begins with `▁`.
     pub spaced: Option<bool>,
-    /// Which of the vocabularies of a `vocab.json` with one per language is meant (MMS). `None`: the `target_lang` of the
-    /// `tokenizer_config.json` beside it.
+    /// The language, for a `vocab.json` with one vocabulary per language (MMS). `None`: the `target_lang` of the
+    /// `tokenizer_config.json` in the same folder.
     pub language: Option<String>,
 }
 
-/// The tokens of a CTC model in the order of its outputs. Cheap to clone.
+/// The tokens of a CTC model, in the order of its outputs. Cheap to clone.
 ///
 /// ```
 /// use clipwise::ctc::Vocabulary;
@@ -69,26 +69,27 @@ struct Inner {
     unknown: Option<usize>,
     word_delimiter: Option<usize>,
     spaced: bool,
-    /// SentencePiece: tokens that begin a word say so.
+    /// SentencePiece: tokens are marked if they begin a word.
     pieces: bool,
     /// Length of the longest token, in bytes.
     longest: usize,
 }
 
 impl Vocabulary {
-    /// Tokens in the order of the outputs, with blank, unknown token and word delimiter under their usual names.
+    /// Creates a vocabulary from tokens in the order of the outputs. Blank, unknown token and word delimiter are
+    /// identified by their usual names.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a token occurs twice, [`Error::Config`] if none has one of the usual names of a blank.
+    /// [`Error::Argument`] if a token occurs twice; [`Error::Config`] if no token has a usual name of a blank.
     pub fn new<T: Into<String>>(tokens: impl IntoIterator<Item = T>) -> Result<Self> {
         Self::with_config(tokens, &Config::default())
     }
 
-    /// As [`Vocabulary::new`], with what `config` says.
+    /// As [`Vocabulary::new`], with the special tokens of `config`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if a token occurs twice, [`Error::Config`] if a token that `config` names is missing, and without a
-    /// blank.
+    /// [`Error::Argument`] if a token occurs twice; [`Error::Config`] if a token of `config` does not exist, or if
+    /// there is no blank.
     pub fn with_config<T: Into<String>>(tokens: impl IntoIterator<Item = T>, config: &Config) -> Result<Self> {
         let tokens: Vec<String> = tokens.into_iter().map(Into::into).collect();
         let mut index = HashMap::with_capacity(tokens.len());
@@ -97,28 +98,30 @@ impl Vocabulary {
                 return Err(Error::argument(
                     "tokens",
                     format!("{token:?}"),
-                    format!("it is token {first} and token {id}"),
+                    format!("expected different tokens, got it as token {first} and as token {id}"),
                 ));
             }
         }
         let place = |field: &'static str, wanted: &Option<TokenRef>, usual: &[&str]| match wanted {
             None => Ok(usual.iter().find_map(|&name| index.get(name).copied())),
             Some(TokenRef::Index(id)) if *id < tokens.len() => Ok(Some(*id)),
-            Some(TokenRef::Index(id)) => Err(Error::config(field, id, format!("there are {} tokens", tokens.len()))),
+            Some(TokenRef::Index(id)) => {
+                Err(Error::config(field, id, format!("expected an index below {}, the number of tokens", tokens.len())))
+            }
             Some(TokenRef::Name(name)) => match index.get(name) {
                 Some(&id) => Ok(Some(id)),
-                None => Err(Error::config(field, format!("{name:?}"), "no token has this name")),
+                None => Err(Error::config(field, format!("{name:?}"), "expected the name of a token")),
             },
         };
         let blank = place("blank", &config.blank, &BLANKS)?.ok_or_else(|| {
             let reason =
-                format!("name it, or give its index: none of the {} tokens is called {BLANKS:?}", tokens.len());
+                format!("expected its name or index, since none of the {} tokens is called {BLANKS:?}", tokens.len());
             Error::config("blank", "none", reason)
         })?;
         let not_blank = |id: &usize| *id != blank;
         let unknown = place("unknown", &config.unknown, &UNKNOWNS)?.filter(not_blank);
         let pieces = tokens.iter().any(|token| token.starts_with(WORD_START) && token.chars().nth(1).is_some());
-        // Among SentencePiece's tokens its mark alone is a word's beginning without letters, not a delimiter.
+        // In SentencePiece vocabularies the mark alone begins a word, and is not a delimiter.
         let usual = if pieces { &WORD_DELIMITERS[..4] } else { &WORD_DELIMITERS[..] };
         let word_delimiter = place("word_delimiter", &config.word_delimiter, usual)?.filter(not_blank);
         let in_text = |(id, token): &(usize, &String)| {
@@ -131,7 +134,7 @@ impl Vocabulary {
         Ok(Self(Arc::new(Inner { tokens, index, blank, unknown, word_delimiter, spaced, pieces, longest })))
     }
 
-    /// Tokens named by their index, for scores whose tokens are not known; text has spaces between them.
+    /// Creates tokens named by their index, for models with unknown tokens. Text has spaces between tokens.
     ///
     /// # Errors
     /// [`Error::Config`] if `blank` is not below `n_tokens`.
@@ -140,49 +143,50 @@ impl Vocabulary {
         Self::with_config((0..n_tokens).map(|id| id.to_string()), &config)
     }
 
-    /// Reads a vocabulary, by its content:
+    /// Reads a vocabulary. The format is recognised by the content:
     /// - JSON: `{"a": 0, …}` (Hugging Face's `vocab.json`), or `["a", …]`;
-    /// - text with one token a line, or a token and its index (`tokens.txt` of icefall, WeNet, sherpa);
-    /// - fairseq's `dict.ltr.txt`, a token and its count a line, before which fairseq puts `<s>` (its blank), `<pad>`, `</s>`
-    ///   and `<unk>`;
-    /// - a folder with `vocab.json`, `tokens.txt` or `vocab.txt`; `tokenizer_config.json`, `special_tokens_map.json` and
-    ///   `added_tokens.json` of Hugging Face beside it are heeded.
+    /// - text: one token per line, or one token and its index (`tokens.txt` of icefall, WeNet, sherpa);
+    /// - fairseq's `dict.ltr.txt`: one token and its count per line. As in fairseq, `<s>` (the blank), `<pad>`, `</s>`
+    ///   and `<unk>` are prepended;
+    /// - a folder with `vocab.json`, `tokens.txt` or `vocab.txt`. Hugging Face's `tokenizer_config.json`,
+    ///   `special_tokens_map.json` and `added_tokens.json` in the same folder are taken into account.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be read, [`Error::Labels`] if it holds no tokens, indices that do not run from 0 without
-    /// a gap, a token twice, no blank under a usual name, or broken JSON.
+    /// [`Error::Io`] if the file cannot be read; [`Error::Labels`] if it has no tokens, indices that do not run from 0
+    /// without gaps, a token twice, no blank with a usual name, or invalid JSON.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::open_with(path, &Config::default())
     }
 
-    /// As [`Vocabulary::open`], with what `config` says.
+    /// As [`Vocabulary::open`], with the special tokens of `config`.
     ///
     /// # Errors
-    /// Those of [`Vocabulary::open`], and [`Error::Labels`] if a token that `config` names is not there.
+    /// As [`Vocabulary::open`], and [`Error::Labels`] if a token of `config` does not exist.
     pub fn open_with(path: impl AsRef<Path>, config: &Config) -> Result<Self> {
         files::open(path.as_ref(), config)
     }
 
-    /// Reads a vocabulary of s3prl: one token a line, before which s3prl puts `<pad>` (the blank), `<eos>` and `<unk>`.
+    /// Reads a vocabulary of s3prl: one token per line. As in s3prl, `<pad>` (the blank), `<eos>` and `<unk>` are
+    /// prepended.
     ///
     /// # Errors
-    /// Those of [`Vocabulary::open`].
+    /// As [`Vocabulary::open`].
     pub fn open_s3prl(path: impl AsRef<Path>) -> Result<Self> {
         files::open_s3prl(path.as_ref())
     }
 
-    /// The vocabulary as a `vocab.json`, in the order of the ids.
+    /// The vocabulary as the content of a `vocab.json`, in the order of the ids.
     pub fn to_json(&self) -> String {
         let entry = |(id, token)| format!("  {}: {id}", serde_json::Value::from(token));
         let entries: Vec<String> = self.tokens().iter().map(String::as_str).enumerate().map(entry).collect();
         format!("{{\n{}\n}}\n", entries.join(",\n"))
     }
 
-    /// The same vocabulary for a head of `n_tokens` outputs: tokens at the end that never stand in text (`<s>`, `</s>`)
-    /// are dropped, as heads trained without them want.
+    /// Adapts the vocabulary to a head of `n_tokens` outputs: trailing special tokens that never occur in text (`<s>`,
+    /// `</s>`) are dropped, for heads that were trained without them.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] if that does not give `n_tokens`.
+    /// [`Error::LabelCount`] if the result does not have `n_tokens` tokens.
     pub fn for_outputs(&self, n_tokens: usize) -> Result<Self> {
         if n_tokens == self.len() {
             return Ok(self.clone());
@@ -202,17 +206,17 @@ impl Vocabulary {
         Self::with_config(self.tokens()[..n_tokens].iter().cloned(), &config)
     }
 
-    /// The names of the tokens in the order of their ids.
+    /// The names of the tokens, in the order of their ids.
     pub fn tokens(&self) -> &[String] {
         &self.0.tokens
     }
 
-    /// The number of tokens, the blank among them.
+    /// The number of tokens, including the blank.
     pub fn len(&self) -> usize {
         self.0.tokens.len()
     }
 
-    /// Never: there is always a blank.
+    /// Always false, since there is always a blank.
     pub fn is_empty(&self) -> bool {
         false
     }
@@ -222,17 +226,17 @@ impl Vocabulary {
         self.0.blank
     }
 
-    /// The id of the unknown token.
+    /// The id of the unknown token, if there is one.
     pub fn unknown(&self) -> Option<usize> {
         self.0.unknown
     }
 
-    /// The id of the token between words.
+    /// The id of the word delimiter, if there is one.
     pub fn word_delimiter(&self) -> Option<usize> {
         self.0.word_delimiter
     }
 
-    /// Whether tokens say where words end.
+    /// Whether words can be separated, by a word delimiter or by tokens that begin a word.
     pub fn has_words(&self) -> bool {
         self.0.pieces || self.word_delimiter().is_some()
     }
@@ -247,7 +251,7 @@ impl Vocabulary {
         self.tokens().get(id).map(String::as_str)
     }
 
-    /// The id of a token, by its exact name.
+    /// The id of a token with this exact name.
     pub fn index_of(&self, token: &str) -> Option<usize> {
         self.0.index.get(token).copied()
     }
@@ -258,7 +262,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_pieces_and_phonemes_go_to_ids_and_back() {
+    fn texts_of_letters_pieces_and_phonemes_round_trip() {
         let letters = Vocabulary::new(["<pad>", "<s>", "</s>", "<unk>", "|", "E", "H", "L", "O"]).unwrap();
         assert!(!letters.is_spaced());
         assert_eq!((letters.blank(), letters.unknown(), letters.word_delimiter()), (0, Some(3), Some(4)));
@@ -289,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn cutting_takes_the_fewest_tokens_where_the_longest_first_leads_nowhere() {
+    fn encoding_takes_the_fewest_tokens() {
         let vocabulary = Vocabulary::new(["<pad>", "<unk>", "ab", "a", "bc", "b"]).unwrap();
         assert_eq!(vocabulary.encode("abc").unwrap(), [3, 4]);
         assert_eq!(vocabulary.encode("abb").unwrap(), [2, 5]);
@@ -298,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_by_name_by_index_and_not_at_all() {
+    fn blank_by_name_by_index_and_missing() {
         let config = |blank: TokenRef| Config { blank: Some(blank), ..Config::default() };
         let tokens = ["a", "-", "b"];
         assert_eq!(Vocabulary::with_config(tokens, &config(TokenRef::Name("-".into()))).unwrap().blank(), 1);
@@ -316,11 +320,11 @@ mod tests {
                 "{error}"
             );
         }
-        assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "a blank by name goes before padding");
+        assert_eq!(Vocabulary::new(["<pad>", "<blank>"]).unwrap().blank(), 1, "`<blank>` has precedence over `<pad>`");
     }
 
     #[test]
-    fn a_head_without_the_special_tokens_at_the_end() {
+    fn vocabulary_of_a_head_without_trailing_special_tokens() {
         let vocabulary = Vocabulary::new(["a", "b", "[PAD]", "<s>", "</s>"]).unwrap();
         assert_eq!(vocabulary.for_outputs(3).unwrap().tokens(), ["a", "b", "[PAD]"]);
         assert_eq!(vocabulary.for_outputs(5).unwrap(), vocabulary);

@@ -13,17 +13,17 @@ pub fn column(samples: &[f32]) -> Array2<f32> {
     ArrayView1::from(samples).insert_axis(Axis(1)).to_owned()
 }
 
-/// Clips of one shape, `[n_frames, n_features]`, as a tensor `[batch, n_frames, n_features]`.
+/// Stacks clips of one shape, `[n_frames, n_features]`, to a tensor `[batch, n_frames, n_features]`.
 pub fn stack(clips: &[&Array2<f32>], device: &Device) -> Result<Tensor> {
     let (n_frames, n_features) = clips.first().map_or((0, 0), |clip| clip.dim());
     let values: Vec<f32> = clips.iter().copied().flatten().copied().collect();
-    Tensor::from_vec(values, (clips.len(), n_frames, n_features), device).context("moving a batch to the device")
+    Tensor::from_vec(values, (clips.len(), n_frames, n_features), device).context("copying a batch to the device")
 }
 
-/// Calls `run` with clips, `[n_frames, n_features]`, that have the same number of frames, at most `at_once` frames together
-/// unless one alone has more, and joins the results in the order of the clips, with zeros behind the shorter ones.
+/// Calls `run` with groups of clips `[n_frames, n_features]` of equal length, each of at most `at_once` frames (or a
+/// single longer clip), and joins the results in the order of the clips, padding shorter ones with zeros.
 ///
-/// A row thus equals the clip alone: nothing is ever padded to the length of a neighbour.
+/// Each row thus equals the result for the clip alone: nothing is padded to the length of another clip.
 pub fn by_length(
     clips: &[Array2<f32>],
     at_once: usize,
@@ -51,13 +51,13 @@ pub fn by_length(
     Ok(Encoded { layer_lengths, ..Encoded::new(layers, last, lengths(&|part| &part.lengths)) })
 }
 
-/// Leaves of each clip its first `lengths[b]` frames, and zeros up to the longest of them.
+/// Cuts each clip to its first `lengths[b]` frames, followed by zeros up to the longest of them.
 pub fn cut(encoded: Encoded, lengths: Vec<usize>) -> Result<Encoded> {
     let cut = encoded.try_map(|x| cut_tensor(x, &lengths)).context("cutting a batch")?;
     Ok(Encoded::new(cut.layers, cut.last, lengths))
 }
 
-/// As [`cut`], of `x` `[batch, n_frames, …]`.
+/// As [`cut`], for `x` `[batch, n_frames, …]`.
 pub fn cut_tensor(x: &Tensor, lengths: &[usize]) -> candle_core::Result<Tensor> {
     let longest = lengths.iter().copied().max().unwrap_or(0);
     let x = x.narrow(1, 0, longest)?.contiguous()?;

@@ -1,27 +1,28 @@
-//! What encoders of published models share when they are loaded.
+//! Shared code for loading encoders of published models.
 
 use crate::error::{Error, Result};
 use crate::nn::{Activation, Linear, SelfAttention};
 use crate::weights::{Loader, Matrix, Target};
 
-/// An error if the loader would create new tensors to train, which encoders of published models do not support.
+/// An error if the loader would create trainable tensors, which encoders of published models do not support.
 pub fn refuse_training(root: &Loader, encoder: &str) -> Result<()> {
     match root.target() {
         Target::Training(_) => {
-            let reason = "comes from a checkpoint; what stands on top of it can be trained, with CtcModel::build_on";
+            let reason = "expected a loader of a checkpoint: this encoder cannot be trained, but a head on it can, \
+                          with CtcModel::build_on";
             Err(Error::config("encoder", encoder, reason))
         }
         Target::Kernels | Target::Device => Ok(()),
     }
 }
 
-/// Where an encoder stands in a checkpoint: the first of `places` that `is_here` accepts, else the root.
+/// The loader below the first of `places` that `is_here` accepts, otherwise `root`.
 pub fn place<'a>(root: &Loader<'a>, places: &[&str], is_here: impl Fn(&Loader) -> bool) -> Loader<'a> {
     places.iter().map(|name| root.at(name)).find(is_here).unwrap_or_else(|| root.clone())
 }
 
-/// Self-attention with a tensor for each projection: queries, keys, values and the result. `biases` says which of the first
-/// three have one. Keys need none: it would add the same to all scores of a query.
+/// Self-attention with separate tensors for queries, keys, values and the output projection. `biases` states which of
+/// the first three have one. Keys need none: it would add the same value to all scores of a query.
 pub(crate) fn self_attention(
     projections: [Loader; 4],
     dim: usize,

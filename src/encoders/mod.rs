@@ -1,22 +1,23 @@
-//! Speech encoders: from a waveform to hidden states, one sequence of vectors per layer. One family per file.
+//! Speech encoders: sequences of hidden states from waveforms. One family per file.
 //!
-//! | encoder | audio | a frame |
+//! | encoder | input | frame |
 //! |---|---|---|
-//! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | some of theirs, 30 ms in the one of this crate |
+//! | [`recurrent`]: a convolution, then GRU or LSTM layers | any features | 30 ms in the preset |
 //! | [`qwen2_audio`]: the audio tower of Qwen2-Audio | 16 kHz log-mel | 40 ms |
-//! | [`speech_tokenizer`]: SpeechTokenizer, codes as well | 16 kHz waveform | 20 ms |
+//! | [`speech_tokenizer`]: SpeechTokenizer, which also gives codes | 16 kHz waveform | 20 ms |
 //! | [`w2v_bert`]: W2V-BERT 2.0 | 16 kHz log-mel | 20 ms |
 //! | [`wav2vec2`]: wav2vec 2.0, XLS-R, MMS, HuBERT, WavLM | 16 kHz waveform | 20 ms |
 //! | [`whisper`]: the encoder of Whisper, tiny to large-v3 | 16 kHz log-mel | 20 ms |
 //!
-//! [`Encoder::open`] opens a checkpoint and finds which encoder it is. An encoder owns its front end and knows its sample rate. A
-//! CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an
-//! encoder, perhaps a [`WeightedSum`] over its layers, and a head.
+//! [`Encoder::open`] opens a checkpoint and recognises the encoder. An encoder includes its front end and defines its
+//! sample rate. A CTC model ([`ctc::CtcModel`](crate::ctc::CtcModel)) is an encoder, optionally a [`WeightedSum`] of
+//! its layers, and a head.
 //!
-//! Encoders of published models are frozen as a whole, the feature projection of W2V-BERT 2.0 with all else. Their hidden states
-//! carry no gradient, so training what stands on top ([`CtcModel::build_on`](crate::ctc::CtcModel::build_on)) keeps nothing of what
-//! they compute. The adapters of MMS can be trained inside the frozen encoder ([`Wav2Vec2Encoder::build_with_adapters`]), and a
-//! [`recurrent`] encoder as a whole.
+//! Encoders of published models are frozen as a whole (in W2V-BERT 2.0 including the feature projection). Their hidden
+//! states carry no gradient, so that training a model on top of them
+//! ([`CtcModel::build_on`](crate::ctc::CtcModel::build_on)) does not store their intermediate results. The adapters of
+//! MMS can be trained inside the frozen encoder ([`Wav2Vec2Encoder::build_with_adapters`]), and a [`recurrent`] encoder
+//! as a whole.
 
 mod batch;
 mod checkpoint;
@@ -46,13 +47,13 @@ use crate::error::{Error, Result};
 use crate::weights::{Loader, Weights};
 use family::{Family, encoders};
 
-/// Which hidden states an encoder returns.
+/// The hidden states that an encoder returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Layers {
-    /// The encoder's output alone.
+    /// Only the output of the encoder.
     Last,
-    /// Beside it those of every layer: the input of the first one, then the output of each.
+    /// The output, and the hidden states of all layers: the input of the first layer and the output of each layer.
     All,
 }
 
@@ -60,71 +61,73 @@ pub enum Layers {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Encoded {
-    /// One tensor per layer with [`Layers::All`], none with [`Layers::Last`]: what transformers calls `hidden_states`. Each
-    /// `[batch, n_frames, dim]`, f32, on the encoder's device, where `n_frames` is that of the longest clip.
+    /// With [`Layers::All`] one tensor per layer (`hidden_states` in transformers), otherwise empty. Each is
+    /// `[batch, n_frames, dim]`, f32, on the encoder's device; `n_frames` is that of the longest clip.
     pub layers: Vec<Tensor>,
-    /// The encoder's output, after its final norm where it has one (`last_hidden_state`); of the same shape.
+    /// The output of the encoder, after its final norm if it has one (`last_hidden_state`); of the same shape.
     pub last: Tensor,
-    /// Frames of each clip in `last`; zeros follow.
+    /// Number of frames of each clip in `last`; later frames are 0.
     pub lengths: Vec<usize>,
-    /// Frames of each clip in `layers`: others where an adapter shortens the output, and perhaps narrows it.
+    /// Number of frames of each clip in `layers`. Differs from `lengths` if an adapter shortens the output (and
+    /// possibly changes its width).
     pub layer_lengths: Vec<usize>,
 }
 
 impl Encoded {
-    /// The hidden states of `layers`, if they are requested, and the output `last`, each `[batch, n_frames, dim]`, of which the
-    /// first `lengths[b]` frames of clip `b` count.
+    /// Creates a result from the hidden states of the `layers` (if requested) and the output `last`, each
+    /// `[batch, n_frames, dim]`. The first `lengths[b]` frames belong to clip `b`.
     pub fn new(layers: Vec<Tensor>, last: Tensor, lengths: Vec<usize>) -> Self {
         Self { layers, last, layer_lengths: lengths.clone(), lengths }
     }
 
-    /// The same with other tensors.
+    /// Applies `f` to all tensors.
     fn try_map(&self, f: impl Fn(&Tensor) -> candle_core::Result<Tensor>) -> candle_core::Result<Self> {
         let layers = self.layers.iter().map(&f).collect::<candle_core::Result<_>>()?;
         Ok(Self { layers, last: f(&self.last)?, ..self.clone() })
     }
 }
 
-/// What is constant about an encoder.
+/// Static properties of an encoder.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct EncoderInfo {
-    /// The name: a preset's, or what the configuration file says.
+    /// The name: that of a preset, or the one in the configuration file.
     pub name: Cow<'static, str>,
-    /// The rate of the audio that it takes, in Hz.
+    /// The sample rate of the input, in Hz.
     pub sample_rate: u32,
-    /// The length of a hidden state.
+    /// The width of a hidden state.
     pub dim: usize,
-    /// Hidden states per frame with [`Layers::All`]: the layers, and one more for the input of the first.
+    /// Number of hidden states per frame with [`Layers::All`]: the number of layers plus one, for the input of the
+    /// first layer.
     pub n_layers: usize,
-    /// The time from a frame to the next, in seconds.
+    /// The time from one frame to the next, in seconds.
     pub frame_seconds: f64,
-    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
+    /// The shortest clip, in samples. Shorter clips are padded with zeros at the end to this length.
     pub min_samples: usize,
 }
 
 impl EncoderInfo {
-    /// An encoder with one layer that takes clips of any length as they are; the fields can be set to say otherwise.
+    /// An encoder with one layer and no minimum length. Set the fields to change this.
     pub fn new(name: impl Into<Cow<'static, str>>, sample_rate: u32, dim: usize, frame_seconds: f64) -> Self {
         Self { name: name.into(), sample_rate, dim, n_layers: 2, frame_seconds, min_samples: 1 }
     }
 }
 
-/// A model that turns speech into hidden states.
+/// A model that computes hidden states from speech.
 pub trait SpeechEncoder: Send + Sync {
-    /// What is constant about it.
+    /// The static properties of the encoder.
     fn info(&self) -> &EncoderInfo;
 
-    /// The device that it runs on.
+    /// The device of the encoder.
     fn device(&self) -> &Device;
 
-    /// Hidden states of a batch of clips of any lengths. A row's result is the result for the clip alone.
+    /// Computes the hidden states of a batch of clips of any lengths. The result for each row equals that for the clip
+    /// alone.
     ///
     /// # Errors
-    /// [`Error::SampleRate`] if the batch is at another rate,
-    /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`]
-    /// for a NaN or infinite sample, [`Error::Argument`] for a clip that is longer than the encoder can
-    /// see, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::SampleRate`] if the batch is at another sample rate; [`Error::TooShort`] if a clip is empty;
+    /// [`Error::NonFinite`] if a sample is NaN or infinite; [`Error::Argument`] if a clip is longer than the encoder
+    /// supports; [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded>;
 }
 
@@ -147,14 +150,14 @@ encoders! {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Preset {
-    /// One line about it.
+    /// One-line description.
     pub description: &'static str,
     /// The configuration.
     pub config: EncoderConfig,
 }
 
 impl Preset {
-    /// The name, as command lines take it.
+    /// The name, as used on command lines.
     pub fn name(&self) -> &str {
         self.config.name()
     }

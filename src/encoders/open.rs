@@ -1,4 +1,4 @@
-//! An encoder of any family, from a checkpoint.
+//! Opening an encoder of any family.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::{Weights, folder};
 
-/// What stands beside an encoder in checkpoints of whole models.
+/// Tensors beside the encoder in checkpoints of whole models.
 const HEADS: [&str; 6] =
     ["lm_head.*", "ctc_head.*", "projector.*", "classifier.*", "layer_weights", "w2v_encoder.proj.*"];
 
@@ -33,16 +33,18 @@ const HEADS: [&str; 6] =
 pub struct Encoder(Arc<dyn SpeechEncoder>);
 
 impl Encoder {
-    /// Opens a folder with `config.json` and weights (`model.safetensors`, the index of its shards, or `pytorch_model.bin`), or a
-    /// checkpoint file alone.
+    /// Opens a folder with `config.json` and weights (`model.safetensors`, the index of its shards, or
+    /// `pytorch_model.bin`), or a checkpoint file.
     ///
-    /// The `config.json` is one that transformers saves, that of SpeechTokenizer, an [`EncoderConfig`], or a [`CtcConfig`](crate::ctc::CtcConfig), whose
-    /// encoder is taken. Without one, and for a file, the tensors tell the encoder: see [`EncoderConfig::from_weights`]. Heads and
-    /// decoders beside it are left out.
+    /// The `config.json` is that of transformers or SpeechTokenizer, an [`EncoderConfig`], or a
+    /// [`CtcConfig`](crate::ctc::CtcConfig), whose encoder is used. Without it, and for a file, the encoder is
+    /// recognised from the tensors; see [`EncoderConfig::from_weights`]. Heads and decoders in the checkpoint are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, [`Error::UnknownModel`] if
-    /// there is no encoder of this crate, and as [`EncoderConfig::build`] and [`Loader::finish`](crate::weights::Loader::finish).
+    /// [`Error::Io`] if a file cannot be read; [`Error::Checkpoint`] if a file is invalid; [`Error::UnknownModel`] if
+    /// there is no encoder of this crate; otherwise as [`EncoderConfig::build`] and
+    /// [`Loader::finish`](crate::weights::Loader::finish).
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
@@ -60,10 +62,10 @@ impl Encoder {
         Self::load(&config, &weights, device)
     }
 
-    /// Builds the encoder from a checkpoint, in which heads and decoders may stand beside it.
+    /// Builds the encoder from a checkpoint, which may also contain heads and decoders.
     ///
     /// # Errors
-    /// As [`EncoderConfig::build`], and [`Error::Weights`] with all tensors that do not fit.
+    /// As [`EncoderConfig::build`]; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &EncoderConfig, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         HEADS.iter().for_each(|head| root.ignore(head));
@@ -77,16 +79,17 @@ impl Encoder {
         Self(Arc::new(encoder))
     }
 
-    /// Hidden states of one clip of any rate, resampled to the encoder's where it differs.
+    /// Computes the hidden states of one clip of any sample rate. It is resampled to the rate of the encoder if
+    /// necessary.
     ///
     /// # Errors
-    /// As [`SpeechEncoder::forward`], and [`Error::Argument`] for a rate of 0 Hz.
+    /// As [`SpeechEncoder::forward`], and [`Error::Argument`] if the sample rate is 0 Hz.
     pub fn encode(&self, waveform: &Waveform, layers: Layers) -> Result<Encoded> {
         self.forward(&(&waveform.resample(self.info().sample_rate)?).into(), layers)
     }
 }
 
-/// The encoder that the `config.json` of a folder tells.
+/// The encoder that the `config.json` of a folder describes.
 fn config_in(folder: &Path, path: &Path) -> Result<EncoderConfig> {
     let value = folder::read_json(path)?;
     let unusable = |error: serde_json::Error| Error::Checkpoint { path: path.into(), reason: error.to_string() };
@@ -99,8 +102,8 @@ fn config_in(folder: &Path, path: &Path) -> Result<EncoderConfig> {
     }
 }
 
-/// What a folder of transformers says about features, if anything: `preprocessor_config.json`, or the part of
-/// `processor_config.json` where version 5 has it.
+/// The feature settings in a folder of transformers, if any: `preprocessor_config.json`, or the corresponding part of
+/// `processor_config.json` (transformers 5).
 pub(crate) fn preprocessor(folder: &Path) -> Result<Option<Value>> {
     let Some(name) = files::first_of(folder, &["preprocessor_config.json", "processor_config.json"])? else {
         return Ok(None);

@@ -1,20 +1,21 @@
-//! The audio tower of Qwen2-Audio, and the layer that brings its states to the language model.
+//! The audio tower of Qwen2-Audio, and the projection of its states to the language model.
 //!
-//! Paper: Chu et al., "Qwen2-Audio Technical Report", 2024 (arXiv 2407.10759). Reference: `Qwen2AudioForConditionalGeneration` and
-//! `Qwen2AudioEncoder` of transformers. Checkpoint keys: theirs, `audio_tower.layers.0.self_attn.q_proj.weight` and
-//! `multi_modal_projector.linear.weight`, of the whole model, whose language model is not read, or of the encoder alone.
+//! Paper: Chu et al., "Qwen2-Audio Technical Report", 2024 (arXiv 2407.10759). Reference:
+//! `Qwen2AudioForConditionalGeneration` and `Qwen2AudioEncoder` of transformers. Checkpoint keys: theirs,
+//! `audio_tower.layers.0.self_attn.q_proj.weight` and `multi_modal_projector.linear.weight`, from the whole model
+//! (whose language model is ignored) or from the encoder alone.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → log-mel with 128 filters, convolutions, positions and blocks of
-//! [`whisper`]: `[batch, n_tokens, 1280]`, 50 per second → mean of each two: `[batch, n_frames, 1280]`, 25 per second
-//! → norm → projection `[batch, n_frames, 4096]`. With `T = ⌈n_samples / 160⌉`, `n_tokens = ⌈T / 2⌉` and `n_frames =
-//! ⌊n_tokens / 2⌋`.
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel with 128 filters, convolutions, position embeddings and blocks of
+//! [`whisper`]: `[batch, n_tokens, 1280]`, 50 per second → mean over pairs: `[batch, n_frames, 1280]`, 25 per second →
+//! norm → projection `[batch, n_frames, 4096]`. With `T = ⌈n_samples / 160⌉`, `n_tokens = ⌈T / 2⌉` and
+//! `n_frames = ⌊n_tokens / 2⌋`.
 //!
-//! The original fills every clip up with zeros to 30 s and masks what is not the clip's own in attention. What comes out here are
-//! the clip's own frames, the same values, without the work for the zeros. Shortest clip: 321 samples; shorter ones are padded with
-//! zeros at their end to that length. A clip of more than 30 s is an error: it has to be cut.
+//! The original pads every clip with zeros to 30 s and masks the padding in attention. Here the result contains the
+//! clip's own frames, with the same values, without the work for the padding. Shortest clip: 321 samples; shorter clips
+//! are padded with zeros at the end. Clips of more than 30 s are an error: cut them first.
 //!
-//! Hidden states with [`Layers::All`]: the input of the first block and the output of each, the mean of each two; the last one with
-//! its norm. [`Qwen2AudioEncoder::encode`] gives them as transformers does, 50 per second.
+//! Hidden states with [`Layers::All`]: the input of the first block and the output of each block, averaged over pairs;
+//! the last one after its norm. [`Qwen2AudioEncoder::encode`] returns them like transformers, 50 per second.
 
 mod config;
 
@@ -30,14 +31,14 @@ use crate::nn::{Activation, Linear};
 use crate::weights::{Loader, Weights};
 pub use config::Config;
 
-/// Tokens to a frame.
+/// Tokens per frame.
 const STRIDE: usize = 2;
-/// Where the model may stand in a checkpoint.
+/// Prefixes of the model's tensors in checkpoints.
 const PLACES: [&str; 1] = ["model"];
-/// What else a checkpoint of the whole model holds.
+/// Tensors of the rest of the whole model.
 const REST: [&str; 3] = ["language_model.*", "model.language_model.*", "lm_head.*"];
 
-/// A loaded audio tower.
+/// The audio tower of Qwen2-Audio.
 #[derive(Debug)]
 pub struct Qwen2AudioEncoder {
     config: Config,
@@ -46,29 +47,30 @@ pub struct Qwen2AudioEncoder {
     projector: Option<Linear>,
 }
 
-/// What the audio tower says about a batch. Zeros follow a clip's own states.
+/// The output of the audio tower for a batch. States beyond the length of a clip are 0.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Qwen2AudioOutput {
-    /// The input of the first block and the output of each, before the norm, each `[batch, n_tokens, dim]`, f32, 50 per second;
-    /// none with [`Layers::Last`].
+    /// The input of the first block and the output of each block, before the norm, each `[batch, n_tokens, dim]`, f32,
+    /// 50 per second; empty with [`Layers::Last`].
     pub layers: Vec<Tensor>,
-    /// Tokens of each clip.
+    /// Number of tokens of each clip.
     pub n_tokens: Vec<usize>,
-    /// The mean of each two of the last states, normalised: `[batch, n_frames, dim]`, 25 per second.
+    /// The last states, averaged over pairs and normalised: `[batch, n_frames, dim]`, 25 per second.
     pub last_hidden: Tensor,
-    /// What the language model is given, `[batch, n_frames, projection]`, if the checkpoint has the projection.
+    /// The input of the language model, `[batch, n_frames, projection]`, if the checkpoint has the projection.
     pub projected: Option<Tensor>,
-    /// Frames of each clip.
+    /// Number of frames of each clip.
     pub lengths: Vec<usize>,
 }
 
 impl Qwen2AudioEncoder {
-    /// Builds the encoder from a checkpoint, of the whole model or of the encoder alone. [`Config::from_hugging_face`] has the
-    /// sizes.
+    /// Builds the encoder from a checkpoint of the whole model or of the encoder alone. [`Config::from_hugging_face`]
+    /// or [`Config::from_weights`] find the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration is invalid;
+    /// [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -76,12 +78,12 @@ impl Qwen2AudioEncoder {
         Ok(encoder)
     }
 
-    /// The encoder with the tensors that a loader gives, below `audio_tower` and `multi_modal_projector` at this place or below
-    /// `model` there; without a projection also at this place itself.
+    /// Builds the encoder from a loader: from `audio_tower` and `multi_modal_projector`, below its prefix or below
+    /// `model` there. Without a projection, the tensors may also be directly below the prefix.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
-    /// as [`Loader::get`].
+    /// [`Error::Config`](crate::Error::Config) if the configuration is invalid, or if the loader creates trainable
+    /// tensors, which this encoder does not support; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let place = place(root);
@@ -101,19 +103,20 @@ impl Qwen2AudioEncoder {
         let info = EncoderInfo {
             name: config.name.clone(),
             frame_seconds: STRIDE as f64 * whisper.frame_seconds,
-            // A frame needs two tokens, which three log-mel frames make.
+            // A frame needs two tokens, and these need three log-mel frames.
             min_samples: tower.mel().max_samples() / tower.mel().config().max_frames * whisper::STRIDE + 1,
             ..whisper.clone()
         };
         Ok(Self { config: config.clone(), info, tower, projector })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the encoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// All that the audio tower says about a batch of clips of any lengths. A row's result is the result for the clip alone.
+    /// Computes all outputs of the audio tower for a batch of clips of any lengths. The result for each row equals that
+    /// for the clip alone.
     ///
     /// # Errors
     /// As [`SpeechEncoder::forward`].
@@ -121,18 +124,18 @@ impl Qwen2AudioEncoder {
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
         let clips = clips.iter().map(|clip| self.features(clip)).collect::<Result<Vec<_>>>()?;
         let at_once = whisper::STRIDE * self.config.n_positions;
-        let run = |clips: &[&Array2<f32>]| self.run(clips, layers).context("Qwen2-Audio");
+        let run = |clips: &[&Array2<f32>]| self.run(clips, layers).context("running Qwen2-Audio");
         let Encoded { layers, last: last_hidden, lengths, layer_lengths: n_tokens } =
             batch::by_length(&clips, at_once, run)?;
         let project = |projector: &Linear| {
             let projected = projector.forward(&last_hidden)?;
-            batch::cut_tensor(&projected, &lengths).context("Qwen2-Audio")
+            batch::cut_tensor(&projected, &lengths).context("projecting hidden states")
         };
         let projected = self.projector.as_ref().map(project).transpose()?;
         Ok(Qwen2AudioOutput { layers, n_tokens, last_hidden, projected, lengths })
     }
 
-    /// The log-mel frames of a clip that its own tokens see: one more than theirs, where there is one before 30 s.
+    /// The log-mel frames that the tokens of a clip depend on: one more than they cover, if there is one before 30 s.
     fn features(&self, clip: &[f32]) -> Result<Array2<f32>> {
         let mel = self.tower.mel();
         let n_tokens = mel.n_frames(clip.len()).div_ceil(whisper::STRIDE);
@@ -141,7 +144,8 @@ impl Qwen2AudioEncoder {
         Ok(features.slice(s![..seen, ..]).to_owned())
     }
 
-    /// Clips of one number of log-mel frames: the hidden states, one per token, and the last one after pooling and norm.
+    /// Runs clips with the same number of log-mel frames. Returns the hidden states, one per token, and the last one
+    /// after pooling and norm.
     fn run(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
         let features = batch::stack(clips, self.tower.device())?;
         let n_tokens = features.dim(1)? / whisper::STRIDE;
@@ -154,19 +158,19 @@ impl Qwen2AudioEncoder {
     }
 }
 
-/// The mean of each two of `[batch, n, dim]`; a last one by itself is left out.
+/// The mean over pairs of `[batch, n, dim]`; an odd last one is dropped.
 fn pool(x: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, n, dim) = x.dims3()?;
     let pairs = n / STRIDE;
     x.narrow(1, 0, pairs * STRIDE)?.contiguous()?.reshape((batch, pairs, STRIDE, dim))?.mean(2)
 }
 
-/// Where the model stands in a checkpoint.
+/// The loader below the model's prefix in a checkpoint.
 fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     checkpoint::place(root, &PLACES, |place| place.at("audio_tower").shape("conv1.weight").is_some())
 }
 
-/// Where the audio tower stands in a model.
+/// The loader of the audio tower in a model.
 fn tower_place<'a>(place: &Loader<'a>) -> Loader<'a> {
     if place.shape("conv1.weight").is_some() { place.clone() } else { place.at("audio_tower") }
 }
@@ -183,7 +187,8 @@ impl SpeechEncoder for Qwen2AudioEncoder {
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
         let Qwen2AudioOutput { layers: states, last_hidden, lengths, .. } = self.encode(waveforms, layers)?;
         let below = &states[..states.len().saturating_sub(1)];
-        let pooled = below.iter().map(pool).collect::<candle_core::Result<Vec<_>>>().context("Qwen2-Audio")?;
+        let pooled =
+            below.iter().map(pool).collect::<candle_core::Result<Vec<_>>>().context("pooling hidden states")?;
         let last = (layers == Layers::All).then(|| last_hidden.clone());
         Ok(Encoded::new(pooled.into_iter().chain(last).collect(), last_hidden, lengths))
     }

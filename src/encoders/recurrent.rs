@@ -1,14 +1,14 @@
-//! A recurrent speech encoder: features, a convolution that shortens them, then GRU or LSTM layers, as in Deep Speech 2
-//! (Amodei et al. 2015, arXiv 1512.02595).
+//! A recurrent speech encoder: features, a strided convolution, then GRU or LSTM layers, as in Deep Speech 2 (Amodei et
+//! al. 2015, arXiv 1512.02595).
 //!
-//! waveform → features `[batch, n_features, n]` → convolution over time, batch norm, ReLU → `[batch, n_frames, dim]` with
-//! `n_frames = ⌈n / stride⌉` → recurrent layers, each `[batch, n_frames, dim]`.
+//! waveform → features `[batch, n_features, n]` → convolution over time, batch norm, ReLU → `[batch, n_frames, dim]`
+//! with `n_frames = ⌈n / stride⌉` → recurrent layers, each `[batch, n_frames, dim]`.
 //!
 //! Checkpoint keys are those of a PyTorch module with the members `conv = Conv1d(n_features, dim, kernel, stride,
 //! padding=kernel // 2, bias=False)`, `norm = BatchNorm1d(dim)` and `rnn = GRU(dim, hidden, n_layers, bidirectional=…)`
 //! (or `LSTM`).
 //!
-//! Shortest clip: what the front end needs for a frame; shorter ones are padded with zeros at their end.
+//! Shortest clip: the minimum of the front end; shorter clips are padded with zeros at the end.
 
 use std::borrow::Cow;
 
@@ -25,29 +25,29 @@ use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Dropout, Rnn, RnnConfig};
 use crate::weights::{Loader, Weights};
 
-/// The shape of a [`RecurrentEncoder`].
+/// Configuration of a [`RecurrentEncoder`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `recurrent`.
+    /// The name of the preset, or a custom name. Default when read from a file: `recurrent`.
     #[serde(default = "recurrent")]
     pub name: Cow<'static, str>,
     /// The front end.
     pub features: FeaturesConfig,
-    /// Length of the convolution's kernel in frames of features; odd, at most 1,023.
+    /// Length of the convolution's kernel in frames of features: odd, at most 1,023.
     pub kernel: usize,
-    /// Frames of features per hidden state, at most `kernel`.
+    /// Frames of features per hidden state, 1 to `kernel`.
     pub stride: usize,
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of the state of one direction, 1 to 16,384.
+    /// Width of the state per direction, 1 to 16,384.
     pub hidden: usize,
-    /// Recurrent layers, 1 to 64.
+    /// Number of recurrent layers, 1 to 64.
     pub n_layers: usize,
-    /// Whether each layer goes both ways.
+    /// Whether the layers are bidirectional.
     pub bidirectional: bool,
-    /// Share of the values that are dropped in training after the convolution and each recurrent layer, 0 or more and less
-    /// than 1. Default when read from a file: 0.
+    /// Dropout probability in training, after the convolution and each recurrent layer; 0 or more and less than 1.
+    /// Default when read from a file: 0.
     #[serde(default)]
     pub dropout: f64,
 }
@@ -58,7 +58,8 @@ fn recurrent() -> Cow<'static, str> {
 }
 
 impl Config {
-    /// Two layers of bidirectional GRU with 128 values per direction over 64 mels, a state every 30 ms: 0.68 M parameters.
+    /// Two bidirectional GRU layers of width 128 per direction over 64 mels, with one state per 30 ms: 0.68 M
+    /// parameters.
     pub const BIGRU: Self = Self {
         name: Cow::Borrowed("bigru-encoder"),
         features: FeaturesConfig::LOG_MEL_64,
@@ -71,12 +72,12 @@ impl Config {
         dropout: 0.1,
     };
 
-    /// Length of a hidden state: `hidden` of each direction.
+    /// Width of a hidden state: `hidden` per direction.
     pub fn dim(&self) -> usize {
         self.rnn(0).outputs()
     }
 
-    /// The recurrent layers, on vectors of this length.
+    /// The recurrent layers for an input of this width.
     fn rnn(&self, inputs: usize) -> RnnConfig {
         let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
         RnnConfig { cell, inputs, hidden, n_layers, bidirectional, bias: true }
@@ -84,10 +85,10 @@ impl Config {
 
     fn validate(&self) -> Result<()> {
         if self.kernel.is_multiple_of(2) || self.kernel > 1 << 10 {
-            return Err(Error::config("kernel", self.kernel, "an odd number up to 1023"));
+            return Err(Error::config("kernel", self.kernel, "expected an odd number up to 1023"));
         }
         if !(1..=self.kernel).contains(&self.stride) {
-            return Err(Error::config("stride", self.stride, format!("1 to the kernel's {}", self.kernel)));
+            return Err(Error::config("stride", self.stride, format!("expected 1 to kernel = {}", self.kernel)));
         }
         check::sizes([("hidden", self.hidden, 1 << 14), ("n_layers", self.n_layers, 64)])
     }
@@ -110,7 +111,8 @@ impl Family for Config {
     }
 
     fn detect(_: &Weights) -> Result<Self> {
-        let reason = "a recurrent encoder does not tell its features: open its folder, which has a config.json";
+        let reason =
+            "the features of a recurrent encoder cannot be recognised: open its folder, which has a config.json";
         Err(Error::UnknownModel(reason.to_string()))
     }
 
@@ -119,7 +121,7 @@ impl Family for Config {
     }
 }
 
-/// A recurrent encoder: loaded, or to be trained.
+/// A recurrent encoder, loaded or trainable.
 #[derive(Debug)]
 pub struct RecurrentEncoder {
     config: Config,
@@ -132,10 +134,10 @@ pub struct RecurrentEncoder {
 }
 
 impl RecurrentEncoder {
-    /// Builds the encoder from a checkpoint that holds nothing else.
+    /// Builds the encoder from a checkpoint with no other tensors.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -143,10 +145,10 @@ impl RecurrentEncoder {
         Ok(encoder)
     }
 
-    /// The encoder with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the encoder from a loader of a checkpoint, or of parameters to train.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let features = Features::new(&config.features)?;
@@ -168,7 +170,7 @@ impl RecurrentEncoder {
         Ok(Self { config: config.clone(), info, device: root.device().clone(), features, conv, layers, dropout })
     }
 
-    /// The configuration that it was built with.
+    /// The configuration of the encoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -178,19 +180,19 @@ impl RecurrentEncoder {
         &self.features
     }
 
-    /// Hidden states of `n_features` frames of features.
+    /// The number of hidden states for `n_features` frames of features.
     pub fn n_frames(&self, n_features: usize) -> usize {
         n_features.div_ceil(self.config.stride)
     }
 
-    /// Everything after the front end: features `[batch, n, n_features]`, f32, on the encoder's device, of which the first
-    /// `lengths[b]` frames of clip `b` count and zeros follow. Differentiable.
+    /// Runs everything after the front end on features `[batch, n, n_features]`, f32, on the encoder's device. The
+    /// first `lengths[b]` frames belong to clip `b`; later ones must be 0. Differentiable.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one length from 1 to `n` a clip, [`Error::Tensor`] if the shape or the device does
-    /// not fit.
+    /// [`Error::Argument`] unless there is one length per clip, between 1 and `n`; [`Error::Tensor`] if the shape or
+    /// the device does not match.
     pub fn forward_features(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
-        self.run(features, lengths, layers).context("a recurrent encoder")
+        self.run(features, lengths, layers).context("running the recurrent encoder")
     }
 
     fn run(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
@@ -207,7 +209,7 @@ impl RecurrentEncoder {
         self.recur(x.broadcast_mul(&mask.reshape((batch, n_frames, 1))?)?, lengths, layers)
     }
 
-    /// The recurrent layers.
+    /// Runs the recurrent layers.
     fn recur(&self, x: Tensor, lengths: Vec<usize>, layers: Layers) -> Result<Encoded> {
         let mut x = self.dropout.forward(&x)?;
         let mut states = Vec::new();
@@ -219,7 +221,7 @@ impl RecurrentEncoder {
         Ok(Encoded::new(states, x, lengths))
     }
 
-    /// The convolution's output for a clip alone, `[n_frames, dim]`.
+    /// The convolution's output `[n_frames, dim]` for a single clip.
     fn clip(&self, clip: &[f32]) -> Result<Tensor> {
         let features = self.features.compute(clip)?;
         let shape = (1, features.nrows(), features.ncols());
@@ -238,7 +240,7 @@ impl SpeechEncoder for RecurrentEncoder {
     }
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
-        let context = "a recurrent encoder";
+        let context = "running the recurrent encoder";
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
         let clips = clips.iter().map(|clip| self.clip(clip)).collect::<Result<Vec<_>>>().context(context)?;
         let lengths: Vec<usize> = clips.iter().map(|clip| clip.dims()[0]).collect();

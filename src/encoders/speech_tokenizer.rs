@@ -1,18 +1,19 @@
-//! SpeechTokenizer: a neural codec of speech, whose first codebook follows the words and the others the voice.
+//! SpeechTokenizer: a neural speech codec. Its first codebook represents the content, the others the voice.
 //!
-//! Paper: Zhang et al., "SpeechTokenizer: Unified Speech Tokenizer for Speech Language Models", 2023 (arXiv 2308.16692). Reference:
-//! the package speechtokenizer 1.0.1. Checkpoint keys: those of `SpeechTokenizer.pt`, `encoder.model.0.conv.conv.weight_g` and so
-//! on, in either spelling of weight norm; its decoder is not read.
+//! Paper: Zhang et al., "SpeechTokenizer: Unified Speech Tokenizer for Speech Language Models", 2023 (arXiv
+//! 2308.16692). Reference: the package speechtokenizer 1.0.1. Checkpoint keys: those of `SpeechTokenizer.pt`,
+//! `encoder.model.0.conv.conv.weight_g` and so on, with either form of weight norm; the decoder is ignored.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → convolution over 7 samples: `[batch, n_samples, 64]` → four times residual blocks,
-//! activation and a convolution that shortens the sequence by 2, 4, 5, then 8 and doubles its channels:
-//! `[batch, ⌈n_samples / 320⌉, 1024]` → bidirectional LSTM plus its input: `[…, 2048]` → activation, convolution over 7 frames:
-//! hidden states `[batch, n_frames, 1024]` → codebooks: codes `[8, n_frames]`.
+//! waveform `[batch, n_samples]` at 16 kHz → convolution with kernel 7: `[batch, n_samples, 64]` → four times residual
+//! blocks, an activation, and a convolution with stride 2, 4, 5, then 8 that doubles the channels:
+//! `[batch, ⌈n_samples / 320⌉, 1024]` → bidirectional LSTM plus its input: `[…, 2048]` → activation, convolution with
+//! kernel 7: hidden states `[batch, n_frames, 1024]` → codebooks: codes `[8, n_frames]`.
 //!
-//! The first codebook gives the index of its vector that is nearest to the hidden state, each further one that of the vector nearest
-//! to what the codebooks before it leave over.
+//! Residual vector quantisation: the first codebook gives the index of its vector that is nearest to the hidden state,
+//! each further one that of the vector nearest to the remainder.
 //!
-//! Convolutions see sequences mirrored at their ends, so a clip runs at its own length. Any clip with a sample is long enough.
+//! Convolutions use reflect padding at the ends of a clip, so each clip runs at its own length. There is no minimum
+//! length.
 
 mod config;
 
@@ -32,18 +33,18 @@ use crate::nn::{self, Cell, ConvConfig, ConvStack, Linear, Rnn, RnnConfig};
 use crate::weights::{Loader, Weights, folder};
 pub use config::{Activation, Config};
 
-/// Kernel of the first and of the last convolution.
+/// Kernel of the first and the last convolution.
 const KERNEL: usize = 7;
-/// A residual block has this part of the channels inside.
+/// Divisor of the number of channels inside a residual block.
 const COMPRESS: usize = 2;
-/// The most samples that run at once, unless one clip alone is longer: 30 s at 16 kHz.
+/// Limit on the samples that run at once: 30 s at 16 kHz, or a single longer clip.
 const AT_ONCE: usize = 480_000;
-/// Rounding of a score, relative to the squares in it: codes whose scores are as near to the best are compared again in f64.
+/// Relative rounding error of a score. Codes with scores this close to the best are compared again in f64.
 const ROUNDING: f32 = 1e-5;
-/// The names of the file in published folders.
+/// Names of the checkpoint file in published folders.
 const FILES: [&str; 2] = ["SpeechTokenizer.pt", "ckpt.dev"];
 
-/// A loaded tokenizer.
+/// The encoder and the codebooks of SpeechTokenizer.
 ///
 /// ```no_run
 /// use clipwise::ctc::{TokenTransformer, TokenTransformerConfig};
@@ -78,15 +79,15 @@ pub struct SpeechTokenizer {
 #[derive(Debug)]
 struct Codebook {
     vectors: Vec<f32>, // [n_codes, dim]
-    /// `2 x·e − e·e` for each vector `e`: the nearest one has the highest score.
+    /// `2 x·e − e·e` for each vector `e`; the nearest one has the highest score.
     scores: Linear,
 }
 
 impl SpeechTokenizer {
-    /// Builds the tokenizer from a checkpoint. [`Config::from_weights`] has the sizes.
+    /// Builds the tokenizer from a checkpoint. [`Config::from_weights`] finds the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let tokenizer = Self::build(config, &root)?;
@@ -94,16 +95,16 @@ impl SpeechTokenizer {
         Ok(tokenizer)
     }
 
-    /// Whether a folder has a file that only SpeechTokenizer has.
+    /// Whether a folder has a checkpoint file with one of SpeechTokenizer's names.
     pub(super) fn is_folder(path: &Path) -> Result<bool> {
         Ok(files::first_of(path, &FILES)?.is_some())
     }
 
-    /// Opens a folder with the published `config.json` and `SpeechTokenizer.pt`; the tensors may also stand in `ckpt.dev`,
+    /// Opens a folder with the published `config.json` and `SpeechTokenizer.pt`. The tensors may also be in `ckpt.dev`,
     /// `model.safetensors` or `pytorch_model.bin`.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, as
+    /// [`Error::Io`] if a file cannot be read; [`Error::Checkpoint`] if a file is invalid; otherwise as
     /// [`Config::from_published`] and [`load`](Self::load).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let path = folder.as_ref();
@@ -115,11 +116,11 @@ impl SpeechTokenizer {
         Self::load(&config, &weights, device)
     }
 
-    /// The tokenizer with the tensors that a loader gives.
+    /// Builds the tokenizer from a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else as
-    /// [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, or if the loader creates trainable tensors, which this
+    /// encoder does not support; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         refuse_training(root, &config.name)?;
@@ -132,7 +133,7 @@ impl SpeechTokenizer {
         };
         let model = root.at("encoder.model");
         let mut places = (0..).map(|index: usize| model.at(index));
-        let mut next = || places.next().unwrap_or_else(|| model.clone()); // there is always a next number
+        let mut next = || places.next().unwrap_or_else(|| model.clone()); // unreachable: the iterator is infinite
 
         let mut convs = ConvStack::on_sequences();
         let mut channels = config.n_filters;
@@ -174,12 +175,12 @@ impl SpeechTokenizer {
         Ok(Self { config: config.clone(), info, device: root.device().clone(), convs, lstm, output, codebooks })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the tokenizer.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The codes of each clip, `[n_codebooks, n_frames]`; the codes of the first codebook are the ones that follow the words.
+    /// The codes of each clip, `[n_codebooks, n_frames]`. Those of the first codebook represent the content.
     ///
     /// # Errors
     /// As [`SpeechEncoder::forward`].
@@ -189,10 +190,12 @@ impl SpeechTokenizer {
         encoded.lengths.iter().enumerate().map(clip).collect::<Result<_>>().context("quantising hidden states")
     }
 
-    /// The codes of hidden states `[n_frames, dim]`, f32: `[n_codebooks, n_frames]`. Of codes that are equally near the first counts.
+    /// The codes `[n_codebooks, n_frames]` of hidden states `[n_frames, dim]`, f32. Among equally near vectors the
+    /// first one is chosen.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape does not fit or the device fails.
+    /// [`Error::Argument`] if the hidden states are not of width `dim`; [`Error::Tensor`] if there are not two axes, or
+    /// if a tensor operation fails on the device.
     pub fn quantize(&self, states: &Tensor) -> Result<Array2<u32>> {
         let context = "quantising hidden states";
         let (n_frames, dim) = states.dims2().context(context)?;
@@ -213,15 +216,16 @@ impl SpeechTokenizer {
         Ok(codes)
     }
 
-    /// Hidden states `[batch, n_frames, dim]` of samples `[batch, n_samples, 1]`, f32, on the tokenizer's device.
+    /// Computes hidden states `[batch, n_frames, dim]` from samples `[batch, n_samples, 1]`, f32, on the tokenizer's
+    /// device.
     ///
     /// # Errors
-    /// [`Error::TooShort`] without samples, [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::TooShort`] if there are no samples; [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward_samples(&self, samples: &Tensor) -> Result<Tensor> {
         if samples.dim(1).is_ok_and(|n_samples| n_samples == 0) {
             return Err(Error::TooShort { needed: 1, got: 0 });
         }
-        self.run(samples).context("SpeechTokenizer")
+        self.run(samples).context("running SpeechTokenizer")
     }
 
     fn run(&self, samples: &Tensor) -> Result<Tensor> {
@@ -236,10 +240,10 @@ impl SpeechTokenizer {
 }
 
 fn wrong_width(got: usize, expected: usize) -> Error {
-    Error::argument("states", got, format!("expected hidden states of {expected} values"))
+    Error::argument("states", got, format!("expected hidden states of width {expected}"))
 }
 
-/// A convolution with weight norm, and the padding before it.
+/// Adds a convolution with weight norm, and the padding before it.
 fn add_conv(stack: &mut ConvStack, place: &Loader, conv: ConvConfig, activation: nn::Activation) -> Result<()> {
     let conv = ConvConfig { bias: true, ..conv };
     stack.reflect_pad(&conv)?;
@@ -295,8 +299,8 @@ impl Codebook {
         &self.vectors[code * dim..][..dim]
     }
 
-    /// The code of the vector that is nearest to `x`, by the scores in f32, and among those that rounding may have put in the
-    /// wrong order by the distances in f64.
+    /// The code of the vector nearest to `x`: by the scores in f32, and by the distances in f64 among those that
+    /// rounding may have put in the wrong order.
     fn nearest(&self, x: &[f32], scores: &[f32]) -> usize {
         let (best, &highest) = scores
             .iter()
@@ -333,7 +337,7 @@ impl SpeechEncoder for SpeechTokenizer {
         &self.device
     }
 
-    /// The hidden states before the codebooks, for any `layers`.
+    /// The hidden states before quantisation, for any `layers`.
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
         let clips = checked_clips(waveforms, self.info.sample_rate, self.info.min_samples)?;
         let clips: Vec<Array2<f32>> = clips.iter().map(|clip| batch::column(clip)).collect();

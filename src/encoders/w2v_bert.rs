@@ -1,20 +1,20 @@
-//! The encoder of W2V-BERT 2.0: Conformer blocks on mel features.
+//! The encoder of W2V-BERT 2.0: Conformer blocks over mel features.
 //!
-//! Papers: Barrault et al., "Seamless: Multilingual Expressive and Streaming Speech Translation", 2023 (arXiv 2312.05187); Gulati et
-//! al., "Conformer", 2020 (arXiv 2005.08100). Reference: `Wav2Vec2BertModel` of transformers. Checkpoint keys: theirs, with or
-//! without the prefix `wav2vec2_bert.`.
+//! Papers: Barrault et al., "Seamless: Multilingual Expressive and Streaming Speech Translation", 2023 (arXiv
+//! 2312.05187); Gulati et al., "Conformer", 2020 (arXiv 2005.08100). Reference: `Wav2Vec2BertModel` of transformers.
+//! Checkpoint keys: theirs, with or without the prefix `wav2vec2_bert.`.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → log-mel frames, normalised per clip and mel bin, two to a step: `[batch, n_steps,
-//! 160]`, 50 per second → layer norm, linear layer: `[batch, n_steps, dim]` → Conformer blocks, each half a feed-forward layer,
-//! attention, a causal convolution over 31 steps, half a feed-forward layer, a norm → perhaps an adapter: convolutions with a
-//! stride, attention, a feed-forward layer.
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel frames, normalised per clip and mel bin, stacked in pairs:
+//! `[batch, n_steps, 160]`, 50 per second → layer norm, linear layer: `[batch, n_steps, dim]` → Conformer blocks: half
+//! a feed-forward layer, attention, a causal convolution over 31 steps, half a feed-forward layer, a norm → optionally
+//! an adapter: strided convolutions, attention, a feed-forward layer.
 //!
-//! The step of a last, odd frame is filled up and masked: nothing attends to it, and it is no state of the result. Only an
-//! adapter's convolutions see it. Shortest clip: 560 samples, one step; shorter ones are padded with zeros at their end to that
-//! length. An adapter may need more steps.
+//! A step with an odd last frame is padded and masked: it gets no attention and is not part of the result; only the
+//! convolutions of an adapter use it. Shortest clip: 560 samples (one step); shorter clips are padded with zeros at the
+//! end. An adapter may need more steps.
 //!
-//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block. An adapter shortens and perhaps
-//! narrows [`Encoded::last`] alone.
+//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block. An adapter shortens
+//! only [`Encoded::last`], and may change its width.
 
 mod adapter;
 mod block;
@@ -39,14 +39,14 @@ use crate::nn::{Activation, LayerNorm, Linear, mask};
 use crate::weights::{Loader, Weights};
 pub use config::{AdapterConfig, Config, Positions};
 
-/// The most samples that run at once: 30 s, unless one clip alone is longer.
+/// Limit on the samples that run at once: 30 s, or a single longer clip.
 const AT_ONCE: usize = 30 * 16_000;
-/// Where the encoder's tensors may stand in a checkpoint.
+/// Prefixes of the encoder's tensors in checkpoints.
 const PLACES: [&str; 2] = ["wav2vec2_bert", "encoder"];
-/// What a checkpoint holds beside them: of pre-training, and tables that are computed.
+/// Ignored tensors: those of pre-training, and tables that are computed.
 const REST: [&str; 2] = ["masked_spec_embed", "encoder.embed_positions.*"];
 
-/// A loaded encoder.
+/// The encoder of W2V-BERT 2.0.
 #[derive(Debug)]
 pub struct W2vBertEncoder {
     config: Config,
@@ -60,10 +60,11 @@ pub struct W2vBertEncoder {
 }
 
 impl W2vBertEncoder {
-    /// Builds the encoder from a checkpoint. [`Config::from_weights`] has the sizes.
+    /// Builds the encoder from a checkpoint. [`Config::from_weights`] finds the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration is invalid;
+    /// [`Error::Weights`](crate::Error::Weights) with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -71,11 +72,11 @@ impl W2vBertEncoder {
         Ok(encoder)
     }
 
-    /// The encoder with the tensors that a loader gives, below this place or below `wav2vec2_bert` or `encoder` there.
+    /// Builds the encoder from a loader, below its prefix or below `wav2vec2_bert` or `encoder` there.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
-    /// as [`Loader::get`].
+    /// [`Error::Config`](crate::Error::Config) if the configuration is invalid, or if the loader creates trainable
+    /// tensors, which this encoder does not support; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = SeamlessM4t::new(&config.front_end)?;
@@ -108,7 +109,7 @@ impl W2vBertEncoder {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the encoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -118,25 +119,25 @@ impl W2vBertEncoder {
         &self.front_end
     }
 
-    /// Everything after the front end: features `[batch, n_steps, n_features]`, f32, on the encoder's device, of which the first
-    /// `lengths[b]` steps of clip `b` count, as [`SeamlessM4tBatch::lengths`](crate::frontend::SeamlessM4tBatch::lengths) tells;
-    /// all without `lengths`.
+    /// Runs everything after the front end on features `[batch, n_steps, n_features]`, f32, on the encoder's device.
+    /// The first `lengths[b]` steps belong to clip `b` (see
+    /// [`SeamlessM4tBatch::lengths`](crate::frontend::SeamlessM4tBatch::lengths)); without `lengths`, all do.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) unless there is one length from 1 to `n_steps` per clip;
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does
-    /// not fit, and for fewer steps than the adapter's convolutions need.
+    /// [`Error::Argument`](crate::Error::Argument) unless there is one length per clip, between 1 and `n_steps`;
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not match, or if there are fewer steps
+    /// than the adapter's convolutions need.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
         let (batch, n_steps, _) = features.dims3().context("reading the shape of the features")?;
         let all = vec![n_steps; batch];
         let lengths = lengths.unwrap_or(&all);
         check_lengths(lengths, batch, 1..=n_steps)?;
-        self.run(features, lengths, layers).context("a W2V-BERT encoder")
+        self.run(features, lengths, layers).context("running W2V-BERT")
     }
 
     fn run(&self, features: &Tensor, lengths: &[usize], layers: Layers) -> Result<Encoded> {
         let n_steps = features.dim(1)?;
-        // Clips that are all as long as the batch need no mask.
+        // Without padding no mask is needed.
         let masked = lengths.iter().any(|&length| length < n_steps).then_some(lengths);
         let mut x = self.projection.forward(&self.projection_norm.forward(features)?)?;
         if let Some(lengths) = masked {
@@ -158,7 +159,7 @@ impl W2vBertEncoder {
         Ok(Encoded { layer_lengths: lengths.to_vec(), ..Encoded::new(states, last, last_lengths) })
     }
 
-    /// Clips of one number of samples.
+    /// Runs clips with the same number of samples.
     fn forward_clips(&self, clips: &[&Array2<f32>], layers: Layers) -> Result<Encoded> {
         let n_samples = clips.first().map_or(0, |clip| clip.nrows());
         let length = self.front_end.length(n_samples);
@@ -173,7 +174,7 @@ impl W2vBertEncoder {
     }
 }
 
-/// Where the encoder stands in a checkpoint.
+/// The loader below the encoder's prefix in a checkpoint.
 fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     let is_here = |place: &Loader| place.at("feature_projection.projection").shape("weight").is_some();
     checkpoint::place(root, &PLACES, is_here)

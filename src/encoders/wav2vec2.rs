@@ -1,31 +1,31 @@
 //! The encoders of wav2vec 2.0, XLS-R, MMS, HuBERT and WavLM.
 //!
-//! Papers: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", 2020 (arXiv
-//! 2006.11477); Hsu et al., "HuBERT", 2021 (arXiv 2106.07447); Babu et al., "XLS-R", 2021 (arXiv 2111.09296); Chen et al.,
-//! "WavLM", 2021 (arXiv 2110.13900). Reference: `Wav2Vec2Model`, `HubertModel` and `WavLMModel` of transformers. Checkpoint keys:
-//! theirs, with or without the prefix `wav2vec2.`, `hubert.` or `wavlm.`, or those of fairseq and of WavLM's authors
-//! (`post_extract_proj`, `encoder.layers.N.self_attn`); both spellings of weight norm (`weight_g` and `weight_v`,
-//! `parametrizations.weight.original0` and `1`), or a plain `weight`.
+//! Papers: Baevski et al., "wav2vec 2.0: A Framework for Self-Supervised Learning of Speech Representations", 2020
+//! (arXiv 2006.11477); Hsu et al., "HuBERT", 2021 (arXiv 2106.07447); Babu et al., "XLS-R", 2021 (arXiv 2111.09296);
+//! Chen et al., "WavLM", 2021 (arXiv 2110.13900). Reference: `Wav2Vec2Model`, `HubertModel` and `WavLMModel` of
+//! transformers. Checkpoint keys: theirs, with or without the prefix `wav2vec2.`, `hubert.` or `wavlm.`, or those of
+//! fairseq and of WavLM's authors (`post_extract_proj`, `encoder.layers.N.self_attn`); both forms of weight norm
+//! (`weight_g` and `weight_v`, `parametrizations.weight.original0` and `original1`), or a plain `weight`.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz, perhaps normalised per clip → 7 convolutions without padding, GELU, 320 samples per
-//! step: `[batch, n_frames, 512]` → layer norm, linear layer: `[batch, n_frames, dim]` → plus a grouped convolution over 128 frames
-//! with GELU (the positions) → transformer blocks.
+//! waveform `[batch, n_samples]` at 16 kHz, optionally normalised per clip → 7 convolutions without padding, GELU, 320
+//! samples per step: `[batch, n_frames, 512]` → layer norm, linear layer: `[batch, n_frames, dim]` → plus a grouped
+//! convolution over 128 frames with GELU (the positions) → transformer blocks.
 //!
-//! Two forms are published. Base models normalise each channel over the time of the clip after the first convolution, and their
-//! blocks normalise last, with a norm before the first block. Large ones have a layer norm after every convolution, and their
-//! blocks normalise first, with a norm after the last block.
+//! There are two published variants. Base models normalise each channel over the time of the clip after the first
+//! convolution, and have post-norm blocks, with a norm before the first block. Large models have a layer norm after
+//! every convolution, and pre-norm blocks, with a norm after the last block.
 //!
-//! In MMS models an adapter follows each block: `x + linear(relu(linear(norm(x))))`, trained for one language (Pratap et al.,
-//! "Scaling Speech Technology to 1,000+ Languages", 2023, arXiv 2305.13516).
+//! MMS models have an adapter after each block, `x + linear(relu(linear(norm(x))))`, which is trained for one language
+//! (Pratap et al., "Scaling Speech Technology to 1,000+ Languages", 2023, arXiv 2305.13516).
 //!
-//! WavLM's attention adds a score by the distance from query to key, one table for all blocks, times a gate that each block
-//! computes from the query's frame.
+//! WavLM adds a bias to the attention scores: a table by the distance from query to key, shared by all blocks, times a
+//! gate that each block computes from the query's frame.
 //!
-//! A clip runs at its own length: what stands behind it would change the norm over time. Shortest clip: 400 samples; shorter ones
-//! are padded with zeros at their end to that length, and then normalised.
+//! Each clip runs at its own length, since padding would change the norm over time. Shortest clip: 400 samples; shorter
+//! clips are padded with zeros at the end and then normalised.
 //!
-//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block, as transformers 5 and s3prl give
-//! them. Transformers 4 gave the last one after the final norm, as [`Encoded::last`] is.
+//! Hidden states with [`Layers::All`]: the input of the first block, then the output of each block, as in transformers
+//! 5 and s3prl. (In transformers 4 the last one is after the final norm, like [`Encoded::last`].)
 
 mod block;
 mod config;
@@ -53,15 +53,15 @@ use extractor::Extractor;
 use names::{Names, ignore_pretraining, place};
 use positions::Positions;
 
-/// The rate of the audio, in Hz.
+/// Sample rate in Hz.
 const SAMPLE_RATE: u32 = 16_000;
-/// ε of all norms.
+/// Epsilon of all norms.
 const EPS: f32 = 1e-5;
-/// ε of a clip's variance.
+/// Epsilon of a clip's variance.
 const CLIP_EPS: f64 = 1e-7;
-/// The most samples that run at once: 30 s, unless one clip alone is longer.
+/// Limit on the samples that run at once: 30 s, or a single longer clip.
 const AT_ONCE: usize = 30 * SAMPLE_RATE as usize;
-/// A loaded encoder.
+/// An encoder of the wav2vec 2.0 family.
 #[derive(Debug)]
 pub struct Wav2Vec2Encoder {
     config: Config,
@@ -77,10 +77,10 @@ pub struct Wav2Vec2Encoder {
 }
 
 impl Wav2Vec2Encoder {
-    /// Builds the encoder from a checkpoint. [`Config::from_weights`] has the sizes.
+    /// Builds the encoder from a checkpoint. [`Config::from_weights`] finds the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -88,23 +88,23 @@ impl Wav2Vec2Encoder {
         Ok(encoder)
     }
 
-    /// The encoder with the tensors that a loader gives, below this place or below `wav2vec2`, `hubert` or `encoder` there.
+    /// Builds the encoder from a loader, below its prefix or below `wav2vec2`, `hubert`, `wavlm` or `encoder` there.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else as
-    /// [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, or if the loader creates trainable tensors, which this
+    /// encoder does not support; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         let adapters = place(root).at("encoder.layers");
         Self::with_adapters(config, root, |index| adapters.at(index).at("adapter_layer"))
     }
 
-    /// As [`build`](Self::build) of an MMS model, with the adapters that another loader gives, below
-    /// `wav2vec2.encoder.layers.N.adapter_layer`: to train those of a language from a
-    /// [`Parameters`](crate::weights::Parameters), while all else stays as it is. With a head from the same parameters, what they save is an
-    /// `adapter.<language>.safetensors`.
+    /// As [`build`](Self::build) for an MMS model, with the adapters from another loader, below
+    /// `wav2vec2.encoder.layers.N.adapter_layer`: to train the adapters of a language from
+    /// [`Parameters`](crate::weights::Parameters), with all else frozen. With a head from the same parameters, their
+    /// saved file is an `adapter.<language>.safetensors`.
     ///
-    /// Gradients reach the adapters through the frozen blocks above them, so the tensor library computes all of it, and keeps what the
-    /// blocks compute until the gradients are there.
+    /// Gradients pass through the frozen blocks above an adapter, so the tensor library computes everything, and
+    /// intermediate results of the blocks are kept for the backward pass.
     ///
     /// # Errors
     /// As [`build`](Self::build).
@@ -117,7 +117,7 @@ impl Wav2Vec2Encoder {
         })
     }
 
-    /// The encoder, with the adapter of a block at the place that `adapter` gives.
+    /// Builds the encoder, with the adapter of each block from `adapter`.
     fn with_adapters<'a>(config: &Config, root: &Loader<'a>, adapter: impl Fn(usize) -> Loader<'a>) -> Result<Self> {
         config.validate()?;
         refuse_training(root, &config.name)?;
@@ -159,24 +159,24 @@ impl Wav2Vec2Encoder {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the encoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Hidden states of samples `[batch, n_samples, 1]`, f32, on the encoder's device, as they are: a clip must have been
-    /// normalised where [`Config::normalize`] says so.
+    /// Computes the hidden states of samples `[batch, n_samples, 1]`, f32, on the encoder's device. If
+    /// [`Config::normalize`] is set, the clips must have been normalised.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for fewer samples than [`min_samples`](EncoderInfo::min_samples), [`Error::Tensor`] if the shape or the
-    /// device does not fit.
+    /// [`Error::TooShort`] if there are fewer samples than [`min_samples`](EncoderInfo::min_samples); [`Error::Tensor`]
+    /// if the shape or the device does not match.
     pub fn forward_samples(&self, samples: &Tensor, layers: Layers) -> Result<Encoded> {
         let (batch, n_samples, _) = samples.dims3().context("reading the shape of the samples")?;
         let n_frames = self.config.n_frames(n_samples);
         if n_frames == 0 {
             return Err(Error::TooShort { needed: self.info.min_samples, got: n_samples });
         }
-        let (states, last) = self.run(samples, layers).context("a wav2vec 2.0 encoder")?;
+        let (states, last) = self.run(samples, layers).context("running wav2vec 2.0")?;
         Ok(Encoded::new(states, last, vec![n_frames; batch]))
     }
 
@@ -200,7 +200,7 @@ impl Wav2Vec2Encoder {
         Ok((states, if self.config.norm_first { self.norm.forward(&x)? } else { x }))
     }
 
-    /// A clip as a column, normalised where the model wants it.
+    /// A clip as a column, normalised if the model requires it.
     fn prepare(&self, clip: &[f32]) -> Array2<f32> {
         let samples = batch::column(clip);
         if !self.config.normalize {

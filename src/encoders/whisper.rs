@@ -1,16 +1,17 @@
 //! The encoder of Whisper.
 //!
-//! Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356). References:
-//! `AudioEncoder` of openai/whisper, `WhisperEncoder` of transformers. Checkpoint keys: those of either, `encoder.blocks.0.attn.query`
-//! or `model.encoder.layers.0.self_attn.q_proj`, with or without the decoder, which is not read.
+//! Paper: Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356).
+//! References: `AudioEncoder` of openai/whisper, `WhisperEncoder` of transformers. Checkpoint keys: those of either,
+//! `encoder.blocks.0.attn.query` or `model.encoder.layers.0.self_attn.q_proj`, with or without the decoder, which is
+//! ignored.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → log-mel `[batch, n_frames, n_mels]`, 100 per second → convolution over 3 frames, GELU →
-//! the same with a step of 2, GELU: `[batch, ⌈n_frames / 2⌉, dim]`, 50 per second → plus a table of positions → transformer
-//! blocks (norm first) → norm.
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel `[batch, n_frames, n_mels]`, 100 per second → convolution with
+//! kernel 3, GELU → convolution with kernel 3 and stride 2, GELU: `[batch, ⌈n_frames / 2⌉, dim]`, 50 per second → plus
+//! position embeddings → transformer blocks (pre-norm) → norm.
 //!
-//! The original fills every clip up with zeros to 30 s. Here a clip takes its own length and the beginning of the table, so
-//! that short clips are fast and nothing attends to silence that is not there; [`Config::pad`] brings the zeros back. What
-//! comes out are the clip's own frames in both cases. A clip of more than 30 s is an error: it has to be cut.
+//! The original pads every clip with zeros to 30 s. Here a clip keeps its own length and uses the first position
+//! embeddings, so that short clips are fast and no attention goes to padding; [`Config::pad`] restores the padding. The
+//! output contains the clip's own frames in both cases. Clips of more than 30 s are an error: cut them first.
 
 mod config;
 mod hugging_face;
@@ -33,14 +34,14 @@ use crate::weights::{Loader, Weights};
 pub use config::Config;
 use names::{Names, place};
 
-/// Log-mel frames to one of the encoder's.
+/// Log-mel frames per encoder frame.
 pub(super) const STRIDE: usize = 2;
-/// ε of the layer norms.
+/// Epsilon of the layer norms.
 const EPS: f32 = 1e-5;
-/// What else stands in a checkpoint of the whole model.
+/// Tensors of the rest of a whole model.
 const DECODERS: [&str; 4] = ["decoder.*", "model.decoder.*", "whisper.decoder.*", "proj_out.*"];
 
-/// A loaded encoder of Whisper.
+/// Whisper's encoder.
 #[derive(Debug)]
 pub struct WhisperEncoder {
     config: Config,
@@ -54,10 +55,11 @@ pub struct WhisperEncoder {
 }
 
 impl WhisperEncoder {
-    /// Builds the encoder from a checkpoint, of the whole model or of the encoder alone. [`Config::from_weights`] has the sizes.
+    /// Builds the encoder from a checkpoint of the whole model or of the encoder alone. [`Config::from_weights`] finds
+    /// the sizes.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid; [`Error::Weights`] with all tensors that do not fit.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let encoder = Self::build(config, &root)?;
@@ -65,11 +67,11 @@ impl WhisperEncoder {
         Ok(encoder)
     }
 
-    /// The encoder with the tensors that a loader gives, below this place or below `encoder` there.
+    /// Builds the encoder from a loader, below its prefix or below `encoder` there.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work or the tensors are to be trained, which this encoder cannot be; else
-    /// as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, or if the loader creates trainable tensors, which this
+    /// encoder does not support; otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         refuse_training(root, "whisper")?;
@@ -83,7 +85,7 @@ impl WhisperEncoder {
             convs.conv(&place.at(name), None, conv, Activation::Gelu)?;
         }
         let positions = match place.lacks(names.positions) {
-            true => sinusoids(n_positions, dim, root.device()).context("a table of positions")?,
+            true => sinusoids(n_positions, dim, root.device()).context("computing position embeddings")?,
             false => place.get(names.positions, (n_positions, dim))?,
         };
         for rest in DECODERS {
@@ -109,7 +111,7 @@ impl WhisperEncoder {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the encoder.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -119,27 +121,28 @@ impl WhisperEncoder {
         &self.mel
     }
 
-    /// Everything after the front end: features `[batch, n_frames, n_mels]`, f32, on the encoder's device, at most
-    /// `2 · n_positions` frames, of which the first `lengths[b]` of clip `b` count; all without `lengths`. Of the hidden
-    /// states, `[batch, ⌈n_frames / 2⌉, dim]`, the first `⌈lengths[b] / 2⌉` count, and the others are 0.
+    /// Runs everything after the front end on features `[batch, n_frames, n_mels]`, f32, on the encoder's device, with
+    /// at most `2 · n_positions` frames. The first `lengths[b]` frames belong to clip `b`; without `lengths`, all do.
+    /// The first `⌈lengths[b] / 2⌉` of the hidden states `[batch, ⌈n_frames / 2⌉, dim]` belong to clip `b`; later ones
+    /// are 0.
     ///
     /// # Errors
-    /// [`Error::Argument`] for too many frames, and unless there is one length from 1 to `n_frames` a clip; [`Error::Tensor`] if
-    /// the shape or the device does not fit.
+    /// [`Error::Argument`] if there are too many frames, or unless there is one length per clip, between 1 and
+    /// `n_frames`; [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward_features(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
-        self.run(features, lengths, layers).context("whisper")
+        self.run(features, lengths, layers).context("running Whisper's encoder")
     }
 
     fn run(&self, features: &Tensor, lengths: Option<&[usize]>, layers: Layers) -> Result<Encoded> {
         let (batch, n_frames, _) = features.dims3()?;
         let longest = STRIDE * self.config.n_positions;
         if !(1..=longest).contains(&n_frames) {
-            return Err(Error::argument("n_frames", n_frames, format!("1 to {longest} at once")));
+            return Err(Error::argument("n_frames", n_frames, format!("expected 1 to {longest}")));
         }
         if let Some(lengths) = lengths {
             check_lengths(lengths, batch, 1..=n_frames)?;
         }
-        // Clips that are all as long as the batch need no mask.
+        // Without padding no mask is needed.
         let lengths = lengths.filter(|lengths| lengths.iter().any(|&length| length < n_frames));
         let n_tokens = n_frames.div_ceil(STRIDE);
         let tokens = lengths.map(|lengths| lengths.iter().map(|length| length.div_ceil(STRIDE)).collect::<Vec<_>>());
@@ -160,7 +163,8 @@ impl WhisperEncoder {
         Ok(x.broadcast_add(&self.positions.narrow(0, 0, x.dim(1)?)?)?)
     }
 
-    /// The input of each block, if all layers are requested, and the output of the last block before the norm.
+    /// Runs the blocks. Returns the input of each block, if all layers are requested, and the output of the last block
+    /// before the norm.
     pub(super) fn run_blocks(
         &self,
         mut x: Tensor,
@@ -175,7 +179,7 @@ impl WhisperEncoder {
         Ok((states, x))
     }
 
-    /// What `f` makes of the output of each block, for features `[batch, n_frames, n_mels]`.
+    /// Applies `f` to the output of each block, for features `[batch, n_frames, n_mels]`.
     pub(crate) fn map_blocks(
         &self,
         features: &Tensor,
@@ -195,7 +199,8 @@ impl WhisperEncoder {
     }
 }
 
-/// `[n_positions, dim]`: in the first half of a vector sin(t f), in the second cos(t f), `f` from 1 to 1/10,000 geometrically.
+/// Sinusoidal position embeddings `[n_positions, dim]`: sin(t f) in the first half of a vector, cos(t f) in the second;
+/// `f` from 1 to 1/10,000, geometrically spaced.
 fn sinusoids(n_positions: usize, dim: usize, device: &Device) -> candle_core::Result<Tensor> {
     let half = dim / 2;
     let step = 10_000f64.ln() / (half.max(2) - 1) as f64;
@@ -207,7 +212,7 @@ fn sinusoids(n_positions: usize, dim: usize, device: &Device) -> candle_core::Re
     Tensor::from_iter((0..n_positions * dim).map(value), device)?.reshape((n_positions, dim))
 }
 
-/// A block with the names of openai/whisper.
+/// A block with the tensor names of openai/whisper.
 pub(crate) fn residual_block(place: &Loader, dim: usize, n_heads: usize) -> Result<TransformerBlock> {
     load_block(place, [dim, n_heads, 4 * dim], &Names::OPENAI)
 }

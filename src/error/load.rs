@@ -1,9 +1,9 @@
-//! What does not fit between a checkpoint and a model.
+//! Report of the differences between a checkpoint and a model.
 
 use std::fmt;
 use std::path::PathBuf;
 
-/// Everything that kept a checkpoint from loading into a model, at once.
+/// All the differences that keep a checkpoint from loading into a model.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LoadReport {
@@ -11,17 +11,19 @@ pub struct LoadReport {
     pub model: String,
     /// The checkpoint; `None` where bytes or tensors were given.
     pub path: Option<PathBuf>,
-    /// Where in the checkpoint the model's tensors were looked for: see [`Weights::at`](crate::Weights::at). Empty for all of it.
+    /// The prefix below which the model's tensors were looked up (see [`Weights::at`](crate::Weights::at)); empty for
+    /// none.
     pub place: String,
-    /// Tensors of the model that the checkpoint lacks, in the order in which the model asked for them.
+    /// Tensors of the model that the checkpoint lacks, in the order in which the model reads them.
     pub missing: Vec<MissingTensor>,
-    /// Tensors of the checkpoint that the model neither read nor knowingly left aside, sorted.
+    /// Tensors of the checkpoint that the model neither reads nor expects to leave unused, sorted.
     pub unexpected: Vec<String>,
-    /// Tensors whose shapes differ, in the order in which the model asked for them.
+    /// Tensors whose shapes differ, in the order in which the model reads them.
     pub wrong_shape: Vec<WrongShape>,
-    /// Where in the checkpoint most of the missing tensors are: [`Weights::at`](crate::Weights::at) gives the tensors there.
+    /// A prefix below which the checkpoint has most of the missing tensors: pass it to
+    /// [`Weights::at`](crate::Weights::at).
     pub found_below: Option<String>,
-    /// Whether loading stopped early, since far more is missing than the checkpoint holds. What follows was not compared.
+    /// Whether loading stopped early because most tensors were missing. The remaining tensors were not compared.
     pub stopped: bool,
 }
 
@@ -30,25 +32,26 @@ pub struct LoadReport {
 pub struct MissingTensor {
     /// Its full name.
     pub name: String,
-    /// The shape the model wants.
+    /// The shape in the model.
     pub shape: Vec<usize>,
-    /// The most similar unexpected name of the checkpoint, if one is similar. Looked for for the first 1,000 missing ones.
+    /// The most similar name among the unexpected tensors, if one is similar. Searched for the first 1,000 missing
+    /// tensors.
     pub nearest: Option<String>,
 }
 
-/// A tensor of another shape than the model's.
+/// A tensor whose shape in the checkpoint differs from that in the model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WrongShape {
     /// Its full name.
     pub name: String,
-    /// The shape the model wants.
+    /// The shape in the model.
     pub expected: Vec<usize>,
     /// The shape in the checkpoint.
     pub got: Vec<usize>,
 }
 
 impl LoadReport {
-    /// Whether everything fits.
+    /// Whether the checkpoint fits the model.
     pub fn is_empty(&self) -> bool {
         self.missing.is_empty() && self.unexpected.is_empty() && self.wrong_shape.is_empty()
     }
@@ -75,7 +78,7 @@ impl fmt::Display for LoadReport {
         let summary: Vec<String> = present.map(|(count, what)| format!("{count} {what}")).collect();
         write!(f, " {}", summary.join(", "))?;
         if let Some(place) = &self.found_below {
-            write!(f, "\n  what is missing stands below `{place}.`: Weights::at({place:?}) gives the tensors there")?;
+            write!(f, "\n  the missing tensors are below `{place}.`: use Weights::at({place:?})")?;
         }
         list(f, "missing", &self.missing, |f, MissingTensor { name, shape, nearest }| {
             write!(f, "{name} {shape:?}")?;
@@ -86,16 +89,16 @@ impl fmt::Display for LoadReport {
         })?;
         list(f, "unexpected", &self.unexpected, |f, name| write!(f, "{name}"))?;
         if self.stopped {
-            write!(f, "\n  and perhaps more: far more is missing than there is, so the rest was not compared")?;
+            write!(f, "\n  the remaining tensors were not compared, because most of those so far are missing")?;
         }
         Ok(())
     }
 }
 
-/// Most entries of a list that are printed.
+/// Limit on the entries of a list that are printed.
 const MAX_PRINTED: usize = 20;
 
-/// Prints the first entries of a list, a line each, and the number of the others.
+/// Prints the first entries of a list, one per line, and the number of the others.
 fn list<T>(
     f: &mut fmt::Formatter<'_>,
     what: &str,

@@ -1,4 +1,4 @@
-//! The crate's one error type, and the reports that it carries.
+//! The error type of the crate and the reports that it carries.
 
 mod audio;
 mod load;
@@ -8,24 +8,25 @@ use std::path::PathBuf;
 pub use audio::{AudioReason, MAX_CHANNELS, MAX_SAMPLE_RATE};
 pub use load::{LoadReport, MissingTensor, WrongShape};
 
-/// What can go wrong, with what, and what would have been right.
+/// The error type of the crate. Messages name the setting, file or argument, give its value, and say what was expected.
 ///
-/// The message of an I/O or tensor error ends with its cause, so that printing the error with `{}` says why. The cause is
-/// the field `cause`; [`source`](std::error::Error::source) does not repeat it.
+/// The message of an I/O or tensor error ends with its cause, so that `{}` prints the whole reason. The cause is also
+/// in the field `cause`; [`source`](std::error::Error::source) returns `None`, so that reports of error chains do not
+/// repeat it.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The operating system could not open, read or write a file.
     #[error("cannot {action} {}: {cause}", path.display())]
     Io {
-        /// What was tried: `"read"`, `"write"`.
+        /// What was attempted, such as `"read"` or `"write"`.
         action: &'static str,
         /// The file.
         path: PathBuf,
         /// The operating system's reason.
         cause: std::io::Error,
     },
-    /// A file is not usable as audio.
+    /// A file cannot be used as audio.
     #[error("{}: {reason}", path.display())]
     Audio {
         /// The file; `<stream>` where a reader was given.
@@ -33,27 +34,27 @@ pub enum Error {
         /// Why.
         reason: AudioReason,
     },
-    /// A setting that cannot work.
+    /// A setting of a configuration is invalid.
     #[error("{field} = {value}: {reason}")]
     Config {
         /// The setting's name.
         field: &'static str,
-        /// Its value as given.
+        /// Its value.
         value: String,
-        /// What would have been right.
+        /// What was expected.
         reason: String,
     },
-    /// An argument that a function cannot take.
+    /// An argument of a function is invalid.
     #[error("{name} = {value}: {reason}")]
     Argument {
         /// The argument's name.
         name: &'static str,
-        /// Its value as given, or what is wrong in it.
+        /// Its value, or what is wrong with it.
         value: String,
-        /// What would have been right.
+        /// What was expected.
         reason: String,
     },
-    /// A file is not a checkpoint that can be read, or is damaged.
+    /// A file is no checkpoint of a supported format, or it is damaged.
     #[error("{}: {reason}", path.display())]
     Checkpoint {
         /// The file; `<bytes>` where bytes were given.
@@ -61,7 +62,7 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A label file is not usable.
+    /// A label file cannot be used.
     #[error("{}: {reason}", path.display())]
     Labels {
         /// The file.
@@ -69,81 +70,81 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A label set does not fit the head of a model.
-    #[error("the model has {n_classes} classes, the label set {n_labels}")]
+    /// The number of labels differs from the number of classes of the model.
+    #[error("expected {n_classes} labels, one per class of the model, got {n_labels}")]
     LabelCount {
-        /// Outputs of the model.
+        /// Classes of the model.
         n_classes: usize,
         /// Labels given.
         n_labels: usize,
     },
-    /// A model got audio at another rate than its own.
-    #[error("the audio is at {got} Hz, the model wants {expected} Hz: resample it first")]
+    /// The sample rate of the audio is not that of the model.
+    #[error("expected audio at {expected} Hz, the model's sample rate, got {got} Hz: resample it first")]
     SampleRate {
-        /// The model's rate in Hz.
+        /// The model's sample rate, in Hz.
         expected: u32,
-        /// The rate of what was given.
+        /// The sample rate of the audio, in Hz.
         got: u32,
     },
-    /// A clip holds too few samples, or none.
-    #[error("the clip has {got} samples, at least {needed} are needed")]
+    /// A clip is empty or shorter than the operation needs.
+    #[error("expected a clip of at least {needed} samples, got {got}")]
     TooShort {
-        /// The fewest that work.
+        /// The minimum number of samples.
         needed: usize,
-        /// The samples given.
+        /// The number of samples in the clip.
         got: usize,
     },
-    /// Token scores of a clip have too few frames for what is asked of them.
-    #[error("the clip has {got} frames, at least {needed} are needed")]
+    /// The token scores of a clip have fewer frames than the operation needs.
+    #[error("expected a clip of at least {needed} frames, got {got}")]
     TooFewFrames {
-        /// The fewest that work.
+        /// The minimum number of frames.
         needed: usize,
-        /// The frames given.
+        /// The number of frames in the clip.
         got: usize,
     },
     /// A sample is NaN or infinite.
-    #[error("sample {index} of the clip is {value}: only finite samples can be used")]
+    #[error("sample {index} of the clip is {value}: expected finite samples")]
     NonFinite {
-        /// Its place, from 0.
+        /// Its index in the clip, from 0.
         index: usize,
-        /// NaN or an infinity.
+        /// Its value: NaN or an infinity.
         value: f32,
     },
-    /// A device that is not there.
+    /// A device is unknown or unavailable.
     #[error("device {device}: {reason}")]
     Device {
-        /// The name that was asked for.
+        /// The requested device.
         device: String,
         /// Why it cannot be used.
         reason: String,
     },
-    /// No model of this crate has this name, or none fits a checkpoint.
+    /// No model has the given name, or no model fits the checkpoint.
     #[error("{0}")]
     UnknownModel(String),
-    /// A checkpoint carries another front end than the model that it was to be loaded into.
-    #[error("{}: `{tensor}`: {reason}{}", path.display(), fitting.map(|name| format!("; the preset that fits is {name}")).unwrap_or_default())]
+    /// The front end stored in a checkpoint differs from that of the model configuration.
+    #[error("{}: `{tensor}`: {reason}{}", path.display(), fitting.map(|name| format!("; use the preset {name}")).unwrap_or_default())]
     FrontEnd {
-        /// The checkpoint; `<bytes>` where there is no file.
+        /// The checkpoint; `<bytes>` where bytes were given.
         path: PathBuf,
         /// The tensor that differs.
         tensor: String,
         /// How it differs.
         reason: String,
-        /// The model whose front end it is, if it has a name.
+        /// The preset that has this front end, if there is one.
         fitting: Option<&'static str>,
     },
-    /// A tensor operation failed: on a device for want of memory, or by a bug of this crate.
-    #[error("{context} failed: {cause}")]
+    /// A tensor operation failed, for example because the device ran out of memory.
+    #[error("{context}: {cause}")]
     Tensor {
-        /// What was being computed.
+        /// The operation that failed.
         context: &'static str,
-        /// The tensor library's reason.
+        /// The error of the tensor library.
         cause: candle_core::Error,
     },
-    /// An error of a model that is not of this crate: see [`Error::other`].
+    /// An error of a model that is implemented outside this crate: see [`Error::other`].
     #[error("{0}")]
     Other(Box<dyn std::error::Error + Send + Sync>),
-    /// Tensors of a checkpoint do not fit the model: everything that differs, at once.
+    /// The tensors of a checkpoint do not fit the model. The report lists all differences.
     #[error("{0}")]
     Weights(Box<LoadReport>),
 }
@@ -151,10 +152,10 @@ pub enum Error {
 /// `std::result::Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What was being computed, where nobody has said yet.
+/// The context of a tensor error until [`Context::context`] sets one.
 const UNNAMED: &str = "a tensor operation";
 
-/// Names what was being computed when the tensor library refused. An error that has a name keeps it.
+/// Names the operation in which a tensor error occurred. The innermost name is kept.
 pub(crate) trait Context<T> {
     fn context(self, context: &'static str) -> Result<T>;
 }
@@ -175,8 +176,8 @@ impl From<candle_core::Error> for Error {
 }
 
 impl Error {
-    /// Wraps the error of a [`TaggingModel`](crate::TaggingModel) or [`SpeechEncoder`](crate::encoders::SpeechEncoder) that
-    /// is implemented outside this crate. Takes an error or a message.
+    /// Wraps an error, or a message, of a [`TaggingModel`](crate::TaggingModel) or
+    /// [`SpeechEncoder`](crate::encoders::SpeechEncoder) that is implemented outside this crate.
     ///
     /// ```
     /// let error = clipwise::Error::other("the accelerator is in use");
@@ -200,19 +201,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_message_ends_with_its_cause_which_is_not_repeated() {
+    fn cause_is_in_the_message_and_not_a_source() {
         let error = crate::Waveform::open("no such folder/missing.wav").unwrap_err();
         let cause = std::fs::File::open("no such folder/missing.wav").unwrap_err();
         assert_eq!(error.to_string(), format!("cannot open no such folder/missing.wav: {cause}"));
         assert!(std::error::Error::source(&error).is_none());
 
         let cause = candle_core::Error::Msg("out of memory".into());
-        let failed: Result<()> = Err(cause).context("the embedding");
-        assert_eq!(failed.unwrap_err().to_string(), "the embedding failed: out of memory");
+        let failed: Result<()> = Err(cause).context("computing the embedding");
+        assert_eq!(failed.unwrap_err().to_string(), "computing the embedding: out of memory");
     }
 
     #[test]
-    fn errors_of_other_models_keep_their_type() {
+    fn other_errors_can_be_downcast() {
         let error = Error::other(std::fmt::Error);
         let Error::Other(inner) = &error else { panic!("{error:?}") };
         assert!(inner.is::<std::fmt::Error>());

@@ -1,29 +1,30 @@
-//! What counts as an event.
+//! Settings of event detection.
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::labels::LabelSet;
 
-/// The longest smoothing window, in frames or windows.
+/// Limit on the smoothing window, in frames or windows.
 const MAX_SMOOTHING: usize = 1 << 16;
 
-/// A centred filter over the scores of each class, over an odd number of frames or windows (fewer at the ends of a recording).
+/// A centred filter over the scores of each class. Its length is an odd number of frames or windows; it is shorter at
+/// the ends of a recording.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Smoothing {
-    /// None.
+    /// No smoothing.
     #[default]
     None,
-    /// The median of this many scores (of an even number at the ends, the mean of the middle two).
+    /// The median of this many scores. At the ends, the median of an even number is the mean of the middle two.
     Median(usize),
     /// The mean of this many scores.
     Mean(usize),
 }
 
 impl Smoothing {
-    /// Scores on each side of the one in the middle.
+    /// Number of scores on each side of the centre.
     pub(super) fn half(self) -> usize {
         match self {
             Self::None => 0,
@@ -32,37 +33,37 @@ impl Smoothing {
     }
 }
 
-/// The thresholds of one class.
+/// Thresholds of one class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ClassThresholds {
     /// Display name or machine id.
     pub label: String,
-    /// As [`EventConfig::threshold_on`].
+    /// See [`EventConfig::threshold_on`].
     pub threshold_on: f32,
-    /// As [`EventConfig::threshold_off`].
+    /// See [`EventConfig::threshold_off`].
     pub threshold_off: f32,
 }
 
-/// What counts as an event. Times in seconds.
+/// Settings of [`EventDetector`](super::EventDetector). Times are in seconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct EventConfig {
     /// The score that an event must reach. Default: 0.3.
     pub threshold_on: f32,
-    /// The score below which an event begins and ends; at most `threshold_on`. Default: 0.15.
+    /// The score below which an event ends, and before it begins; at most `threshold_on`. Default: 0.15.
     pub threshold_off: f32,
-    /// Shorter events are dropped. Default: 0.
+    /// Minimum duration; shorter events are dropped. Default: 0.
     pub min_duration: f64,
-    /// Events of a class that are no farther apart become one. Default: 0.
+    /// Events of a class that are at most this far apart are merged. Default: 0.
     pub min_gap: f64,
-    /// A filter before the thresholds. Default: none.
+    /// Smoothing of the scores before the thresholds are applied. Default: none.
     pub smoothing: Smoothing,
-    /// Classes with other thresholds. Default: none.
+    /// Thresholds of individual classes. Default: none.
     pub classes: Vec<ClassThresholds>,
-    /// Only these classes count, by display name or machine id; all if it is empty, the default.
+    /// Classes to detect, by display name or machine id. Default: empty, for all classes.
     pub allow: Vec<String>,
-    /// These do not count. Default: none.
+    /// Classes to ignore, by display name or machine id. Default: none.
     pub deny: Vec<String>,
     /// Whether events name the classes above theirs ([`Label::parents`](crate::Label::parents)). Default: no.
     pub parents: bool,
@@ -84,11 +85,11 @@ impl Default for EventConfig {
     }
 }
 
-/// Thresholds of a class that counts: on, off.
+/// The thresholds of a detected class: on, off.
 pub(super) type Thresholds = (f32, f32);
 
 impl EventConfig {
-    /// The thresholds of each class of a label set; `None` for a class that does not count.
+    /// The thresholds of each class of a label set; `None` for classes that are not detected.
     pub(super) fn thresholds(&self, labels: &LabelSet) -> Result<Vec<Option<Thresholds>>> {
         for (field, seconds) in [("min_duration", self.min_duration), ("min_gap", self.min_gap)] {
             if !(seconds.is_finite() && seconds >= 0.0) {
@@ -101,7 +102,7 @@ impl EventConfig {
             return Err(Error::config("smoothing", n, format!("expected an odd number up to {MAX_SMOOTHING}")));
         }
         let index = |field: &'static str, name: &str| {
-            let unknown = || Error::config(field, name, "no class has this name or id");
+            let unknown = || Error::config(field, name, "expected the display name or machine id of a class");
             labels.index_of(name).ok_or_else(unknown)
         };
         let checked = |on: f32, off: f32| {

@@ -1,4 +1,4 @@
-//! Finds events in scores as they arrive.
+//! Detects events in scores as they arrive.
 
 use super::config::Thresholds;
 use super::smooth::{Segment, Smoother};
@@ -7,26 +7,26 @@ use crate::error::{Error, Result};
 use crate::labels::LabelSet;
 use crate::output::{Frames, WindowTagging};
 
-/// Times that differ by less count as equal, in seconds: they are sums of rounded fractions.
+/// Times that differ by less are considered equal, in seconds, since they are sums of rounded numbers.
 const SAME: f64 = 1e-6;
 
-/// Finds events in scores that arrive in order of time.
+/// Detects events in scores that arrive in order of time.
 #[derive(Debug, Clone)]
 pub struct EventDetector {
     config: EventConfig,
     labels: LabelSet,
-    /// The classes that count.
+    /// The classes that are detected.
     classes: Vec<Class>,
     smoother: Smoother,
-    /// Where the last segment ended.
+    /// End of the last segment.
     end: Option<f64>,
-    /// The last window, whose segment ends in the middle of its overlap with the next.
+    /// The last window. Its segment will end in the middle of its overlap with the next window.
     window: Option<Waiting>,
 }
 
 #[derive(Debug, Clone)]
 struct Waiting {
-    /// Where the window begins; its segment begins later if windows overlap.
+    /// Start of the window. Its segment begins later if windows overlap.
     start: f64,
     segment: Segment,
 }
@@ -36,47 +36,48 @@ struct Class {
     index: usize,
     thresholds: Thresholds,
     /// Seconds so far, and the integral of the score over them.
-    heard: f64,
+    elapsed: f64,
     area: f64,
     run: Option<Run>,
-    /// A run that is over; the next may belong to the same event.
+    /// A run that has ended; the next run may be merged with it.
     last: Option<Run>,
 }
 
-/// A stretch of scores that are not below the lower threshold.
+/// A period without scores below the lower threshold.
 #[derive(Debug, Clone)]
 struct Run {
     onset: f64,
     offset: f64,
     peak: f32,
-    /// `heard` and `area` of the class at onset and at offset.
+    /// `elapsed` and `area` of the class at the onset and at the offset.
     from: (f64, f64),
     to: (f64, f64),
 }
 
 impl EventDetector {
-    /// A detector for scores of the classes of `labels`.
+    /// Creates a detector for scores of the classes of `labels`.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the settings are invalid, or name classes that `labels` does not have.
+    /// [`Error::Config`] if the settings are invalid, or name classes that `labels` does not have.
     pub fn new(config: &EventConfig, labels: &LabelSet) -> Result<Self> {
         let counts = |(index, thresholds): (usize, Option<Thresholds>)| {
-            let (heard, area, run, last) = (0.0, 0.0, None, None);
-            Some(Class { index, thresholds: thresholds?, heard, area, run, last })
+            let (elapsed, area, run, last) = (0.0, 0.0, None, None);
+            Some(Class { index, thresholds: thresholds?, elapsed, area, run, last })
         };
         let classes = config.thresholds(labels)?.into_iter().enumerate().filter_map(counts).collect();
         let (config, labels) = (config.clone(), labels.clone());
         Ok(Self { smoother: Smoother::new(config.smoothing), config, labels, classes, end: None, window: None })
     }
 
-    /// Takes a result of [`Tagger::windows`](crate::Tagger::windows) or of a [`TaggerStream`](crate::TaggerStream), and returns the
-    /// events that are over: from its frames if it has them, else from its tags.
+    /// Processes a result of [`Tagger::windows`](crate::Tagger::windows) or of a [`TaggerStream`](crate::TaggerStream):
+    /// its frames if it has them, otherwise its tags. Returns the events that have ended.
     ///
-    /// Where windows overlap, each one counts up to the middle of the overlap. An event can thus be returned one window late.
+    /// If windows overlap, each one applies up to the middle of the overlap. An event can therefore be returned one
+    /// window late.
     ///
     /// # Errors
-    /// [`Error::LabelCount`] for another number of classes, [`Error::Argument`] for scores that are not finite and for times that go
-    /// back.
+    /// [`Error::LabelCount`] if the number of scores differs from the number of labels; [`Error::Argument`] if a score
+    /// is not finite, or if the window starts before earlier scores.
     pub fn push(&mut self, window: &WindowTagging) -> Result<Vec<Event>> {
         match &window.frames {
             Some(frames) => self.push_frames(frames),
@@ -86,7 +87,7 @@ impl EventDetector {
                 let mut events = Vec::new();
                 let mut start = window.start;
                 if let Some(Waiting { segment: before, .. }) = self.window.take() {
-                    // Where the last window is short, it may lie within the one before.
+                    // A short last window may lie within the previous one.
                     let middle = (0.5 * (window.start + before.end)).max(before.start).min(window.end);
                     let end = if window.start < before.end { middle } else { before.end };
                     start = start.max(end);
@@ -99,7 +100,7 @@ impl EventDetector {
         }
     }
 
-    /// Takes the next frames.
+    /// Processes the next frames. Returns the events that have ended.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -112,7 +113,8 @@ impl EventDetector {
         Ok(sorted(events))
     }
 
-    /// Takes the scores of the time from `start` to `end`, one per class, and returns the events that are over.
+    /// Processes scores (one per class) for the time from `start` to `end`, in seconds. Returns the events that have
+    /// ended.
     ///
     /// # Errors
     /// As [`push`](Self::push).
@@ -124,7 +126,7 @@ impl EventDetector {
         Ok(sorted(events))
     }
 
-    /// Ends the input: returns the remaining events, and starts over.
+    /// Ends the input: returns the remaining events and resets the detector.
     pub fn finish(&mut self) -> Vec<Event> {
         let mut events = Vec::new();
         self.take_window(&mut events);
@@ -133,7 +135,7 @@ impl EventDetector {
             if let Some(run) = class.last.take() {
                 emit(&self.config, &self.labels, class.index, run, &mut events);
             }
-            (class.heard, class.area) = (0.0, 0.0);
+            (class.elapsed, class.area) = (0.0, 0.0);
         }
         self.end = None;
         sorted(events)
@@ -147,7 +149,7 @@ impl EventDetector {
             return Err(Error::argument("scores", score, "expected a finite score"));
         }
         if !(start.is_finite() && end.is_finite() && start < end) {
-            return Err(Error::argument("end", end, format!("expected after the start, {start} s")));
+            return Err(Error::argument("end", end, format!("expected a time after the start, {start} s")));
         }
         let before = match &self.window {
             Some(window) => Some(window.start),
@@ -163,7 +165,7 @@ impl EventDetector {
         }
     }
 
-    /// Takes the last window, with all of its time.
+    /// Processes the last window to its end.
     fn take_window(&mut self, events: &mut Vec<Event>) {
         if let Some(window) = self.window.take() {
             self.segment(window.segment, events);
@@ -183,7 +185,7 @@ impl EventDetector {
         }
     }
 
-    /// Before a gap without scores: ends all runs and the smoothing.
+    /// Ends all runs and the smoothing before a gap without scores.
     fn interrupt(&mut self, events: &mut Vec<Event>) {
         while let Some(smooth) = self.smoother.finish() {
             self.smoothed(&smooth, events);
@@ -199,11 +201,11 @@ impl EventDetector {
         let (config, labels) = (&self.config, &self.labels);
         for class in &mut self.classes {
             let score = segment.scores[class.index];
-            let from = (class.heard, class.area);
+            let from = (class.elapsed, class.area);
             let seconds = segment.end - segment.start;
-            class.heard += seconds;
+            class.elapsed += seconds;
             class.area += f64::from(score) * seconds;
-            let to = (class.heard, class.area);
+            let to = (class.elapsed, class.area);
             if score >= class.thresholds.1 {
                 let (onset, offset) = (segment.start, segment.end);
                 let run = class.run.get_or_insert(Run { onset, offset, peak: score, from, to });
@@ -211,7 +213,7 @@ impl EventDetector {
             } else if let Some(run) = class.run.take() {
                 class.close(run, config, labels, events);
             }
-            // An event that no later run can join is over.
+            // The last run ends an event once no later run can be merged with it.
             let reach = class.run.as_ref().map_or(segment.end, |run| run.onset);
             if let Some(last) = class.last.take_if(|last| reach - last.offset > config.min_gap + SAME) {
                 emit(config, labels, class.index, last, events);
@@ -221,7 +223,7 @@ impl EventDetector {
 }
 
 impl Class {
-    /// A run is over: part of the last event, or an event that may go on.
+    /// Ends a run: merges it with the last one, or keeps it until a later one may be merged.
     fn close(&mut self, mut run: Run, config: &EventConfig, labels: &LabelSet, events: &mut Vec<Event>) {
         if run.peak < self.thresholds.0 {
             return;
@@ -249,7 +251,7 @@ fn emit(config: &EventConfig, labels: &LabelSet, index: usize, run: Run, events:
     events.push(Event { onset, offset, label, id, index, peak, mean: mean.min(peak), parents });
 }
 
-/// By onset, then by class.
+/// Sorts by onset, then by class.
 fn sorted(mut events: Vec<Event>) -> Vec<Event> {
     events.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
     events

@@ -1,10 +1,10 @@
-//! Smooths scores as they arrive.
+//! Smoothing of scores as they arrive.
 
 use std::collections::VecDeque;
 
 use super::Smoothing;
 
-/// Scores of a stretch of time, one value per class.
+/// Scores for a period of time, one value per class.
 #[derive(Debug, Clone)]
 pub(super) struct Segment {
     pub start: f64,
@@ -12,13 +12,13 @@ pub(super) struct Segment {
     pub scores: Vec<f32>,
 }
 
-/// A centred filter over successive segments.
+/// A centred filter over consecutive segments.
 #[derive(Debug, Clone)]
 pub(super) struct Smoother {
     smoothing: Smoothing,
-    /// Segments that a filter may still reach.
+    /// Segments that the filter still needs.
     recent: VecDeque<Segment>,
-    /// How many of these precede the next one to be returned.
+    /// Number of these before the next segment to return.
     before: usize,
     values: Vec<f32>,
 }
@@ -28,7 +28,7 @@ impl Smoother {
         Self { smoothing, recent: VecDeque::new(), before: 0, values: Vec::new() }
     }
 
-    /// Takes a segment, and returns the one whose filter is now complete.
+    /// Takes a segment. Returns the segment whose filter window is now complete.
     pub fn push(&mut self, segment: Segment) -> Option<Segment> {
         let half = self.smoothing.half();
         if half == 0 {
@@ -38,7 +38,7 @@ impl Smoother {
         (self.recent.len() > self.before + half).then(|| self.next())
     }
 
-    /// Returns the remaining segments, one per call, and starts over after the last.
+    /// Returns the remaining segments, one per call, then resets.
     pub fn finish(&mut self) -> Option<Segment> {
         if self.before < self.recent.len() {
             return Some(self.next());

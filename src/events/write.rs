@@ -1,4 +1,4 @@
-//! Events as text, for people and for other programs.
+//! Writing events as text.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -7,20 +7,21 @@ use serde::{Deserialize, Serialize};
 
 use super::Event;
 
-/// How events are written.
+/// An output format of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum EventFormat {
-    /// Columns for people: onset, offset, peak, label, with the [`parents`](Event::parents) if there are any.
+    /// A table for reading: onset, offset, peak, label, and [`parents`](Event::parents) if there are any.
     Table,
     /// One JSON object per line: the fields of [`Event`], and `file` if there is one.
     JsonLines,
-    /// `file,onset,offset,label,id,peak,mean,parents`, with a header; parents are divided by `;`.
+    /// CSV with the header `file,onset,offset,label,id,peak,mean,parents`; parents are separated by `;`.
     Csv,
-    /// Audacity's label track: onset, offset and label between tabs. Of one file.
+    /// Audacity's label track: onset, offset and label, separated by tabs. For events of one file.
     Audacity,
-    /// Captions for a video or audio player (WebVTT), sorted by onset, as the format wants it: written at the end. Of one file.
+    /// Captions for video and audio players (WebVTT). Written at the end, because the format requires them sorted by
+    /// onset. For events of one file.
     WebVtt,
     /// A selection table of Raven, sorted by onset, over all frequencies: written at the end. Of one file.
     Raven,
@@ -29,13 +30,13 @@ pub enum EventFormat {
 }
 
 impl EventFormat {
-    /// Whether it names the file of an event. Other formats are for events of one file.
+    /// Whether the format includes the file of an event. Other formats are for events of one file.
     pub fn names_files(self) -> bool {
         matches!(self, Self::Table | Self::JsonLines | Self::Csv)
     }
 }
 
-/// Writes events one by one, in the order in which they arrive; a detector returns them in the order in which they end.
+/// Writes events one by one, in the given order. (Detectors return events in the order of their ends.)
 ///
 /// ```
 /// use clipwise::events::{EventFormat, EventWriter};
@@ -52,7 +53,7 @@ impl EventFormat {
 pub struct EventWriter<W: Write> {
     to: W,
     format: EventFormat,
-    /// Whether nothing was written yet.
+    /// Whether nothing has been written yet.
     fresh: bool,
     /// Events of a format that is written at the end.
     held: Vec<Event>,
@@ -72,7 +73,7 @@ struct Line<'a> {
 }
 
 impl<W: Write> EventWriter<W> {
-    /// A writer to a file or a buffer; it need not be buffered itself.
+    /// Creates a writer to a file or buffer, which need not be buffered.
     pub fn new(to: W, format: EventFormat) -> Self {
         Self { to, format, fresh: true, held: Vec::new(), duration: 0.0, max_hz: 24_000.0 }
     }
@@ -83,10 +84,10 @@ impl<W: Write> EventWriter<W> {
         (self.duration, self.max_hz) = (duration, max_hz);
     }
 
-    /// Writes an event, with its file for a format that [names files](EventFormat::names_files).
+    /// Writes an event. `file` is written if the format [includes file names](EventFormat::names_files).
     ///
     /// # Errors
-    /// Those of the underlying writer.
+    /// Errors of the underlying writer.
     pub fn write(&mut self, event: &Event, file: Option<&str>) -> io::Result<()> {
         self.begin()?;
         let Event { onset, offset, label, peak, parents, .. } = event;
@@ -107,10 +108,10 @@ impl<W: Write> EventWriter<W> {
         self.to.write_all(line.as_bytes())
     }
 
-    /// Writes what remains, such as the header of an output without events, and returns the underlying writer.
+    /// Writes the rest (captions; the header, if there were no events), and returns the underlying writer.
     ///
     /// # Errors
-    /// Those of the underlying writer.
+    /// Errors of the underlying writer.
     pub fn finish(mut self) -> io::Result<W> {
         self.begin()?;
         self.held.sort_by(|a, b| a.onset.total_cmp(&b.onset).then(a.index.cmp(&b.index)));
@@ -126,7 +127,7 @@ impl<W: Write> EventWriter<W> {
 
     fn captions(&mut self) -> io::Result<()> {
         for event in &self.held {
-            // A caption must end after it begins.
+            // A caption must end after its start.
             let onset = milliseconds(event.onset);
             let (onset, offset) = (clock(onset), clock(milliseconds(event.offset).max(onset + 1)));
             let text = in_one_line(&event.label).replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
@@ -222,13 +223,13 @@ fn csv_row(event: &Event, file: Option<&str>) -> io::Result<String> {
     String::from_utf8(bytes).map_err(io::Error::other)
 }
 
-/// Tabs and line breaks would end the label.
+/// Replaces tabs and line breaks, which would end the label.
 fn in_one_line(label: &str) -> String {
     label.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 fn milliseconds(seconds: f64) -> u64 {
-    // One more must not overflow.
+    // Leaves room to add 1 without overflow.
     (seconds.max(0.0) * 1000.0).round().min(1e18) as u64
 }
 

@@ -1,10 +1,10 @@
-//! Logarithms of power, fast enough to vanish beside the Fourier transform.
+//! Logarithms of power, fast enough to be negligible beside the Fourier transform.
 
 use std::f64::consts::{LN_10, SQRT_2};
 
 use serde::{Deserialize, Serialize};
 
-/// The logarithm of a mel spectrum `x`; `amin` and `reference` are fields of the settings.
+/// The logarithm of a mel spectrum `x`. `amin` and `reference` are settings of the front end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -14,12 +14,13 @@ pub enum LogScale {
     Decibel,
     /// `ln(max(x, amin)) - ln(max(amin, reference))`.
     Natural,
-    /// `ln(x + amin) - ln(max(amin, reference))`: nothing is cut off, silence becomes `ln(amin)`.
+    /// `ln(x + amin) - ln(max(amin, reference))`: no clipping; silence becomes `ln(amin)` (with `reference` up to
+    /// `amin`).
     NaturalOffset,
 }
 
 impl LogScale {
-    /// What one decibel is on this scale.
+    /// One decibel in units of this scale.
     pub(super) fn per_decibel(self) -> f64 {
         match self {
             Self::Decibel => 1.0,
@@ -27,7 +28,7 @@ impl LogScale {
         }
     }
 
-    /// Writes the logarithm of each value, where `offset` is `10 log10(max(amin, reference))`. `power` is overwritten.
+    /// Writes the logarithm of each value. `offset` is `10 log10(max(amin, reference))`. `power` is overwritten.
     #[inline(always)]
     pub(super) fn apply(self, power: &mut [f64], amin: f64, offset: f64, out: &mut [f32]) {
         if self == Self::NaturalOffset {
@@ -42,8 +43,8 @@ impl LogScale {
 
 /// Writes `10 log10(max(power, amin)) - offset` for each value. `amin` must be a positive normal number.
 ///
-/// Off by less than 1e-8 dB, before the rounding to f32; one loop without branches or calls, which the compiler
-/// vectorises.
+/// The error is below 1e-8 dB before rounding to f32. One loop without branches or calls, so that the compiler
+/// vectorises it.
 #[inline(always)]
 fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {
@@ -51,7 +52,7 @@ fn power_to_db(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     }
 }
 
-/// Writes `ln(max(power, amin)) - offset ln(10) / 10` for each value, as [`power_to_db`] otherwise.
+/// Writes `ln(max(power, amin)) - offset ln(10) / 10` for each value; otherwise as [`power_to_db`].
 #[inline(always)]
 fn power_to_ln(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
     for (out, &power) in out.iter_mut().zip(power) {
@@ -61,15 +62,17 @@ fn power_to_ln(power: &[f64], amin: f64, offset: f64, out: &mut [f32]) {
 
 /// `log10(x)` of a positive normal `x`, within 1e-9.
 ///
-/// `x = 2^e m` with `m` in √½..√2; then `ln m = 2 atanh(s)`, `s = (m - 1) / (m + 1)`, `|s| < 0.172`, by its power series.
+/// `x = 2^e m` with `m` in √½..√2; then `ln m = 2 atanh(s)`, `s = (m - 1) / (m + 1)`, `|s| < 0.172`, by its power
+/// series.
 #[inline(always)]
 fn log10(x: f64) -> f64 {
-    // Adding the distance from √½ to 1 before the exponent is cut off rounds it to the nearest power of two.
+    // Adding the distance from √½ to 1 before cutting off the mantissa rounds x to the nearest power of two.
     const ONE: u64 = 1.0f64.to_bits();
     const HALF_ROOT: u64 = (SQRT_2 / 2.0).to_bits();
     const EXPONENT_IN_MANTISSA: f64 = (1u64 << 52) as f64;
     let shifted = x.to_bits() + (ONE - HALF_ROOT);
-    // `e + 1023` as the low bits of 2^52: an integer becomes a float without the conversion that SSE2 lacks.
+    // Puts `e + 1023` into the low bits of 2^52: an integer-to-float conversion without the instruction that SSE2
+    // lacks.
     let e = f64::from_bits((shifted >> 52) | EXPONENT_IN_MANTISSA.to_bits()) - (EXPONENT_IN_MANTISSA + 1023.0);
     let m = f64::from_bits((shifted & ((1 << 52) - 1)) + HALF_ROOT);
     let s = (m - 1.0) / (m + 1.0);

@@ -1,10 +1,10 @@
-//! Deltas: how fast features change over time.
+//! Deltas: derivatives of features over time.
 //!
-//! Over a window of `2h + 1` frames, the slope of the straight line that fits best is `Σ n c[t + n] / Σ n²` for `n` in
-//! `-h..=h`: the regression formula of HTK and Kaldi. Savitzky and Golay's filter is the same with a polynomial of degree
-//! `order` and its derivative of that order, so both agree in the first order, away from the ends. They differ in
-//! what they assume beyond the ends of the clip, and in the second order: the slope of the slopes over a wider window, or a
-//! fitted parabola.
+//! The slope of the least-squares line over a window of `2h + 1` frames is `Σ n c[t + n] / Σ n²` for `n` in `-h..=h`:
+//! the regression formula of HTK and Kaldi. A Savitzky-Golay filter is the same with a polynomial of degree `order` and
+//! its derivative of that order, so the two agree for the first order away from the ends. They differ in how they
+//! extend the clip beyond its ends, and for the second order: the slope of the slopes over a wider window, or a fitted
+//! parabola.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 use serde::{Deserialize, Serialize};
@@ -13,59 +13,59 @@ use super::normalize::check_features;
 use super::stft::array;
 use crate::error::{Error, Result};
 
-/// The widest window that is accepted: ten seconds of frames. The work grows with its square.
+/// Limit on the width of the window: ten seconds of frames. The work grows with its square.
 const MAX_WIDTH: usize = (1 << 10) + 1;
 
-/// The highest order that is accepted.
+/// Limit on the order.
 const MAX_ORDER: usize = 8;
 
-/// How slopes are taken.
+/// How derivatives are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeltaMethod {
     /// The derivative of a fitted polynomial: `librosa.feature.delta`.
     SavitzkyGolay,
-    /// The regression formula, once for each order, with each time new frames beyond the ends:
+    /// The regression formula, applied once per order to the clip extended beyond its ends:
     /// `torchaudio.functional.compute_deltas`, HTK.
     Regression,
-    /// The same, where frames beyond the ends are the clip's first and last one in every order: Kaldi's `add-deltas`. Its
-    /// `delta-window` is `(width - 1) / 2`.
+    /// The regression formula, where the clip is extended only once, by its first and last frame: Kaldi's `add-deltas`.
+    /// Its `delta-window` is `(width - 1) / 2`.
     Kaldi,
 }
 
-/// What is assumed beyond the ends of the clip.
+/// How the clip is extended beyond its ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum DeltaEdge {
-    /// Nothing: within half a window of an end, the polynomial fitted to the outermost window counts. Needs `width` frames;
-    /// for [`DeltaMethod::SavitzkyGolay`] only.
+    /// Not at all: the polynomial fitted to the outermost window applies within half a window of an end. Needs `width`
+    /// frames; for [`DeltaMethod::SavitzkyGolay`] only.
     Interp,
-    /// The first and the last frame, repeated (torchaudio's `replicate`).
+    /// By repeating the first and the last frame (torchaudio's `replicate`).
     Nearest,
-    /// The clip mirrored at its end frames, which are not repeated (torchaudio's `reflect`).
+    /// By mirroring at the end frames, which are not repeated (torchaudio's `reflect`).
     Mirror,
-    /// Zeros.
+    /// With zeros.
     Constant,
-    /// The clip, over and over (torchaudio's `circular`).
+    /// Periodically (torchaudio's `circular`).
     Wrap,
 }
 
-/// The settings of [`delta`].
+/// Settings of [`delta`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeltaConfig {
-    /// How slopes are taken.
+    /// How derivatives are computed.
     pub method: DeltaMethod,
-    /// Length of the window in frames, odd, 3 to 1025.
+    /// Length of the window in frames: odd, 3 to 1025.
     pub width: usize,
-    /// What is assumed beyond the ends; must be [`DeltaEdge::Nearest`] for [`DeltaMethod::Kaldi`].
+    /// How the clip is extended beyond its ends. [`DeltaMethod::Kaldi`] requires [`DeltaEdge::Nearest`].
     pub edge: DeltaEdge,
 }
 
 impl DeltaConfig {
-    /// `librosa.feature.delta` with its defaults. Clips need 9 frames.
+    /// `librosa.feature.delta` with its defaults. Clips need at least 9 frames.
     pub const LIBROSA: Self = Self { method: DeltaMethod::SavitzkyGolay, width: 9, edge: DeltaEdge::Interp };
 
     /// `torchaudio.functional.compute_deltas` with its defaults, and HTK's `DELTAWINDOW = 2`.
@@ -77,36 +77,38 @@ impl DeltaConfig {
     fn check(&self, order: usize) -> Result<()> {
         let Self { method, width, edge } = *self;
         if width < 3 || width.is_multiple_of(2) || width > MAX_WIDTH {
-            return Err(Error::config("width", width, format!("must be odd, 3 to {MAX_WIDTH}")));
+            return Err(Error::config("width", width, format!("expected an odd number, 3 to {MAX_WIDTH}")));
         }
         let most = if method == DeltaMethod::SavitzkyGolay { MAX_ORDER.min(width - 1) } else { MAX_ORDER };
         if order == 0 || order > most {
-            return Err(Error::config("order", order, format!("must be 1 to {most}")));
+            return Err(Error::config("order", order, format!("expected 1 to {most}")));
         }
-        let fits = match method {
-            DeltaMethod::SavitzkyGolay => true,
-            DeltaMethod::Regression => edge != DeltaEdge::Interp,
-            DeltaMethod::Kaldi => edge == DeltaEdge::Nearest,
+        let (fits, expected) = match method {
+            DeltaMethod::SavitzkyGolay => (true, "any"),
+            DeltaMethod::Regression => (edge != DeltaEdge::Interp, "any but Interp"),
+            DeltaMethod::Kaldi => (edge == DeltaEdge::Nearest, "Nearest"),
         };
         if !fits {
-            return Err(Error::config("edge", format!("{edge:?}"), format!("{method:?} does not support it")));
+            let detail = format!("expected {expected} with the method {method:?}");
+            return Err(Error::config("edge", format!("{edge:?}"), detail));
         }
         Ok(())
     }
 }
 
-/// The derivative of an order (1 for deltas, 2 for delta-deltas) of features `[n_frames, n_features]` over the frames, per
-/// frame: the same shape.
+/// Computes the derivative of the given order (1 for deltas, 2 for delta-deltas) of features `[n_frames, n_features]`
+/// over time, in units per frame. The result has the same shape.
 ///
-/// Computed in f64. A clip may be shorter than the window, but not empty, and not with [`DeltaEdge::Interp`].
+/// Computed in f64. A clip may be shorter than the window, except with [`DeltaEdge::Interp`], but not empty.
 ///
 /// # Errors
-/// [`Error::Config`] for settings out of range, [`Error::Argument`] for too few frames and for features that are not finite.
+/// [`Error::Config`] if a setting is out of range; [`Error::Argument`] if there are too few frames or a feature is not
+/// finite.
 pub fn delta(features: ArrayView2<f32>, order: usize, config: &DeltaConfig) -> Result<Array2<f32>> {
     config.check(order)?;
     let (n_frames, needed) = (features.nrows(), if config.edge == DeltaEdge::Interp { config.width } else { 1 });
     if n_frames < needed {
-        return Err(Error::argument("n_frames", n_frames, format!("must be {needed} or more")));
+        return Err(Error::argument("n_frames", n_frames, format!("expected at least {needed}")));
     }
     check_features(features)?;
     let slope = derivative(config.width / 2, 1);
@@ -125,8 +127,8 @@ pub fn delta(features: ArrayView2<f32>, order: usize, config: &DeltaConfig) -> R
     })
 }
 
-/// Features and their deltas up to an order, side by side: `[n_frames, n_features * (orders + 1)]`, so that 13 MFCC become 39
-/// with `orders` 2. An order of 0 gives the features alone.
+/// Appends deltas up to order `orders` to features: `[n_frames, n_features * (orders + 1)]`. With `orders` 2, 13 MFCC
+/// become 39 values; with 0, the result is the features alone.
 ///
 /// ```
 /// use clipwise::frontend::{DeltaConfig, Mfcc, MfccConfig, with_deltas};
@@ -146,12 +148,13 @@ pub fn with_deltas(features: ArrayView2<f32>, orders: usize, config: &DeltaConfi
     concatenate(Axis(1), &parts).map_err(|e| Error::argument("n_features", n_features, e.to_string()))
 }
 
-/// The weights of frames `-half..=half` in the derivative of order `order` of the polynomial of degree `order` that fits
-/// them best.
+/// The weights of the frames `-half..=half` for the derivative of order `order` of the least-squares polynomial of
+/// degree `order`.
 ///
-/// That derivative is the polynomial's leading coefficient times `order!`, and the leading coefficient of a least-squares
-/// fit is the projection onto the monic polynomial of that degree that is orthogonal to all lower ones on the same frames.
-/// Those follow from `g[k + 1](n) = n g[k](n) - |g[k]|² / |g[k - 1]|² g[k - 1](n)`. For order 1: `n / Σ n²`.
+/// That derivative is the polynomial's leading coefficient times `order!`. The leading coefficient of a least-squares
+/// fit is the projection onto the monic polynomial of that degree that is orthogonal to all lower ones on the same
+/// frames. These polynomials follow from `g[k + 1](n) = n g[k](n) - |g[k]|² / |g[k - 1]|² g[k - 1](n)`. For order 1:
+/// `n / Σ n²`.
 fn derivative(half: usize, order: usize) -> Vec<f64> {
     let position = |i: usize| i as f64 - half as f64;
     let squares = |g: &[f64]| g.iter().map(|x| x * x).sum::<f64>();
@@ -167,7 +170,7 @@ fn derivative(half: usize, order: usize) -> Vec<f64> {
     current.iter().map(|g| g * scale).collect()
 }
 
-/// The weights of one kernel applied after another.
+/// The convolution of two kernels.
 fn chain(a: &[f64], b: &[f64]) -> Vec<f64> {
     let mut both = vec![0.0; a.len() + b.len() - 1];
     for (i, x) in a.iter().enumerate() {
@@ -182,7 +185,7 @@ fn convolve(features: &Array2<f64>, kernel: &[f64], edge: DeltaEdge) -> Array2<f
     let mut out = Array2::zeros(features.dim());
     for (t, mut row) in out.rows_mut().into_iter().enumerate() {
         let middle = match edge {
-            // The derivative of the polynomial's own degree is the same everywhere in the window.
+            // The derivative of order `degree` is constant, so it is the same everywhere in the window.
             DeltaEdge::Interp => t.clamp(kernel.len() / 2, n_frames - 1 - kernel.len() / 2),
             _ => t,
         };
@@ -195,7 +198,7 @@ fn convolve(features: &Array2<f64>, kernel: &[f64], edge: DeltaEdge) -> Array2<f
     out
 }
 
-/// The frame at `index` of the extended clip; `None` for zeros.
+/// The index of the frame at `index` of the extended clip; `None` for zeros.
 fn inside(index: isize, n_frames: usize, edge: DeltaEdge) -> Option<usize> {
     let n = n_frames as isize;
     let frame = match edge {
@@ -217,7 +220,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn known_kernels() {
+    fn kernels_match_known_values() {
         let close = |got: Vec<f64>, expected: &[f64]| {
             assert_eq!(got.len(), expected.len());
             got.iter().zip(expected).for_each(|(g, e)| assert!((g - e).abs() < 1e-12, "{got:?} against {expected:?}"));

@@ -1,10 +1,10 @@
-//! Kaldi's filter-bank features: log-mel spectrograms as `compute-fbank-feats` and `torchaudio.compliance.kaldi.fbank`.
+//! Kaldi's filter-bank features: log-mel spectrograms of `compute-fbank-feats` and `torchaudio.compliance.kaldi.fbank`.
 //!
-//! What differs from [`LogMel`](super::LogMel): each frame by itself loses its mean, is pre-emphasised
-//! (`x[i] - 0.97 x[i - 1]`, where the first sample precedes itself) and windowed; the zeros that pad it to `n_fft` all
-//! follow it; the triangles are drawn over mel instead of Hz and all peak at 1; the logarithm is natural. Everything
-//! up to the final value is computed in f64. Without dither: Kaldi's own default adds noise of one unit to the samples,
-//! which makes features that no second run repeats.
+//! Differences from [`LogMel`](super::LogMel): the mean of each frame is subtracted, then the frame is pre-emphasised
+//! (`x[i] - 0.97 x[i - 1]`, where the first sample counts as its own predecessor) and windowed; the zeros that pad it
+//! to `n_fft` are all at its end; the triangles are linear in mel instead of Hz and have height 1; the logarithm is
+//! natural. Everything up to the final value is computed in f64. There is no dither: Kaldi's default adds noise of one
+//! unit to the samples, so that features cannot be reproduced.
 
 use std::fmt;
 
@@ -19,11 +19,11 @@ use super::{FrontEnd, MAX_N_FFT, MAX_N_MELS, MelFilterBank, MelScale, Spectrum, 
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The largest table of filters that is built, in cells.
+/// Limit on the cells of the filter table.
 const MAX_CELLS: usize = 1 << 24;
 
-/// The settings of a Kaldi front end. Take a preset and change what differs. Read from a file, a missing field has the
-/// value of [`KALDI_16K`](Self::KALDI_16K).
+/// Settings of [`Fbank`]. Take a preset and change what differs. Fields that are missing in a file have the values of
+/// [`KALDI_16K`](Self::KALDI_16K).
 ///
 /// ```
 /// use clipwise::frontend::FbankConfig;
@@ -34,9 +34,9 @@ const MAX_CELLS: usize = 1 << 24;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default = "FbankConfig::default_16k")]
 pub struct FbankConfig {
-    /// In Hz.
+    /// Sample rate in Hz.
     pub sample_rate: u32,
-    /// Length of the transform in samples, at least `win_length`. Kaldi takes the next power of two.
+    /// Length of the transform in samples, at least `win_length`. Kaldi uses the next power of two.
     pub n_fft: usize,
     /// Length of a frame in samples, 2 or more.
     pub win_length: usize,
@@ -44,19 +44,20 @@ pub struct FbankConfig {
     pub hop_length: usize,
     /// Shape of the window.
     pub window: Window,
-    /// Whether the window is periodic. Kaldi's are symmetric.
+    /// Whether the window is periodic. Kaldi's windows are symmetric.
     pub periodic: bool,
-    /// Share of the previous sample that is subtracted from each one, 0 to 1; 0 for no pre-emphasis.
+    /// Factor of the previous sample that is subtracted from each sample, 0 to 1; 0 for no pre-emphasis.
     pub preemphasis: f64,
     /// Whether the mean of each frame is subtracted before anything else.
     pub remove_dc_offset: bool,
-    /// Whether only whole frames count, frame `t` from sample `t * hop_length` on. Otherwise the middle of frame `t` is
-    /// at `(t + 1/2) * hop_length`, and the clip is mirrored at its ends, end samples repeated, as often as needed.
+    /// If true, frame `t` begins at sample `t * hop_length`, and only whole frames count. If false, frame `t` is
+    /// centred at `(t + 1/2) * hop_length`, and the clip is mirrored at its ends (repeating the end samples) as often
+    /// as needed.
     pub snip_edges: bool,
-    /// Samples are multiplied with this: 1 for samples in -1.0..=1.0 as they are, 32768 for the 16-bit numbers that Kaldi
-    /// reads. Above 0.
+    /// Factor applied to the samples, above 0: 1 for samples in -1.0..=1.0, 32768 for models that were trained on
+    /// 16-bit integers, which Kaldi reads.
     pub sample_scale: f32,
-    /// What the filters are applied to.
+    /// The spectrum that the filters are applied to.
     pub power: Spectrum,
     /// Number of mel filters.
     pub n_mels: usize,
@@ -64,34 +65,35 @@ pub struct FbankConfig {
     pub fmin: f64,
     /// Upper edge of the last filter in Hz, at most half the sample rate; `None` is half the sample rate.
     pub fmax: Option<f64>,
-    /// Whether the natural logarithm is taken (`use_log_fbank`). Without it, powers of samples beyond about 1e15 exceed f32 and
-    /// become infinite.
+    /// Whether to take the natural logarithm (`use_log_fbank`). Without it, powers of samples above about 1e15 exceed
+    /// f32 and become infinite.
     pub log: bool,
-    /// Added to each filter output before the logarithm, 0 or more.
+    /// Added to each filter output before the logarithm; 0 or more.
     pub log_offset: f32,
-    /// Smaller values count as this one before the logarithm; above 0.
+    /// Lower bound of the filter outputs before the logarithm; above 0.
     pub amin: f32,
-    /// Whether one more column, before the filters, holds the natural logarithm of the frame's energy. In
-    /// [`Mfcc`](super::Mfcc), it replaces the first coefficient.
+    /// Whether to add a first column with the natural logarithm of the frame's energy. In [`Mfcc`](super::Mfcc) it
+    /// replaces the first coefficient.
     pub use_energy: bool,
-    /// Whether the energy is measured before pre-emphasis and window (true) or after.
+    /// Whether the energy is measured before pre-emphasis and window (true) or after them.
     pub raw_energy: bool,
-    /// Smaller energies count as this one, 0 or more. (The f32 epsilon is a floor in any case.)
+    /// Lower bound of the energy; 0 or more. (The f32 epsilon is a lower bound in any case.)
     pub energy_floor: f32,
-    /// Whether the energy follows the filters instead; in [`Mfcc`](super::Mfcc), whether the first coefficient comes last,
-    /// times √2 if it is not the energy.
+    /// Whether the energy is the last column instead. In [`Mfcc`](super::Mfcc), whether the first coefficient comes
+    /// last, multiplied by √2 if it is not the energy.
     pub htk_compat: bool,
 }
 
 impl FbankConfig {
-    /// torchaudio's defaults at 16 kHz: 25 ms in 512, 10 ms, Povey window, 23 mels from 20 Hz up, samples as they are. Kaldi's
-    /// own differ in `dither` and `energy_floor` (0).
+    /// torchaudio's defaults at 16 kHz: window 25 ms, hop 10 ms, `n_fft` 512, Povey window, 23 mels from 20 Hz up,
+    /// samples not scaled. Kaldi's own defaults differ in `dither` and `energy_floor` (0).
     pub const KALDI_16K: Self = Self::kaldi(16_000);
 
-    /// SeamlessM4T and W2V-BERT 2.0: 80 mels of 16-bit samples. [`SeamlessM4t`](super::SeamlessM4t) normalises and stacks them.
+    /// SeamlessM4T and W2V-BERT 2.0: 80 mels of samples scaled to 16 bits. [`SeamlessM4t`](super::SeamlessM4t)
+    /// normalises and stacks them.
     pub const SEAMLESS_M4T_16K: Self = Self { n_mels: 80, sample_scale: 32_768.0, ..Self::KALDI_16K };
 
-    /// YAMNet: magnitudes under a periodic Hann window, 64 mels from 125 to 7500 Hz, `ln(x + 0.001)`.
+    /// YAMNet: magnitudes with a periodic Hann window, 64 mels from 125 to 7500 Hz, `ln(x + 0.001)`.
     pub const YAMNET_16K: Self = Self {
         window: Window::Hann,
         periodic: true,
@@ -105,13 +107,13 @@ impl FbankConfig {
         ..Self::KALDI_16K
     };
 
-    /// AST and EAT: 128 mels, a symmetric Hann window, samples as they are.
+    /// AST and EAT: 128 mels, a symmetric Hann window, samples not scaled.
     pub const AST_16K: Self = Self { n_mels: 128, window: Window::Hann, ..Self::KALDI_16K };
 
-    /// BEATs: 128 mels of 16-bit samples.
+    /// BEATs: 128 mels of samples scaled to 16 bits.
     pub const BEATS_16K: Self = Self { n_mels: 128, sample_scale: 32_768.0, ..Self::KALDI_16K };
 
-    /// As [`KALDI_16K`](Self::KALDI_16K) at another rate: 25 ms and 10 ms, rounded down to samples.
+    /// As [`KALDI_16K`](Self::KALDI_16K) at another sample rate: window 25 ms and hop 10 ms, rounded down to samples.
     pub const fn kaldi(sample_rate: u32) -> Self {
         let win_length = (sample_rate as u64 * 25 / 1000) as usize;
         Self {
@@ -148,51 +150,59 @@ impl FbankConfig {
         check_n_fft(n_fft)?;
         check::sample_rate(sample_rate)?;
         if win_length < 2 || win_length > n_fft {
-            return Err(Error::config("win_length", win_length, format!("must be 2 to n_fft = {n_fft}")));
+            return Err(Error::config("win_length", win_length, format!("expected 2 to n_fft = {n_fft}")));
         }
         if hop_length == 0 || hop_length > MAX_N_FFT {
-            return Err(Error::config("hop_length", hop_length, format!("must be 1 to {MAX_N_FFT}")));
+            return Err(Error::config("hop_length", hop_length, format!("expected 1 to {MAX_N_FFT}")));
         }
         let most = (MAX_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
         if n_mels == 0 || n_mels > most {
-            return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
+            return Err(Error::config("n_mels", n_mels, format!("expected 1 to {most} at n_fft = {n_fft}")));
         }
         let nyquist = f64::from(sample_rate) / 2.0;
         let fmax = self.fmax.unwrap_or(nyquist);
         if !(fmin.is_finite() && fmin >= 0.0) {
-            return Err(Error::config("fmin", fmin, "must be 0 Hz or more"));
+            return Err(Error::config("fmin", fmin, "expected 0 Hz or more"));
         }
         if !(fmax > fmin && fmax <= nyquist) {
-            return Err(Error::config("fmax", fmax, format!("must be above fmin = {fmin} Hz, at most {nyquist} Hz")));
+            return Err(Error::config(
+                "fmax",
+                fmax,
+                format!("expected a frequency above fmin = {fmin} Hz, at most {nyquist} Hz"),
+            ));
         }
         if !(0.0..=1.0).contains(&self.preemphasis) {
-            return Err(Error::config("preemphasis", self.preemphasis, "must be 0 to 1"));
+            return Err(Error::config("preemphasis", self.preemphasis, "expected 0 to 1"));
         }
         for (field, value) in [("sample_scale", self.sample_scale), ("amin", self.amin)] {
             if !(value.is_finite() && value > 0.0) {
-                return Err(Error::config(field, value, "must be above 0"));
+                return Err(Error::config(field, value, "expected a number above 0"));
             }
         }
         if self.log && self.power == Spectrum::Real {
-            return Err(Error::config("power", self.power, "expected another one before a logarithm: it has a sign"));
+            return Err(Error::config(
+                "power",
+                self.power,
+                "expected magnitude or power if log is true, since the real part is signed",
+            ));
         }
         for (field, value) in [("energy_floor", self.energy_floor), ("log_offset", self.log_offset)] {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(Error::config(field, value, "must be 0 or more"));
+                return Err(Error::config(field, value, "expected 0 or more"));
             }
         }
         Ok(())
     }
 
-    /// Triangles over mel. Their slopes are ratios of mel distances, so it does not matter that Kaldi writes its scale
-    /// `1127 ln(1 + f / 700)`.
+    /// Builds triangles that are linear in mel. Their slopes are ratios of mel distances, so it does not matter that
+    /// Kaldi defines mel as `1127 ln(1 + f / 700)`.
     fn filters(&self) -> Result<MelFilterBank> {
         let scale = MelScale::Htk;
         let fmax = self.fmax.unwrap_or(f64::from(self.sample_rate) / 2.0);
         let (low, high) = (scale.from_hz(self.fmin), scale.from_hz(fmax));
         let step = (high - low) / (self.n_mels + 1) as f64;
         let hz_per_bin = f64::from(self.sample_rate) / self.n_fft as f64;
-        // The bin at half the sample rate, which only an even n_fft has, belongs to no filter.
+        // As in Kaldi, the bin at half the sample rate (present if n_fft is even) belongs to no filter.
         let last_bin = (self.n_fft - 1) / 2;
         let mut weights = Array2::zeros((self.n_mels, self.n_fft / 2 + 1));
         for ((m, bin), weight) in weights.indexed_iter_mut().filter(|((_, bin), _)| *bin <= last_bin) {
@@ -224,7 +234,7 @@ impl Fbank {
     /// Plans the transform and builds the filters.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field outside its range, and for more than 2^24 cells in the table of filters.
+    /// [`Error::Config`] if a field is out of range, or if the filter table has more than 2^24 cells.
     pub fn new(config: &FbankConfig) -> Result<Self> {
         config.check()?;
         Ok(Self {
@@ -235,10 +245,10 @@ impl Fbank {
         })
     }
 
-    /// The same with these filters, `[n_mels, n_fft / 2 + 1]`, as some checkpoints carry them.
+    /// Replaces the mel filters by others of the same shape, `[n_mels, n_fft / 2 + 1]`, such as those in a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another shape or values that are not finite.
+    /// [`Error::Argument`] if the shape differs or a value is not finite.
     pub fn with_filters(mut self, filters: ArrayView2<f32>) -> Result<Self> {
         self.mel = self.mel.replaced(filters)?;
         Ok(self)
@@ -254,23 +264,23 @@ impl Fbank {
         &self.mel
     }
 
-    /// Columns of the result: the filters, and the energy if it is used.
+    /// The number of columns of the result: the filters, and the energy if it is used.
     pub fn n_features(&self) -> usize {
         self.config.n_mels + usize::from(self.config.use_energy)
     }
 
-    /// Frames of a clip; 0 below [`min_samples`](Self::min_samples).
+    /// The number of frames of a clip; 0 if it is shorter than [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
         let FbankConfig { win_length, hop_length, snip_edges, .. } = self.config;
         match snip_edges {
             true if n_samples < win_length => 0,
             true => 1 + (n_samples - win_length) / hop_length,
-            // (n_samples + hop / 2) / hop, which could overflow
+            // (n_samples + hop / 2) / hop, without overflow
             false => n_samples / hop_length + (n_samples % hop_length + hop_length / 2) / hop_length,
         }
     }
 
-    /// The shortest clip that has a frame: `win_length` samples with `snip_edges`, half a hop without.
+    /// The length of the shortest clip that has a frame: `win_length` samples with `snip_edges`, half a hop without.
     pub fn min_samples(&self) -> usize {
         match self.config.snip_edges {
             true => self.config.win_length,
@@ -278,18 +288,19 @@ impl Fbank {
         }
     }
 
-    /// The features of mono samples at the configured rate: `[n_frames, n_mels]`, one column more with `use_energy`.
+    /// Computes the features of mono samples at the configured rate: `[n_frames, n_mels]`, with one more column if
+    /// `use_energy` is set.
     ///
     /// Within 1e-3 of torchaudio (1e-5 of torchaudio in f64).
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a result
-    /// that does not fit into memory.
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.frames(samples)
     }
 
-    /// Frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have these frames.
+    /// Computes frames of a clip from frame `first` on, one per row of `out`. The clip must have these frames.
     pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
         for_each_frame(
             &self.fft,
@@ -302,13 +313,13 @@ impl Fbank {
         );
     }
 
-    /// Samples from the start of frame `t` to `t * hop_length`; negative where the frame starts later.
+    /// Samples from the start of frame `t` to `t * hop_length`; negative if the frame starts later.
     pub(super) fn before(&self) -> isize {
         let FbankConfig { win_length, hop_length, snip_edges, .. } = self.config;
         if snip_edges { 0 } else { (win_length / 2) as isize - (hop_length / 2) as isize }
     }
 
-    /// Writes a frame as it is transformed, and returns its energy.
+    /// Writes a frame as input of the transform, and returns its energy.
     #[inline(always)]
     fn prepare(&self, index: usize, samples: &[f32], frame: &mut [f64]) -> f64 {
         let config = &self.config;
@@ -333,7 +344,7 @@ impl Fbank {
         energy
     }
 
-    /// From a transformed frame to its features.
+    /// Computes the features of a frame from its spectrum.
     #[inline(always)]
     fn finish_frame(&self, bins: Bins, energy: f64, spectrum: &mut [f64], mels: &mut [f64], row: &mut [f32]) {
         let config = &self.config;

@@ -1,4 +1,4 @@
-//! The front ends of models over sequences: a spectrum, with optional deltas and normalisation.
+//! Features of sequence models: a spectrum, with optional deltas and normalisation.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::{
 use crate::check;
 use crate::error::{Error, Result};
 
-/// What a frame holds, before deltas and normalisation.
+/// The values of a frame, before deltas and normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -34,7 +34,7 @@ impl FeatureKind {
         })
     }
 
-    /// The sample rate in Hz, and samples from a frame to the next.
+    /// The sample rate in Hz, and the hop length in samples.
     fn timing(&self) -> (u32, usize) {
         match self {
             Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
@@ -44,32 +44,32 @@ impl FeatureKind {
     }
 }
 
-/// Deltas beside the values themselves.
+/// Deltas that are appended to the features.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Deltas {
-    /// The highest order: 2 makes 39 values of 13.
+    /// The highest order. 2 turns 13 values into 39.
     pub orders: usize,
-    /// How they are computed.
+    /// Settings of the deltas.
     pub config: DeltaConfig,
 }
 
-/// From samples to frames of features: a spectrum, then deltas, then normalisation.
+/// Settings of [`Features`]: a spectrum, then deltas, then normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FeaturesConfig {
     /// The values of a frame.
     pub spectrum: FeatureKind,
-    /// Deltas beside them. Default when read from a file: none.
+    /// Deltas, appended to the values. Default when read from a file: none.
     #[serde(default)]
     pub deltas: Option<Deltas>,
-    /// Normalisation, after the deltas. Default when read from a file: none.
+    /// Normalisation, applied after the deltas. Default when read from a file: none.
     #[serde(default)]
     pub normalize: Option<Normalize>,
 }
 
 impl FeaturesConfig {
-    /// 64 mels in dB, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
+    /// 64 mels in dB at 16 kHz (window 25 ms, hop 10 ms), normalised per clip to mean 0 and variance 1.
     pub const LOG_MEL_64: Self = Self {
         spectrum: FeatureKind::LogMel(LogMelConfig {
             mel: MelConfig { n_mels: 64, ..LogMelConfig::SPEECH_16K.mel },
@@ -78,7 +78,8 @@ impl FeaturesConfig {
         deltas: None,
         normalize: Some(Normalize::CMVN),
     };
-    /// 13 MFCC with deltas of both orders, 16 kHz, window 25 ms, hop 10 ms, each with the clip's mean 0 and variance 1.
+    /// 13 MFCC with deltas and delta-deltas at 16 kHz (window 25 ms, hop 10 ms), normalised per clip to mean 0 and
+    /// variance 1.
     pub const MFCC_39: Self = Self {
         spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_16K),
         deltas: Some(Deltas { orders: 2, config: DeltaConfig::TORCHAUDIO }),
@@ -88,17 +89,17 @@ impl FeaturesConfig {
     pub const SPEECH_COMMANDS: Self =
         Self { spectrum: FeatureKind::Mfcc(MfccConfig::SPEECH_COMMANDS_16K), deltas: None, normalize: None };
 
-    /// In Hz.
+    /// The sample rate, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.spectrum.timing().0
     }
 
-    /// Samples from a frame to the next.
+    /// The hop length: samples from one frame to the next.
     pub fn hop_length(&self) -> usize {
         self.spectrum.timing().1
     }
 
-    /// Length of a frame.
+    /// The number of values per frame.
     pub fn n_features(&self) -> usize {
         let values = match &self.spectrum {
             FeatureKind::LogMel(config) => config.mel.n_mels,
@@ -109,20 +110,20 @@ impl FeaturesConfig {
     }
 }
 
-/// A planned front end.
+/// A planned front end: a spectrum with optional deltas and normalisation.
 #[derive(Debug, Clone)]
 pub struct Features {
     config: FeaturesConfig,
     spectrum: Arc<dyn FrontEnd>,
-    /// The fewest samples with as many frames as the deltas need.
+    /// The length of the shortest clip with enough frames for the deltas.
     min_samples: usize,
 }
 
 impl Features {
-    /// Plans the transforms.
+    /// Plans the front end.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that cannot work.
+    /// [`Error::Config`] if a setting is invalid.
     pub fn new(config: &FeaturesConfig) -> Result<Self> {
         let mut features = Self { config: config.clone(), spectrum: config.spectrum.plan()?, min_samples: 0 };
         let needed = match &config.deltas {
@@ -131,7 +132,7 @@ impl Features {
         };
         features.min_samples = features.samples_for(needed)?;
         check::min_samples("width", needed, features.min_samples)?;
-        // Deltas and normalisation check their settings when they are used: here, on silence.
+        // Deltas and normalisation check their settings when used, so run them once, on silence.
         let n_features = features.compute(&vec![0.0; features.min_samples])?.ncols();
         if n_features != config.n_features() {
             return Err(Error::config("n_features", n_features, format!("expected {}", config.n_features())));
@@ -144,32 +145,32 @@ impl Features {
         &self.config
     }
 
-    /// Frames of a clip; 0 where it is too short for one.
+    /// The number of frames of a clip; 0 if it is too short.
     pub fn n_frames(&self, n_samples: usize) -> usize {
         self.spectrum.n_frames(n_samples)
     }
 
-    /// The shortest clip that is accepted.
+    /// The length of the shortest accepted clip, in samples.
     pub fn min_samples(&self) -> usize {
         self.min_samples
     }
 
-    /// The features of mono samples at the configured rate: `[n_frames, n_features]`.
+    /// Computes the features `[n_frames, n_features]` of mono samples at the configured rate.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a result
-    /// that does not fit into memory.
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// The fewest samples with at least `needed` frames.
+    /// The length of the shortest clip with at least `needed` frames.
     fn samples_for(&self, needed: usize) -> Result<usize> {
         let mut enough = self.spectrum.min_samples();
         let mut too_few = enough.saturating_sub(1);
         while self.n_frames(enough) < needed {
             too_few = enough;
-            enough = enough.checked_mul(2).ok_or_else(|| Error::config("width", needed, "fewer frames"))?;
+            enough = enough.checked_mul(2).ok_or_else(|| Error::config("width", needed, "expected fewer frames"))?;
         }
         while enough - too_few > 1 {
             let middle = too_few + (enough - too_few) / 2;

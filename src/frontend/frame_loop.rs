@@ -1,19 +1,19 @@
-//! The loop over frames that front ends share: prepare a frame, transform it, make a row of its spectrum.
+//! The frame loop that all front ends share: prepare a frame, transform it, compute a row from its spectrum.
 
 use rayon::prelude::*;
 
 use super::real_fft::{Bins, Buffers, RealFft};
 use crate::nn::kernels::simd::dispatch;
 
-/// Frames per task of the thread pool; no more frames than these stay on the calling thread.
+/// Frames per task of the thread pool. Up to this many frames run on the calling thread.
 const FRAMES_PER_TASK: usize = 32;
 
-/// Fills `out`, which has rows of `width` values, one frame per row: `prepare(index, frame)` writes the frame, and
-/// `finish(bins, prepared, work, row)` makes the row of its spectrum.
+/// Fills `out`, which has one row of `width` values per frame. `prepare(index, frame)` writes the frame, and
+/// `finish(bins, prepared, work, row)` computes the row from its spectrum.
 ///
-/// `work` is what `scratch` made for the task, as the frame before left it. Both steps are compiled for the best vector
-/// instructions, as far as they are inlined. No frame sees another one, so the result does not depend on the number of
-/// threads.
+/// `work` is the scratch space of the task, made by `scratch` and reused from frame to frame. Both steps are compiled
+/// for the best vector instructions, as far as they are inlined. Frames are independent, so the result does not depend
+/// on the number of threads.
 pub(super) fn for_each_frame<T, P, W>(
     fft: &RealFft,
     (out, width): (&mut [T], usize),

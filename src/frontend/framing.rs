@@ -6,39 +6,39 @@ use crate::check::check_finite;
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
-/// The padding before the first and after the last sample of a centred clip.
+/// The padding at both ends of a clip with centred frames.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum PadMode {
-    /// The clip mirrored at its end samples, which are not repeated. Needs `n_fft / 2 + 1` samples.
+    /// The clip mirrored at its end samples, which are not repeated. Needs at least `n_fft / 2 + 1` samples.
     #[default]
     Reflect,
     /// Zeros (librosa's default).
     Constant,
-    /// The first and the last sample, repeated.
+    /// The first and the last sample repeated.
     Edge,
 }
 
-/// Where the frames of a clip lie: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
+/// Placement of the frames of a clip: frame `t` covers `n_fft` samples from `t * hop_length - margin` on.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Framing {
     pub n_fft: usize,
     pub hop_length: usize,
-    /// Padding on each side; 0 where frames are not centred.
+    /// Padding on each side in samples; 0 if frames are not centred.
     pub margin: usize,
     pub pad_mode: PadMode,
-    /// Where it is not 0, frames are cut from `x[i + 1] - preemphasis * x[i]`, which is one value shorter than the clip `x`.
+    /// If not 0, frames are cut from `x[i + 1] - preemphasis * x[i]`, which is one value shorter than the clip `x`.
     pub preemphasis: f64,
 }
 
 impl Framing {
-    /// Samples of a clip that are used up before it is cut.
+    /// Number of samples by which pre-emphasis shortens a clip.
     pub fn lost(&self) -> usize {
         usize::from(self.preemphasis != 0.0)
     }
 
-    /// The shortest clip that has a frame.
+    /// The length of the shortest clip that has a frame.
     pub fn min_samples(&self) -> usize {
         let shortest = match self.pad_mode {
             _ if self.margin == 0 => self.n_fft,
@@ -48,23 +48,23 @@ impl Framing {
         shortest + self.lost()
     }
 
-    /// How many whole frames fit; 0 below [`min_samples`](Self::min_samples).
+    /// The number of whole frames; 0 for clips shorter than [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
         if n_samples < self.min_samples() {
             return 0;
         }
-        // Not `n_samples + 2 * margin - n_fft`: no sum here can overflow or fall below zero.
+        // Unlike `n_samples + 2 * margin - n_fft`, this can neither overflow nor become negative.
         let n_samples = n_samples - self.lost();
         1 + (n_samples - (self.n_fft - 2 * self.margin).min(n_samples)) / self.hop_length
     }
 
-    /// The shortest clip with at least `n_frames` frames, for `n_frames` of 1 or more.
+    /// The length of the shortest clip with at least `n_frames` frames. `n_frames` is at least 1.
     pub fn samples_for(&self, n_frames: usize) -> usize {
         let frames = (n_frames - 1).saturating_mul(self.hop_length).saturating_add(self.n_fft - 2 * self.margin);
         frames.saturating_add(self.lost()).max(self.min_samples())
     }
 
-    /// As `n_frames`, where a clip without frames is an error, and so is a sample that is not finite.
+    /// As `n_frames`, with errors for clips without frames and for samples that are not finite.
     pub fn check(&self, samples: &[f32]) -> Result<usize> {
         if samples.len() < self.min_samples() {
             return Err(Error::TooShort { needed: self.min_samples(), got: samples.len() });
@@ -76,7 +76,8 @@ impl Framing {
         Ok(self.n_frames(samples.len()))
     }
 
-    /// Writes `window * samples` of one frame to `frame`. Both are `n_fft` long, and `samples` passed [`check`](Self::check).
+    /// Writes `window * samples` of one frame to `frame`. Both have `n_fft` values; `samples` must have passed
+    /// [`check`](Self::check).
     #[inline(always)]
     pub fn windowed(&self, index: usize, samples: &[f32], window: &[f64], frame: &mut [f64]) {
         let start = index * self.hop_length;

@@ -1,4 +1,4 @@
-//! The trait of all front ends, with what overlapping windows and streams need to know of them.
+//! The trait of front ends, and what overlapping windows and streams need to know about them.
 
 use std::any::Any;
 use std::fmt::Debug;
@@ -12,12 +12,13 @@ use super::{Fbank, FbankConfig, LogMel};
 use crate::check::check_finite;
 use crate::error::{Error, Result};
 
-/// A planned front end: from mono samples to `[n_frames, n_features]`.
+/// A planned front end: computes features `[n_frames, n_features]` from mono samples.
 ///
-/// It works in two steps. [`frames`](Self::frames) looks at the samples around each frame, so that clips which overlap can
-/// share frames; [`finish`](Self::finish) does the rest, such as a floor below the loudest value of the clip.
+/// It works in two steps. [`frames`](Self::frames) computes each frame from the samples around it, so that overlapping
+/// clips can share frames; [`finish`](Self::finish) does what depends on the whole clip, such as a floor below its
+/// maximum.
 ///
-/// A `&dyn FrontEnd` upcasts to [`&dyn Any`](Any), which tells whether it is a [`LogMel`], for example.
+/// A `&dyn FrontEnd` upcasts to [`&dyn Any`](Any), which can be downcast to, for example, [`LogMel`].
 ///
 /// ```
 /// use clipwise::frontend::{Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig};
@@ -32,40 +33,40 @@ use crate::error::{Error, Result};
 /// # Ok::<(), clipwise::Error>(())
 /// ```
 pub trait FrontEnd: Any + Debug + Send + Sync {
-    /// In Hz.
+    /// The sample rate, in Hz.
     fn sample_rate(&self) -> u32;
 
-    /// Samples from a frame of [`compute`](Self::compute) to the next.
+    /// The hop length: samples from one frame of [`compute`](Self::compute) to the next.
     fn hop_length(&self) -> usize;
 
-    /// Values of a frame of [`compute`](Self::compute).
+    /// The number of values per frame of [`compute`](Self::compute).
     fn n_features(&self) -> usize;
 
-    /// Frames of a clip; 0 where it is too short for one.
+    /// The number of frames of a clip; 0 if it is too short.
     fn n_frames(&self, n_samples: usize) -> usize;
 
-    /// The shortest clip that is accepted, in samples.
+    /// The length of the shortest accepted clip, in samples.
     fn min_samples(&self) -> usize;
 
-    /// Which samples a frame of [`frames`](Self::frames) sees.
+    /// The samples that a frame of [`frames`](Self::frames) depends on.
     fn reach(&self) -> Reach;
 
-    /// The setting by which features depend on more of the clip than the samples that [`reach`](Self::reach) names; `None`
-    /// where [`finish`](Self::finish) treats each frame by itself.
+    /// The setting that makes features depend on more of the clip than [`reach`](Self::reach) says; `None` if
+    /// [`finish`](Self::finish) treats each frame separately.
     fn clip_rule(&self) -> Option<ClipRule>;
 
-    /// Rows and columns of [`frames`](Self::frames) for a clip that is long enough. There may be more rows than frames in the
-    /// result, and other columns than its features.
+    /// The shape of [`frames`](Self::frames) for a clip of at least the minimum length. It may have more rows than the
+    /// result has frames, and another number of columns than the result has features.
     fn frames_dim(&self, n_samples: usize) -> (usize, usize);
 
-    /// Writes rows of [`frames`](Self::frames) for a clip of finite samples to `out`, as many as it holds, beginning with row
-    /// `first`.
+    /// Computes rows of [`frames`](Self::frames) for a clip of finite samples, beginning with row `first`, and fills
+    /// `out` with them.
     ///
     /// # Errors
-    /// [`Error::Argument`] if `out` does not hold whole rows, or more than the clip has.
+    /// [`Error::Argument`] if the length of `out` is not a whole number of rows, or exceeds the rows of the clip.
     fn frames_into(&self, samples: &[f32], first: usize, out: &mut [f32]) -> Result<()>;
 
-    /// The first step: an array with the shape of [`frames_dim`](Self::frames_dim).
+    /// The first step: computes an array of the shape [`frames_dim`](Self::frames_dim).
     ///
     /// # Errors
     /// As [`compute`](Self::compute).
@@ -80,41 +81,41 @@ pub trait FrontEnd: Any + Debug + Send + Sync {
         written.map(|()| frames)
     }
 
-    /// The second step, for a clip of `n_samples`: from what [`frames`](Self::frames) gives for it to its features.
+    /// The second step: computes the features of a clip of `n_samples` from the result of [`frames`](Self::frames).
     ///
     /// # Errors
-    /// [`Error::Argument`] for an array of another shape than that of such a clip.
+    /// [`Error::Argument`] if the array does not have the shape for such a clip.
     fn finish(&self, frames: Array2<f32>, n_samples: usize) -> Result<Array2<f32>>;
 
-    /// The features of mono samples at [`sample_rate`](Self::sample_rate): `[n_frames, n_features]`.
+    /// Computes the features `[n_frames, n_features]` of mono samples at [`sample_rate`](Self::sample_rate).
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a result
-    /// that does not fit into memory.
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 }
 
-/// The samples that a frame sees: frame `t` those from `t * hop_length - before` up to `t * hop_length + after`, exclusive. Where
-/// the clip begins or ends matters only to frames for which that lies within.
+/// The samples that a frame depends on: for frame `t`, those from `t * hop_length - before` to
+/// `t * hop_length + after`, exclusive. The ends of the clip matter only to frames whose range includes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reach {
-    /// Samples from a frame to the next.
+    /// The hop length: samples from one frame to the next.
     pub hop_length: usize,
     /// Samples before `t * hop_length`.
     pub before: usize,
-    /// Samples from `t * hop_length` on.
+    /// Samples from `t * hop_length` on, including that one.
     pub after: usize,
 }
 
 impl Reach {
-    /// How many frames see nothing beyond the first `n_samples` samples.
+    /// The number of frames that depend on the first `n_samples` samples only.
     pub(crate) fn n_complete(&self, n_samples: u64) -> u64 {
         n_samples.checked_sub(self.after as u64).map_or(0, |last| last / self.hop_length as u64 + 1)
     }
 
-    /// Of the `n_frames` frames of a clip, those that see neither of its ends.
+    /// Those of the `n_frames` frames of a clip whose range includes neither end of the clip.
     pub(crate) fn inside(&self, n_samples: usize, n_frames: usize) -> Range<usize> {
         let start = self.before.div_ceil(self.hop_length).min(n_frames);
         let end = usize::try_from(self.n_complete(n_samples as u64)).unwrap_or(usize::MAX);
@@ -122,7 +123,7 @@ impl Reach {
     }
 }
 
-/// A setting that makes each frame depend on the whole clip, or on frames beside it.
+/// A setting that makes each frame depend on the whole clip or on neighbouring frames.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClipRule {
     /// The name of the setting.
@@ -137,7 +138,7 @@ impl ClipRule {
     }
 }
 
-/// Refuses frames of another shape than a clip has.
+/// Rejects frames whose shape is not that of a clip's frames.
 pub(super) fn check_frames(frames: &Array2<f32>, expected: (usize, usize)) -> Result<()> {
     match frames.dim() == expected {
         true => Ok(()),
@@ -145,13 +146,13 @@ pub(super) fn check_frames(frames: &Array2<f32>, expected: (usize, usize)) -> Re
     }
 }
 
-/// Refuses rows that a clip does not have.
+/// Rejects rows that the clip does not have.
 pub(super) fn check_rows(first: usize, out: &[f32], (n_rows, n_columns): (usize, usize)) -> Result<()> {
     let end = first.saturating_add(out.len() / n_columns);
     if out.len().is_multiple_of(n_columns) && end <= n_rows {
         return Ok(());
     }
-    let reason = format!("expected whole rows of {n_columns} values, from row {first} up to {n_rows}");
+    let reason = format!("expected whole rows of {n_columns} values, from row {first} to at most row {n_rows}");
     Err(Error::argument("out.len()", out.len(), reason))
 }
 

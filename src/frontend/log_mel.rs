@@ -1,8 +1,8 @@
 //! Log-mel spectrograms, in decibels or with the natural logarithm.
 //!
-//! `10 log10(max(x, amin)) - 10 log10(max(amin, reference))` of the mel-filtered spectrum `x`, as torchlibrosa's
-//! `LogmelFilterBank` and librosa's `melspectrogram` + `power_to_db`; [`LogScale`] has the other logarithms. Unlike
-//! torchlibrosa, everything up to the final value is computed in f64.
+//! `10 log10(max(x, amin)) - 10 log10(max(amin, reference))` of the mel spectrum `x`, as in torchlibrosa's
+//! `LogmelFilterBank` and librosa's `melspectrogram` with `power_to_db`; [`LogScale`] has the other logarithms. Unlike
+//! in torchlibrosa, everything up to the final value is computed in f64.
 
 use std::collections::BTreeMap;
 
@@ -17,10 +17,10 @@ use super::{
 };
 use crate::error::{Error, Result};
 
-/// Filters whose f64 outputs are on the stack at a time.
+/// Number of filters whose f64 outputs are on the stack at a time.
 const MELS_PER_BLOCK: usize = 64;
 
-/// The settings of a log-mel front end. Take a preset and change what differs:
+/// Settings of [`LogMel`]. Take a preset and change what differs:
 ///
 /// ```
 /// use clipwise::frontend::{LogMelConfig, MelConfig};
@@ -31,44 +31,46 @@ const MELS_PER_BLOCK: usize = 64;
 /// };
 /// ```
 ///
-/// A file has the fields of `stft` and `mel` beside the others, in one object, and calls the scale and the norm of the filters
-/// `mel_scale` and `mel_norm`. Only `sample_rate`, the lengths and `n_mels` are required; the other fields have the values of the presets as
-/// defaults, except that the filters cover 0 Hz to half the sample rate.
+/// In a file, the fields of `stft` and `mel` are in the same object as the others, and the scale and the norm of the
+/// filters are called `mel_scale` and `mel_norm`. Only `sample_rate`, `n_fft`, `win_length`, `hop_length` and `n_mels`
+/// are required; the other fields default to the values of the presets, except that the filters cover 0 Hz to half the
+/// sample rate.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "FileConfig")]
 pub struct LogMelConfig {
-    /// In Hz, 1 to 100 MHz.
+    /// Sample rate in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
-    /// Where it is not 0, frames are cut from `x[i + 1] - preemphasis * x[i]` in place of the clip `x`, one sample fewer. Finite.
-    /// Default: 0.
+    /// If not 0, frames are cut from `x[i + 1] - preemphasis * x[i]` instead of the clip `x`, which has one sample
+    /// fewer. Finite. Default: 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub preemphasis: f32,
-    /// The frames and their Fourier transform.
+    /// Frames, window and Fourier transform.
     #[serde(flatten)]
     pub stft: StftConfig,
-    /// What the filters are applied to. (In decibels, the logarithm is ten times log10 in both cases.)
+    /// The spectrum that the filters are applied to. (In decibels, the result is ten times log10 for magnitudes, too.)
     pub power: Spectrum,
     /// The mel filters.
     #[serde(flatten)]
     pub mel: MelConfig,
     /// The logarithm. Default: decibels.
     pub log: LogScale,
-    /// The value that becomes 0 dB, 0 or more (librosa's `ref`); `amin` if that is larger. Default: 1.
+    /// The value that becomes 0 dB (librosa's `ref`), 0 or more; `amin` if that is larger. Default: 1.
     pub reference: f32,
-    /// Smaller values count as this one; above 0. With [`LogScale::NaturalOffset`], added to every value instead. Default: 1e-10.
+    /// Lower bound of the mel spectrum, above 0. With [`LogScale::NaturalOffset`] it is added to every value instead.
+    /// Default: 1e-10.
     pub amin: f32,
-    /// Values more than this many dB below the clip's largest are raised to that floor; `None` (the default) for no floor. With
-    /// a floor, a frame depends on the whole clip.
+    /// Range of the clip in dB: smaller values are raised to `top_db` below the clip's maximum. `None` (the default)
+    /// for no floor. With a floor, each frame depends on the whole clip.
     pub top_db: Option<f32>,
     /// Added to the logarithm. Finite. Default: 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub shift: f32,
-    /// What the shifted logarithm is divided by, above 0. Default: 1.
+    /// Divisor of the shifted logarithm, above 0. Default: 1.
     #[serde(skip_serializing_if = "is_one")]
     pub divisor: f32,
 }
 
-/// Fields that are newer than the others are written where they change something.
+/// Fields that older versions lack are written only if they differ from their defaults.
 fn is_zero(value: &f32) -> bool {
     *value == 0.0
 }
@@ -77,7 +79,8 @@ fn is_one(value: &f32) -> bool {
     *value == 1.0
 }
 
-/// [`LogMelConfig`] as read from a file. serde does not refuse unknown fields beside flattened ones, so they are collected.
+/// [`LogMelConfig`] as read from a file. serde cannot deny unknown fields together with `flatten`, so they are
+/// collected.
 #[derive(Deserialize)]
 struct FileConfig {
     sample_rate: u32,
@@ -191,22 +194,23 @@ impl LogMelConfig {
         ..Self::PANNS_32K
     };
 
-    /// PANNs' filters at 48 kHz: window 2048, hop 320, 64 mels, 50–14000 Hz. No published checkpoint uses it.
+    /// PANNs' filters at 48 kHz: window 2048, hop 320, 64 mels, 50–14000 Hz. Not used by a published checkpoint.
     pub const PANNS_48K: Self = Self {
         sample_rate: 48_000,
         stft: StftConfig { n_fft: 2048, win_length: 2048, ..Self::PANNS_32K.stft },
         ..Self::PANNS_32K
     };
 
-    /// CED: 16 kHz, window 512, hop 160, 64 HTK mels without area norm, 0–8000 Hz, at most 120 dB below the maximum.
+    /// CED: 16 kHz, window 512, hop 160, 64 HTK mels without area normalisation, 0–8000 Hz, at most 120 dB below the
+    /// maximum.
     pub const CED_16K: Self = Self {
         mel: MelConfig { fmin: 0.0, scale: MelScale::Htk, norm: MelNorm::None, ..Self::PANNS_16K.mel },
         top_db: Some(120.0),
         ..Self::PANNS_16K
     };
 
-    /// EfficientAT and PaSST: 32 kHz with pre-emphasis 0.97, symmetric Hann window 800 in 1024, hop 320, Kaldi's 128 mels from 0 to
-    /// 15000 Hz, `(ln(x + 1e-5) + 4.5) / 5`.
+    /// EfficientAT and PaSST: 32 kHz with pre-emphasis 0.97, symmetric Hann window 800 in 1024, hop 320, Kaldi's 128
+    /// mels from 0 to 15000 Hz, `(ln(x + 1e-5) + 4.5) / 5`.
     pub const EFFICIENT_AT_32K: Self = Self {
         preemphasis: 0.97,
         stft: StftConfig { win_length: 800, periodic: false, ..Self::PANNS_32K.stft },
@@ -225,8 +229,9 @@ impl LogMelConfig {
         ..Self::PANNS_32K
     };
 
-    /// The frame-wise MobileNets of PretrainedSED and EfficientSED: 16 kHz, window 400 in 512, hop 160, Kaldi's 128 mels from 0 to
-    /// 7000 Hz, `(ln(max(x, 1e-7)) + 4.5) / 5`, otherwise as [`EFFICIENT_AT_32K`](Self::EFFICIENT_AT_32K).
+    /// The frame-wise MobileNets of PretrainedSED and EfficientSED: 16 kHz, window 400 in 512, hop 160, Kaldi's 128
+    /// mels from 0 to 7000 Hz, `(ln(max(x, 1e-7)) + 4.5) / 5`, otherwise as
+    /// [`EFFICIENT_AT_32K`](Self::EFFICIENT_AT_32K).
     pub const EFFICIENT_SED_16K: Self = Self {
         sample_rate: 16_000,
         stft: StftConfig { n_fft: 512, win_length: 400, hop_length: 160, ..Self::EFFICIENT_AT_32K.stft },
@@ -236,9 +241,9 @@ impl LogMelConfig {
         ..Self::EFFICIENT_AT_32K
     };
 
-    /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zeros at the ends,
-    /// 128 mels, at most 80 dB below the maximum. librosa has the same lengths in samples at every rate:
-    /// `LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }` is `sr=16000`.
+    /// librosa's `power_to_db(melspectrogram(y))` with all defaults: 22.05 kHz, window 2048, hop 512, zero padding, 128
+    /// mels, at most 80 dB below the maximum. librosa uses these lengths in samples at every rate:
+    /// `LogMelConfig { sample_rate: 16_000, ..LogMelConfig::LIBROSA_22K }` corresponds to `sr=16000`.
     pub const LIBROSA_22K: Self = Self {
         sample_rate: 22_050,
         stft: StftConfig {
@@ -253,7 +258,8 @@ impl LogMelConfig {
         ..Self::PANNS_32K
     };
 
-    /// The usual speech front end on librosa's filters: 16 kHz, window 25 ms, hop 10 ms, 80 mels, no floor below the maximum.
+    /// The usual speech front end with librosa's filters: 16 kHz, window 25 ms, hop 10 ms, 80 mels, no floor below the
+    /// maximum.
     pub const SPEECH_16K: Self = Self {
         sample_rate: 16_000,
         stft: StftConfig { n_fft: 512, win_length: 400, hop_length: 160, ..Self::LIBROSA_22K.stft },
@@ -273,7 +279,7 @@ impl LogMelConfig {
     };
 
     /// torchaudio's `transforms.MelSpectrogram` and `AmplitudeToDB(top_db=80)` with their defaults: 16 kHz, window 400,
-    /// hop 200, 128 HTK mels without area norm.
+    /// hop 200, 128 HTK mels without area normalisation.
     pub const TORCHAUDIO_16K: Self = Self {
         sample_rate: 16_000,
         stft: StftConfig {
@@ -313,28 +319,28 @@ impl LogMel {
     /// Plans the transform and builds the filters.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`Stft::new`] and [`MelFilterBank::new`], and for the other fields outside their ranges.
+    /// [`Error::Config`] as for [`Stft::new`] and [`MelFilterBank::new`], and if another field is out of range.
     pub fn new(config: &LogMelConfig) -> Result<Self> {
         let LogMelConfig { power, reference, amin, top_db, preemphasis, shift, divisor, .. } = *config;
         for (field, value) in [("preemphasis", preemphasis), ("shift", shift)] {
             if !value.is_finite() {
-                return Err(Error::config(field, value, "must be finite"));
+                return Err(Error::config(field, value, "expected a finite number"));
             }
         }
         if !(divisor.is_finite() && divisor > 0.0) {
-            return Err(Error::config("divisor", divisor, "must be above 0"));
+            return Err(Error::config("divisor", divisor, "expected a number above 0"));
         }
         if !(amin.is_finite() && amin > 0.0) {
-            return Err(Error::config("amin", amin, "must be above 0"));
+            return Err(Error::config("amin", amin, "expected a number above 0"));
         }
         if power == Spectrum::Real {
-            return Err(Error::config("power", power, "expected another one before a logarithm: it has a sign"));
+            return Err(Error::config("power", power, "expected magnitude or power, since the real part is signed"));
         }
         if !(reference.is_finite() && reference >= 0.0) {
-            return Err(Error::config("reference", reference, "must be 0 or more"));
+            return Err(Error::config("reference", reference, "expected 0 or more"));
         }
         if let Some(top_db) = top_db.filter(|top_db| !(top_db.is_finite() && *top_db >= 0.0)) {
-            return Err(Error::config("top_db", top_db, "must be 0 dB or more, or None"));
+            return Err(Error::config("top_db", top_db, "expected 0 dB or more, or None"));
         }
         Ok(Self {
             config: *config,
@@ -344,11 +350,11 @@ impl LogMel {
         })
     }
 
-    /// The same front end with another window of `win_length` values and other filters `[n_mels, n_bins]`, such as those of a
-    /// checkpoint, which may be rounded or trained.
+    /// Replaces the window by other `win_length` values, and the filters by others of shape `[n_mels, n_bins]`, such as
+    /// those in a checkpoint, which may be rounded or trained.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the sizes are not those of the settings, or a value is not finite.
+    /// [`Error::Argument`] if a size differs from the settings, or if a value is not finite.
     pub fn with_tables(mut self, window: &[f32], filters: ArrayView2<f32>) -> Result<Self> {
         self.mel = self.mel.replaced(filters)?;
         self.stft = self.stft.with_window(window)?;
@@ -360,7 +366,7 @@ impl LogMel {
         &self.config
     }
 
-    /// The Fourier transform below.
+    /// The short-time Fourier transform.
     pub fn stft(&self) -> &Stft {
         &self.stft
     }
@@ -370,46 +376,42 @@ impl LogMel {
         &self.mel
     }
 
-    /// Frames of a clip; 0 where the clip is shorter than [`min_samples`](Self::min_samples).
+    /// The number of frames of a clip; 0 if it is shorter than [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
         self.stft.n_frames(n_samples)
     }
 
-    /// The shortest clip that is accepted: see [`Stft::min_samples`].
+    /// The length of the shortest accepted clip, in samples; see [`Stft::min_samples`].
     pub fn min_samples(&self) -> usize {
         self.stft.min_samples()
     }
 
-    /// The shortest clip that has at least `n_frames` frames; [`min_samples`](Self::min_samples) for 0.
+    /// The length of the shortest clip with at least `n_frames` frames; [`min_samples`](Self::min_samples) for 0.
     pub fn samples_for(&self, n_frames: usize) -> usize {
         self.stft.framing().samples_for(n_frames.max(1))
     }
 
-    /// The log-mel spectrogram of mono samples at the configured rate: `[n_frames, n_mels]`, in dB or as
+    /// Computes the log-mel spectrogram `[n_frames, n_mels]` of mono samples at the configured rate, in dB or as
     /// [`LogMelConfig::log`] says.
     ///
-    /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted.
+    /// Samples are expected in -1.0..=1.0; all finite values are accepted.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a
-    /// result that does not fit into memory.
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let n_frames = self.stft.framing().check(samples)?;
         array(n_frames, self.config.mel.n_mels, |out| self.fill(samples, out))
     }
 
-    /// As [`compute`](Self::compute), written row by row to `out`, which must be `n_frames * n_mels` long.
+    /// As [`compute`](Self::compute), written row by row to `out`, which must have the length `n_frames * n_mels`.
     ///
     /// # Errors
-    /// As [`compute`](Self::compute), and where `out` has another length.
+    /// As [`compute`](Self::compute), and [`Error::Argument`] if `out` has another length.
     pub fn compute_into(&self, samples: &[f32], out: &mut [f32]) -> Result<()> {
         let (n_frames, n_mels) = (self.stft.framing().check(samples)?, self.config.mel.n_mels);
         if n_frames.checked_mul(n_mels) != Some(out.len()) {
-            return Err(Error::argument(
-                "out.len()",
-                out.len(),
-                format!("expected {n_frames} frames of {n_mels} mels"),
-            ));
+            return Err(Error::argument("out.len()", out.len(), format!("expected {n_frames} frames × {n_mels} mels")));
         }
         self.fill(samples, out);
         Ok(())
@@ -422,14 +424,14 @@ impl LogMel {
         }
     }
 
-    /// The floor that `top_db` sets below the largest value of a clip.
+    /// The floor that `top_db` sets below the maximum of a clip.
     pub(super) fn floor<'a>(&self, values: impl Iterator<Item = &'a f32>) -> Option<f32> {
         let range = self.config.top_db? * self.config.log.per_decibel() as f32 / self.config.divisor;
         Some(values.copied().fold(f32::NEG_INFINITY, f32::max) - range)
     }
 
-    /// Frames of a clip from its frame `first` on, as many as `out` has rows, without the floor of `top_db`. The clip must have
-    /// these frames.
+    /// Computes frames of a clip from frame `first` on, one per row of `out`, without the floor of `top_db`. The clip
+    /// must have these frames.
     pub(super) fn rows(&self, samples: &[f32], first: usize, out: &mut [f32]) {
         self.stft.for_each_frame(
             samples,
@@ -441,7 +443,7 @@ impl LogMel {
         );
     }
 
-    /// From a transformed frame to its `[n_mels]` values, in passes over what fits into the first cache.
+    /// Computes the `[n_mels]` values of a frame from its spectrum, in blocks that fit into the L1 cache.
     #[inline(always)]
     fn finish_frame(&self, bins: Bins, spectrum: &mut [f64], row: &mut [f32]) {
         let n_bins = self.mel.n_bins();

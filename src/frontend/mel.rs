@@ -1,7 +1,7 @@
-//! Mel filter banks: triangles, evenly spaced on a scale of perceived pitch.
+//! Mel filter banks: triangular filters, evenly spaced on the mel scale.
 //!
-//! Filter `m` rises from edge `m` to edge `m + 1` and falls to edge `m + 2`, where the `n_mels + 2` edges are evenly
-//! spaced in mel between `fmin` and `fmax` and the triangle is drawn over frequency in Hz. As `librosa.filters.mel`.
+//! Filter `m` rises from edge `m` to edge `m + 1` and falls to edge `m + 2`. The `n_mels + 2` edges are evenly spaced
+//! in mel between `fmin` and `fmax`; the triangles are linear in Hz. Reference: `librosa.filters.mel`.
 
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -10,29 +10,29 @@ use super::stft::{array, check_n_fft};
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The largest number of cells, `n_mels * (n_fft / 2 + 1)`, that is accepted.
+/// Limit on the number of cells of a filter bank, `n_mels * (n_fft / 2 + 1)`.
 pub const MAX_MEL_CELLS: usize = 1 << 24;
 
-/// The largest `n_mels` that is accepted.
+/// Limit on `n_mels`.
 pub const MAX_N_MELS: usize = 1 << 16;
 
-/// A formula for pitch in mel.
+/// A formula for the mel scale.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MelScale {
-    /// `3 f / 200` below 1 kHz, then 27 steps for each factor of 6.4: librosa's default, used by PANNs.
+    /// `3 f / 200` below 1 kHz, then 27 steps per factor of 6.4. librosa's default, used by PANNs.
     #[default]
     Slaney,
-    /// `2595 log10(1 + f / 700)` everywhere.
+    /// `2595 log10(1 + f / 700)` at all frequencies.
     Htk,
 }
 
 impl MelScale {
-    /// Where Slaney's scale turns from linear to logarithmic: 1000 Hz, 15 mel.
+    /// The point where Slaney's scale changes from linear to logarithmic: 1000 Hz, 15 mel.
     const KNEE: (f64, f64) = (1000.0, 15.0);
 
-    /// Mel of a frequency in Hz.
+    /// Converts a frequency in Hz to mel.
     pub fn from_hz(self, hz: f64) -> f64 {
         let (knee_hz, knee_mel) = Self::KNEE;
         match self {
@@ -42,7 +42,7 @@ impl MelScale {
         }
     }
 
-    /// Frequency in Hz of a mel value: the inverse of [`from_hz`](Self::from_hz).
+    /// Converts mel to a frequency in Hz. The inverse of [`from_hz`](Self::from_hz).
     pub fn to_hz(self, mel: f64) -> f64 {
         let (knee_hz, knee_mel) = Self::KNEE;
         match self {
@@ -53,19 +53,19 @@ impl MelScale {
     }
 }
 
-/// How the height of a triangle is chosen.
+/// Normalisation of the height of the triangles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MelNorm {
-    /// `2 / width in Hz`: equal areas (librosa's default).
+    /// `2 / width in Hz`, for equal areas (librosa's default).
     #[default]
     Slaney,
-    /// Every triangle peaks at 1.
+    /// Height 1.
     None,
 }
 
-/// The axis over which the flanks of a triangle are straight.
+/// The frequency axis on which the flanks of a triangle are linear.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -83,7 +83,7 @@ impl MelAxis {
     }
 }
 
-/// The settings of a mel filter bank.
+/// Settings of a mel filter bank.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MelConfig {
@@ -92,22 +92,22 @@ pub struct MelConfig {
     /// Lower edge of the first filter in Hz, 0 or more. Default when read from a file: 0.
     #[serde(default)]
     pub fmin: f64,
-    /// Upper edge of the last filter in Hz; `None` (the default) is half the sample rate. Filters beyond half the
-    /// sample rate are allowed and stay empty.
+    /// Upper edge of the last filter in Hz; `None` (the default) is half the sample rate. Filters above half the sample
+    /// rate are allowed and stay empty.
     #[serde(default)]
     pub fmax: Option<f64>,
-    /// Scale on which the filters are evenly spaced. Default: Slaney.
+    /// The scale on which the filters are evenly spaced. Default: Slaney.
     #[serde(default, rename = "mel_scale")]
     pub scale: MelScale,
     /// Height of the filters. Default: Slaney.
     #[serde(default, rename = "mel_norm")]
     pub norm: MelNorm,
-    /// The axis over which the triangles are drawn. Default: Hz.
+    /// The axis on which the triangles are linear. Default: Hz.
     #[serde(default, rename = "mel_axis", skip_serializing_if = "MelAxis::is_hz")]
     pub axis: MelAxis,
 }
 
-/// A bank of filters over the bins of a spectrum, kept sparse: each filter is one run of weights.
+/// A bank of filters over the bins of a spectrum, stored sparsely: each filter is one run of weights.
 ///
 /// ```
 /// use clipwise::frontend::{LogMelConfig, MelFilterBank};
@@ -121,15 +121,15 @@ pub struct MelConfig {
 pub struct MelFilterBank {
     n_bins: usize,
     filters: Vec<Filter>,
-    /// The weights of all filters, one after the other, each padded.
+    /// The weights of all filters, concatenated, each padded.
     weights: Vec<f32>,
 }
 
-/// Bins that a dot product takes at a time: filters are short, so that wider sums gain nothing.
+/// Number of bins per step of a dot product. Filters are short, so wider sums gain nothing.
 const LANES: usize = 4;
 
-/// `length` weights from `first_bin` on; they start at `offset` in the bank's weights and end in zeros that make them a
-/// multiple of [`LANES`].
+/// A filter of `length` weights from `first_bin` on. They begin at `offset` in the bank's weights and are padded with
+/// zeros to a multiple of [`LANES`].
 #[derive(Clone, Copy, Debug)]
 struct Filter {
     first_bin: usize,
@@ -138,11 +138,12 @@ struct Filter {
 }
 
 impl MelFilterBank {
-    /// Builds the triangles over the spectra of `n_fft` samples at `sample_rate` Hz, in f64, each weight rounded once.
+    /// Builds triangular filters for spectra of `n_fft` samples at `sample_rate` Hz. Computed in f64 and rounded once.
     ///
     /// # Errors
-    /// [`Error::Config`] for a sample rate of 0 or above 100 MHz, an `n_fft` outside 1 to [`MAX_N_FFT`](super::MAX_N_FFT), no filters, more than
-    /// [`MAX_N_MELS`] filters or [`MAX_MEL_CELLS`] cells, `fmin` below 0 and `fmin >= fmax`.
+    /// [`Error::Config`] if the sample rate is 0 or above 100 MHz, if `n_fft` is not between 1 and
+    /// [`MAX_N_FFT`](super::MAX_N_FFT), if there are no filters, more than [`MAX_N_MELS`] filters or more than
+    /// [`MAX_MEL_CELLS`] cells, if `fmin` is below 0, or if `fmax` is not above `fmin`.
     pub fn new(config: &MelConfig, sample_rate: u32, n_fft: usize) -> Result<Self> {
         let MelConfig { n_mels, fmin, fmax, scale, norm, axis } = *config;
         check_n_fft(n_fft)?;
@@ -150,13 +151,13 @@ impl MelFilterBank {
         let fmax = fmax.unwrap_or(f64::from(sample_rate) / 2.0);
         let most = (MAX_MEL_CELLS / (n_fft / 2 + 1)).min(MAX_N_MELS);
         if n_mels == 0 || n_mels > most {
-            return Err(Error::config("n_mels", n_mels, format!("must be 1 to {most} at n_fft = {n_fft}")));
+            return Err(Error::config("n_mels", n_mels, format!("expected 1 to {most} at n_fft = {n_fft}")));
         }
         if !(fmin.is_finite() && fmin >= 0.0) {
-            return Err(Error::config("fmin", fmin, "must be 0 Hz or more"));
+            return Err(Error::config("fmin", fmin, "expected 0 Hz or more"));
         }
         if !(fmax.is_finite() && fmax > fmin) {
-            return Err(Error::config("fmax", fmax, format!("must be above fmin = {fmin} Hz")));
+            return Err(Error::config("fmax", fmax, format!("expected a frequency above fmin = {fmin} Hz")));
         }
         let (low, high) = (scale.from_hz(fmin), scale.from_hz(fmax));
         let edge = |m: usize| scale.to_hz(low + (high - low) * m as f64 / (n_mels + 1) as f64);
@@ -184,7 +185,7 @@ impl MelFilterBank {
         Ok(bank)
     }
 
-    /// As many filters over as many bins with other weights, `[n_mels, n_bins]`.
+    /// Replaces the weights by others of the same shape, `[n_mels, n_bins]`.
     pub(super) fn replaced(&self, weights: ArrayView2<f32>) -> Result<Self> {
         let expected = (self.n_mels(), self.n_bins());
         if weights.dim() != expected {
@@ -193,21 +194,22 @@ impl MelFilterBank {
         Self::from_array(weights)
     }
 
-    /// Filters given by their weights, `[n_mels, n_bins]`, such as those of a checkpoint.
+    /// Creates a filter bank from its weights `[n_mels, n_bins]`, such as those in a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no filters, no bins, more than [`MAX_N_MELS`] filters and weights that are not finite.
+    /// [`Error::Argument`] if there are no filters or bins, more than [`MAX_N_MELS`] filters, or a weight that is not
+    /// finite.
     pub fn from_array(weights: ArrayView2<f32>) -> Result<Self> {
         let (n_mels, n_bins) = weights.dim();
         if n_mels == 0 || n_bins == 0 || n_mels > MAX_N_MELS {
             return Err(Error::argument(
                 "weights",
                 format!("{:?}", weights.dim()),
-                format!("1 to {MAX_N_MELS} filters"),
+                format!("expected 1 to {MAX_N_MELS} filters of at least 1 bin"),
             ));
         }
         if !weights.iter().all(|w| w.is_finite()) {
-            return Err(Error::argument("weights", "NaN or infinite", "must be finite"));
+            return Err(Error::argument("weights", "NaN or infinite", "expected a finite number"));
         }
         let mut bank = Self::with_bins(n_bins);
         for row in weights.rows() {
@@ -224,7 +226,7 @@ impl MelFilterBank {
         Self { n_bins, filters: Vec::new(), weights: Vec::new() }
     }
 
-    /// Appends a filter whose positive weights all lie between the positions `left` and `right`, in bins.
+    /// Appends a filter. All its positive weights lie between `left` and `right`, in bins.
     fn push(&mut self, left: f64, right: f64, weight: impl Fn(usize) -> f64) {
         let offset = self.weights.len();
         // `as` saturates: an edge far above the last bin leaves an empty range.
@@ -244,18 +246,18 @@ impl MelFilterBank {
         self.weights.resize(self.weights.len().next_multiple_of(LANES), 0.0);
     }
 
-    /// Number of filters.
+    /// The number of filters.
     pub fn n_mels(&self) -> usize {
         self.filters.len()
     }
 
-    /// Number of bins of a spectrum that the bank applies to.
+    /// The number of bins of the spectra that the bank applies to.
     pub fn n_bins(&self) -> usize {
         self.n_bins
     }
 
-    /// The filters without a bin, whose output is always 0: `n_fft` does not resolve that many filters, or `fmax` lies beyond
-    /// half the sample rate.
+    /// Indices of filters without a bin, whose output is always 0: `n_fft` is too short for so many filters, or `fmax`
+    /// is above half the sample rate.
     pub fn empty_filters(&self) -> Vec<usize> {
         (0..self.n_mels()).filter(|&m| self.filters[m].length == 0).collect()
     }
@@ -271,15 +273,19 @@ impl MelFilterBank {
         dense
     }
 
-    /// Filters the spectra `[n_frames, n_bins]` into `[n_frames, n_mels]`. A bin that is not finite can make filters NaN
-    /// that lie beside it, as it makes all of them in a product of dense matrices.
+    /// Applies the filters to spectra `[n_frames, n_bins]`; the result is `[n_frames, n_mels]`. A bin that is not
+    /// finite can make the outputs of filters beside it NaN, as it makes all outputs NaN in a dense matrix product.
     ///
     /// # Errors
-    /// [`Error::Argument`] where the spectra have another number of bins.
+    /// [`Error::Argument`] if the spectra have another number of bins.
     pub fn apply(&self, spectrum: &Array2<f32>) -> Result<Array2<f32>> {
         let (n_frames, n_bins) = spectrum.dim();
         if n_bins != self.n_bins {
-            return Err(Error::argument("n_bins", n_bins, format!("expected {}, as the filters have", self.n_bins)));
+            return Err(Error::argument(
+                "n_bins",
+                n_bins,
+                format!("expected {}, the number of bins of the filters", self.n_bins),
+            ));
         }
         let mut bins = self.spectrum();
         let mut mels = vec![0.0; self.n_mels()];
@@ -292,12 +298,12 @@ impl MelFilterBank {
         })
     }
 
-    /// A spectrum buffer `[n_bins]` with zero padding for the filters' tails.
+    /// A spectrum buffer `[n_bins]`, padded with zeros for the ends of padded filters.
     pub(super) fn spectrum(&self) -> Vec<f64> {
         vec![0.0; self.n_bins + LANES]
     }
 
-    /// Writes the outputs of the filters from `first` on for one [`spectrum`](Self::spectrum), as many as `mels` holds.
+    /// Writes the outputs of the filters from `first` on, for one [`spectrum`](Self::spectrum), to `mels`.
     #[inline(always)]
     pub(super) fn apply_to_frame(&self, spectrum: &[f64], first: usize, mels: &mut [f64]) {
         for (mel, filter) in mels.iter_mut().zip(&self.filters[first..]) {
@@ -305,14 +311,14 @@ impl MelFilterBank {
         }
     }
 
-    /// The weights of a filter with the zeros behind them.
+    /// The weights of a filter, with padding.
     #[inline(always)]
     fn weights_of(&self, filter: &Filter) -> &[f32] {
         &self.weights[filter.offset..][..filter.length.next_multiple_of(LANES)]
     }
 }
 
-/// One sum per lane, for the vector units; their order is fixed, so the result is too.
+/// A dot product with one sum per lane, so that it vectorises. The order of summation is fixed.
 #[inline(always)]
 fn dot(values: &[f64], weights: &[f32]) -> f64 {
     let mut sums = [0.0; LANES];

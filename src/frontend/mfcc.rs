@@ -1,7 +1,8 @@
 //! Mel-frequency cepstral coefficients: the cosine transform of a log-mel spectrum.
 //!
-//! `c[n] = s(n) Σ_m x[m] cos(π n (m + 1/2) / n_mels)` of the log-mel values `x` of a frame: the orthonormal DCT-II, with
-//! `s(0) = √(1 / n_mels)` and `s(n) = √(2 / n_mels)`. The three libraries share it and differ in what they transform:
+//! `c[n] = s(n) Σ_m x[m] cos(π n (m + 1/2) / n_mels)` over the log-mel values `x` of a frame: the orthonormal DCT-II,
+//! with `s(0) = √(1 / n_mels)` and `s(n) = √(2 / n_mels)`. The three libraries share this transform and differ in its
+//! input:
 //!
 //! | | log-mel | lifter |
 //! |---|---|---|
@@ -22,28 +23,28 @@ use super::{ClipRule, Fbank, FbankConfig, FrontEnd, LogMel, LogMelConfig, LogSca
 use crate::error::{Error, Result};
 use crate::nn::kernels::simd::dispatch;
 
-/// The largest table of cosines: 32 MiB in f64.
+/// Limit on the table of cosines: 32 MiB in f64.
 const MAX_CELLS: usize = 1 << 22;
 
-/// Frames that one task of the thread pool handles.
+/// Frames per task of the thread pool.
 const FRAMES_PER_TASK: usize = 64;
 
-/// Coefficients that are summed side by side, for the vector units; even.
+/// Number of coefficients that are summed in parallel, for vectorisation; even.
 const LANES: usize = 8;
 
-/// The log-mel front end below the cosine transform.
+/// The log-mel spectrogram that the cosine transform is applied to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum MelFeatures {
-    /// librosa's and torchaudio's.
+    /// As in librosa and torchaudio.
     LogMel(LogMelConfig),
-    /// Kaldi's.
+    /// As in Kaldi.
     Fbank(FbankConfig),
 }
 
 impl MelFeatures {
-    /// The sample rate in Hz, and samples from a frame to the next.
+    /// The sample rate in Hz, and the hop length in samples.
     pub(super) fn timing(&self) -> (u32, usize) {
         match self {
             Self::LogMel(config) => (config.sample_rate, config.stft.hop_length),
@@ -52,7 +53,7 @@ impl MelFeatures {
     }
 }
 
-/// The weight of the coefficients, which rises and falls like half a sine over the first `L` of them.
+/// Weights of the coefficients, which rise and fall like half a sine over the first `L` of them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -61,11 +62,12 @@ pub enum Lifter {
     None,
     /// `1 + L/2 sin(π (n + 1) / L)`: librosa's `lifter`. `L` above 0.
     Librosa(f64),
-    /// `1 + L/2 sin(π n / L)`, which leaves the first coefficient alone: Kaldi and HTK, usually 22. `L` above 0.
+    /// `1 + L/2 sin(π n / L)`, which does not change the first coefficient: Kaldi and HTK, usually with 22. `L` above
+    /// 0.
     Kaldi(f64),
 }
 
-/// The settings of an MFCC front end. Take a preset and change what differs:
+/// Settings of [`Mfcc`]. Take a preset and change what differs:
 ///
 /// ```
 /// use clipwise::frontend::MfccConfig;
@@ -75,9 +77,9 @@ pub enum Lifter {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MfccConfig {
-    /// What is transformed.
+    /// The log-mel spectrogram.
     pub mel: MelFeatures,
-    /// Number of coefficients, counted from the first, which is the loudness; 1 to the number of mels.
+    /// Number of coefficients, 1 to the number of mels. The first one is the loudness.
     pub n_mfcc: usize,
     /// Weights of the coefficients. Default when read from a file: none.
     #[serde(default = "no_lifter")]
@@ -100,8 +102,8 @@ impl MfccConfig {
         lifter: Lifter::None,
     };
 
-    /// 13 coefficients of [`LogMelConfig::SPEECH_16K`]: window 25 ms, hop 10 ms, librosa's filters. With
-    /// [`with_deltas`](super::with_deltas) to the second order, 39.
+    /// 13 coefficients of [`LogMelConfig::SPEECH_16K`]: window 25 ms, hop 10 ms, librosa's filters. 39 values with
+    /// [`with_deltas`](super::with_deltas) of orders up to 2.
     pub const SPEECH_16K: Self =
         Self { mel: MelFeatures::LogMel(LogMelConfig::SPEECH_16K), n_mfcc: 13, lifter: Lifter::None };
 
@@ -109,7 +111,7 @@ impl MfccConfig {
     pub const TORCHAUDIO_16K: Self =
         Self { mel: MelFeatures::LogMel(LogMelConfig::TORCHAUDIO_16K), n_mfcc: 40, lifter: Lifter::None };
 
-    /// `torchaudio.transforms.MFCC(log_mels=True)`: as above, of `ln(x + 1e-6)`.
+    /// `torchaudio.transforms.MFCC(log_mels=True)`: as [`TORCHAUDIO_16K`](Self::TORCHAUDIO_16K), of `ln(x + 1e-6)`.
     pub const TORCHAUDIO_LN_16K: Self = Self {
         mel: MelFeatures::LogMel(LogMelConfig {
             log: LogScale::NaturalOffset,
@@ -121,8 +123,8 @@ impl MfccConfig {
         lifter: Lifter::None,
     };
 
-    /// `torchaudio.compliance.kaldi.mfcc` with all defaults: 25 ms, 10 ms, 13 of 23 mels, lifter 22. Kaldi's own programme
-    /// has the energy as first coefficient by default: `use_energy` of the fbank's settings.
+    /// `torchaudio.compliance.kaldi.mfcc` with all defaults: window 25 ms, hop 10 ms, 13 of 23 mels, lifter 22. Kaldi's
+    /// own program replaces the first coefficient by the energy by default: set `use_energy` in the fbank's settings.
     pub const KALDI_16K: Self =
         Self { mel: MelFeatures::Fbank(FbankConfig::KALDI_16K), n_mfcc: 13, lifter: Lifter::Kaldi(22.0) };
 }
@@ -141,17 +143,17 @@ pub struct Mfcc {
     config: MfccConfig,
     mel: Arc<dyn FrontEnd>,
     n_mels: usize,
-    /// The first half of the cosine transform with the lifter in it, `[n_mfcc / LANES, n_mels / 2, LANES]`, both rounded
-    /// up; 0 beyond `n_mfcc`. The other half is the same backwards, with the other sign in odd coefficients.
+    /// The first half of the cosine transform, times the lifter: `[n_mfcc / LANES, n_mels / 2, LANES]`, both rounded
+    /// up, 0 beyond `n_mfcc`. The other half is its mirror image, negated for odd coefficients.
     table: Vec<[f64; LANES]>,
 }
 
 impl Mfcc {
-    /// Plans the front end below and builds the transform.
+    /// Plans the log-mel front end and builds the cosine transform.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`LogMel::new`] or [`Fbank::new`], for `n_mfcc` outside 1 to the number of mels, a lifter that
-    /// is not above 0, and an [`Fbank`] without logarithm.
+    /// [`Error::Config`] as for [`LogMel::new`] or [`Fbank::new`], if `n_mfcc` is not between 1 and the number of mels,
+    /// if the lifter is not above 0, or if an [`Fbank`] has `log: false`.
     pub fn new(config: &MfccConfig) -> Result<Self> {
         let (mel, n_mels): (Arc<dyn FrontEnd>, usize) = match &config.mel {
             MelFeatures::LogMel(mel) => (Arc::new(LogMel::new(mel)?), mel.mel.n_mels),
@@ -159,22 +161,23 @@ impl Mfcc {
                 return Err(Error::config(
                     "log",
                     mel.log,
-                    "must be true: coefficients are those of a log-mel spectrum",
+                    "expected true, since MFCC are computed from a log-mel spectrum",
                 ));
             }
             MelFeatures::Fbank(mel) => (Arc::new(Fbank::new(mel)?), mel.n_mels),
         };
         let n_mfcc = config.n_mfcc;
         if n_mfcc == 0 || n_mfcc > n_mels {
-            return Err(Error::config("n_mfcc", n_mfcc, format!("must be 1 to n_mels = {n_mels}")));
+            return Err(Error::config("n_mfcc", n_mfcc, format!("expected 1 to n_mels = {n_mels}")));
         }
         let most = MAX_CELLS / n_mels;
         if n_mfcc > most {
-            return Err(Error::config("n_mfcc", n_mfcc, format!("must be at most {most} of {n_mels} mels")));
+            return Err(Error::config("n_mfcc", n_mfcc, format!("expected at most {most} with n_mels = {n_mels}")));
         }
         let weights = lifter(config.lifter, n_mfcc)?;
         let cosine = |n: usize, m: usize| {
-            // The angle repeats after 4 n_mels steps of half a mel: reduced first, so that it stays small.
+            // The cosine has a period of 4 n_mels half steps of a mel; reducing the argument first keeps it small and
+            // accurate.
             let steps = (n * (2 * m + 1)) % (4 * n_mels);
             let scale = (if n == 0 { 1.0 } else { 2.0 } / n_mels as f64).sqrt();
             scale * (PI * steps as f64 / (2 * n_mels) as f64).cos()
@@ -193,20 +196,20 @@ impl Mfcc {
         &self.config
     }
 
-    /// Frames of a clip; 0 below [`min_samples`](Self::min_samples).
+    /// The number of frames of a clip; 0 if it is shorter than [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
         self.mel.n_frames(n_samples)
     }
 
-    /// The shortest clip that is accepted: that of the front end below.
+    /// The length of the shortest accepted clip in samples: that of the log-mel front end.
     pub fn min_samples(&self) -> usize {
         self.mel.min_samples()
     }
 
-    /// The coefficients of mono samples at the configured rate: `[n_frames, n_mfcc]`.
+    /// Computes the coefficients `[n_frames, n_mfcc]` of mono samples at the configured rate.
     ///
-    /// Samples are meant to be in -1.0..=1.0; any finite ones are accepted. Within 1e-3 of the library that the settings
-    /// reproduce: the cosine transform is computed in f64, of log-mel values rounded to f32.
+    /// Samples are expected in -1.0..=1.0; all finite values are accepted. Within 1e-3 of the library that the settings
+    /// reproduce: the cosine transform is computed in f64 from log-mel values rounded to f32.
     ///
     /// # Errors
     /// As [`LogMel::compute`] or [`Fbank::compute`].
@@ -214,10 +217,10 @@ impl Mfcc {
         self.cepstrum(self.mel.compute(samples)?)
     }
 
-    /// The coefficients of a log-mel spectrogram `[n_frames, n_mels]` (librosa's `S=`), without energy.
+    /// Computes the coefficients of a log-mel spectrogram `[n_frames, n_mels]` without energy (librosa's `S=`).
     ///
     /// # Errors
-    /// [`Error::Argument`] for another number of columns and values that are not finite.
+    /// [`Error::Argument`] if the number of columns differs or a value is not finite.
     pub fn apply(&self, log_mel: ArrayView2<f32>) -> Result<Array2<f32>> {
         if log_mel.ncols() != self.n_mels {
             return Err(Error::argument("n_mels", log_mel.ncols(), format!("expected {}", self.n_mels)));
@@ -248,7 +251,7 @@ impl Mfcc {
             *folded = [f64::from(a) + f64::from(b), f64::from(a) - f64::from(b)];
         }
         if let (true, Some(middle)) = (self.n_mels % 2 == 1, folded.last_mut()) {
-            middle[0] /= 2.0; // met twice
+            middle[0] /= 2.0; // added twice
         }
         for (out, cosines) in row.chunks_mut(LANES).zip(self.table.chunks_exact(folded.len())) {
             let mut sums = [0.0; LANES];
@@ -261,7 +264,7 @@ impl Mfcc {
         }
     }
 
-    /// The coefficients of the output of the front end below.
+    /// Computes the coefficients from the output of the log-mel front end.
     fn cepstrum(&self, mel: Array2<f32>) -> Result<Array2<f32>> {
         match &self.config.mel {
             MelFeatures::LogMel(_) => self.transform(mel.view()),
@@ -269,7 +272,7 @@ impl Mfcc {
         }
     }
 
-    /// The same for an fbank, with the energy in the column where Kaldi has it.
+    /// Computes the coefficients of an fbank, with the energy in Kaldi's place.
     fn kaldi_cepstrum(&self, config: &FbankConfig, fbank: Array2<f32>) -> Result<Array2<f32>> {
         let FbankConfig { use_energy, htk_compat, n_mels, .. } = *config;
         let first_mel = usize::from(use_energy && !htk_compat);
@@ -339,7 +342,7 @@ fn lifter(lifter: Lifter, n_mfcc: usize) -> Result<Vec<f64>> {
         Lifter::Kaldi(length) => (length, 0),
     };
     if !(length.is_finite() && length > 0.0) {
-        return Err(Error::config("lifter", length, "must be above 0"));
+        return Err(Error::config("lifter", length, "expected a number above 0"));
     }
     Ok((0..n_mfcc).map(|n| 1.0 + length / 2.0 * (PI * (n + first) as f64 / length).sin()).collect())
 }

@@ -1,28 +1,28 @@
-//! Front ends: from samples on the host to spectrograms in `ndarray` arrays.
+//! Front ends: spectrograms and cepstral features from samples, computed on the host in `ndarray` arrays.
 //!
-//! | from | by | to |
+//! | input | front end | output |
 //! |---|---|---|
 //! | samples | [`Stft`] | complex, magnitude or power spectrum `[n_frames, n_bins]` |
 //! | spectrum | [`MelFilterBank`] | mel spectrum `[n_frames, n_mels]` |
 //! | samples | [`LogMel`] | log-mel spectrogram `[n_frames, n_mels]`, in dB or with the natural logarithm |
 //! | samples | [`Fbank`] | Kaldi's log-mel spectrogram `[n_frames, n_mels]`, natural logarithm |
-//! | samples | [`Mfcc`] | cepstral coefficients `[n_frames, n_mfcc]`, librosa's, torchaudio's or Kaldi's |
+//! | samples | [`Mfcc`] | cepstral coefficients `[n_frames, n_mfcc]` of librosa, torchaudio or Kaldi |
 //! | samples | [`SeamlessM4t`] | normalised and stacked fbank `[n_frames / 2, 160]` of W2V-BERT and SeamlessM4T |
 //! | samples | [`WhisperMel`] | Whisper's log-mel spectrogram `[n_frames, n_mels]` |
-//! | features | [`delta`], [`with_deltas`] | their slopes over time; 13 MFCC become 39 |
-//! | features | [`Normalize`] | mean 0 and variance 1 per clip, or by statistics of a data set |
+//! | features | [`delta`], [`with_deltas`] | derivatives over time; 13 MFCC become 39 |
+//! | features | [`Normalize`] | mean 0 and variance 1 per clip, or by the statistics of a data set |
 //!
-//! [`FrontEnd`] is what those from samples to features have in common, [`features::Features`] any of three with slopes and
-//! normalisation.
+//! [`FrontEnd`] is the trait of front ends from samples to features. [`features::Features`] combines one of [`LogMel`],
+//! [`Fbank`] and [`Mfcc`] with deltas and normalisation.
 //!
-//! All are planned once and used by `&self`, from any number of threads. Frames are spread over rayon's current thread
-//! pool; results do not depend on the number of threads. Nothing is allocated per frame.
+//! Front ends are planned once and then used through `&self` from any number of threads. Frames are distributed over
+//! the current rayon pool; results do not depend on the number of threads. Nothing is allocated per frame.
 //!
 //! **Frames.** A clip of `n` samples has `n / hop_length + 1` frames if `center` is set (with an odd `n_fft`,
 //! `(n - 1) / hop_length + 1`), otherwise `(n - n_fft) / hop_length + 1`.
 //!
-//! **Scale.** Samples are meant to be in -1.0..=1.0. Transforms are not normalised: a full-scale sine in the middle of a
-//! bin has a power of `(sum of the window / 2)²`.
+//! **Scale.** Samples are expected in -1.0..=1.0. Transforms are not normalised: a full-scale sine at the centre of a
+//! bin has the power `(sum of the window / 2)²`.
 
 mod decibel;
 mod delta;

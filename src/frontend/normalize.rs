@@ -1,4 +1,4 @@
-//! Bringing features to mean 0 and variance 1: per clip, or by the statistics of a data set.
+//! Normalisation of features to mean 0 and variance 1: per clip, or by the statistics of a data set.
 
 use ndarray::{Array2, ArrayView2, Axis, Zip};
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::ClipRule;
 use crate::error::{Error, Result};
 
-/// How each column of features `[n_frames, n_features]` is normalised.
+/// Normalisation of each column of features `[n_frames, n_features]`.
 ///
 /// ```
 /// use clipwise::frontend::Normalize;
@@ -21,21 +21,23 @@ use crate::error::{Error, Result};
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Normalize {
-    /// Cepstral mean normalisation: each column loses its mean over the frames of the clip.
+    /// Cepstral mean normalisation: subtracts the mean of each column over the frames of the clip.
     Mean,
     /// Cepstral mean and variance normalisation: `(x - mean) / √(var + eps)` with the clip's own statistics.
     MeanVariance {
-        /// The variance divides by `n_frames - ddof`: 0 (numpy) or 1 (PyTorch). Of too few frames, the variance is 0.
+        /// The divisor of the variance is `n_frames - ddof`: `ddof` is 0 in numpy, 1 in PyTorch. With too few frames
+        /// the variance is 0.
         ddof: usize,
-        /// Added to the variance, 0 or more. A column that does not change becomes 0 whatever `eps` is.
+        /// Added to the variance, 0 or more. A constant column becomes 0, whatever `eps` is.
         eps: f64,
     },
-    /// `(x - mean) / std` with the statistics of a data set: see [`FeatureStatistics`]. One value for each column, or one for
-    /// all.
+    /// `(x - mean) / std` with the statistics of a data set (see [`FeatureStatistics`]): one value per column, or a
+    /// single one for all columns.
     DataSet {
-        /// Mean of the columns.
+        /// Means of the columns.
         mean: Vec<f32>,
-        /// Standard deviation of the columns, above 0. (AST's and BEATs' recipes divide by twice that: give twice that.)
+        /// Standard deviations of the columns, above 0. The recipes of AST and BEATs divide by twice the standard
+        /// deviation: pass twice its value.
         std: Vec<f32>,
     },
 }
@@ -44,13 +46,14 @@ impl Normalize {
     /// Cepstral mean normalisation.
     pub const CMN: Self = Self::Mean;
 
-    /// Cepstral mean and variance normalisation as Kaldi's `apply-cmvn --norm-vars`: the variance over `n_frames`.
+    /// Cepstral mean and variance normalisation as in Kaldi's `apply-cmvn --norm-vars`: the variance divides by
+    /// `n_frames`.
     pub const CMVN: Self = Self::MeanVariance { ddof: 0, eps: 1e-20 };
 
-    /// SeamlessM4T's and W2V-BERT's: the variance over `n_frames - 1`, plus 1e-7.
+    /// SeamlessM4T and W2V-BERT: the variance divides by `n_frames - 1`, and `eps` is 1e-7.
     pub const SEAMLESS_M4T: Self = Self::MeanVariance { ddof: 1, eps: 1e-7 };
 
-    /// The rule of normalisation by the clip's own statistics.
+    /// The clip rule of a normalisation by the clip's own statistics.
     pub(super) fn clip_rule(&self) -> Option<ClipRule> {
         match self {
             Self::DataSet { .. } => None,
@@ -61,14 +64,13 @@ impl Normalize {
     /// Normalises features `[n_frames, n_features]` in place, computing in f64.
     ///
     /// # Errors
-    /// [`Error::Config`] for statistics of another number of columns or out of range, [`Error::Argument`] for features that are
-    /// not finite;
-    /// the features are then as they were.
+    /// [`Error::Config`] if the statistics have another number of columns or are out of range; [`Error::Argument`] if a
+    /// feature is NaN or infinite. On an error the features are unchanged.
     pub fn apply(&self, features: &mut Array2<f32>) -> Result<()> {
         let n_features = features.ncols();
         match self {
             Self::MeanVariance { eps, .. } if !(eps.is_finite() && *eps >= 0.0) => {
-                return Err(Error::config("eps", eps, "must be 0 or more"));
+                return Err(Error::config("eps", eps, "expected 0 or more"));
             }
             Self::DataSet { mean, std } => {
                 for (field, values) in [("mean", mean), ("std", std)] {
@@ -78,10 +80,10 @@ impl Normalize {
                     }
                 }
                 if let Some(bad) = mean.iter().find(|x| !x.is_finite()) {
-                    return Err(Error::config("mean", bad, "must be finite"));
+                    return Err(Error::config("mean", bad, "expected a finite number"));
                 }
                 if let Some(bad) = std.iter().find(|x| !(x.is_finite() && **x > 0.0)) {
-                    return Err(Error::config("std", bad, "must be above 0"));
+                    return Err(Error::config("std", bad, "expected a number above 0"));
                 }
             }
             _ => {}
@@ -99,7 +101,7 @@ impl Normalize {
                     let count = column.len().saturating_sub(*ddof);
                     let variance = if count == 0 { 0.0 } else { squares / count as f64 };
                     let scale = (variance + eps).sqrt().recip();
-                    // The mean of equal values is rounded, and must not be blown up.
+                    // The mean of equal values has a rounding error, which must not be amplified.
                     let constant = column.iter().all(|&x| x == column[0]);
                     (mean, if constant || !scale.is_finite() { 0.0 } else { scale })
                 }
@@ -115,7 +117,7 @@ fn mean<'a>(values: impl ExactSizeIterator<Item = &'a f32>) -> f64 {
     values.map(|&x| f64::from(x)).sum::<f64>() / count
 }
 
-/// Mean and variance of the columns of features, gathered clip by clip in f64.
+/// Mean and variance of the columns of features, accumulated clip by clip in f64.
 ///
 /// ```
 /// use clipwise::frontend::FeatureStatistics;
@@ -137,15 +139,15 @@ pub struct FeatureStatistics {
 }
 
 impl FeatureStatistics {
-    /// No clip so far, of features with `n_features` columns.
+    /// Creates empty statistics of features with `n_features` columns.
     pub fn new(n_features: usize) -> Self {
         Self { n_frames: 0, mean: vec![0.0; n_features], squares: vec![0.0; n_features] }
     }
 
-    /// Adds a clip, `[n_frames, n_features]`.
+    /// Adds the features `[n_frames, n_features]` of a clip.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another number of columns and values that are not finite.
+    /// [`Error::Argument`] if the number of columns differs or a value is not finite.
     pub fn push(&mut self, features: ArrayView2<f32>) -> Result<()> {
         if features.ncols() != self.mean.len() {
             return Err(Error::argument("n_features", features.ncols(), format!("expected {}", self.mean.len())));
@@ -155,7 +157,7 @@ impl FeatureStatistics {
             return Ok(());
         }
         let (old, new) = (self.n_frames as f64, features.nrows() as f64);
-        // Chan, Golub and LeVeque: two groups' means and squared distances joined.
+        // Chan, Golub and LeVeque's formula for merging means and sums of squares.
         for ((column, total), squares) in features.columns().into_iter().zip(&mut self.mean).zip(&mut self.squares) {
             let mean = mean(column.iter());
             let distance = mean - *total;
@@ -167,28 +169,28 @@ impl FeatureStatistics {
         Ok(())
     }
 
-    /// Frames so far.
+    /// The number of frames so far.
     pub fn n_frames(&self) -> u64 {
         self.n_frames
     }
 
-    /// Mean of each column; 0 before the first frame.
+    /// The mean of each column; 0 before the first frame.
     pub fn mean(&self) -> &[f64] {
         &self.mean
     }
 
-    /// Standard deviation of each column over all frames (`ddof` 0); 0 before the first frame.
+    /// The standard deviation of each column over all frames (`ddof` 0); 0 before the first frame.
     pub fn std(&self) -> Vec<f64> {
         self.squares.iter().map(|squares| (squares / (self.n_frames.max(1)) as f64).sqrt()).collect()
     }
 
-    /// The normalisation by these statistics, column by column. A column that never changed keeps its scale.
+    /// The normalisation by these statistics, per column. Constant columns are not scaled.
     pub fn normalize(&self) -> Normalize {
         let std = self.std().into_iter().map(|std| positive(std as f32)).collect();
         Normalize::DataSet { mean: self.mean.iter().map(|&mean| mean as f32).collect(), std }
     }
 
-    /// The normalisation by one mean and one standard deviation over all columns, as AST and BEATs have it.
+    /// The normalisation by a single mean and standard deviation over all columns, as in AST and BEATs.
     pub fn normalize_as_one(&self) -> Normalize {
         let count = self.mean.len().max(1) as f64;
         let mean = self.mean.iter().sum::<f64>() / count;
@@ -198,12 +200,12 @@ impl FeatureStatistics {
     }
 }
 
-/// 1 in place of a standard deviation of 0.
+/// Replaces a standard deviation of 0 by 1.
 fn positive(std: f32) -> f32 {
     if std > 0.0 { std } else { 1.0 }
 }
 
-/// Refuses features that are NaN or infinite.
+/// Rejects features that are NaN or infinite.
 pub(super) fn check_features(features: ArrayView2<f32>) -> Result<()> {
     let finite =
         Zip::from(features.lanes(Axis(1))).fold(true, |all, row| row.iter().fold(all, |all, x| all & x.is_finite()));
@@ -214,7 +216,7 @@ pub(super) fn check_features(features: ArrayView2<f32>) -> Result<()> {
         Some(((frame, column), x)) => Err(Error::argument(
             "features",
             x,
-            format!("must be finite; this one is in frame {frame}, column {column}"),
+            format!("expected finite values, got this one in frame {frame}, column {column}"),
         )),
         None => Ok(()),
     }

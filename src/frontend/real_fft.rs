@@ -1,16 +1,16 @@
-//! The Fourier transform of real frames by a complex one of half their length.
+//! The Fourier transform of real frames, computed by a complex transform of half the length.
 //!
-//! With `h = n / 2`, `z[k] = x[2k] + i x[2k + 1]` and its transform `Z`, which goes on as `Z[h] = Z[0]`:
+//! With `h = n / 2`, `z[k] = x[2k] + i x[2k + 1]` and its transform `Z` (where `Z[h] = Z[0]`):
 //!
 //! `X[k] = (Z[k] + Z*[h - k]) / 2 - i exp(-2πi k / n) (Z[k] - Z*[h - k]) / 2` for `k` in `0..=h`.
 //!
-//! The sum belongs to the even samples, the difference to the odd ones. This last step is done while the bins are read,
-//! so that a power spectrum takes one vectorised pass, and `X` is nowhere in memory. Frames of odd length are transformed
-//! as complex numbers.
+//! The sum is the transform of the even samples, the difference that of the odd ones. This last step is fused with
+//! reading the bins, so that a power spectrum takes one vectorised pass and `X` is never stored. Frames of odd length
+//! are transformed as complex numbers.
 //!
-//! The crate `realfft` does the same, with a last step of its own that writes `X`. In place of this module it gives the same
-//! bits and takes longer: 1.16, 1.11 and 1.11 times for a power spectrum at `n` = 512, 1024 and 2048, 1.07 times at 400, and 1.08
-//! times for the whole log-mel spectrogram of `benches/frontend.rs` (medians of three runs of either in turn, one thread, AVX-512).
+//! The crate `realfft` computes the same bits with a separate last step that stores `X`, and takes longer: by factors
+//! of 1.16, 1.11 and 1.11 for a power spectrum at `n` = 512, 1024 and 2048, 1.07 at 400, and 1.08 for the whole log-mel
+//! spectrogram of `benches/frontend.rs` (medians of three alternating runs, one thread, AVX-512).
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -28,9 +28,9 @@ pub(super) struct RealFft {
     turns: Vec<Complex<f64>>,
 }
 
-/// What one transform at a time needs.
+/// Work space of one transform.
 pub(super) struct Buffers {
-    /// The `n` values to be transformed. Lost by the transform.
+    /// The `n` input values, overwritten by the transform.
     pub frame: Vec<f64>,
     /// `Z`, with `Z[h]` for an even `n`.
     spectrum: Vec<Complex<f64>>,
@@ -45,7 +45,7 @@ pub(super) struct Bins<'a> {
 }
 
 impl RealFft {
-    /// Plans the transform, for `n` of 1 or more.
+    /// Plans the transform for `n` values, at least 1.
     pub fn new(n: usize) -> Self {
         let even = n.is_multiple_of(2);
         let turn = |k: usize| Complex::new(0.0, -1.0) * Complex::from_polar(1.0, -TAU * k as f64 / n as f64);
@@ -66,7 +66,7 @@ impl RealFft {
         Buffers { frame: vec![0.0; self.n], spectrum, scratch: zeros(scratch) }
     }
 
-    /// Transforms `buffers.frame`. The buffers must be this transform's own.
+    /// Transforms `buffers.frame`. The buffers must come from this plan.
     pub fn transform<'a>(&'a self, buffers: &'a mut Buffers) -> Bins<'a> {
         let Buffers { frame, spectrum, scratch } = buffers;
         if self.is_even() {
@@ -86,7 +86,7 @@ impl RealFft {
 }
 
 impl Bins<'_> {
-    /// Writes `value(X[k])` for the first bins, as many as `out` holds, at most `n / 2 + 1`.
+    /// Writes `value(X[k])` for the first `out.len()` bins, at most `n / 2 + 1`.
     #[inline(always)]
     pub fn write<T>(self, out: &mut [T], value: impl Fn(Complex<f64>) -> T) {
         if self.turns.is_empty() {
@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_length_is_the_dft_in_f64() {
+    fn agrees_with_the_dft_in_f64_for_every_length() {
         for n in [1usize, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16, 30, 64, 97, 250, 251, 1024] {
             let samples: Vec<f64> = (0..n).map(|m| ((m * m * 7 + 3 * m) % 23) as f64 / 11.0 - 1.0).collect();
             let fft = RealFft::new(n);

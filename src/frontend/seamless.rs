@@ -1,6 +1,7 @@
-//! Input features of SeamlessM4T and W2V-BERT 2.0: Kaldi's fbank, normalised per clip and column, two frames to a step.
+//! Input features of SeamlessM4T and W2V-BERT 2.0: Kaldi's fbank, normalised per clip and column, stacked in pairs of
+//! frames.
 //!
-//! As `SeamlessM4TFeatureExtractor` of transformers.
+//! Reference: `SeamlessM4TFeatureExtractor` of transformers.
 
 use ndarray::{Array2, Array3, Axis, s};
 use serde::{Deserialize, Serialize};
@@ -9,22 +10,22 @@ use super::stft::array;
 use super::{ClipRule, Fbank, FbankConfig, FrontEnd, Normalize, Reach};
 use crate::error::{Error, Result};
 
-/// The settings of [`SeamlessM4t`].
+/// Settings of [`SeamlessM4t`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeamlessM4tConfig {
     /// The spectrogram.
     pub fbank: FbankConfig,
-    /// Normalisation of each clip; `None` for none (`do_normalize_per_mel_bins=False`).
+    /// Normalisation of each clip. `None` disables it (`do_normalize_per_mel_bins=False`).
     pub normalize: Option<Normalize>,
-    /// Frames joined to one step, 1 or more.
+    /// Number of frames that are stacked to one step, 1 to 1024.
     pub stride: usize,
-    /// The value of the padding after the last frame of a clip, which is added after normalisation.
+    /// The value of the padding after the last frame of a clip, which is added after normalisation. Finite.
     pub padding_value: f32,
 }
 
 impl SeamlessM4tConfig {
-    /// The published checkpoints: 16 kHz, 80 mels, steps of 2 frames = 160 values = 20 ms.
+    /// The published checkpoints: 16 kHz, 80 mels, two frames per step (160 values, 20 ms).
     pub const SEAMLESS_M4T_16K: Self = Self {
         fbank: FbankConfig::SEAMLESS_M4T_16K,
         normalize: Some(Normalize::SEAMLESS_M4T),
@@ -37,15 +38,15 @@ impl SeamlessM4tConfig {
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct SeamlessM4tBatch {
-    /// `[batch, n_steps, stride * n_features]`, where `n_steps` is that of the longest clip.
+    /// `[batch, n_steps, stride * n_features]`; `n_steps` is that of the longest clip.
     pub input_features: Array3<f32>,
-    /// `[batch, n_steps]`: 1 where every frame of the step is the clip's own, else 0. So the last step of an odd number of
-    /// frames is not attended to, although half of it is sound; transformers does the same.
+    /// `[batch, n_steps]`: 1 for steps whose frames all belong to the clip, else 0. The last step of an odd number of
+    /// frames is therefore masked, although half of it is audio, as in transformers.
     pub attention_mask: Array2<u8>,
 }
 
 impl SeamlessM4tBatch {
-    /// Steps of each clip that the mask lets through.
+    /// The number of unmasked steps of each clip.
     pub fn lengths(&self) -> Vec<usize> {
         self.attention_mask.rows().into_iter().map(|row| row.iter().filter(|&&on| on == 1).count()).collect()
     }
@@ -71,13 +72,14 @@ impl SeamlessM4t {
     /// Plans the front end.
     ///
     /// # Errors
-    /// [`Error::Config`] as [`Fbank::new`], for a stride outside 1 to 1024 and a padding value that is not finite.
+    /// [`Error::Config`] as for [`Fbank::new`], if `stride` is not between 1 and 1024, or if `padding_value` is not
+    /// finite.
     pub fn new(config: &SeamlessM4tConfig) -> Result<Self> {
         if config.stride == 0 || config.stride > 1024 {
-            return Err(Error::config("stride", config.stride, "must be 1 to 1024"));
+            return Err(Error::config("stride", config.stride, "expected 1 to 1024"));
         }
         if !config.padding_value.is_finite() {
-            return Err(Error::config("padding_value", config.padding_value, "must be finite"));
+            return Err(Error::config("padding_value", config.padding_value, "expected a finite number"));
         }
         Ok(Self { config: config.clone(), fbank: Fbank::new(&config.fbank)? })
     }
@@ -87,43 +89,44 @@ impl SeamlessM4t {
         &self.config
     }
 
-    /// Values of a step.
+    /// The number of values per step.
     pub fn n_features(&self) -> usize {
         self.config.stride * self.fbank.n_features()
     }
 
-    /// Steps of a clip that hold no padding: those that the mask lets through.
+    /// The number of steps of a clip without padding, which are the unmasked ones.
     pub fn length(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples) / self.config.stride
     }
 
-    /// Steps of a clip. If the frames do not divide, the last step is padded.
+    /// The number of steps of a clip. The last one is padded if the number of frames is not a multiple of the stride.
     pub fn n_steps(&self, n_samples: usize) -> usize {
         self.fbank.n_frames(n_samples).div_ceil(self.config.stride)
     }
 
-    /// The shortest clip that is accepted: one with [`length`](Self::length) 1.
+    /// The length of the shortest accepted clip in samples: one with [`length`](Self::length) 1.
     pub fn min_samples(&self) -> usize {
         let more = (self.config.stride - 1).saturating_mul(self.config.fbank.hop_length);
         self.fbank.min_samples().saturating_add(more)
     }
 
-    /// The features of one clip, mono samples in -1.0..=1.0 at the configured rate: `[n_steps, stride * n_features]`.
+    /// Computes the features `[n_steps, stride * n_features]` of one clip: mono samples in -1.0..=1.0 at the configured
+    /// rate.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] as
-    /// [`Normalize::apply`].
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] as for [`Normalize::apply`], or if the result does not fit into memory.
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// The features of several clips, each as from [`compute`](Self::compute), padded to the longest.
+    /// Computes the features of several clips, each as in [`compute`](Self::compute), padded to the longest.
     ///
     /// # Errors
-    /// As [`compute`](Self::compute), and for a batch without clips.
+    /// As [`compute`](Self::compute), and [`Error::Argument`] if there are no clips.
     pub fn compute_batch(&self, clips: &[&[f32]]) -> Result<SeamlessM4tBatch> {
         let Some(longest) = clips.iter().map(|clip| clip.len()).max() else {
-            return Err(Error::argument("clips.len()", 0, "must be 1 or more"));
+            return Err(Error::argument("clips.len()", 0, "expected at least one clip"));
         };
         let rows: Vec<Array2<f32>> = clips.iter().map(|clip| self.compute(clip)).collect::<Result<_>>()?;
         let n_steps = self.n_steps(longest);

@@ -1,9 +1,9 @@
 //! Short-time Fourier transform of real signals.
 //!
-//! `X[t, k] = Σ_m w[m] x[t · hop_length - margin + m] exp(-2πi k m / n_fft)` for `k` in `0..=n_fft / 2`, where `margin` is
-//! `n_fft / 2` for centred frames and 0 otherwise: the convention of librosa and torchlibrosa, not normalised. The
-//! transform runs in f64 and the result is rounded once. The rounding noise of an f32 transform shows in mel bands that
-//! are nearly silent beside a loud tone: torchlibrosa, in f32, is up to 0.01 dB off there.
+//! `X[t, k] = Σ_m w[m] x[t · hop_length - margin + m] exp(-2πi k m / n_fft)` for `k` in `0..=n_fft / 2`, where `margin`
+//! is `n_fft / 2` for centred frames and 0 otherwise. This is the convention of librosa and torchlibrosa, without
+//! normalisation. The transform runs in f64 and the result is rounded once: the rounding noise of an f32 transform is
+//! visible in mel bands that are nearly silent beside a loud tone, where torchlibrosa (f32) is off by up to 0.01 dB.
 
 use std::fmt;
 
@@ -17,10 +17,10 @@ use super::framing::{Framing, PadMode};
 use super::real_fft::{Bins, RealFft};
 use crate::error::{Error, Result};
 
-/// The largest `n_fft` that is accepted: 22 s at 48 kHz.
+/// Limit on `n_fft`: 22 s at 48 kHz.
 pub const MAX_N_FFT: usize = 1 << 20;
 
-/// The real value taken of each bin of a complex spectrum.
+/// The real value that is taken of each bin of a complex spectrum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -30,7 +30,7 @@ pub enum Spectrum {
     /// `|X|²` (librosa's `power=2.0`). The default.
     #[default]
     Power,
-    /// The real part, which has a sign: for [`Fbank`](super::Fbank) without logarithm (BirdNET).
+    /// The real part, which is signed: for [`Fbank`](super::Fbank) without logarithm (BirdNET).
     Real,
 }
 
@@ -46,27 +46,27 @@ impl Spectrum {
     }
 }
 
-/// How a clip is cut into frames and weighted. All lengths are in samples.
+/// Settings of the short-time Fourier transform. All lengths are in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StftConfig {
-    /// Length of the transform: any number from 1 to [`MAX_N_FFT`]; small prime factors are fastest.
+    /// Length of the transform, 1 to [`MAX_N_FFT`]. Numbers with small prime factors are fastest.
     pub n_fft: usize,
-    /// Length of the window, 1 to `n_fft`. A shorter window lies in the middle of the frame, between zeros.
+    /// Length of the window, 1 to `n_fft`. A shorter window is centred in the frame and padded with zeros.
     pub win_length: usize,
-    /// Distance between the starts of neighbouring frames, 1 or more.
+    /// Distance between the starts of neighbouring frames, 1 to [`MAX_N_FFT`].
     pub hop_length: usize,
     /// Shape of the window. Default when read from a file: Hann.
     #[serde(default)]
     pub window: Window,
-    /// Whether the window is periodic (true, the default) or symmetric: see [`Window::samples`].
+    /// Whether the window is periodic (true, the default) or symmetric; see [`Window::samples`].
     #[serde(default = "yes")]
     pub periodic: bool,
-    /// Whether frame `t` has its middle at sample `t * hop_length`, with `n_fft / 2` samples of padding at both ends of
-    /// the clip (true, the default); otherwise it starts there, and only whole frames count.
+    /// If true (the default), frame `t` is centred at sample `t * hop_length`, and the clip is padded by `n_fft / 2`
+    /// samples at both ends. If false, frame `t` begins there, and only whole frames count.
     #[serde(default = "yes")]
     pub center: bool,
-    /// The padding of centred frames; ignored for others. Default: reflect, as in torchlibrosa.
+    /// The padding of clips with centred frames; otherwise ignored. Default: reflect, as in torchlibrosa.
     #[serde(default)]
     pub pad_mode: PadMode,
 }
@@ -97,9 +97,9 @@ fn yes() -> bool {
 pub struct Stft {
     config: StftConfig,
     framing: Framing,
-    /// Padded to `n_fft`.
+    /// The window, padded to `n_fft`.
     window: Vec<f64>,
-    /// `window`, rounded.
+    /// `window`, rounded to f32.
     window_f32: Vec<f32>,
     fft: RealFft,
 }
@@ -108,16 +108,16 @@ impl Stft {
     /// Plans the transform.
     ///
     /// # Errors
-    /// [`Error::Config`] for `n_fft` outside 1..=[`MAX_N_FFT`], `win_length` outside 1..=`n_fft` and `hop_length` outside
-    /// 1..=[`MAX_N_FFT`].
+    /// [`Error::Config`] if `n_fft` or `hop_length` is not between 1 and [`MAX_N_FFT`], or `win_length` not between 1
+    /// and `n_fft`.
     pub fn new(config: &StftConfig) -> Result<Self> {
         let StftConfig { n_fft, win_length, hop_length, window, periodic, center, pad_mode } = *config;
         check_n_fft(n_fft)?;
         if win_length == 0 || win_length > n_fft {
-            return Err(Error::config("win_length", win_length, format!("must be 1 to n_fft = {n_fft}")));
+            return Err(Error::config("win_length", win_length, format!("expected 1 to n_fft = {n_fft}")));
         }
         if hop_length == 0 || hop_length > MAX_N_FFT {
-            return Err(Error::config("hop_length", hop_length, format!("must be 1 to {MAX_N_FFT}")));
+            return Err(Error::config("hop_length", hop_length, format!("expected 1 to {MAX_N_FFT}")));
         }
         let mut stft = Self {
             config: *config,
@@ -136,7 +136,7 @@ impl Stft {
         Ok(stft)
     }
 
-    /// Takes the `win_length` values of a window, centred in the frame.
+    /// Sets the `win_length` values of the window, centred in the frame.
     fn set_window(&mut self, window: &[f64]) {
         let StftConfig { n_fft, win_length, .. } = self.config;
         let before = (n_fft - win_length) / 2;
@@ -145,10 +145,10 @@ impl Stft {
         self.window_f32 = self.window.iter().map(|&w| w as f32).collect();
     }
 
-    /// The same transform with another window of `win_length` values, such as that of a checkpoint.
+    /// Replaces the window by other `win_length` values, such as those in a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Argument`] for another number of values, or a value that is not finite.
+    /// [`Error::Argument`] if the number of values differs or a value is not finite.
     pub fn with_window(mut self, window: &[f32]) -> Result<Self> {
         let win_length = self.config.win_length;
         if window.len() != win_length || !window.iter().all(|w| w.is_finite()) {
@@ -158,7 +158,7 @@ impl Stft {
         Ok(self)
     }
 
-    /// The same transform of `x[i + 1] - preemphasis * x[i]`.
+    /// Applies the transform to `x[i + 1] - preemphasis * x[i]`.
     pub(super) fn with_preemphasis(mut self, preemphasis: f64) -> Self {
         self.framing.preemphasis = preemphasis;
         self
@@ -174,32 +174,33 @@ impl Stft {
         &self.window_f32
     }
 
-    /// Frequency bins of a spectrum, `n_fft / 2 + 1`; bin `k` lies at `k * sample_rate / n_fft` Hz.
+    /// The number of frequency bins, `n_fft / 2 + 1`. Bin `k` is at `k * sample_rate / n_fft` Hz.
     pub fn n_bins(&self) -> usize {
         self.config.n_fft / 2 + 1
     }
 
-    /// Frames of a clip; 0 where the clip is shorter than [`min_samples`](Self::min_samples).
+    /// The number of frames of a clip; 0 if it is shorter than [`min_samples`](Self::min_samples).
     pub fn n_frames(&self, n_samples: usize) -> usize {
         self.framing.n_frames(n_samples)
     }
 
-    /// The shortest clip that is accepted: `n_fft / 2 + 1` samples with reflect padding, 1 with another padding,
-    /// `n_fft` for frames that are not centred.
+    /// The length of the shortest accepted clip, in samples: `n_fft / 2 + 1` with reflect padding, 1 with other
+    /// padding, `n_fft` if frames are not centred.
     pub fn min_samples(&self) -> usize {
         self.framing.min_samples()
     }
 
-    /// The power spectrum `|X|²`, `[n_frames, n_bins]`.
+    /// Computes the power spectrum `|X|²`, `[n_frames, n_bins]`.
     ///
     /// # Errors
-    /// [`Error::TooShort`] below [`min_samples`](Self::min_samples), [`Error::NonFinite`], [`Error::Argument`] for a
-    /// result that does not fit into memory. A sample beyond about 1e16 can give infinite power, without an error.
+    /// [`Error::TooShort`] for clips shorter than [`min_samples`](Self::min_samples); [`Error::NonFinite`] if a sample
+    /// is NaN or infinite; [`Error::Argument`] if the result does not fit into memory. Samples above about 1e16 can
+    /// give infinite power, which is not an error.
     pub fn power(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.map(samples, |x| x.norm_sqr() as f32)
     }
 
-    /// The magnitude spectrum `|X|`, `[n_frames, n_bins]`.
+    /// Computes the magnitude spectrum `|X|`, `[n_frames, n_bins]`.
     ///
     /// # Errors
     /// As [`power`](Self::power).
@@ -207,7 +208,7 @@ impl Stft {
         self.map(samples, |x| x.norm_sqr().sqrt() as f32)
     }
 
-    /// The complex spectrum `X`, `[n_frames, n_bins]`.
+    /// Computes the complex spectrum `X`, `[n_frames, n_bins]`.
     ///
     /// # Errors
     /// As [`power`](Self::power).
@@ -237,8 +238,8 @@ impl Stft {
         &self.framing
     }
 
-    /// [`for_each_frame`] over the frames of a clip from its frame `first` on, as many as `out` has rows. The clip must have
-    /// these frames.
+    /// Runs [`for_each_frame`] over the frames of a clip from frame `first` on, one per row of `out`. The clip must
+    /// have these frames.
     pub(super) fn for_each_frame<T: Send, W>(
         &self,
         samples: &[f32],
@@ -265,17 +266,23 @@ impl fmt::Debug for Stft {
     }
 }
 
-/// Refuses an `n_fft` outside 1..=[`MAX_N_FFT`].
+/// Rejects an `n_fft` that is not between 1 and [`MAX_N_FFT`].
 pub(super) fn check_n_fft(n_fft: usize) -> Result<()> {
     if n_fft == 0 || n_fft > MAX_N_FFT {
-        return Err(Error::config("n_fft", n_fft, format!("must be 1 to {MAX_N_FFT}")));
+        return Err(Error::config("n_fft", n_fft, format!("expected 1 to {MAX_N_FFT}")));
     }
     Ok(())
 }
 
-/// A `[n_rows, width]` array that `fill` writes; an error if it does not fit into memory.
+/// Allocates a `[n_rows, width]` array and fills it with `fill`. An error if it does not fit into memory.
 pub(crate) fn array<T: Clone + Default>(n_rows: usize, width: usize, fill: impl FnOnce(&mut [T])) -> Result<Array2<T>> {
-    let too_large = || Error::argument("n_frames", n_rows, format!("rows of {width} values do not fit into memory"));
+    let too_large = || {
+        Error::argument(
+            "n_frames",
+            n_rows,
+            format!("expected a result that fits into memory, got rows of {width} values"),
+        )
+    };
     let cells = n_rows.checked_mul(width).ok_or_else(too_large)?;
     let mut values = Vec::new();
     values.try_reserve_exact(cells).map_err(|_| too_large())?;

@@ -1,9 +1,9 @@
 //! Whisper's log-mel spectrogram.
 //!
 //! Radford et al., "Robust Speech Recognition via Large-Scale Weak Supervision", 2022 (arXiv 2212.04356). Reference:
-//! `log_mel_spectrogram` of openai/whisper, `WhisperFeatureExtractor` of transformers: the clip is filled up with zeros to 30 s;
-//! power spectrum of 400 samples every 160 (Hann, reflected ends, without the last frame), Slaney's mel filters up to
-//! 8 kHz, `x = log10(max(power, 1e-10))`, then `(max(x, max(x) − 8) + 4) / 4`.
+//! `log_mel_spectrogram` of openai/whisper, `WhisperFeatureExtractor` of transformers. The clip is padded with zeros to
+//! 30 s; then follow the power spectrum (Hann window of 400, hop 160, reflect padding, without the last frame),
+//! Slaney's mel filters up to 8 kHz, `x = log10(max(power, 1e-10))`, and `(max(x, max(x) − 8) + 4) / 4`.
 
 use ndarray::{Array2, ArrayViewMut2, s};
 use serde::{Deserialize, Serialize};
@@ -13,18 +13,18 @@ use super::{ClipRule, FrontEnd, LogMel, LogMelConfig, MelConfig, Reach, StftConf
 use crate::check;
 use crate::error::{Error, Result};
 
-/// The largest `max_frames`: 11 minutes.
+/// Limit on `max_frames`: 11 minutes.
 const MAX_FRAMES: usize = 1 << 16;
-/// In dB, how far below the largest value the floor lies.
+/// The floor below the largest value of a clip, in dB.
 const RANGE: f32 = 80.0;
 
-/// The settings of a [`WhisperMel`]. The sample rate is 16 kHz.
+/// Settings of [`WhisperMel`]. The sample rate is 16 kHz.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WhisperMelConfig {
-    /// Number of mel filters; times `max_frames`, at most 2^24.
+    /// Number of mel filters; at most 2^24 / `max_frames`.
     pub n_mels: usize,
-    /// Frames of the longest clip, 2 to 65,536. Default when read from a file: 3,000, which is 30 s.
+    /// Number of frames of the longest clip, 2 to 65,536. Default when read from a file: 3,000, which is 30 s.
     #[serde(default = "full_length")]
     pub max_frames: usize,
 }
@@ -42,8 +42,8 @@ impl WhisperMelConfig {
 
 /// A planned front end of Whisper.
 ///
-/// A clip's frames are exactly those that it has in the original, where zeros follow it up to 30 s: the values do not
-/// depend on whether the zeros are there.
+/// The frames of a clip are exactly those of the original, which pads it with zeros to 30 s; whether the zeros are
+/// present does not change them.
 ///
 /// ```
 /// use clipwise::frontend::{WhisperMel, WhisperMelConfig};
@@ -64,10 +64,10 @@ impl WhisperMel {
     /// Plans the front end.
     ///
     /// # Errors
-    /// [`Error::Config`] for `max_frames` or `n_mels` outside its range, and as [`LogMel::new`].
+    /// [`Error::Config`] if `max_frames` or `n_mels` is out of range, and as for [`LogMel::new`].
     pub fn new(config: &WhisperMelConfig) -> Result<Self> {
         if !(2..=MAX_FRAMES).contains(&config.max_frames) {
-            return Err(Error::config("max_frames", config.max_frames, format!("must be 2 to {MAX_FRAMES}")));
+            return Err(Error::config("max_frames", config.max_frames, format!("expected 2 to {MAX_FRAMES}")));
         }
         check::cells("n_mels", config.n_mels, config.max_frames)?;
         let settings = LogMelConfig {
@@ -83,37 +83,38 @@ impl WhisperMel {
         &self.config
     }
 
-    /// In Hz.
+    /// The sample rate: 16,000 Hz.
     pub fn sample_rate(&self) -> u32 {
         self.log_mel.config().sample_rate
     }
 
-    /// The longest clip that is accepted, in samples.
+    /// The length of the longest accepted clip, in samples.
     pub fn max_samples(&self) -> usize {
         self.config.max_frames * self.hop_length()
     }
 
-    /// Frames of a clip: `⌈n_samples / 160⌉`.
+    /// The number of frames of a clip: `⌈n_samples / 160⌉`.
     pub fn n_frames(&self, n_samples: usize) -> usize {
         n_samples.div_ceil(self.hop_length())
     }
 
-    /// The features of a clip, mono samples at 16 kHz: `[n_frames, n_mels]`, about -1.0..=1.5.
+    /// Computes the features `[n_frames, n_mels]` of a clip of mono samples at 16 kHz; values are about -1.0..=1.5.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for no samples, [`Error::NonFinite`], [`Error::Argument`] above
-    /// [`max_samples`](Self::max_samples).
+    /// [`Error::TooShort`] if there are no samples; [`Error::NonFinite`] if a sample is NaN or infinite;
+    /// [`Error::Argument`] if the clip is longer than [`max_samples`](Self::max_samples).
     pub fn compute(&self, samples: &[f32]) -> Result<Array2<f32>> {
         self.finish(self.frames(samples)?, samples.len())
     }
 
-    /// The features of a clip with zeros up to the full length, as in the original: `[max_frames, n_mels]`.
+    /// Computes the features of a clip padded with zeros to the full length, as in the original:
+    /// `[max_frames, n_mels]`.
     ///
     /// # Errors
     /// As [`compute`](Self::compute).
     pub fn compute_padded(&self, samples: &[f32]) -> Result<Array2<f32>> {
         let decibels = self.frames(samples)?;
-        // Silence has the lowest value there is.
+        // Silence has the lowest possible value.
         let silence = 10.0 * self.log_mel.config().amin.log10();
         let mut features = Array2::from_elem((self.config.max_frames, self.config.n_mels), silence);
         features.slice_mut(s![..decibels.nrows(), ..]).assign(&decibels);
@@ -121,7 +122,8 @@ impl WhisperMel {
         Ok(features)
     }
 
-    /// Frames that a sample of a clip is in: frame t covers the samples from 160 t - 200 up to 160 t + 200.
+    /// The number of frames that include a sample of the clip. Frame `t` covers the samples from `160 t - 200` to
+    /// `160 t + 200`.
     fn n_touched(&self, n_samples: usize) -> usize {
         let before_end = n_samples.saturating_add(self.log_mel.config().stft.n_fft / 2).saturating_sub(1);
         (before_end / self.hop_length() + 1).min(self.config.max_frames)
@@ -161,7 +163,7 @@ impl FrontEnd for WhisperMel {
         Some(ClipRule::new("top_db", RANGE.to_string()))
     }
 
-    /// All frames that a sample of the clip is in, in dB.
+    /// All frames that include a sample of the clip, in dB.
     fn frames_dim(&self, n_samples: usize) -> (usize, usize) {
         (self.n_touched(n_samples), self.config.n_mels)
     }
@@ -193,7 +195,7 @@ fn floor(decibels: &Array2<f32>) -> f32 {
     decibels.iter().copied().fold(f32::NEG_INFINITY, f32::max) - RANGE
 }
 
-/// From decibels, ten times what the formula has.
+/// Normalises decibels, which are ten times the logarithm of the formula.
 fn normalize(mut decibels: ArrayViewMut2<f32>, floor: f32) {
     decibels.iter_mut().for_each(|x| *x = x.max(floor) / 40.0 + 1.0);
 }

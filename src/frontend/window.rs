@@ -7,42 +7,42 @@
 //! | Hann | `0.5 - 0.5 cos x` |
 //! | Hamming | `0.54 - 0.46 cos x` |
 //! | Blackman | `0.42 - 0.5 cos x + 0.08 cos 2x` |
-//! | Povey | Hann to the power 0.85 (Kaldi; there always symmetric) |
+//! | Povey | Hann to the power 0.85 (from Kaldi, where it is always symmetric) |
 //! | rectangular | 1 |
 
 use std::f64::consts::TAU;
 
 use serde::{Deserialize, Serialize};
 
-/// The shape by which a frame is multiplied before its Fourier transform.
+/// A window function, applied to a frame before its Fourier transform.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Window {
-    /// Raised cosine that touches zero: the window of librosa and PANNs.
+    /// Raised cosine that reaches zero, as in librosa and PANNs.
     #[default]
     Hann,
     /// Raised cosine on a pedestal of 0.08.
     Hamming,
     /// Three cosine terms: lower side lobes, wider main lobe.
     Blackman,
-    /// Kaldi's window, Hann to the power 0.85.
+    /// Hann to the power 0.85, from Kaldi.
     Povey,
     /// All ones.
     Rectangular,
 }
 
 impl Window {
-    /// The `length` samples of the window, in 0.0..=1.0.
+    /// Computes the window of `length` samples, in `0.0..=1.0`.
     ///
-    /// A `periodic` window is one period of a longer one, as for spectral analysis (scipy's `fftbins=True`,
-    /// torch's `periodic=True`); a symmetric one has equal ends. A window of length 1 is `[1.0]`.
+    /// A periodic window is one period, for spectral analysis (scipy's `fftbins=True`, torch's `periodic=True`); a
+    /// symmetric window has equal ends. A window of length 1 is `[1.0]`.
     pub fn samples(self, length: usize, periodic: bool) -> Vec<f64> {
         if length <= 1 {
             return vec![1.0; length];
         }
         let period = if periodic { length } else { length - 1 };
-        // k and period - k are the same angle: evaluated once, so that the two halves agree to the last bit.
+        // Evaluating k and period - k at the same angle makes the two halves identical to the last bit.
         (0..length).map(|k| self.at(TAU * k.min(period - k) as f64 / period as f64).clamp(0.0, 1.0)).collect()
     }
 

@@ -1,15 +1,17 @@
-//! Taggers: one tagging of several.
+//! Fusion of taggers: one tagging from several.
 
 use super::{Average, shares};
 use crate::error::{Error, Result};
 use crate::output::{Embedding, OutputActivation, Tagging};
 use crate::tensor::softmax;
 
-/// One result of several taggers about one clip, each with a weight of which only the ratio to the others matters.
+/// Combines the results of several taggers for one clip, each with a weight. Only the ratios of the weights matter.
 ///
-/// [`Average::Logits`]: the weighted mean of the logits, and its activation as scores. [`Average::Probabilities`]: the weighted mean
-/// of the scores, and as logits what has them as its activation. The embeddings are joined in order, each multiplied by
-/// the square root of its weight's share and divided by its norm: the cosine of two is the weighted mean of the members'.
+/// With [`Average::Logits`], the logits are the weighted mean of the members' logits, and the scores are their
+/// activation. With [`Average::Probabilities`], the scores are the weighted mean of the members' scores, and the logits
+/// are those with these scores as activation. The embeddings are normalised to length 1, multiplied by the square root
+/// of the normalised weight and concatenated, so that the cosine similarity of two results is the weighted mean of the
+/// members' similarities.
 ///
 /// ```no_run
 /// use clipwise::fusion::{Average, fuse_taggings};
@@ -27,18 +29,19 @@ use crate::tensor::softmax;
 /// ```
 ///
 /// # Errors
-/// [`Error::Argument`] without members, for weights that are negative, not finite or all 0, labels that differ, numbers of
-/// scores or logits that are not those of the labels, values that are NaN or infinite with both signs, and results that would be
-/// NaN: logits of which all are −∞ or one is +∞ with [`OutputActivation::Softmax`], probabilities outside 0..=1.
+/// [`Error::Argument`] if there are no members, if weights are negative, not finite or all 0, if labels differ, if the
+/// number of scores or logits differs from the number of labels, if values are NaN or infinite with both signs, or if
+/// the result would be NaN: logits that are all −∞ or include +∞ with [`OutputActivation::Softmax`], or probabilities
+/// outside `0..=1`.
 pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: OutputActivation) -> Result<Tagging> {
     let shares = shares(members.iter().map(|member| member.1))?;
-    let (first, _) = members[0]; // there is one: shares are not empty
+    let (first, _) = members[0]; // exists, since shares are not empty
     let n_classes = first.labels.len();
     let (mut logits, mut scores) = (vec![0.0f64; n_classes], vec![0.0f64; n_classes]);
     let mut embedding = Vec::new();
     for (at, (&(member, _), &share)) in members.iter().zip(&shares).enumerate() {
         if !member.labels.iter().map(|label| &label.name).eq(first.labels.iter().map(|label| &label.name)) {
-            let reason = "its labels differ from those of the first one, so that its scores mean other classes";
+            let reason = "expected the labels of the first member";
             return Err(Error::argument("members", at, reason));
         }
         if member.logits.len() != n_classes || member.scores.len() != n_classes {
@@ -50,7 +53,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
         }
         let wanted = if mode == Average::Logits { &member.logits } else { &member.scores };
         if wanted.iter().any(|x| x.is_nan()) {
-            return Err(Error::argument("members", at, "it holds NaN"));
+            return Err(Error::argument("members", at, "expected numbers, got NaN"));
         }
         if share > 0.0 {
             for class in 0..n_classes {
@@ -64,7 +67,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
     }
     let averaged = if mode == Average::Logits { &logits } else { &scores };
     if averaged.iter().any(|x| x.is_nan()) {
-        return Err(Error::argument("members", "inf - inf", "infinite values of both signs have no mean"));
+        return Err(Error::argument("members", "inf - inf", "expected infinite values of one sign only"));
     }
     match (mode, activation) {
         (Average::Logits, OutputActivation::Sigmoid) => {
@@ -77,7 +80,7 @@ pub fn fuse_taggings(members: &[(&Tagging, f64)], mode: Average, activation: Out
         (Average::Probabilities, OutputActivation::Softmax) => logits = scores.iter().map(|p| p.ln()).collect(),
     }
     if scores.iter().chain(&logits).any(|x| x.is_nan()) {
-        return Err(Error::argument("members", "NaN", "their scores or logits have no probabilities"));
+        return Err(Error::argument("members", "NaN", "expected scores or logits that give probabilities"));
     }
     let narrow = |values: Vec<f64>| values.into_iter().map(|x| x as f32).collect();
     let labels = first.labels.clone();

@@ -1,4 +1,4 @@
-//! How often decisions are right: accuracy, top-k, counts, precision, recall, F1, confusion.
+//! Classification metrics: accuracy, top-k accuracy, counts, precision, recall, F1, confusion matrix.
 
 use ndarray::{Array2, ArrayView2};
 use serde::{Deserialize, Serialize};
@@ -6,27 +6,27 @@ use serde::{Deserialize, Serialize};
 use super::{check_class, check_lengths, ratio};
 use crate::error::{Error, Result};
 
-/// The most classes of a [`Confusion`]: its counts then take 512 MB.
+/// Limit on the classes of a [`Confusion`], whose counts then take 512 MB.
 const MAX_CONFUSION_CLASSES: usize = 8192;
 
-/// The share of `predictions` that equal their target: `sklearn.metrics.accuracy_score`. `None` for empty slices.
+/// The fraction of `predictions` that equal their target: `sklearn.metrics.accuracy_score`. `None` for empty slices.
 ///
 /// # Errors
-/// [`Error::Argument`] for lengths that differ.
+/// [`Error::Argument`] if the lengths differ.
 pub fn accuracy<T: PartialEq>(targets: &[T], predictions: &[T]) -> Result<Option<f64>> {
     check_lengths("predictions", predictions.len(), "targets", targets.len())?;
     let right = targets.iter().zip(predictions).filter(|(target, prediction)| target == prediction).count();
     Ok(ratio(right as f64, targets.len() as f64))
 }
 
-/// The share of rows whose target is among the `k` highest scores: `sklearn.metrics.top_k_accuracy_score`. `None`
-/// without rows.
+/// The fraction of rows whose target is among the `k` highest scores: `sklearn.metrics.top_k_accuracy_score`. `None` if
+/// there are no rows.
 ///
-/// `scores` is `[n, n_classes]`, `targets` `[n]` class indices. Of equal scores the class with the higher index counts
-/// as the higher one, as in scikit-learn.
+/// `scores` is `[n, n_classes]`, `targets` are `[n]` class indices. Among equal scores, the class with the higher index
+/// is ranked higher, as in scikit-learn.
 ///
 /// # Errors
-/// [`Error::Argument`] for `k` = 0, lengths that differ, a target that is no class, and for NaN.
+/// [`Error::Argument`] if `k` is 0, the lengths differ, a target is not below `n_classes`, or a score is NaN.
 pub fn top_k_accuracy<S>(scores: ArrayView2<S>, targets: &[usize], k: usize) -> Result<Option<f64>>
 where
     S: Into<f64> + Copy,
@@ -39,7 +39,7 @@ where
     for (at, (row, &target)) in scores.rows().into_iter().zip(targets).enumerate() {
         check_class("targets", target, row.len(), at)?;
         if let Some(class) = row.iter().position(|&score| score.into().is_nan()) {
-            return Err(Error::argument("scores", "NaN", format!("score [{at}, {class}] must be a number")));
+            return Err(Error::argument("scores", "NaN", format!("expected a number as score [{at}, {class}]")));
         }
         let own: f64 = row[target].into();
         let above = |(class, &score): (usize, &S)| score.into() > own || (score.into() == own && class > target);
@@ -48,34 +48,34 @@ where
     Ok(ratio(hits as f64, targets.len() as f64))
 }
 
-/// Right and wrong decisions about one class.
+/// The number of correct and wrong decisions about one class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Counts {
-    /// Positives taken as positive.
+    /// Positives that were predicted as positive.
     pub true_positive: u64,
-    /// Negatives taken as positive.
+    /// Negatives that were predicted as positive.
     pub false_positive: u64,
-    /// Positives taken as negative.
+    /// Positives that were predicted as negative.
     pub false_negative: u64,
-    /// Negatives taken as negative.
+    /// Negatives that were predicted as negative.
     pub true_negative: u64,
 }
 
 impl Counts {
-    /// Counts with the decision `score > threshold`; both slices are `[n]`.
+    /// Counts the decisions `score > threshold`. Both slices are `[n]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for lengths that differ, for NaN scores and a NaN threshold.
+    /// [`Error::Argument`] if the lengths differ, or if a score or the threshold is NaN.
     pub fn at_threshold<S: Into<f64> + Copy>(scores: &[S], targets: &[bool], threshold: f64) -> Result<Self> {
         check_lengths("targets", targets.len(), "scores", scores.len())?;
         if threshold.is_nan() {
-            return Err(Error::argument("threshold", threshold, "must be a number"));
+            return Err(Error::argument("threshold", threshold, "expected a number"));
         }
         let mut counts = Self::default();
         for (at, (&score, &target)) in scores.iter().zip(targets).enumerate() {
             let score: f64 = score.into();
             if score.is_nan() {
-                return Err(Error::argument("scores", "NaN", format!("score {at} must be a number")));
+                return Err(Error::argument("scores", "NaN", format!("expected a number as score {at}")));
             }
             *match (target, score > threshold) {
                 (true, true) => &mut counts.true_positive,
@@ -87,7 +87,7 @@ impl Counts {
         Ok(counts)
     }
 
-    /// `(TP, FP, FN, TN)`, as numbers that cannot overflow.
+    /// `(TP, FP, FN, TN)` as floats, whose sums cannot overflow.
     fn parts(&self) -> (f64, f64, f64, f64) {
         let Self { true_positive, false_positive, false_negative, true_negative } = *self;
         (true_positive as f64, false_positive as f64, false_negative as f64, true_negative as f64)
@@ -99,13 +99,13 @@ impl Counts {
         ratio(tp + tn, tp + fp + fn_ + tn)
     }
 
-    /// `TP / (TP + FP)`: `precision_score`. `None` if nothing was taken as positive.
+    /// `TP / (TP + FP)`: `precision_score`. `None` if nothing was predicted as positive.
     pub fn precision(&self) -> Option<f64> {
         let (tp, fp, ..) = self.parts();
         ratio(tp, tp + fp)
     }
 
-    /// `TP / (TP + FN)`, sensitivity: `recall_score`. `None` without positives.
+    /// `TP / (TP + FN)` (sensitivity): `recall_score`. `None` without positives.
     pub fn recall(&self) -> Option<f64> {
         let (tp, _, fn_, _) = self.parts();
         ratio(tp, tp + fn_)
@@ -117,14 +117,14 @@ impl Counts {
         ratio(tn, tn + fp)
     }
 
-    /// `2 TP / (2 TP + FP + FN)`: `f1_score`. `None` if there are no positives and nothing was taken as positive.
+    /// `2 TP / (2 TP + FP + FN)`: `f1_score`. `None` if there are no positives and nothing was predicted as positive.
     pub fn f1(&self) -> Option<f64> {
         let (tp, fp, fn_, _) = self.parts();
         ratio(2.0 * tp, 2.0 * tp + fp + fn_)
     }
 }
 
-/// Precision, recall and F1 of several classes together.
+/// Precision, recall and F1, averaged over classes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct PrecisionRecallF1 {
@@ -136,10 +136,10 @@ pub struct PrecisionRecallF1 {
     pub f1: f64,
 }
 
-/// The mean over classes: `precision_recall_fscore_support(average="macro")`, an undefined ratio counting as 0 as there.
+/// The mean over classes: `precision_recall_fscore_support(average="macro")`. Undefined ratios count as 0, as there.
 ///
-/// Classes that occur neither among the targets nor among the predictions are left out (for single-label data
-/// scikit-learn does the same; for multi-label data, name the others with its `labels`); `None` if that leaves none.
+/// Classes that occur neither among the targets nor among the predictions are excluded. scikit-learn does the same for
+/// single-label data; for multi-label data, pass the other classes as its `labels`. `None` if no class remains.
 pub fn macro_average(classes: &[Counts]) -> Option<PrecisionRecallF1> {
     let present: Vec<&Counts> = classes.iter().filter(|counts| counts.f1().is_some()).collect();
     let mean = |measure: fn(&Counts) -> Option<f64>| {
@@ -152,10 +152,10 @@ pub fn macro_average(classes: &[Counts]) -> Option<PrecisionRecallF1> {
     })
 }
 
-/// Precision, recall and F1 of the decisions about all classes taken together:
-/// `precision_recall_fscore_support(average="micro")`, an undefined ratio counting as 0 as there; `None` if all three are.
+/// Precision, recall and F1 over the decisions of all classes: `precision_recall_fscore_support(average="micro")`.
+/// Undefined ratios count as 0, as there; `None` if all three are undefined.
 ///
-/// For single-label data all three are the accuracy.
+/// For single-label data all three equal the accuracy.
 pub fn micro_average(classes: &[Counts]) -> Option<PrecisionRecallF1> {
     let sum = classes.iter().fold(Counts::default(), |sum, counts| Counts {
         true_positive: sum.true_positive.saturating_add(counts.true_positive),
@@ -172,7 +172,7 @@ pub fn micro_average(classes: &[Counts]) -> Option<PrecisionRecallF1> {
 /// ```
 /// # fn main() -> clipwise::Result<()> {
 /// let confusion = clipwise::metrics::Confusion::new(&[0, 0, 1, 2], &[0, 1, 1, 1], 3)?;
-/// assert_eq!(confusion.counts()[[0, 1]], 1); // a clip of class 0 taken for class 1
+/// assert_eq!(confusion.counts()[[0, 1]], 1); // one clip of class 0 was predicted as class 1
 /// assert_eq!(confusion.accuracy(), Some(0.5));
 /// assert_eq!(confusion.recall(0), Some(0.5));
 /// assert_eq!(confusion.precision(2), None); // never predicted
@@ -185,14 +185,15 @@ pub struct Confusion {
 }
 
 impl Confusion {
-    /// Counts pairs of class indices; both slices are `[n]`.
+    /// Counts pairs of class indices. Both slices are `[n]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for lengths that differ, an index that is not below `n_classes`, more than 8192 classes.
+    /// [`Error::Argument`] if the lengths differ, an index is not below `n_classes`, or there are more than 8192
+    /// classes.
     pub fn new(targets: &[usize], predictions: &[usize], n_classes: usize) -> Result<Self> {
         check_lengths("predictions", predictions.len(), "targets", targets.len())?;
         if n_classes > MAX_CONFUSION_CLASSES {
-            let reason = format!("a confusion matrix of at most {MAX_CONFUSION_CLASSES} classes is supported");
+            let reason = format!("expected at most {MAX_CONFUSION_CLASSES}");
             return Err(Error::argument("n_classes", n_classes, reason));
         }
         let mut counts = Array2::zeros((n_classes, n_classes));
@@ -204,7 +205,7 @@ impl Confusion {
         Ok(Self { counts })
     }
 
-    /// The counts `[n_classes, n_classes]`, a row for each true class, a column for each predicted one.
+    /// The counts `[n_classes, n_classes]`, one row per true class, one column per predicted class.
     pub fn counts(&self) -> ArrayView2<'_, u64> {
         self.counts.view()
     }
@@ -214,7 +215,7 @@ impl Confusion {
         self.counts.nrows()
     }
 
-    /// The share on the diagonal: `accuracy_score`. `None` if nothing was counted.
+    /// The fraction on the diagonal: `accuracy_score`. `None` if nothing was counted.
     pub fn accuracy(&self) -> Option<f64> {
         ratio(self.counts.diag().sum() as f64, self.counts.sum() as f64)
     }

@@ -1,4 +1,4 @@
-//! Edit distance: errors of transcripts by phonemes, characters or words.
+//! Edit distance: phoneme, character and word error rates of transcripts.
 
 use std::collections::BTreeMap;
 
@@ -6,39 +6,40 @@ use serde::{Deserialize, Serialize};
 
 use super::ratio;
 
-/// One step from a reference to a hypothesis; indices are counted from 0.
+/// One step of an alignment of a reference with a hypothesis. Indices are counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Edit {
-    /// The same on both sides.
+    /// The items are equal.
     Match {
         /// Index in the reference.
         reference: usize,
         /// Index in the hypothesis.
         hypothesis: usize,
     },
-    /// One for another.
+    /// An item is replaced by another.
     Substitute {
         /// Index in the reference.
         reference: usize,
         /// Index in the hypothesis.
         hypothesis: usize,
     },
-    /// The hypothesis lacks it.
+    /// An item of the reference is missing in the hypothesis.
     Delete {
         /// Index in the reference.
         reference: usize,
     },
-    /// The hypothesis has it in addition.
+    /// An item of the hypothesis is not in the reference.
     Insert {
         /// Index in the hypothesis.
         hypothesis: usize,
     },
 }
 
-/// The fewest edits that make `hypothesis` of `reference` (Levenshtein; substitution, deletion and insertion cost 1), in
-/// order. Of several equally short sequences, the one that, from the end, prefers substitution, then deletion, then insertion. Time
-/// grows with the product of the lengths, memory with `√reference.len() · hypothesis.len()`.
+/// The shortest sequence of edits that turns `reference` into `hypothesis` (Levenshtein distance: substitution,
+/// deletion and insertion cost 1), in order. Among equally short sequences, the one that, from the end, prefers
+/// substitution, then deletion, then insertion. Time grows with the product of the lengths, memory with
+/// `√reference.len() · hypothesis.len()`.
 ///
 /// ```
 /// use clipwise::metrics::{Edit, edits};
@@ -51,7 +52,7 @@ pub fn edits<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Vec<Edit> {
     let n_before = reference.iter().zip(hypothesis).take_while(|(a, b)| a == b).count();
     let (from, to) = (&reference[n_before..], &hypothesis[n_before..]);
     let every = ((from.len() + 1) as f64).sqrt().ceil() as usize;
-    // Row i holds the distances from the first i items of `from` to each beginning of `to`; every `every`-th row is kept.
+    // Row i holds the distances from the first i items of `from` to each prefix of `to`; one in `every` rows is kept.
     let mut row: Vec<usize> = (0..=to.len()).collect();
     let mut kept = vec![row.clone()];
     for i in 1..=from.len() {
@@ -93,7 +94,7 @@ pub fn edits<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Vec<Edit> {
     same.chain(backwards.into_iter().rev()).collect()
 }
 
-/// The distances of row `i` in place of those of row `i - 1`.
+/// Replaces the distances of row `i - 1` by those of row `i`.
 fn next_row<T: PartialEq>(item: &T, i: usize, to: &[T], row: &mut [usize]) {
     let mut diagonal = std::mem::replace(&mut row[0], i);
     for (j, other) in to.iter().enumerate() {
@@ -103,7 +104,8 @@ fn next_row<T: PartialEq>(item: &T, i: usize, to: &[T], row: &mut [usize]) {
     }
 }
 
-/// Errors summed over any number of transcripts: the rate of a corpus is that of the sums, not the mean of rates.
+/// Edit counts, summed over any number of transcripts. The error rate of a corpus is that of the sums, not the mean of
+/// the rates.
 ///
 /// ```
 /// use clipwise::metrics::EditCounts;
@@ -115,18 +117,18 @@ fn next_row<T: PartialEq>(item: &T, i: usize, to: &[T], row: &mut [usize]) {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct EditCounts {
-    /// Items that are the same on both sides.
+    /// Items that are equal in both.
     pub matches: u64,
-    /// Items taken for another.
+    /// Items that were replaced by another.
     pub substitutions: u64,
-    /// Items of the reference that are missing.
+    /// Items of the reference that are missing in the hypothesis.
     pub deletions: u64,
-    /// Items that are not in the reference.
+    /// Items of the hypothesis that are not in the reference.
     pub insertions: u64,
 }
 
 impl EditCounts {
-    /// The counts of [`edits`]: for phoneme error rates, sequences of phonemes or of their ids.
+    /// The counts of [`edits`]. For phoneme error rates, pass sequences of phonemes or of their ids.
     pub fn of<T: PartialEq>(reference: &[T], hypothesis: &[T]) -> Self {
         let mut counts = Self::default();
         for edit in edits(reference, hypothesis) {
@@ -140,29 +142,30 @@ impl EditCounts {
         counts
     }
 
-    /// Counts by words, which white space separates; case and punctuation count. For word error rates.
+    /// Counts word edits, for word error rates. Words are separated by white space; case and punctuation matter.
     pub fn of_words(reference: &str, hypothesis: &str) -> Self {
         let (reference, hypothesis) = (reference.split_whitespace(), hypothesis.split_whitespace());
         Self::of(&reference.collect::<Vec<_>>(), &hypothesis.collect::<Vec<_>>())
     }
 
-    /// Counts by code points, spaces among them. For character error rates.
+    /// Counts edits of code points, including spaces, for character error rates.
     pub fn of_characters(reference: &str, hypothesis: &str) -> Self {
         let characters = |text: &str| text.chars().collect::<Vec<_>>();
         Self::of(&characters(reference), &characters(hypothesis))
     }
 
-    /// The number of items in the references.
+    /// The total number of items in the references.
     pub fn n_reference(&self) -> u64 {
         self.matches.saturating_add(self.substitutions).saturating_add(self.deletions)
     }
 
-    /// The edit distance: substitutions, deletions and insertions.
+    /// The edit distance: the sum of substitutions, deletions and insertions.
     pub fn n_errors(&self) -> u64 {
         self.substitutions.saturating_add(self.deletions).saturating_add(self.insertions)
     }
 
-    /// Errors for each item of the references, which may be above 1: PER, CER or WER. `None` if the references are empty.
+    /// The error rate (PER, CER or WER): errors per item of the references. May exceed 1. `None` if the references are
+    /// empty.
     pub fn rate(&self) -> Option<f64> {
         ratio(self.n_errors() as f64, self.n_reference() as f64)
     }
@@ -186,7 +189,7 @@ impl std::iter::Sum for EditCounts {
     }
 }
 
-/// Which phonemes (or words, or other items) are taken for which, over a corpus.
+/// Confusion counts of phonemes (or words, or other items) over a corpus.
 ///
 /// ```
 /// let mut confusion = clipwise::metrics::EditConfusion::default();
@@ -197,19 +200,19 @@ impl std::iter::Sum for EditCounts {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditConfusion<T> {
-    /// By item of the reference and item of the hypothesis; `None` is nothing: an insertion, a deletion.
+    /// Counts by items of reference and hypothesis; `None` for insertions and deletions.
     pairs: BTreeMap<(Option<T>, Option<T>), u64>,
 }
 
-/// How often one item was taken for another.
+/// A pair of items and how often one was replaced by the other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Confused<'a, T> {
-    /// What it was; `None` for insertions.
+    /// The item in the reference; `None` for insertions.
     pub reference: Option<&'a T>,
-    /// What it was taken for; `None` for deletions.
+    /// The item in the hypothesis; `None` for deletions.
     pub hypothesis: Option<&'a T>,
-    /// How often.
+    /// Number of occurrences.
     pub n: u64,
 }
 
@@ -220,7 +223,7 @@ impl<T> Default for EditConfusion<T> {
 }
 
 impl<T: Ord + Clone> EditConfusion<T> {
-    /// Counts the [`edits`] of one more transcript.
+    /// Adds the [`edits`] of a transcript.
     pub fn add(&mut self, reference: &[T], hypothesis: &[T]) {
         for edit in edits(reference, hypothesis) {
             let (from, to) = match edit {
@@ -235,7 +238,7 @@ impl<T: Ord + Clone> EditConfusion<T> {
         }
     }
 
-    /// How often `reference` was taken for `hypothesis`; `None` asks for insertions, or deletions.
+    /// How often `reference` was replaced by `hypothesis`. `None` stands for insertions or deletions, respectively.
     pub fn count(&self, reference: Option<&T>, hypothesis: Option<&T>) -> u64 {
         self.pairs.get(&(reference.cloned(), hypothesis.cloned())).copied().unwrap_or_default()
     }
@@ -249,14 +252,14 @@ impl<T: Ord + Clone> EditConfusion<T> {
         })
     }
 
-    /// The pairs that differ, the most frequent first.
+    /// The pairs of different items, most frequent first.
     pub fn errors(&self) -> Vec<Confused<'_, T>> {
         let mut errors: Vec<_> = self.pairs().filter(|pair| pair.reference != pair.hypothesis).collect();
         errors.sort_by_key(|pair| std::cmp::Reverse(pair.n)); // stable
         errors
     }
 
-    /// The counts over all pairs.
+    /// The edit counts over all pairs.
     pub fn counts(&self) -> EditCounts {
         let mut counts = EditCounts::default();
         for pair in self.pairs() {

@@ -1,8 +1,8 @@
-//! How good scores are: average precision, ROC AUC, d′, accuracy, precision, recall, F1, top-k, confusion.
+//! Evaluation metrics: average precision, ROC AUC, d′, accuracy, precision, recall, F1, top-k accuracy, confusion.
 //!
-//! Every function equals the one of scikit-learn that its documentation names. A ratio 0/0 is `None` here, where
-//! scikit-learn warns and gives 0. Scores are f32 or f64; only their order counts, ±0 are equal, infinities are allowed,
-//! NaN is an error.
+//! Every function equals the one of scikit-learn that its documentation names, except that a ratio of 0/0 is `None`,
+//! where scikit-learn warns and returns 0. Scores are f32 or f64. Only their order matters, +0 equals -0, infinities
+//! are allowed, and NaN is an error.
 //!
 //! ```
 //! use clipwise::metrics::{average_precision, roc_auc, d_prime};
@@ -27,7 +27,7 @@ pub use ranking::{MultiLabelReport, average_precision, d_prime, mean_average_pre
 
 use crate::error::{Error, Result};
 
-/// `part / whole`, `None` for 0/0.
+/// `part / whole`; `None` for 0/0.
 fn ratio(part: f64, whole: f64) -> Option<f64> {
     (whole > 0.0).then(|| part / whole)
 }
@@ -43,5 +43,5 @@ fn check_class(name: &'static str, class: usize, n_classes: usize, at: usize) ->
     if class < n_classes {
         return Ok(());
     }
-    Err(Error::argument(name, class, format!("value {at} must be a class index below {n_classes}")))
+    Err(Error::argument(name, class, format!("expected a class index below {n_classes} as value {at}")))
 }

@@ -1,5 +1,5 @@
 //! The quantile function of the normal distribution: M. J. Wichura, Algorithm AS 241 (PPND16), Applied Statistics 37
-//! (1988). Three quotients of polynomials, each the numerator's coefficients, then the denominator's, constant first.
+//! (1988). Three rational functions, each given by the coefficients of numerator and denominator, constant first.
 
 #[rustfmt::skip]
 const CENTRE: [[f64; 8]; 2] = [
@@ -23,7 +23,7 @@ const TAIL: [[f64; 8]; 2] = [
      0.0007868691311456133, 1.8463183175100548e-5, 1.421511758316446e-7, 2.0442631033899397e-15],
 ];
 
-/// Φ⁻¹, accurate to about 1e-15 relative; −∞ at 0, ∞ at 1, NaN outside 0..=1.
+/// Φ⁻¹, with a relative error of about 1e-15. −∞ at 0, ∞ at 1, NaN outside `0..=1`.
 pub(super) fn inverse_normal_cdf(p: f64) -> f64 {
     let quotient = |[above, below]: [[f64; 8]; 2], x: f64| {
         let polynomial = |coefficients: [f64; 8]| coefficients.iter().rev().fold(0.0, |sum, c| sum * x + c);

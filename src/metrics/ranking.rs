@@ -1,4 +1,4 @@
-//! How well scores order positives before negatives: average precision, ROC AUC, d′.
+//! Ranking metrics: average precision, ROC AUC, d′.
 
 use ndarray::{ArrayView1, ArrayView2};
 use rayon::prelude::*;
@@ -8,42 +8,43 @@ use super::normal::inverse_normal_cdf;
 use super::{check_lengths, ratio};
 use crate::error::{Error, Result};
 
-/// Average precision `Σ_n (R_n − R_{n−1}) P_n` over the distinct scores from the highest down, where `P_n` and `R_n` are
-/// precision and recall of taking everything that scores at least the n-th: `sklearn.metrics.average_precision_score`.
+/// Average precision `Σ_n (R_n − R_{n−1}) P_n` over the distinct scores in descending order, where `P_n` and `R_n` are
+/// precision and recall at the n-th score as threshold: `sklearn.metrics.average_precision_score`.
 ///
-/// `scores` and `targets` are `[n]`; the result is in 0..=1, `None` without a positive target.
+/// `scores` and `targets` are `[n]`. The result is in `0..=1`, or `None` if there is no positive target.
 ///
 /// # Errors
-/// [`Error::Argument`] for lengths that differ and for NaN.
+/// [`Error::Argument`] if the lengths differ or a score is NaN.
 pub fn average_precision<S: Into<f64> + Copy>(scores: &[S], targets: &[bool]) -> Result<Option<f64>> {
     Ok(ranked(ArrayView1::from(scores), ArrayView1::from(targets), None)?.average_precision())
 }
 
-/// Area under the ROC curve, the chance that a positive scores above a negative (ties count half):
+/// Area under the ROC curve: the probability that a positive scores above a negative, where ties count half.
 /// `sklearn.metrics.roc_auc_score`.
 ///
-/// `scores` and `targets` are `[n]`; the result is in 0..=1, `None` unless there are both positives and negatives.
+/// `scores` and `targets` are `[n]`. The result is in `0..=1`, or `None` unless there are both positives and negatives.
 ///
 /// # Errors
-/// [`Error::Argument`] for lengths that differ and for NaN.
+/// [`Error::Argument`] if the lengths differ or a score is NaN.
 pub fn roc_auc<S: Into<f64> + Copy>(scores: &[S], targets: &[bool]) -> Result<Option<f64>> {
     Ok(ranked(ArrayView1::from(scores), ArrayView1::from(targets), None)?.roc_auc())
 }
 
-/// Sensitivity index d′ = √2 · Φ⁻¹(AUC), as the AudioSet papers give it: `2**0.5 * scipy.stats.norm.ppf(auc)`.
+/// Sensitivity index d′ = √2 · Φ⁻¹(AUC), as reported in AudioSet papers: `2**0.5 * scipy.stats.norm.ppf(auc)`.
 ///
 /// 0 for an AUC of 0.5, ∞ for 1, −∞ for 0, NaN outside 0..=1.
 pub fn d_prime(auc: f64) -> f64 {
     std::f64::consts::SQRT_2 * inverse_normal_cdf(auc)
 }
 
-/// The mean over classes of [`average_precision`]. Classes without a positive are left out; `None` if that leaves none.
+/// The mean of [`average_precision`] over classes (mAP). Classes without a positive are excluded; `None` if no class
+/// remains.
 ///
-/// `scores` and `targets` are `[n, n_classes]`. Equals `average_precision_score(average="macro")` of the classes that
-/// have a positive; scikit-learn itself counts the others as 0.
+/// `scores` and `targets` are `[n, n_classes]`. Equals `average_precision_score(average="macro")` over the classes with
+/// a positive; scikit-learn itself counts the other classes as 0.
 ///
 /// # Errors
-/// [`Error::Argument`] for shapes that differ and for NaN.
+/// [`Error::Argument`] if the shapes differ or a score is NaN.
 pub fn mean_average_precision<S>(scores: ArrayView2<S>, targets: ArrayView2<bool>) -> Result<Option<f64>>
 where
     S: Into<f64> + Copy + Sync,
@@ -51,40 +52,40 @@ where
     Ok(MultiLabelReport::new(scores, targets)?.mean_average_precision())
 }
 
-/// The ranking metrics of a multi-label task, class by class.
+/// The ranking metrics of a multi-label task, per class.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct MultiLabelReport {
-    /// [`average_precision`] of each class; `None` without a positive.
+    /// [`average_precision`] of each class; `None` for classes without a positive.
     pub average_precision: Vec<Option<f64>>,
-    /// [`roc_auc`] of each class; `None` unless there are both positives and negatives.
+    /// [`roc_auc`] of each class; `None` for classes without both positives and negatives.
     pub roc_auc: Vec<Option<f64>>,
     /// The number of positives of each class.
     pub n_positive: Vec<usize>,
 }
 
 impl MultiLabelReport {
-    /// Compares `scores` with `targets`, both `[n, n_classes]`.
+    /// Computes the metrics of `scores` against `targets`, both `[n, n_classes]`.
     ///
     /// # Errors
-    /// [`Error::Argument`] for shapes that differ and for NaN.
+    /// [`Error::Argument`] if the shapes differ or a score is NaN.
     pub fn new<S: Into<f64> + Copy + Sync>(scores: ArrayView2<S>, targets: ArrayView2<bool>) -> Result<Self> {
         if scores.dim() != targets.dim() {
-            let reason = format!("the scores have shape {:?}: the targets' shape must be the same", scores.shape());
+            let reason = format!("expected the shape of the scores, {:?}", scores.shape());
             return Err(Error::argument("targets", format!("{:?}", targets.shape()), reason));
         }
         let of_class = |class| {
             let ranked = ranked(scores.column(class), targets.column(class), Some(class))?;
             Ok((ranked.average_precision(), (ranked.roc_auc(), ranked.n_positive)))
         };
-        // Collected twice, so that the error is that of the first class whatever the number of threads.
+        // Collected in two steps, so that the error of the first class is returned whatever the number of threads.
         let classes: Vec<Result<_>> = (0..scores.ncols()).into_par_iter().map(of_class).collect();
         let classes: Vec<_> = classes.into_iter().collect::<Result<_>>()?;
         let (average_precision, (roc_auc, n_positive)) = classes.into_iter().unzip();
         Ok(Self { average_precision, roc_auc, n_positive })
     }
 
-    /// The mean over the classes that have an average precision; `None` if none has.
+    /// The mean over the classes that have an average precision (mAP); `None` if none has.
     pub fn mean_average_precision(&self) -> Option<f64> {
         mean(&self.average_precision)
     }
@@ -105,7 +106,7 @@ fn mean(values: &[Option<f64>]) -> Option<f64> {
     ratio(known.iter().sum(), known.len() as f64)
 }
 
-/// Scores with targets, highest first.
+/// Scores with their targets, highest first.
 struct Ranked {
     pairs: Vec<(f64, bool)>,
     n_positive: usize,
@@ -119,7 +120,7 @@ where
     let mut pairs: Vec<(f64, bool)> = scores.iter().map(|&score| score.into()).zip(targets.iter().copied()).collect();
     if let Some(at) = pairs.iter().position(|(score, _)| score.is_nan()) {
         let of_class = class.map(|class| format!(" of class {class}")).unwrap_or_default();
-        return Err(Error::argument("scores", "NaN", format!("score {at}{of_class} must be a number")));
+        return Err(Error::argument("scores", "NaN", format!("expected a number as score {at}{of_class}")));
     }
     pairs.sort_unstable_by(|a, b| b.0.total_cmp(&a.0));
     let n_positive = pairs.iter().filter(|(_, positive)| *positive).count();
@@ -127,7 +128,8 @@ where
 }
 
 impl Ranked {
-    /// Positives and negatives of each distinct score, highest first. ±0 are neighbours in the order, and equal here.
+    /// Numbers of positives and negatives per distinct score, highest first. +0 and -0 are adjacent in the order, and
+    /// count as equal.
     fn ties(&self) -> impl Iterator<Item = (usize, usize)> {
         self.pairs.chunk_by(|a, b| a.0 == b.0).map(|tie| {
             let positives = tie.iter().filter(|(_, positive)| *positive).count();

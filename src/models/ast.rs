@@ -1,18 +1,20 @@
 //! AST: a vision transformer over overlapping patches of a log-mel spectrogram.
 //!
 //! Paper: Gong, Chung and Glass, "AST: Audio Spectrogram Transformer", 2021 (arXiv 2104.01778). References:
-//! `ASTForAudioClassification` and `ASTFeatureExtractor` of transformers 5.24; YuanGongND/ast, `src/models/ast_models.py`.
-//! Checkpoint keys: those of transformers 4 (`encoder.layer.N.attention.attention.query`) or 5 (`layers.N.attention.q_proj`), or of
-//! the original (`v.blocks.N.attn.qkv`, `mlp_head`). The two differ in the ε of their layer norms.
+//! `ASTForAudioClassification` and `ASTFeatureExtractor` of transformers 5.24; YuanGongND/ast,
+//! `src/models/ast_models.py`. Checkpoint keys: those of transformers 4 (`encoder.layer.N.attention.attention.query`)
+//! or 5 (`layers.N.attention.q_proj`), or of the original (`v.blocks.N.attn.qkv`, `mlp_head`). The two differ in the ε
+//! of their layer norms.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → Kaldi's fbank (Hann window) `[batch, n_frames, 128]` → zeros up to 1024 frames →
-//! `(x − mean) / (2 std)` → patches of 16 mel bins x 16 frames every 10 of either, a linear layer each: 12 x 101 tokens → after a
-//! class and a distillation token, plus a table of positions → 12 transformer blocks (norm first) → norm → mean of the first two
-//! tokens (the embedding) → norm, linear, sigmoid or softmax.
+//! waveform `[batch, n_samples]` at 16 kHz → Kaldi fbank (Hann window) `[batch, n_frames, 128]` → zero-padded to 1024
+//! frames → `(x − mean) / (2 std)` → patches of 16 mel bins x 16 frames with a stride of 10 on both axes, projected by
+//! a linear layer: 12 x 101 tokens → a class and a distillation token prepended, position table added → 12 transformer
+//! blocks (pre-norm) → norm → mean of the first two tokens (the embedding) → norm, linear, sigmoid or softmax.
 //!
-//! Both references cut a clip to 1024 frames (10.2 s) and ignore the rest. Here a longer clip is cut into windows of that length, the
-//! last of which ends with the clip; scores and embedding are means over them, weighted by the frames that each adds. Clips below
-//! 400 samples, at which transformers fails, are padded with zeros at their end to that length.
+//! Both references cut a clip to 1024 frames (10.2 s) and ignore the rest. Here a longer clip is cut into windows of
+//! that length, the last of which ends with the clip; scores and embedding are means over the windows, weighted by the
+//! frames that each adds. Clips of fewer than 400 samples, for which transformers fails, are zero-padded at the end to
+//! that length.
 
 use std::borrow::Cow;
 
@@ -33,18 +35,18 @@ use crate::nn::{Activation, LayerNorm, Linear, NormPlace, PatchAxes, PatchConfig
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// The architecture and the `model_type` in configurations of transformers.
+/// Class name and `model_type` in transformers' `config.json`.
 const CLASS: &str = "ASTForAudioClassification";
 const MODEL_TYPE: &str = "audio-spectrogram-transformer";
-/// Where transformers puts the encoder, and the original.
+/// Prefix of the encoder's tensors in transformers' checkpoints and in the original ones.
 const HUGGING_FACE: &str = "audio_spectrogram_transformer";
 const ORIGINAL: &str = "v";
-/// Tokens before the patches.
+/// Class and distillation tokens, which precede the patches.
 const EXTRA_TOKENS: usize = 2;
-/// Strides of the published checkpoints, by their number.
+/// Strides of the published checkpoints, which are told apart by their number of patches.
 const STRIDES: [usize; 4] = [10, 12, 14, 16];
 
-/// The shape of an AST. Presets are published ones.
+/// The configuration of an AST.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -53,17 +55,17 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The spectrogram. At least `patch_size` mel bins, at most 4,096.
     pub fbank: FbankConfig,
-    /// Mean of the training data's spectrogram.
+    /// Mean of the training spectrograms.
     pub mean: f32,
-    /// Its standard deviation, above 0; values are divided by twice that.
+    /// Standard deviation of the training spectrograms, above 0. Features are divided by twice this value.
     pub std: f32,
-    /// Frames that are seen at once, `patch_size` to 65,536.
+    /// Frames per window, `patch_size` to 65,536. Shorter clips are padded, longer ones cut into windows.
     pub target_length: usize,
-    /// Mel bins and frames of a patch, 1 to 65,536.
+    /// Height in mel bins and width in frames of a patch, 1 to 65,536.
     pub patch_size: usize,
-    /// Mel bins, and frames, from a patch to the next, 1 to 65,536.
+    /// Stride of the patches in mel bins and in frames, 1 to 65,536.
     pub stride: [usize; 2],
-    /// Length of a token, 1 to 65,536.
+    /// Token dimension, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
@@ -71,7 +73,7 @@ pub struct Config {
     pub ffn_dim: usize,
     /// Transformer blocks, 1 to 1,024.
     pub depth: usize,
-    /// Whether queries, keys and values have biases.
+    /// Whether the query, key and value projections have biases.
     pub qkv_bias: bool,
     /// ε of the layer norms, 0 or more.
     pub eps: f32,
@@ -79,11 +81,11 @@ pub struct Config {
     pub head_eps: f32,
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
-    /// What makes probabilities of them.
+    /// The function that turns the outputs into probabilities.
     pub activation: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn ast() -> Cow<'static, str> {
     Cow::Borrowed("ast")
 }
@@ -120,12 +122,14 @@ impl Config {
         ..Self::AUDIOSET
     };
 
-    /// From the `config.json` and the `preprocessor_config.json` of a folder that transformers saved; `None` if it is of another
-    /// kind of model. Without a `problem_type`, 527 classes are AudioSet's, with a sigmoid; others have a softmax.
+    /// Reads the `config.json` and the `preprocessor_config.json` of a model saved by transformers; `None` for another
+    /// kind of model. Without a `problem_type`, 527 classes are taken to be AudioSet's (sigmoid); any other number gets
+    /// a softmax.
     ///
     /// # Errors
-    /// [`Error::Config`] for fields of another type, for settings that this crate lacks, for a preprocessor of another length or
-    /// number of mel bins, and for a model that gives numbers and no classes (`problem_type` `regression`).
+    /// [`Error::Config`] for a field of the wrong type, for settings that this crate does not support, for a
+    /// preprocessor whose length or number of mel bins differs from the model's, and for a regression model
+    /// (`problem_type` `regression`).
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
         let mut classes = config.get("architectures").and_then(Value::as_array).into_iter().flatten();
         if config.get("model_type").and_then(Value::as_str) != Some(MODEL_TYPE) || !classes.any(|class| class == CLASS)
@@ -133,7 +137,7 @@ impl Config {
             return Ok(None);
         }
         let unreadable =
-            |file: &'static str| move |error: serde_json::Error| Error::config(file, "", error.to_string());
+            |file: &'static str| move |error: serde_json::Error| Error::config(file, "unreadable", error.to_string());
         let fields = Fields::deserialize(config).map_err(unreadable("config.json"))?;
         let extractor = preprocessor.map_or_else(|| Ok(Extractor::default()), Extractor::deserialize);
         let extractor = extractor.map_err(unreadable("preprocessor_config.json"))?;
@@ -158,7 +162,7 @@ impl Config {
         };
         let n_labels = config.get("id2label").and_then(Value::as_object).map(serde_json::Map::len);
         let n_classes = n_labels.or(fields.num_labels).unwrap_or(2);
-        // The published AudioSet models do not say that their classes are independent.
+        // The published AudioSet models do not set `problem_type` to multi-label.
         let is_audioset =
             config.get("problem_type").is_none_or(Value::is_null) && n_classes == Self::AUDIOSET.n_classes;
         let (mean, std) = if extractor.do_normalize { (extractor.mean, extractor.std) } else { (0.0, 0.5) };
@@ -200,15 +204,16 @@ impl Config {
         vit::check_target_length(self.target_length, self.patch_size)?;
         for (field, eps) in [("eps", self.eps), ("head_eps", self.head_eps)] {
             if !(eps.is_finite() && eps >= 0.0) {
-                return Err(Error::config(field, eps, "must be 0 or more"));
+                return Err(Error::config(field, eps, "expected at least 0"));
             }
         }
         Ok(())
     }
 
-    /// Stride and frames with which this many patches of 16 come from 128 mel bins: a published stride with 1024 frames, else the
-    /// first that divides, with a multiple of 16 frames where one fits.
-    fn length_of(n_patches: usize) -> Option<(usize, usize)> {
+    /// A stride and a number of frames for which 128 mel bins give `n_patches` patches of 16 x 16: a published stride
+    /// with 1024 frames if one fits, otherwise the first stride that divides evenly, with a multiple of 16 frames if
+    /// possible.
+    fn stride_and_length(n_patches: usize) -> Option<(usize, usize)> {
         let fits = |stride: usize, n_frames: usize| {
             let patches = PatchConfig { stride: [stride; 2], ..PatchConfig::square(16, PatchAxes::MelsFirst) };
             patches.grid(128, n_frames).iter().product::<usize>() == n_patches
@@ -225,7 +230,7 @@ impl Config {
     }
 }
 
-/// What a `config.json` says, with the defaults of transformers.
+/// Fields of `config.json`, with transformers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -273,7 +278,7 @@ impl Default for Fields {
     }
 }
 
-/// What a `preprocessor_config.json` says, with the defaults of transformers.
+/// Fields of `preprocessor_config.json`, with transformers' defaults.
 #[derive(Deserialize)]
 #[serde(default)]
 struct Extractor {
@@ -306,9 +311,9 @@ impl Family for Config {
         &self.name
     }
 
-    /// Tensors do not tell the mean, the standard deviation and the activation: those of AudioSet with 527 classes, those of Speech
-    /// Commands with its length, else AudioSet's mean with a softmax. Of strides and lengths that give as many patches, the published
-    /// ones are taken.
+    /// The tensors do not determine the mean, the standard deviation and the activation. 527 classes get AudioSet's;
+    /// the window length of Speech Commands gets that data set's; anything else gets AudioSet's mean and a softmax. If
+    /// several strides and lengths give the same number of patches, the published one is taken.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         if !Self::SIGNATURES.iter().any(|names| names.iter().all(|name| weights.contains(name))) {
             return Ok(None);
@@ -324,7 +329,7 @@ impl Family for Config {
         Ok(Some((config, Vec::new())))
     }
 
-    /// The sizes, where they can be read from the tensors, and the ε of the layout.
+    /// The sizes that the tensors determine, and the ε that belongs to the layout.
     fn fit(&mut self, weights: &Weights) {
         let is_original = weights.contains("v.dist_token");
         if is_original {
@@ -360,7 +365,7 @@ impl Family for Config {
         };
         if let Some(n_patches) = n_patches
             && self.patches().grid(self.fbank.n_mels, self.target_length).iter().product::<usize>() != n_patches
-            && let Some((stride, target_length)) = Self::length_of(n_patches)
+            && let Some((stride, target_length)) = Self::stride_and_length(n_patches)
         {
             (self.stride, self.target_length) = ([stride; 2], target_length);
         }
@@ -391,7 +396,8 @@ impl Ast {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -399,10 +405,10 @@ impl Ast {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives.
+    /// Builds the model from the tensors of a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
@@ -421,7 +427,7 @@ impl Ast {
             false => [encoder.at("layernorm"), root.at("classifier.layernorm"), root.at("classifier.dense")],
         };
         if is_original {
-            // What timm's class has for ImageNet.
+            // timm's ImageNet heads, unused.
             encoder.ignore("head.*");
             encoder.ignore("head_dist.*");
         }
@@ -439,7 +445,8 @@ impl Ast {
             device: root.device().clone(),
             front_end,
             patches: PatchEmbedding::load(&embeddings.at(patches), config.patches(), width)?,
-            first_tokens: Tensor::cat(&[class?, distillation?], 1).context("joining the first tokens")?,
+            first_tokens: Tensor::cat(&[class?, distillation?], 1)
+                .context("concatenating the class and distillation tokens")?,
             positions: embeddings.get(positions, (1, EXTRA_TOKENS + n_patches, width))?,
             blocks: load_blocks(config, &encoder, is_original)?,
             norm: LayerNorm::load(&norm, width, config.eps)?,
@@ -449,23 +456,23 @@ impl Ast {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Everything after the front end for at most `target_length` frames, `[batch, n_frames, n_mels]`: the tokens after each
-    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    /// Hidden states of features `[batch, n_frames, n_mels]` of at most `target_length` frames: the input of the first
+    /// block, then the output of each block, `[batch, n_tokens, width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        vit::hidden_states(&self.blocks, self.tokens(features).context("AST")?)
+        vit::hidden_states(&self.blocks, self.tokens(features).context("running AST")?)
     }
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let silence = -self.config.mean / (2.0 * self.config.std);
-        let x = vit::fill_up(features, self.config.target_length, silence)?;
+        let x = vit::pad_frames(features, self.config.target_length, silence)?;
         let x = vit::prepend(&self.first_tokens, &self.patches.forward(&x)?)?;
         Ok(x.broadcast_add(&self.positions)?)
     }
@@ -521,10 +528,11 @@ impl TaggingModel for Ast {
         Some(&self.front_end)
     }
 
-    /// The normalised spectrogram, with at least one frame.
+    /// Takes the normalised fbank, with at least one frame.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag).context("AST")
+        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag)
+            .context("running AST")
     }
 }

@@ -1,6 +1,7 @@
-//! What a model does with a mixed batch: check and pad the clips, run those of one length together, join the rows.
+//! Helpers for models that take mixed batches: check and pad the clips, run those of one length together, join the
+//! rows.
 //!
-//! [`forward_by_length`] is the whole of it; a model of your own needs only a closure for clips of one length:
+//! A model of your own passes [`forward_by_length`] a closure for clips of one length:
 //!
 //! ```
 //! # use candle_core::{Device, Tensor};
@@ -42,27 +43,26 @@ use crate::error::{Context, Result};
 use crate::frontend::FrontEnd;
 use crate::output::TaggingOutput;
 
-/// Upper bound on the audio per sub-batch, in seconds; a longer clip forms its own. It bounds the memory of a forward.
+/// Upper bound on the audio per sub-batch, in seconds, which bounds memory. A longer clip forms its own sub-batch.
 pub(crate) const MAX_SECONDS: usize = 40;
 
-/// The clips of a batch, checked, and padded with zeros at the end to the model's
-/// [`min_samples`](ModelInfo::min_samples).
+/// Checks the clips of a batch and zero-pads each at the end to the model's [`min_samples`](ModelInfo::min_samples).
 ///
 /// # Errors
-/// [`Error::SampleRate`](crate::Error::SampleRate) if the batch is at another rate than the model,
-/// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples, [`Error::NonFinite`](crate::Error::NonFinite) for
-/// a NaN or infinite sample.
+/// [`Error::SampleRate`](crate::Error::SampleRate) if the batch's sample rate is not the model's,
+/// [`Error::TooShort`](crate::Error::TooShort) for a clip without samples,
+/// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or infinite sample.
 pub fn checked_clips<'a>(waveforms: &'a WaveformBatch, info: &ModelInfo) -> Result<Vec<Cow<'a, [f32]>>> {
     batch::checked_clips(waveforms, info.sample_rate, info.min_samples)
 }
 
-/// Calls `run` with clips that share `key(n_samples)`, such as their number of frames, at most 40 s of audio together
-/// unless one clip alone is longer, and joins the results in the order of the batch.
+/// Groups the clips by `key(n_samples)`, such as their number of frames, calls `run` for each group, and joins the
+/// results in the order of the batch. A call gets at most 40 s of audio, or one clip if that clip alone is longer.
 ///
-/// A row thus equals the clip alone: nothing is ever padded to the length of a neighbour.
+/// No clip is padded to the length of another, so each row equals the result for that clip alone.
 ///
 /// # Errors
-/// As [`checked_clips`], those of `run`, and [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the
+/// As [`checked_clips`]; errors of `run`; [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the
 /// device.
 pub fn forward_by_length<K: Ord>(
     waveforms: &WaveformBatch,
@@ -95,17 +95,17 @@ pub fn forward_by_length<K: Ord>(
     joined().context("joining the rows of a batch")
 }
 
-/// Samples of clips of one length, `[batch, 1, n_samples]`, f32.
+/// Copies clips of equal length to the device: `[batch, 1, n_samples]`, f32.
 ///
 /// # Errors
 /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device, or if the lengths differ.
 pub fn waveforms(clips: &[&[f32]], device: &Device) -> Result<Tensor> {
     let shape = (clips.len(), 1, clips.first().map_or(0, |clip| clip.len()));
-    Tensor::from_vec(clips.concat(), shape, device).context("moving samples to the device")
+    Tensor::from_vec(clips.concat(), shape, device).context("moving the samples to the device")
 }
 
-/// Features of clips, `[batch, n_frames, n_features]`, f32, and the number of frames of each. Zeros follow the frames of
-/// clips that have fewer than the longest.
+/// Computes the features of clips: `[batch, n_frames, n_features]`, f32, and the number of frames of each clip. Clips
+/// with fewer frames than the longest are followed by zeros.
 ///
 /// # Errors
 /// As [`FrontEnd::compute`], and [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.

@@ -1,34 +1,44 @@
-//! BEATs and OpenBEATs: transformers over patches, whose attention knows the distance between tokens.
+//! BEATs and OpenBEATs: transformers over spectrogram patches with gated relative position bias.
 //!
-//! Papers: Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", 2022 (arXiv 2212.09058); Bharadwaj et al., "OpenBEATs",
-//! 2025 (arXiv 2507.14129); Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Detection", 2024 (arXiv
-//! 2409.09546). References: microsoft/unilm, `beats/BEATs.py` and `backbone.py`; espnet 202511, `espnet2/asr/encoder/beats_encoder.py`
-//! and `espnet2/cls/decoder/linear_decoder.py`; fschmid56/PretrainedSED, `models/prediction_wrapper.py`. Checkpoint keys: those of BEATs,
-//! or below `encoder.` with `decoder.linear_out` (ESPnet), or below `model.beats.` or `model.model.` with `strong_head`
-//! (PretrainedSED).
+//! Papers: Chen et al., "BEATs: Audio Pre-Training with Acoustic Tokenizers", 2022 (arXiv 2212.09058); Bharadwaj et
+//! al., "OpenBEATs", 2025 (arXiv 2507.14129); Schmid et al., "Effective Pre-Training of Audio Transformers for Sound
+//! Event Detection", 2024 (arXiv 2409.09546). References: microsoft/unilm, `beats/BEATs.py` and `backbone.py`; espnet
+//! 202511, `espnet2/asr/encoder/beats_encoder.py` and `espnet2/cls/decoder/linear_decoder.py`; fschmid56/PretrainedSED,
+//! `models/prediction_wrapper.py`. Checkpoint keys: those of BEATs, or below `encoder.` with `decoder.linear_out`
+//! (ESPnet), or below `model.beats.` or `model.model.` with `strong_head` (PretrainedSED).
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → Kaldi's fbank of 16-bit samples `[batch, n_frames, 128]` → `(x − mean) / (2 std)` →
-//! patches of 16 frames x 16 mel bins, a linear layer each without bias: `[batch, n_tokens, 512]`, 8 per 160 ms → norm, linear
-//! layer to the width → plus a grouped convolution over 128 tokens with GELU → norm → 12 or 24 transformer blocks (norm last,
-//! residuals scaled) → mean over the tokens (the embedding) → linear, sigmoid. (The reference applies the linear layer to each
-//! token and takes the mean then, which is the same.) An encoder without a head has `n_classes` 0.
+//! waveform `[batch, n_samples]` at 16 kHz → Kaldi fbank of 16-bit samples `[batch, n_frames, 128]` → `(x − mean) / (2
+//! std)` → patches of 16 frames x 16 mel bins, projected by a linear layer without bias: `[batch, n_tokens, 512]`, 8
+//! tokens per 160 ms → norm, linear layer to `width` → plus a grouped convolution over 128 tokens with GELU → norm → 12
+//! or 24 transformer blocks (post-norm, scaled residuals) → mean over the tokens (the embedding) → linear, sigmoid. The
+//! reference applies the linear layer to each token before the mean, which gives the same result. An encoder without a
+//! head has `n_classes` 0.
 //!
-//! Attention adds a score by the distance from query to key, one table for all blocks, times a gate that each block computes from
-//! the projected query.
+//! The attention scores get a bias by the distance from query to key. All blocks share the table of biases; each block
+//! multiplies it by a gate computed from the projected query.
 //!
-//! The references take clips of any length at once. Here a clip of more than 3,072 frames (31 s) is cut into windows of that length,
-//! the last of which ends with the clip; scores and embedding are means over them, weighted by the frames that each adds. Clips
-//! below 2,800 samples, which have no 16 frames, are padded with zeros at their end to that length; BEATs fails there, and ESPnet
-//! repeats clips below 3,200 samples.
+//! The references process clips of any length in one piece. Here a clip of more than 3,072 frames (31 s) is cut into
+//! windows of that length, the last of which ends with the clip; scores and embedding are means over the windows,
+//! weighted by the frames that each adds. Clips of fewer than 2,800 samples, which yield fewer than 16 frames, are
+//! zero-padded at the end to that length. BEATs fails on such clips, and ESPnet repeats clips of fewer than 3,200
+//! samples.
 //!
 //! # Classes
-//! The order of BEATs' classes is that of the checkpoint's `label_dict`, not AudioSet's. A `.pth` with one names them. Without it, as
-//! in ESPnet's checkpoints, classes are numbered: give their names.
+//! BEATs' class order is that of the checkpoint's `label_dict`, not AudioSet's. A `.pth` file with a `label_dict`
+//! provides the names. Without one, as in ESPnet's checkpoints, the classes are numbered; pass the names yourself.
+//!
+//! # ESPnet's `config.yaml`
+//! It is not read:
+//! - `token_list` names the classes; the last entry, `<unk>`, has no output. Give the others as labels.
+//! - `fbank_mean` and `fbank_std` belong to the training data. Set [`Config::mean`] and [`Config::std`] where they are not OpenBEATs'.
+//! - The tensors tell all sizes in `beats_config`. `deep_norm`, gated relative positions and a largest distance of 800 tokens are
+//!   taken as BEATs has them.
+//! - A decoder that does not pool by the mean, `max_layer`, `downsampling_rate` and `adapter_config` are not supported.
 //!
 //! # Frames
-//! `beats-strong` decides for frames of 40 ms about the 447 classes of AudioSet-Strong. It takes windows of 10 s, whose 496 tokens
-//! are averaged to 250; the last one is filled up with silence. The scores of a clip are the largest of its frames', and the
-//! embedding is the mean over the tokens.
+//! `beats-strong` classifies frames of 40 ms into the 447 classes of AudioSet-Strong. It runs on windows of 10 s, whose
+//! 496 tokens are averaged to 250 frames; the last window is padded with silence. The score of a clip is the maximum
+//! over its frames, and the embedding is the mean over the tokens.
 
 mod config;
 
@@ -51,7 +61,7 @@ pub use config::Config;
 
 /// ε of all norms.
 const EPS: f32 = 1e-5;
-/// Frames that an output step of the strong head stands for, and those of its window: 10 s, of which the last two are cut off.
+/// Frames per output step of the strong head, and the window of that head: 10 s, without its last two frames.
 const STEP: usize = 4;
 const WINDOW_HOP: usize = 1000;
 const WINDOW: usize = WINDOW_HOP - 2;
@@ -72,15 +82,16 @@ pub struct Beats {
     distances: DistanceScores,
     blocks: Vec<(TransformerBlock, DistanceGates)>,
     head: Option<Linear>,
-    /// From the tokens of a window to the steps of the strong head.
+    /// Averages the tokens of a window to the steps of the strong head.
     steps: Option<Linear>,
 }
 
 impl Beats {
-    /// Builds the model from a checkpoint, and takes the names of the classes from its `label_dict`.
+    /// Builds the model from a checkpoint. Takes the class names from its `label_dict`, if it has one.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let mut model = Self::build(config, &root)?;
@@ -91,10 +102,10 @@ impl Beats {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives.
+    /// Builds the model from the tensors of a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
@@ -113,7 +124,7 @@ impl Beats {
         let load_block = |index: usize| {
             let place = encoder.at("layers").at(index);
             let attention = place.at("self_attn");
-            // One table, which may be stored in every block.
+            // All blocks share one table, of which each may store a copy.
             attention.ignore("relative_attention_bias.weight");
             let gates = DistanceGates::load(&attention, ["grep_linear", "grep_a"], width / n_heads, n_heads)?;
             let projections = ["q_proj", "k_proj", "v_proj", "out_proj"].map(|name| attention.at(name));
@@ -150,28 +161,28 @@ impl Beats {
             distances: DistanceScores::load(&first_attention, "relative_attention_bias.weight", distances, n_heads)?,
             blocks: (0..depth).map(load_block).collect::<Result<_>>()?,
             head: (n_classes > 0).then(load_head).transpose()?,
-            steps: config.strong.then(|| mean_of_neighbours(n_tokens, root)).transpose()?,
+            steps: config.strong.then(|| adaptive_average(n_tokens, root)).transpose()?,
             config: config.clone(),
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Everything after the front end for frames that are seen at once, `[batch, n_frames, n_mels]`: the tokens after each
-    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    /// Hidden states of features `[batch, n_frames, n_mels]` of one window: the input of the first block, then the
+    /// output of each block, `[batch, n_tokens, width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit, or if there is no whole patch.
+    /// [`Error::Tensor`] if the shape or the device does not match, or if there are fewer frames than one patch.
     pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
         let mut states = Vec::new();
         self.run_blocks(features, |state| states.push(state.clone()))?;
         Ok(states)
     }
 
-    /// The tokens after the last block; `keep` is called with the input of the first and the output of each.
+    /// The output of the last block. Calls `keep` with the input of the first block and the output of each.
     fn run_blocks(&self, features: &Tensor, mut keep: impl FnMut(&Tensor)) -> Result<Tensor> {
         let x = self.patch_norm.forward(&self.patches.forward(features)?)?; // [batch, n_tokens, 512]
         let x = match &self.projection {
@@ -189,27 +200,27 @@ impl Beats {
         Ok(x)
     }
 
-    /// The tokens after the last block.
+    /// The output of the last block, `[batch, n_tokens, width]`.
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         self.run_blocks(features, |_| ())
     }
 
-    /// Logits of the strong head for each window of 10 s, and the mean over the tokens of all.
-    fn decide(&self, features: &Tensor, steps: &Linear, head: &Linear) -> Result<TaggingOutput> {
+    /// Runs the strong head on windows of 10 s. The embedding is the mean over the tokens of all windows.
+    fn classify_frames(&self, features: &Tensor, steps: &Linear, head: &Linear) -> Result<TaggingOutput> {
         let n_frames = features.dim(1)?;
         let silence = (f32::EPSILON.ln() - self.config.mean) / (2.0 * self.config.std);
         let (mut logits, mut embeddings, mut weights) = (Vec::new(), Vec::new(), Vec::new());
         for start in (0..n_frames).step_by(WINDOW_HOP) {
             let length = WINDOW.min(n_frames - start);
             let window = features.narrow(1, start, length)?.contiguous()?;
-            let tokens = self.tokens(&vit::fill_up(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
+            let tokens = self.tokens(&vit::pad_frames(&window, WINDOW, silence)?)?; // [batch, n_tokens, width]
             let steps = steps.forward(&tokens.transpose(1, 2)?.contiguous()?)?; // [batch, width, 250]
             logits.push(head.forward(&steps.transpose(1, 2)?.contiguous()?)?); // [batch, 250, n_classes]
             embeddings.push(tokens.mean(1)?);
             weights.push(length);
         }
         let logits = Tensor::cat(&logits, 1)?;
-        // Frames end before the clip does: two hops make up for that.
+        // The last frame begins before the clip ends; the difference of two hops covers the rest.
         let n_steps = (n_frames + WINDOW_HOP - WINDOW).div_ceil(STEP).min(logits.dim(1)?);
         let logits = logits.narrow(1, 0, n_steps)?.contiguous()?;
         let mut output = TaggingOutput::multi_label(logits.max(1)?, vit::weighted_mean(&embeddings, &weights)?)?;
@@ -223,15 +234,16 @@ impl Beats {
             return Err(Error::TooShort { needed, got: n_frames });
         }
         if let (Some(steps), Some(head)) = (&self.steps, &self.head) {
-            return self.decide(features, steps, head);
+            return self.classify_frames(features, steps, head);
         }
         let tag = |window: &Tensor| self.classify(&self.tokens(window)?.mean(1)?);
         vit::in_windows(features, (self.config.target_length, false), OutputActivation::Sigmoid, &tag)
     }
 }
 
-/// The linear layer that averages `n_tokens` tokens to the steps of the strong head, as PyTorch's `adaptive_avg_pool1d` does.
-fn mean_of_neighbours(n_tokens: usize, place: &Loader) -> Result<Linear> {
+/// The averaging of `n_tokens` tokens to the steps of the strong head as a linear layer, like PyTorch's
+/// `adaptive_avg_pool1d`.
+fn adaptive_average(n_tokens: usize, place: &Loader) -> Result<Linear> {
     let mut weights = vec![0.0; STEPS * n_tokens];
     for (step, row) in weights.chunks_mut(n_tokens).enumerate() {
         let (start, end) = (step * n_tokens / STEPS, ((step + 1) * n_tokens).div_ceil(STEPS));
@@ -240,7 +252,7 @@ fn mean_of_neighbours(n_tokens: usize, place: &Loader) -> Result<Linear> {
     Linear::from_matrix(weights, vec![0.0; STEPS], Activation::Identity, place)
 }
 
-/// The classes of a checkpoint's `label_dict`; those of AudioSet by their display names.
+/// The classes in a checkpoint's `label_dict`, with display names for those of AudioSet.
 fn labels(weights: &Weights) -> Option<LabelSet> {
     let audioset = LabelSet::audioset();
     let label = |id: &str| match audioset.index_of(id) {
@@ -259,11 +271,11 @@ impl TaggingModel for Beats {
         &self.device
     }
 
-    /// Not for `beats-strong`, which decides by its frames.
+    /// Not supported by `beats-strong`, whose scores are maxima over frames.
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         match &self.head {
             _ if self.config.strong => {
-                Err(Error::argument("embedding", &self.info.name, "this model does not decide by its embedding"))
+                Err(Error::argument("embedding", &self.info.name, "this model cannot classify an embedding"))
             }
             Some(head) => TaggingOutput::multi_label(head.forward(embedding)?, embedding.clone()),
             None => vit::without_head(embedding),
@@ -274,9 +286,9 @@ impl TaggingModel for Beats {
         Some(&self.front_end)
     }
 
-    /// The normalised spectrogram, with at least 16 frames.
+    /// Takes the normalised fbank, with at least 16 frames.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        self.run(features).context("BEATs")
+        self.run(features).context("running BEATs")
     }
 }

@@ -1,24 +1,25 @@
-//! BirdNET V2.4: the voices of 6,522 species, mostly birds, in windows of 3 s.
+//! BirdNET V2.4: sounds of 6,522 species, mostly birds, in windows of 3 s.
 //!
-//! Paper: Kahl et al., "BirdNET: A deep learning solution for avian diversity monitoring", 2021 (Ecological Informatics 61). Reference:
-//! the published TensorFlow Lite file `BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite`, which is CC BY-NC-SA 4.0: not for commercial use.
+//! Paper: Kahl et al., "BirdNET: A deep learning solution for avian diversity monitoring", 2021 (Ecological Informatics
+//! 61). Reference: the published TensorFlow Lite file `BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite`. Its licence, CC
+//! BY-NC-SA 4.0, forbids commercial use.
 //!
-//! waveform at 48 kHz → windows of 144,000 samples, each brought to −1..1 by its smallest and largest value → two spectrograms
-//! `[n_windows, 2, 96, 511]` → convolution of 4x8, max and mean over pairs of columns, convolution of 1x1 → four stages of 3, 4, 5
-//! and 4 inverted residual blocks with squeeze-and-excitation → affine, ReLU, convolution of 3x3 with ReLU `[n_windows, 1024, 1, 6]` →
-//! mean (the embedding of a window) → fully connected layer, sigmoid.
+//! waveform at 48 kHz → windows of 144,000 samples, each scaled to −1..1 by its minimum and maximum → two spectrograms
+//! `[n_windows, 2, 96, 511]` → 4x8 convolution, max and mean over pairs of columns, 1x1 convolution → four stages of 3,
+//! 4, 5 and 4 inverted residual blocks with squeeze-and-excitation → affine, ReLU, 3x3 convolution with ReLU
+//! `[n_windows, 1024, 1, 6]` → mean (the embedding of a window) → fully connected layer, sigmoid.
 //!
-//! A spectrogram takes the **real part** of the transform of each frame through mel filters, squares it, and raises it to a learnt
-//! power: frames of 2,048 samples every 278, filters of 0 to 3 kHz; frames of 1,024 every 280, filters of 0.5 to 15 kHz. High
-//! bands come first.
+//! Each spectrogram passes the **real part** of a frame's Fourier transform through mel filters, squares the result and
+//! raises it to a learnt power. One has frames of 2,048 samples every 278 and filters of 0 to 3 kHz, the other frames
+//! of 1,024 samples every 280 and filters of 0.5 to 15 kHz. High bands come first.
 //!
-//! Scores and embedding of a clip are means over its windows, which do not overlap; `logits` are `ln(p / (1 − p))` of the mean
-//! score. The last window is filled with zeros, as is a shorter clip. Frames, on request, are the windows.
+//! Scores and embedding of a clip are means over its windows, which do not overlap; `logits` are `ln(p / (1 − p))` of
+//! the mean score. The last window is zero-padded, as is a shorter clip. On request, frames are the windows.
 //!
-//! The names of the species are in a file of their own, one per line.
+//! The species names are in a separate file, one per line.
 //!
-//! Scores are within 2e-3 of those of the TensorFlow Lite runtime, whose transform is in f32: a power of 0.2 makes much of small
-//! differences. From the same spectrograms, embeddings are within 1e-5.
+//! Scores are within 2e-3 of those of the TensorFlow Lite runtime. It computes the Fourier transform in f32, and a
+//! power of 0.2 amplifies small differences. From equal spectrograms, embeddings are within 1e-5.
 
 use std::borrow::Cow;
 
@@ -40,20 +41,20 @@ use crate::weights::{Loader, Weights};
 
 const SAMPLE_RATE: u32 = 48_000;
 const WINDOW: usize = 144_000;
-/// Windows that are computed at once: it bounds the memory of a long clip.
+/// Windows per forward pass, which bounds the memory for a long clip.
 const WINDOWS_AT_ONCE: usize = 8;
 const N_MELS: usize = 96;
-/// Length and distance of the frames of both spectrograms.
+/// Frame length and hop of the two spectrograms, in samples.
 const FRAMES: [(usize, usize); 2] = [(2048, 278), (1024, 280)];
 const EMBEDDING: usize = 1024;
 
 /// Channels of the stem.
 const STEM: usize = 24;
-/// Blocks of a stage, their channels inside and out, and those of the squeeze-and-excitation, 0 without one.
+/// Blocks of a stage, their inner and outer channels, and the channels of the squeeze-and-excitation (0 for none).
 const STAGES: [(usize, usize, usize, usize); 4] =
     [(3, 72, 36, 0), (4, 288, 72, 18), (5, 864, 108, 27), (4, 1536, 192, 48)];
 
-/// The settings of a BirdNET.
+/// The configuration of a BirdNET.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -64,7 +65,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn birdnet() -> Cow<'static, str> {
     Cow::Borrowed("birdnet")
 }
@@ -119,11 +120,11 @@ pub struct BirdNet {
     head: Linear,
 }
 
-/// One of the two channels that the first convolution sees.
+/// One of the two input channels of the first convolution.
 #[derive(Debug)]
 struct Spectrogram {
     fbank: Fbank,
-    /// Of the squares of the filters' outputs.
+    /// Power to which the squared filter outputs are raised.
     exponent: f32,
     scale: f32,
     shift: f32,
@@ -133,13 +134,14 @@ impl BirdNet {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the configuration cannot work, [`Error::Weights`](crate::Error::Weights) with
-    /// all tensors that do not fit.
+    /// [`Error::Config`](crate::Error::Config) if the configuration is invalid,
+    /// [`Error::Weights`](crate::Error::Weights) listing every tensor that is missing, unexpected or of the wrong
+    /// shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let root = weights.loader(device);
-        root.ignore("00.add"); // 1e-6, of the normalisation of a window
-        ["00.mul", "01.mul", "02.mul"].iter().for_each(|name| root.ignore(name)); // 2, of the same; the windows
+        root.ignore("00.add"); // the ε of the window normalisation, 1e-6
+        ["00.mul", "01.mul", "02.mul"].iter().for_each(|name| root.ignore(name)); // its factor 2, and the FFT windows
         let (scale, shift) = (root.get_vec("03.mul", &[2])?, root.get_vec("01.add", &[2])?);
         let spectrogram = |i: usize| Spectrogram::load(&root, i, scale[i], shift[i]);
         let spectrograms = [spectrogram(0)?, spectrogram(1)?];
@@ -165,24 +167,24 @@ impl BirdNet {
         Ok(Self { config, info, device, spectrograms, stem, blocks, scale, shift, last, head })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The spectrograms of a window of 144,000 samples, `[1, 2, 96, 511]`, as the first convolution sees them.
+    /// The spectrograms of a window of 144,000 samples, `[1, 2, 96, 511]`: the input of the first convolution.
     ///
     /// # Errors
-    /// [`Error::TooShort`](crate::Error::TooShort) for a window without a frame,
-    /// [`Error::NonFinite`](crate::Error::NonFinite), [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on
-    /// the device.
+    /// [`Error::TooShort`](crate::Error::TooShort) for a window shorter than a frame,
+    /// [`Error::NonFinite`](crate::Error::NonFinite) for a NaN or infinite sample,
+    /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
     pub fn spectrograms(&self, window: &[f32]) -> Result<Tensor> {
         let window = normalized(window);
         let maps = self.spectrograms.iter().map(|spectrogram| spectrogram.compute(&window, &self.device));
-        Tensor::stack(&maps.collect::<Result<Vec<_>>>()?, 0)?.unsqueeze(0).context("spectrograms")
+        Tensor::stack(&maps.collect::<Result<Vec<_>>>()?, 0)?.unsqueeze(0).context("stacking BirdNET's spectrograms")
     }
 
-    /// Clips with the same number of windows.
+    /// Tags clips with the same number of windows.
     fn run(&self, clips: &[&[f32]], detail: Detail) -> Result<TaggingOutput> {
         let n_windows = clips.iter().map(|clip| clip.len().div_ceil(WINDOW)).max().unwrap_or(1);
         let windows: Vec<(&[f32], usize)> =
@@ -201,11 +203,11 @@ impl BirdNet {
         mean_of_segments(scores, &embeddings, detail)
     }
 
-    /// [`Spectrograms`](Self::spectrograms) of windows `[n, 2, 96, 511]` to embeddings `[n, 1024]`. `observe` is called after each
-    /// stage, with its number from 0 and a function that gives the values there, for comparison with a reference.
+    /// Embeddings `[n, 1024]` of [`spectrograms`](Self::spectrograms) `[n, 2, 96, 511]`. Calls `observe` after each
+    /// stage with the stage's index from 0 and a function that returns its output, for comparison with a reference.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not fit, and those of `observe`.
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not match, and any error of `observe`.
     pub fn embed_observed(
         &self,
         spectrograms: &Tensor,
@@ -225,7 +227,7 @@ impl BirdNet {
     }
 }
 
-/// A window with its smallest value at −1 and its largest at 1.
+/// A window scaled so that its minimum is −1 and its maximum 1.
 fn normalized(window: &[f32]) -> Vec<f32> {
     let low = window.iter().copied().fold(f32::INFINITY, f32::min);
     let high = window.iter().fold(0.0f32, |high, x| high.max(x - low)) + 1e-6;
@@ -255,7 +257,7 @@ impl Spectrogram {
         Ok(Self { fbank: fbank.with_filters(filters.view())?, exponent, scale, shift })
     }
 
-    /// `[96, 511]`, high bands first.
+    /// The spectrogram `[96, 511]`, high bands first.
     fn compute(&self, window: &[f32], device: &Device) -> Result<Tensor> {
         let mels = self.fbank.compute(window)?;
         let value = |mel: f32| (mel * mel).powf(self.exponent) * self.scale + self.shift;
@@ -264,7 +266,7 @@ impl Spectrogram {
     }
 }
 
-/// The convolutions of the file, one after the other.
+/// Reads the convolutions of the file in their order.
 struct Layers<'a, 'b> {
     root: &'a Loader<'b>,
     next: usize,
@@ -281,7 +283,7 @@ impl Layers<'_, '_> {
         stack.conv(&place, None, ConvConfig { bias: true, ..config }, activation)
     }
 
-    /// A convolution of one place, as a layer on vectors.
+    /// A convolution over a 1x1 map, as a linear layer.
     fn linear(&mut self, inputs: usize, outputs: usize, activation: Activation) -> Result<Linear> {
         let place = self.place("conv");
         let weight = place.get_vec("weight", &[outputs, inputs, 1, 1])?;
@@ -290,7 +292,7 @@ impl Layers<'_, '_> {
 
     fn stem(&mut self) -> Result<ConvStack> {
         let mut stem = ConvStack::on_maps(None);
-        // TensorFlow's padding of 96 x 511.
+        // TensorFlow's `SAME` padding for a 96 x 511 map.
         let along_width = ConvAxis { kernel: 8, stride: 2, padding: 3, padding_after: Some(4) };
         let conv = ConvConfig { stride: 2, padding: 1, along_width: Some(along_width), ..ConvConfig::new(2, STEM, 4) };
         self.conv(&mut stem, conv, Activation::Relu)?;
@@ -335,7 +337,7 @@ impl TaggingModel for BirdNet {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.run(clips, detail).context("BirdNET");
+        let run = |clips: &[&[f32]]| self.run(clips, detail).context("running BirdNET");
         forward_by_length(batch, &self.info, |n_samples| n_samples.div_ceil(WINDOW), run)
     }
 }

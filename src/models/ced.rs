@@ -1,41 +1,42 @@
-//! CED: vision transformers for audio tagging; Dasheng: the same with other patches, for embeddings.
+//! CED, vision transformers for audio tagging, and Dasheng, the same architecture with other patches, for embeddings.
 //!
-//! Papers: Dinkel et al., "CED: Consistent ensemble distillation for audio tagging", 2023 (arXiv 2308.11957); "Scaling up masked
-//! audio encoder learning for general audio classification", 2024 (arXiv 2406.06992). References: RicherMans/CED,
-//! `models/audiotransformer.py`; XiaoMi/dasheng, `dasheng/train/models.py`. Checkpoint keys: as published there, or with the prefix
-//! `encoder.` of the Hugging Face conversions.
+//! Papers: Dinkel et al., "CED: Consistent ensemble distillation for audio tagging", 2023 (arXiv 2308.11957); "Scaling
+//! up masked audio encoder learning for general audio classification", 2024 (arXiv 2406.06992). References:
+//! RicherMans/CED, `models/audiotransformer.py`; XiaoMi/dasheng, `dasheng/train/models.py`. Checkpoint keys: as
+//! published there, or with the prefix `encoder.` of the Hugging Face conversions.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → log-mel in dB `[batch, n_frames, 64]` → batch norm per mel bin → patches of 16
-//! mel bins x 16 frames, a linear layer each → plus a position embedding per time and per frequency → 12 transformer blocks
-//! (norm first) → norm → mean over all tokens (the embedding) → norm, linear, sigmoid.
+//! waveform `[batch, n_samples]` at 16 kHz → log-mel in dB `[batch, n_frames, 64]` → batch norm per mel bin → patches
+//! of 16 mel bins x 16 frames, projected by a linear layer → time and frequency position embeddings added → 12
+//! transformer blocks (pre-norm) → norm → mean over all tokens (the embedding) → norm, linear, sigmoid.
 //!
-//! The table of time positions has 63 entries, so 1012 frames (10.1 s) are seen at once. A shorter clip uses the beginning of
-//! the table; frames that fill no patch at its end are left out. Clips below 2,400 samples are padded with zeros at their end to
-//! that length.
+//! The table of time positions has 63 entries, so a window has 1012 frames (10.1 s). A shorter clip uses the beginning
+//! of the table; frames at its end that do not fill a patch are dropped. Clips of fewer than 2,400 samples are
+//! zero-padded at the end to that length.
 //!
 //! # Dasheng
-//! Patches have all 64 mel bins x 4 frames, so a token is 40 ms; the table of time positions has 252 entries (1008 frames). The
-//! published encoders have no head: `n_classes` is 0, and the output is the embedding. A head is that of CED (`outputlayer`), as in
-//! the published classifier for AudioSet, or `classifier` beside `dashengmodel`, the names of the class in its README. Clips below
-//! 480 samples are padded with zeros at their end to that length.
+//! A patch covers all 64 mel bins x 4 frames, so a token covers 40 ms; the table of time positions has 252 entries
+//! (1008 frames). The published encoders have no head: `n_classes` is 0, and the output is the embedding. A head is
+//! named as in CED (`outputlayer`), as in the published AudioSet classifier, or `classifier` beside `dashengmodel`, the
+//! names of the class in Dasheng's README. Clips of fewer than 480 samples are zero-padded at the end to that length.
 //!
 //! # Long clips
-//! A clip of more frames is cut into windows of 1012 frames. [`Config::window_mean`] says what is averaged over them:
+//! A longer clip is cut into windows of 1012 frames. [`Config::window_mean`] says what is averaged over the windows:
 //!
 //! | [`WindowMean`] | last window | `clipwise_output` | `embedding` |
 //! |---|---|---|---|
-//! | `Scores`: RicherMans/CED | zeros behind it, put there after the batch norm | mean of the windows' | mean of the windows' |
-//! | `Tokens`: Hugging Face | the same | head of the embedding | mean over the tokens of all windows |
-//! | `TokensByLength`: XiaoMi/dasheng | as long as what is left, in whole patches | head of the embedding | mean over the tokens of all windows |
-//! | `ScoresByLength` | as long as what is left | weighted mean of the windows' | weighted mean of the windows' |
+//! | `Scores`: RicherMans/CED | zero-padded after the batch norm | mean over the windows | mean over the windows |
+//! | `Tokens`: Hugging Face | zero-padded after the batch norm | head on the embedding | mean over the tokens of all windows |
+//! | `TokensByLength`: XiaoMi/dasheng | the remaining whole patches | head on the embedding | mean over the tokens of all windows |
+//! | `ScoresByLength` | the remaining frames | weighted mean over the windows | weighted mean over the windows |
 //!
-//! - Windows of one length have as many tokens each, so the embedding is the same by the first two rules.
-//! - `logits` are `ln(p / (1 − p))` of the mean where scores are averaged.
-//! - The zeros stand in the normalised spectrogram, where 0 is about the mean of the training data, and the model hears something
-//!   in them. A clip of 10.2 s has two windows of which the second is almost all zeros, and it counts as much as the first.
-//! - Both references leave the last window out where a clip's frames divide into whole windows (20.23 s of audio), which is
-//!   their mistake: a frame less, or one more, and all of the clip counts. Here it counts.
-//! - The Hugging Face class mixes the tokens of neighbours where a batch has several long clips. Here a row is the clip alone.
+//! - Windows of equal length have equally many tokens, so the first two rules give the same embedding.
+//! - Where scores are averaged, `logits` are `ln(p / (1 − p))` of the mean.
+//! - Padding is added to the normalised spectrogram, where 0 is about the mean of the training data, so the model does
+//!   not take it for silence. A clip of 10.2 s has two windows, the second almost all padding, and both count equally.
+//! - Both references drop the last window if a clip's frames divide evenly into windows (20.23 s of audio). This is a
+//!   bug: with one frame more or less, the whole clip counts. Here it always counts.
+//! - The Hugging Face class mixes tokens of different clips if a batch has several long clips. Here each row equals the
+//!   result for that clip alone.
 
 mod config;
 
@@ -51,10 +52,10 @@ use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::{Loader, Weights};
 pub use config::{Config, WindowMean};
 
-/// ε of the layer norms of the blocks, and of the one before the last layer.
+/// ε of the layer norms in the blocks, and of the layer norm before the last layer.
 const BLOCK_EPS: f32 = 1e-6;
 const HEAD_EPS: f32 = 1e-5;
-/// The window and the filters of a checkpoint that carries its front end.
+/// Window and mel filters of a checkpoint that includes its front end.
 const WINDOW: &str = "front_end.0.spectrogram.window"; // [win_length]
 const FILTERS: &str = "front_end.0.mel_scale.fb"; // [n_bins, n_mels]
 
@@ -70,15 +71,16 @@ pub struct Ced {
     positions: GridPositions,
     blocks: Vec<TransformerBlock>,
     norm: LayerNorm,
-    /// The norm and the linear layer after the mean, if there are any.
+    /// The layer norm and the linear layer after the mean; `None` for a model without a head.
     head: Option<(LayerNorm, Linear)>,
 }
 
 impl Ced {
-    /// Builds the model from a checkpoint. A window and mel filters that the checkpoint carries are used as they are.
+    /// Builds the model from a checkpoint. If the checkpoint includes a window and mel filters, these are used.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let root = weights.loader(device);
@@ -124,7 +126,7 @@ impl Ced {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -147,14 +149,27 @@ impl Ced {
         self.forward_windows(&x, n_frames)
     }
 
+    /// Everything after the front end for at most `target_length` frames, `[batch, n_frames, n_mels]`: the tokens after each
+    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn hidden_states(&self, log_mel: &Tensor) -> Result<Vec<Tensor>> {
+        vit::hidden_states(&self.blocks, self.tokens(&self.init_bn.forward(log_mel)?)?)
+    }
+
+    /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the input of the first block.
+    fn tokens(&self, x: &Tensor) -> Result<Tensor> {
+        self.positions.add(&self.patch_embed.forward(x)?).context("CED")
+    }
+
     /// From the normalised spectrogram of one window, `[batch, n_frames, n_mels]`, to the mean over its tokens, `[batch, width]`.
     fn embed(&self, x: &Tensor) -> Result<Tensor> {
-        let x = self.positions.add(&self.patch_embed.forward(x)?)?; // [batch, n_tokens, width]
-        let x = self.blocks.iter().try_fold(x, |x, block| block.forward(&x, None))?;
+        let x = self.blocks.iter().try_fold(self.tokens(x)?, |x, block| block.forward(&x, None))?;
         Ok(self.norm.forward(&x)?.mean(1)?)
     }
 
-    /// Windows of a clip.
+    /// The windows of a clip of `n_frames` frames.
     fn windows(&self, n_frames: usize) -> Vec<Window> {
         let Config { target_length, patch: [_, patch], window_mean, .. } = self.config;
         let n_frames = if window_mean == WindowMean::TokensByLength { n_frames - n_frames % patch } else { n_frames };
@@ -170,7 +185,7 @@ impl Ced {
         (0..n_frames).step_by(target_length).map(window).collect()
     }
 
-    /// A clip that is longer than what is seen at once, from its normalised spectrogram, `[batch, n_frames, n_mels]`.
+    /// Tags clips longer than a window from their normalised spectrograms, `[batch, n_frames, n_mels]`.
     fn forward_windows(&self, x: &Tensor, n_frames: usize) -> Result<TaggingOutput> {
         let windows = self.windows(n_frames);
         let embed = |window: &Window| {
@@ -194,7 +209,7 @@ impl Ced {
 struct Window {
     start: usize,
     length: usize,
-    /// Its length with the zeros behind it.
+    /// The length including zero padding.
     padded: usize,
     weight: usize,
 }
@@ -233,9 +248,9 @@ impl TaggingModel for Ced {
         Some(&self.log_mel)
     }
 
-    /// Log-mel in dB, with at least as many frames as a patch.
+    /// Takes log-mel in dB, with at least as many frames as a patch.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        self.run(log_mel).context("CED")
+        self.run(log_mel).context("running CED")
     }
 }

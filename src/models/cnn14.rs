@@ -1,21 +1,22 @@
-//! CNN14 of PANNs: a VGG-like tagger on log-mel spectrograms.
+//! CNN14 of PANNs: a VGG-style tagger on log-mel spectrograms.
 //!
 //! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
 //! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn14`.
 //! Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 6 conv blocks (64 to
-//! 2048 channels, both axes halved by each but the last) → mean over mel, max + mean over time → `fc1` with ReLU (the
-//! embedding) → `fc_audioset`, sigmoid.
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 6 conv blocks (64
+//! to 2048 channels), of which all but the last halve both axes → mean over mel, max + mean over time → `fc1` with ReLU
+//! (the embedding) → `fc_audioset`, sigmoid.
 //!
-//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros
-//! at its end to that length.
+//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Shorter clips, down to one sample, are zero-padded at
+//! the end to that length.
 //!
-//! The classifier of a fine-tuned `Transfer_Cnn14` (`fc_transfer`, softmax) loads as well.
+//! Fine-tuned checkpoints of `Transfer_Cnn14` (`fc_transfer`, softmax) load as well.
 //!
-//! `Cnn14_DecisionLevelMax`, `…Avg` and `…Att` decide in every segment of 32 frames and then pool over time: see
-//! [`Decision`]. Their `framewise_output` is a segment's value for each of its frames, and that of the last segment for the frames
-//! that are left. CNN14 itself gives it on request ([`Detail::Frames`]): its head applied to each segment.
+//! `Cnn14_DecisionLevelMax`, `…Avg` and `…Att` classify each segment of 32 frames and then pool over time: see
+//! [`Decision`]. Their `framewise_output` repeats a segment's value for each of its frames, and the last segment's
+//! value for the remaining frames. CNN14 itself computes it on request ([`Detail::Frames`]) by applying its head to
+//! each segment.
 
 mod config;
 mod head;
@@ -33,7 +34,7 @@ use crate::weights::{Loader, Weights};
 pub use config::{Config, Decision};
 use head::Classifier;
 
-/// Log-mel frames per step of the last map (2⁵): a segment, and the shortest input.
+/// Log-mel frames per step of the last feature map (2⁵). Such a segment is also the shortest input.
 const MIN_FRAMES: usize = 32;
 
 /// A loaded CNN14.
@@ -53,22 +54,22 @@ pub struct Cnn14 {
 impl Cnn14 {
     /// Builds the model from a checkpoint.
     ///
-    /// Where the checkpoint carries its front end (`logmel_extractor.melW`, the DFT kernels), that is compared with the
-    /// configuration's.
+    /// If the checkpoint includes its front end (`logmel_extractor.melW` and the DFT kernels), the front end is
+    /// compared with the configuration's.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
-    /// [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::FrontEnd`] if the checkpoint's front end differs,
+    /// [`Error::Weights`] listing every tensor that is missing, unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         panns::load(&config.name, weights, device, |root| Self::build(config, root), |model| Some(&model.log_mel))
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training.
     ///
-    /// In training a fifth of the values after each block, and half of them before `fc1`, are dropped, as PANNs does.
+    /// In training, a dropout of 0.2 follows each block and one of 0.5 precedes `fc1`, as in PANNs.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
@@ -79,7 +80,7 @@ impl Cnn14 {
         for (i, &channels) in config.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
             let pooling = (i < 5).then_some(config.pooling); // the last block is not pooled
-            panns::add_block(&mut blocks, &block, panns::same(in_channels, channels, 3), 2, pooling)?;
+            panns::add_block(&mut blocks, &block, panns::same_padding(in_channels, channels, 3), 2, pooling)?;
             in_channels = channels;
         }
         let (pooled, embedding_dim) = (config.channels[5], config.embedding_dim);
@@ -98,7 +99,7 @@ impl Cnn14 {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -108,21 +109,21 @@ impl Cnn14 {
         &self.log_mel
     }
 
-    /// The batch norm per mel bin, the first layer: `[batch, 1, n_frames, n_mels]` in dB to the same. Augmentation of features
-    /// comes after it.
+    /// Applies the first layer, the batch norm per mel bin, to log-mel in dB `[batch, 1, n_frames, n_mels]`. Feature
+    /// augmentation is applied to its output.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn normalize(&self, log_mel: &Tensor) -> Result<Tensor> {
         self.bn0.forward(log_mel)
     }
 
-    /// What follows [`normalize`](Self::normalize).
+    /// Runs the layers after [`normalize`](Self::normalize), without frames.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward_normalized(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run_normalized(x, Detail::Clip).context("CNN14")
+        self.run_normalized(x, Detail::Clip).context("running CNN14")
     }
 
     fn run(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
@@ -148,7 +149,7 @@ impl Cnn14 {
         } else {
             let pooled = self.pooled_dropout.forward(&max_plus_mean_of_neighbours(&steps, Edge::Zeros)?)?; // [batch, n_frames / 32, 2048]
             let segments = self.pooled_dropout.forward(&self.fc1.forward(&pooled)?)?;
-            self.head.decide(&segments)?
+            self.head.classify_segments(&segments)?
         };
         if let Some(segments) = output.framewise_output.take() {
             // [batch, n_frames, n_classes]
@@ -157,7 +158,7 @@ impl Cnn14 {
         Ok(output)
     }
 
-    /// The value after each stage, for comparison with a reference: `bn0`, `block1` to `block6`, `pooled`.
+    /// The output of each stage, for comparison with a reference: `bn0`, `block1` to `block6`, `pooled`.
     ///
     /// # Errors
     /// As [`TaggingModel::forward_features`].
@@ -184,7 +185,11 @@ impl TaggingModel for Cnn14 {
 
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         if self.config.decision != Decision::Clip {
-            return Err(Error::argument("embedding", &self.info.name, "this model decides in segments"));
+            return Err(Error::argument(
+                "embedding",
+                &self.info.name,
+                "this model classifies segments, not an embedding",
+            ));
         }
         self.head.classify(embedding)
     }
@@ -193,8 +198,8 @@ impl TaggingModel for Cnn14 {
         Some(&self.log_mel)
     }
 
-    /// Log-mel in dB, with at least 32 frames.
+    /// Takes log-mel in dB, with at least 32 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
-        self.run(log_mel, detail).context("CNN14")
+        self.run(log_mel, detail).context("running CNN14")
     }
 }

@@ -1,18 +1,18 @@
-//! Cnn6 and Cnn10 of PANNs: the small siblings of CNN14, four blocks of one 5x5 or of two 3x3 convolutions.
+//! Cnn6 and Cnn10 of PANNs: smaller variants of CNN14 with four blocks of one 5x5 or two 3x3 convolutions.
 //!
 //! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
 //! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Cnn6` and `Cnn10`.
 //! Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 4 blocks of
-//! convolutions, each with batch norm and ReLU (64 to 512 channels), each block halving both axes → mean over mel, max + mean over time →
-//! `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → 4 blocks (64 to
+//! 512 channels) of convolutions with batch norm and ReLU, each followed by a pooling that halves both axes → mean over
+//! mel, max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
 //!
-//! Shortest clip: 16 frames, which is 4,800 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros at its
-//! end to that length.
+//! Shortest clip: 16 frames, which is 4,800 samples at 32 kHz. Shorter clips, down to one sample, are zero-padded at
+//! the end to that length.
 //!
-//! Frames, on request, are the steps of the last map, 16 log-mel frames each: `max + mean` of a step and its two neighbours goes
-//! through `fc1` and `fc_audioset`.
+//! On request, frames are the time steps of the last feature map, 16 log-mel frames each: `max + mean` of a step and
+//! its two neighbours goes through `fc1` and `fc_audioset`.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ use crate::frontend::LogMelConfig;
 use crate::nn::{ConvStack, Pooling};
 use crate::weights::{Loader, Weights};
 
-/// What a block has before its pooling; each convolution with batch norm and ReLU.
+/// The convolutions of a block, each with batch norm and ReLU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Block {
@@ -43,7 +43,7 @@ pub enum Block {
 }
 
 impl Block {
-    /// The kernel, and the number of convolutions.
+    /// Kernel size and number of convolutions.
     fn sizes(self) -> (usize, usize) {
         match self {
             Self::One5x5 => (5, 1),
@@ -52,7 +52,7 @@ impl Block {
     }
 }
 
-/// The shape of a Cnn6 or Cnn10.
+/// The configuration of a Cnn6 or Cnn10.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -61,7 +61,7 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end. At least 16 mel bins.
     pub log_mel: LogMelConfig,
-    /// The convolutions of a block. Default when read from a file: those of Cnn6.
+    /// The convolutions of each block. Default when read from a file: those of Cnn6.
     #[serde(default)]
     pub block: Block,
     /// Channels of the four blocks, 1 to 65,536.
@@ -72,7 +72,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn cnn6() -> Cow<'static, str> {
     Cow::Borrowed("cnn6")
 }
@@ -123,7 +123,7 @@ impl Family for Config {
         Ok(Some((config, assumptions)))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -133,7 +133,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded Cnn6 or Cnn10. Its stages are the blocks.
+/// A loaded Cnn6 or Cnn10. Its stages, for observers, are the four blocks.
 pub type Cnn6 = LogMelNet<Config>;
 
 impl LogMelNetConfig for Config {
@@ -156,7 +156,13 @@ impl LogMelNetConfig for Config {
         let mut in_channels = 1;
         for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
-            panns::add_block(layers, &block, panns::same(in_channels, channels, kernel), n_convs, Some(Pooling::Avg))?;
+            panns::add_block(
+                layers,
+                &block,
+                panns::same_padding(in_channels, channels, kernel),
+                n_convs,
+                Some(Pooling::Avg),
+            )?;
             in_channels = channels;
         }
         Ok(in_channels)

@@ -1,20 +1,20 @@
-//! ConvNeXt for audio: PANNs' front end with 224 mels before a ConvNeXt.
+//! ConvNeXt for audio: PANNs' front end with 224 mel bins, followed by a ConvNeXt.
 //!
-//! Papers: Liu et al., "A ConvNet for the 2020s", 2022 (arXiv 2201.03545); Pellegrini et al., "Adapting a ConvNeXt model to audio
-//! classification on AudioSet", 2023 (arXiv 2306.00830). Reference: topel/audioset-convnext-inf@f8e5632,
+//! Papers: Liu et al., "A ConvNet for the 2020s", 2022 (arXiv 2201.03545); Pellegrini et al., "Adapting a ConvNeXt
+//! model to audio classification on AudioSet", 2023 (arXiv 2306.00830). Reference: topel/audioset-convnext-inf@f8e5632,
 //! `pytorch/convnext.py`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` at 32 kHz → log-mel in dB `[batch, n_frames, 224]` → batch norm per mel bin (`bn0`) → stem, a
-//! convolution of 4x4 with step 4 (with 4 frames of zeros at both ends), layer norm → four stages of blocks (depthwise 7x7, layer
-//! norm, two linear layers with GELU between them, times `gamma`, plus the input); a layer norm and a convolution of 2x2 with
-//! step 2 before each but the first → `[batch, n_frames / 32, 7, 768]` → mean over mel, max + mean over time → layer norm (the
-//! embedding) → `head_audioset`, sigmoid.
+//! waveform `[batch, n_samples]` at 32 kHz → log-mel in dB `[batch, n_frames, 224]` → batch norm per mel bin (`bn0`) →
+//! stem: a 4x4 convolution with stride 4 (after 4 frames of zero padding at both ends), layer norm → four stages of
+//! blocks: depthwise 7x7 convolution, layer norm, two linear layers with GELU between them, scaling by `gamma`,
+//! residual; a layer norm and a 2x2 convolution with stride 2 precede each stage but the first → `[batch, n_frames /
+//! 32, 7, 768]` → mean over mel, max + mean over time → layer norm (the embedding) → `head_audioset`, sigmoid.
 //!
-//! Shortest clip: 24 frames, which is 7,360 samples. Anything shorter, down to one sample, is padded with zeros at its end to that
-//! length.
+//! Shortest clip: 24 frames, which is 7,360 samples. Shorter clips, down to one sample, are zero-padded at the end to
+//! that length.
 //!
-//! Frames, on request, are the steps of the last map, 32 log-mel frames each: `max + mean` of a step and its two neighbours goes
-//! through the norm and `head_audioset`.
+//! On request, frames are the time steps of the last feature map, 32 log-mel frames each: `max + mean` of a step and
+//! its two neighbours goes through the norm and `head_audioset`.
 
 use std::borrow::Cow;
 
@@ -33,45 +33,45 @@ use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
 const EPS: f32 = 1e-6;
-/// The kernel of the depthwise convolutions, and kernel and step of those between stages.
+/// Kernel of the depthwise convolutions; kernel and stride of the convolutions between stages.
 const KERNEL: usize = 7;
 const DOWNSAMPLE: usize = 2;
-/// Steps of the stem per step of the last map.
+/// Stem steps per step of the last feature map.
 const STEM_STEPS: usize = DOWNSAMPLE.pow(3);
-/// Tokens that go through a block's linear layers at a time.
+/// Tokens per pass through a block's linear layers.
 const TOKENS_AT_ONCE: usize = 512;
-/// The most blocks in a stage.
+/// Maximum number of blocks in a stage.
 const MAX_DEPTH: usize = 256;
 
 /// The first convolution, over time and mel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stem {
-    /// Frames and mel bins of the kernel, 1 to 64 each.
+    /// Kernel in frames and mel bins, 1 to 64 each.
     pub kernel: [usize; 2],
-    /// Frames and mel bins of a step, 1 to 64 each.
+    /// Stride in frames and mel bins, 1 to 64 each.
     pub stride: [usize; 2],
-    /// Frames of zeros at both ends, at most 64.
+    /// Zero padding in frames at both ends, at most 64.
     pub padding: usize,
 }
 
 impl Stem {
-    /// Maps of 252 x 56 for 10 s: that of the published model.
+    /// The stem of the published model. 10 s give a map of 252 x 56.
     pub const STEPS_252: Self = Self { kernel: [4, 4], stride: [4, 4], padding: 4 };
-    /// The others of the reference that a checkpoint tells by its kernel: 504 x 28, 56 x 56 and 112 x 112.
+    /// The reference's other stems that the kernel shape identifies: maps of 504 x 28, 56 x 56 and 112 x 112.
     const OTHERS: [Self; 3] = [
         Self { kernel: [4, 8], stride: [2, 8], padding: 5 },
         Self { kernel: [18, 4], stride: [18, 4], padding: 9 },
         Self { kernel: [9, 2], stride: [9, 2], padding: 4 },
     ];
 
-    /// The fewest frames that leave a step of the last map.
+    /// The fewest frames that give one step of the last feature map.
     fn min_frames(&self) -> usize {
         ((STEM_STEPS - 1) * self.stride[0] + self.kernel[0]).saturating_sub(2 * self.padding).max(1)
     }
 }
 
-/// The shape of a ConvNeXt.
+/// The configuration of a ConvNeXt.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -90,7 +90,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn convnext() -> Cow<'static, str> {
     Cow::Borrowed("convnext")
 }
@@ -192,10 +192,10 @@ pub struct ConvNext {
     head: Linear,
 }
 
-/// What makes the maps smaller, and blocks.
+/// A downsampling layer and the blocks after it.
 #[derive(Debug)]
 struct Stage {
-    /// Before the convolution; in the first stage, after it.
+    /// Precedes the convolution; in the first stage, follows it.
     norm: LayerNorm,
     downsample: ConvStack,
     blocks: Vec<Block>,
@@ -206,16 +206,17 @@ struct Block {
     depthwise: ConvStack,
     norm: LayerNorm,
     expand: Linear,
-    /// With the scale `gamma`.
+    /// The second linear layer, scaled by `gamma`.
     project: Linear,
 }
 
 impl ConvNext {
-    /// Builds the model from a checkpoint. A front end that the checkpoint carries is compared with the configuration's.
+    /// Builds the model from a checkpoint. If the checkpoint includes its front end, it is compared with the
+    /// configuration's.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
-    /// [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::FrontEnd`] if the checkpoint's front end differs,
+    /// [`Error::Weights`] listing every tensor that is missing, unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let build = |root: &Loader| Self::build(config, root);
@@ -248,7 +249,7 @@ impl ConvNext {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -258,18 +259,18 @@ impl ConvNext {
         &self.log_mel
     }
 
-    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` is called after each stage, with its
-    /// number from 0 and the maps there, `[batch, height, width, channels]`, for comparison with a reference.
+    /// Runs everything after the front end on log-mel in dB `[batch, n_frames, n_mels]`. Calls `observe` after each
+    /// stage with its index from 0 and its output `[batch, height, width, channels]`, for comparison with a reference.
     ///
     /// # Errors
-    /// As [`TaggingModel::forward_features`], and those of `observe`.
+    /// As [`TaggingModel::forward_features`], and any error of `observe`.
     pub fn forward_observed(
         &self,
         log_mel: &Tensor,
         detail: Detail,
         observe: impl FnMut(usize, &Tensor) -> Result<()>,
     ) -> Result<TaggingOutput> {
-        self.run(log_mel, detail, observe).context("ConvNeXt")
+        self.run(log_mel, detail, observe).context("running ConvNeXt")
     }
 
     fn run(
@@ -334,7 +335,7 @@ impl Stage {
         Ok(Self { norm, downsample, blocks: (0..config.depths[stage]).map(block).collect::<Result<_>>()? })
     }
 
-    /// `x` `[batch, height, width, channels]` to the same, smaller.
+    /// Downsamples `x` `[batch, height, width, channels]` and runs the blocks.
     fn forward(&self, x: &Tensor, is_first: bool) -> Result<Tensor> {
         let x = match is_first {
             true => self.norm.forward(&self.downsample.forward_channels_last(x)?)?,
@@ -365,12 +366,12 @@ impl Block {
         })
     }
 
-    /// `x` `[batch, height, width, channels]` to the same shape.
+    /// Maps `x` `[batch, height, width, channels]` to the same shape.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, height, width, channels) = x.dims4()?;
         let tokens = (1, batch * height * width, channels);
         let (y, x) = (self.depthwise.forward_channels_last(x)?.reshape(tokens)?, x.reshape(tokens)?);
-        // Some tokens at a time: four times their channels stay in the cache.
+        // In parts, so that the hidden layer, four times as wide, stays in the cache.
         let parts = (0..tokens.1).step_by(TOKENS_AT_ONCE).map(|first| {
             let n = TOKENS_AT_ONCE.min(tokens.1 - first);
             let (x, y) = (x.narrow(1, first, n)?, y.narrow(1, first, n)?);
@@ -398,7 +399,7 @@ impl TaggingModel for ConvNext {
         Some(&self.log_mel)
     }
 
-    /// Log-mel in dB.
+    /// Takes log-mel in dB.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.forward_observed(log_mel, detail, |_, _| Ok(()))
     }

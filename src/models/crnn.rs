@@ -1,15 +1,15 @@
-//! CRNN: convolutions over the spectrogram, a recurrent layer over what they leave of time, probabilities per frame.
+//! CRNN: convolutions over the spectrogram, then a recurrent layer over time, which gives probabilities per frame.
 //!
-//! Paper: Dinkel et al., "Voice activity detection in the wild: A data-driven approach using teacher-student training", 2021
-//! (arXiv 2105.04065). Reference: RicherMans/Datadriven-GPVAD, `models.py`, `CRNN`. Checkpoint keys: as published.
+//! Paper: Dinkel et al., "Voice activity detection in the wild: A data-driven approach using teacher-student training",
+//! 2021 (arXiv 2105.04065). Reference: RicherMans/Datadriven-GPVAD, `models.py`, `CRNN`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → ln-mel `[batch, 1, n_frames, 64]` → 5 blocks of batch norm, 3x3 convolution and leaky ReLU
-//! (slope 0.1), with a power-average pooling (p = 4) after the first, third and fifth, which leave `n_frames / 4` frames and
-//! one band → bidirectional GRU → linear layer, sigmoid → frame probabilities, stretched linearly back to `n_frames`
-//! (`framewise_output`) → `Σ p² / Σ p` over time (`clipwise_output`, linear-softmax pooling).
+//! waveform `[batch, n_samples]` → ln-mel `[batch, 1, n_frames, 64]` → 5 blocks of batch norm, 3x3 convolution and
+//! leaky ReLU (slope 0.1); power-average pooling (p = 4) after the first, third and fifth block leaves `n_frames / 4`
+//! frames and one band → bidirectional GRU → linear layer, sigmoid → frame probabilities, interpolated linearly to
+//! `n_frames` (`framewise_output`) → `Σ p² / Σ p` over time (`clipwise_output`, linear-softmax pooling).
 //!
-//! `logits` are `ln(p / (1 − p))` of the clip's probabilities, the embedding is the mean of the recurrent layer's frames.
-//! Shortest clip: 4 frames; shorter ones are padded with zeros at their end.
+//! `logits` are `ln(p / (1 − p))` of the clip's probabilities; the embedding is the mean over the frames of the
+//! recurrent layer. Shortest clip: 4 frames; shorter clips are zero-padded at the end.
 
 use std::borrow::Cow;
 
@@ -27,14 +27,14 @@ use crate::nn::{Activation, Cell, ConvConfig, ConvStack, Linear, LpPool2d, Rnn, 
 use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::Weights;
 
-/// Places of the blocks in the checkpoint's list `features`; between them stand the poolings.
-const PLACES: [usize; 5] = [0, 2, 3, 5, 6];
-/// Which pooling follows a block.
+/// Indices of the blocks in the checkpoint's `features`; the indices between belong to the poolings.
+const BLOCK_INDICES: [usize; 5] = [0, 2, 3, 5, 6];
+/// Index of the pooling after each block.
 const POOLINGS: [Option<usize>; 5] = [Some(0), None, Some(1), None, Some(2)];
-/// Frame and clip probabilities are at least this.
+/// Lower bound of frame and clip probabilities.
 const LOWEST: f32 = 1e-7;
 
-/// The shape of a CRNN.
+/// The configuration of a CRNN.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -45,15 +45,15 @@ pub struct Config {
     pub log_mel: LogMelConfig,
     /// Channels of the five blocks, 1 to 65,536.
     pub channels: [usize; 5],
-    /// Frames and bands of a window of the three poolings, 1 to 64.
+    /// Window of the three poolings, in frames and mel bands, 1 to 64.
     pub pooling: [(usize, usize); 3],
-    /// Length of the state of one direction, 1 to 65,536.
+    /// Hidden size of one direction, 1 to 65,536.
     pub hidden: usize,
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn crnn() -> Cow<'static, str> {
     Cow::Borrowed("crnn")
 }
@@ -69,12 +69,12 @@ impl Config {
         n_classes: 527,
     };
 
-    /// Frames that become one.
+    /// Log-mel frames per frame of the recurrent layer.
     fn stride(&self) -> usize {
         self.pooling.iter().map(|pooling| pooling.0).product()
     }
 
-    /// Bands that the poolings leave.
+    /// Mel bands that remain after the poolings.
     fn n_bands(&self) -> usize {
         self.pooling.iter().fold(self.log_mel.mel.n_mels, |bands, pooling| bands / pooling.1)
     }
@@ -92,11 +92,19 @@ impl Config {
     fn validate(&self) -> Result<()> {
         let wrong = |&(frames, bands): &(usize, usize)| !(1..=64).contains(&frames) || !(1..=64).contains(&bands);
         if self.pooling.iter().any(wrong) {
-            return Err(Error::config("pooling", format!("{:?}", self.pooling), "1 to 64 frames and bands each"));
+            return Err(Error::config(
+                "pooling",
+                format!("{:?}", self.pooling),
+                "expected 1 to 64 frames and 1 to 64 bands per pooling",
+            ));
         }
         check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
         if self.n_bands() == 0 {
-            return Err(Error::config("n_mels", self.log_mel.mel.n_mels, "the poolings leave no band"));
+            return Err(Error::config(
+                "n_mels",
+                self.log_mel.mel.n_mels,
+                "expected at least one band after the poolings",
+            ));
         }
         check::size("hidden", self.hidden, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)
@@ -123,10 +131,10 @@ impl Family for Config {
         Ok(Some((config, assumptions)))
     }
 
-    /// Channels, the length of the state and the number of classes.
+    /// The channels, the hidden size and the number of classes.
     fn fit(&mut self, weights: &Weights) {
-        for (channels, place) in self.channels.iter_mut().zip(PLACES) {
-            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{place}.block.1.weight")) {
+        for (channels, index) in self.channels.iter_mut().zip(BLOCK_INDICES) {
+            if let Some(&[outputs, ..]) = weights.shape(&format!("features.{index}.block.1.weight")) {
                 *channels = outputs;
             }
         }
@@ -159,7 +167,8 @@ impl Crnn {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
@@ -168,7 +177,7 @@ impl Crnn {
         let mut blocks = ConvStack::on_maps(Some(config.log_mel.mel.n_mels));
         let mut in_channels = 1;
         for (i, &channels) in config.channels.iter().enumerate() {
-            let block = root.at("features").at(PLACES[i]).at("block");
+            let block = root.at("features").at(BLOCK_INDICES[i]).at("block");
             blocks.batch_norm(&block.at("0"), in_channels, Activation::Identity)?;
             let conv = ConvConfig { padding: 1, ..ConvConfig::new(in_channels, channels, 3) };
             blocks.conv(&block.at("1"), None, conv, Activation::LeakyRelu { slope: 0.1 })?;
@@ -194,7 +203,7 @@ impl Crnn {
         Ok(Self { config: config.clone(), info, device: device.clone(), log_mel, blocks, gru, output })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -204,8 +213,8 @@ impl Crnn {
         &self.log_mel
     }
 
-    /// The value after each stage, for comparison with a reference: `block0` to `block4` (with their pooling), `gru`, `frames`
-    /// (before they are stretched).
+    /// The output of each stage, for comparison with a reference: `block0` to `block4` (including their pooling),
+    /// `gru`, `frames` (before interpolation).
     ///
     /// # Errors
     /// As [`TaggingModel::forward_features`].
@@ -221,7 +230,8 @@ impl Crnn {
         Ok(stages)
     }
 
-    /// Maps `[batch, channels, n_frames / 4, bands]` to frames `[batch, n_frames / 4, 2 · hidden]`.
+    /// Runs the recurrent layer on maps `[batch, channels, n_frames / 4, bands]`: frames `[batch, n_frames / 4, 2 ·
+    /// hidden]`.
     fn recurrent(&self, x: &Tensor) -> Result<Tensor> {
         Ok(self.gru.forward(&x.transpose(1, 2)?.flatten_from(2)?, None, None)?.0)
     }
@@ -260,14 +270,15 @@ impl TaggingModel for Crnn {
         Some(&self.log_mel)
     }
 
-    /// Natural log-mel, with at least 4 frames. The frames come with any [`Detail`]: the clip's result is made of theirs.
+    /// Takes natural log-mel, with at least 4 frames. Frames are returned for any [`Detail`], because the clip's result
+    /// is pooled from them.
     fn forward_features(&self, log_mel: &Tensor, _detail: Detail) -> Result<TaggingOutput> {
-        self.run(log_mel).context("CRNN")
+        self.run(log_mel).context("running CRNN")
     }
 }
 
-/// `x` `[batch, length, classes]` to `[batch, n_frames, classes]` by linear interpolation between the middles of the frames
-/// (PyTorch's `interpolate(mode="linear", align_corners=False)`).
+/// Interpolates `x` `[batch, length, classes]` linearly to `[batch, n_frames, classes]`, with samples at the frame
+/// centres, as PyTorch's `interpolate(mode="linear", align_corners=False)`.
 fn interpolate_frames(x: &Tensor, n_frames: usize) -> candle_core::Result<Tensor> {
     let length = x.dim(1)?;
     let scale = length as f32 / n_frames as f32;

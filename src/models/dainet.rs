@@ -1,25 +1,26 @@
 //! DaiNet19 of PANNs: a residual network on the raw waveform, after M18 of Dai et al.
 //!
-//! Papers: Dai et al., "Very Deep Convolutional Neural Networks for Raw Waveforms", 2016 (arXiv 1610.00087); Kong et al.,
-//! "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `DaiNet19`.
-//! Checkpoint keys: as published.
+//! Papers: Dai et al., "Very Deep Convolutional Neural Networks for Raw Waveforms", 2016 (arXiv 1610.00087); Kong et
+//! al., "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`,
+//! `DaiNet19`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, 1, n_samples]` → a convolution of 80 samples with a stride of 4, batch norm → four residual blocks of four
-//! convolutions of 3 (64 to 512 channels), with a maximum over 4 between them → max + mean over time → `fc1` with ReLU (the
-//! embedding) → `fc_audioset`, sigmoid. A convolution of 1 stands on the connection where the channels change.
+//! waveform `[batch, 1, n_samples]` → convolution with kernel 80 and stride 4, batch norm → four residual blocks of
+//! four convolutions with kernel 3 (64 to 512 channels), with max pooling over 4 between the blocks → max + mean over
+//! time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid. The shortcut has a convolution with kernel 1 where
+//! the number of channels changes.
 //!
-//! Shortest clip: 332 samples, which leave one step. Anything shorter, down to one sample, is padded with zeros at its end to
+//! Shortest clip: 332 samples, which give one step. Shorter clips, down to one sample, are zero-padded at the end to
 //! that length.
 //!
-//! Frames, on request, are the steps of the last map, 256 samples each: `max + mean` of a step and its two neighbours goes through
-//! `fc1` and `fc_audioset`.
+//! On request, frames are the time steps of the last feature map, 256 samples each: `max + mean` of a step and its two
+//! neighbours goes through `fc1` and `fc_audioset`.
 
 use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -30,14 +31,14 @@ use crate::weights::{Loader, Weights};
 
 /// The first convolution.
 const FIRST: ConvConfig = ConvConfig { stride: 4, ..ConvConfig::new(1, 1, 80) };
-/// The maximum between the blocks.
+/// Size of the max pooling between the blocks.
 const POOL: usize = 4;
-/// Steps of the first convolution per step of the last map.
+/// Steps of the first convolution per step of the last feature map.
 const STEPS: usize = POOL.pow(3);
 /// Convolutions of a block.
 const CONVS: usize = 4;
 
-/// The shape of a DaiNet.
+/// The configuration of a DaiNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -56,7 +57,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn dainet() -> Cow<'static, str> {
     Cow::Borrowed("dainet")
 }
@@ -92,13 +93,13 @@ impl Family for Config {
             channels: panns::channels(weights, Self::DAINET19.channels),
             ..Self::DAINET19
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(dainet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -108,7 +109,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded DaiNet. Its stages are the first convolution and the blocks, without the maximum.
+/// A loaded DaiNet. Its stages, for observers, are the first convolution and the blocks, before the pooling.
 pub type DaiNet = WaveformNet<Config>;
 
 impl WaveformNetConfig for Config {
@@ -122,7 +123,7 @@ impl WaveformNetConfig for Config {
 
     fn steps(&self) -> (usize, FrameGrid) {
         let (shortest, step) = ((STEPS - 1) * FIRST.stride + FIRST.kernel, STEPS * FIRST.stride);
-        // A step sees the shortest clip and lies in its middle.
+        // The receptive field of a step is the shortest clip, and the step lies in its middle.
         (shortest, FrameGrid { first: (shortest - step) / 2, step })
     }
 
@@ -144,7 +145,7 @@ impl WaveformNetConfig for Config {
             let (conv, norm) = (block.at("downsample"), block.at("bn_downsample"));
             let connect = |layers: &mut ConvStack| {
                 if channels == outputs {
-                    // Part of the published class, which it never uses here.
+                    // Tensors of the published class that it does not use here.
                     block.ignore("downsample.*");
                     block.ignore("bn_downsample.*");
                     return Ok(());
@@ -152,9 +153,9 @@ impl WaveformNetConfig for Config {
                 layers.conv(&conv, Some(&norm), ConvConfig::new(channels, outputs, 1), Activation::Identity)
             };
             let convs = |layers: &mut ConvStack| {
-                panns::add_convs(layers, &block, panns::same(channels, outputs, 3), CONVS - 1)?;
+                panns::add_convs(layers, &block, panns::same_padding(channels, outputs, 3), CONVS - 1)?;
                 let (conv, norm) = (block.at(format_args!("conv{CONVS}")), block.at(format_args!("bn{CONVS}")));
-                layers.conv(&conv, Some(&norm), panns::same(outputs, outputs, 3), Activation::Identity)
+                layers.conv(&conv, Some(&norm), panns::same_padding(outputs, outputs, 3), Activation::Identity)
             };
             layers.shortcut(connect, convs)?;
             layers.activation(Activation::Relu);

@@ -1,4 +1,4 @@
-//! Which model a checkpoint is for, from its keys and shapes.
+//! Detects which model a checkpoint belongs to, from the names and shapes of its tensors.
 
 use super::{ModelConfig, detect_here, presets, signatures};
 use crate::assumption::Assumption;
@@ -6,34 +6,35 @@ use crate::error::{Error, Result};
 use crate::weights::Weights;
 use crate::weights::place::{left_out, only};
 
-/// The model of a checkpoint.
+/// The model that fits a checkpoint.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Detected {
-    /// Its configuration, sizes taken from the checkpoint.
+    /// The configuration, with sizes taken from the checkpoint.
     pub config: ModelConfig,
-    /// Where its tensors stand in the checkpoint, as [`Weights::at`] takes it: `net` for `net.fc1.weight`; usually empty.
+    /// The prefix of the model's tensors, as [`Weights::at`] takes it: `net` for `net.fc1.weight`. Usually empty.
     pub place: String,
-    /// What the checkpoint does not say and was assumed.
+    /// What the checkpoint does not determine and was assumed.
     pub assumptions: Vec<Assumption>,
 }
 
-/// Prefixes below which a model is looked for, at most.
-const MAX_PLACES: usize = 16;
+/// Maximum number of prefixes that are searched for a model.
+const MAX_PREFIXES: usize = 16;
 
 /// Finds the model for a checkpoint from the names and shapes of its tensors.
 ///
-/// A model may stand below any prefix that its tensors share, beside other tensors: [`Detected::place`]. Tensors beside it are
-/// left out, and named in [`Detected::assumptions`]. Whether all tensors fit is seen at [`ModelConfig::load`].
+/// The model may lie below any common prefix ([`Detected::place`]). Tensors outside the prefix are ignored and listed
+/// in [`Detected::assumptions`]. [`ModelConfig::load`] checks that all tensors fit.
 ///
-/// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else: they are told apart by
-/// these words in the published file name.
+/// `Cnn14_DecisionLevelMax` and `…Avg` have exactly the tensors of CNN14 but compute something else. They are
+/// recognised by these words in the published file name.
 ///
 /// # Errors
-/// [`Error::UnknownModel`] if no model of this crate has such tensors, with a guess at what it is, or if there are several.
+/// [`Error::UnknownModel`], with a hint at what the checkpoint is, if no model of this crate has such tensors, or if
+/// several do.
 pub fn detect(weights: &Weights) -> Result<Detected> {
     let whole = [String::new()];
-    let prefixes = weights.places(&signatures()).into_iter().filter(|place| !place.is_empty()).take(MAX_PLACES);
+    let prefixes = weights.places(&signatures()).into_iter().filter(|place| !place.is_empty()).take(MAX_PREFIXES);
     let mut found = Vec::new();
     for place in whole.into_iter().chain(prefixes) {
         if let Some((config, assumptions)) = detect_here(&weights.at(&place))? {
@@ -50,11 +51,11 @@ pub fn detect(weights: &Weights) -> Result<Detected> {
 }
 
 impl ModelConfig {
-    /// Where a checkpoint has the tensors of this model, as [`Weights::at`] takes it: empty unless they stand below a prefix, or
-    /// nowhere.
+    /// The prefix of this model's tensors in a checkpoint, as [`Weights::at`] takes it. Empty if they have no prefix or
+    /// are not found.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if several models of the family stand below prefixes.
+    /// [`Error::UnknownModel`] if the checkpoint holds several models of the family, each below its own prefix.
     pub fn place(&self, weights: &Weights) -> Result<String> {
         only(weights, &weights.places(self.signatures()))
     }
@@ -62,28 +63,34 @@ impl ModelConfig {
 
 fn unknown(weights: &Weights) -> Error {
     let has = |prefix: &str| weights.names().any(|name| name.starts_with(prefix));
-    let guess = [
-        ("features.", "a MobileNet, but none of PANNs or EfficientAT"),
-        ("patch_embed.", "a vision transformer, but no CED, Dasheng, EAT or PaSST"),
-        ("conv_block4.", "a PANNs network of four blocks, but no Cnn6 and no Cnn10"),
+    let hint = [
+        ("features.", "a MobileNet, but not one of PANNs or EfficientAT"),
+        ("patch_embed.", "a vision transformer, but not CED, Dasheng, EAT or PaSST"),
+        ("conv_block4.", "a PANNs network of four blocks, but not Cnn6 or Cnn10"),
         (
             "rnn.weight_hh_l0",
-            "a recurrent classifier, which does not tell its front end: name the model or give a config",
+            "a recurrent classifier, whose front end the tensors do not determine: give the model's name or a config.json",
         ),
-        ("gru.weight_hh_l0", "a GRU classifier, which does not tell its front end: name the model or give a config"),
+        (
+            "gru.weight_hh_l0",
+            "a GRU classifier, whose front end the tensors do not determine: give the model's name or a config.json",
+        ),
         (
             "tcn.network.",
-            "a temporal convolutional network, which does not tell its front end: name the model or give a config",
+            "a temporal convolutional network, whose front end the tensors do not determine: give the model's name or a config.json",
         ),
-        ("lstm.weight_hh_l0", "an LSTM classifier, which does not tell its front end: name the model or give a config"),
+        (
+            "lstm.weight_hh_l0",
+            "an LSTM classifier, whose front end the tensors do not determine: give the model's name or a config.json",
+        ),
     ];
-    let guess = guess.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
+    let hint = hint.iter().find(|(prefix, _)| has(prefix)).map(|(_, name)| format!(" It looks like {name}."));
     let first: Vec<&str> = weights.names().take(3).collect();
     Error::UnknownModel(format!(
-        "{}: no model of this version has such tensors ({} of them, the first {first:?}).{} Known models: {}",
+        "{}: no supported model has such tensors ({} tensors, the first are {first:?}).{} Known models: {}",
         weights.path().unwrap_or("<bytes>".as_ref()).display(),
         weights.len(),
-        guess.unwrap_or_default(),
+        hint.unwrap_or_default(),
         known(),
     ))
 }

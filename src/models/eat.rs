@@ -1,21 +1,23 @@
-//! EAT: a vision transformer with its norms last; SSLAM: the same with other training.
+//! EAT, a vision transformer with post-norm blocks, and SSLAM, the same architecture with other training.
 //!
-//! Papers: Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", 2024 (arXiv 2401.03497); Alex et al.,
-//! "SSLAM", 2025 (arXiv 2506.12222). Reference: cwx-worst-one/EAT, `models/images.py`, `models/EAT_audio_classification.py` and
-//! `inference/inference.py`. Checkpoint keys: those of fairseq (`modality_encoders.IMAGE.local_encoder.proj`, with or without
-//! `model.` before them) or of the Hugging Face conversions (`local_encoder.proj`). The two differ in the ε of the last norm.
+//! Papers: Chen et al., "EAT: Self-Supervised Pre-Training with Efficient Audio Transformer", 2024 (arXiv 2401.03497);
+//! Alex et al., "SSLAM", 2025 (arXiv 2506.12222). Reference: cwx-worst-one/EAT, `models/images.py`,
+//! `models/EAT_audio_classification.py` and `inference/inference.py`. Checkpoint keys: those of fairseq
+//! (`modality_encoders.IMAGE.local_encoder.proj`, with or without `model.` before them) or of the Hugging Face
+//! conversions (`local_encoder.proj`). The two differ in the ε of the last norm.
 //!
-//! waveform `[batch, n_samples]` at 16 kHz → Kaldi's fbank (Hann window) `[batch, n_frames, 128]` → zeros up to 1024 frames →
-//! `(x − mean) / (2 std)` → patches of 16 frames x 16 mel bins, a linear layer each: 64 x 8 tokens → plus a table of positions →
-//! after a class token, which has no position → norm → 12 or 24 transformer blocks (norm last) → the class token (the embedding) →
-//! norm, linear, sigmoid.
+//! waveform `[batch, n_samples]` at 16 kHz → Kaldi fbank (Hann window) `[batch, n_frames, 128]` → zero-padded to 1024
+//! frames → `(x − mean) / (2 std)` → patches of 16 frames x 16 mel bins, projected by a linear layer: 64 x 8 tokens →
+//! position table added → a class token without a position prepended → norm → 12 or 24 transformer blocks (post-norm) →
+//! the class token (the embedding) → norm, linear, sigmoid.
 //!
-//! A checkpoint of the pre-training has no head: `n_classes` is 0, and the output is the embedding. The reference takes the mean
-//! off the samples of a clip first; the fbank does so with each frame, which makes it the same.
+//! A pre-training checkpoint has no head: `n_classes` is 0, and the output is the embedding. The reference first
+//! subtracts the mean of a clip's samples; the fbank subtracts the mean of each frame, which has the same effect.
 //!
-//! The reference cuts a clip to 1024 frames (10.2 s) and ignores the rest. Here a longer clip is cut into windows of that length, the
-//! last of which ends with the clip; scores and embedding are means over them, weighted by the frames that each adds. Clips below
-//! 400 samples, at which the reference fails, are padded with zeros at their end to that length.
+//! The reference cuts a clip to 1024 frames (10.2 s) and ignores the rest. Here a longer clip is cut into windows of
+//! that length, the last of which ends with the clip; scores and embedding are means over the windows, weighted by the
+//! frames that each adds. Clips of fewer than 400 samples, for which the reference fails, are zero-padded at the end to
+//! that length.
 
 use std::borrow::Cow;
 
@@ -34,11 +36,11 @@ use crate::nn::{Activation, LayerNorm, Linear, NormPlace, PatchAxes, PatchConfig
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// Where fairseq's layout has what comes before the blocks.
+/// Prefix in fairseq's layout of the layers before the blocks.
 const IMAGE: &str = "modality_encoders.IMAGE";
-/// ε of all norms but the last in the Hugging Face layout.
+/// ε of all layer norms except the last one in the Hugging Face layout.
 const EPS: f32 = 1e-6;
-/// What pre-training needs beside the encoder.
+/// Tensors used in pre-training only.
 const PRETRAINING: [&str; 6] = [
     "modality_encoders.IMAGE.decoder.*",
     "modality_encoders.IMAGE.encoder_mask",
@@ -48,7 +50,7 @@ const PRETRAINING: [&str; 6] = [
     "_ema*",
 ];
 
-/// The shape of an EAT. Presets are the published ones.
+/// The configuration of an EAT.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -57,17 +59,17 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The spectrogram. At least `patch_size` mel bins, at most 4,096.
     pub fbank: FbankConfig,
-    /// Mean of the training data's spectrogram.
+    /// Mean of the training spectrograms.
     pub mean: f32,
-    /// Its standard deviation, above 0; values are divided by twice that.
+    /// Standard deviation of the training spectrograms, above 0. Features are divided by twice this value.
     pub std: f32,
-    /// Frames that are seen at once, `patch_size` to 65,536.
+    /// Frames per window, `patch_size` to 65,536. Shorter clips are padded, longer ones cut into windows.
     pub target_length: usize,
-    /// Frames and mel bins of a patch, 1 to 65,536.
+    /// Height in mel bins and width in frames of a patch, 1 to 65,536.
     pub patch_size: usize,
-    /// Entries in time of the table of positions, at least `target_length / patch_size`.
+    /// Positions in time in the position table, at least `target_length / patch_size`.
     pub max_columns: usize,
-    /// Length of a token, 1 to 65,536.
+    /// Token dimension, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
@@ -79,11 +81,11 @@ pub struct Config {
     pub head_eps: f32,
     /// Outputs of the last layer, at most 2^20; 0 for a model without a head.
     pub n_classes: usize,
-    /// What makes probabilities of them.
+    /// The function that turns the outputs into probabilities.
     pub activation: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn eat() -> Cow<'static, str> {
     Cow::Borrowed("eat")
 }
@@ -127,7 +129,7 @@ impl Config {
         }
         match self.head_eps.is_finite() && self.head_eps >= 0.0 {
             true => Ok(()),
-            false => Err(Error::config("head_eps", self.head_eps, "must be 0 or more")),
+            false => Err(Error::config("head_eps", self.head_eps, "expected at least 0")),
         }
     }
 }
@@ -148,8 +150,9 @@ impl Family for Config {
         &self.name
     }
 
-    /// Tensors do not tell SSLAM from EAT base, nor the mean, the standard deviation, the length and the activation: those of AudioSet,
-    /// and a softmax for other numbers of classes. Heads have 64 values.
+    /// The tensors distinguish neither SSLAM from EAT base nor the mean, the standard deviation, the window length and
+    /// the activation. AudioSet's are assumed, with a softmax for any number of classes other than 527, and attention
+    /// heads of 64 dimensions.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let has_all = |names: &&[&str]| names.iter().all(|name| weights.contains(name));
         if !Self::SIGNATURES.iter().any(has_all) && !weights.contains("modality_encoders.IMAGE.extra_tokens") {
@@ -166,7 +169,7 @@ impl Family for Config {
         Ok(Some((config, Vec::new())))
     }
 
-    /// The sizes that can be read from the tensors, no classes without a head, and the ε of the layout.
+    /// The sizes that the tensors determine, no classes without a head, and the ε that belongs to the layout.
     fn fit(&mut self, weights: &Weights) {
         let first_block = |prefix: &&str| weights.contains(&format!("{prefix}blocks.0.mlp.fc1.weight"));
         let prefix = ["", "model."].into_iter().find(first_block).unwrap_or_default();
@@ -210,7 +213,7 @@ pub struct Eat {
     class_token: Tensor, // [1, 1, width]
     norm: LayerNorm,
     blocks: Vec<TransformerBlock>,
-    /// The norm and the linear layer after the class token, if there are any.
+    /// The layer norm and the linear layer after the class token; `None` for a model without a head.
     head: Option<(LayerNorm, Linear)>,
 }
 
@@ -218,7 +221,8 @@ impl Eat {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -226,10 +230,10 @@ impl Eat {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives.
+    /// Builds the model from the tensors of a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let front_end = vit::front_end(&config.fbank, config.mean, config.std)?;
@@ -270,23 +274,23 @@ impl Eat {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Everything after the front end for at most `target_length` frames, `[batch, n_frames, n_mels]`: the tokens after each
-    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    /// Hidden states of features `[batch, n_frames, n_mels]` of at most `target_length` frames: the input of the first
+    /// block, then the output of each block, `[batch, n_tokens, width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn hidden_states(&self, features: &Tensor) -> Result<Vec<Tensor>> {
-        vit::hidden_states(&self.blocks, self.tokens(features).context("EAT")?)
+        vit::hidden_states(&self.blocks, self.tokens(features).context("running EAT")?)
     }
 
     fn tokens(&self, features: &Tensor) -> Result<Tensor> {
         let silence = -self.config.mean / (2.0 * self.config.std);
-        let x = self.patches.forward(&vit::fill_up(features, self.config.target_length, silence)?)?;
+        let x = self.patches.forward(&vit::pad_frames(features, self.config.target_length, silence)?)?;
         let x = x.broadcast_add(&self.positions.narrow(1, 0, x.dim(1)?)?)?;
         self.norm.forward(&vit::prepend(&self.class_token, &x)?)
     }
@@ -320,10 +324,11 @@ impl TaggingModel for Eat {
         Some(&self.front_end)
     }
 
-    /// The normalised spectrogram, with at least one frame.
+    /// Takes the normalised fbank, with at least one frame.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag).context("EAT")
+        vit::in_windows(features, (self.config.target_length, true), self.config.activation, &tag)
+            .context("running EAT")
     }
 }

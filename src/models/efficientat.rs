@@ -1,27 +1,29 @@
-//! EfficientAT's MobileNets, and their frame-wise relatives: MobileNetV3 on log-mel, trained by distillation from transformers.
+//! EfficientAT's MobileNets and the frame-wise MobileNets: MobileNetV3 on log-mel, distilled from transformers.
 //!
-//! Papers: Schmid et al., "Efficient Large-Scale Audio Tagging Via Transformer-to-CNN Knowledge Distillation", 2022 (arXiv
-//! 2211.04772); frame-wise: Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event Detection", 2024 (arXiv
-//! 2409.09546), Morocutti et al., "Exploring Performance-Complexity Trade-Offs in Sound Event Detection", 2025 (arXiv 2503.11373).
-//! References: fschmid56/EfficientAT `models/mn`, fschmid56/PretrainedSED `models/frame_mn`, theMoro/EfficientSED. Checkpoint keys: as
-//! published.
+//! Papers: Schmid et al., "Efficient Large-Scale Audio Tagging Via Transformer-to-CNN Knowledge Distillation", 2022
+//! (arXiv 2211.04772); frame-wise: Schmid et al., "Effective Pre-Training of Audio Transformers for Sound Event
+//! Detection", 2024 (arXiv 2409.09546), Morocutti et al., "Exploring Performance-Complexity Trade-Offs in Sound Event
+//! Detection", 2025 (arXiv 2503.11373). References: fschmid56/EfficientAT `models/mn`, fschmid56/PretrainedSED
+//! `models/frame_mn`, theMoro/EfficientSED. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → 3x3 convolution with a step of 2 → 15 inverted
-//! residuals (1x1 convolution, depthwise convolution, squeeze-and-excitation, 1x1 convolution), each with batch norm and ReLU or
-//! hard swish → 1x1 convolution → the mean over all places (the embedding) → one of four heads → sigmoid.
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → 3x3 convolution with stride 2 → 15 inverted
+//! residuals (1x1 convolution, depthwise convolution, squeeze-and-excitation, 1x1 convolution) with batch norm and ReLU
+//! or hard swish → 1x1 convolution → the mean over the map (the embedding) → one of four heads → sigmoid.
 //!
-//! DyMN (Schmid et al., "Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models", 2023, arXiv 2310.15648;
-//! `models/dymn`) has other blocks at all or some of these places, whose filters, activations and weights of rows and columns depend on
-//! the clip: [`DynamicBlock`]. Filters are mixed by a softmax of temperature 1, that of the checkpoints trained on AudioSet.
+//! DyMN (Schmid et al., "Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models", 2023, arXiv
+//! 2310.15648; `models/dymn`) replaces some or all of these blocks by a [`DynamicBlock`], whose filters, activations
+//! and row and column weights depend on the clip. Filters are mixed by a softmax of temperature 1, as in the
+//! checkpoints trained on AudioSet.
 //!
-//! The maps of the reference have mel before time; here time comes first, and filters are swapped as they are read.
+//! The reference's feature maps have mel before time. Here time comes first, and filters are transposed when they are
+//! read.
 //!
-//! Shortest clip: that of the front end, 514 samples at 32 kHz and 258 at 16 kHz. Anything shorter, down to one sample, is padded
-//! with zeros at its end to that length.
+//! Shortest clip: that of the front end, 514 samples at 32 kHz and 258 at 16 kHz. Shorter clips, down to one sample,
+//! are zero-padded at the end to that length.
 //!
-//! Frames, on request: the head at each step of the last map, 32 log-mel frames each, of which a log-mel frame has the nearest. The
-//! frame-wise networks decide for steps of 40 ms, and the clip has the largest of each class. Their reference stretches the steps
-//! of a clip of another length than 10 s to 250; here they stay as they are.
+//! On request, frames are log-mel frames: each takes the head's result at the nearest step of the last feature map (32
+//! log-mel frames per step). The frame-wise networks classify steps of 40 ms, and the clip's logit is the maximum per
+//! class. Their reference interpolates the steps of clips that are not 10 s long to 250 steps; here the steps are kept.
 
 use candle_core::{Device, Tensor};
 
@@ -38,7 +40,7 @@ mod head;
 pub use config::{Block, Config, Head};
 use head::Classifier;
 
-/// ε of the batch norms in the trunk.
+/// ε of the batch norms in the convolutional trunk.
 const NORM_EPS: f64 = 1e-3;
 
 /// A loaded MobileNet.
@@ -56,7 +58,8 @@ impl MobileNet {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -64,12 +67,12 @@ impl MobileNet {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training.
     ///
-    /// In training a fifth of the values before the classes of [`Head::Mlp`] are dropped, as the reference does.
+    /// In training, a dropout of 0.2 precedes the classes of [`Head::Mlp`], as in the reference.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
@@ -87,7 +90,7 @@ impl MobileNet {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -97,19 +100,19 @@ impl MobileNet {
         &self.log_mel
     }
 
-    /// Everything after the front end, log-mel `[batch, n_frames, n_mels]`. `observe` is called after the first convolution, each
-    /// block and the last convolution, with its number from 0 and a function that gives the values there, `[batch, channels, time,
-    /// mel]`, for comparison with a reference.
+    /// Runs everything after the front end on log-mel `[batch, n_frames, n_mels]`. Calls `observe` after the first
+    /// convolution, each block and the last convolution, with an index from 0 and a function that returns the output
+    /// there, `[batch, channels, time, mel]`, for comparison with a reference.
     ///
     /// # Errors
-    /// As [`TaggingModel::forward_features`], and those of `observe`.
+    /// As [`TaggingModel::forward_features`], and any error of `observe`.
     pub fn forward_observed(
         &self,
         log_mel: &Tensor,
         detail: Detail,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<TaggingOutput> {
-        self.run(log_mel, detail, observe).context("a MobileNet")
+        self.run(log_mel, detail, observe).context("running a MobileNet")
     }
 
     fn run(
@@ -136,7 +139,7 @@ impl MobileNet {
     }
 }
 
-/// The convolutions, whose filters a checkpoint has with mel before time.
+/// The convolutions. The checkpoint's filters have mel before time.
 fn trunk(config: &Config, root: &Loader) -> Result<ConvStack> {
     let features = root.at("features");
     let is_dynamic = config.is_dynamic();
@@ -194,8 +197,8 @@ fn trunk(config: &Config, root: &Loader) -> Result<ConvStack> {
     Ok(stack)
 }
 
-/// For each of `n_frames` frames the nearest of `steps` `[batch, n_steps, n_classes]`, which lie `length` frames apart, the first
-/// at frame 0.
+/// The nearest of `steps` `[batch, n_steps, n_classes]` for each of `n_frames` frames. The steps lie `length` frames
+/// apart, the first at frame 0.
 fn nearest_steps(steps: &Tensor, length: usize, n_frames: usize) -> candle_core::Result<Tensor> {
     let last = steps.dim(1)?.saturating_sub(1);
     let index = (0..n_frames).map(|frame| ((frame + length / 2) / length).min(last) as u32);
@@ -219,7 +222,7 @@ impl TaggingModel for MobileNet {
         Some(&self.log_mel)
     }
 
-    /// Log-mel of the front end, with at least one frame.
+    /// Takes log-mel as the front end computes it, with at least one frame.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.forward_observed(log_mel, detail, |_, _| Ok(()))
     }

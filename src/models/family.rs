@@ -1,6 +1,6 @@
-//! The list of families: how a model registers.
+//! The interface by which a model family registers.
 //!
-//! A family is one file. Its `Config` implements [`Family`], and one entry of the list in `models/mod.rs` names it.
+//! A family is one file. Its `Config` implements [`Family`], and one entry in the list in `models/mod.rs` names it.
 
 use candle_core::Device;
 
@@ -9,40 +9,41 @@ use crate::assumption::Assumption;
 use crate::error::Result;
 use crate::weights::Weights;
 
-/// What a family says about itself; implemented by its configuration.
+/// Presets, detection and loading of one model family; implemented by its configuration.
 pub(super) trait Family: Clone + 'static {
-    /// The named configurations, each with one line about it.
+    /// The presets, each with a one-line description.
     const PRESETS: &'static [(Self, &'static str)];
 
-    /// The names of tensors by which a checkpoint of this family is found below a prefix, one list per layout.
+    /// Tensor names that identify a checkpoint of this family below any prefix, one list per layout.
     const SIGNATURES: &'static [&'static [&'static str]];
 
-    /// The preset's name, or what the configuration file says.
+    /// The preset's name, or the name given in the configuration file.
     fn name(&self) -> &str;
 
-    /// The configuration of a checkpoint whose tensors have no prefix, and what had to be assumed; `None` if it is not of this
-    /// family, or if its tensors do not tell enough.
+    /// The configuration that fits a checkpoint whose tensors have no prefix, and the assumptions made. `None` if the
+    /// checkpoint belongs to another family or its tensors do not determine the configuration.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>>;
 
-    /// Takes from a checkpoint the sizes that may differ from the preset's.
+    /// Takes the sizes that may differ from the preset's from a checkpoint.
     fn fit(&mut self, weights: &Weights);
 
     /// Loads the model.
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>>;
 }
 
-/// The preset that `renamed`, a configuration with the preset's own name, is equal to.
-pub(super) fn published<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Option<&'static C> {
+/// The preset that equals `renamed(preset)`, a configuration carrying that preset's name.
+pub(super) fn matching_preset<C: Family + PartialEq>(renamed: impl Fn(&C) -> C) -> Option<&'static C> {
     C::PRESETS.iter().map(|(preset, _)| preset).find(|preset| **preset == renamed(preset))
 }
 
-/// Makes [`ModelConfig`](super::ModelConfig) and what needs every family from the list of families.
+/// Generates [`ModelConfig`](super::ModelConfig), and everything that dispatches over families, from the list of
+/// families.
 macro_rules! families {
     ($($(#[$doc:meta])* $variant:ident: $module:ident::$model:ident,)*) => {
         $(#[doc(inline)]
         pub use $module::$model;)*
 
-        /// The configuration of any model, as it stands in a `config.json`: `{"model": "cnn14", …}`.
+        /// The configuration of any model, in the format of `config.json`: `{"model": "cnn14", …}`.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "model", rename_all = "lowercase")]
         #[non_exhaustive]
@@ -56,7 +57,7 @@ macro_rules! families {
             }
         })*
 
-        /// Every named configuration, by family.
+        /// All presets, grouped by family.
         pub fn presets() -> impl Iterator<Item = Preset> {
             let families: [fn() -> Vec<Preset>; _] = [$(presets_of::<$module::Config>,)*];
             families.into_iter().flat_map(|presets| presets())
@@ -67,7 +68,7 @@ macro_rules! families {
             [$($module::Config::SIGNATURES,)*].concat()
         }
 
-        /// The first family whose tensors are those of the checkpoint, which have no prefix.
+        /// The first family that recognises the checkpoint's tensors, taken without a prefix.
         fn detect_here(weights: &Weights) -> Result<Option<(ModelConfig, Vec<Assumption>)>> {
             $(if let Some((config, assumptions)) = $module::Config::detect(weights)? {
                 return Ok(Some((config.into(), assumptions)));
@@ -76,7 +77,7 @@ macro_rules! families {
         }
 
         impl ModelConfig {
-            /// The name: a preset's, or what the configuration file says.
+            /// The preset's name, or the name given in the configuration file.
             pub fn name(&self) -> &str {
                 match self { $(Self::$variant(config) => config.name(),)* }
             }

@@ -1,4 +1,4 @@
-//! Results per frame: where frames lie, and what the heads of convolutional models make of the steps of their last map.
+//! Frame-level output: the position of frames, and the per-frame heads of convolutional models.
 
 use candle_core::Tensor;
 
@@ -6,24 +6,24 @@ use super::Detail;
 use crate::error::Result;
 use crate::output::{OutputActivation, TaggingOutput};
 
-/// Where the frames of `framewise_output` lie in a clip, in samples at the model's rate: frame `i` stands for the samples from
+/// The position of the frames of `framewise_output`, in samples at the model's rate: frame `i` covers the samples from
 /// `first + i · step` up to `first + (i + 1) · step`.
 ///
-/// What a frame says depends on more samples than these, all around it.
+/// A frame's value also depends on samples around this interval.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FrameGrid {
-    /// The first sample of frame 0.
+    /// The first sample covered by frame 0.
     pub first: usize,
-    /// Samples of a frame, at least 1.
+    /// Samples per frame, at least 1.
     pub step: usize,
 }
 
-/// What stands beyond the ends of a clip in a mean over neighbours.
+/// How a mean over neighbouring steps treats the ends of a clip.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Edge {
-    /// Zeros, as PyTorch's `avg_pool1d` has it by default.
+    /// Pads with zeros that count in the mean, the default of PyTorch's `avg_pool1d`.
     Zeros,
-    /// Nothing: there are fewer values.
+    /// Averages only the steps that exist.
     Cut,
 }
 
@@ -31,7 +31,7 @@ pub(super) enum Edge {
 pub(super) fn max_plus_mean_of_neighbours(x: &Tensor, edge: Edge) -> candle_core::Result<Tensor> {
     let n_steps = x.dim(2)?;
     let three = |x: &Tensor| Ok::<_, candle_core::Error>((x.narrow(2, 0, n_steps)?, x.narrow(2, 2, n_steps)?));
-    // A repeated edge value never changes a maximum in which the edge stands itself.
+    // Repeating the edge value does not change a maximum that already includes it.
     let (before, after) = three(&x.pad_with_same(2, 1, 1)?)?;
     let max = x.maximum(&before)?.maximum(&after)?;
     let (before, after) = three(&x.pad_with_zeros(2, 1, 1)?)?;
@@ -44,8 +44,8 @@ pub(super) fn max_plus_mean_of_neighbours(x: &Tensor, edge: Edge) -> candle_core
     (max + sum.broadcast_div(&counts)?)?.transpose(1, 2)?.contiguous()
 }
 
-/// The output of a model that tags the segments of a clip by themselves: means over the segments of `scores`
-/// `[batch, n_segments, n_classes]` and of `embeddings` `[batch, n_segments, embedding_dim]`. The segments are the frames.
+/// Averages a clip's segments, which were tagged independently: `scores` `[batch, n_segments, n_classes]` and
+/// `embeddings` `[batch, n_segments, embedding_dim]`. The segments are the frames of the output.
 pub(super) fn mean_of_segments(scores: Tensor, embeddings: &Tensor, detail: Detail) -> Result<TaggingOutput> {
     let clipwise_output = scores.mean(1)?;
     let logits = OutputActivation::Sigmoid.logits(&clipwise_output)?;
@@ -54,8 +54,8 @@ pub(super) fn mean_of_segments(scores: Tensor, embeddings: &Tensor, detail: Deta
     Ok(output)
 }
 
-/// Each of `segments` `[batch, n_segments, n_classes]` for `length` frames, the last for all that are left:
-/// `[batch, n_frames, n_classes]`.
+/// Repeats each of `segments` `[batch, n_segments, n_classes]` for `length` frames, and the last one for all remaining
+/// frames: `[batch, n_frames, n_classes]`.
 pub(super) fn repeat_to_frames(segments: &Tensor, length: usize, n_frames: usize) -> candle_core::Result<Tensor> {
     let last = segments.dim(1)?.saturating_sub(1);
     let index = (0..n_frames).map(|frame| (frame / length).min(last) as u32);

@@ -1,4 +1,4 @@
-//! What a model says about itself, and what it is asked for.
+//! The constant properties of a model, and the detail of output to request from it.
 
 use std::borrow::Cow;
 
@@ -7,31 +7,32 @@ use crate::error::{Error, Result};
 use crate::labels::LabelSet;
 use crate::output::OutputActivation;
 
-/// What is constant about a model.
+/// Constant properties of a model.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct ModelInfo {
-    /// The name, for messages.
+    /// The model's name, for messages.
     pub name: Cow<'static, str>,
-    /// The rate of the audio that it takes, in Hz.
+    /// The sample rate of the input audio, in Hz.
     pub sample_rate: u32,
-    /// The number of classes; 0 for a model that gives embeddings alone.
+    /// The number of classes; 0 for a model that outputs embeddings only.
     pub n_classes: usize,
     /// The length of the embedding.
     pub embedding_dim: usize,
-    /// The shortest clip in samples that is used as it is; shorter ones are padded with zeros at the end to this length.
+    /// The shortest clip, in samples, that needs no padding. Shorter clips are zero-padded at the end to this length.
     pub min_samples: usize,
-    /// What makes probabilities of its logits.
+    /// The function that turns logits into probabilities.
     pub activation: OutputActivation,
-    /// Where the frames of [`framewise_output`](crate::TaggingOutput::framewise_output) lie; `None` for a model without frames.
+    /// The position of each frame of [`framewise_output`](crate::TaggingOutput::framewise_output); `None` for a model
+    /// without frames.
     pub frames: Option<FrameGrid>,
-    /// The names of the classes, where the model itself knows them.
+    /// The class names, if the model defines them.
     pub labels: Option<LabelSet>,
 }
 
 impl ModelInfo {
-    /// A model that uses clips of any length as they are, with independent classes, and without frames or labels; the fields
-    /// can be set to say otherwise.
+    /// Properties of a multi-label model that accepts clips of any length and has neither frames nor labels. Set the
+    /// public fields to change any of these.
     pub fn new(name: impl Into<Cow<'static, str>>, sample_rate: u32, n_classes: usize, embedding_dim: usize) -> Self {
         Self {
             name: name.into(),
@@ -45,24 +46,24 @@ impl ModelInfo {
         }
     }
 
-    /// Refuses [`Detail::Frames`] for a model without frames.
+    /// Checks that the model can produce the requested detail.
     ///
     /// # Errors
-    /// [`Error::Argument`] in that case.
+    /// [`Error::Argument`] for [`Detail::Frames`] if the model has no frames.
     pub fn check(&self, detail: Detail) -> Result<()> {
         if detail == Detail::Frames && self.frames.is_none() {
-            return Err(Error::argument("detail", "Frames", format!("the model {} has no frames", self.name)));
+            return Err(Error::argument("detail", "Frames", format!("the model {} has no frame output", self.name)));
         }
         Ok(())
     }
 }
 
-/// How much of its output a model is asked for.
+/// Which outputs to compute.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Detail {
-    /// The result for the clip. A model that decides for frames first gives them too.
+    /// The result for the clip. Models that classify frames first still return them.
     Clip,
-    /// [`framewise_output`](crate::TaggingOutput::framewise_output) as well.
+    /// Also [`framewise_output`](crate::TaggingOutput::framewise_output).
     Frames,
 }

@@ -1,15 +1,16 @@
-//! LeeNet11 and LeeNet24 of PANNs: taggers on the raw waveform.
+//! LeeNet11 and LeeNet24 of PANNs: convolutional taggers on the raw waveform.
 //!
-//! Papers: Lee et al., "Sample-level Deep Convolutional Neural Networks for Music Auto-tagging Using Raw Waveforms", 2017
-//! (arXiv 1703.01789); Kong et al., "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c,
-//! `pytorch/models.py`, `LeeNet11`, `LeeNet24`. Checkpoint keys: as published.
+//! Papers: Lee et al., "Sample-level Deep Convolutional Neural Networks for Music Auto-tagging Using Raw Waveforms",
+//! 2017 (arXiv 1703.01789); Kong et al., "PANNs", 2020 (arXiv 1912.10211). Reference:
+//! qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `LeeNet11`, `LeeNet24`. Checkpoint keys: as
+//! published.
 //!
 //! waveform `[batch, 1, n_samples]` → 9 blocks of 1-D convolutions with kernel 3 (the first with stride 3, the others
-//! followed by a maximum over 3) → max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
-//! Every step divides the length by 3, rounding up, so any clip of at least one sample works as it is.
+//! followed by max pooling over 3) → max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
+//! Each block divides the length by 3, rounding up, so clips of any length work without padding.
 //!
-//! Frames, on request, are the steps of the last map, 19,683 samples each (LeeNet24: 6,561): `max + mean` of a step and its two
-//! neighbours goes through `fc1` and `fc_audioset`.
+//! On request, frames are the time steps of the last feature map, 19,683 samples each (LeeNet24: 6,561): `max + mean`
+//! of a step and its two neighbours goes through `fc1` and `fc_audioset`.
 
 use std::borrow::Cow;
 
@@ -25,10 +26,10 @@ use crate::error::{Error, Result};
 use crate::nn::{ConvConfig, ConvStack, Dropout, Pool1d};
 use crate::weights::{Loader, Weights};
 
-/// Kernel of the convolutions, stride of the first, window of the pooling.
+/// Kernel of the convolutions, stride of the first one, size of the pooling.
 const THREE: usize = 3;
 
-/// The shape of a LeeNet. Presets are the published ones.
+/// The configuration of a LeeNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -39,9 +40,9 @@ pub struct Config {
     pub sample_rate: u32,
     /// Channels of the nine blocks, 1 to 65,536.
     pub channels: [usize; 9],
-    /// Convolutions in a block: 1 or 2.
+    /// Convolutions per block: 1 or 2.
     pub convs_per_block: usize,
-    /// Whether the last block is pooled as blocks 2 to 8 are.
+    /// Whether the last block is pooled like blocks 2 to 8.
     pub pool_last: bool,
     /// Outputs of `fc1`, 1 to 65,536.
     pub embedding_dim: usize,
@@ -49,7 +50,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn leenet() -> Cow<'static, str> {
     Cow::Borrowed("leenet")
 }
@@ -105,7 +106,7 @@ impl Family for Config {
         Ok(Some((config, Vec::new())))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -115,7 +116,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded LeeNet. Its stages are the blocks.
+/// A loaded LeeNet. Its stages, for observers, are the blocks.
 pub type LeeNet = WaveformNet<Config>;
 
 impl WaveformNetConfig for Config {
@@ -134,7 +135,7 @@ impl WaveformNetConfig for Config {
 
     fn validate(&self) -> Result<()> {
         if !matches!(self.convs_per_block, 1 | 2) {
-            return Err(Error::config("convs_per_block", self.convs_per_block, "1 or 2"));
+            return Err(Error::config("convs_per_block", self.convs_per_block, "expected 1 or 2"));
         }
         check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))
     }
@@ -144,7 +145,7 @@ impl WaveformNetConfig for Config {
         for (i, &channels) in self.channels.iter().enumerate() {
             let block = root.at(format_args!("conv_block{}", i + 1));
             let stride = if i == 0 { THREE } else { 1 };
-            let first = ConvConfig { stride, ..panns::same(in_channels, channels, THREE) };
+            let first = ConvConfig { stride, ..panns::same_padding(in_channels, channels, THREE) };
             panns::add_convs(layers, &block, first, self.convs_per_block)?;
             if i > 0 && (i < 8 || self.pool_last) {
                 layers.pool(Pool1d { size: THREE, padding: THREE / 2 });

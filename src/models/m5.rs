@@ -1,22 +1,23 @@
-//! M3 to M34-res: very deep convolutional nets on the raw waveform, and the small M5 of PyTorch's tutorial.
+//! M3 to M34-res: very deep convolutional networks on the raw waveform, and the small M5 of the PyTorch tutorial.
 //!
-//! Paper: Dai et al., "Very Deep Convolutional Neural Networks for Raw Waveforms", 2016 (arXiv 1610.00087). The layers of a
-//! residual block and the numbers of parameters follow philipperemy/very-deep-convnets-raw-waveforms.
+//! Paper: Dai et al., "Very Deep Convolutional Neural Networks for Raw Waveforms", 2016 (arXiv 1610.00087). The layers
+//! of a residual block and the numbers of parameters follow philipperemy/very-deep-convnets-raw-waveforms.
 //!
-//! waveform `[batch, 1, n_samples]` → a long convolution with a large step → stages of convolutions with kernel 3, each with
-//! batch norm and ReLU; a maximum over 4 after the first convolution and after each stage → mean over time (the embedding)
-//! → `fc1`, softmax. The convolutions have biases, although a norm follows them.
+//! waveform `[batch, 1, n_samples]` → a long convolution with a large stride → stages of convolutions with kernel 3,
+//! batch norm and ReLU; max pooling over 4 after the first convolution and after each stage → mean over time (the
+//! embedding) → `fc1`, softmax. The convolutions have biases although a norm follows them.
 //!
-//! Checkpoint keys: `conv1`, `bn1`, `conv2` … in the order of the layers, then `fc1`. The blocks of a residual net, after
-//! `conv1` and `bn1`, are `block1.conv1`, `.bn1`, `.conv2`, `.bn2`, `.bn3` …: `relu(bn3(bn2(conv2(relu(bn1(conv1(x))))) + x))`, where
-//! each channel of `x` is repeated as often as there are more of them after the block. A net that is a PyTorch `Sequential` called
-//! `model`, of convolution, norm, ReLU, pooling and perhaps dropout, and ends in `fc` loads too.
+//! Checkpoint keys: `conv1`, `bn1`, `conv2` … in the order of the layers, then `fc1`. In a residual network, `conv1`
+//! and `bn1` are followed by blocks `block1.conv1`, `.bn1`, `.conv2`, `.bn2`, `.bn3` …:
+//! `relu(bn3(bn2(conv2(relu(bn1(conv1(x))))) + x))`. Where a block increases the number of channels, each channel of
+//! `x` is repeated. A PyTorch `Sequential` named `model`, of convolution, norm, ReLU, pooling and optional dropout,
+//! followed by `fc`, loads too.
 //!
-//! Shortest clip: what leaves one frame, see [`ModelInfo::min_samples`]: 6,848 samples for [`Config::M5`]. Anything
-//! shorter, down to one sample, is padded with zeros at its end to that length.
+//! Shortest clip: the samples that give one frame, see [`ModelInfo::min_samples`]: 6,848 for [`Config::M5`]. Shorter
+//! clips, down to one sample, are zero-padded at the end to that length.
 //!
-//! Frames, on request, are the steps of the last map through `fc1`, 4,096 samples each for [`Config::M5`]; the clip's logits are
-//! their mean before the softmax.
+//! On request, frames are the time steps of the last feature map classified by `fc1`, 4,096 samples each for
+//! [`Config::M5`]; the clip's logits are the mean of the frames' logits.
 
 mod config;
 
@@ -32,7 +33,7 @@ use crate::weights::{Loader, Weights};
 pub use config::{Config, Stage};
 use config::{KERNEL, Names};
 
-/// A net of this family.
+/// A loaded network of this family.
 #[derive(Debug)]
 pub struct M5 {
     config: Config,
@@ -46,7 +47,8 @@ impl M5 {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -54,10 +56,10 @@ impl M5 {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let names = Names::detect(|name| root.shape(name).is_some());
@@ -96,18 +98,18 @@ impl M5 {
         Ok(Self { config, info, device, layers, fc1 })
     }
 
-    /// The configuration that it was built with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The net on samples `[batch, 1, n_samples]`, f32, on the model's device.
+    /// Runs the network on samples `[batch, 1, n_samples]`, f32, on the model's device.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the shape or
-    /// the device does not fit.
+    /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the
+    /// shape or the device does not match.
     pub fn forward_samples(&self, x: &Tensor) -> Result<TaggingOutput> {
-        self.run(x, Detail::Clip).context("M5")
+        self.run(x, Detail::Clip).context("running M5")
     }
 
     fn run(&self, x: &Tensor, detail: Detail) -> Result<TaggingOutput> {
@@ -121,7 +123,7 @@ impl M5 {
         Ok(output)
     }
 
-    /// The value after each layer and the pooling that follows it, for comparison with a reference: `layer1`, `layer2` …
+    /// The output of each layer, including the pooling after it, for comparison with a reference: `layer1`, `layer2` …
     ///
     /// # Errors
     /// As [`M5::forward_samples`].
@@ -152,7 +154,7 @@ impl TaggingModel for M5 {
     }
 
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
-        let run = |clips: &[&[f32]]| self.run(&waveforms(clips, &self.device)?, detail).context("M5");
+        let run = |clips: &[&[f32]]| self.run(&waveforms(clips, &self.device)?, detail).context("running M5");
         forward_by_length(batch, &self.info, |n_samples| n_samples, run)
     }
 
@@ -161,7 +163,7 @@ impl TaggingModel for M5 {
     }
 }
 
-/// Two convolutions around which their input goes, a norm, ReLU.
+/// Two convolutions with a residual connection, then a norm and ReLU.
 fn add_residual(layers: &mut ConvStack, block: &Loader, first: ConvConfig) -> Result<()> {
     let channels = first.out_channels;
     layers.residual(channels / first.in_channels, |layers| {

@@ -1,7 +1,8 @@
-//! Models, one family per file: its paper, shapes, configurations and presets stand there.
+//! Taggers, one model family per file. Each file gives the paper, the shapes, the configurations and the presets.
 //!
-//! [`presets`] lists them by name, and the `README` with their checkpoints. A model owns its front end and knows its sample
-//! rate. [`detect`] finds the model for a checkpoint. A model is added as a file and a line in the list of families below.
+//! [`presets`] lists the models by name; the `README` links their checkpoints. Every model includes its front end and
+//! states its sample rate. [`detect`] finds the model that fits a checkpoint. To add a model, add a file and one line
+//! in the list of families below.
 
 pub mod ast;
 pub mod batch;
@@ -59,65 +60,66 @@ use crate::output::TaggingOutput;
 use crate::weights::Weights;
 use family::{Family, families};
 
-/// A model that says which sounds are in a clip.
+/// A model that tags sounds in audio clips.
 pub trait TaggingModel: Send + Sync {
-    /// What is constant about it.
+    /// Constant properties of the model: sample rate, number of classes, shortest clip.
     fn info(&self) -> &ModelInfo;
 
-    /// The device that it runs on.
+    /// The device the model runs on.
     fn device(&self) -> &Device;
 
-    /// Tags a batch of clips of any lengths. A row's result is the result for the clip alone.
+    /// Tags a batch of clips of any lengths. Each row equals the result for that clip alone.
     ///
-    /// A model with a [`front_end`](Self::front_end) has this method: its features go through
-    /// [`forward_features`](Self::forward_features), those of clips with the same number of frames together. Others bring their own;
-    /// [`batch::forward_by_length`] is most of it.
+    /// The default implementation serves models with a [`front_end`](Self::front_end): it passes the features of clips
+    /// with the same number of frames to [`forward_features`](Self::forward_features) together. Other models implement
+    /// this method, usually with [`batch::forward_by_length`].
     ///
     /// # Errors
     /// [`Error::SampleRate`] if the batch is at another rate, [`Error::TooShort`] for a clip without samples,
-    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are requested from a model without
-    /// [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::NonFinite`] for a NaN or infinite sample, [`Error::Argument`] if frames are requested from a model
+    /// without [`frames`](ModelInfo::frames), [`Error::Tensor`] if a tensor operation fails on the device.
     fn forward(&self, batch: &WaveformBatch, detail: Detail) -> Result<TaggingOutput> {
         let info = self.info();
         info.check(detail)?;
-        let front_end = self.front_end().ok_or_else(|| {
-            Error::argument("batch", &info.name, "expected a model with a front end or a `forward` of its own")
-        })?;
+        let front_end = self
+            .front_end()
+            .ok_or_else(|| Error::argument("batch", &info.name, "the model needs a front end or its own `forward`"))?;
         let run =
             |clips: &[&[f32]]| self.forward_features(&batch::features(front_end, clips, self.device())?.0, detail);
         batch::forward_by_length(batch, info, |n_samples| front_end.n_frames(n_samples), run)
     }
 
-    /// The last layer alone: embeddings `[batch, embedding_dim]`, on the model's device, to what the model says of such clips.
-    /// For embeddings that are made of others, such as the mean over a recording.
+    /// Applies the last layer alone to embeddings `[batch, embedding_dim]` on the model's device. Use it for derived
+    /// embeddings, such as the mean over a recording.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a model that does not decide by its embedding, [`Error::Tensor`] if the shape or the device does
-    /// not fit.
+    /// [`Error::Argument`] for a model whose output is not a function of its embedding, [`Error::Tensor`] if the shape
+    /// or the device does not match.
     fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         let _ = embedding;
-        Err(Error::argument("embedding", &self.info().name, "this model does not decide by its embedding"))
+        Err(Error::argument("embedding", &self.info().name, "this model cannot classify an embedding"))
     }
 
-    /// The front end, if [`forward_features`](Self::forward_features) takes its features: windows that overlap then share its
-    /// frames.
+    /// The front end whose features [`forward_features`](Self::forward_features) takes. Overlapping windows share its
+    /// frames. `None` by default.
     fn front_end(&self) -> Option<&dyn FrontEnd> {
         None
     }
 
-    /// Everything after the [`front_end`](Self::front_end): `features` `[batch, n_frames, n_features]`, f32, on the model's
-    /// device, of clips with at least [`min_samples`](ModelInfo::min_samples) samples.
+    /// Runs everything after the [`front_end`](Self::front_end) on `features` `[batch, n_frames, n_features]`, f32, on
+    /// the model's device. The clips must have at least [`min_samples`](ModelInfo::min_samples) samples.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a model without a front end, and as [`forward`](Self::forward) if frames are requested,
-    /// [`Error::TooShort`] (counted in frames), [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Argument`] for a model without a front end, or if frames are requested from a model without frames;
+    /// [`Error::TooShort`] (counted in frames) for too few frames; [`Error::Tensor`] if the shape or the device does
+    /// not match.
     fn forward_features(&self, features: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let _ = (features, detail);
         Err(Error::argument("features", &self.info().name, "this model has no front end"))
     }
 }
 
-/// A shared model is a model.
+/// Forwards the trait through smart pointers, so that a shared or boxed model is a model.
 macro_rules! shared {
     ($pointer:ident) => {
         impl<M: TaggingModel + ?Sized> TaggingModel for $pointer<M> {
@@ -177,13 +179,13 @@ families! {
     Eat: eat::Eat,
     /// PaSST.
     Passt: passt::Passt,
-    /// EfficientAT's MobileNets, and frame-wise ones.
+    /// EfficientAT's MobileNets and DyMNs, and the frame-wise MobileNets.
     MobileNet: efficientat::MobileNet,
-    /// Convolutions and a recurrent layer.
+    /// A CRNN: convolutions and a recurrent layer.
     Crnn: crnn::Crnn,
     /// M3 to M34-res.
     M5: m5::M5,
-    /// A recurrent classifier.
+    /// A recurrent classifier (GRU or LSTM).
     Rnn: rnn::AudioRnnClassifier,
     /// ConvNeXt.
     ConvNext: convnext::ConvNext,
@@ -197,22 +199,22 @@ families! {
     SpeechClassifier: speech_classifier::SpeechClassifier,
     /// Whisper-AT.
     WhisperAt: whisper_at::WhisperAt,
-    /// Your own head on another model's embeddings.
+    /// A linear classifier on another model's embeddings.
     Probe: probe::LinearProbe,
 }
 
-/// A named configuration.
+/// A named, published configuration.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Preset {
-    /// One line about it.
+    /// A one-line description.
     pub description: &'static str,
     /// The configuration.
     pub config: ModelConfig,
 }
 
 impl Preset {
-    /// The name, as command lines take it.
+    /// The name, as command-line options take it.
     pub fn name(&self) -> &str {
         self.config.name()
     }
@@ -225,25 +227,26 @@ fn presets_of<C: Family + Into<ModelConfig>>() -> Vec<Preset> {
 }
 
 impl ModelConfig {
-    /// The preset of this name with the number of classes, the embedding's length and the head that the checkpoint has, and for
-    /// a CED with the [rule for long clips](ced::WindowMean) of its layout, at its [`place`](Self::place).
+    /// The preset `name`, with the number of classes, the embedding length and the head taken from the checkpoint. A
+    /// CED also takes the [rule for long clips](ced::WindowMean) that belongs to the layout of its checkpoint. The
+    /// tensors are read below the model's [prefix](Self::place).
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] with the known names, and as [`place`](Self::place).
+    /// [`Error::UnknownModel`] listing the known names, otherwise as [`place`](Self::place).
     pub fn by_name(name: &str, weights: &Weights) -> Result<Self> {
         let mut config =
             presets().find(|preset| preset.name() == name).map(|preset| preset.config).ok_or_else(|| {
-                Error::UnknownModel(format!("no model is called {name:?}; known are {}", detect::known()))
+                Error::UnknownModel(format!("no model is called {name:?}; known models: {}", detect::known()))
             })?;
         config.fit(&weights.at(&config.place(weights)?));
         Ok(config)
     }
 
-    /// From the `config.json` of a folder that transformers saved, and its `preprocessor_config.json`; `None` if this crate finds the
-    /// model from its tensors instead, or does not know it.
+    /// Reads the `config.json` of a model saved by transformers, and its `preprocessor_config.json`. `None` if this
+    /// crate detects the model from its tensors instead, or does not support it.
     ///
     /// # Errors
-    /// [`Error::Config`] for settings that the model of this crate lacks.
+    /// [`Error::Config`] for settings that this crate does not support.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
         if let Some(config) = ast::Config::from_hugging_face(config, preprocessor)? {
             return Ok(Some(config.into()));
@@ -251,12 +254,13 @@ impl ModelConfig {
         Ok(speech_classifier::Config::from_hugging_face(config, preprocessor)?.map(Self::from))
     }
 
-    /// Builds the model from a checkpoint, from the tensors at its [`place`](Self::place) there; others may stand beside it.
+    /// Builds the model from the tensors below its [prefix](Self::place) in a checkpoint. Tensors outside it are
+    /// ignored.
     ///
     /// # Errors
-    /// [`Error::Weights`] with every tensor that is missing, superfluous or of another shape, [`Error::FrontEnd`] if the
-    /// checkpoint's own front end differs from the configuration's, [`Error::Config`] for a configuration that cannot
-    /// work, and as [`place`](Self::place).
+    /// [`Error::Weights`] listing every tensor that is missing, unexpected or of the wrong shape; [`Error::FrontEnd`]
+    /// if the checkpoint's own front end differs from the configuration's; [`Error::Config`] for an invalid
+    /// configuration; otherwise as [`place`](Self::place).
     pub fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
         self.load_here(&weights.at(&self.place(weights)?), device)
     }

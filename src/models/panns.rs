@@ -1,4 +1,5 @@
-//! What the models of PANNs share: their two forms, the front end and the sizes of their checkpoints, blocks of convolutions.
+//! Code shared by the PANNs models: networks on log-mel and on the waveform, detection of the front end, convolution
+//! blocks.
 
 mod head;
 mod nets;
@@ -18,11 +19,11 @@ const CONV_REAL: &str = "spectrogram_extractor.stft.conv_real.weight"; // [n_bin
 const CONV_IMAG: &str = "spectrogram_extractor.stft.conv_imag.weight"; // [n_bins, 1, n_fft], window · −sin
 const MEL_W: &str = "logmel_extractor.melW"; // [n_bins, n_mels]
 
-/// Largest difference relative to the largest value. Versions of the reference differ by 1e-7; a symmetric window in
-/// place of a periodic one differs by 3e-3, another mel scale by more than 0.1.
+/// Largest accepted difference from the checkpoint's front end, relative to the largest value. Versions of the
+/// reference differ by 1e-7, a symmetric instead of a periodic window by 3e-3, another mel scale by more than 0.1.
 const TOLERANCE: f32 = 1e-4;
 
-/// The front ends that have names, to say which would fit.
+/// Front ends with names, which error messages suggest.
 const KNOWN: [(&str, LogMelConfig); 4] = [
     ("cnn14", LogMelConfig::PANNS_32K),
     ("cnn14-16k", LogMelConfig::PANNS_16K),
@@ -30,13 +31,14 @@ const KNOWN: [(&str, LogMelConfig); 4] = [
     ("cnn14-48k", LogMelConfig::PANNS_48K),
 ];
 
-/// PANNs' front end at 32 kHz with another number of mel bins.
+/// PANNs' 32 kHz front end with a different number of mel bins.
 pub const fn with_mels(n_mels: usize) -> LogMelConfig {
     let log_mel = LogMelConfig::PANNS_32K;
     LogMelConfig { mel: MelConfig { n_mels, ..log_mel.mel }, ..log_mel }
 }
 
-/// The front end of a checkpoint, by its frame length and mel bins; without front-end tensors, that at 32 kHz.
+/// Detects a checkpoint's front end from its frame length and its mel bins. Without front-end tensors, assumes the one
+/// for 32 kHz.
 ///
 /// # Errors
 /// [`Error::UnknownModel`] for a frame length that no preset has.
@@ -45,7 +47,7 @@ pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<As
         Some(n_fft) => {
             KNOWN.into_iter().map(|(_, config)| config).find(|config| config.stft.n_fft == n_fft).ok_or_else(|| {
                 Error::UnknownModel(format!(
-                    "a {model} with frames of {n_fft} samples: no preset has these, give a config"
+                    "cannot determine the front end of a {model} with frames of {n_fft} samples: no preset has this length; give a config.json"
                 ))
             })?
         }
@@ -61,7 +63,7 @@ pub fn detect_front_end(model: &str, weights: &Weights, assumptions: &mut Vec<As
     Ok(log_mel)
 }
 
-/// The frame length that a checkpoint's front-end tensors were made for.
+/// The frame length of a checkpoint's front-end tensors.
 fn n_fft(weights: &Weights) -> Option<usize> {
     match weights.shape(CONV_REAL) {
         Some(&[_, _, n_fft]) => Some(n_fft),
@@ -69,18 +71,18 @@ fn n_fft(weights: &Weights) -> Option<usize> {
     }
 }
 
-/// The outputs of a layer, by its weight.
+/// The number of outputs of a layer, from the shape of its weight.
 pub fn outputs(weights: &Weights, name: &str) -> Option<usize> {
     weights.shape(name)?.first().copied()
 }
 
-/// Output channels of each block's first convolution; the default where the tensor is missing.
+/// Output channels of each block's first convolution, or the default if the tensor is missing.
 pub fn channels<const N: usize>(weights: &Weights, default: [usize; N]) -> [usize; N] {
     std::array::from_fn(|i| outputs(weights, &format!("conv_block{}.conv1.weight", i + 1)).unwrap_or(default[i]))
 }
 
-/// Adds `n` convolutions without bias, each with batch norm and ReLU: `conv1` and `bn1`, `conv2` and `bn2` … The others are like
-/// `first` with a stride of 1.
+/// Adds `n` convolutions without bias, each with batch norm and ReLU, named `conv1`, `bn1`, `conv2`, `bn2` … All but
+/// the first have stride 1 and keep the number of channels.
 pub fn add_convs(layers: &mut ConvStack, block: &Loader, first: ConvConfig, n: usize) -> Result<()> {
     for i in 1..=n {
         let [conv, norm] = ["conv", "bn"].map(|name| block.at(format_args!("{name}{i}")));
@@ -90,7 +92,7 @@ pub fn add_convs(layers: &mut ConvStack, block: &Loader, first: ConvConfig, n: u
     Ok(())
 }
 
-/// [`add_convs`], a pooling that halves both axes, unless the block is not pooled, and a dropout. A stage.
+/// Adds a stage: [`add_convs`], a pooling that halves both axes (if any), and a dropout.
 pub fn add_block(
     layers: &mut ConvStack,
     block: &Loader,
@@ -107,19 +109,19 @@ pub fn add_block(
     Ok(())
 }
 
-/// A convolution that keeps the length: zeros for an odd kernel.
-pub const fn same(in_channels: usize, out_channels: usize, kernel: usize) -> ConvConfig {
+/// A convolution with zero padding that keeps the length, for odd kernels.
+pub const fn same_padding(in_channels: usize, out_channels: usize, kernel: usize) -> ConvConfig {
     ConvConfig { padding: kernel / 2, ..ConvConfig::new(in_channels, out_channels, kernel) }
 }
 
-/// The number of classes and the length of the embedding of a checkpoint, if it has them.
+/// Reads the number of classes and the embedding length, if the checkpoint has a head.
 pub fn fit(weights: &Weights, n_classes: &mut usize, embedding_dim: &mut usize) {
     if let Some(&[outputs, inputs]) = weights.shape("fc_audioset.weight") {
         (*n_classes, *embedding_dim) = (outputs, inputs);
     }
 }
 
-/// Loads a model whose checkpoints may carry a front end, which is compared with the model's if that has one.
+/// Loads a model and compares the front end in the checkpoint, if any, with the model's.
 pub fn load<M>(
     name: &str,
     weights: &Weights,
@@ -138,7 +140,7 @@ pub fn load<M>(
     Ok(model)
 }
 
-/// Compares the front end that a checkpoint carries, if any, with the one that is to be used.
+/// Compares the front end in the checkpoint, if any, with the one in use.
 fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
     let Some((tensor, reason)) = difference(weights, log_mel)? else { return Ok(()) };
     let mut fitting = None;
@@ -152,14 +154,14 @@ fn check_front_end(weights: &Weights, log_mel: &LogMel) -> Result<()> {
     Err(Error::FrontEnd { path, tensor: tensor.to_string(), reason, fitting })
 }
 
-/// The first tensor that differs, and how.
+/// The first tensor that differs from the front end in use, and how it differs.
 fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static str, String)>> {
     let n_fft = log_mel.config().stft.n_fft;
     let n_bins = n_fft / 2 + 1;
     let window = log_mel.stft().window();
-    let turn = std::f64::consts::TAU / n_fft as f64;
+    let phase_step = std::f64::consts::TAU / n_fft as f64;
     let kernel = |wave: fn(f64) -> f64| -> Vec<f32> {
-        let table: Vec<f64> = (0..n_fft).map(|i| wave(turn * i as f64)).collect();
+        let table: Vec<f64> = (0..n_fft).map(|i| wave(phase_step * i as f64)).collect();
         let row = |bin: usize| (0..n_fft).map(move |i| (bin * i) % n_fft);
         let rows = (0..n_bins).flat_map(|bin| row(bin).zip(window));
         rows.map(|(phase, &w)| (table[phase] * f64::from(w)) as f32).collect()
@@ -176,19 +178,19 @@ fn difference(weights: &Weights, log_mel: &LogMel) -> Result<Option<(&'static st
     Ok(differs(weights, CONV_IMAG, &shape, || kernel(|phase| -phase.sin()))?.map(|reason| (CONV_IMAG, reason)))
 }
 
-/// How a tensor of the checkpoint differs from what it should be; `None` if it does not, or is not there.
-fn differs(weights: &Weights, name: &str, shape: &[usize], wanted: impl Fn() -> Vec<f32>) -> Result<Option<String>> {
+/// How a tensor in the checkpoint differs from the expected values; `None` if it is equal or missing.
+fn differs(weights: &Weights, name: &str, shape: &[usize], expected: impl Fn() -> Vec<f32>) -> Result<Option<String>> {
     let Some(got) = weights.shape(name) else { return Ok(None) };
     if got != shape {
-        return Ok(Some(format!("its shape is {got:?}, the model's front end has {shape:?}")));
+        return Ok(Some(format!("expected shape {shape:?} for the model's front end, got {got:?}")));
     }
-    let (got, wanted) = (weights.to_vec(name)?, wanted());
-    let largest = wanted.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
+    let (got, expected) = (weights.to_vec(name)?, expected());
+    let largest = expected.iter().fold(0.0f32, |largest, value| largest.max(value.abs()));
     // A NaN must count as a difference.
-    let off = got.iter().zip(&wanted).map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() });
+    let off = got.iter().zip(&expected).map(|(a, b)| if a.is_nan() { f32::INFINITY } else { (a - b).abs() });
     let worst = off.fold(0.0, f32::max) / largest;
     Ok((worst > TOLERANCE)
-        .then(|| format!("its values differ from the model's front end by {worst:.1e} of the largest")))
+        .then(|| format!("its values differ from the model's front end by {worst:.1e} of the largest value")))
 }
 
 /// Max + mean: `[batch, channels, n_steps]` to `[batch, channels]`.

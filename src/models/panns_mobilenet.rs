@@ -1,18 +1,18 @@
 //! MobileNetV1 and MobileNetV2 of PANNs: depthwise convolutions on log-mel.
 //!
-//! Papers: Howard et al., "MobileNets", 2017 (arXiv 1704.04861); Sandler et al., "MobileNetV2", 2018 (arXiv 1801.04381); Kong et
-//! al., "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`,
-//! `MobileNetV1`, `MobileNetV2`. Checkpoint keys: as published.
+//! Papers: Howard et al., "MobileNets", 2017 (arXiv 1704.04861); Sandler et al., "MobileNetV2", 2018 (arXiv
+//! 1801.04381); Kong et al., "PANNs", 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c,
+//! `pytorch/models.py`, `MobileNetV1`, `MobileNetV2`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → a 3x3 convolution, then blocks of
-//! a depthwise 3x3 and a 1x1 convolution, each with batch norm → mean over mel, max + mean over time → `fc1` with ReLU (the
-//! embedding) → `fc_audioset`, sigmoid. Version 2 has another 1x1 convolution before the depthwise one, with six times the
-//! channels, a connection around a block that changes nothing in the size of the maps, no activation at a block's end, and a
-//! last 1x1 convolution. Where other MobileNets have a stride of 2, these have a mean over 2x2 between a 3x3 convolution and its
-//! norm, five times.
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → a 3x3 convolution,
+//! then blocks of a depthwise 3x3 and a 1x1 convolution, each with batch norm → mean over mel, max + mean over time →
+//! `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid. V2 adds a 1x1 convolution before the depthwise one that
+//! expands the channels sixfold, residual connections around blocks that keep the size of the maps, linear block
+//! outputs, and a last 1x1 convolution. Where other MobileNets have a stride of 2, these average over 2x2 between a 3x3
+//! convolution and its norm, five times.
 //!
-//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros at its
-//! end to that length.
+//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Shorter clips, down to one sample, are zero-padded at
+//! the end to that length.
 
 use std::borrow::Cow;
 
@@ -29,7 +29,7 @@ use crate::frontend::LogMelConfig;
 use crate::nn::{Activation, ConvConfig, ConvStack};
 use crate::weights::{Loader, Weights};
 
-/// Which of the two.
+/// The MobileNet version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -41,7 +41,7 @@ pub enum Version {
 }
 
 impl Version {
-    /// The entries of `features` that halve both axes, and how many entries there are.
+    /// The entries of `features` that halve both axes, and the number of entries.
     fn halvings(self) -> (&'static [usize], usize) {
         match self {
             Self::V1 => (&[0, 2, 4, 6, 12], 14),
@@ -57,7 +57,7 @@ impl Version {
     }
 }
 
-/// The shape of a MobileNet of PANNs. Presets are the published ones.
+/// The configuration of a PANNs MobileNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -66,9 +66,9 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end. At least 32 mel bins.
     pub log_mel: LogMelConfig,
-    /// Which of the two.
+    /// The MobileNet version.
     pub version: Version,
-    /// Channels that leave each entry of `features`, 1 to 10,922: 14 in version 1, 19 in version 2.
+    /// Output channels of each entry of `features`, 1 to 10,922: 14 entries in V1, 19 in V2.
     pub channels: Cow<'static, [usize]>,
     /// Outputs of `fc1`, 1 to 65,536.
     pub embedding_dim: usize,
@@ -76,12 +76,12 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn mobilenet() -> Cow<'static, str> {
     Cow::Borrowed("mobilenet")
 }
 
-/// Channels within a block of version 2 per channel that enters it, except for the first block.
+/// Ratio of expanded to input channels in V2's blocks, except the first.
 const EXPANSION: usize = 6;
 
 impl Config {
@@ -121,7 +121,7 @@ impl Family for Config {
         let has_all = |names: &&[&str]| names.iter().all(|name| weights.contains(name));
         let Some(found) = Self::SIGNATURES.iter().position(has_all) else { return Ok(None) };
         let preset = if found == 0 { Self::V1 } else { Self::V2 };
-        // The convolution that an entry ends with.
+        // The last convolution of an entry.
         let last = |entry: usize| match (preset.version, entry) {
             (_, 0) | (Version::V2, 18) => format!("features.{entry}.0.weight"),
             (Version::V1, _) => format!("features.{entry}.4.weight"),
@@ -140,7 +140,7 @@ impl Family for Config {
         Ok(Some((config, assumptions)))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -150,7 +150,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded MobileNet of PANNs. Its stages are the entries of `features`.
+/// A loaded PANNs MobileNet. Its stages, for observers, are the entries of `features`.
 pub type PannsMobileNet = LogMelNet<Config>;
 
 impl LogMelNetConfig for Config {
@@ -165,9 +165,9 @@ impl LogMelNetConfig for Config {
     }
 
     fn validate(&self) -> Result<()> {
-        let (got, (_, wanted)) = (self.channels.len(), self.version.halvings());
-        if got != wanted {
-            return Err(Error::config("channels", got, format!("expected {wanted} numbers for {:?}", self.version)));
+        let (got, (_, expected)) = (self.channels.len(), self.version.halvings());
+        if got != expected {
+            return Err(Error::config("channels", got, format!("expected {expected} entries for {:?}", self.version)));
         }
         check::sizes(self.channels.iter().map(|&channels| ("channels", channels, MAX_WIDTH / EXPANSION)))
     }
@@ -179,7 +179,9 @@ impl LogMelNetConfig for Config {
             let halves = self.version.halvings().0.contains(&entry);
             let activation = self.version.activation();
             match (self.version, entry) {
-                (_, 0) => add_conv(layers, &place, [0, 2], panns::same(inputs, outputs, 3), halves, activation)?,
+                (_, 0) => {
+                    add_conv(layers, &place, [0, 2], panns::same_padding(inputs, outputs, 3), halves, activation)?
+                }
                 (Version::V2, 18) => {
                     add_conv(layers, &place, [0, 1], ConvConfig::new(inputs, outputs, 1), halves, activation)?;
                 }
@@ -214,7 +216,8 @@ impl LogMelNetConfig for Config {
     }
 }
 
-/// A convolution, a mean over 2x2 if it `halves` both axes, batch norm and activation. The two layers with tensors have these numbers.
+/// Adds a convolution, a 2x2 mean if it `halves` both axes, batch norm and activation. `conv` and `norm` are the
+/// entries of the two layers with tensors.
 fn add_conv(
     layers: &mut ConvStack,
     place: &Loader,

@@ -1,18 +1,19 @@
-//! PaSST: a vision transformer over overlapping patches with positions in time and along the mel bins.
+//! PaSST: a vision transformer over overlapping patches, with separate time and frequency positions.
 //!
 //! Paper: Koutini et al., "Efficient Training of Audio Transformers with Patchout", 2022 (arXiv 2110.05069). Reference:
 //! kkoutini/passt_hear21, `hear21passt/models/passt.py` and `preprocess.py`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` at 32 kHz → log-mel with pre-emphasis `[batch, n_frames, 128]` → patches of 16 mel bins x 16
-//! frames every 10 of either, a linear layer each: 12 x 99 tokens → plus a position embedding per time and per mel band → after a
-//! class and a distillation token with positions of their own → 12 transformer blocks (norm first) → norm → mean of the first two
-//! tokens (the embedding) → norm, linear, sigmoid.
+//! waveform `[batch, n_samples]` at 32 kHz → log-mel with pre-emphasis `[batch, n_frames, 128]` → patches of 16 mel
+//! bins x 16 frames with a stride of 10 on both axes, projected by a linear layer: 12 x 99 tokens → time and frequency
+//! position embeddings added → a class and a distillation token, with positions of their own, prepended → 12
+//! transformer blocks (pre-norm) → norm → mean of the first two tokens (the embedding) → norm, linear, sigmoid.
 //!
-//! A shorter clip uses the beginning of the table of times, as in the reference; frames that fill no patch at its end are left out.
-//! The reference fails above 10.05 s, and its HEAR wrapper averages windows of 10 s every 2.5 s over a clip that is mirrored at its
-//! ends. Here a longer clip is cut into windows of `target_length` frames (10 s), the last of which ends with the clip; scores and
-//! embedding are means over them, weighted by the frames that each adds. Clips below 4,801 samples, which have no 16 frames, are padded with
-//! zeros at their end to that length.
+//! A shorter clip uses the beginning of the table of time positions, as in the reference; frames at its end that do not
+//! fill a patch are dropped. The reference fails above 10.05 s; its HEAR wrapper averages windows of 10 s every 2.5 s
+//! over a clip that is mirrored at its ends. Here a longer clip is cut into windows of `target_length` frames (10 s),
+//! the last of which ends with the clip; scores and embedding are means over the windows, weighted by the frames that
+//! each adds. Clips of fewer than 4,801 samples, which yield fewer than 16 frames, are zero-padded at the end to that
+//! length.
 
 use std::borrow::Cow;
 
@@ -30,15 +31,15 @@ use crate::nn::{Activation, LayerNorm, Linear, NormPlace, PatchAxes, PatchConfig
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// Mel bins and frames of a patch.
+/// Height in mel bins and width in frames of a patch.
 const PATCH: usize = 16;
-/// ε of the layer norms of the blocks, and of the one before the last layer.
+/// ε of the layer norms in the blocks, and of the layer norm before the last layer.
 const BLOCK_EPS: f32 = 1e-6;
 const HEAD_EPS: f32 = 1e-5;
-/// Strides for which the tables of positions have as many entries as there are patches.
+/// Strides that can be detected from the size of the frequency position table.
 const STRIDES: [usize; 4] = [10, 12, 14, 16];
 
-/// The shape of a PaSST. Presets are the published ones.
+/// The configuration of a PaSST.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -47,13 +48,13 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end. At least 16 mel bins.
     pub log_mel: LogMelConfig,
-    /// Mel bins and frames from a patch to the next, 1 to 65,536.
+    /// Stride of the patches in mel bins and in frames, 1 to 65,536.
     pub stride: usize,
-    /// Entries of the table of times, 1 to 65,536.
+    /// Entries of the table of time positions, 1 to 65,536.
     pub n_columns: usize,
-    /// Frames that are seen at once, 16 to 65,536, which have at most `n_columns` patches in time.
+    /// Frames per window, 16 to 65,536, with at most `n_columns` patches in time. Longer clips are cut into windows.
     pub target_length: usize,
-    /// Length of a token, 1 to 65,536.
+    /// Token dimension, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
@@ -61,16 +62,16 @@ pub struct Config {
     pub depth: usize,
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
-    /// What makes probabilities of them.
+    /// The function that turns the outputs into probabilities.
     pub activation: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn passt() -> Cow<'static, str> {
     Cow::Borrowed("passt")
 }
 
-/// The front end with another distance between frames.
+/// The front end with a different hop, in samples.
 const fn with_hop(hop_length: usize) -> LogMelConfig {
     LogMelConfig {
         stft: StftConfig { hop_length, ..LogMelConfig::EFFICIENT_AT_32K.stft },
@@ -123,7 +124,8 @@ impl Config {
         self.patches().check(n_mels)?;
         let [_, columns] = self.patches().grid(n_mels, self.target_length);
         if columns == 0 || columns > self.n_columns || self.target_length > MAX_TARGET_LENGTH {
-            let reason = format!("expected 1 to {} patches in time, and at most {MAX_TARGET_LENGTH}", self.n_columns);
+            let reason =
+                format!("expected at most {MAX_TARGET_LENGTH} frames, with 1 to {} patches in time", self.n_columns);
             return Err(Error::config("target_length", self.target_length, reason));
         }
         vit::check_tokens(self.patches().grid(n_mels, self.target_length))
@@ -146,8 +148,9 @@ impl Family for Config {
         &self.name
     }
 
-    /// Tensors do not tell the hop: 320 samples, but 100 with the table of that checkpoint, and 160 where the name of the file has the
-    /// word `stfthop160`. Nor do they tell the activation: a sigmoid for 527 classes, FSD50K's 200 and OpenMIC's 20, else a softmax.
+    /// The tensors do not determine the hop: 320 samples are assumed, but 100 for the position table of that
+    /// checkpoint, and 160 if the file name contains `stfthop160`. Nor do they determine the activation: a sigmoid is
+    /// assumed for 527 classes, FSD50K's 200 and OpenMIC's 20, otherwise a softmax.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let Some(&[_, width, _, n_columns]) = weights.shape("time_new_pos_embed") else { return Ok(None) };
         let Some(&[_, _, rows, _]) = weights.shape("freq_new_pos_embed") else { return Ok(None) };
@@ -165,7 +168,7 @@ impl Family for Config {
         let mut config = match is_hop160 {
             true => Self::HOP160,
             false => presets.clone().find(same).cloned().unwrap_or_else(|| {
-                // The frames that fill the table, in hundreds where that is possible.
+                // The frames that fill the table, rounded down to hundreds if possible.
                 let most = (n_columns.saturating_mul(stride)).saturating_add(PATCH - 1);
                 let target_length = if most >= 100 { most - most % 100 } else { most };
                 Self { name: passt(), stride, n_columns, target_length, ..Self::S10 }
@@ -204,7 +207,7 @@ pub struct Passt {
     log_mel: LogMel,
     patches: PatchEmbedding,
     positions: GridPositions,
-    first_tokens: Tensor, // [1, 2, width], with their positions
+    first_tokens: Tensor, // [1, 2, width], positions included
     blocks: Vec<TransformerBlock>,
     norm: LayerNorm,
     head_norm: LayerNorm,
@@ -215,7 +218,8 @@ impl Passt {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -223,10 +227,10 @@ impl Passt {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives.
+    /// Builds the model from the tensors of a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let log_mel = LogMel::new(&config.log_mel)?;
@@ -237,9 +241,10 @@ impl Passt {
         let shape = BlockShape { width, n_heads, ffn_dim: 4 * width, place: NormPlace::Before, eps: BLOCK_EPS };
         let block = |index: usize| vit::load_block(&root.at("blocks").at(index), &shape);
         let [class, distillation] = ["cls_token", "dist_token"].map(|name| root.get(name, (1, 1, width)));
-        let first_tokens = Tensor::cat(&[class?, distillation?], 1).context("joining the first tokens")?;
+        let first_tokens =
+            Tensor::cat(&[class?, distillation?], 1).context("concatenating the class and distillation tokens")?;
         let tables = ["time_new_pos_embed", "freq_new_pos_embed"];
-        // A second head that the reference does not use.
+        // The distillation head, unused in the reference.
         root.ignore("head_dist.*");
         Ok(Self {
             info: ModelInfo {
@@ -251,7 +256,8 @@ impl Passt {
             log_mel,
             patches: PatchEmbedding::load(&root.at("patch_embed.proj"), config.patches(), width)?,
             positions: GridPositions::load(root, tables, [rows, n_columns], width)?,
-            first_tokens: (first_tokens + root.get("new_pos_embed", (1, 2, width))?).context("the first positions")?,
+            first_tokens: (first_tokens + root.get("new_pos_embed", (1, 2, width))?)
+                .context("adding the positions of the class and distillation tokens")?,
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: LayerNorm::load(&root.at("norm"), width, BLOCK_EPS)?,
             head_norm: LayerNorm::load(&root.at("head.0"), width, HEAD_EPS)?,
@@ -260,7 +266,7 @@ impl Passt {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -270,13 +276,13 @@ impl Passt {
         &self.log_mel
     }
 
-    /// Everything after the front end for at most `target_length` frames, `[batch, n_frames, n_mels]`: the tokens after each
-    /// block, `[batch, n_tokens, width]`, the input of the first one before them.
+    /// Hidden states of log-mel `[batch, n_frames, n_mels]` of at most `target_length` frames: the input of the first
+    /// block, then the output of each block, `[batch, n_tokens, width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit, or if there is no whole patch.
+    /// [`Error::Tensor`] if the shape or the device does not match, or if there are fewer frames than one patch.
     pub fn hidden_states(&self, log_mel: &Tensor) -> Result<Vec<Tensor>> {
-        vit::hidden_states(&self.blocks, self.tokens(log_mel).context("PaSST")?)
+        vit::hidden_states(&self.blocks, self.tokens(log_mel).context("running PaSST")?)
     }
 
     fn tokens(&self, log_mel: &Tensor) -> Result<Tensor> {
@@ -308,14 +314,15 @@ impl TaggingModel for Passt {
         Some(&self.log_mel)
     }
 
-    /// The normalised log-mel spectrogram, with at least 16 frames.
+    /// Takes the normalised log-mel spectrogram, with at least 16 frames.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.info.check(detail)?;
-        let n_frames = log_mel.dim(1).context("reading the shape of features")?;
+        let n_frames = log_mel.dim(1).context("reading the shape of the features")?;
         if n_frames < PATCH {
             return Err(Error::TooShort { needed: PATCH, got: n_frames });
         }
         let tag = |window: &Tensor| self.tag(window);
-        vit::in_windows(log_mel, (self.config.target_length, false), self.config.activation, &tag).context("PaSST")
+        vit::in_windows(log_mel, (self.config.target_length, false), self.config.activation, &tag)
+            .context("running PaSST")
     }
 }

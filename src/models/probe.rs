@@ -1,4 +1,4 @@
-//! A linear classifier on another model's embeddings: transfer learning with one layer.
+//! Transfer learning: a linear classifier on another model's embeddings.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,25 +16,25 @@ use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Parameters, Weights};
 
-/// Where the tensors of the model below stand in a saved probe.
+/// Prefix of the base model's tensors in a saved probe.
 pub(crate) const BASE: &str = "tagger";
-/// Where those of the head stand.
+/// Prefix of the head's tensors.
 pub(crate) const HEAD: &str = "probe";
 
-/// A saved probe: a folder with the tensors of the model below under `tagger.` and those of the head under `probe.`.
+/// The configuration of a saved probe: the base model's tensors lie under `tagger.`, those of the head under `probe.`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// A name of your own. Default when read from a file: `linear-probe`.
     #[serde(default = "linear_probe")]
     pub name: Cow<'static, str>,
-    /// The model whose embeddings it takes.
+    /// The base model, whose embeddings the head classifies.
     pub base: Box<ModelConfig>,
-    /// What the head's outputs mean. Their number is that of the tensor's rows.
+    /// How the head's outputs become probabilities. Their number is read from `fc.weight`.
     pub head: OutputActivation,
 }
 
-/// The family's name.
+/// The default name.
 fn linear_probe() -> Cow<'static, str> {
     Cow::Borrowed("linear-probe")
 }
@@ -58,7 +58,8 @@ impl Family for Config {
         if !weights.contains("probe.fc.weight") {
             return Ok(None);
         }
-        let reason = "a linear probe does not tell what its outputs mean: open its folder, which has a config.json";
+        let reason =
+            "a linear probe's tensors do not determine its output activation: open its folder, which has a config.json";
         Err(Error::UnknownModel(reason.to_string()))
     }
 
@@ -75,10 +76,10 @@ impl Family for Config {
     }
 }
 
-/// Any tagger with a head of its own: `fc` on the embedding, softmax or sigmoid.
+/// Any tagger with a linear head of your own on its embeddings: `fc`, then softmax or sigmoid.
 ///
-/// The head's file has the tensors `fc.weight` `[n_classes, embedding_dim]` and `fc.bias`; it fits only the model on whose
-/// embeddings it was trained.
+/// The head's file holds `fc.weight` `[n_classes, embedding_dim]` and `fc.bias` `[n_classes]`. It only works with the
+/// model on whose embeddings it was trained.
 ///
 /// ```no_run
 /// use clipwise::models::OutputActivation;
@@ -100,14 +101,15 @@ pub struct LinearProbe<M> {
 }
 
 impl<M: TaggingModel> LinearProbe<M> {
-    /// Puts a trained head on a model.
+    /// Puts a trained head on a base model.
     ///
     /// # Errors
-    /// [`Error::Weights`] if the head's tensors do not fit the model's embedding, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::Weights`] if the head's tensors do not match the model's embedding, [`Error::Tensor`] if a tensor
+    /// operation fails on the device.
     pub fn load(base: M, weights: &Weights, activation: OutputActivation) -> Result<Self> {
         let root = weights.loader(base.device());
         let probe = Self::build(base, &root, activation, linear_probe())?;
-        root.finish("a linear probe")?;
+        root.finish("the linear probe")?;
         Ok(probe)
     }
 
@@ -119,7 +121,7 @@ impl<M: TaggingModel> LinearProbe<M> {
         Ok(Self { base, fc, info })
     }
 
-    /// The model below.
+    /// The base model.
     pub fn base(&self) -> &M {
         &self.base
     }
@@ -153,8 +155,8 @@ impl<M: TaggingModel> TaggingModel for LinearProbe<M> {
     }
 }
 
-/// A head in training: it sees each value of the embeddings with mean 0 and variance 1 over the clips that it is trained on,
-/// and is saved with this normalisation inside.
+/// A linear head in training. Each embedding dimension is standardised over the training clips (mean 0, variance 1),
+/// and [`tensors`](Self::tensors) folds this normalisation into the saved head.
 #[derive(Debug)]
 pub struct ProbeHead {
     parameters: Parameters,
@@ -164,22 +166,23 @@ pub struct ProbeHead {
 }
 
 impl ProbeHead {
-    /// A new head for such `embeddings` `[n_clips, embedding_dim]`.
+    /// Creates a head for training on `embeddings` `[n_clips, embedding_dim]`. `seed` determines the initial weights.
     ///
     /// # Errors
-    /// [`Error::Argument`] for no clips or no classes, [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Argument`] if `embeddings` has no rows or `n_classes` is 0, [`Error::Tensor`] if `embeddings` is not a
+    /// matrix.
     pub fn new(embeddings: &Tensor, n_classes: usize, seed: u64) -> Result<Self> {
-        let context = "making a linear probe";
+        let context = "creating a linear probe";
         let (n_clips, embedding_dim) = embeddings.dims2().context(context)?;
         for (field, value) in [("n_clips", n_clips), ("n_classes", n_classes)] {
             if value == 0 {
-                return Err(Error::argument(field, value, "at least 1"));
+                return Err(Error::argument(field, value, "expected at least 1"));
             }
         }
         let statistics = || {
             let mean = embeddings.mean_keepdim(0)?;
             let variance = embeddings.broadcast_sub(&mean)?.sqr()?.mean(0)?;
-            // A value that never changes is left out.
+            // A constant dimension carries no information and gets scale 0.
             let scale = variance.ge(1e-12)?.to_dtype(variance.dtype())?.div(&(variance + 1e-12)?.sqrt()?)?;
             Ok::<_, Error>((mean.squeeze(0)?, scale))
         };
@@ -189,21 +192,21 @@ impl ProbeHead {
         Ok(Self { parameters, fc, mean, scale })
     }
 
-    /// What an optimiser changes.
+    /// The trainable parameters.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
 
-    /// `embeddings` `[n_clips, embedding_dim]` to logits `[n_clips, n_classes]`.
+    /// Computes logits `[n_clips, n_classes]` from `embeddings` `[n_clips, embedding_dim]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Tensor`] if the shape does not match.
     pub fn forward(&self, embeddings: &Tensor) -> Result<Tensor> {
         let normal = embeddings.broadcast_sub(&self.mean).and_then(|x| x.broadcast_mul(&self.scale));
-        self.fc.forward(&normal.context("a linear probe")?)
+        self.fc.forward(&normal.context("normalising embeddings for a linear probe")?)
     }
 
-    /// The head with its normalisation inside: `fc.weight` and `fc.bias` for [`LinearProbe::load`].
+    /// The head with its normalisation folded in: `fc.weight` and `fc.bias`, as [`LinearProbe::load`] reads them.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -216,15 +219,15 @@ impl ProbeHead {
             let shift = weight.matmul(&self.mean.unsqueeze(1)?)?.squeeze(1)?;
             Ok::<_, Error>(vec![("fc.bias".to_string(), (bias.detach() - shift)?), ("fc.weight".to_string(), weight)])
         };
-        folded().context("folding the normalisation into a head")
+        folded().context("folding the normalisation into the head of a linear probe")
     }
 
-    /// Writes [`tensors`](Self::tensors) as safetensors.
+    /// Writes [`tensors`](Self::tensors) to a safetensors file.
     ///
     /// # Errors
     /// [`Error::Tensor`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let tensors = self.tensors()?.into_iter().collect();
-        candle_core::safetensors::save(&tensors, path).context("writing safetensors")
+        candle_core::safetensors::save(&tensors, path).context("writing the head of a linear probe")
     }
 }

@@ -1,26 +1,27 @@
 //! Res1dNet31 and Res1dNet51 of PANNs: residual networks on the raw waveform.
 //!
-//! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020
-//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Res1dNet31`, `Res1dNet51`.
+//! Paper: Kong et al., "PANNs: Large-Scale Pretrained Audio Neural Networks for Audio Pattern Recognition", 2020 (arXiv
+//! 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `Res1dNet31`, `Res1dNet51`.
 //! Checkpoint keys: as published.
 //!
-//! waveform `[batch, 1, n_samples]` → a convolution of 11 samples with a stride of 5, batch norm → seven layers of residual blocks (64 to
-//! 2048 channels) of two convolutions of 3, the second of which skips every other place → max + mean over time → `fc1` with
-//! ReLU (the embedding) → `fc_audioset`, sigmoid. Layers 2 to 7 divide the length by 4: by the maximum before their first
-//! convolution, and by the mean on the connection, where a convolution of 1 follows.
+//! waveform `[batch, 1, n_samples]` → convolution with kernel 11 and stride 5, batch norm → seven layers of residual
+//! blocks (64 to 2048 channels) of two convolutions with kernel 3, the second with dilation 2 → max + mean over time →
+//! `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid. Layers 2 to 7 divide the length by 4: by max pooling
+//! before their first convolution, and by average pooling on the shortcut, which is followed by a convolution with
+//! kernel 1.
 //!
-//! Shortest clip: 20,476 samples, which leave one step. Anything shorter, down to one sample, is padded with zeros at its end to
+//! Shortest clip: 20,476 samples, which give one step. Shorter clips, down to one sample, are zero-padded at the end to
 //! that length.
 //!
-//! Frames, on request, are the steps of the last map, 20,480 samples each: `max + mean` of a step and its two neighbours goes
-//! through `fc1` and `fc_audioset`.
+//! On request, frames are the time steps of the last feature map, 20,480 samples each: `max + mean` of a step and its
+//! two neighbours goes through `fc1` and `fc_audioset`.
 
 use std::borrow::Cow;
 
 use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, WaveformNet, WaveformNetConfig};
 use super::{FrameGrid, TaggingModel};
 use crate::assumption::Assumption;
@@ -31,12 +32,12 @@ use crate::weights::{Loader, Weights};
 
 /// The first convolution.
 const FIRST: ConvConfig = ConvConfig { stride: 5, padding: 5, ..ConvConfig::new(1, 1, 11) };
-/// What layers 2 to 7 divide the length by.
+/// Factor by which layers 2 to 7 each divide the length.
 const POOL: usize = 4;
-/// Steps of the first convolution per step of the last map.
+/// Steps of the first convolution per step of the last feature map.
 const STEPS: usize = POOL.pow(6);
 
-/// The shape of a Res1dNet. Presets are the published ones.
+/// The configuration of a Res1dNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -45,9 +46,9 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// Rate of the audio in Hz, 1 to 100 MHz.
     pub sample_rate: u32,
-    /// Channels of the seven layers, 1 to 65,536; the first convolution has those of the first.
+    /// Channels of the seven layers, 1 to 65,536. The first convolution has as many as the first layer.
     pub channels: [usize; 7],
-    /// Blocks of the seven layers, 1 to 1,024.
+    /// Blocks of each of the seven layers, 1 to 1,024.
     pub n_blocks: [usize; 7],
     /// Outputs of `fc1`, 1 to 65,536.
     pub embedding_dim: usize,
@@ -55,7 +56,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn res1dnet() -> Cow<'static, str> {
     Cow::Borrowed("res1dnet")
 }
@@ -101,13 +102,13 @@ impl Family for Config {
             }),
             ..Self::RES1DNET31
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(res1dnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, Vec::new())))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -117,7 +118,7 @@ impl Family for Config {
     }
 }
 
-/// A loaded Res1dNet. Its stages are the first convolution and the seven layers.
+/// A loaded Res1dNet. Its stages, for observers, are the first convolution and the seven layers.
 pub type Res1dNet = WaveformNet<Config>;
 
 impl WaveformNetConfig for Config {
@@ -130,7 +131,7 @@ impl WaveformNetConfig for Config {
     }
 
     fn steps(&self) -> (usize, FrameGrid) {
-        // Of a padded convolution's outputs the first needs one sample, each other a stride more.
+        // With the padding, the first output needs one sample and each further output one stride.
         ((STEPS - 1) * FIRST.stride + 1, FrameGrid { first: 0, step: STEPS * FIRST.stride })
     }
 
@@ -160,7 +161,7 @@ impl WaveformNetConfig for Config {
                     if shortens {
                         layers.pool(Pool1d { size: POOL, padding: 0 });
                     }
-                    let first = panns::same(channels, outputs, 3);
+                    let first = panns::same_padding(channels, outputs, 3);
                     layers.conv(&block.at("conv1"), Some(&block.at("bn1")), first, Activation::Relu)?;
                     layers.dropout(Dropout::new(&block, 0.1)?);
                     let second = ConvConfig { dilation: 2, padding: 2, ..ConvConfig::new(outputs, outputs, 3) };

@@ -1,17 +1,17 @@
 //! ResNet22, ResNet38 and ResNet54 of PANNs: residual networks on log-mel.
 //!
-//! Papers: He et al., "Deep Residual Learning for Image Recognition", 2015 (arXiv 1512.03385); Kong et al., "PANNs", 2020
-//! (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `ResNet22`, `ResNet38`,
-//! `ResNet54`. Checkpoint keys: as published.
+//! Papers: He et al., "Deep Residual Learning for Image Recognition", 2015 (arXiv 1512.03385); Kong et al., "PANNs",
+//! 2020 (arXiv 1912.10211). Reference: qiuqiangkong/audioset_tagging_cnn@d2f4b8c, `pytorch/models.py`, `ResNet22`,
+//! `ResNet38`, `ResNet54`. Checkpoint keys: as published.
 //!
-//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → two 3x3 convolutions (64
-//! channels) → four layers of residual blocks (64 to 512 channels, four times as many out of bottlenecks) → two 3x3
-//! convolutions (2048 channels) → mean over mel, max + mean over time → `fc1` with ReLU (the embedding) → `fc_audioset`, sigmoid.
-//! A mean over 2x2 halves both axes after the first convolutions, before layers 2 to 4 and after layer 4. Blocks have a stride of
-//! 1: where the channels change, a 1x1 convolution stands on the connection.
+//! waveform `[batch, n_samples]` → log-mel `[batch, 1, n_frames, n_mels]` → batch norm per mel bin → two 3x3
+//! convolutions (64 channels) → four layers of residual blocks (64 to 512 channels, times four for bottleneck outputs)
+//! → two 3x3 convolutions (2048 channels) → mean over mel, max + mean over time → `fc1` with ReLU (the embedding) →
+//! `fc_audioset`, sigmoid. A 2x2 mean halves both axes after the first convolutions, before layers 2 to 4 and after
+//! layer 4. Blocks have stride 1; the shortcut has a 1x1 convolution where the number of channels changes.
 //!
-//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Anything shorter, down to one sample, is padded with zeros at its
-//! end to that length.
+//! Shortest clip: 32 frames, which is 9,920 samples at 32 kHz. Shorter clips, down to one sample, are zero-padded at
+//! the end to that length.
 
 use std::borrow::Cow;
 
@@ -19,7 +19,7 @@ use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::TaggingModel;
-use super::family::{Family, published};
+use super::family::{Family, matching_preset};
 use super::panns::{self, Common, LogMelNet, LogMelNetConfig};
 use crate::assumption::Assumption;
 use crate::check::{self, MAX_LAYERS, MAX_WIDTH};
@@ -28,19 +28,19 @@ use crate::frontend::LogMelConfig;
 use crate::nn::{Activation, ConvConfig, ConvStack, Dropout, Pool2d, Pooling};
 use crate::weights::{Loader, Weights};
 
-/// What a residual block is made of; each convolution with batch norm.
+/// The convolutions of a residual block, each with batch norm.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Block {
     /// Two 3x3 convolutions.
     Basic,
-    /// 1x1, 3x3 and 1x1, the last with four times the channels.
+    /// 1x1, 3x3 and 1x1 convolutions, the last with four times the channels.
     Bottleneck,
 }
 
 impl Block {
-    /// Channels out of a block per channel within.
+    /// Ratio of a block's output channels to its inner channels.
     fn expansion(self) -> usize {
         match self {
             Self::Basic => 1,
@@ -49,7 +49,7 @@ impl Block {
     }
 }
 
-/// The shape of a ResNet. Presets are the published ones.
+/// The configuration of a ResNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -58,13 +58,13 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end. At least 32 mel bins.
     pub log_mel: LogMelConfig,
-    /// The blocks.
+    /// The kind of residual block.
     pub block: Block,
     /// Channels of the first two convolutions, 1 to 65,536.
     pub first_channels: usize,
-    /// Channels within the blocks of the four layers, 1 to 16,384.
+    /// Inner channels of the blocks of each layer, 1 to 16,384.
     pub channels: [usize; 4],
-    /// Blocks of the four layers, 1 to 1,024.
+    /// Blocks of each layer, 1 to 1,024.
     pub n_blocks: [usize; 4],
     /// Channels of the last two convolutions, 1 to 65,536.
     pub last_channels: usize,
@@ -74,7 +74,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn resnet() -> Cow<'static, str> {
     Cow::Borrowed("resnet")
 }
@@ -131,13 +131,13 @@ impl Family for Config {
             block: if weights.contains("resnet.layer1.0.conv3.weight") { Block::Bottleneck } else { Block::Basic },
             ..Self::RESNET22
         };
-        let preset = published(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
+        let preset = matching_preset(|preset: &Self| Self { name: preset.name.clone(), ..config.clone() });
         config.name = preset.map_or_else(resnet, |preset| preset.name.clone());
         config.fit(weights);
         Ok(Some((config, assumptions)))
     }
 
-    /// The number of classes and the length of the embedding.
+    /// The number of classes and the embedding length.
     fn fit(&mut self, weights: &Weights) {
         panns::fit(weights, &mut self.n_classes, &mut self.embedding_dim);
     }
@@ -147,7 +147,8 @@ impl Family for Config {
     }
 }
 
-/// A loaded ResNet. Its stages are the first convolutions with their mean, the four layers, the last convolutions.
+/// A loaded ResNet. Its stages, for observers, are the first convolutions with their pooling, the four layers and the
+/// last convolutions.
 pub type ResNet = LogMelNet<Config>;
 
 impl LogMelNetConfig for Config {
@@ -171,14 +172,14 @@ impl LogMelNetConfig for Config {
     fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize> {
         let halve = Pool2d { pooling: Pooling::Avg, size: (2, 2) };
         let mut channels = self.first_channels;
-        panns::add_block(layers, &root.at("conv_block1"), panns::same(1, channels, 3), 2, Some(Pooling::Avg))?;
+        panns::add_block(layers, &root.at("conv_block1"), panns::same_padding(1, channels, 3), 2, Some(Pooling::Avg))?;
         for (i, (&inner, &n_blocks)) in self.channels.iter().zip(&self.n_blocks).enumerate() {
             if i > 0 {
                 layers.pool(halve);
             }
             for n in 0..n_blocks {
                 let block = root.at(format_args!("resnet.layer{}.{n}", i + 1));
-                // A halving stands in the connection's list of modules too.
+                // A pooling in `downsample` shifts the indices of its other modules by one.
                 let connection = block.at(format_args!("downsample.{}", usize::from(i > 0)));
                 let connection_norm = block.at(format_args!("downsample.{}", usize::from(i > 0) + 1));
                 let outputs = inner * self.block.expansion();
@@ -197,14 +198,14 @@ impl LogMelNetConfig for Config {
         }
         layers.pool(halve);
         layers.dropout(Dropout::new(root, 0.2)?);
-        let last = panns::same(channels, self.last_channels, 3);
+        let last = panns::same_padding(channels, self.last_channels, 3);
         panns::add_block(layers, &root.at("conv_block_after1"), last, 2, None)?;
         Ok(self.last_channels)
     }
 }
 
 impl Config {
-    /// The convolutions of a block, from the channels of its input over those within to those of its output.
+    /// Adds the convolutions of a block, given its input, inner and output channels.
     fn add_block(
         &self,
         layers: &mut ConvStack,
@@ -222,7 +223,7 @@ impl Config {
                 layers.dropout(Dropout::new(block, 0.1)?);
             }
             let activation = if is_last { Activation::Identity } else { Activation::Relu };
-            layers.conv(&conv, Some(&norm), panns::same(inputs, outputs, kernel), activation)?;
+            layers.conv(&conv, Some(&norm), panns::same_padding(inputs, outputs, kernel), activation)?;
         }
         Ok(())
     }

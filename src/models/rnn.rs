@@ -1,16 +1,17 @@
-//! A recurrent net over a spectrogram: a general classifier of sounds and words.
+//! A recurrent classifier (GRU or LSTM) over spectrogram frames, for sounds or words.
 //!
 //! waveform `[batch, n_samples]` → features `[batch, n_frames, n_features]` → GRU or LSTM → frames `[batch, n_frames,
-//! outputs]` → one vector by pooling over time (the embedding) → linear layer `fc`, softmax or sigmoid.
+//! outputs]` → pooling over time (the embedding) → linear layer `fc`, softmax or sigmoid.
 //!
-//! Checkpoint keys are those of a PyTorch module with the members `rnn` (or `gru`, `lstm`) and `fc`, and, for attention,
+//! Checkpoint keys are those of a PyTorch module with the members `rnn` (or `gru`, `lstm`) and `fc` and, for attention,
 //! `attention = Sequential(Linear(outputs, width), Tanh(), Linear(width, 1))`.
 //!
-//! Frames, on request, are `fc` on each frame of the recurrent layers instead of their pooling: in a net that is not bidirectional
-//! and takes the last state, what it would say of the clip up to there. [`FrameStream`](crate::stream::FrameStream) gives them of a stream.
+//! On request, `fc` is applied to each frame of the recurrent layers, without pooling. For a unidirectional network
+//! that pools the last state, a frame's result equals the result for the clip up to that frame.
+//! [`FrameStream`](crate::stream::FrameStream) computes frames of a stream.
 //!
-//! Shortest clip: what the front end needs for its frames and deltas; shorter ones, down to one sample, are padded with
-//! zeros at their end to that length.
+//! Shortest clip: the samples that the front end needs for its frames and deltas. Shorter clips, down to one sample,
+//! are zero-padded at the end to that length.
 
 use std::borrow::Cow;
 
@@ -27,7 +28,7 @@ use crate::frontend::features::{Features, FeaturesConfig};
 use crate::nn::{Cell, Rnn, RnnConfig, RnnState};
 use crate::weights::{Loader, Weights};
 
-/// The shape of an [`AudioRnnClassifier`].
+/// The configuration of an [`AudioRnnClassifier`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -36,29 +37,29 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The front end.
     pub features: FeaturesConfig,
-    /// GRU or LSTM.
+    /// The recurrent cell: GRU or LSTM.
     pub cell: Cell,
-    /// Length of the state of one direction, 1 to 65,536.
+    /// Hidden size of one direction, 1 to 65,536.
     pub hidden: usize,
     /// Recurrent layers, 1 to 64.
     pub n_layers: usize,
-    /// Whether each layer goes both ways.
+    /// Whether each layer runs in both directions.
     pub bidirectional: bool,
-    /// From frames to one vector.
+    /// How frames are pooled over time.
     pub pooling: TimePooling,
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
-    /// What they mean.
+    /// The function that turns the outputs into probabilities.
     pub head: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn rnn() -> Cow<'static, str> {
     Cow::Borrowed("rnn")
 }
 
 impl Config {
-    /// Two layers of bidirectional GRU over 64 mels, the mean over time, 10 classes: 448,010 parameters.
+    /// A bidirectional GRU of two layers over 64 mel bins, mean over time, 10 classes: 448,010 parameters.
     pub const BIGRU: Self = Self {
         name: Cow::Borrowed("bigru"),
         features: FeaturesConfig::LOG_MEL_64,
@@ -70,14 +71,14 @@ impl Config {
         n_classes: 10,
         head: OutputActivation::Softmax,
     };
-    /// The same with LSTM and attention.
+    /// A bidirectional LSTM of two layers over 64 mel bins, attention over time, 10 classes.
     pub const BILSTM_ATTENTION: Self = Self {
         name: Cow::Borrowed("bilstm-attention"),
         cell: Cell::Lstm,
         pooling: TimePooling::Attention,
         ..Self::BIGRU
     };
-    /// Speech-Commands-Classification-by-LSTM-PyTorch: 3 layers of LSTM, the last state, 35 words.
+    /// Speech-Commands-Classification-by-LSTM-PyTorch: an LSTM of three layers, last state, 35 words.
     pub const SPEECH_COMMANDS: Self = Self {
         name: Cow::Borrowed("lstm-speech-commands"),
         features: FeaturesConfig::SPEECH_COMMANDS,
@@ -90,7 +91,7 @@ impl Config {
         head: OutputActivation::Softmax,
     };
 
-    /// The sizes of the recurrent layers.
+    /// The configuration of the recurrent layers.
     pub fn rnn(&self, bias: bool) -> RnnConfig {
         let Self { cell, hidden, n_layers, bidirectional, .. } = *self;
         RnnConfig { cell, inputs: self.features.n_features(), hidden, n_layers, bidirectional, bias }
@@ -110,12 +111,12 @@ impl Family for Config {
         &self.name
     }
 
-    /// Nothing in a recurrent checkpoint tells its front end.
+    /// Always `None`: the tensors of a recurrent network do not determine its front end.
     fn detect(_: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         Ok(None)
     }
 
-    /// The cell, its sizes and the number of classes.
+    /// The cell, its sizes, the pooling and the number of classes.
     fn fit(&mut self, weights: &Weights) {
         let is_here = |name: &&str| weights.contains(&format!("{name}.weight_hh_l0"));
         let Some(name) = NAMES.into_iter().find(is_here) else { return };
@@ -136,7 +137,7 @@ impl Family for Config {
     }
 }
 
-/// The names that checkpoints have for the recurrent layers.
+/// Names of the recurrent layers in checkpoints.
 const NAMES: [&str; 3] = ["rnn", "gru", "lstm"];
 
 /// A loaded recurrent classifier.
@@ -146,7 +147,8 @@ impl AudioRnnClassifier {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -154,10 +156,10 @@ impl AudioRnnClassifier {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         let features = Features::new(&config.features)?;
         let rnn = root.at(root.first_of(&NAMES));
@@ -172,7 +174,7 @@ impl AudioRnnClassifier {
 impl Backbone for Rnn {
     type State = RnnState;
 
-    const WHAT: &'static str = "a recurrent classifier";
+    const WHAT: &'static str = "running a recurrent classifier";
 
     fn forward(
         &self,
@@ -183,7 +185,7 @@ impl Backbone for Rnn {
         self.forward(features, lengths, state)
     }
 
-    /// The final states of the last layer.
+    /// The final states of the last layer, both directions concatenated.
     fn last(&self, _: &Tensor, _: Option<&[usize]>, state: &RnnState) -> candle_core::Result<Tensor> {
         let n_directions = self.config().n_directions();
         let first = state.h.dim(0)? - n_directions;
@@ -193,7 +195,11 @@ impl Backbone for Rnn {
 
     fn check_causal(&self) -> Result<()> {
         match self.config().bidirectional {
-            true => Err(Error::config("bidirectional", true, "a stream has no end from which the model could go back")),
+            true => Err(Error::config(
+                "bidirectional",
+                true,
+                "a stream needs a unidirectional model, because it has no end to run backwards from",
+            )),
             false => Ok(()),
         }
     }

@@ -1,4 +1,4 @@
-//! What models over frames share: pooling over time, the last layer, streams.
+//! Code shared by models over frames: pooling over time, the last layer, streaming.
 
 use std::borrow::Cow;
 use std::fmt::Debug;
@@ -17,22 +17,22 @@ use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// How the frames of a clip become one vector. Frames beyond a clip's length never count.
+/// How the frames of a clip are pooled into one vector. Padding frames beyond a clip's length are ignored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum TimePooling {
     /// The final state of each direction: forward at the last frame, backward at the first.
     Last,
-    /// The mean.
+    /// The mean over the frames.
     Mean,
-    /// The largest value.
+    /// The maximum over the frames.
     Max,
-    /// `Σ a_t h_t` with `a = softmax_t(vᵀ tanh(W h_t + b))`.
+    /// Attention pooling: `Σ a_t h_t` with `a = softmax_t(vᵀ tanh(W h_t + b))`.
     Attention,
 }
 
-/// From frames to what they say of a clip, and of themselves.
+/// Pooling and the last layer, for the clip and for each frame.
 #[derive(Debug)]
 pub(super) struct SequenceHead {
     pooling: TimePooling,
@@ -42,7 +42,7 @@ pub(super) struct SequenceHead {
 }
 
 impl SequenceHead {
-    /// The last layer is called `fc` or `linear`.
+    /// The last layer is named `fc` or `linear` in the checkpoint.
     pub fn load(
         root: &Loader,
         pooling: TimePooling,
@@ -59,18 +59,18 @@ impl SequenceHead {
         Ok(Self { pooling, attention, fc, activation })
     }
 
-    /// `embedding` `[batch, inputs]` to the output.
+    /// Classifies an `embedding` `[batch, inputs]`.
     pub fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         self.activation.output(self.fc.forward(embedding)?, embedding.clone())
     }
 
-    /// `frames` `[batch, n_frames, inputs]` to probabilities `[batch, n_frames, n_classes]`.
+    /// Probabilities `[batch, n_frames, n_classes]` of `frames` `[batch, n_frames, inputs]`.
     pub fn frames(&self, frames: &Tensor) -> Result<Tensor> {
         Ok(self.activation.probabilities(&self.fc.forward(frames)?)?)
     }
 
-    /// One vector `[batch, inputs]` of frames `[batch, n_frames, inputs]`, of which the first `lengths[b]` of clip `b` count; all
-    /// without `lengths`. `last` gives those of [`TimePooling::Last`].
+    /// Pools frames `[batch, n_frames, inputs]` to `[batch, inputs]`, over the first `lengths[b]` frames of clip `b`,
+    /// or over all frames if `lengths` is `None`. `last` computes the vectors of [`TimePooling::Last`].
     pub fn pool(
         &self,
         frames: &Tensor,
@@ -83,7 +83,7 @@ impl SequenceHead {
         let scores = self.attention.as_ref().map(|attention| attention.scores(frames)).transpose()?;
         let (batch, n_frames, _) = frames.dims3()?;
         if self.pooling == TimePooling::Mean && frames.track_op() {
-            // In one piece, for gradients: the share of each frame.
+            // As one weighted sum, for gradients; each frame's weight is 1 / length, and 0 in the padding.
             let share = |i: usize| {
                 let length = lengths.map_or(n_frames, |lengths| lengths[i / n_frames]);
                 if i % n_frames < length { 1.0 / length as f32 } else { 0.0 }
@@ -108,10 +108,10 @@ impl SequenceHead {
     }
 }
 
-/// The names that checkpoints have for the last layer.
+/// Names of the last layer in checkpoints.
 const FC: [&str; 2] = ["fc", "linear"];
 
-/// Takes from a checkpoint whether frames are pooled by attention, and the number of classes.
+/// Reads from a checkpoint whether frames are pooled by attention, and the number of classes.
 pub(super) fn fit_head(weights: &Weights, pooling: &mut TimePooling, n_classes: &mut usize) {
     if weights.contains("attention.0.weight") {
         *pooling = TimePooling::Attention;
@@ -120,7 +120,7 @@ pub(super) fn fit_head(weights: &Weights, pooling: &mut TimePooling, n_classes: 
     *n_classes = rows.unwrap_or(*n_classes);
 }
 
-/// The scores of attention pooling.
+/// The scoring network of attention pooling.
 #[derive(Debug)]
 struct Attention {
     hidden: Linear,
@@ -128,7 +128,7 @@ struct Attention {
 }
 
 impl Attention {
-    /// Biases are optional; that of the score changes nothing.
+    /// Biases are optional. The bias of the score has no effect, because the softmax cancels it.
     fn load(weights: &Loader, outputs: usize) -> Result<Self> {
         let (hidden, score) = (weights.at("0"), weights.at("2"));
         let width = match hidden.shape("weight") {
@@ -145,13 +145,13 @@ impl Attention {
         Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
     }
 
-    /// `[batch, n_frames, 1]`.
+    /// Unnormalised scores `[batch, n_frames, 1]`.
     fn scores(&self, frames: &Tensor) -> Result<Tensor> {
         self.score.forward(&self.hidden.forward(frames)?.tanh()?)
     }
 }
 
-/// What is constant about a model over `features`.
+/// The constant properties of a model over `features`.
 pub(super) fn info(
     name: Cow<'static, str>,
     features: &Features,
@@ -167,19 +167,19 @@ pub(super) fn info(
     }
 }
 
-/// The layers between the front end and the head: from frames to frames.
+/// The layers between the front end and the head, which map frames to frames.
 pub trait Backbone: Debug + Send + Sync {
-    /// What later frames need of earlier ones.
+    /// What is carried from one block of frames to the next.
     type State: Debug + Send;
 
-    /// The model, for messages.
+    /// What is being run, for error messages.
     const WHAT: &'static str;
 
-    /// Features `[batch, n_frames, n_features]` after those that led to `state`, of which the first `lengths[b]` frames of clip
-    /// `b` count, to frames `[batch, n_frames, outputs]` and the state after the last.
+    /// Maps features `[batch, n_frames, n_features]` to frames `[batch, n_frames, outputs]` and the state after the
+    /// last frame. `state` is the state after the preceding frames; of clip `b` the first `lengths[b]` frames count.
     ///
     /// # Errors
-    /// [`Error::Argument`] for lengths that do not fit, [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Argument`] for invalid lengths, [`Error::Tensor`] if the shape or the device does not match.
     fn forward(
         &self,
         features: &Tensor,
@@ -187,21 +187,21 @@ pub trait Backbone: Debug + Send + Sync {
         state: Option<&Self::State>,
     ) -> Result<(Tensor, Self::State)>;
 
-    /// The vectors of [`TimePooling::Last`], `[batch, outputs]`, of the `frames` and the `state` that
-    /// [`forward`](Self::forward) gave.
+    /// The vectors of [`TimePooling::Last`], `[batch, outputs]`, from the `frames` and `state` returned by
+    /// [`forward`](Self::forward).
     ///
     /// # Errors
-    /// Those of tensors.
+    /// If a tensor operation fails.
     fn last(&self, frames: &Tensor, lengths: Option<&[usize]>, state: &Self::State) -> candle_core::Result<Tensor>;
 
-    /// Says whether frames depend on earlier ones alone.
+    /// Checks that each frame depends only on earlier frames.
     ///
     /// # Errors
-    /// [`Error::Config`] if they do not.
+    /// [`Error::Config`] if it does not.
     fn check_causal(&self) -> Result<()>;
 }
 
-/// A front end, layers from frames to frames, and a head.
+/// A classifier of sequences: a front end, a [`Backbone`] over its frames, and a head.
 #[derive(Debug)]
 pub struct SequenceClassifier<C, B> {
     pub(super) config: C,
@@ -213,7 +213,7 @@ pub struct SequenceClassifier<C, B> {
 }
 
 impl<C, B: Backbone> SequenceClassifier<C, B> {
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &C {
         &self.config
     }
@@ -223,25 +223,25 @@ impl<C, B: Backbone> SequenceClassifier<C, B> {
         &self.features
     }
 
-    /// Everything after the front end: features `[batch, n_frames, n_features]`, f32, on the model's device, of which the
-    /// first `lengths[b]` frames of clip `b` count; all without `lengths`.
+    /// Runs everything after the front end on features `[batch, n_frames, n_features]`, f32, on the model's device. The
+    /// first `lengths[b]` frames of clip `b` count, or all frames if `lengths` is `None`.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one length from 1 to `n_frames` per clip, [`Error::Tensor`] if the shape or the
-    /// device does not fit.
+    /// [`Error::Argument`] unless there is one length of 1 to `n_frames` per clip, [`Error::Tensor`] if the shape or
+    /// the device does not match.
     pub fn forward_padded(&self, features: &Tensor, lengths: Option<&[usize]>) -> Result<TaggingOutput> {
         self.run(features, lengths, Detail::Clip).context(B::WHAT)
     }
 
-    /// The next frames of a sequence: features `[batch, n_frames, n_features]` after those that led to `state`, to the
-    /// probabilities `[batch, n_frames, n_classes]` of each frame and the state after the last. A sequence begins without
-    /// state. What one call gives for all frames, several give for their parts.
+    /// Runs the next frames of a sequence: features `[batch, n_frames, n_features]` that follow those that led to
+    /// `state`, which is `None` at the start. Returns the probabilities `[batch, n_frames, n_classes]` of each frame
+    /// and the new state. Splitting a sequence over several calls gives the same frames as one call.
     pub(crate) fn step(&self, features: &Tensor, state: Option<&B::State>) -> Result<(Tensor, B::State)> {
         let (frames, state) = self.backbone.forward(features, None, state)?;
         Ok((self.head.frames(&frames)?, state))
     }
 
-    /// Says whether a stream can have the frames of this model.
+    /// Checks that the model can run on a stream.
     pub(crate) fn check_causal(&self) -> Result<()> {
         self.backbone.check_causal()
     }
@@ -273,7 +273,7 @@ impl<C: Send + Sync, B: Backbone> TaggingModel for SequenceClassifier<C, B> {
         };
         match detail {
             Detail::Clip => forward_by_length(batch, &self.info, |_| 0, run),
-            // Clips of one length at a time: what follows the frames of a shorter one would not be zeros.
+            // Only clips of one length: the padding of a shorter clip would not become zeros in its frames.
             Detail::Frames => forward_by_length(batch, &self.info, |n_samples| self.features.n_frames(n_samples), run),
         }
     }

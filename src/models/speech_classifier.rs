@@ -1,13 +1,14 @@
-//! A speech encoder with a classifier: keywords, emotions, languages, speakers.
+//! A speech encoder with a classifier, for keywords, emotions, languages or speakers.
 //!
-//! Reference: `Wav2Vec2ForSequenceClassification` of transformers, the classes of the same form for its other encoders, and
-//! `WhisperForAudioClassification`. Checkpoint keys: theirs.
+//! Reference: `Wav2Vec2ForSequenceClassification` of transformers, the classes of the same form for its other encoders,
+//! and `WhisperForAudioClassification`. Checkpoint keys: theirs.
 //!
-//! waveform `[batch, n_samples]` → [encoder](crate::encoders): `[batch, n_frames, dim]` → with `use_weighted_layer_sum` the sum
-//! of its layers weighted by `softmax(layer_weights)` → mean over the frames → `projector`: the embedding `[batch, hidden_dim]`
-//! → `classifier`, softmax. (The reference projects each frame and takes the mean then, which is the same.)
+//! waveform `[batch, n_samples]` → [encoder](crate::encoders): `[batch, n_frames, dim]`; with `use_weighted_layer_sum`,
+//! the sum of its layers weighted by `softmax(layer_weights)` → mean over the frames → `projector`: the embedding
+//! `[batch, hidden_dim]` → `classifier`, softmax. The reference projects each frame before the mean, which gives the
+//! same result.
 //!
-//! Shortest clip: the encoder's. Whisper's classifiers take the mean over the frames of all 30 s, padding included.
+//! Shortest clip: that of the encoder. Whisper's classifiers average over the frames of all 30 s, padding included.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -27,10 +28,10 @@ use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights, folder};
 
-/// The ends of the classes' names in transformers.
+/// Suffixes of the class names in transformers.
 const CLASSES: [&str; 2] = ["ForSequenceClassification", "ForAudioClassification"];
 
-/// The shape of a speech classifier.
+/// The configuration of a speech classifier.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -39,28 +40,28 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The encoder.
     pub encoder: EncoderConfig,
-    /// A weighted sum over all its layers. Default when read from a file: none, the encoder's output counts.
+    /// A weighted sum over all encoder layers. Default when read from a file: none, so the encoder's output is used.
     #[serde(default)]
     pub weighted_sum: Option<WeightedSumConfig>,
     /// Length of the embedding (`classifier_proj_size`), 1 to 65,536.
     pub hidden_dim: usize,
     /// The number of classes, 1 to 2^20.
     pub n_classes: usize,
-    /// What the outputs mean: softmax for one class per clip, sigmoid for several.
+    /// Softmax for one class per clip, sigmoid for several.
     pub activation: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn speech_classifier() -> Cow<'static, str> {
     Cow::Borrowed("speech-classifier")
 }
 
 impl Config {
-    /// From the `config.json` and the `preprocessor_config.json` of a folder that transformers saved; `None` if it is of another
+    /// Reads the `config.json` and the `preprocessor_config.json` of a model saved by transformers; `None` for another
     /// kind of model.
     ///
     /// # Errors
-    /// [`Error::Config`] for an encoder with settings that this crate lacks, and for a model that gives numbers and no classes
+    /// [`Error::Config`] for an encoder with settings that this crate does not support, and for a regression model
     /// (`problem_type` `regression`).
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Option<Self>> {
         let architectures = config.get("architectures").and_then(Value::as_array);
@@ -81,7 +82,7 @@ impl Config {
             name: encoder.name().to_string().into(),
             encoder,
             weighted_sum: has_sum.then(WeightedSumConfig::default),
-            // The defaults of transformers.
+            // Transformers' default.
             hidden_dim: number("classifier_proj_size").unwrap_or(256),
             n_classes: n_labels.or(number("num_labels")).unwrap_or(2),
             activation: OutputActivation::of_hugging_face(config)?,
@@ -101,7 +102,7 @@ impl Family for Config {
         &self.name
     }
 
-    /// Tensors do not tell the output activation. Softmax is assumed, as in nearly all published models.
+    /// The tensors do not determine the activation. Softmax is assumed, as in nearly all published models.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let has = |name: &str| weights.contains(name);
         if !(has("projector.weight") && has("classifier.weight")) {
@@ -145,18 +146,20 @@ pub struct SpeechClassifier {
 }
 
 impl SpeechClassifier {
-    /// Opens a folder as transformers saves it. [`Tagger::open`](crate::Tagger::open) opens it too, with its labels; here the encoder
-    /// can be reached.
+    /// Opens a folder saved by transformers. [`Tagger::open`](crate::Tagger::open) also opens it, with its labels; this
+    /// function gives access to the encoder.
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if one is not what it should be, [`Error::UnknownModel`] for
-    /// another kind of model, and as [`Config::from_hugging_face`] and [`load`](Self::load).
+    /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if a file is invalid, [`Error::UnknownModel`] for
+    /// another kind of model, otherwise as [`Config::from_hugging_face`] and [`load`](Self::load).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let folder = folder.as_ref();
         let value = folder::read_json(&folder.join("config.json"))?;
         let config = Config::from_hugging_face(&value, preprocessor(folder)?.as_ref())?.ok_or_else(|| {
             let architectures = value.get("architectures").unwrap_or(&Value::Null);
-            Error::UnknownModel(format!("expected a classifier on a speech encoder, got {architectures}"))
+            Error::UnknownModel(format!(
+                "expected a classifier on a speech encoder in `architectures`, got {architectures}"
+            ))
         })?;
         Self::load(&config, &Weights::open_folder(folder)?, device)
     }
@@ -164,7 +167,8 @@ impl SpeechClassifier {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         let root = weights.loader(device);
         let model = Self::build(config, &root)?;
@@ -172,10 +176,10 @@ impl SpeechClassifier {
         Ok(model)
     }
 
-    /// The model with the tensors that a loader gives.
+    /// Builds the model from the tensors of a loader.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`EncoderConfig::build`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`EncoderConfig::build`].
     pub fn build(config: &Config, root: &Loader) -> Result<Self> {
         config.validate()?;
         let encoder = config.encoder.build(root)?;
@@ -196,7 +200,7 @@ impl SpeechClassifier {
         })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -206,12 +210,13 @@ impl SpeechClassifier {
         &*self.encoder
     }
 
-    /// Everything after the encoder: what the model says of hidden states, for all layers where it has a weighted sum.
+    /// Classifies the output of the encoder. Needs all layers if the model has a weighted sum.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the layers are not those of the weighted sum, [`Error::Tensor`] if a shape does not fit.
+    /// [`Error::Argument`] if the number of layers differs from the weighted sum's, [`Error::Tensor`] if a shape does
+    /// not match.
     pub fn forward_encoded(&self, encoded: &Encoded) -> Result<TaggingOutput> {
-        self.classify(&self.embed(encoded).context("a speech classifier")?)
+        self.classify(&self.embed(encoded).context("running a speech classifier")?)
     }
 
     fn embed(&self, encoded: &Encoded) -> Result<Tensor> {
@@ -219,7 +224,7 @@ impl SpeechClassifier {
             Some(sum) => sum.forward(&encoded.layers)?,
             None => encoded.last.clone(),
         };
-        // Row by row, so that a clip's mean does not depend on how many zeros follow it.
+        // Row by row, so that padding does not change the rounding of a clip's mean.
         let mean = |(row, &length): (usize, &usize)| states.get(row)?.narrow(0, 0, length)?.mean_keepdim(0);
         let means = encoded.lengths.iter().enumerate().map(mean).collect::<candle_core::Result<Vec<_>>>()?;
         self.projector.forward(&Tensor::cat(&means, 0)?)

@@ -1,8 +1,8 @@
-//! What transformers over spectrograms share: their front end, their blocks, and clips that are longer than what is seen at once.
+//! Code shared by transformers over spectrograms: front end, blocks, and windows of long clips.
 //!
-//! A clip of more frames than a model sees at once is cut into windows, one after the other; the last one ends where the clip ends
-//! and overlaps the one before. Scores and embedding are means over the windows, weighted by the frames that each adds, and the
-//! logits are those of the mean scores.
+//! A clip longer than a model's window is cut into consecutive windows; the last one ends with the clip and overlaps
+//! the one before. Scores and embedding are means over the windows, weighted by the frames that each adds; the logits
+//! are computed from the mean scores.
 
 use candle_core::Tensor;
 
@@ -14,15 +14,15 @@ use crate::nn::{Activation, LayerNorm, Linear, NormPlace, SelfAttention, Transfo
 use crate::output::{OutputActivation, TaggingOutput};
 use crate::weights::Loader;
 
-/// The most frames that are seen at once: 11 minutes at 100 per second. The work grows with their square.
+/// Maximum window length: 11 minutes at 100 frames per second. Attention takes time quadratic in the length.
 pub(super) const MAX_TARGET_LENGTH: usize = 1 << 16;
 
-/// Frames of windows that run at once: 41 s at 100 per second.
+/// Total frames of the windows in one forward pass: 41 s at 100 frames per second.
 const MAX_FRAMES_AT_ONCE: usize = 4096;
-/// The most tokens that are seen at once.
+/// Maximum number of tokens of a window.
 const MAX_TOKENS: usize = 1 << 17;
 
-/// Kaldi's fbank, `(x − mean) / (2 std)`.
+/// Kaldi's fbank, normalised as `(x − mean) / (2 std)`.
 pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Features> {
     Features::new(&FeaturesConfig {
         spectrum: FeatureKind::Fbank(fbank.clone()),
@@ -31,13 +31,13 @@ pub(super) fn front_end(fbank: &FbankConfig, mean: f32, std: f32) -> Result<Feat
     })
 }
 
-/// What a model without a head says of clips: no classes.
+/// The output of a model without a head: the embedding, and no classes.
 pub(super) fn without_head(embedding: &Tensor) -> Result<TaggingOutput> {
     let none = Tensor::zeros((embedding.dim(0)?, 0), embedding.dtype(), embedding.device())?;
     Ok(TaggingOutput::new(none.clone(), none, embedding.clone()))
 }
 
-/// The shape of all blocks of a model.
+/// The shape that all blocks of a model share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct BlockShape {
     pub width: usize,
@@ -47,27 +47,27 @@ pub(super) struct BlockShape {
     pub eps: f32,
 }
 
-/// Refuses sizes out of range.
+/// Checks the ranges of the sizes.
 pub(super) fn check_sizes([width, n_heads, ffn_dim]: [usize; 3], depth: usize, n_classes: usize) -> Result<()> {
     check::sizes([("width", width, MAX_WIDTH), ("ffn_dim", ffn_dim, MAX_WIDTH), ("depth", depth, MAX_LAYERS)])?;
     if n_classes > MAX_CLASSES {
         return Err(Error::config("n_classes", n_classes, format!("expected at most {MAX_CLASSES}")));
     }
     if n_heads == 0 || !width.is_multiple_of(n_heads) {
-        return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+        return Err(Error::config("n_heads", n_heads, format!("expected a divisor of the width {width}")));
     }
     Ok(())
 }
 
-/// Refuses more tokens than 2^17 at once.
+/// Checks that a window has at most 2^17 tokens.
 pub(super) fn check_tokens([rows, columns]: [usize; 2]) -> Result<()> {
     match rows.checked_mul(columns) {
         Some(1..=MAX_TOKENS) => Ok(()),
-        _ => Err(Error::config("patch_stride", format!("{rows} x {columns} patches"), "expected 1 to 131,072")),
+        _ => Err(Error::config("patch_stride", format!("{rows} x {columns} patches"), "expected 1 to 131,072 patches")),
     }
 }
 
-/// Refuses other numbers of frames than `shortest` to 65,536.
+/// Checks that a window has `shortest` to 65,536 frames.
 pub(super) fn check_target_length(target_length: usize, shortest: usize) -> Result<()> {
     if !(shortest..=MAX_TARGET_LENGTH).contains(&target_length) {
         let reason = format!("expected {shortest} to {MAX_TARGET_LENGTH} frames");
@@ -76,7 +76,7 @@ pub(super) fn check_target_length(target_length: usize, shortest: usize) -> Resu
     Ok(())
 }
 
-/// `tokens` `[batch, n_tokens, width]`, and what each block makes of those before it.
+/// `tokens` `[batch, n_tokens, width]`, then the output of each block.
 pub(super) fn hidden_states(blocks: &[TransformerBlock], tokens: Tensor) -> Result<Vec<Tensor>> {
     let mut states = vec![tokens];
     for (index, block) in blocks.iter().enumerate() {
@@ -85,7 +85,7 @@ pub(super) fn hidden_states(blocks: &[TransformerBlock], tokens: Tensor) -> Resu
     Ok(states)
 }
 
-/// A block with its attention and the places of `norm1`, `norm2`, `fc1` and `fc2`.
+/// Loads a block with the given attention from the places of `norm1`, `norm2`, `fc1` and `fc2`.
 pub(super) fn block(
     shape: &BlockShape,
     attention: SelfAttention,
@@ -103,7 +103,7 @@ pub(super) fn block(
     })
 }
 
-/// A block with the names of timm's `VisionTransformer`.
+/// Loads a block with the tensor names of timm's `VisionTransformer`.
 pub(super) fn load_block(weights: &Loader, shape: &BlockShape) -> Result<TransformerBlock> {
     let (width, attention) = (shape.width, weights.at("attn"));
     let qkv = Linear::load(&attention.at("qkv"), width, 3 * width, Activation::Identity)?;
@@ -112,8 +112,8 @@ pub(super) fn load_block(weights: &Loader, shape: &BlockShape) -> Result<Transfo
     block(shape, attention, ["norm1", "norm2", "mlp.fc1", "mlp.fc2"].map(|name| weights.at(name)))
 }
 
-/// `x` `[batch, n_frames, n_features]` with frames of this value up to `n_frames`, if it has fewer.
-pub(super) fn fill_up(x: &Tensor, n_frames: usize, value: f32) -> candle_core::Result<Tensor> {
+/// Appends frames of `value` to `x` `[batch, n_frames, n_features]` up to `n_frames`, if it has fewer.
+pub(super) fn pad_frames(x: &Tensor, n_frames: usize, value: f32) -> candle_core::Result<Tensor> {
     let (batch, present, n_features) = x.dims3()?;
     match n_frames.checked_sub(present) {
         None | Some(0) => Ok(x.clone()),
@@ -121,13 +121,13 @@ pub(super) fn fill_up(x: &Tensor, n_frames: usize, value: f32) -> candle_core::R
     }
 }
 
-/// `tokens` `[1, n, width]` before those of each clip in `x` `[batch, n_tokens, width]`.
+/// Prepends `tokens` `[1, n, width]` to each clip of `x` `[batch, n_tokens, width]`.
 pub(super) fn prepend(tokens: &Tensor, x: &Tensor) -> candle_core::Result<Tensor> {
     let (batch, _, width) = x.dims3()?;
     Tensor::cat(&[&tokens.broadcast_as((batch, tokens.dim(1)?, width))?.contiguous()?, x], 1)
 }
 
-/// A table of positions in time and one along the mel bins, for tokens by mel band, then time.
+/// Separate position tables for time and frequency, for tokens ordered by mel band, then time.
 #[derive(Debug)]
 pub(super) struct GridPositions {
     time: Tensor,      // [1, 1, columns, width]
@@ -135,16 +135,16 @@ pub(super) struct GridPositions {
 }
 
 impl GridPositions {
-    /// Reads both, `[1, width, 1, columns]` and `[1, width, rows, 1]`.
+    /// Reads the tables `[1, width, 1, columns]` and `[1, width, rows, 1]`.
     pub fn load(weights: &Loader, names: [&str; 2], [rows, columns]: [usize; 2], width: usize) -> Result<Self> {
         let table = |name: &str, rows: usize, columns: usize| {
             let table = weights.get(name, (1, width, rows, columns))?;
-            table.permute((0, 2, 3, 1))?.contiguous().context("a position table")
+            table.permute((0, 2, 3, 1))?.contiguous().context("transposing a position table")
         };
         Ok(Self { time: table(names[0], 1, columns)?, frequency: table(names[1], rows, 1)? })
     }
 
-    /// `x` `[batch, n_tokens, width]` plus the beginning of the table in time.
+    /// Adds the positions to `x` `[batch, n_tokens, width]`, using the beginning of the time table.
     pub fn add(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (_, n_tokens, width) = x.dims3()?;
         let time = self.time.narrow(2, 0, n_tokens / self.frequency.dim(1)?)?;
@@ -153,22 +153,22 @@ impl GridPositions {
     }
 }
 
-/// The start of each window and the frames that it adds.
+/// The start of each window, and the number of frames that it adds.
 fn windows(n_frames: usize, longest: usize) -> Vec<(usize, usize)> {
     let window = |start: usize| (start.min(n_frames.saturating_sub(longest)), longest.min(n_frames - start));
     (0..n_frames).step_by(longest).map(window).collect()
 }
 
-/// The output of `tag` for `features` `[batch, n_frames, n_features]`. Clips of more than `longest` frames are cut into windows. `tag`
-/// gets so many clips at once that they have at most 4,096 frames together, or a single one. `filled` says that `tag` fills shorter
-/// clips up to `longest` frames; then each counts as that many.
+/// Runs `tag` on `features` `[batch, n_frames, n_features]`, in windows if clips have more than `longest` frames. Each
+/// call of `tag` gets clips with at most 4,096 frames in total, or a single clip. `filled` means that `tag` pads
+/// shorter clips to `longest` frames, so each counts as that many.
 pub(super) fn in_windows(
     features: &Tensor,
     (longest, filled): (usize, bool),
     activation: OutputActivation,
     tag: &dyn Fn(&Tensor) -> Result<TaggingOutput>,
 ) -> Result<TaggingOutput> {
-    let (batch, n_frames, _) = features.dims3().context("reading the shape of features")?;
+    let (batch, n_frames, _) = features.dims3().context("reading the shape of the features")?;
     let at_once = (MAX_FRAMES_AT_ONCE / if filled { longest } else { longest.min(n_frames).max(1) }).max(1);
     if batch > at_once {
         let rows = |first: usize| {
@@ -194,7 +194,7 @@ pub(super) fn in_windows(
     Ok(TaggingOutput::new(activation.logits(&scores)?, scores, mean(|output| &output.embedding)?))
 }
 
-/// The weighted mean of what windows gave, each `[batch, n]`.
+/// The weighted mean of the windows' outputs, each `[batch, n]`.
 pub(super) fn weighted_mean(parts: &[Tensor], weights: &[usize]) -> candle_core::Result<Tensor> {
     let total: usize = weights.iter().sum();
     let shares: Vec<f32> = weights.iter().map(|&weight| (weight as f64 / total as f64) as f32).collect();

@@ -258,17 +258,35 @@ impl WhisperAt {
         let features = mel.compute_padded(if clip.is_empty() { &[0.0] } else { clip })?;
         let shape = (1, features.nrows(), features.ncols());
         let features = Tensor::from_iter(features, self.device())?.reshape(shape)?;
-        let pooled = self.encoder.map_blocks(&features, |x| {
+        let [_, _, layers] = self.run_stages(&features, n_windows)?;
+        Ok(layers.mean(1)?.unsqueeze(0)?)
+    }
+
+    /// Everything from the front end's features to the embedding, for as many frames as the encoder sees at once,
+    /// `[1, 2 · n_positions, n_mels]`: the encoder's layers, pooled, `[n_windows, n_layers, 25, dim]`; the mean over the steps of the
+    /// first block of the head, `[n_windows, n_layers, width]`; what the second block makes of it, the same shape. Its mean over the
+    /// layers is the embedding.
+    ///
+    /// # Errors
+    /// [`Error::Tensor`] if the shape or the device does not fit.
+    pub fn stages(&self, features: &Tensor) -> Result<[Tensor; 3]> {
+        self.run_stages(features, self.config.windows_at_once()).context("Whisper-AT")
+    }
+
+    fn run_stages(&self, features: &Tensor, n_windows: usize) -> Result<[Tensor; 3]> {
+        let layers = self.encoder.map_blocks(features, |x| {
             let steps = x.narrow(1, 0, n_windows * STEPS * POOL)?.reshape((n_windows, STEPS, POOL, ()))?;
             Ok(steps.mean(2)?) // [n_windows, 25, dim]
         })?;
-        let (n_layers, width) = (pooled.len(), self.config.width());
-        let mut x = Tensor::stack(&pooled, 1)?.flatten(0, 1)?; // [n_windows · n_layers, 25, dim]
+        let (n_layers, width) = (layers.len(), self.config.width());
+        let pooled = Tensor::stack(&layers, 1)?; // [n_windows, n_layers, 25, dim]
+        let mut x = pooled.flatten(0, 1)?;
         if let Some((norm, linear)) = &self.down {
             x = linear.forward(&norm.forward(&x)?)?;
         }
-        let x = self.over_time.forward(&x, None)?.mean(1)?.reshape((n_windows, n_layers, width))?;
-        Ok(self.over_layers.forward(&x, None)?.mean(1)?.unsqueeze(0)?)
+        let time = self.over_time.forward(&x, None)?.mean(1)?.reshape((n_windows, n_layers, width))?;
+        let layers = self.over_layers.forward(&time, None)?;
+        Ok([pooled, time, layers])
     }
 }
 

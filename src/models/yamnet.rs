@@ -1,22 +1,23 @@
-//! YAMNet: MobileNet v1 on patches of 0.96 s, by Google.
+//! YAMNet by Google: MobileNet v1 on patches of 0.96 s.
 //!
-//! Paper: Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017 (arXiv 1609.09430); Howard et al.,
-//! "MobileNets", 2017 (arXiv 1704.04861). Reference: tensorflow/models, `research/audioset/yamnet`, as the published TensorFlow
-//! Lite file computes it.
+//! Paper: Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017 (arXiv 1609.09430); Howard et
+//! al., "MobileNets", 2017 (arXiv 1704.04861). Reference: tensorflow/models, `research/audioset/yamnet`, as the
+//! published TensorFlow Lite file computes it.
 //!
 //! waveform `[batch, n_samples]` at 16 kHz → log-mel magnitudes `[batch, n_frames, 64]` → patches of 96 frames every 48
 //! `[n_patches, 1, 96, 64]` → convolution, then 13 pairs of a depthwise 3x3 and a 1x1 convolution, each with ReLU →
-//! `[n_patches, 1024, 3, 2]` → mean over the map (the embedding of a patch) → `dense`, sigmoid. Scores and embedding of a clip are
-//! means over its patches; `logits` are `ln(p / (1 − p))` of the mean score.
+//! `[n_patches, 1024, 3, 2]` → mean over the map (the embedding of a patch) → `dense`, sigmoid. Scores and embedding of
+//! a clip are means over its patches; `logits` are `ln(p / (1 − p))` of the mean score.
 //!
-//! Padding is TensorFlow's `SAME`: a convolution with a step of 2 adds zeros below and on the right alone.
+//! Padding is TensorFlow's `SAME`: a convolution with stride 2 pads only below and on the right.
 //!
-//! Checkpoints: the published `.tflite` file, whose weights [`Weights`] reads, or safetensors with its layers in order:
-//! `00.conv`, `01.depthwise`, `02.conv`, …, `26.conv`, `dense`, each with `weight` and `bias`, batch norms folded in, and perhaps
-//! `mel`, filters `[64, 257]` and what is added to their outputs before the logarithm.
+//! Checkpoints: the published `.tflite` file, which [`Weights`] reads, or safetensors with its layers in order:
+//! `00.conv`, `01.depthwise`, `02.conv`, …, `26.conv`, `dense`, each with `weight` and `bias` and with batch norms
+//! folded in. Optional `mel` tensors hold the filters `[64, 257]` and the offset added to their outputs before the
+//! logarithm.
 //!
-//! A clip is padded with zeros at its end to 15,600 samples and to the end of its last patch, which begins every 7,680 samples.
-//! Frames, on request, are the patches, each of which stands for the 7,680 samples in its middle.
+//! A clip is zero-padded at the end to 15,600 samples, and to the end of its last patch; patches begin every 7,680
+//! samples. On request, frames are the patches, each of which stands for the 7,680 samples in its middle.
 
 use std::borrow::Cow;
 
@@ -37,12 +38,12 @@ use crate::nn::{Activation, ConvConfig, ConvStack, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// Frames of a patch, and from one to the next.
+/// Length and hop of a patch, in frames.
 const PATCH: usize = 96;
 const PATCH_HOP: usize = 48;
-/// Patches that are computed at once: it bounds the memory of a long clip.
+/// Patches per forward pass, which bounds the memory for a long clip.
 const PATCHES_AT_ONCE: usize = 32;
-/// Channels after the first convolution, and channels and step of each pair that follows.
+/// Channels of the first convolution; channels and stride of each pair that follows.
 const FIRST: usize = 32;
 const PAIRS: [(usize, usize); 13] = [
     (64, 1),
@@ -61,7 +62,7 @@ const PAIRS: [(usize, usize); 13] = [
 ];
 const WIDTH: usize = 1024;
 
-/// The settings of a YAMNet.
+/// The configuration of a YAMNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -72,7 +73,7 @@ pub struct Config {
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn yamnet() -> Cow<'static, str> {
     Cow::Borrowed("yamnet")
 }
@@ -122,10 +123,10 @@ impl Family for Config {
     }
 }
 
-/// The names of the last layer and of the mel filters: in safetensors, in the published file.
+/// Names of the last layer and of the mel filters in safetensors and in the published file.
 const DENSE: [&str; 2] = ["dense", "03.fully_connected"];
 const MEL: [&str; 2] = ["mel", "02.fully_connected"];
-/// The Fourier transform of the published file.
+/// The Fourier transform stored in the published file, unused here.
 const DFT: [&str; 2] = ["00.fully_connected.*", "01.fully_connected.*"];
 
 /// A loaded YAMNet.
@@ -140,10 +141,11 @@ pub struct YamNet {
 }
 
 impl YamNet {
-    /// Builds the model from a checkpoint. Mel filters that the checkpoint carries are used as they are.
+    /// Builds the model from a checkpoint. If the checkpoint includes mel filters, these are used.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &Config, weights: &Weights, device: &Device) -> Result<Self> {
         check::size("n_classes", config.n_classes, MAX_CLASSES)?;
         let root = weights.loader(device);
@@ -157,7 +159,7 @@ impl YamNet {
         Ok(Self { config: config.clone(), info, device: device.clone(), fbank, convs, dense })
     }
 
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &Config {
         &self.config
     }
@@ -167,11 +169,11 @@ impl YamNet {
         &self.fbank
     }
 
-    /// The convolutions on patches of log-mel `[n_patches, 1, 96, 64]`. `observe` is called after each, with its number from 0 and a
-    /// function that gives the maps there, for comparison with a reference.
+    /// Runs the convolutions on log-mel patches `[n_patches, 1, 96, 64]`. Calls `observe` after each with its index
+    /// from 0 and a function that returns its output, for comparison with a reference.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit, and those of `observe`.
+    /// [`Error::Tensor`] if the shape or the device does not match, and any error of `observe`.
     pub fn convs_observed(
         &self,
         patches: &Tensor,
@@ -180,13 +182,13 @@ impl YamNet {
         self.convs.forward_observed(patches, observe)
     }
 
-    /// Patches of a clip.
+    /// The number of patches of a clip.
     fn n_patches(&self, n_samples: usize) -> usize {
         let step = PATCH_HOP * self.fbank.config().hop_length;
         1 + n_samples.saturating_sub(self.info.min_samples).div_ceil(step)
     }
 
-    /// Clips with the same number of patches.
+    /// Tags clips with the same number of patches.
     fn run(&self, clips: &[&[f32]], detail: Detail) -> Result<TaggingOutput> {
         let n_patches = self.n_patches(clips.iter().map(|clip| clip.len()).max().unwrap_or(0));
         let n_samples = self.info.min_samples + (n_patches - 1) * PATCH_HOP * self.fbank.config().hop_length;
@@ -195,14 +197,14 @@ impl YamNet {
         let (log_mel, _) = features(&self.fbank, &clips, &self.device)?; // [batch, 48 (n_patches + 1), 64]
         let embeddings = (0..n_patches).step_by(PATCHES_AT_ONCE).map(|first| {
             let patches = first..n_patches.min(first + PATCHES_AT_ONCE);
-            self.embed(&log_mel, patches).context("YAMNet")?
+            self.embed(&log_mel, patches).context("running YAMNet")?
         });
         let embeddings = Tensor::cat(&embeddings.collect::<Result<Vec<_>>>()?, 1)?; // [batch, n_patches, 1024]
         let scores = candle_nn::ops::sigmoid(&self.dense.forward(&embeddings)?)?;
         mean_of_segments(scores, &embeddings, detail)
     }
 
-    /// The embeddings of some patches, `[batch, n, 1024]`, from log-mel `[batch, n_frames, 64]`.
+    /// The embeddings of a range of patches, `[batch, n, 1024]`, from log-mel `[batch, n_frames, 64]`.
     fn embed(&self, log_mel: &Tensor, patches: std::ops::Range<usize>) -> candle_core::Result<Result<Tensor>> {
         let (batch, _, n_mels) = log_mel.dims3()?;
         let n = patches.len();
@@ -213,7 +215,7 @@ impl YamNet {
     }
 }
 
-/// A clip with zeros behind it.
+/// The clip, zero-padded at the end.
 fn padded(clip: &[f32], n_samples: usize) -> Vec<f32> {
     let mut clip = clip.to_vec();
     clip.resize(n_samples, 0.0);
@@ -231,7 +233,7 @@ fn load_front_end(root: &Loader) -> Result<Fbank> {
     let offsets = mel.get_vec("bias", &[n_mels])?;
     let log_offset = offsets[0];
     if offsets.iter().any(|&offset| offset != log_offset) {
-        return Err(Error::argument("mel.bias", format!("{offsets:?}"), "expected one value for all filters"));
+        return Err(Error::argument("mel.bias", format!("{offsets:?}"), "expected the same value for all filters"));
     }
     Fbank::new(&FbankConfig { log_offset, ..FbankConfig::YAMNET_16K })?.with_filters(filters.view())
 }
@@ -239,7 +241,7 @@ fn load_front_end(root: &Loader) -> Result<Fbank> {
 fn load_convs(root: &Loader, n_mels: usize) -> Result<ConvStack> {
     let mut convs = ConvStack::on_maps(Some(n_mels));
     let same = |stride: usize, config: ConvConfig| match stride {
-        // The sizes of all maps with a step of 2 are even.
+        // All maps with stride 2 have even sizes, so `SAME` pads at the end only.
         2 => ConvConfig { stride, padding: 0, padding_after: Some(1), bias: true, ..config },
         _ => ConvConfig { bias: true, ..config },
     };

@@ -1,7 +1,7 @@
 //! Multi-head self-attention.
 //!
-//! Vaswani et al., "Attention Is All You Need", 2017 (arXiv 1706.03762): `softmax(q kᵀ / √head_dim) v` per head, the heads
-//! side by side, then a linear layer.
+//! Vaswani et al., "Attention Is All You Need", 2017 (arXiv 1706.03762): `softmax(q kᵀ / √head_dim) v` per head, the
+//! heads concatenated, then a linear layer.
 
 use candle_core::{D, Tensor};
 
@@ -12,53 +12,56 @@ use super::{Linear, RelativeScores};
 use crate::check::check_lengths;
 use crate::error::{Context, Error, Result};
 
-/// Self-attention of a sequence of tokens.
+/// Multi-head self-attention over a sequence of tokens.
 #[derive(Debug)]
 pub struct SelfAttention {
-    /// Queries, keys and values of all heads, `[width]` to `[3 · width]`.
+    /// The projection to queries, keys and values of all heads: `[width]` to `[3 · width]`.
     qkv: Linear,
-    /// `[width]` to `[width]`.
+    /// The output projection: `[width]` to `[width]`.
     output: Linear,
     n_heads: usize,
     workspace: Workspace,
 }
 
 impl SelfAttention {
-    /// From the projection to queries, keys and values, in this order and each with its heads side by side, and the
-    /// projection of the result.
+    /// Creates the layer from the projection to queries, keys and values (in this order, each with its heads side by
+    /// side) and the output projection.
     ///
     /// # Errors
-    /// [`Error::Config`] if the heads do not divide the width.
+    /// [`Error::Config`] if the number of heads does not divide the width, or `qkv` does not have `3 · width` outputs.
     pub fn new(qkv: Linear, output: Linear, n_heads: usize) -> Result<Self> {
         let width = output.out_features();
         if n_heads == 0 || !width.is_multiple_of(n_heads) || qkv.out_features() != 3 * width {
-            return Err(Error::config("n_heads", n_heads, format!("must divide the width {width}")));
+            let (expected, got) = (3 * width, qkv.out_features());
+            let reason = format!("expected a divisor of the width {width}, and {expected} outputs of qkv, got {got}");
+            return Err(Error::config("n_heads", n_heads, reason));
         }
         Ok(Self { qkv, output, n_heads, workspace: Workspace::shared() })
     }
 
-    /// `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` only looks at its
-    /// first `lengths[b]` tokens; ignore what comes out for the tokens beyond.
+    /// Computes `residual` + attention over `x`, both `[batch, n_tokens, width]`. With `lengths`, sequence `b` attends
+    /// only to its first `lengths[b]` tokens; ignore the output for the tokens beyond.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one length from 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape does
-    /// not fit.
+    /// [`Error::Argument`] unless there is one length of 1 to `n_tokens` per sequence, [`Error::Tensor`] if the shape
+    /// does not match.
     pub fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, residual: &Tensor) -> Result<Tensor> {
         self.forward_projected(&self.project(x)?, lengths, None, residual)
     }
 
-    /// The queries, keys and values of `x`: `[batch, n_tokens, width]` to `[batch, n_tokens, 3 · width]`.
+    /// Projects `x` `[batch, n_tokens, width]` to queries, keys and values `[batch, n_tokens, 3 · width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape does not fit.
+    /// [`Error::Tensor`] if the shape does not match.
     pub fn project(&self, x: &Tensor) -> Result<Tensor> {
         self.qkv.forward(x)
     }
 
-    /// As [`forward_add`](Self::forward_add), of what [`project`](Self::project) gave, with `relative` positions.
+    /// As [`forward_add`](Self::forward_add), but on the output of [`project`](Self::project) and with optional
+    /// `relative` position scores.
     ///
     /// # Errors
-    /// As [`forward_add`](Self::forward_add), and if the relative positions are those of other sequences.
+    /// As [`forward_add`](Self::forward_add), and [`Error::Tensor`] if the shape of `relative` does not match.
     pub fn forward_projected(
         &self,
         qkv: &Tensor,
@@ -66,7 +69,7 @@ impl SelfAttention {
         relative: Option<&RelativeScores>,
         residual: &Tensor,
     ) -> Result<Tensor> {
-        self.attend(qkv, lengths, relative, residual).context("attention")
+        self.attend(qkv, lengths, relative, residual).context("computing self-attention")
     }
 
     fn attend(

@@ -1,6 +1,6 @@
-//! Batch norm. At inference it is an affine map per channel, folded into the layer before it where there is one.
+//! Batch norm: `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
 //!
-//! `y = γ (x − μ) / √(σ² + ε) + β` with the running statistics μ, σ² of training.
+//! At inference it is an affine map per channel, folded into the preceding layer where there is one.
 
 use candle_core::{Device, Tensor};
 
@@ -17,11 +17,11 @@ use crate::weights::{Loader, Target};
 /// PyTorch's default ε.
 pub(super) const EPS: f64 = 1e-5;
 
-/// Batch norm as `y = scale · x + shift` per channel. Computed in f64, kept in f32.
+/// Batch norm as `y = scale · x + shift` per channel. Computed in f64, stored in f32.
 pub(super) struct FoldedBatchNorm {
-    /// `γ / √(σ² + ε)`, one per channel.
+    /// `γ / √(σ² + ε)`, `[channels]`.
     pub scale: Vec<f32>,
-    /// `β − μ · scale`, one per channel.
+    /// `β − μ · scale`, `[channels]`.
     pub shift: Vec<f32>,
 }
 
@@ -32,7 +32,7 @@ impl FoldedBatchNorm {
         let (weight, bias) = (read("weight")?, read("bias")?);
         let (mean, variance) = (read("running_mean")?, read("running_var")?);
         if let Some(&value) = variance.iter().find(|&&value| f64::from(value) + eps <= 0.0) {
-            return Err(Error::argument("running_var", value, "a variance is 0 or more"));
+            return Err(Error::argument("running_var", value, "expected a variance of 0 or more"));
         }
         let scale = |i: usize| f64::from(weight[i]) / (f64::from(variance[i]) + eps).sqrt();
         let shift = |i: usize| f64::from(bias[i]) - f64::from(mean[i]) * scale(i);
@@ -42,7 +42,7 @@ impl FoldedBatchNorm {
         })
     }
 
-    /// What follows the products of a convolution: its `bias` if it has one, then the norm if one follows.
+    /// The affine map that follows a convolution: its `bias` if it has one, and the norm if there is one.
     pub fn load_after(conv: &Loader, bias: bool, norm: Option<(&Loader, f64)>, channels: usize) -> Result<Self> {
         let Some((norm, eps)) = norm else {
             let shift = if bias { conv.get_vec("bias", &[channels])? } else { vec![0.0; channels] };
@@ -59,26 +59,27 @@ impl FoldedBatchNorm {
     }
 }
 
-/// A batch norm that has no layer before it to be folded into, over mel bins or before a convolution, or that is trained.
+/// Batch norm that is not folded: over mel bins, before a convolution, or in training.
 #[derive(Debug)]
 pub struct BatchNorm {
-    /// The dimension of the channels; the last if there are fewer.
+    /// The dimension of the channels, capped at the last dimension.
     axis: usize,
     weights: Prepared<AffineOp, [Tensor; 2], BatchStatistics>,
 }
 
 impl BatchNorm {
-    /// Reads the norm over the last dimension: `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; ε is 1e-5.
+    /// Loads a norm over the last dimension: `weight`, `bias`, `running_mean` and `running_var`, each `[channels]`; ε
+    /// is 1e-5.
     ///
     /// # Errors
-    /// As [`Loader::get_vec`], and [`Error::Argument`] for a negative variance; tensors that do not fit are reported by
-    /// [`Loader::finish`].
+    /// As [`Loader::get_vec`], and [`Error::Argument`] for a negative variance. Missing or misshapen tensors are
+    /// reported by [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize) -> Result<Self> {
         Self::load_with(weights, channels, usize::MAX, EPS)
     }
 
-    /// Reads the norm over dimension 1, that of the channels of `[batch, channels, …]`. Before a convolution with zero padding
-    /// it cannot be folded into the filters: the padding is zero after the norm, not before.
+    /// Loads a norm over dimension 1, the channels of `[batch, channels, …]`. Before a convolution with zero padding it
+    /// cannot be folded into the filters, because the padding is zero after the norm.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -86,7 +87,7 @@ impl BatchNorm {
         Self::load_with(weights, channels, 1, EPS)
     }
 
-    /// The norm over dimension `axis`, with another ε.
+    /// Loads a norm over dimension `axis`, with the given ε.
     pub(super) fn load_with(weights: &Loader, channels: usize, axis: usize, eps: f64) -> Result<Self> {
         let folded = || FoldedBatchNorm::load(weights, channels, eps);
         let weights = match weights.target() {
@@ -97,7 +98,8 @@ impl BatchNorm {
             Target::Device => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
                 Prepared::OnDevice(
-                    tensors(&scale, &shift, weights.device()).context("moving a batch norm to the device")?,
+                    tensors(&scale, &shift, weights.device())
+                        .context("moving the weights of a batch norm to the device")?,
                 )
             }
             Target::Training(state) => Prepared::Training(BatchStatistics::load(weights, channels, eps, state)?),
@@ -105,16 +107,16 @@ impl BatchNorm {
         Ok(Self { axis, weights })
     }
 
-    /// `x` `[…, channels]`, or `[batch, channels, …]` if loaded with [`load_channels_first`](Self::load_channels_first), to the
-    /// same shape.
+    /// Normalises `x` `[…, channels]`, or `[batch, channels, …]` if loaded with
+    /// [`load_channels_first`](Self::load_channels_first). The shape stays the same.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if there are not `channels` channels.
+    /// [`Error::Tensor`] if the number of channels differs.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.forward_with(x, Activation::Identity).context("a batch norm")
+        self.forward_with(x, Activation::Identity).context("applying a batch norm")
     }
 
-    /// [`forward`](Self::forward) and then an activation.
+    /// [`forward`](Self::forward) followed by an activation.
     pub(super) fn forward_with(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
         let axis = self.axis.min(x.rank().max(1) - 1);
         let affine = |[scale, shift]: &[Tensor; 2]| {
@@ -130,13 +132,13 @@ impl BatchNorm {
         })
     }
 
-    /// The norm of maps, over their channels, and an activation.
+    /// Normalises the channels of maps, then applies an activation.
     pub(super) fn forward_map(&self, mut x: FeatureMap, activation: Activation) -> candle_core::Result<FeatureMap> {
         match (&mut x.values, &self.weights) {
             (Values::Blocks(map), Prepared::Packed(op)) => {
-                let refuse = |channels| format!("expected {} channels, got {channels}", op.scale.len());
+                let shape_error = |channels| format!("expected {} channels, got {channels}", op.scale.len());
                 let done = map.affine(&op.scale, &op.shift);
-                done.ok_or_else(|| candle_core::Error::Msg(refuse(map.shape.channels)))?;
+                done.ok_or_else(|| candle_core::Error::Msg(shape_error(map.shape.channels)))?;
                 if activation != Activation::Identity {
                     map.activate(activation, Isa::best());
                 }

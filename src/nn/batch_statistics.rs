@@ -1,4 +1,4 @@
-//! Batch norm while it is trained: with the statistics of the batch, which the running ones follow.
+//! Batch norm in training: normalises by the statistics of the batch and updates the running ones.
 
 use candle_core::{Tensor, Var};
 
@@ -9,10 +9,10 @@ use crate::error::Result;
 use crate::tensor::with_values;
 use crate::weights::{Init, Loader, TrainingState};
 
-/// The share of a batch in the running statistics: PyTorch's default.
+/// Weight of a batch in the running statistics: PyTorch's default.
 const MOMENTUM: f64 = 0.1;
 
-/// A batch norm that is trained.
+/// A trainable batch norm.
 #[derive(Debug)]
 pub(super) struct BatchStatistics {
     weight: Tensor, // [channels]
@@ -35,8 +35,8 @@ impl BatchStatistics {
         })
     }
 
-    /// `x` with its channels on `axis`. In training mode the mean and the variance are those of the batch, and the running
-    /// ones move a tenth of the way towards them, the variance with one degree of freedom less.
+    /// Normalises `x` over its channels on `axis`. In training mode, uses the mean and the variance of the batch and
+    /// moves the running statistics towards them by `MOMENTUM`, with the unbiased variance.
     pub fn forward(&self, x: &Tensor, axis: usize, activation: Activation) -> candle_core::Result<Tensor> {
         if !self.state.is_training() || !x.device().is_cpu() {
             return activation.forward(self.on_device(x, axis)?);
@@ -60,7 +60,7 @@ impl BatchStatistics {
         if relu { Ok(y) } else { activation.forward(y) }
     }
 
-    /// Moves a running statistic towards that of a batch.
+    /// Moves a running statistic towards the batch's value.
     fn follow(&self, running: &Var, value: &Tensor, factor: f64) -> candle_core::Result<()> {
         running.set(&((running.as_tensor() * (1.0 - MOMENTUM))? + (value * (MOMENTUM * factor))?)?)
     }

@@ -1,6 +1,6 @@
-//! A convolution with batch norm folded in, activation, and pooling.
+//! A convolution with folded batch norm, activation and pooling.
 //!
-//! As everywhere in this field a convolution is a cross-correlation: the kernel is not flipped.
+//! As usual in deep learning, "convolution" means cross-correlation: the kernel is not flipped.
 
 use candle_core::Tensor;
 
@@ -17,13 +17,14 @@ use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// The most channels, those of a front end with deltas of all orders included.
+/// Maximum number of channels. Large enough for a front end with deltas of all orders.
 const MAX_CHANNELS: usize = 1 << 20;
 
-/// The largest windows of means.
+/// Maximum window size of [`ConvConfig::averaged`].
 const MAX_AVERAGED: usize = 64;
 
-/// The sizes of a convolution, by [`new`](Self::new) the same on both axes of a map and without groups.
+/// The configuration of a convolution. [`new`](Self::new) gives one that is the same on both axes of a map, without
+/// groups.
 ///
 /// ```
 /// use clipwise::nn::ConvConfig;
@@ -33,50 +34,51 @@ const MAX_AVERAGED: usize = 64;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvConfig {
-    /// Channels in, 1 to 2^20.
+    /// Input channels, 1 to 2^20.
     pub in_channels: usize,
-    /// Channels out, 1 to 2^20.
+    /// Output channels, 1 to 2^20.
     pub out_channels: usize,
-    /// Length of the kernel, 1 to 65,536.
+    /// Kernel size, 1 to 65,536.
     pub kernel: usize,
-    /// Step, 1 to 65,536. 1 by [`new`](Self::new).
+    /// Stride, 1 to 65,536. Default of [`new`](Self::new): 1.
     pub stride: usize,
-    /// Zeros added on each side, at most 65,536. 0 by [`new`](Self::new).
+    /// Zero padding on each side, at most 65,536. Default of [`new`](Self::new): 0.
     pub padding: usize,
-    /// Zeros added below and on the right, at most 65,536, where they are not as many as `padding`: TensorFlow's `SAME` with a
-    /// step of 2 on an even size adds zeros there alone. `None` by [`new`](Self::new).
+    /// Zero padding below and on the right, at most 65,536, if it differs from `padding`. TensorFlow's `SAME` with
+    /// stride 2 pads an even size only there. Default of [`new`](Self::new): `None`.
     pub padding_after: Option<usize>,
-    /// Kernel, step and padding along the width of maps, where they differ from those along the height. `None` by
-    /// [`new`](Self::new).
+    /// Kernel size, stride and padding along the width of maps, if they differ from those along the height. Default of
+    /// [`new`](Self::new): `None`.
     pub along_width: Option<ConvAxis>,
-    /// 1, or as many as the channels in, which are then as many as those out: each channel has a filter of its own
-    /// (depthwise). 1 by [`new`](Self::new).
+    /// 1, or `in_channels` for a depthwise convolution, where `out_channels` must equal `in_channels`. Default of
+    /// [`new`](Self::new): 1.
     pub groups: usize,
-    /// Places from a value of the kernel to the next, 1 to 65,536 with the whole kernel up to that length; more than 1 only on
-    /// sequences. 1 by [`new`](Self::new).
+    /// Dilation, 1 to 65,536; the dilated kernel may cover at most 65,536 positions. More than 1 only on sequences.
+    /// Default of [`new`](Self::new): 1.
     pub dilation: usize,
-    /// Each value is the mean of a window of this many places on both axes of what the convolution gives, before norm and activation:
-    /// 1 to 64, more than 1 only on maps and with a step of 1. What fills no window is dropped. 1 by [`new`](Self::new).
+    /// Averages the convolution's output over windows of this size on both axes, before norm and activation: 1 to 64,
+    /// more than 1 only on maps and with stride 1. An incomplete last window is dropped. Default of [`new`](Self::new):
+    /// 1.
     pub averaged: usize,
-    /// Whether it has a bias of its own, before the norm if one follows. False by [`new`](Self::new).
+    /// Whether the convolution has a bias, in addition to any norm. Default of [`new`](Self::new): `false`.
     pub bias: bool,
 }
 
-/// Kernel, step and padding on one axis, in the ranges of [`ConvConfig`].
+/// Kernel size, stride and padding on one axis, in the ranges of [`ConvConfig`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvAxis {
-    /// Length of the kernel.
+    /// Kernel size.
     pub kernel: usize,
-    /// Step.
+    /// Stride.
     pub stride: usize,
-    /// Zeros added on each side.
+    /// Zero padding on each side.
     pub padding: usize,
-    /// Zeros added on the right, where they are not as many as `padding`.
+    /// Zero padding on the right, if it differs from `padding`.
     pub padding_after: Option<usize>,
 }
 
 impl ConvConfig {
-    /// Stride 1, no padding, no groups, no dilation, no bias.
+    /// A convolution with stride 1, no padding, no groups, no dilation and no bias.
     pub const fn new(in_channels: usize, out_channels: usize, kernel: usize) -> Self {
         Self {
             in_channels,
@@ -93,30 +95,34 @@ impl ConvConfig {
         }
     }
 
-    /// Of as many channels out as in, each with a filter of its own. Padding is half of the kernel: with an odd kernel and a step
-    /// of 1 the map keeps its size. Stride 1, no bias.
+    /// A depthwise convolution with stride 1, padding `kernel / 2` and no bias. With an odd kernel the map keeps its
+    /// size.
     pub const fn depthwise(channels: usize, kernel: usize) -> Self {
         Self { padding: kernel / 2, groups: channels, ..Self::new(channels, channels, kernel) }
     }
 
-    /// Places that the kernel covers.
+    /// Positions that the dilated kernel covers.
     pub(super) fn extent(&self) -> usize {
         if self.kernel == 0 { 0 } else { (self.kernel - 1).saturating_mul(self.dilation).saturating_add(1) }
     }
 
-    /// On sequences, whose length is the height of a map of width 1, or on maps. Means of windows are the convolution of a larger
+    /// The shape of the kernel on maps, or on sequences, which are maps of width 1. Averaging is folded into a larger
     /// kernel.
     pub(super) fn shape(&self, of_sequences: bool) -> Result<ConvShape> {
         let Self { in_channels, out_channels, groups, dilation, .. } = *self;
         check::sizes([("in_channels", in_channels, MAX_CHANNELS), ("out_channels", out_channels, MAX_CHANNELS)])?;
         if groups != 1 && (groups != in_channels || groups != out_channels) {
-            return Err(Error::config("groups", groups, "expected 1, or the channels in and out alike"));
+            return Err(Error::config(
+                "groups",
+                groups,
+                format!("expected 1, or in_channels = out_channels ({in_channels} and {out_channels})"),
+            ));
         }
         if dilation == 0 || dilation > 1 && !of_sequences {
-            return Err(Error::config("dilation", dilation, "expected 1, or more on sequences"));
+            return Err(Error::config("dilation", dilation, "expected at least 1, and more than 1 only on sequences"));
         }
         if of_sequences && self.along_width.is_some() {
-            return Err(Error::config("along_width", "a kernel", "expected none on sequences"));
+            return Err(Error::config("along_width", "a kernel", "expected none, because sequences have one axis"));
         }
         let averaged = self.averaged;
         check::size("averaged", averaged, MAX_AVERAGED)?;
@@ -124,7 +130,7 @@ impl ConvConfig {
             return Err(Error::config(
                 "averaged",
                 averaged,
-                "expected 1, or more on maps with a step of 1 on both axes",
+                "expected 1; larger windows need maps and a stride of 1 on both axes",
             ));
         }
         let kernel = self.extent().saturating_add(if self.kernel == 0 { 0 } else { averaged - 1 });
@@ -150,7 +156,7 @@ impl ConvConfig {
         })
     }
 
-    /// Along the height, without dilation.
+    /// The axis along the height, without dilation.
     fn axis(&self) -> ConvAxis {
         let Self { kernel, stride, padding, padding_after, .. } = *self;
         ConvAxis { kernel, stride, padding, padding_after }
@@ -163,20 +169,20 @@ impl ConvAxis {
     }
 }
 
-/// What the convolutions of a stack have in common.
+/// Properties that the convolutions of a stack share.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Maps {
-    /// Filters are `[out, in, kernel]`.
+    /// Whether the maps are sequences; filters are then `[out, in, kernel]`.
     pub are_sequences: bool,
-    /// Columns, if they are known; 1 of sequences.
+    /// Columns, if known; 1 for sequences.
     pub width: Option<usize>,
-    /// Checkpoints have filters `[out, in, columns, rows]`.
+    /// Whether checkpoints store filters as `[out, in, columns, rows]`.
     pub swapped_filters: bool,
-    /// The ε of batch norms.
+    /// ε of the batch norms.
     pub norm_eps: f64,
 }
 
-/// How the filters of a checkpoint become those that are computed with.
+/// Rearranges the filters of a checkpoint into those to compute with.
 #[derive(Debug, Clone, Copy)]
 struct Arrangement {
     dilation: usize,
@@ -189,7 +195,7 @@ impl Arrangement {
         self.dilation == 1 && !self.swapped && self.averaged == 1
     }
 
-    /// `[out, in, rows, columns]`, or on sequences `[out, in, kernel]` with zeros between the values.
+    /// Filters `[out, in, rows, columns]`, or `[out, in, kernel]` on sequences; dilation inserts zeros.
     fn of(self, mut filters: Tensor) -> candle_core::Result<Tensor> {
         if self.swapped {
             filters = filters.transpose(2, 3)?.contiguous()?;
@@ -208,7 +214,7 @@ impl Arrangement {
     }
 }
 
-/// A convolution of maps, or of sequences.
+/// A convolution on maps or sequences.
 #[derive(Debug)]
 pub(super) struct Conv {
     pub shape: ConvShape,
@@ -257,7 +263,7 @@ impl Conv {
                         let filters = Tensor::from_vec(values, filters, conv.device())?;
                         arrangement.of(filters)?.flatten_all()?.to_vec1()
                     };
-                    values = arranged().context("filters of a convolution")?;
+                    values = arranged().context("rearranging the filters of a convolution")?;
                 }
                 let filters = Filters { values: &values, scale: &scale, bias: &shift, activation };
                 Prepared::Packed(match is_depthwise {
@@ -268,7 +274,7 @@ impl Conv {
             Target::Device => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
                 let filters = conv.get("weight", filters)?;
-                let filters = arrangement.of(filters).context("filters of a convolution")?;
+                let filters = arrangement.of(filters).context("rearranging the filters of a convolution")?;
                 let tensors = || {
                     let mut of_filters = vec![1; filters.rank()];
                     of_filters[0] = out_channels;
@@ -276,7 +282,7 @@ impl Conv {
                     let bias = Tensor::from_vec(shift, (1, out_channels, 1, 1), filters.device())?;
                     Ok::<_, Error>(Folded { filters: filters.broadcast_mul(&scale)?, bias })
                 };
-                Prepared::OnDevice(tensors().context("folding a batch norm")?)
+                Prepared::OnDevice(tensors().context("folding a batch norm into a convolution")?)
             }
             Target::Training(_) => {
                 let init = Init::of_fan_in(filters[1..].iter().product());
@@ -290,7 +296,7 @@ impl Conv {
         Ok(Self { shape, is_depthwise, arrangement, activation, weights })
     }
 
-    /// As packed for the kernels.
+    /// The convolution packed for the kernels, if it is.
     pub fn packed(&self) -> Option<&PackedConv> {
         match &self.weights {
             Prepared::Packed(conv) => Some(conv),
@@ -298,7 +304,7 @@ impl Conv {
         }
     }
 
-    /// The convolution of `x`, its activation, and a pooling if one follows.
+    /// Convolves `x`, then applies the activation and any pooling.
     pub fn forward(&self, x: &FeatureMap, pool: Option<Pool>) -> candle_core::Result<FeatureMap> {
         let y = match &self.weights {
             Prepared::Packed(conv) => {
@@ -309,13 +315,13 @@ impl Conv {
                         with_planes(x, |x, shape| conv.forward(Input::Planes(x, shape), pool, isa, workspace))?
                     }
                 };
-                let map = map.ok_or_else(|| self.refuse(x))?;
+                let map = map.ok_or_else(|| self.shape_error(x))?;
                 return Ok(x.with(Values::Blocks(map)));
             }
             Prepared::OnDevice(Folded { filters, bias }) => {
                 let maps = x.to_tensor()?;
                 let (_, _, height, width) = maps.dims4()?;
-                self.shape.output(height, width).ok_or_else(|| self.refuse(x))?;
+                self.shape.output(height, width).ok_or_else(|| self.shape_error(x))?;
                 let (before, after, stride) = (self.shape.padding, self.shape.padding_after, self.shape.stride);
                 let y = match filters.rank() {
                     _ if self.is_depthwise => train::depthwise(&maps, filters, self.shape)?,
@@ -355,11 +361,11 @@ impl Conv {
         }
     }
 
-    fn refuse(&self, x: &FeatureMap) -> candle_core::Error {
+    fn shape_error(&self, x: &FeatureMap) -> candle_core::Error {
         let shape = match &x.values {
             Values::Blocks(map) => format!("{:?}", map.shape),
             Values::Tensor(x) => format!("{:?}", x.dims()),
         };
-        candle_core::Error::Msg(format!("a convolution of {:?} cannot take maps of {shape}", self.shape))
+        candle_core::Error::Msg(format!("{:?} does not fit maps of shape {shape}", self.shape))
     }
 }

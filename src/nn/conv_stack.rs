@@ -1,4 +1,4 @@
-//! Stacks of convolutions.
+//! Stacks of convolutions and the layers between them.
 
 use candle_core::Tensor;
 
@@ -18,11 +18,11 @@ use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader};
 
-/// Convolutions and the layers between them, on maps `[batch, channels, height, width]` or on sequences
-/// `[batch, channels, length]`. A single convolution is a stack of one.
+/// Convolutions and the layers between them, on maps `[batch, channels, height, width]` or on sequences `[batch,
+/// channels, length]`. A single convolution is a stack of one.
 ///
-/// On the CPU the values stay in the kernels' layout, blocks of sixteen channels, from the first layer to the last, and memory is
-/// used again from call to call.
+/// On the CPU, values stay in the kernels' layout, blocks of sixteen channels, from the first layer to the last, and
+/// memory is reused between calls.
 ///
 /// ```
 /// use clipwise::candle_core::{DType, Device, Tensor};
@@ -43,7 +43,7 @@ use crate::weights::{Init, Loader};
 /// ```
 #[derive(Debug)]
 pub struct ConvStack {
-    /// Those after the last layer.
+    /// Properties of the maps after the last layer.
     maps: Maps,
     layers: Vec<Layer>,
     workspace: Workspace,
@@ -62,59 +62,60 @@ enum Layer {
         kernel: usize,
         stride: usize,
     },
-    /// The input, each channel of which is multiplied by what these layers make of the means of all channels.
+    /// Multiplies each channel by a gate that these layers compute from the means of all channels.
     SqueezeExcitation(Box<[Linear; 2]>),
-    /// Each channel this many times.
+    /// Repeats each channel this many times.
     Repeat(usize),
     Dynamic(Box<dynamic::Block>),
     Residual(Box<Residual>),
     EndOfStage,
 }
 
-/// The sum of two ways, and an activation of it.
+/// The sum of two branches, followed by an activation.
 #[derive(Debug)]
 struct Residual {
     layers: Vec<Layer>,
-    /// Layers of the same input; without any it is the input itself.
-    connection: Vec<Layer>,
+    /// Layers of the shortcut branch; none for the identity.
+    shortcut: Vec<Layer>,
     activation: Activation,
 }
 
 impl ConvStack {
-    /// No layers yet, on maps. Where their `width` (mel bins, in a spectrogram) is known, layers whose maps are 1 or 2 columns
-    /// wide need fewer products, and then refuse maps of another width.
+    /// An empty stack on maps. If their `width` (mel bins, in a spectrogram) is given, layers on maps of 1 or 2 columns
+    /// need fewer products, but then reject maps of any other width.
     pub fn on_maps(width: Option<usize>) -> Self {
         let maps = Maps { are_sequences: false, width, swapped_filters: false, norm_eps: EPS };
         Self { maps, layers: Vec::new(), workspace: Workspace::shared() }
     }
 
-    /// No layers yet, on sequences.
+    /// An empty stack on sequences.
     pub fn on_sequences() -> Self {
         let mut stack = Self::on_maps(Some(1));
         stack.maps.are_sequences = true;
         stack
     }
 
-    /// With this ε in the batch norms of the layers to come, in place of 1e-5.
+    /// Sets the ε of the batch norms in layers that are added later. The default is 1e-5.
     #[must_use]
     pub fn with_norm_eps(mut self, eps: f64) -> Self {
         self.maps.norm_eps = eps;
         self
     }
 
-    /// With the filters of the layers to come, on maps, stored `[out, in, columns, rows]`: of a model whose maps are the other way
-    /// around.
+    /// Reads the filters of layers that are added later as `[out, in, columns, rows]`, for checkpoints of models whose
+    /// maps are transposed. No effect on sequences.
     #[must_use]
     pub fn with_swapped_filters(mut self) -> Self {
         self.maps.swapped_filters = !self.maps.are_sequences;
         self
     }
 
-    /// Adds a convolution: reads its `weight` `[out, in / groups, kernel, kernel]`, or `[out, in / groups, kernel]` on sequences, its
-    /// `bias` `[out]` if it has one, and the batch norm if one follows. The activation comes last.
+    /// Adds a convolution, a batch norm if `norm` is given, and an activation. Reads the `weight` `[out, in / groups,
+    /// kernel, kernel]`, or `[out, in / groups, kernel]` on sequences, and the `bias` `[out]` if the configuration has
+    /// one.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a size that is out of range, else as [`Loader::get`] and [`BatchNorm::load`].
+    /// [`Error::Config`] for a size out of range, otherwise as [`Loader::get`] and [`BatchNorm::load`].
     pub fn conv(
         &mut self,
         conv: &Loader,
@@ -128,12 +129,12 @@ impl ConvStack {
         Ok(())
     }
 
-    /// Adds a pooling, a [`Pool2d`](super::Pool2d) or a [`Pool1d`](super::Pool1d). A sequence is a map of one column.
+    /// Adds a pooling: a [`Pool2d`](super::Pool2d) or a [`Pool1d`](super::Pool1d). A sequence is a map of one column.
     pub fn pool(&mut self, pool: impl Into<Pool>) {
         let pool = pool.into();
         self.narrow(pool.window.size.1);
         match self.layers.last_mut() {
-            // The kernel pools what it has just computed.
+            // Fused into the convolution's kernel.
             Some(Layer::Conv(_, after @ None)) => *after = Some(pool),
             _ => self.layers.push(Layer::Pool(pool)),
         }
@@ -145,7 +146,8 @@ impl ConvStack {
         self.layers.push(Layer::LpPool(pool));
     }
 
-    /// Adds a batch norm that does not follow a convolution, and an activation: see [`BatchNorm::load_channels_first`].
+    /// Adds a batch norm over the channels that does not follow a convolution, and an activation: see
+    /// [`BatchNorm::load_channels_first`].
     ///
     /// # Errors
     /// As [`BatchNorm::load`].
@@ -159,11 +161,11 @@ impl ConvStack {
         self.layers.push(Layer::Dropout(dropout));
     }
 
-    /// Adds the layers that `add` adds, and a connection around them: their input, each of its channels `repeats` times, is
-    /// added to their output, which has the same shape.
+    /// Adds the layers that `add` adds, with a residual connection around them: their input, each channel repeated
+    /// `repeats` times, is added to their output, which must have the same shape.
     ///
     /// # Errors
-    /// Those of `add`.
+    /// Any error of `add`.
     pub fn residual(&mut self, repeats: usize, add: impl FnOnce(&mut Self) -> Result<()>) -> Result<()> {
         let connect = |stack: &mut Self| {
             if repeats != 1 {
@@ -174,11 +176,11 @@ impl ConvStack {
         self.shortcut(connect, add)
     }
 
-    /// [`residual`](Self::residual) with layers on the connection, those that `connect` adds: their output is added to that of the
-    /// others.
+    /// As [`residual`](Self::residual), with the layers that `connect` adds on the shortcut: their output is added to
+    /// that of the main branch.
     ///
     /// # Errors
-    /// Those of `connect` and `add`.
+    /// Any error of `connect` or `add`.
     pub fn shortcut(
         &mut self,
         connect: impl FnOnce(&mut Self) -> Result<()>,
@@ -186,16 +188,17 @@ impl ConvStack {
     ) -> Result<()> {
         let (before, width) = (std::mem::take(&mut self.layers), self.maps.width);
         let connected = connect(self);
-        let connection = std::mem::take(&mut self.layers);
+        let shortcut = std::mem::take(&mut self.layers);
         self.maps.width = width;
         let added = add(self);
         let layers = std::mem::replace(&mut self.layers, before);
         let activation = Activation::Identity;
-        self.layers.push(Layer::Residual(Box::new(Residual { layers, connection, activation })));
+        self.layers.push(Layer::Residual(Box::new(Residual { layers, shortcut, activation })));
         connected.and(added)
     }
 
-    /// Adds an activation that does not follow a convolution; one that does belongs to [`conv`](Self::conv).
+    /// Adds an activation that does not follow a convolution. The activation of a convolution is an argument of
+    /// [`conv`](Self::conv).
     pub fn activation(&mut self, activation: Activation) {
         match self.layers.last_mut() {
             Some(Layer::Residual(sum)) if sum.activation == Activation::Identity => sum.activation = activation,
@@ -203,8 +206,8 @@ impl ConvStack {
         }
     }
 
-    /// Adds the activation Snake, `x + sin²(α x) / α` with an α per channel (Ziyin et al. 2020, arXiv 2006.08195): reads its
-    /// `alpha` `[1, channels, 1]`. To be trained, α is 1 at first.
+    /// Adds the Snake activation, `x + sin²(α x) / α` with an α per channel (Ziyin et al. 2020, arXiv 2006.08195).
+    /// Reads `alpha` `[1, channels, 1]`; in training it starts at 1.
     ///
     /// # Errors
     /// As [`Loader::get`].
@@ -213,27 +216,30 @@ impl ConvStack {
         Ok(())
     }
 
-    /// Adds the padding of SEANet (EnCodec, Défossez et al. 2022, arXiv 2210.13438) for the convolution `config`, which has none of
-    /// its own and follows: the sequence is mirrored at its ends, so that it gives a place for every `stride` places, the last
-    /// of which may be incomplete. Of an odd number of places the beginning gets one more than the end; the end also gets those
-    /// that fill the last window. A sequence that is too short to be mirrored has zeros behind it.
+    /// Adds the padding of SEANet (EnCodec, Défossez et al. 2022, arXiv 2210.13438) for the convolution `config` that
+    /// follows, which must have no padding of its own. The sequence is mirrored at its ends so that the convolution
+    /// gives one output per `stride` positions, the last of which may be incomplete. If the padding is odd, the
+    /// beginning gets one position more than the end; the end also gets the positions that complete the last window. A
+    /// sequence too short to be mirrored is first followed by zeros.
     ///
     /// # Errors
-    /// [`Error::Config`] for sizes that are out of range, a `stride` above the places that the kernel covers, and on maps.
+    /// [`Error::Config`] for sizes out of range, for a `stride` above the positions that the kernel covers, and on
+    /// maps.
     pub fn reflect_pad(&mut self, config: &ConvConfig) -> Result<()> {
         let (kernel, stride) = (config.extent(), config.stride);
         check::size("kernel", kernel, MAX_WIDTH)?;
         if !(1..=kernel).contains(&stride) || !self.maps.are_sequences {
-            let reason = format!("expected 1 to the {kernel} places of the kernel, on sequences");
+            let reason =
+                format!("expected 1 to {kernel}, the positions that the kernel covers, and a stack on sequences");
             return Err(Error::config("stride", stride, reason));
         }
         self.layers.push(Layer::Reflect { kernel, stride });
         Ok(())
     }
 
-    /// Adds a squeeze-and-excitation (Hu et al. 2017, arXiv 1709.01507): the means of the channels over all places go through a
-    /// fully connected layer of `squeezed` outputs with ReLU and another with `gate`, and each channel is multiplied by what
-    /// comes out for it. Reads `weight` and `bias` of both layers.
+    /// Adds a squeeze-and-excitation (Hu et al. 2017, arXiv 1709.01507): the means of the channels go through a fully
+    /// connected layer of `squeezed` outputs with ReLU and one with activation `gate`, whose outputs multiply the
+    /// channels. Reads `weight` and `bias` of both layers.
     ///
     /// # Errors
     /// As [`Linear::load`].
@@ -250,23 +256,23 @@ impl ConvStack {
         Ok(())
     }
 
-    /// A [squeeze-and-excitation](Self::squeeze_excitation) by these layers.
+    /// Adds a [squeeze-and-excitation](Self::squeeze_excitation) made of these layers.
     pub(crate) fn gates(&mut self, layers: [Linear; 2]) {
         self.layers.push(Layer::SqueezeExcitation(Box::new(layers)));
     }
 
-    /// Adds a block of DyMN (Schmid et al. 2023, arXiv 2310.15648): reads `context_gen`, `exp_conv` and its norm, `depth_conv`,
-    /// `depth_act`, `proj_conv`, as the reference names them. On maps.
+    /// Adds a DyMN block (Schmid et al. 2023, arXiv 2310.15648), on maps. Reads `context_gen`, `exp_conv` and its norm,
+    /// `depth_conv`, `depth_act` and `proj_conv`, named as in the reference.
     ///
     /// # Errors
-    /// [`Error::Config`] for a size that is out of range, else as [`Loader::get`].
+    /// [`Error::Config`] for a size out of range, otherwise as [`Loader::get`].
     pub fn dynamic_block(&mut self, block: &Loader, config: DynamicBlock) -> Result<()> {
         self.layers.push(Layer::Dynamic(Box::new(dynamic::Block::load(block, config, self.maps)?)));
         self.maps.width = self.maps.width.and_then(|width| width.div_ceil(config.stride).into());
         Ok(())
     }
 
-    /// Ends a stage: [`forward_observed`](Self::forward_observed) shows the values here.
+    /// Ends a stage, at which [`forward_observed`](Self::forward_observed) calls its observer.
     pub fn end_stage(&mut self) {
         self.layers.push(Layer::EndOfStage);
     }
@@ -275,45 +281,45 @@ impl ConvStack {
         self.maps.width = self.maps.width.and_then(|width| width.checked_div(by));
     }
 
-    /// `x` `[batch, channels, height, width]`, or `[batch, channels, length]` on sequences, to the same of the last layer. A row's
-    /// result does not depend on the rest of the batch.
+    /// Runs the layers on `x` `[batch, channels, height, width]`, or `[batch, channels, length]` on sequences. The
+    /// output has the same layout. Each row's result is independent of the rest of the batch.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         self.forward_observed(x, |_, _| Ok(()))
     }
 
-    /// [`forward`](Self::forward) that calls `observe` at the end of each stage, with its number from 0 and a function that gives the
-    /// values there, in the shape that `forward` has.
+    /// As [`forward`](Self::forward), but calls `observe` at the end of each stage with its index from 0 and a function
+    /// that returns the values there, in the layout of `forward`'s output.
     ///
     /// # Errors
-    /// As [`forward`](Self::forward), and those of `observe`.
+    /// As [`forward`](Self::forward), and any error of `observe`.
     pub fn forward_observed(
         &self,
         x: &Tensor,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<Tensor> {
         let run = || self.tensor(&self.run(x, observe)?);
-        run().context("a stack of convolutions")
+        run().context("running convolutions")
     }
 
-    /// As [`forward_observed`](Self::forward_observed): the means of the channels over all places, `[batch, channels]`, and where
-    /// they are `wanted` the maps.
+    /// As [`forward_observed`](Self::forward_observed), but returns the mean of each channel, `[batch, channels]`, and
+    /// the maps only if `expected`.
     pub(crate) fn forward_means(
         &self,
         x: &Tensor,
-        wanted: bool,
+        expected: bool,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let run = || {
             let x = self.run(x, observe)?;
-            Ok::<_, Error>((x.means()?, wanted.then(|| self.tensor(&x)).transpose()?))
+            Ok::<_, Error>((x.means()?, expected.then(|| self.tensor(&x)).transpose()?))
         };
-        run().context("a stack of convolutions")
+        run().context("running convolutions")
     }
 
-    /// In the shape that [`forward`](Self::forward) has.
+    /// Converts to the layout of [`forward`](Self::forward)'s output.
     fn tensor(&self, x: &FeatureMap) -> Result<Tensor> {
         Ok(if self.maps.are_sequences { x.to_sequence()? } else { x.to_tensor()? })
     }
@@ -337,28 +343,29 @@ impl ConvStack {
         Ok(x)
     }
 
-    /// [`forward`](Self::forward) of maps with their channels last: `x` `[batch, height, width, channels]` to the same of the last
-    /// layer.
+    /// As [`forward`](Self::forward), but for maps with channels last, `[batch, height, width, channels]`, on input and
+    /// output.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward_channels_last(&self, x: &Tensor) -> Result<Tensor> {
         let run = || {
             let x = FeatureMap::from_channels_last(x, &self.workspace)?;
             Ok::<_, Error>(forward_all(&self.layers, x)?.to_channels_last()?)
         };
-        run().context("a stack of convolutions")
+        run().context("running convolutions")
     }
 
-    /// [`forward`](Self::forward) of sequences of vectors: `x` `[batch, length, channels]` to the same of the last layer. With
-    /// `lengths`, zeros follow the first `lengths[b]` vectors of sequence `b` before each convolution, as they would follow the
-    /// sequence alone; ignore what comes out for the vectors beyond.
+    /// As [`forward`](Self::forward), but for sequences of vectors, `[batch, length, channels]`, on input and output.
+    /// With `lengths`, everything after the first `lengths[b]` vectors of sequence `b` is set to zero before each
+    /// convolution, as if the sequence were alone; ignore the output beyond.
     ///
     /// # Errors
-    /// [`Error::Argument`] unless there is one length from 1 to `length` per sequence, and for lengths in a stack with other
-    /// layers than convolutions; [`Error::Tensor`] if the shape or the device does not fit, or the stack is one on maps.
+    /// [`Error::Argument`] unless there is one length of 1 to `length` per sequence, or if lengths are given to a stack
+    /// with layers other than convolutions; [`Error::Tensor`] if the shape or the device does not match, or the stack
+    /// is one on maps.
     pub fn forward_vectors(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
-        self.run_vectors(x, lengths.map(<[usize]>::to_vec)).context("a stack of convolutions")
+        self.run_vectors(x, lengths.map(<[usize]>::to_vec)).context("running convolutions")
     }
 
     fn run_vectors(&self, x: &Tensor, mut lengths: Option<Vec<usize>>) -> Result<Tensor> {
@@ -373,7 +380,7 @@ impl ConvStack {
                     return Err(Error::argument(
                         "lengths",
                         format!("{lengths:?}"),
-                        "expected a stack of convolutions alone",
+                        "expected a stack of convolutions only",
                     ));
                 };
                 x = x.masked(lengths)?;
@@ -387,19 +394,19 @@ impl ConvStack {
     }
 }
 
-/// From this many values of a map on, the convolutions that make it or read it run row by row.
-const STREAMED: usize = 1 << 17;
+/// Convolutions that read or write maps with at least this many values run row by row.
+const MIN_STREAMED_VALUES: usize = 1 << 17;
 
-fn refuse(what: &str, got: &[usize], shape: Shape) -> Error {
+fn shape_error(what: &str, got: &[usize], shape: Shape) -> Error {
     candle_core::Error::Msg(format!("{what} of {got:?} does not fit maps of {shape:?}")).into()
 }
 
-/// The places of a sequence as a convolution sees them after [`ConvStack::reflect_pad`]; `None` is a zero.
-fn reflected(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> {
+/// The indices into a sequence that form its padded version for [`ConvStack::reflect_pad`]; `None` is a zero.
+fn reflected_indices(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> {
     let padding = kernel - stride;
     let before = padding - padding / 2;
     let after = padding / 2 + (length.next_multiple_of(stride) - length);
-    // With this many places, zeros behind the sequence among them, it can be mirrored.
+    // The shortest length that can be mirrored; zeros extend a shorter sequence to it.
     let mirrored = length.max(before.max(after) + 1);
     let place = |i: usize| match i.checked_sub(before) {
         None => before - i,
@@ -409,10 +416,10 @@ fn reflected(length: usize, kernel: usize, stride: usize) -> Vec<Option<usize>> 
     (0..before + length + after).map(|i| Some(place(i)).filter(|&place| place < length)).collect()
 }
 
-/// The layers one after the other.
+/// Runs the layers in order.
 fn forward_all(mut layers: &[Layer], mut x: FeatureMap) -> Result<FeatureMap> {
     while let Some((first, rest)) = layers.split_first() {
-        // Factors of channels become those of the weights that follow.
+        // Gates are folded into the weights of the convolution that follows.
         if let (Layer::SqueezeExcitation(fcs), [Layer::Conv(conv, None), rest @ ..]) = (first, rest)
             && let (Values::Blocks(map), Some(packed)) = (&x.values, conv.packed())
         {
@@ -430,12 +437,13 @@ fn forward_all(mut layers: &[Layer], mut x: FeatureMap) -> Result<FeatureMap> {
     Ok(x)
 }
 
-/// What a squeeze-and-excitation multiplies the channels of `x` by, `[batch, channels]`.
+/// The gates `[batch, channels]` of a squeeze-and-excitation on `x`.
 fn gates([fc1, fc2]: &[Linear; 2], x: &FeatureMap) -> Result<Tensor> {
     fc2.forward(&fc1.forward(&x.means()?)?)
 }
 
-/// What those layers make of `x` that run row by row on the CPU, and the layers after them; `None` if there are fewer than two.
+/// Runs the leading layers that can stream row by row on the CPU. Returns their output and the remaining layers, or
+/// `None` if fewer than two layers stream.
 fn streamed<'a>(layers: &'a [Layer], x: &FeatureMap) -> Result<Option<(FeatureMap, &'a [Layer])>> {
     let (_, channels, height, width) = match &x.values {
         Values::Blocks(map) => (0, map.shape.channels, map.shape.height, map.shape.width),
@@ -455,8 +463,9 @@ fn streamed<'a>(layers: &'a [Layer], x: &FeatureMap) -> Result<Option<(FeatureMa
     Ok(map.map(|map| (x.with(Values::Blocks(map)), &layers[n_layers..])))
 }
 
-/// Adds the steps of a layer to those whose maps have this size: channels, rows and columns. `false`, and nothing added, for a layer
-/// that does not run row by row, and for small maps: these stay in the cache as a whole, and weights are read less often.
+/// Adds the steps of a layer to `steps` and updates `size`: channels, rows and columns. Returns `false`, and adds
+/// nothing, for a layer that cannot run row by row, and for small maps, which stay in the cache as a whole and then
+/// need their weights read less often.
 fn collect<'a>(layer: &'a Layer, steps: &mut Vec<Step<'a>>, size: &mut (usize, usize, usize)) -> bool {
     match layer {
         Layer::EndOfStage => true,
@@ -466,14 +475,14 @@ fn collect<'a>(layer: &'a Layer, steps: &mut Vec<Step<'a>>, size: &mut (usize, u
             let values = |size: (usize, usize, usize)| size.0.saturating_mul(size.1).saturating_mul(size.2);
             let (Some(after), Some(conv)) = (after, conv.packed()) else { return false };
             let streams = Step::Conv(conv).streams(steps.is_empty());
-            if !streams || values(*size).max(values(after)) < STREAMED {
+            if !streams || values(*size).max(values(after)) < MIN_STREAMED_VALUES {
                 return false;
             }
             steps.push(Step::Conv(conv));
             *size = after;
             true
         }
-        Layer::Residual(sum) if sum.connection.is_empty() && sum.activation == Activation::Identity => {
+        Layer::Residual(sum) if sum.shortcut.is_empty() && sum.activation == Activation::Identity => {
             let (start, before) = (steps.len(), *size);
             let all = sum.layers.iter().all(|layer| collect(layer, steps, size));
             match all {
@@ -506,7 +515,7 @@ impl Layer {
                 match x.values {
                     Values::Blocks(ref mut map) => {
                         let done = map.scale(&gates.flatten_all()?.to_vec1()?);
-                        done.ok_or_else(|| refuse("gates", gates.dims(), map.shape))?;
+                        done.ok_or_else(|| shape_error("gates", gates.dims(), map.shape))?;
                         Ok(x)
                     }
                     Values::Tensor(ref values) => {
@@ -534,7 +543,8 @@ impl Layer {
             },
             Self::Snake(alpha) => match x.values {
                 Values::Blocks(ref mut map) => {
-                    map.snake(&alpha.flatten_all()?.to_vec1()?).ok_or_else(|| refuse("α", alpha.dims(), map.shape))?;
+                    map.snake(&alpha.flatten_all()?.to_vec1()?)
+                        .ok_or_else(|| shape_error("α", alpha.dims(), map.shape))?;
                     Ok(x)
                 }
                 Values::Tensor(ref values) => {
@@ -547,15 +557,15 @@ impl Layer {
             Self::Reflect { kernel: 1, stride: 1 } => Ok(x),
             Self::Reflect { kernel, stride } => match x.values {
                 Values::Blocks(ref map) => {
-                    let rows = reflected(map.shape.height, *kernel, *stride);
+                    let rows = reflected_indices(map.shape.height, *kernel, *stride);
                     let y = map.select(&rows, &x.workspace);
-                    let y = y.ok_or_else(|| refuse("padding", &[*kernel, *stride], map.shape))?;
+                    let y = y.ok_or_else(|| shape_error("padding", &[*kernel, *stride], map.shape))?;
                     Ok(x.with(Values::Blocks(y)))
                 }
                 Values::Tensor(ref values) => {
                     let height = values.dim(2)?;
-                    let rows = reflected(height, *kernel, *stride).into_iter();
-                    let rows = rows.map(|row| row.unwrap_or(height) as u32).collect::<Vec<_>>(); // of zeros
+                    let rows = reflected_indices(height, *kernel, *stride).into_iter();
+                    let rows = rows.map(|row| row.unwrap_or(height) as u32).collect::<Vec<_>>(); // the row of zeros
                     let rows = Tensor::new(rows, values.device())?;
                     let y = values.pad_with_zeros(2, 0, 1)?.index_select(&rows, 2)?;
                     Ok(x.with(Values::Tensor(y)))
@@ -566,7 +576,7 @@ impl Layer {
     }
 }
 
-/// [`forward_all`] of an input that is needed afterwards: most first layers only read it.
+/// As [`forward_all`], but keeps the input. Most first layers only read it, so it need not be copied.
 fn forward_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
     if let Some((y, rest)) = streamed(layers, x)? {
         return forward_all(rest, y);
@@ -580,15 +590,16 @@ fn forward_beside(layers: &[Layer], x: &FeatureMap) -> Result<FeatureMap> {
 
 impl Residual {
     fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
-        let (mut y, x) = if self.connection.is_empty() {
+        let (mut y, x) = if self.shortcut.is_empty() {
             (forward_beside(&self.layers, &x)?, x)
         } else {
-            let connected = forward_beside(&self.connection, &x)?;
+            let connected = forward_beside(&self.shortcut, &x)?;
             (forward_all(&self.layers, x)?, connected)
         };
         if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values) {
-            map.add(x, self.activation, Isa::best())
-                .ok_or_else(|| refuse("a connection", &[x.shape.channels, x.shape.height, x.shape.width], map.shape))?;
+            map.add(x, self.activation, Isa::best()).ok_or_else(|| {
+                shape_error("a shortcut", &[x.shape.channels, x.shape.height, x.shape.width], map.shape)
+            })?;
             return Ok(y);
         }
         let sum = self.activation.forward((y.to_tensor()? + x.to_tensor()?)?)?;

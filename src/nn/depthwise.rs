@@ -1,4 +1,4 @@
-//! Depthwise convolution, and the gate before it in a Conformer.
+//! Causal depthwise convolution, and the gated linear unit before it in a Conformer.
 
 use candle_core::Tensor;
 
@@ -11,12 +11,12 @@ use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// A convolution over time of each channel by itself, without bias. The result is as long as the sequence: it is causal,
-/// each frame sees itself and the `kernel − 1` before it, zeros before the first.
+/// A causal depthwise convolution over time, without bias. The output is as long as the input: each frame depends on
+/// itself and the `kernel − 1` frames before it, which are zero before the first frame.
 #[derive(Debug)]
 pub struct CausalDepthwiseConv {
     kernel: usize,
-    /// As a tensor: `[kernel, channels]`.
+    /// On a device: `[kernel, channels]`.
     weights: Prepared<DepthwiseOp, Tensor>,
 }
 
@@ -24,13 +24,16 @@ impl CausalDepthwiseConv {
     /// Reads `weight` `[channels, 1, kernel]`.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for a size that is out of range, else as [`Loader::get`].
+    /// [`Error::Config`](crate::Error::Config) for a size out of range, otherwise as [`Loader::get`].
     pub fn load(weights: &Loader, channels: usize, kernel: usize) -> Result<Self> {
         check::sizes([("channels", channels, MAX_WIDTH), ("kernel", kernel, MAX_WIDTH)])?;
         let shape = [channels, 1, kernel];
         let tensor = || {
             let filters = weights.parameter("weight", &shape, Init::of_fan_in(kernel))?;
-            filters.squeeze(1).and_then(|filters| filters.t()).context("a depthwise convolution")
+            filters
+                .squeeze(1)
+                .and_then(|filters| filters.t())
+                .context("transposing the filters of a depthwise convolution")
         };
         let weights = match weights.target() {
             Target::Kernels => {
@@ -43,12 +46,12 @@ impl CausalDepthwiseConv {
         Ok(Self { kernel, weights })
     }
 
-    /// `x` `[batch, n_frames, channels]` to the same shape.
+    /// Convolves `x` `[batch, n_frames, channels]`. The shape stays the same.
     ///
     /// # Errors
-    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not fit.
+    /// [`Error::Tensor`](crate::Error::Tensor) if the shape or the device does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x).context("a depthwise convolution")
+        self.run(x).context("running a depthwise convolution")
     }
 
     fn run(&self, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -63,8 +66,8 @@ impl CausalDepthwiseConv {
     }
 }
 
-/// The gated linear unit: `a · sigmoid(b)` of the two halves of the last dimension, `[…, 2 · channels]` to `[…, channels]`
-/// (Dauphin et al., 2016, arXiv 1612.08083).
+/// The gated linear unit: splits the last dimension into halves `a` and `b` and computes `a · sigmoid(b)`, `[…, 2 ·
+/// channels]` to `[…, channels]` (Dauphin et al., 2016, arXiv 1612.08083).
 ///
 /// # Errors
 /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is odd.
@@ -76,5 +79,5 @@ pub fn gated(x: &Tensor) -> Result<Tensor> {
             &halves[0] * candle_nn::ops::sigmoid(&halves[1])?
         }
     };
-    gate().context("a gated linear unit")
+    gate().context("computing a gated linear unit")
 }

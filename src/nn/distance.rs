@@ -1,4 +1,4 @@
-//! Scores by distance in attention, with gates: what WavLM and BEATs add.
+//! Gated relative position bias in attention, as in WavLM and BEATs.
 //!
 //! Chi et al., "XLM-E", 2021 (arXiv 2106.16138); buckets as in Raffel et al., "T5", 2020 (arXiv 1910.10683).
 
@@ -8,10 +8,10 @@ use super::{Activation, Linear, RelativeScores};
 use crate::error::{Context, Result};
 use crate::weights::Loader;
 
-/// Values of the gates' linear layer that are summed into one.
+/// Outputs of the gates' linear layer that are summed into one value.
 const GATE_PARTS: usize = 4;
 
-/// A score per head and bucket of distances between tokens.
+/// A table of position biases: one per head and bucket of distances between tokens.
 #[derive(Debug)]
 pub(crate) struct DistanceScores {
     /// `[n_buckets, n_heads]`.
@@ -21,7 +21,8 @@ pub(crate) struct DistanceScores {
 }
 
 impl DistanceScores {
-    /// Reads the table `name`, of `n_buckets` buckets, half of them for each direction. From `max_distance` on, the last one is used.
+    /// Reads the table `name` of `n_buckets` buckets, half of them for each direction. Distances from `max_distance` on
+    /// share the last bucket.
     pub fn load(
         attention: &Loader,
         name: &str,
@@ -31,7 +32,7 @@ impl DistanceScores {
         Ok(Self { table: attention.get(name, (n_buckets, n_heads))?, n_buckets, max_distance })
     }
 
-    /// The scores of all distances from `−(n_tokens − 1)` on, `[n_heads, 2 · n_tokens − 1]`.
+    /// The biases for all distances from `−(n_tokens − 1)` to `n_tokens − 1`, `[n_heads, 2 · n_tokens − 1]`.
     pub fn of(&self, n_tokens: usize) -> Result<Tensor> {
         let before = (1..n_tokens).rev().map(|distance| self.bucket(distance));
         let after = (1..n_tokens).map(|distance| self.bucket(distance) + self.n_buckets / 2);
@@ -40,7 +41,8 @@ impl DistanceScores {
         Ok(self.table.index_select(&buckets, 0)?.t()?.contiguous()?)
     }
 
-    /// One bucket per distance in the first half of a direction's buckets, then ever longer ranges.
+    /// The bucket of a distance: the first half of a direction's buckets hold one distance each, the others
+    /// logarithmically growing ranges.
     fn bucket(&self, distance: usize) -> usize {
         let n_buckets = self.n_buckets / 2;
         let n_exact = n_buckets / 2;
@@ -53,8 +55,8 @@ impl DistanceScores {
     }
 }
 
-/// How much of the distances' scores a query takes in each head: `a (b c − 1) + 2`, where `a` and `b` are sigmoids of linear
-/// functions of a vector per query and head, and `c` is a constant of the head.
+/// The gate of a query in each head, by which the position biases are multiplied: `a (b c − 1) + 2`, where `a` and `b`
+/// are sigmoids of linear functions of the head's query vector, and `c` is a constant of the head.
 #[derive(Debug)]
 pub(crate) struct DistanceGates {
     linear: Linear,
@@ -62,10 +64,10 @@ pub(crate) struct DistanceGates {
 }
 
 impl DistanceGates {
-    /// Reads the linear layer and the constants, which have these names.
+    /// Reads the linear layer `names[0]` and the constants `names[1]`.
     pub fn load(attention: &Loader, names: [&str; 2], head_dim: usize, n_heads: usize) -> Result<Self> {
         let linear = attention.at(names[0]);
-        // Only sums over `GATE_PARTS` outputs are used: the layer that gives them at once.
+        // Only sums over `GATE_PARTS` outputs are used, so the weights are summed once at load.
         let sums = |values: Vec<f32>, width: usize| -> Vec<f32> {
             let sum = |rows: &[f32]| -> Vec<f32> {
                 (0..width)
@@ -79,17 +81,17 @@ impl DistanceGates {
         let constants = attention.get(names[1], (1, n_heads, 1, 1))?;
         Ok(Self {
             linear: Linear::from_matrix(weight, bias, Activation::Identity, attention)?,
-            constants: constants.flatten_all().context("reading the constants of gates")?,
+            constants: constants.flatten_all().context("flattening the constants of the position gates")?,
         })
     }
 
-    /// What is added to the scores of attention: `distances` as from [`DistanceScores::of`], of which the queries take as much as the
-    /// gates say for their vectors, `x` `[batch, n_tokens, dim]` with the heads side by side.
+    /// The scores to add to those of attention: `distances` from [`DistanceScores::of`], gated by the query vectors `x`
+    /// `[batch, n_tokens, dim]`, heads side by side.
     pub fn scores(&self, distances: &Tensor, x: &Tensor) -> Result<RelativeScores> {
         RelativeScores::gated(distances, &self.forward(x)?, distances.dim(1)? / 2)
     }
 
-    /// `[batch, n_tokens, dim]` to `[batch, n_tokens, n_heads]`.
+    /// The gates `[batch, n_tokens, n_heads]` of `x` `[batch, n_tokens, dim]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, n_tokens, dim) = x.dims3()?;
         let n_heads = self.constants.elem_count();

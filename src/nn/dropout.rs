@@ -5,22 +5,23 @@ use candle_core::Tensor;
 use crate::error::{Context, Error, Result};
 use crate::weights::{Loader, Target, TrainingState};
 
-/// In training mode, sets values to 0 at random and scales the others up so that the mean stays; else nothing.
+/// Dropout: in training mode, zeroes random values and scales the others so that the expected value stays the same.
+/// Does nothing otherwise.
 #[derive(Debug, Clone)]
 pub struct Dropout {
     p: f64,
-    /// `None` where the weights are those of a checkpoint.
+    /// `None` for weights that are not trained.
     state: Option<TrainingState>,
 }
 
 impl Dropout {
-    /// Each value becomes 0 with probability `p`, below 1.
+    /// Creates a dropout that zeroes each value with probability `p`, 0 ≤ `p` < 1.
     ///
     /// # Errors
-    /// [`Error::Config`] for another `p`.
+    /// [`Error::Config`] for `p` outside this range.
     pub fn new(weights: &Loader, p: f64) -> Result<Self> {
         if !(0.0..1.0).contains(&p) {
-            return Err(Error::config("p", p, "0 or more and less than 1"));
+            return Err(Error::config("p", p, "expected at least 0 and less than 1"));
         }
         let state = match weights.target() {
             Target::Training(state) => Some(state),
@@ -29,12 +30,12 @@ impl Dropout {
         Ok(Self { p, state })
     }
 
-    /// Whether it changes anything now.
+    /// Whether it is active now.
     pub(super) fn is_on(&self) -> bool {
         self.p > 0.0 && self.state.as_ref().is_some_and(TrainingState::is_training)
     }
 
-    /// `x` of any shape.
+    /// Applies the dropout to `x` of any shape.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -44,6 +45,6 @@ impl Dropout {
         let mask: Vec<f32> = state.with_random(|random| {
             (0..x.elem_count()).map(|_| if random.uniform() < self.p { 0.0 } else { kept }).collect()
         });
-        Tensor::from_vec(mask, x.shape(), x.device()).and_then(|mask| x * mask).context("dropout")
+        Tensor::from_vec(mask, x.shape(), x.device()).and_then(|mask| x * mask).context("applying a dropout")
     }
 }

@@ -1,10 +1,11 @@
-//! Inverted residuals whose convolutions and activations depend on the clip: the blocks of DyMN.
+//! The blocks of DyMN: inverted residuals whose filters and activations depend on the clip.
 //!
-//! Schmid et al., "Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models", 2023 (arXiv 2310.15648):
-//! means over the columns and over the rows of a map go through a shared 1x1 convolution. Their mean is the context of the clip. It
-//! mixes the four sets of filters of each convolution (Chen et al. 2019, arXiv 1912.03458) and bends the activation, the larger of two
-//! lines per channel (Dynamic ReLU, Chen et al. 2020, arXiv 2003.10027). The sequences themselves weigh rows and columns of each channel
-//! (coordinate attention, Hou et al. 2021, arXiv 2103.02907).
+//! Schmid et al., "Dynamic Convolutional Neural Networks as Efficient Pre-trained Audio Models", 2023 (arXiv
+//! 2310.15648). The means over the columns and over the rows of a map go through a shared 1x1 convolution. The mean of
+//! its output is the context of the clip. The context mixes the four filter sets of each convolution (Chen et al. 2019,
+//! arXiv 1912.03458) and sets the slopes and intercepts of the activation, the maximum of two linear functions per
+//! channel (Dynamic ReLU, Chen et al. 2020, arXiv 2003.10027). The output itself, as two sequences, weights the rows
+//! and columns of each channel (coordinate attention, Hou et al. 2021, arXiv 2103.02907).
 
 use candle_core::{D, Device, Tensor};
 
@@ -20,25 +21,25 @@ use super::{Activation, BatchNorm, ConvConfig, ConvStack, Linear};
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// Sets of filters that a convolution mixes.
+/// Filter sets that a convolution mixes.
 const SETS: usize = 4;
 
-/// The sizes of a block of DyMN.
+/// The configuration of a DyMN block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct DynamicBlock {
-    /// Channels in.
+    /// Input channels.
     pub in_channels: usize,
-    /// Channels between the convolutions; the first one is left out where they are as many as those in.
+    /// Expanded channels. If equal to `in_channels`, the first convolution is omitted.
     pub expanded: usize,
-    /// Channels out. Where they are as many as those in and the step is 1, the input is added.
+    /// Output channels. If equal to `in_channels` and the stride is 1, the input is added to the output.
     pub out_channels: usize,
-    /// Length of the depthwise kernel on both axes, odd.
+    /// Size of the depthwise kernel on both axes, odd.
     pub kernel: usize,
-    /// Its step on both axes, 1 or 2.
+    /// Stride of the depthwise convolution on both axes, 1 or 2.
     pub stride: usize,
-    /// Length of the context.
+    /// Length of the context vector.
     pub context: usize,
-    /// After the first convolution.
+    /// Activation after the first convolution.
     pub activation: Activation,
 }
 
@@ -47,12 +48,12 @@ pub struct DynamicBlock {
 pub(super) struct Block {
     config: DynamicBlock,
     joint: ConvStack,
-    /// From the sequence over the columns, and from that over the rows.
+    /// Computes the weights of the columns, and those of the rows.
     attention: [ConvStack; 2],
     expand: Option<DynamicConv>,
     depthwise: DynamicConv,
-    lines: Linear,
-    /// What the lines are multiplied by, and what is added, `[4]`.
+    coefficients: Linear,
+    /// Scale and shift of the activation's coefficients, `[4]`.
     scale: Tensor,
     shift: Tensor,
     project: DynamicConv,
@@ -88,7 +89,7 @@ impl Block {
                 ConvConfig { stride, ..ConvConfig::depthwise(expanded, kernel) },
                 Activation::Identity,
             )?,
-            lines: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
+            coefficients: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
             scale: constants(&act, "lambdas", [1.0, 1.0, 0.5, 0.5])?,
             shift: constants(&act, "init_v", [1.0, 0.0, 0.0, 0.0])?,
             project: conv("proj", ConvConfig::new(expanded, out_channels, 1), Activation::Identity)?,
@@ -96,7 +97,7 @@ impl Block {
         })
     }
 
-    /// Each clip by itself.
+    /// Runs each clip separately, because the filters depend on it.
     pub fn forward(&self, x: FeatureMap) -> Result<FeatureMap> {
         let batch = match &x.values {
             Values::Tensor(x) => x.dim(0)?,
@@ -121,15 +122,16 @@ impl Block {
         let context = joint.mean(2)?.squeeze(2)?; // [1, context]
         let sequence = |start: usize, length: usize, conv: &ConvStack| -> Result<Tensor> {
             let x = joint.narrow(2, start, length)?;
-            conv.forward(&if self.config.stride == 1 { x } else { halved(&x)? })
+            conv.forward(&if self.config.stride == 1 { x } else { average_every_second(&x)? })
         };
         let columns = sequence(0, n_columns, &self.attention[0])?; // [1, expanded, columns out, 1]
         let rows = sequence(n_columns, n_rows, &self.attention[1])?;
-        let lines = (self.lines.forward(&context)?.affine(2.0, -1.0)?).reshape((self.config.expanded, 4))?;
-        let lines = lines.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?; // slopes, then intercepts
+        let coefficients =
+            (self.coefficients.forward(&context)?.affine(2.0, -1.0)?).reshape((self.config.expanded, 4))?;
+        let coefficients = coefficients.broadcast_mul(&self.scale)?.broadcast_add(&self.shift)?; // slopes, then intercepts
         let expanded = self.expand.as_ref().map(|conv| conv.forward(&x, &context)).transpose()?;
         let y = self.depthwise.forward(expanded.as_ref().unwrap_or(&x), &context)?;
-        let y = weighed(y, &lines, &rows, &columns)?;
+        let y = activate_and_weight(y, &coefficients, &rows, &columns)?;
         let mut y = self.project.forward(&y, &context)?;
         if self.config.stride == 1 && self.config.in_channels == self.config.out_channels {
             if let (Values::Blocks(map), Values::Blocks(x)) = (&mut y.values, &x.values)
@@ -144,16 +146,16 @@ impl Block {
     }
 }
 
-/// What a checkpoint has beside its parameters, and what it is where it has none and in training.
+/// A constant that checkpoints store beside the parameters; `values` in training and if it is missing.
 fn constants(place: &Loader, name: &str, values: [f32; 4]) -> Result<Tensor> {
     match place.target() {
         Target::Kernels | Target::Device if !place.lacks(name) => place.get(name, 4),
-        _ => Tensor::new(&values, place.device()).context("the constants of an activation"),
+        _ => Tensor::new(&values, place.device()).context("creating the constants of a dynamic activation"),
     }
 }
 
-/// The means over the rows, a sequence over the columns, and the means over the columns, a sequence over the rows: `[1, channels,
-/// length, 1]`.
+/// Means of a map over the rows, as a sequence over the columns, and over the columns, as a sequence over the rows,
+/// each `[1, channels, length, 1]`.
 fn axis_means(x: &FeatureMap) -> Result<(Tensor, Tensor)> {
     Ok(match &x.values {
         Values::Tensor(x) => (x.mean_keepdim(2)?.transpose(2, 3)?, x.mean_keepdim(3)?),
@@ -169,8 +171,8 @@ fn axis_means(x: &FeatureMap) -> Result<(Tensor, Tensor)> {
     })
 }
 
-/// Means of three neighbours every two places, with zeros around `x` `[1, channels, length, 1]`.
-fn halved(x: &Tensor) -> candle_core::Result<Tensor> {
+/// Averages three neighbours at every second position of `x` `[1, channels, length, 1]`, with zero padding.
+fn average_every_second(x: &Tensor) -> candle_core::Result<Tensor> {
     let n = x.dim(2)?.div_ceil(2);
     let x = x.pad_with_zeros(2, 1, 2)?;
     let every = |start: usize| {
@@ -180,15 +182,21 @@ fn halved(x: &Tensor) -> candle_core::Result<Tensor> {
     ((every(0)? + every(1)?)? + every(2)?)? / 3.0
 }
 
-/// The larger of two `lines` `[channels, 4]` of each value, times its row's and its column's weight, `[1, channels, length, 1]`.
-fn weighed(mut y: FeatureMap, lines: &Tensor, rows: &Tensor, columns: &Tensor) -> Result<FeatureMap> {
+/// Applies the activation given by `coefficients` `[channels, 4]` and multiplies each value by the weights of its row and its
+/// column, `[1, channels, length, 1]` each.
+fn activate_and_weight(
+    mut y: FeatureMap,
+    coefficients: &Tensor,
+    rows: &Tensor,
+    columns: &Tensor,
+) -> Result<FeatureMap> {
     if let Values::Blocks(map) = &mut y.values {
         let host = |x: &Tensor| x.t()?.flatten_all()?.to_vec1::<f32>();
         let by_place = |x: &Tensor| host(&x.squeeze(3)?.squeeze(0)?);
-        if map.weigh(&host(lines)?, &by_place(rows)?, &by_place(columns)?, Isa::best()).is_none() {
+        if map.activate_and_weight(&host(coefficients)?, &by_place(rows)?, &by_place(columns)?, Isa::best()).is_none() {
             let shape = format!("{:?}", map.shape);
             return Err(candle_core::Error::Msg(format!(
-                "weights of {:?} and {:?} for {shape}",
+                "row weights {:?} and column weights {:?} do not fit a map of {shape}",
                 rows.dims(),
                 columns.dims()
             ))
@@ -197,23 +205,23 @@ fn weighed(mut y: FeatureMap, lines: &Tensor, rows: &Tensor, columns: &Tensor) -
         return Ok(y);
     }
     let x = y.to_tensor()?;
-    let line = |i: usize| {
-        let part = |i: usize| lines.narrow(1, i, 1)?.reshape((1, (), 1, 1));
+    let linear = |i: usize| {
+        let part = |i: usize| coefficients.narrow(1, i, 1)?.reshape((1, (), 1, 1));
         x.broadcast_mul(&part(i)?)?.broadcast_add(&part(i + 2)?)
     };
-    let bent = line(0)?.maximum(&line(1)?)?;
-    let weighed = bent.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
-    Ok(y.with(Values::Tensor(weighed)))
+    let activated = linear(0)?.maximum(&linear(1)?)?;
+    let weighted = activated.broadcast_mul(rows)?.broadcast_mul(&columns.transpose(2, 3)?)?;
+    Ok(y.with(Values::Tensor(weighted)))
 }
 
-/// A convolution whose filters are a mixture of four sets, and its norm.
+/// A convolution with batch norm whose filters are a mixture of four sets.
 #[derive(Debug)]
 struct DynamicConv {
     shares: Linear,
     shape: ConvShape,
     is_depthwise: bool,
     activation: Activation,
-    /// As tensors: filters `[4, out · in / groups · rows · columns]` and bias `[1, out, 1, 1]`.
+    /// On a device: filters `[4, out · in / groups · rows · columns]` and bias `[1, out, 1, 1]`.
     filters: Prepared<Vec<PackedConv>, [Tensor; 2], (Tensor, BatchNorm)>,
 }
 
@@ -231,7 +239,7 @@ impl DynamicConv {
         let is_depthwise = config.groups > 1;
         let filter = in_channels / config.groups * kernel.0 * kernel.1;
         let stored = (1, 1, SETS, out_channels * filter);
-        // A square kernel that is stored the other way around.
+        // Transposes square kernels that are stored as columns by rows.
         let arranged = |filters: Tensor| -> candle_core::Result<Tensor> {
             let filters = filters.reshape((SETS, out_channels * filter / kernel.0 / kernel.1, kernel.0, kernel.1))?;
             let filters = if maps.swapped_filters { filters.transpose(2, 3)? } else { filters };
@@ -241,14 +249,15 @@ impl DynamicConv {
         let filters = match place.target() {
             Target::Training(_) => {
                 let filters = place.parameter("weight", stored, Init::of_fan_in(filter))?;
-                let filters = arranged(filters).context("the filters of a dynamic convolution")?;
+                let filters = arranged(filters).context("rearranging the filters of a dynamic convolution")?;
                 Prepared::Training((filters, BatchNorm::load_with(norm, out_channels, 1, maps.norm_eps)?))
             }
             target => {
                 let FoldedBatchNorm { scale, shift } = folded()?;
-                let filters = arranged(place.get("weight", stored)?).context("the filters of a dynamic convolution")?;
+                let filters = arranged(place.get("weight", stored)?)
+                    .context("rearranging the filters of a dynamic convolution")?;
                 if let Target::Kernels = target {
-                    let sets = filters.to_vec2().context("the filters of a dynamic convolution")?;
+                    let sets = filters.to_vec2().context("reading the filters of a dynamic convolution")?;
                     let pack = |values: &Vec<f32>| {
                         let filters = Filters { values, scale: &scale, bias: &shift, activation };
                         match is_depthwise {
@@ -264,7 +273,7 @@ impl DynamicConv {
                         let shift = Tensor::from_vec(shift, (1, out_channels, 1, 1), filters.device())?;
                         Ok::<_, candle_core::Error>([scaled.flatten_from(1)?, shift])
                     };
-                    Prepared::OnDevice(tensors().context("folding a batch norm")?)
+                    Prepared::OnDevice(tensors().context("folding a batch norm into a dynamic convolution")?)
                 }
             }
         };
@@ -291,8 +300,10 @@ impl DynamicConv {
                     Values::Blocks(map) => run(Input::Map(map)),
                     Values::Tensor(x) => with_planes(x, |x, shape| run(Input::Planes(x, shape)))?,
                 };
-                let refuse = || candle_core::Error::Msg(format!("a dynamic convolution of {:?}", self.shape));
-                return Ok(x.with(Values::Blocks(map.ok_or_else(refuse)?)));
+                let shape_error = || {
+                    candle_core::Error::Msg(format!("a dynamic convolution of {:?} does not fit the maps", self.shape))
+                };
+                return Ok(x.with(Values::Blocks(map.ok_or_else(shape_error)?)));
             }
             Prepared::OnDevice([filters, bias]) => {
                 self.activation.forward(convolved(mixed(filters)?)?.broadcast_add(bias)?)?

@@ -1,4 +1,4 @@
-//! Convolutions over sequences of vectors whose channels are in groups.
+//! Grouped convolutions over sequences of vectors.
 
 use candle_core::Tensor;
 
@@ -10,24 +10,25 @@ use super::prepared::Prepared;
 use crate::error::{Context, Error, Result};
 use crate::weights::{Loader, Target};
 
-/// A convolution over a sequence of vectors, where each group of channels sees itself alone, and an activation: as many vectors and
-/// channels come out as go in.
+/// A grouped convolution over a sequence of vectors, with an activation. Each group of channels depends only on itself;
+/// the output has the shape of the input.
 #[derive(Debug)]
 pub struct GroupedConv1d {
     groups: usize,
     kernel: usize,
     activation: Activation,
-    /// As tensors: the filters `[channels, channels / groups, kernel]` and the bias `[channels, 1]`.
+    /// On a device: the filters `[channels, channels / groups, kernel]` and the bias `[channels, 1]`.
     weights: Prepared<GroupedConvOp, [Tensor; 2]>,
 }
 
 impl GroupedConv1d {
-    /// From `filters` `[channels, channels / groups, kernel]`, row-major, and `bias` `[channels]`, which tells the sizes. A vector
-    /// sees `kernel / 2` vectors before it, and zeros where there are none.
+    /// Creates the layer from `filters` `[channels, channels / groups, kernel]`, row-major, and `bias` `[channels]`,
+    /// whose length determines the sizes. An output vector depends on the `kernel / 2` vectors before it, which are
+    /// zero before the first.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the groups do not divide the channels, or for other numbers of filters; [`Error::Tensor`] if a tensor
-    /// operation fails on the device of `place`.
+    /// [`Error::Argument`] if `groups` does not divide the channels or the number of filter values does not match,
+    /// [`Error::Tensor`] if a tensor operation fails on the device of `place`.
     pub(crate) fn new(
         filters: Vec<f32>,
         bias: Vec<f32>,
@@ -42,7 +43,7 @@ impl GroupedConv1d {
         let width = channels / groups;
         let kernel = filters.len() / (channels * width);
         if kernel == 0 || !filters.len().is_multiple_of(channels * width) {
-            let reason = format!("expected a multiple of {channels} x {width}");
+            let reason = format!("expected a multiple of {channels} x {width} (channels times channels per group)");
             return Err(Error::argument("filters.len()", filters.len(), reason));
         }
         let weights = match place.target() {
@@ -54,19 +55,19 @@ impl GroupedConv1d {
             _ => {
                 let filters = Tensor::from_vec(filters, (channels, width, kernel), place.device());
                 let bias = Tensor::from_vec(bias, (channels, 1), place.device());
-                let context = "moving weights to the device";
+                let context = "moving the weights of a grouped convolution to the device";
                 Prepared::OnDevice([filters.context(context)?, bias.context(context)?])
             }
         };
         Ok(Self { groups, kernel, activation, weights })
     }
 
-    /// `x` `[batch, n, channels]`, f32, to the same shape.
+    /// Convolves `x` `[batch, n, channels]`, f32. The shape stays the same.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit.
+    /// [`Error::Tensor`] if the shape or the device does not match.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x).context("a grouped convolution")
+        self.run(x).context("running a grouped convolution")
     }
 
     fn run(&self, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -75,7 +76,7 @@ impl GroupedConv1d {
             Prepared::OnDevice([filters, bias]) | Prepared::Training([filters, bias]) => {
                 let n = x.dim(1)?;
                 let y = x.transpose(1, 2)?.contiguous()?.conv1d(filters, self.kernel / 2, 1, 1, self.groups)?;
-                // An even kernel gives one vector more.
+                // An even kernel gives one extra vector.
                 self.activation.forward(y.narrow(2, 0, n)?.broadcast_add(bias)?)?.transpose(1, 2)?.contiguous()
             }
         }

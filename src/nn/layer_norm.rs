@@ -1,4 +1,4 @@
-//! Layer norm: each row has a mean and a variance of its own.
+//! Layer norm.
 
 use candle_core::{D, Device, Tensor};
 use candle_nn::ops::{layer_norm, layer_norm_slow};
@@ -10,7 +10,8 @@ use super::prepared::Prepared;
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// `y = weight · (x − mean) / √(variance + ε) + bias` over the last dimension, with each row's own mean and variance.
+/// Layer norm over the last dimension: `y = weight · (x − mean) / √(variance + ε) + bias`, with the mean and the
+/// variance of each row.
 #[derive(Debug)]
 pub struct LayerNorm {
     weights: Prepared<LayerNormOp, [Tensor; 2]>,
@@ -18,10 +19,10 @@ pub struct LayerNorm {
 }
 
 impl LayerNorm {
-    /// Reads `weight` and `bias`, each `[channels]`; to be trained, they are 1 and 0 at first.
+    /// Reads `weight` and `bias`, each `[channels]`. In training they start at 1 and 0.
     ///
     /// # Errors
-    /// As [`Loader::get_vec`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// As [`Loader::get_vec`]. Missing or misshapen tensors are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, channels: usize, eps: f32) -> Result<Self> {
         let tensor = |name: &str, value: f32| weights.parameter(name, channels, Init::Constant(value));
         let tensors = || Ok::<_, crate::error::Error>([tensor("weight", 1.0)?, tensor("bias", 0.0)?]);
@@ -37,7 +38,7 @@ impl LayerNorm {
         Ok(Self { weights, eps })
     }
 
-    /// `x` `[…, channels]` to the same shape.
+    /// Normalises `x` `[…, channels]`. The shape stays the same.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if the last dimension is not `channels`.
@@ -45,12 +46,12 @@ impl LayerNorm {
         self.forward_with(x, Activation::Identity)
     }
 
-    /// [`forward`](Self::forward) and then an activation.
+    /// [`forward`](Self::forward) followed by an activation.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_with(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        self.normalize(x, activation).context("a layer norm")
+        self.normalize(x, activation).context("applying a layer norm")
     }
 
     fn normalize(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
@@ -64,7 +65,7 @@ impl LayerNorm {
                 layer_norm_slow(&x, &weight?, &bias?, self.eps)?
             }
             Prepared::OnDevice([weight, bias]) if !x.track_op() => layer_norm(&x, weight, bias, self.eps)?,
-            // The only one that has gradients.
+            // candle's fused version has no gradients.
             Prepared::OnDevice([weight, bias]) | Prepared::Training([weight, bias]) => {
                 layer_norm_slow(&x, weight, bias, self.eps)?
             }
@@ -72,7 +73,7 @@ impl LayerNorm {
     }
 }
 
-/// [`LayerNorm`] without weight and bias, of `x` `[…, channels]`.
+/// Layer norm of `x` `[…, channels]` without weight and bias.
 ///
 /// # Errors
 /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
@@ -88,5 +89,5 @@ pub(crate) fn normalized(x: &Tensor, eps: f32) -> Result<Tensor> {
         let bias = Tensor::zeros(channels, x.dtype(), x.device())?;
         layer_norm_slow(x, &weight, &bias, eps)
     };
-    norm().context("a layer norm")
+    norm().context("applying a layer norm")
 }

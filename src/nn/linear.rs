@@ -11,12 +11,13 @@ use super::prepared::Prepared;
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader, Matrix, Target};
 
-/// `y = activation(W x + b)`, `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to `[batch, n_tokens, out]`.
+/// A fully connected layer, `y = activation(W x + b)`: `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to
+/// `[batch, n_tokens, out]`.
 #[derive(Debug)]
 pub struct Linear {
     out_features: usize,
     activation: Activation,
-    /// As tensors: the weight `[out, in]` and the bias `[out]`.
+    /// On a device: the weight `[out, in]` and the bias `[out]`.
     weights: Prepared<LinearOp, [Tensor; 2]>,
 }
 
@@ -24,13 +25,13 @@ impl Linear {
     /// Reads `weight` `[out, in]` and `bias` `[out]`.
     ///
     /// # Errors
-    /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// As [`Loader::get`]. Missing or misshapen tensors are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, in_features: usize, out_features: usize, activation: Activation) -> Result<Self> {
         let init = Init::of_fan_in(in_features);
         Self::load_with(weights, in_features, out_features, activation, [init; 2])
     }
 
-    /// As [`load`](Self::load); to be trained, weight and bias have these initial values.
+    /// As [`load`](Self::load), with the given initial values of weight and bias for training.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -44,7 +45,8 @@ impl Linear {
         Self::load_named(weights, ["weight", "bias"], [in_features, out_features], activation, init)
     }
 
-    /// As [`load_with`](Self::load_with), where weight and bias have names of their own; `features` go in and out.
+    /// As [`load_with`](Self::load_with), with the given tensor names of weight and bias. `features` are the input and
+    /// output sizes.
     pub(crate) fn load_named(
         weights: &Loader,
         names: [&str; 2],
@@ -63,16 +65,16 @@ impl Linear {
         Self::from_matrix(weight, bias, activation, weights)
     }
 
-    /// From `weight` `[out, in]`, row-major, and `bias` `[out]`, which tells the sizes.
+    /// Creates a layer from `weight` `[out, in]`, row-major, and `bias` `[out]`, whose length determines the sizes.
     ///
     /// # Errors
-    /// [`Error::Argument`] if there is no bias or the length of `weight` is not a multiple of it, [`Error::Tensor`] if a tensor
-    /// operation fails on the device.
+    /// [`Error::Argument`] if `weight` or `bias` is empty or the length of `weight` is not a multiple of that of
+    /// `bias`, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
         Self::prepare(Matrix::Full(weight), bias, activation, (&Target::on(device), device))
     }
 
-    /// As [`new`](Self::new), from values or codes of 4 bits, for what computes with them in this place.
+    /// As [`new`](Self::new), from f32 values or 4-bit codes, for the loader's target.
     pub(crate) fn from_matrix(
         weight: impl Into<Matrix>,
         bias: Vec<f32>,
@@ -82,7 +84,7 @@ impl Linear {
         Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()))
     }
 
-    /// From a weight `[out, in]` and a bias `[out]` that are trained.
+    /// Creates a layer from a trainable weight `[out, in]` and bias `[out]`.
     pub(crate) fn from_parameters(weight: Tensor, bias: Tensor, activation: Activation) -> Self {
         Self { out_features: bias.elem_count(), activation, weights: Prepared::Training([weight, bias]) }
     }
@@ -95,7 +97,7 @@ impl Linear {
     ) -> Result<Self> {
         let out_features = bias.len();
         if out_features == 0 || weight.len() == 0 || !weight.len().is_multiple_of(out_features) {
-            let reason = format!("expected a multiple of the {out_features} biases");
+            let reason = format!("expected a positive multiple of the {out_features} biases");
             return Err(Error::argument("weight.len()", weight.len(), reason));
         }
         let in_features = weight.len() / out_features;
@@ -110,27 +112,28 @@ impl Linear {
             _ => {
                 let weight = Tensor::from_vec(weight.into_vec(), (out_features, in_features), device);
                 let bias = Tensor::from_vec(bias, out_features, device);
-                let context = "moving weights to the device";
+                let context = "moving the weights of a linear layer to the device";
                 Prepared::OnDevice([weight.context(context)?, bias.context(context)?])
             }
         };
         Ok(Self { out_features, activation, weights })
     }
 
-    /// `x` `[batch, in]` or `[batch, n_tokens, in]` to the same with `out`. A row's result does not depend on the rest.
+    /// Applies the layer to `x` `[batch, in]` or `[batch, n_tokens, in]`. Each row's result is independent of the
+    /// others.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape does not fit or `x` is on another device.
+    /// [`Error::Tensor`] if the shape does not match or `x` is on another device.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.run(x, None).context("a linear layer")
+        self.run(x, None).context("applying a linear layer")
     }
 
-    /// [`forward`](Self::forward) of `x` `[batch, n_tokens, in]` plus `residual` `[batch, n_tokens, out]`.
+    /// [`forward`](Self::forward) on `x` `[batch, n_tokens, in]` plus `residual` `[batch, n_tokens, out]`.
     ///
     /// # Errors
     /// As [`forward`](Self::forward).
     pub fn forward_add(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor> {
-        self.run(x, Some(residual)).context("a linear layer")
+        self.run(x, Some(residual)).context("applying a linear layer")
     }
 
     fn run(&self, x: &Tensor, residual: Option<&Tensor>) -> candle_core::Result<Tensor> {
@@ -147,13 +150,13 @@ impl Linear {
         }
     }
 
-    /// Outputs.
+    /// Number of outputs.
     pub(crate) fn out_features(&self) -> usize {
         self.out_features
     }
 }
 
-/// `x` as the kernels take it.
+/// `x` in contiguous memory, if the kernels can take it.
 fn contiguous(x: &Tensor) -> candle_core::Result<Tensor> {
     if !runs_on_cpu_kernels(x) {
         let got = format!("{:?} on {:?}{}", x.dtype(), x.device(), if x.track_op() { " with gradients" } else { "" });

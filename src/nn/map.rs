@@ -1,4 +1,4 @@
-//! Feature maps on their way from layer to layer.
+//! Feature maps passed between layers.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -8,12 +8,12 @@ use super::kernels::workspace::Workspace;
 use super::ops::runs_on_cpu_kernels;
 use crate::tensor::with_values;
 
-/// The maps of a batch, `[batch, channels, height, width]`, in the form that suits the layer which made them: a tensor, or on
-/// the CPU blocks of sixteen channels. The height of a sequence is its length, its width 1.
+/// The feature maps of a batch, `[batch, channels, height, width]`: a tensor or, on the CPU, the kernels' layout in
+/// blocks of sixteen channels. A sequence has its length as height and width 1.
 #[derive(Debug, Clone)]
 pub struct FeatureMap {
     pub values: Values,
-    /// Where memory for the maps that are made from this one comes from and returns to.
+    /// Provides the memory for maps computed from this one, and takes it back.
     pub workspace: Workspace,
 }
 
@@ -25,19 +25,19 @@ pub enum Values {
 }
 
 impl FeatureMap {
-    /// From `[batch, channels, height, width]`.
+    /// Creates maps from `[batch, channels, height, width]`.
     pub fn new(x: Tensor, workspace: &Workspace) -> Result<Self> {
         x.dims4()?;
         Ok(Self { values: Values::Tensor(x), workspace: workspace.clone() })
     }
 
-    /// From `[batch, channels, length]`.
+    /// Creates maps from a sequence, `[batch, channels, length]`.
     pub fn from_sequence(x: &Tensor, workspace: &Workspace) -> Result<Self> {
         x.dims3()?;
         Self::new(x.unsqueeze(3)?, workspace)
     }
 
-    /// From `[batch, height, width, channels]`.
+    /// Creates maps from `[batch, height, width, channels]`.
     pub fn from_channels_last(x: &Tensor, workspace: &Workspace) -> Result<Self> {
         let (batch, height, width, channels) = x.dims4()?;
         let shape = Shape { batch, channels, height, width };
@@ -49,17 +49,17 @@ impl FeatureMap {
         Self::new(x.permute((0, 3, 1, 2))?.contiguous()?, workspace)
     }
 
-    /// From a sequence of vectors, `[batch, length, channels]`.
+    /// Creates maps from a sequence of vectors, `[batch, length, channels]`.
     pub fn from_vectors(x: &Tensor, workspace: &Workspace) -> Result<Self> {
         Self::from_channels_last(&x.unsqueeze(2)?, workspace)
     }
 
-    /// Other values, from the same workspace.
+    /// Replaces the values and keeps the workspace.
     pub fn with(&self, values: Values) -> Self {
         Self { values, workspace: self.workspace.clone() }
     }
 
-    /// `[batch, channels, height, width]`.
+    /// Converts to `[batch, channels, height, width]`.
     pub fn to_tensor(&self) -> Result<Tensor> {
         match &self.values {
             Values::Tensor(x) => Ok(x.clone()),
@@ -70,7 +70,7 @@ impl FeatureMap {
         }
     }
 
-    /// The means of the channels over all places, `[batch, channels]`.
+    /// The mean of each channel, `[batch, channels]`.
     pub fn means(&self) -> Result<Tensor> {
         match &self.values {
             Values::Tensor(x) => x.mean((2, 3)),
@@ -81,12 +81,12 @@ impl FeatureMap {
         }
     }
 
-    /// `[batch, channels, length]` of a sequence.
+    /// Converts a sequence to `[batch, channels, length]`.
     pub fn to_sequence(&self) -> Result<Tensor> {
         self.to_tensor()?.squeeze(3)
     }
 
-    /// `[batch, height, width, channels]`.
+    /// Converts to `[batch, height, width, channels]`.
     pub fn to_channels_last(&self) -> Result<Tensor> {
         match &self.values {
             Values::Tensor(x) => x.permute((0, 2, 3, 1))?.contiguous(),
@@ -97,12 +97,12 @@ impl FeatureMap {
         }
     }
 
-    /// `[batch, length, channels]` of a sequence.
+    /// Converts a sequence to `[batch, length, channels]`.
     pub fn to_vectors(&self) -> Result<Tensor> {
         self.to_channels_last()?.squeeze(2)
     }
 
-    /// With zeros from row `lengths[b]` of the maps of clip `b` on.
+    /// Sets the rows of clip `b` from `lengths[b]` on to zero.
     pub fn masked(mut self, lengths: &[usize]) -> Result<Self> {
         match &mut self.values {
             Values::Tensor(x) => *x = mask(&x.transpose(1, 2)?, lengths)?.transpose(1, 2)?,
@@ -116,7 +116,7 @@ impl FeatureMap {
         Ok(self)
     }
 
-    /// In the blocked layout, if the kernels run on the tensor; otherwise as it is.
+    /// Converts to the blocked layout, if the kernels run on the tensor; otherwise leaves it as it is.
     pub fn into_blocks(self) -> Result<Self> {
         let map = match &self.values {
             Values::Tensor(x) if runs_on_cpu_kernels(x) => {
@@ -131,13 +131,13 @@ impl FeatureMap {
     }
 }
 
-/// Runs `f` on the values of an f32 tensor `[batch, channels, height, width]` on the CPU.
+/// Calls `f` with the values of an f32 tensor `[batch, channels, height, width]` on the CPU.
 pub fn with_planes<R>(x: &Tensor, f: impl FnOnce(&[f32], Shape) -> R) -> Result<R> {
     let (batch, channels, height, width) = x.dims4()?;
     with_values(&[x], |values| f(values[0], Shape { batch, channels, height, width }))
 }
 
-/// `x` `[batch, n_frames, …]` with zeros from frame `lengths[b]` of row `b` on.
+/// Sets the frames of row `b` of `x` `[batch, n_frames, …]` from `lengths[b]` on to zero.
 pub fn mask(x: &Tensor, lengths: &[usize]) -> Result<Tensor> {
     let n_frames = x.dim(1)?;
     let rows = lengths.iter().enumerate().map(|(row, &length)| {

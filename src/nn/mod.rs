@@ -1,27 +1,28 @@
-//! Layers. Each is prepared once, at load: batch norm is folded, the activation belongs to the layer.
+//! Neural network layers. Each layer is prepared once, when it is loaded: batch norms are folded into the layer before
+//! them, and activations are part of their layer.
 //!
-//! A layer owns the choice of kernel, a model never sees it:
+//! Each layer chooses its own kernel:
 //!
-//! | layer | on the CPU | elsewhere |
+//! | layer | on the CPU | on other devices |
 //! |---|---|---|
-//! | [`ConvStack`] | maps in blocks of sixteen channels from layer to layer; packed filters, in Winograd, direct or depthwise form; bias, activation, pooling on the way out | candle |
-//! | [`CausalDepthwiseConv`] | a block of channels of some frames at a time | candle, tap by tap |
-//! | [`GroupedConv1d`] | the same product, with the taps of a group as its segments | candle |
-//! | [`PatchEmbedding`] | the next on patches | candle |
-//! | [`Linear`], [`CausalConv1d`] | products on packed weights; rows independent of the batch | candle |
+//! | [`ConvStack`] | feature maps in blocks of sixteen channels throughout; packed filters for a Winograd, direct or depthwise kernel; bias, activation and pooling fused | candle |
+//! | [`CausalDepthwiseConv`] | tasks of several frames, one channel block at a time | candle, tap by tap |
+//! | [`GroupedConv1d`] | the packed product, with the taps of a group as its segments | candle |
+//! | [`PatchEmbedding`] | [`Linear`] on patches | candle |
+//! | [`Linear`], [`CausalConv1d`] | products with packed weights; each row independent of the batch | candle |
 //! | [`LayerNorm`], [`gated`] | one pass | candle |
-//! | [`SelfAttention`] | matrix products on the projections where they lie, tasks of 64 queries | candle |
+//! | [`SelfAttention`] | packed products on the projections in place, tasks of 48 queries | candle |
 //! | [`Pool2d`], [`Pool1d`], [`LpPool2d`] | one pass, rows in parallel | candle |
 //! | [`BatchNorm`] | one pass | candle |
-//! | [`Rnn`] | one product for many frames, then per step a product with packed weights and fused gates; directions and sequences in parallel | candle, frame by frame |
+//! | [`Rnn`] | one product for many frames, then a product with packed weights and fused gates per step; directions and sequences in parallel | candle, frame by frame |
 //!
-//! A layer is in one of three states, which its loader decides: packed for the CPU, as tensors on a device, or in training.
-//! Layers that are loaded from a [`Parameters`](crate::weights::Parameters) keep their tensors as they are and use candle's
-//! differentiable operations on every device; so does everything after them. In its training mode batch norms use the
-//! statistics of the batch and [`Dropout`] drops.
+//! The loader decides which of three states a layer is in: packed for the CPU, tensors on a device, or in training.
+//! Layers loaded from a [`Parameters`](crate::weights::Parameters) keep their tensors and use candle's differentiable
+//! operations on every device, and so does everything after them. In training mode, batch norms use the
+//! statistics of the batch and [`Dropout`] is active.
 //!
-//! CPU kernels live in `kernels`; they work on slices, and `ops` gives them to candle as operations on tensors. They use the
-//! current rayon pool; their results do not depend on its size nor on what else is in the batch.
+//! The CPU kernels are in `kernels` and work on slices; `ops` wraps them as candle operations. They run on the current
+//! rayon pool. Their results depend neither on the number of threads nor on the rest of the batch.
 
 mod attention;
 mod batch_norm;

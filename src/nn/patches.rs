@@ -1,4 +1,4 @@
-//! Patches of a spectrogram as tokens: the first layer of vision transformers.
+//! Patch embedding: the first layer of vision transformers over spectrograms.
 
 use candle_core::Tensor;
 
@@ -7,35 +7,36 @@ use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader, Target};
 
-/// Which axis of a spectrogram is the first of the convolution's maps.
+/// The order of the axes of the spectrogram in the filters and tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PatchAxes {
-    /// Mel bins: filters `[width, 1, mels, frames]`, tokens by mel band, then time (AST, CED, PaSST).
+    /// Mel bins first: filters `[width, 1, mels, frames]`, tokens ordered by mel band, then time (AST, CED, PaSST).
     MelsFirst,
-    /// Frames: filters `[width, 1, frames, mels]`, tokens by time, then mel band (BEATs, EAT).
+    /// Frames first: filters `[width, 1, frames, mels]`, tokens ordered by time, then mel band (BEATs, EAT).
     FramesFirst,
 }
 
-/// The sizes of a [`PatchEmbedding`], each as `[mels, frames]`.
+/// The configuration of a [`PatchEmbedding`]; sizes are `[mels, frames]`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PatchConfig {
-    /// Of a patch, 1 to 65,536.
+    /// Size of a patch, 1 to 65,536.
     pub size: [usize; 2],
-    /// From a patch to the next, 1 to 65,536; patches overlap where it is below their size.
+    /// Stride of the patches, 1 to 65,536. Patches overlap if it is below their size.
     pub stride: [usize; 2],
     /// The order of the axes.
     pub axes: PatchAxes,
-    /// Whether there is a bias.
+    /// Whether the linear layer has a bias.
     pub bias: bool,
 }
 
 impl PatchConfig {
-    /// Square patches side by side, with a bias.
+    /// Square patches without overlap, with a bias.
     pub const fn square(size: usize, axes: PatchAxes) -> Self {
         Self { size: [size; 2], stride: [size; 2], axes, bias: true }
     }
 
-    /// Patches of a spectrogram, `[rows, columns]`: along the mel bins, and in time. What fills no patch at an end is left out.
+    /// The number of patches along the mel bins and in time, `[rows, columns]`. Incomplete patches at the ends are
+    /// dropped.
     pub fn grid(&self, n_mels: usize, n_frames: usize) -> [usize; 2] {
         let along = |axis: usize, length: usize| match length.checked_sub(self.size[axis]) {
             Some(rest) => rest / self.stride[axis].max(1) + 1,
@@ -44,21 +45,25 @@ impl PatchConfig {
         [along(0, n_mels), along(1, n_frames)]
     }
 
-    /// Refuses sizes out of range, and patches that are higher than the spectrogram.
+    /// Checks that the sizes are in range and that a patch is not higher than the spectrogram.
     ///
     /// # Errors
-    /// [`Error::Config`] for these.
+    /// [`Error::Config`] if they are not.
     pub fn check(&self, n_mels: usize) -> Result<()> {
         let sizes = self.size.iter().map(|&n| ("patch_size", n, MAX_WIDTH));
         check::sizes(sizes.chain(self.stride.iter().map(|&n| ("patch_stride", n, MAX_WIDTH))))?;
         if self.size[0] > n_mels {
-            return Err(Error::config("n_mels", n_mels, format!("expected at least the {} of a patch", self.size[0])));
+            return Err(Error::config(
+                "n_mels",
+                n_mels,
+                format!("expected at least {}, the height of a patch", self.size[0]),
+            ));
         }
         Ok(())
     }
 }
 
-/// A linear layer on patches of a spectrogram: what a convolution with one input channel computes.
+/// A linear layer on the patches of a spectrogram, equivalent to a convolution with one input channel.
 #[derive(Debug)]
 pub struct PatchEmbedding {
     config: PatchConfig,
@@ -66,10 +71,10 @@ pub struct PatchEmbedding {
 }
 
 impl PatchEmbedding {
-    /// Reads `weight` and, if there is one, `bias` `[width]`.
+    /// Reads `weight` and, if configured, `bias` `[width]`.
     ///
     /// # Errors
-    /// As [`Loader::get`]; tensors that do not fit are reported by [`Loader::finish`].
+    /// As [`Loader::get`]. Missing or misshapen tensors are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, config: PatchConfig, width: usize) -> Result<Self> {
         let [mels, frames] = config.size;
         let shape = match config.axes {
@@ -79,10 +84,12 @@ impl PatchEmbedding {
         let linear = if let Target::Training(_) = weights.target() {
             let init = Init::of_fan_in(mels * frames);
             let weight = weights.parameter("weight", &shape, init)?;
-            let weight = weight.flatten_from(1).context("reading the filters of patches")?;
+            let weight = weight.flatten_from(1).context("flattening the filters of a patch embedding")?;
             let bias = match config.bias {
                 true => weights.parameter("bias", width, init)?,
-                false => weight.zeros_like().and_then(|x| x.sum(1)).context("a bias of zeros")?,
+                false => {
+                    weight.zeros_like().and_then(|x| x.sum(1)).context("creating the bias of a patch embedding")?
+                }
             };
             Linear::from_parameters(weight, bias, Activation::Identity)
         } else {
@@ -93,17 +100,17 @@ impl PatchEmbedding {
         Ok(Self { config, linear })
     }
 
-    /// The sizes.
+    /// The configuration of the layer.
     pub fn config(&self) -> &PatchConfig {
         &self.config
     }
 
-    /// `x` `[batch, n_frames, n_mels]` to `[batch, n_tokens, width]`.
+    /// Embeds the patches of `x` `[batch, n_frames, n_mels]` as tokens `[batch, n_tokens, width]`.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if the shape or the device does not fit, or if there is no whole patch.
+    /// [`Error::Tensor`] if the shape or the device does not match, or if `x` is smaller than a patch.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.linear.forward(&self.patches(x).context("cutting patches")?)
+        self.linear.forward(&self.patches(x).context("cutting a spectrogram into patches")?)
     }
 
     fn patches(&self, x: &Tensor) -> candle_core::Result<Tensor> {
@@ -119,7 +126,7 @@ impl PatchEmbedding {
         x.reshape((batch, rows * columns, mels * frames))
     }
 
-    /// The frames (`axis` 1) or mel bins (2) of `n` patches, one after the other.
+    /// The frames (`axis` 1) or mel bins (`axis` 2) of `n` patches, concatenated.
     fn cut(&self, x: &Tensor, axis: usize, n: usize) -> candle_core::Result<Tensor> {
         let (size, stride) = (self.config.size[2 - axis], self.config.stride[2 - axis]);
         if size == stride {

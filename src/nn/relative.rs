@@ -1,4 +1,4 @@
-//! Relative positions: what attention adds to its scores by the distance from query to key.
+//! Relative position scores, which attention adds by the distance from query to key.
 
 use candle_core::Tensor;
 
@@ -6,8 +6,8 @@ use super::kernels::attention::Relative;
 use crate::error::{Context, Error, Result};
 use crate::tensor::with_values;
 
-/// Numbers by distance, added to the scaled scores of attention before its softmax: for query `i` and key `j` the number
-/// `clamp(j − i + left, 0, n_distances − 1)` of a row.
+/// Relative position scores: for query `i` and key `j`, entry `clamp(j − i + left, 0, n_distances − 1)` of a row is
+/// added to the scaled attention score before the softmax.
 #[derive(Debug, Clone)]
 pub struct RelativeScores {
     /// `[batch, n_tokens, n_heads, n_distances]`, or with gates `[n_heads, n_distances]`.
@@ -18,24 +18,25 @@ pub struct RelativeScores {
 }
 
 impl RelativeScores {
-    /// A row of its own for each query: `rows` `[batch, n_tokens, n_heads, n_distances]`, f32 (Shaw et al., 2018, arXiv
-    /// 1803.02155; Dai et al., 2019, arXiv 1901.02860). Distance 0 is number `left` of a row.
+    /// A separate row for each query: `rows` `[batch, n_tokens, n_heads, n_distances]`, f32 (Shaw et al., 2018, arXiv
+    /// 1803.02155; Dai et al., 2019, arXiv 1901.02860). Distance 0 is entry `left` of a row.
     ///
     /// # Errors
-    /// [`Error::Tensor`] for a tensor with other than 4 dimensions, [`Error::Argument`] unless `left` is below `n_distances`.
+    /// [`Error::Tensor`] for a tensor without 4 dimensions, [`Error::Argument`] unless `left` is below `n_distances`.
     pub fn new(rows: &Tensor, left: usize) -> Result<Self> {
-        let context = "relative positions";
+        let context = "reading relative position scores";
         let (_, _, _, n_distances) = rows.dims4().context(context)?;
         Self::with(rows, None, n_distances, left)
     }
 
-    /// One row per head, `rows` `[n_heads, n_distances]`, times a number per query and head, `gates` `[batch, n_tokens, n_heads]`,
-    /// both f32 (Chi et al., "XLM-E", 2021, arXiv 2106.16138, as WavLM uses it).
+    /// One row per head, `rows` `[n_heads, n_distances]`, multiplied by a gate per query and head, `gates` `[batch,
+    /// n_tokens, n_heads]`, both f32 (Chi et al., "XLM-E", 2021, arXiv 2106.16138, as in WavLM).
     ///
     /// # Errors
-    /// [`Error::Tensor`] for tensors with other numbers of dimensions, [`Error::Argument`] unless `left` is below `n_distances`.
+    /// [`Error::Tensor`] for `rows` without 2 or `gates` without 3 dimensions, [`Error::Argument`] unless `left` is
+    /// below `n_distances`.
     pub fn gated(rows: &Tensor, gates: &Tensor, left: usize) -> Result<Self> {
-        let context = "relative positions";
+        let context = "reading gated relative position scores";
         let (_, n_distances) = rows.dims2().context(context)?;
         gates.dims3().context(context)?;
         Self::with(rows, Some(gates.contiguous().context(context)?), n_distances, left)
@@ -43,12 +44,12 @@ impl RelativeScores {
 
     fn with(rows: &Tensor, gates: Option<Tensor>, n_distances: usize, left: usize) -> Result<Self> {
         if left >= n_distances {
-            return Err(Error::argument("left", left, format!("expected less than the {n_distances} distances")));
+            return Err(Error::argument("left", left, format!("expected less than n_distances = {n_distances}")));
         }
-        Ok(Self { rows: rows.contiguous().context("relative positions")?, gates, n_distances, left })
+        Ok(Self { rows: rows.contiguous().context("reading relative position scores")?, gates, n_distances, left })
     }
 
-    /// Checks that they are those of `batch` sequences of `n_tokens` tokens.
+    /// Checks the shape against `batch` sequences of `n_tokens` tokens.
     pub(super) fn check(&self, batch: usize, n_tokens: usize, n_heads: usize) -> candle_core::Result<()> {
         let fits = match &self.gates {
             Some(gates) => gates.dims() == [batch, n_tokens, n_heads] && self.rows.dims()[0] == n_heads,
@@ -57,13 +58,13 @@ impl RelativeScores {
         match fits {
             true => Ok(()),
             false => Err(candle_core::Error::Msg(format!(
-                "expected relative positions of {batch} x {n_tokens} queries and {n_heads} heads, got {:?}",
+                "expected relative position scores for {batch} x {n_tokens} queries and {n_heads} heads, got {:?}",
                 self.gates.as_ref().unwrap_or(&self.rows).dims()
             ))),
         }
     }
 
-    /// Runs `f` on what the kernel takes.
+    /// Calls `f` with the scores in the kernel's form.
     pub(super) fn on_host<R>(&self, f: impl FnOnce(Relative) -> R) -> candle_core::Result<R> {
         let Self { n_distances, left, .. } = *self;
         let tensors: Vec<&Tensor> = std::iter::once(&self.rows).chain(&self.gates).collect();
@@ -72,7 +73,7 @@ impl RelativeScores {
         })
     }
 
-    /// `[batch, n_heads, n_tokens, n_tokens]`, for queries and keys.
+    /// The scores of all queries and keys, `[batch, n_heads, n_tokens, n_tokens]`.
     pub(super) fn expand(&self, n_tokens: usize) -> candle_core::Result<Tensor> {
         let last = self.n_distances - 1;
         let place = |query: usize, key: usize| (key + self.left).saturating_sub(query).min(last) as u32;

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use candle_core::Tensor;
 
+use super::ops::activation::add_relu;
 use super::{Activation, CausalConv1d, Dropout};
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -123,7 +124,7 @@ impl Tcn {
             if let Some(downsample) = downsample {
                 x = downsample.forward(&x, None)?.0;
             }
-            x = (y + x).and_then(|sum| sum.relu()).context("a temporal convolutional network")?;
+            x = add_relu(&y, &x).context("a temporal convolutional network")?;
         }
         Ok((x, TcnState(contexts)))
     }

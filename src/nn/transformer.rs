@@ -1,28 +1,29 @@
-//! The transformer encoder's block.
+//! Transformer encoder blocks.
 
 use candle_core::Tensor;
 
 use super::{Dropout, LayerNorm, Linear, RelativeScores, SelfAttention};
 use crate::error::{Context, Result};
 
-/// Where a block normalises.
+/// The position of the layer norms in a block.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum NormPlace {
-    /// Before attention and before the feed-forward layers: `x + f(norm(x))` (ViT, Whisper).
+    /// Pre-norm, before attention and before the feed-forward layers: `x + f(norm(x))` (ViT, Whisper).
     Before,
-    /// After each sum: `norm(x + f(x))` (the original transformer).
+    /// Post-norm, after each sum: `norm(x + f(x))` (the original transformer).
     After,
-    /// After each sum, to which the input counts this many times: `norm(α x + f(x))` (Wang et al., "DeepNet", 2022, arXiv 2203.00555).
+    /// Post-norm with the residual scaled by this factor: `norm(α x + f(x))` (Wang et al., "DeepNet", 2022, arXiv
+    /// 2203.00555).
     AfterScaled(f32),
 }
 
-/// What makes relative positions of the attention's input and of the queries, keys and values.
+/// Computes relative position scores from the attention's input and its queries, keys and values.
 type Relative<'a> = &'a dyn Fn(&Tensor, &Tensor) -> Result<RelativeScores>;
 
 /// Self-attention and two feed-forward layers, each with a residual connection and a layer norm.
 #[derive(Debug)]
 pub struct TransformerBlock {
-    /// Where the norms stand.
+    /// The position of the norms.
     pub place: NormPlace,
     /// The norm of the attention.
     pub norm1: LayerNorm,
@@ -30,30 +31,31 @@ pub struct TransformerBlock {
     pub attention: SelfAttention,
     /// The norm of the feed-forward layers.
     pub norm2: LayerNorm,
-    /// The first feed-forward layer, which has the activation.
+    /// The first feed-forward layer, which includes the activation.
     pub fc1: Linear,
-    /// The second, back to the width.
+    /// The second feed-forward layer, back to the width.
     pub fc2: Linear,
-    /// What training drops of the attention's result and of those of both feed-forward layers.
+    /// The dropout, in training, on the outputs of the attention and of both feed-forward layers.
     pub dropout: Option<Dropout>,
 }
 
 impl TransformerBlock {
-    /// `x` `[batch, n_tokens, width]` to the same shape. `lengths` as for [`SelfAttention::forward_add`].
+    /// Runs the block on `x` `[batch, n_tokens, width]`. The shape stays the same. `lengths` as for
+    /// [`SelfAttention::forward_add`].
     ///
     /// # Errors
     /// As [`SelfAttention::forward_add`].
     pub fn forward(&self, x: &Tensor, lengths: Option<&[usize]>) -> Result<Tensor> {
-        self.run(x, lengths, None).context("a transformer block")
+        self.run(x, lengths, None).context("running a transformer block")
     }
 
-    /// As [`forward`](Self::forward), with the relative positions that `relative` makes of the attention's input, `[batch, n_tokens,
-    /// width]`, or of its queries, keys and values, `[batch, n_tokens, 3 · width]`.
+    /// As [`forward`](Self::forward), with relative position scores. `relative` computes them from the attention's
+    /// input, `[batch, n_tokens, width]`, or its queries, keys and values, `[batch, n_tokens, 3 · width]`.
     ///
     /// # Errors
-    /// As [`SelfAttention::forward_projected`], and those of `relative`.
+    /// As [`SelfAttention::forward_projected`], and any error of `relative`.
     pub fn forward_relative(&self, x: &Tensor, lengths: Option<&[usize]>, relative: Relative) -> Result<Tensor> {
-        self.run(x, lengths, Some(relative)).context("a transformer block")
+        self.run(x, lengths, Some(relative)).context("running a transformer block")
     }
 
     fn run(&self, x: &Tensor, lengths: Option<&[usize]>, relative: Option<Relative>) -> Result<Tensor> {

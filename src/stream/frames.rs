@@ -1,4 +1,4 @@
-//! Live audio, frame by frame: a model that carries its state on.
+//! Frame-by-frame tagging of live audio, by models that carry their state from block to block.
 
 use std::ops::Deref;
 
@@ -12,11 +12,12 @@ use crate::models::TaggingModel;
 use crate::models::sequence::{Backbone, SequenceClassifier};
 use crate::output::Frames;
 
-/// The output of a recurrent or causal convolutional model for each frame of a stream that never ends.
+/// Runs a recurrent or causal convolutional model over an endless stream, with one output per frame.
 ///
-/// The frames are bit-identical to the [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole recording as
-/// one clip, however it is split into blocks. With [`TimePooling::Last`](crate::models::rnn::TimePooling::Last), a frame is the
-/// model's output for the clip up to there. Memory does not grow.
+/// The frames are bit-identical to the [`framewise_output`](crate::TaggingOutput::framewise_output) of the whole
+/// recording as one clip, however it is split into blocks. With
+/// [`TimePooling::Last`](crate::models::rnn::TimePooling::Last), a frame is the model's output for the clip up to that
+/// frame. Memory does not grow with time.
 ///
 /// ```no_run
 /// use clipwise::models::rnn::{AudioRnnClassifier, Config};
@@ -44,26 +45,26 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> F
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`] for a model that needs more of the clip than a stream has: a bidirectional one, or one whose features
-    /// depend on the whole clip (normalised by its own statistics, with a floor below its maximum) or on later frames (deltas).
-    /// The same for a rate of 0 Hz or one too far from the model's.
+    /// [`Error::Config`] if the model depends on later audio: a bidirectional one, or one whose features depend on the
+    /// whole clip (normalised by its own statistics, or with a floor below its maximum) or on later frames (deltas).
+    /// [`Error::Argument`] if the sample rate is 0 Hz or too far from the model's.
     pub fn new(model: M, sample_rate: u32) -> Result<Self> {
         let input = StreamInput::new(sample_rate, model.info().sample_rate)?;
         Ok(Self { input, recurrence: Recurrence::new(model)? })
     }
 
-    /// Takes the next samples, any number, and returns the frames that are now complete, which may be none.
+    /// Takes the next samples, any number, and returns the frames that are now complete (possibly none).
     ///
     /// # Errors
-    /// [`Error::NonFinite`], with the position in the stream, for a NaN or infinite sample: then no sample was taken.
-    /// [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::NonFinite`], with the position in the stream, if a sample is NaN or infinite; no samples are taken in
+    /// that case. [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn push(&mut self, samples: &[f32]) -> Result<Frames> {
         let (first, mut scores) = (self.recurrence.n_frames, Vec::new());
         self.input.push(samples, |samples| self.recurrence.push(samples, &mut scores))?;
         self.recurrence.frames(first, scores, None)
     }
 
-    /// Ends the stream: returns the remaining frames. Then begins a new stream.
+    /// Ends the stream: returns the remaining frames and begins a new stream.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -75,28 +76,28 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> F
         frames
     }
 
-    /// Drops what was pushed, and begins a new stream at time 0.
+    /// Discards the samples so far and begins a new stream at time 0.
     pub fn reset(&mut self) {
         self.input.reset();
         self.recurrence.reset();
     }
 
-    /// Seconds of audio that must follow the start of a frame before it is returned, at most.
+    /// Maximum latency: seconds of audio from the start of a frame until it is returned.
     pub fn latency(&self) -> f64 {
         let Reach { hop_length, after, .. } = self.recurrence.reach;
         self.input.delay(after + hop_length)
     }
 }
 
-/// The model, with its state and the samples that its next frames see.
+/// The model, its state, and the samples that its next frames depend on.
 #[derive(Debug)]
 struct Recurrence<M, B: Backbone> {
     model: M,
     reach: Reach,
-    /// Samples from `base` on, a multiple of the hop.
+    /// Samples from `base` on, which is a multiple of the hop.
     samples: Vec<f32>,
     base: u64,
-    /// Frames returned so far.
+    /// Number of frames returned so far.
     n_frames: u64,
     state: Option<B::State>,
 }
@@ -105,7 +106,7 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
     fn new(model: M) -> Result<Self> {
         model.check_causal()?;
         if let Some(rule) = model.features().clip_rule() {
-            let reason = "such features depend on more of the clip than a stream has";
+            let reason = "not supported in a stream, since features would depend on the whole clip or on later frames";
             return Err(Error::config(rule.setting, rule.value, reason));
         }
         let reach = model.features().reach();
@@ -117,12 +118,12 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
         (self.base, self.n_frames, self.state) = (0, 0, None);
     }
 
-    /// Samples so far.
+    /// Number of samples so far.
     fn end(&self) -> u64 {
         self.base + self.samples.len() as u64
     }
 
-    /// Appends the scores of the frames that see no later sample.
+    /// Appends the scores of the frames that do not depend on later samples.
     fn push(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<()> {
         self.samples.extend_from_slice(samples);
         if self.samples.len() < self.model.info().min_samples {
@@ -131,7 +132,7 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
         self.run(self.reach.n_complete(self.end()), scores)
     }
 
-    /// Appends the scores of the remaining frames, after the last `samples`. Returns the number of all samples.
+    /// Appends the scores of the remaining frames after the last `samples`. Returns the total number of samples.
     fn finish(&mut self, samples: &[f32], scores: &mut Vec<f32>) -> Result<u64> {
         self.samples.extend_from_slice(samples);
         let end = self.end();
@@ -139,7 +140,7 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
             return Ok(0);
         }
         if self.base == 0 && self.samples.len() < self.model.info().min_samples {
-            self.samples.resize(self.model.info().min_samples, 0.0); // as a short clip
+            self.samples.resize(self.model.info().min_samples, 0.0); // like a short clip
         }
         let n_samples = usize::try_from(self.end()).unwrap_or(usize::MAX);
         self.run(self.model.features().n_frames(n_samples) as u64, scores)?;
@@ -151,8 +152,8 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
         if end <= self.n_frames {
             return Ok(());
         }
-        let context = "frames of a stream";
-        let features = self.model.features().compute(&self.samples)?; // frame 0 of it is at `base`
+        let context = "running a stream";
+        let features = self.model.features().compute(&self.samples)?; // their frame 0 is at `base`
         let first = (self.n_frames - self.base / self.reach.hop_length as u64) as usize;
         let count = ((end - self.n_frames) as usize).min(features.nrows().saturating_sub(first));
         let n_features = features.ncols();
@@ -162,7 +163,7 @@ impl<M: Deref<Target = SequenceClassifier<C, B>>, C: Send + Sync, B: Backbone> R
         scores.extend(probabilities.flatten_all().and_then(|p| p.to_vec1::<f32>()).context(context)?);
         self.state = Some(state);
         self.n_frames += count as u64;
-        // Later frames see no earlier sample than these, which are enough for the front end.
+        // Keep the samples that later frames depend on, and at least the minimum for the front end.
         let hop = self.reach.hop_length as u64;
         let before = (self.reach.before + self.model.info().min_samples).div_ceil(self.reach.hop_length) as u64;
         let base = (self.n_frames.saturating_sub(before) * hop).max(self.base);

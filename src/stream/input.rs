@@ -1,4 +1,4 @@
-//! What all streams share: samples of any rate in blocks of any size, checked and resampled piece by piece.
+//! Input shared by all streams: samples at any rate, in blocks of any size, checked and resampled.
 
 use crate::audio::Resampler;
 use crate::check::check_finite_after;
@@ -18,7 +18,7 @@ impl StreamInput {
         Ok(Self { resampler: Resampler::new(sample_rate, model_rate)?, resampled: Vec::new(), received: 0 })
     }
 
-    /// Gives samples to the model at its rate, in pieces. None are taken if one is not finite.
+    /// Resamples `samples` and passes them to `model` in pieces. If one is not finite, none are taken.
     pub fn push(&mut self, samples: &[f32], mut model: impl FnMut(&[f32]) -> Result<()>) -> Result<()> {
         check_finite_after(self.received, samples)?;
         for chunk in samples.chunks(CHUNK) {
@@ -30,20 +30,20 @@ impl StreamInput {
         Ok(())
     }
 
-    /// Gives the model the samples that the resampler still holds.
+    /// Passes the samples that the resampler still holds to `model`.
     pub fn finish<R>(&mut self, model: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
         self.resampled.clear();
         self.resampler.finish(&mut self.resampled)?;
         model(&self.resampled)
     }
 
-    /// Forgets all samples.
+    /// Discards all samples.
     pub fn reset(&mut self) {
         self.resampler.reset();
         self.received = 0;
     }
 
-    /// Rate of the samples that are pushed, in Hz.
+    /// The sample rate of the input, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.resampler.input_rate()
     }
@@ -53,7 +53,7 @@ impl StreamInput {
         self.received as f64 / f64::from(self.sample_rate())
     }
 
-    /// Seconds of audio that the model gets later than they were pushed, where `samples` more of its own must follow.
+    /// Latency in seconds: that of the resampler, plus `samples` of lookahead at the model's rate.
     pub fn delay(&self, samples: usize) -> f64 {
         self.resampler.lookahead() as f64 / f64::from(self.sample_rate())
             + samples as f64 / f64::from(self.resampler.output_rate())

@@ -1,6 +1,7 @@
-//! Live audio: models on samples as they come, with the results of the whole recording.
+//! Tagging live audio, with the same results as for the whole recording.
 //!
-//! [`TaggerStream`] tags window by window; [`FrameStream`] carries the state of a recurrent or causal model on, frame by frame.
+//! [`TaggerStream`] tags window by window. [`FrameStream`] runs recurrent and causal models frame by frame, carrying
+//! their state on.
 
 mod frames;
 mod input;

@@ -1,4 +1,4 @@
-//! Live audio, window by window.
+//! Window-by-window tagging of live audio.
 
 use std::ops::Deref;
 use std::time::{Duration, Instant};
@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::tagger::Tagger;
 use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 
-/// Tags a stream of samples at any rate, window by window.
+/// Tags a stream of samples at any sample rate, window by window.
 ///
-/// Results are bit-identical to [`Tagger::windows`] over the same samples, however they are split into blocks. Times are counted in
-/// whole samples and never drift; memory does not grow.
+/// Results are bit-identical to [`Tagger::windows`] over the same samples, however they are split into blocks. Times
+/// are counted in samples and do not drift. Memory does not grow with time.
 ///
 /// ```no_run
 /// use clipwise::{Tagger, TaggerStream, WindowConfig};
@@ -31,13 +31,13 @@ use crate::windows::{WindowConfig, WindowTagger, WindowTagging};
 /// # }
 /// ```
 ///
-/// **Latency** is [`latency`](Self::latency) plus the model's run time for a window. The **real-time factor**, run time per time of
-/// audio, is about `length / hop` times that of the model alone and must stay below 1:
-/// [`real_time_factor`](Self::real_time_factor) measures it. CED-tiny reaches 0.03 on one core of a server with windows of 2 s every
-/// 0.5 s, and 0.3 with one every 0.1 s.
+/// **Latency** is [`latency`](Self::latency) plus the model's run time for a window. The **real-time factor**
+/// (processing time per time of audio) is about `length / hop` times that of the model alone and must stay below 1;
+/// [`real_time_factor`](Self::real_time_factor) measures it. CED-tiny reaches 0.03 on one core of a server with windows
+/// of 2 s every 0.5 s, and 0.3 with windows every 0.1 s.
 ///
 /// The tagger may be borrowed, or shared in an `Arc`, by any number of streams on any number of threads.
-/// [`FrameStream`](super::FrameStream) runs a recurrent model without windows and carries its state on.
+/// [`FrameStream`](super::FrameStream) runs recurrent models without windows.
 #[derive(Debug)]
 pub struct TaggerStream<T> {
     input: StreamInput,
@@ -60,8 +60,9 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Begins a stream at `sample_rate` Hz.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, if frames are requested from a model without
-    /// them, and for a rate of 0 Hz or one too far from the model's.
+    /// [`Error::Config`](crate::Error::Config) if the window settings are invalid, or if frames are requested from a
+    /// model without framewise output; [`Error::Argument`](crate::Error::Argument) if the sample rate is 0 Hz or too
+    /// far from the model's.
     pub fn new(tagger: T, sample_rate: u32, config: &WindowConfig) -> Result<Self> {
         let input = StreamInput::new(sample_rate, tagger.model().info().sample_rate)?;
         Ok(Self { input, windows: WindowTagger::new(tagger, config)?, busy: Duration::ZERO })
@@ -70,9 +71,9 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// Takes the next samples, any number, and returns the windows that are now complete.
     ///
     /// # Errors
-    /// [`Error::NonFinite`](crate::Error::NonFinite), with the position in the stream, for a NaN or infinite sample: no sample
-    /// was taken then, and the stream can go on. [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the
-    /// device: windows are lost.
+    /// [`Error::NonFinite`](crate::Error::NonFinite), with the position in the stream, if a sample is NaN or infinite;
+    /// no samples are taken in that case, and the stream can continue. [`Error::Tensor`](crate::Error::Tensor) if a
+    /// tensor operation fails on the device; the windows of the failed batch are lost.
     pub fn push(&mut self, samples: &[f32]) -> Result<Vec<WindowTagging>> {
         let begun = Instant::now();
         let mut results = Vec::new();
@@ -81,7 +82,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         Ok(results)
     }
 
-    /// Ends the stream: returns the remaining windows, of which the last may be shorter, as in a recording. Then begins a new stream.
+    /// Ends the stream: returns the remaining windows, the last of which may be shorter, and begins a new stream.
     ///
     /// # Errors
     /// [`Error::Tensor`](crate::Error::Tensor) if a tensor operation fails on the device.
@@ -96,7 +97,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         finished.map(|()| results)
     }
 
-    /// Drops what was pushed, and begins a new stream at time 0.
+    /// Discards the samples so far and begins a new stream at time 0.
     pub fn reset(&mut self) {
         self.input.reset();
         self.windows.reset();
@@ -108,12 +109,12 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         self.windows.tagger()
     }
 
-    /// The windows.
+    /// The settings of the windows.
     pub fn config(&self) -> &WindowConfig {
         self.windows.config()
     }
 
-    /// Rate of the samples that are pushed, in Hz.
+    /// The sample rate of the input, in Hz.
     pub fn sample_rate(&self) -> u32 {
         self.input.sample_rate()
     }
@@ -123,20 +124,22 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
         self.input.position()
     }
 
-    /// Time spent in [`push`](Self::push) per time of audio pushed so far. A stream with more than 1 falls behind.
+    /// Time spent in [`push`](Self::push) per time of audio so far. A stream with a factor above 1 falls behind.
     pub fn real_time_factor(&self) -> f64 {
         if self.position() == 0.0 { 0.0 } else { self.busy.as_secs_f64() / self.position() }
     }
 
-    /// Seconds of audio that must follow the end of a window before its result is ready, at most: the lookahead of the
-    /// resampling, and one sample with [`framewise`](WindowConfig::framewise). The front end sees nothing beyond the window.
+    /// Seconds of audio after the end of a window that are needed before its result is ready, at most: the latency of
+    /// the resampler, and one sample with [`framewise`](WindowConfig::framewise). The front end needs no audio beyond
+    /// the window.
     pub fn lookahead(&self) -> f64 {
         self.input.delay(usize::from(self.config().framewise))
     }
 
-    /// Seconds from the beginning of a window to its result, at most: the length of a window and
-    /// [`lookahead`](Self::lookahead). The model's own run time comes on top. (A window ends every
-    /// [`hop`](WindowConfig::hop) seconds, so a sound first counts no later than a hop and the lookahead after it.)
+    /// Maximum latency in seconds, from the start of a window to its result: the length of a window plus
+    /// [`lookahead`](Self::lookahead). The run time of the model comes on top. (A window ends every
+    /// [`hop`](WindowConfig::hop) seconds, so a sound affects a result at the latest one hop plus the lookahead after
+    /// it.)
     pub fn latency(&self) -> f64 {
         self.windows.length() as f64 / f64::from(self.tagger().model().info().sample_rate) + self.lookahead()
     }

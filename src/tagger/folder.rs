@@ -1,4 +1,4 @@
-//! What stands in a file or a folder with a model.
+//! Reading a model from a file or a folder.
 
 use std::path::Path;
 
@@ -9,20 +9,20 @@ use crate::labels::LabelSet;
 use crate::models::ModelConfig;
 use crate::weights::{Weights, folder};
 
-/// A checkpoint, and what the folder says about it.
+/// A checkpoint, with the configuration and labels of its folder.
 pub(super) struct Folder {
     pub weights: Weights,
     pub config: Option<ModelConfig>,
     pub labels: Option<LabelSet>,
 }
 
-/// The tensors of a file, or of a folder.
+/// Opens the tensors of a file or a folder.
 pub(super) fn open_weights(path: &Path) -> Result<Weights> {
     if path.is_dir() { folder::open_weights(path) } else { Weights::open(path) }
 }
 
 impl Folder {
-    /// Opens a folder with `model.safetensors`, perhaps `config.json` and labels, or a checkpoint file alone.
+    /// Opens a folder with `model.safetensors` and optionally `config.json` and labels, or a checkpoint file.
     pub fn open(path: &Path) -> Result<Self> {
         if !path.is_dir() {
             return Ok(Self { weights: Weights::open(path)?, config: None, labels: None });

@@ -1,4 +1,4 @@
-//! A model with its labels: audio in, tags out.
+//! Taggers: models with labels and resampling.
 
 mod folder;
 mod options;
@@ -45,12 +45,13 @@ pub struct Tagger {
     model: Arc<dyn TaggingModel>,
     labels: LabelSet,
     assumptions: Vec<Assumption>,
-    /// What the model was loaded from; `None` for one that was given.
+    /// What the model was loaded from; `None` if the model was passed to [`Tagger::new`].
     source: Option<Arc<Source>>,
 }
 
 impl Tagger {
-    /// The tagger in the box: CED-tiny, trained on AudioSet's 527 classes (published mAP 0.481), 16 kHz, Apache-2.0.
+    /// Loads the tagger that is included in this crate: CED-tiny, trained on AudioSet's 527 classes (published mAP
+    /// 0.481), 16 kHz, Apache-2.0.
     ///
     /// A binary that calls this grows by 5.6 MB. The feature `bundled` is on by default.
     ///
@@ -62,7 +63,8 @@ impl Tagger {
         Self::load_bundled(weights, include_str!("../../weights/ced-tiny/config.json"), device)
     }
 
-    /// The small tagger in the box: EfficientAT's mn04, trained on AudioSet's 527 classes (published mAP 0.432), 32 kHz, MIT.
+    /// Loads the small tagger that is included in this crate: EfficientAT's mn04, trained on AudioSet's 527 classes
+    /// (published mAP 0.432), 32 kHz, MIT.
     ///
     /// A binary that calls this grows by 1.2 MB. The feature `bundled-small` turns it on. It takes about a seventh of the time of
     /// [`bundled`](Self::bundled).
@@ -84,28 +86,28 @@ impl Tagger {
 
     /// Opens a checkpoint file, or a folder with `config.json` and `model.safetensors` (or its index).
     ///
-    /// Which model a file is for is found from its tensors. In a folder, `config.json` says it where it has a key `model`
-    /// (see [`ModelConfig`]), and names the classes where it has `id2label`; a file `labels.csv`, `.json` or `.txt` names
-    /// them too. A folder without a config, or with one that only another library understands, is opened as its file. A file
-    /// with one of these names that cannot be read, be it a link to nowhere, is an error.
+    /// The model of a file is recognised from its tensors. In a folder, `config.json` determines the model if it has a
+    /// key `model` (see [`ModelConfig`]), and the classes if it has `id2label`; a file `labels.csv`, `.json` or `.txt`
+    /// takes precedence for the classes. A folder without a config, or with one for another library, is opened like its
+    /// checkpoint file. If one of these files exists and cannot be read, including a dangling link, that is an error.
     ///
-    /// A model may stand below a prefix of its own in the checkpoint, beside other tensors, as Lightning saves it beside a loss:
-    /// see [`models::detect`](crate::models::detect).
+    /// A model may be stored below a prefix among other tensors, as Lightning stores it with a loss: see
+    /// [`models::detect`](crate::models::detect).
     ///
-    /// The labels are AudioSet's for 527 classes, else `class 0` and so on: see [`Tagger::with_labels`]. What had to be
-    /// assumed stands in [`Tagger::assumptions`].
+    /// The labels default to AudioSet's for models of 527 classes, otherwise to `class 0` and so on; see
+    /// [`Tagger::with_labels`]. [`Tagger::assumptions`] lists what had to be assumed.
     ///
     /// # Errors
-    /// [`Error::Io`], [`Error::Checkpoint`] if it is not a checkpoint, [`Error::UnknownModel`] if no model has such
-    /// tensors, and as [`ModelConfig::load`].
+    /// [`Error::Io`] if a file cannot be read; [`Error::Checkpoint`] if it is not a checkpoint; [`Error::UnknownModel`]
+    /// if no model has these tensors; otherwise as [`ModelConfig::load`].
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         Self::open_with(path, &OpenOptions::new().device(device))
     }
 
-    /// As [`open`](Self::open), with settings.
+    /// As [`open`](Self::open), with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open); [`Error::UnknownModel`] with the known names if [`OpenOptions::model`] is none of them,
+    /// As [`open`](Self::open); [`Error::UnknownModel`], listing the known names, if [`OpenOptions::model`] is unknown;
     /// [`Error::LabelCount`] if the number of [`OpenOptions::labels`] differs from the number of classes.
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let Folder { mut weights, config, labels } = Folder::open(path.as_ref())?;
@@ -152,7 +154,7 @@ impl Tagger {
         Ok(Self { model, labels, assumptions, source })
     }
 
-    /// The same tagger with other labels.
+    /// Replaces the labels.
     ///
     /// # Errors
     /// [`Error::LabelCount`] if the number of labels differs from the number of classes.
@@ -166,23 +168,23 @@ impl Tagger {
         Ok(self)
     }
 
-    /// Tags one clip of any rate, resampled to the model's where it differs.
+    /// Tags one clip of any sample rate. It is resampled to the rate of the model if necessary.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for a clip without samples, [`Error::NonFinite`] for NaN or infinite samples,
-    /// [`Error::Argument`] for a rate of 0 Hz, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::TooShort`] if the clip is empty; [`Error::NonFinite`] if a sample is NaN or infinite;
+    /// [`Error::Argument`] if the sample rate is 0 Hz; [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn tag(&self, waveform: &Waveform) -> Result<Tagging> {
         let tagging = self.tag_batch(std::slice::from_ref(waveform))?.pop();
         tagging
-            .ok_or_else(|| candle_core::Error::Msg("the model gave no row for the clip".to_string()))
-            .context("tagging")
+            .ok_or_else(|| candle_core::Error::Msg("the model returned no row for the clip".to_string()))
+            .context("tagging a clip")
     }
 
-    /// Tags several clips of any rates and lengths; the result for a clip is that of [`Tagger::tag`]. No clips, no
-    /// taggings.
+    /// Tags several clips of any sample rates and lengths. The result for each clip is that of [`Tagger::tag`]. An
+    /// empty slice gives an empty result.
     ///
     /// # Errors
-    /// As [`Tagger::tag`], for the first clip that has one.
+    /// As [`Tagger::tag`], for the first clip with an error.
     pub fn tag_batch(&self, waveforms: &[Waveform]) -> Result<Vec<Tagging>> {
         if waveforms.is_empty() {
             return Ok(Vec::new());
@@ -196,7 +198,8 @@ impl Tagger {
         self.model.forward(&WaveformBatch::new(rows, rate)?, Detail::Clip)?.to_taggings(&self.labels)
     }
 
-    /// This tagger's model with a trained head in place of its own: your own classes. The model below is shared.
+    /// Replaces the classification head of this tagger's model by a trained one, for your own classes. The rest of the
+    /// model is shared.
     ///
     /// ```no_run
     /// # use clipwise::{LabelSet, Tagger, device};
@@ -234,7 +237,7 @@ impl Tagger {
         &*self.model
     }
 
-    /// The model by itself, shared with the clones of this tagger.
+    /// The model, shared with the clones of this tagger.
     pub fn into_model(self) -> Arc<dyn TaggingModel> {
         self.model
     }
@@ -244,7 +247,8 @@ impl Tagger {
         &self.labels
     }
 
-    /// What the checkpoint did not say and was assumed; worth showing to whoever runs the program.
+    /// Properties of the model that the checkpoint did not state and that were assumed. Programs should show them to
+    /// users.
     pub fn assumptions(&self) -> &[Assumption] {
         &self.assumptions
     }

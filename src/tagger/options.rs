@@ -1,4 +1,4 @@
-//! Settings of [`Tagger::open_with`](super::Tagger::open_with).
+//! Options of [`Tagger::open_with`](super::Tagger::open_with).
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use candle_core::Device;
 
 use crate::labels::LabelSet;
 
-/// How a checkpoint is opened.
+/// Options for opening a checkpoint.
 ///
 /// ```no_run
 /// use clipwise::{LabelSet, OpenOptions, Tagger};
@@ -22,13 +22,13 @@ use crate::labels::LabelSet;
 pub struct OpenOptions {
     /// The device that the model runs on. Default: the CPU.
     pub device: Option<Device>,
-    /// The name of the model, one of [`presets`](crate::models::presets), whatever the tensors and a `config.json` say.
-    /// Default: they decide.
+    /// The name of the model, one of [`presets`](crate::models::presets). It overrides the tensors and `config.json`.
+    /// Default: these determine the model.
     pub model: Option<String>,
-    /// The names of the classes. Default: those of the folder, or of the model.
+    /// The class names. Default: those in the folder, or those of the model.
     pub labels: Option<LabelSet>,
-    /// The file or folder of the encoder below a head that is published alone, as Whisper-AT's are. Default: all tensors are in
-    /// the checkpoint.
+    /// The file or folder of the encoder, for heads that are published separately, such as Whisper-AT's. Default: the
+    /// checkpoint contains all tensors.
     pub encoder: Option<PathBuf>,
 }
 

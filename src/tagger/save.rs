@@ -1,4 +1,4 @@
-//! A trained head on a tagger, and taggers as folders.
+//! Attaching a trained head to a tagger, and saving taggers as folders.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -13,10 +13,10 @@ use crate::models::probe::{self, LinearProbe, ProbeHead};
 use crate::models::{ModelConfig, OutputActivation};
 use crate::weights::Weights;
 
-/// What a model was loaded from.
+/// The configuration and checkpoints that a model was loaded from.
 pub(super) struct Source {
     config: ModelConfig,
-    /// Its checkpoints, each with the prefix that its tensors get when they are saved together.
+    /// The checkpoints, each with the prefix that its tensors get when they are saved together.
     weights: Vec<(String, Weights)>,
 }
 

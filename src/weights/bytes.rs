@@ -1,4 +1,4 @@
-//! The bytes of one file: read from disk piece by piece, or held in memory.
+//! The bytes of a file: read from disk on demand, or held in memory.
 
 use std::{
     borrow::Cow,
@@ -11,20 +11,20 @@ use std::{
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The content of one file. Its length is that of the moment when it was opened.
+/// The content of a file. Its length is that at the time of opening.
 pub(super) enum Bytes {
     OnDisk { file: Positioned, path: PathBuf, len: usize },
     Held(Cow<'static, [u8]>),
 }
 
-/// Why a file's content can't be used.
+/// Why the content of a file cannot be used.
 #[derive(Debug)]
 pub(super) enum Fault {
-    /// What is wrong with it.
+    /// Description of the damage.
     Damaged(String),
-    /// It ends before what it announces: more bytes might help, where only the first were looked at.
+    /// The bytes end too early. If only the first bytes of the file were parsed, more may help.
     CutShort(String),
-    /// The system did not read it.
+    /// The file could not be read.
     Io(Error),
 }
 
@@ -41,7 +41,7 @@ impl From<&str> for Fault {
 }
 
 impl Fault {
-    /// The same with what `f` makes of its reason.
+    /// Changes the reason with `f`.
     pub(super) fn map(self, f: impl FnOnce(String) -> String) -> Self {
         match self {
             Self::Damaged(reason) => Self::Damaged(f(reason)),
@@ -50,7 +50,7 @@ impl Fault {
         }
     }
 
-    /// The error for the file at `path`.
+    /// Converts to the error for the file at `path`.
     pub(super) fn into_error(self, path: Option<&Path>) -> Error {
         match self {
             Self::Damaged(reason) | Self::CutShort(reason) => super::unusable(path, reason),
@@ -60,7 +60,7 @@ impl Fault {
 }
 
 impl Bytes {
-    /// Opens a regular file, of which nothing is read yet.
+    /// Opens a regular file without reading it.
     pub(super) fn open(path: &Path) -> Result<Self> {
         let file = files::open(path, "open")?;
         let error = |cause| Error::Io { action: "open", path: path.to_owned(), cause };
@@ -69,7 +69,7 @@ impl Bytes {
         Ok(Self::OnDisk { file: Positioned::new(file), path: path.to_owned(), len })
     }
 
-    /// Reads a regular file into memory: as much as its stated length.
+    /// Reads a regular file of the stated length into memory.
     pub(super) fn read(path: &Path) -> Result<Self> {
         let file = Self::open(path)?;
         let content = file.to_cow(0..file.len()).map_err(|fault| fault.into_error(Some(path)))?;
@@ -83,17 +83,17 @@ impl Bytes {
         }
     }
 
-    /// The bytes of `range`: where they are held already, or read into `buffer`, whose content is lost.
+    /// The bytes of `range`: borrowed if in memory, otherwise read into `buffer`, which is overwritten.
     pub(super) fn get<'a>(&'a self, range: Range<usize>, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
         if range.start > range.end || range.end > self.len() {
-            return Err(Fault::CutShort(format!("bytes {range:?} lie outside the file of {} bytes", self.len())));
+            return Err(Fault::CutShort(format!("bytes {range:?} are outside the file of {} bytes", self.len())));
         }
         if let Self::Held(bytes) = self {
             return Ok(&bytes[range]);
         }
         let more = range.len().saturating_sub(buffer.len());
         buffer.try_reserve(more).map_err(|_| format!("{} bytes do not fit into memory", range.len()))?;
-        buffer.resize(range.len(), 0); // writes nothing where it was as long
+        buffer.resize(range.len(), 0); // writes nothing if the length stays the same
         self.read_into(range.start, buffer)?;
         Ok(buffer)
     }
@@ -103,7 +103,7 @@ impl Bytes {
         let (file, path) = match self {
             Self::OnDisk { file, path, .. } => (file, path),
             Self::Held(bytes) => {
-                let outside = || Fault::CutShort(format!("byte {start} lies too near to the end of the file"));
+                let outside = || Fault::CutShort(format!("the file ends too soon after byte {start}"));
                 let end = start.checked_add(buffer.len());
                 buffer.copy_from_slice(end.and_then(|end| bytes.get(start..end)).ok_or_else(outside)?);
                 return Ok(());
@@ -112,18 +112,19 @@ impl Bytes {
         match file.read_exact_at(buffer, start as u64) {
             Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                Err(format!("the file had {} bytes when it was opened, and has become shorter", self.len()).into())
+                Err(format!("the file has become shorter than the {} bytes that it had when it was opened", self.len())
+                    .into())
             }
             Err(cause) => Err(Fault::Io(Error::Io { action: "read", path: path.clone(), cause })),
         }
     }
 
-    /// The first bytes, `len` at most.
+    /// The first bytes, at most `len`.
     pub(super) fn head<'a>(&'a self, len: usize, buffer: &'a mut Vec<u8>) -> Result<&'a [u8], Fault> {
         self.get(0..len.min(self.len()), buffer)
     }
 
-    /// The bytes of `range`, copied where the file is on disk.
+    /// The bytes of `range`, copied if the file is on disk.
     pub(super) fn to_cow(&self, range: Range<usize>) -> Result<Cow<'_, [u8]>, Fault> {
         if let Self::Held(bytes) = self
             && let Some(bytes) = bytes.get(range.clone())
@@ -139,7 +140,7 @@ impl Bytes {
     pub(super) fn array<const N: usize>(&self, start: usize) -> Result<[u8; N], Fault> {
         let mut buffer = Vec::new();
         let bytes = self.get(start..start.saturating_add(N), &mut buffer)?;
-        bytes.first_chunk().copied().ok_or_else(|| Fault::CutShort("it ends too early".to_owned()))
+        bytes.first_chunk().copied().ok_or_else(|| Fault::CutShort("the file ends too early".to_owned()))
     }
 }
 
@@ -149,7 +150,7 @@ impl From<Vec<u8>> for Bytes {
     }
 }
 
-/// A file that any thread can read from any position.
+/// A file that can be read at any position from any thread.
 pub(super) struct Positioned(Inner);
 
 #[cfg(any(unix, windows))]
@@ -186,7 +187,7 @@ impl Positioned {
     #[cfg(not(any(unix, windows)))]
     fn read_exact_at(&self, buffer: &mut [u8], position: u64) -> io::Result<()> {
         use std::io::{Read, Seek, SeekFrom};
-        // The position is set before each read, so a panic in between leaves nothing half done.
+        // The position is set before each read, so a panic in between leaves no invalid state.
         let mut file = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         file.seek(SeekFrom::Start(position))?;
         file.read_exact(buffer)

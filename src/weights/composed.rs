@@ -1,4 +1,4 @@
-//! Tensors that are stored in pieces: one name takes the place of theirs.
+//! Tensors that are stored in several parts and listed under one name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,22 +7,22 @@ use super::bytes::{Bytes, Fault};
 use super::entry::{Dtype, Entry};
 use super::four_bit;
 
-/// What the elements of a tensor are multiplied with.
+/// Factor of the elements of a tensor.
 #[derive(Debug, Clone)]
 pub(super) enum Factor {
-    /// All of them.
+    /// One scale for all elements.
     Scale(f32),
-    /// Those of each place along the first axis.
+    /// One scale per index of the first axis.
     Scales(Vec<f32>),
-    /// Weight norm: along this axis, or all together, each part of the tensor is brought to the norm that stands here.
+    /// Weight norm: scales each slice along this axis, or the whole tensor, to the norm in the entry.
     Norm(Box<Entry>, Option<usize>),
 }
 
-/// How weight norm names its norms and directions: before PyTorch 2.1, since then.
+/// Names of norm and direction in weight norm: before PyTorch 2.1, and since.
 const WEIGHT_NORMS: [[&str; 2]; 2] =
     [["weight_g", "weight_v"], ["parametrizations.weight.original0", "parametrizations.weight.original1"]];
 
-/// Puts the pieces of tensors together.
+/// Replaces the parts of composed tensors by single entries.
 pub(super) fn compose(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
     four_bit::compose(files, entries)?;
     scales(files, entries)?;
@@ -30,7 +30,7 @@ pub(super) fn compose(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry
     Ok(())
 }
 
-/// Gives 8-bit tensors the scales that stand beside them.
+/// Combines 8-bit tensors with their scales.
 fn scales(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
     let is_quantised = |entry: &Entry| entry.dtype == Dtype::I8;
     let names: Vec<String> =
@@ -47,7 +47,7 @@ fn scales(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry>) -> Result
     Ok(())
 }
 
-/// Makes a `weight` of its directions and norms.
+/// Combines directions and norms of weight norm into a `weight`.
 fn weight_norms(entries: &mut BTreeMap<String, Entry>) {
     for [norms, directions] in WEIGHT_NORMS {
         let place = |name: &String| {
@@ -69,7 +69,8 @@ fn weight_norms(entries: &mut BTreeMap<String, Entry>) {
     }
 }
 
-/// The axis of directions along which there is a norm each; `Some(None)` if there is one for all, `None` if they do not fit.
+/// The axis of the directions along which there is one norm per index; `Some(None)` for a single norm, `None` if the
+/// shapes do not match.
 fn axis_of(norms: &[usize], directions: &[usize]) -> Option<Option<usize>> {
     if norms.iter().all(|&n| n == 1) {
         return Some(None);
@@ -82,7 +83,7 @@ fn axis_of(norms: &[usize], directions: &[usize]) -> Option<Option<usize>> {
 }
 
 impl Factor {
-    /// The same, where `n_files` other files come first.
+    /// The same factor, with file indices shifted by `n_files`.
     pub(super) fn after(&self, n_files: usize) -> Self {
         match self {
             Self::Scale(_) | Self::Scales(_) => self.clone(),
@@ -90,7 +91,7 @@ impl Factor {
         }
     }
 
-    /// Multiplies the elements of a tensor of `shape`.
+    /// Multiplies the elements `values` of a tensor of `shape` in place.
     pub(super) fn multiply(&self, values: &mut [f32], shape: &[usize], files: &[Arc<Bytes>]) -> Result<(), Fault> {
         match self {
             Self::Scale(scale) => values.iter_mut().for_each(|x| *x *= scale),
@@ -103,7 +104,7 @@ impl Factor {
             Self::Norm(norms, axis) => {
                 let norms = norms.decode(files)?;
                 let inner = axis.map_or(values.len(), |axis| shape[axis + 1..].iter().product()).max(1);
-                // A chunk belongs to one norm, and they take turns.
+                // Each chunk belongs to one norm; the norms repeat in order.
                 let mut squares = vec![0.0f64; norms.len()];
                 for (chunk, i) in values.chunks(inner).zip((0..norms.len()).cycle()) {
                     squares[i] += chunk.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();

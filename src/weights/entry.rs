@@ -1,4 +1,4 @@
-//! Where a tensor lies in a file, and how its bytes become `f32`.
+//! The location of a tensor in a file, and the conversion of its bytes to `f32`.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use super::bytes::{Bytes, Fault};
 use super::composed::Factor;
 use super::four_bit::{FourBit, Pieces};
 
-/// The type of a stored tensor's elements.
+/// The element type of a stored tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Dtype {
@@ -23,13 +23,13 @@ pub enum Dtype {
     F16,
     /// bfloat16, exact in `f32`.
     BF16,
-    /// Signed 64-bit integer; exact in `f32` up to ±2²⁴, as the other wide integers.
+    /// Signed 64-bit integer; exact in `f32` up to ±2²⁴, like the other wide integers.
     I64,
     /// Signed 32-bit integer.
     I32,
     /// Signed 16-bit integer.
     I16,
-    /// Signed byte; times the scale that belongs to it, where there is one (see the [module](super)).
+    /// Signed byte; multiplied by its scale, if there is one (see the [module](super)).
     I8,
     /// Unsigned 64-bit integer.
     U64,
@@ -39,11 +39,12 @@ pub enum Dtype {
     U16,
     /// Byte.
     U8,
-    /// One byte an element; anything but zero is true and reads as 1.
+    /// One byte per element; any value other than 0 is true and is read as 1.
     Bool,
     /// 4-bit codes of bitsandbytes, NF4 or FP4; see the [module](super).
     FourBit,
-    /// A type that is listed but cannot be read: complex, 8-bit and narrower floats, quantised integers. Its name.
+    /// A type that is listed but cannot be read (complex, 8-bit and narrower floats, quantised integers), with its
+    /// name.
     Other(&'static str),
 }
 
@@ -56,7 +57,7 @@ impl fmt::Display for Dtype {
     }
 }
 
-/// A strided view of one file's bytes.
+/// A strided view of the bytes of a file.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     /// Index into the files of a `Weights`.
@@ -65,28 +66,28 @@ pub(super) struct Entry {
     pub(super) offset: usize,
     pub(super) dtype: Dtype,
     pub(super) shape: Vec<usize>,
-    /// In elements, one a dimension.
+    /// Strides in elements, one per dimension.
     pub(super) strides: Vec<usize>,
-    /// What the elements are multiplied with.
+    /// Factor of the elements.
     pub(super) factor: Option<Factor>,
-    /// What turns codes of 4 bits into values.
+    /// The other parts of a 4-bit tensor.
     pub(super) pieces: Option<Box<Pieces>>,
 }
 
-/// A run of bytes that holds elements of one type.
+/// A contiguous range of bytes with elements of one type.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Region {
     pub(super) start: usize,
-    /// In elements.
+    /// Length in elements.
     pub(super) len: usize,
     pub(super) dtype: Dtype,
-    /// In bytes.
+    /// Element size in bytes.
     pub(super) item_size: usize,
 }
 
-/// Product of the dimensions; `None` where it overflows, zeros left aside.
+/// Product of the dimensions; `None` if it overflows, zero dimensions ignored.
 pub(super) fn element_count(shape: &[usize]) -> Option<usize> {
-    // Dimensions of 0 are skipped, so that [2⁴⁰, 2⁴⁰, 0] is refused: later products over the shape must not overflow.
+    // Ignoring dimensions of 0 rejects [2⁴⁰, 2⁴⁰, 0], so that later products of dimensions cannot overflow.
     let product = shape.iter().filter(|&&dim| dim != 0).try_fold(1usize, |count, &dim| count.checked_mul(dim))?;
     let fits = product <= isize::MAX as usize / 8;
     fits.then_some(if shape.contains(&0) { 0 } else { product })
@@ -101,17 +102,18 @@ pub(super) fn row_major(shape: &[usize]) -> Vec<usize> {
     strides
 }
 
-/// Elements that are read from a file at a time: few enough that their bytes stay in the cache until they are converted.
+/// Number of elements that are read from a file at a time: few enough for their bytes to stay in the cache until
+/// converted.
 const PIECE: usize = 1 << 16;
-/// Bytes of f32 tensors that one task of the thread pool reads at a time.
+/// Number of bytes of f32 tensors per task of the thread pool.
 const PARALLEL: usize = 1 << 20;
-/// A strided tensor is read in one piece where the gaps make it at most this many times as large.
+/// A strided tensor is read as one range if that makes it at most this many times as large.
 const DENSE: usize = 8;
 
 impl Entry {
-    /// A view of `region` that starts `skip` elements in, with every element checked to lie inside.
+    /// A view of `region` that starts `skip` elements in. All its elements are checked to lie inside.
     ///
-    /// `file_len` bounds the element count: a view may repeat elements (stride 0), but not without end.
+    /// `file_len` limits the number of elements: a view may repeat elements (stride 0), but not arbitrarily often.
     pub(super) fn view(
         region: Region,
         skip: usize,
@@ -120,7 +122,11 @@ impl Entry {
         file_len: usize,
     ) -> Result<Self, String> {
         if shape.len() != strides.len() {
-            return Err(format!("{} strides for a shape of {} dimensions", strides.len(), shape.len()));
+            return Err(format!(
+                "expected one stride per dimension, got {} strides for {} dimensions",
+                strides.len(),
+                shape.len()
+            ));
         }
         let count = element_count(&shape).ok_or_else(|| format!("shape {shape:?} is too large"))?;
         if count > file_len.saturating_add(1 << 20) {
@@ -142,7 +148,7 @@ impl Entry {
         Ok(Self { file: 0, offset, dtype: region.dtype, shape, strides, factor: None, pieces: None })
     }
 
-    /// The same, where `n_files` other files come first.
+    /// The same entry, with file indices shifted by `n_files`.
     pub(super) fn after(&self, n_files: usize) -> Self {
         let factor = self.factor.as_ref().map(|factor| factor.after(n_files));
         let pieces = self.pieces.as_ref().map(|pieces| Box::new(pieces.after(n_files)));
@@ -153,7 +159,7 @@ impl Entry {
         element_count(&self.shape).unwrap_or(0)
     }
 
-    /// The elements in row-major order as `f32`, with their factor.
+    /// Reads the elements in row-major order as `f32`, with their factor applied.
     pub(super) fn decode(&self, files: &[Arc<Bytes>]) -> Result<Vec<f32>, Fault> {
         let mut values = match self.four_bit(files)? {
             Some(codes) => codes.to_vec(),
@@ -165,12 +171,12 @@ impl Entry {
         Ok(values)
     }
 
-    /// The tensor of 4-bit codes that this is, if it is one.
+    /// Reads the tensor as 4-bit codes, if it is stored so.
     pub(super) fn four_bit(&self, files: &[Arc<Bytes>]) -> Result<Option<FourBit>, Fault> {
         self.pieces.as_ref().map(|pieces| pieces.read(self, files)).transpose()
     }
 
-    /// The bytes that its elements take, where they lie one behind the other and are whole bytes.
+    /// The number of bytes of its elements, if they are contiguous and of whole bytes.
     pub(super) fn n_bytes(&self) -> Option<usize> {
         let size = match self.dtype {
             Dtype::F64 | Dtype::I64 | Dtype::U64 => 8,
@@ -183,14 +189,14 @@ impl Entry {
         self.is_contiguous().then(|| self.count() * size)
     }
 
-    /// Its elements as they are stored.
+    /// Reads its elements as stored.
     pub(super) fn bytes(&self, files: &[Arc<Bytes>]) -> Result<Vec<u8>, Fault> {
         let n_bytes = self.n_bytes().ok_or("its elements are not stored as bytes")?;
         let file = files.get(self.file).ok_or("it has no file")?;
         Ok(file.to_cow(self.offset..self.offset + n_bytes)?.into_owned()) // inside the file
     }
 
-    /// The elements as they are stored, as f32.
+    /// Reads the elements as f32, without their factor.
     fn stored(&self, file: &Bytes) -> Result<Vec<f32>, Fault> {
         match self.dtype {
             Dtype::F64 => self.elements(file, |b| f64::from_le_bytes(b) as f32),
@@ -212,7 +218,7 @@ impl Entry {
             Dtype::U16 => self.elements(file, |b| u16::from_le_bytes(b).into()),
             Dtype::U8 => self.elements(file, |[b]| b.into()),
             Dtype::Bool => self.elements(file, |[b]| f32::from(b != 0)),
-            Dtype::FourBit => Err("4-bit codes without what they mean".into()),
+            Dtype::FourBit => Err("4-bit codes without quantisation settings".into()),
             Dtype::Other(name) => Err(format!("elements of type {name} cannot be read").into()),
         }
     }
@@ -253,8 +259,8 @@ impl Entry {
         self.strides == row_major(&self.shape) || self.count() <= 1
     }
 
-    /// Calls `visit` with the place of every element of a tensor that has some, in row-major order, counted in elements from
-    /// the first.
+    /// Calls `visit` with the offset of every element, in elements from the first one, in row-major order. The tensor
+    /// must not be empty.
     fn for_each_place(&self, mut visit: impl FnMut(usize) -> Result<(), Fault>) -> Result<(), Fault> {
         let (Some((&row_len, outer_shape)), Some((&row_stride, outer_strides))) =
             (self.shape.split_last(), self.strides.split_last())

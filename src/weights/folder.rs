@@ -1,4 +1,4 @@
-//! Folders with a checkpoint: `config.json`, and `model.safetensors`, the index of its shards or `pytorch_model.bin`.
+//! Checkpoint folders: `config.json` with `model.safetensors`, the index of its shards, or `pytorch_model.bin`.
 
 use std::path::{Path, PathBuf};
 
@@ -6,7 +6,7 @@ use super::Weights;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The largest `config.json` that is read, in bytes.
+/// Limit on the size of a `config.json`, in bytes.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
 fn unusable(path: PathBuf, reason: String) -> Error {
@@ -25,7 +25,8 @@ pub(crate) fn open_weights(path: &Path) -> Result<Weights> {
         Some(name) => Weights::open(path.join(name)),
         None => {
             std::fs::metadata(path).map_err(|cause| Error::Io { action: "read", path: path.to_path_buf(), cause })?;
-            let reason = "expected model.safetensors, its index or pytorch_model.bin in this folder; another file can be opened by its own path";
+            let reason = "expected model.safetensors, model.safetensors.index.json or pytorch_model.bin in this folder; \
+                          open another file by its path";
             Err(unusable(path.to_path_buf(), reason.to_string()))
         }
     }

@@ -1,8 +1,9 @@
-//! Tensors of 4-bit codes as bitsandbytes stores them: NF4 and FP4.
+//! 4-bit tensors of bitsandbytes: NF4 and FP4.
 //!
-//! Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023 (arXiv 2305.14314). A value is the entry of a table of
-//! sixteen, times the largest magnitude of its block. Two codes share a byte, the first one in its high half. These magnitudes
-//! may be bytes themselves: the entry of a table of 256, times the magnitude of their own block, plus an offset.
+//! Dettmers et al., "QLoRA: Efficient Finetuning of Quantized LLMs", 2023 (arXiv 2305.14314). A value is an entry of a
+//! table of 16, times the largest magnitude of its block. A byte holds two codes, the first in its high half. With
+//! double quantisation the magnitudes are bytes themselves: an entry of a table of 256, times the magnitude of their
+//! own block, plus an offset.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,14 +13,14 @@ use serde::Deserialize;
 use super::bytes::{Bytes, Fault};
 use super::entry::{Dtype, Entry, element_count, row_major};
 
-/// The names of the settings beside a tensor.
+/// Suffixes of the tensors with quantisation settings.
 const STATES: [&str; 2] = [".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4"];
-/// The longest settings that are read, in bytes; published ones have some hundred.
+/// Limit on the settings in bytes; published ones have a few hundred.
 const MAX_STATE: usize = 1 << 16;
-/// Different codes.
+/// Number of different codes.
 pub(crate) const CODES: usize = 16;
 
-/// Where the pieces lie beside the codes.
+/// The other parts of a 4-bit tensor, beside its codes.
 #[derive(Debug, Clone)]
 pub(super) struct Pieces {
     table: [f32; CODES],
@@ -28,7 +29,7 @@ pub(super) struct Pieces {
     nested: Option<Nested>,
 }
 
-/// How the magnitudes are stored.
+/// Double quantisation of the magnitudes.
 #[derive(Debug, Clone)]
 struct Nested {
     table: Entry,
@@ -37,7 +38,7 @@ struct Nested {
     offset: f32,
 }
 
-/// The settings as they are stored.
+/// The quantisation settings as stored.
 #[derive(Deserialize)]
 struct State {
     blocksize: usize,
@@ -46,7 +47,7 @@ struct State {
     nested_offset: Option<f64>,
 }
 
-/// A matrix of 4-bit codes in memory: half a byte per value, and four bytes per block.
+/// A matrix of 4-bit codes in memory: half a byte per value and four bytes per block.
 #[derive(Debug, Clone)]
 pub(crate) struct FourBit {
     codes: Vec<u8>,
@@ -56,7 +57,7 @@ pub(crate) struct FourBit {
     len: usize,
 }
 
-/// A matrix as a layer takes it, row-major.
+/// A row-major matrix in the form that a layer keeps.
 #[derive(Debug, Clone)]
 pub(crate) enum Matrix {
     Full(Vec<f32>),
@@ -70,7 +71,7 @@ impl From<Vec<f32>> for Matrix {
 }
 
 impl Matrix {
-    /// Values.
+    /// The number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::Full(values) => values.len(),
@@ -78,7 +79,7 @@ impl Matrix {
         }
     }
 
-    /// All of them.
+    /// All values.
     pub fn into_vec(self) -> Vec<f32> {
         match self {
             Self::Full(values) => values,
@@ -86,7 +87,7 @@ impl Matrix {
         }
     }
 
-    /// The rows of several matrices below each other: of codes, if they can be joined without new codes.
+    /// Concatenates the rows of several matrices. Keeps codes if they can be joined without requantising.
     pub fn join(parts: impl IntoIterator<Item = Self>) -> Self {
         let mut parts = parts.into_iter();
         let Some(first) = parts.next() else { return Self::Full(Vec::new()) };
@@ -101,7 +102,7 @@ impl Matrix {
     }
 }
 
-/// Puts the pieces of 4-bit tensors together.
+/// Combines the parts of 4-bit tensors into single entries.
 pub(super) fn compose(files: &[Arc<Bytes>], entries: &mut BTreeMap<String, Entry>) -> Result<(), Fault> {
     let named =
         |name: &String| STATES.iter().find_map(|state| Some((name.strip_suffix(state)?.to_owned(), name.clone())));
@@ -121,15 +122,15 @@ fn tensor(files: &[Arc<Bytes>], entries: &BTreeMap<String, Entry>, name: &str, s
     let piece = |leaf: &str| entries.get(&format!("{name}{leaf}")).ok_or_else(|| format!("`{name}{leaf}` is missing"));
     let codes = piece("")?;
     let text = entries.get(state).filter(|text| text.dtype == Dtype::U8 && text.count() <= MAX_STATE);
-    let text = text.ok_or("its settings are no text")?.bytes(files)?;
-    let state: State = serde_json::from_slice(&text).map_err(|error| format!("its settings: {error}"))?;
+    let text = text.ok_or("expected its settings as text of U8")?.bytes(files)?;
+    let state: State = serde_json::from_slice(&text).map_err(|error| format!("invalid settings: {error}"))?;
     let count = element_count(&state.shape).ok_or_else(|| format!("shape {:?} is too large", state.shape))?;
     let n_bytes = codes.n_bytes().ok_or("its codes are not stored as bytes")?;
     if n_bytes != count.div_ceil(2) || state.shape.len() > MAX_DIMS {
-        return Err(format!("{n_bytes} bytes of codes for shape {:?}", state.shape).into());
+        return Err(format!("expected codes for shape {:?}, got {n_bytes} bytes", state.shape).into());
     }
     let blocks = |values: usize, block: usize| match block {
-        0 => Err("blocks of 0 values"),
+        0 => Err("expected blocks of at least 1 value"),
         _ => Ok(values.div_ceil(block)),
     };
     let expect = |leaf: &str, count: usize| {
@@ -151,7 +152,7 @@ fn tensor(files: &[Arc<Bytes>], entries: &BTreeMap<String, Entry>, name: &str, s
     };
     let magnitudes = expect(".absmax", n_blocks)?;
     if nested.is_some() && magnitudes.dtype != Dtype::U8 {
-        return Err(format!("`{name}.absmax` has elements of type {}, expected U8", magnitudes.dtype).into());
+        return Err(format!("expected `{name}.absmax` of type U8, got {}", magnitudes.dtype).into());
     }
     let table = expect(".quant_map", CODES)?.decode(files)?;
     let table = table.first_chunk().copied().ok_or("its table is too short")?;
@@ -160,11 +161,11 @@ fn tensor(files: &[Arc<Bytes>], entries: &BTreeMap<String, Entry>, name: &str, s
     Ok(Entry { dtype: Dtype::FourBit, shape: state.shape, strides, pieces: Some(Box::new(pieces)), ..codes.clone() })
 }
 
-/// The most dimensions of a tensor.
+/// Limit on the dimensions of a tensor.
 const MAX_DIMS: usize = 16;
 
 impl Pieces {
-    /// The same, where `n_files` other files come first.
+    /// The same parts, with file indices shifted by `n_files`.
     pub(super) fn after(&self, n_files: usize) -> Self {
         let nested = self.nested.as_ref().map(|nested| Nested {
             table: nested.table.after(n_files),
@@ -174,13 +175,13 @@ impl Pieces {
         Self { magnitudes: self.magnitudes.after(n_files), nested, ..*self }
     }
 
-    /// The tensor whose codes `entry` places.
+    /// Reads the tensor whose codes are at `entry`.
     pub(super) fn read(&self, entry: &Entry, files: &[Arc<Bytes>]) -> Result<FourBit, Fault> {
         let mut magnitudes = self.magnitudes.decode(files)?;
         if let Some(nested) = &self.nested {
             let (table, of_blocks) = (nested.table.decode(files)?, nested.magnitudes.decode(files)?);
             for (magnitudes, of_block) in magnitudes.chunks_mut(nested.block).zip(&of_blocks) {
-                // A byte is below the table's 256.
+                // In bounds: a byte indexes a table of 256.
                 magnitudes.iter_mut().for_each(|x| *x = table[*x as usize] * of_block + nested.offset);
             }
         }
@@ -189,14 +190,14 @@ impl Pieces {
 }
 
 impl FourBit {
-    /// All values, row-major.
+    /// Dequantises all values, row-major.
     pub fn to_vec(&self) -> Vec<f32> {
         let mut values = vec![0.0; self.len];
         self.read(0, &mut values);
         values
     }
 
-    /// Whether all values are numbers.
+    /// Whether all values are finite.
     pub fn is_finite(&self) -> bool {
         let largest = |values: &[f32]| {
             values.iter().fold(0.0, |largest: f32, x| if x.abs() <= largest { largest } else { x.abs() })
@@ -204,7 +205,7 @@ impl FourBit {
         self.len == 0 || (largest(&self.table) * largest(&self.magnitudes)).is_finite()
     }
 
-    /// The values from `start` on, as many as `values` takes; they must exist.
+    /// Dequantises the values from `start` on into `values`. They must exist.
     pub fn read(&self, start: usize, values: &mut [f32]) {
         let (mut place, mut rest) = (start, values);
         while !rest.is_empty() {
@@ -213,7 +214,7 @@ impl FourBit {
             let (values, others) = rest.split_at_mut(end - place);
             let table = self.table.map(|x| x * self.magnitudes[block]);
             let (high, low) = (|byte: u8| table[usize::from(byte >> 4)], |byte: u8| table[usize::from(byte & 15)]);
-            // The second half of a byte whose first one comes before.
+            // An odd start begins with the low half of a byte.
             let (half, values) = values.split_at_mut(place % 2);
             half.iter_mut().for_each(|x| *x = low(self.codes[place / 2]));
             let bytes = &self.codes[place.div_ceil(2)..];
@@ -228,7 +229,7 @@ impl FourBit {
         }
     }
 
-    /// Whether the blocks of `below` can follow those of this one.
+    /// Whether the blocks of `below` can be appended without requantising.
     fn fits(&self, below: &Self) -> bool {
         let whole = self.len.is_multiple_of(self.block) && self.len.is_multiple_of(2);
         whole && (self.block, self.table) == (below.block, below.table)

@@ -2,26 +2,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Prefixes that wrappers put before every name of a model.
-///
-/// `module.` DataParallel, `_orig_mod.` `torch.compile`, `model.` Lightning and Hugging Face, `backbone.` hub mix-ins.
+/// Prefixes that wrappers add to every name of a model: `module.` DataParallel, `_orig_mod.` `torch.compile`, `model.`
+/// Lightning and Hugging Face, `backbone.` hub mix-ins.
 const WRAPPERS: [&str; 4] = ["module.", "_orig_mod.", "model.", "backbone."];
 
-/// Prefix of the pretrained part of a fine-tuned PANNs model (`Transfer_Cnn14`), beside a head of its own.
+/// Prefix of the pretrained part of a fine-tuned PANNs model (`Transfer_Cnn14`), which has a head of its own.
 const BASE: &str = "base.";
 
-/// Counters beside the model's own tensors: of batch norm in training, and of stochastic weight averaging.
+/// Training counters that are stored with a model: those of batch norm and of stochastic weight averaging.
 const COUNTERS: [&str; 2] = ["num_batches_tracked", "n_averaged"];
 
-/// Wrappers nest a few deep at most; more is a damaged file.
+/// Limit on nested wrappers; more means a damaged file.
 const MAX_ROUNDS: usize = 16;
 
-/// Whether a tensor counts training steps, and is no part of a model.
+/// Whether a tensor is a training counter, which is not part of a model.
 pub(super) fn is_counter(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| COUNTERS.contains(&last))
 }
 
-/// Renames all keys by the rule that `Weights` documents.
+/// Strips wrapper prefixes by the rules in the documentation of the module `weights`.
 pub(super) fn strip<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> {
     for _ in 0..MAX_ROUNDS {
         let Some(cut) = prefix(&entries) else { break };
@@ -34,7 +33,7 @@ pub(super) fn strip<T>(mut entries: BTreeMap<String, T>) -> BTreeMap<String, T> 
     entries
 }
 
-/// The next prefix to take off, if any.
+/// The next prefix to strip, if any.
 fn prefix<T>(entries: &BTreeMap<String, T>) -> Option<&'static str> {
     if entries.keys().all(|name| COUNTERS.contains(&name.as_str())) {
         return None;
@@ -47,7 +46,7 @@ fn prefix<T>(entries: &BTreeMap<String, T>) -> Option<&'static str> {
     WRAPPERS.into_iter().find(|cut| carried(cut) && !collides(cut)).or_else(|| base_is_free(entries).then_some(BASE))
 }
 
-/// Whether some names start with `base.` and none of them would collide with another name without it.
+/// Whether some names start with `base.` and stripping it causes no collision.
 fn base_is_free<T>(entries: &BTreeMap<String, T>) -> bool {
     let shorter: BTreeSet<&str> = entries.keys().filter_map(|name| name.strip_prefix(BASE)).collect();
     !shorter.is_empty() && !shorter.iter().any(|name| name.is_empty() || entries.contains_key(*name))
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn wrappers_go_where_all_names_carry_them() {
+    fn wrapper_prefixes_shared_by_all_names_are_removed() {
         assert_eq!(stripped(&["module.a.weight", "module.b"]), ["a.weight", "b"]);
         assert_eq!(stripped(&["module.a", "b"]), ["b", "module.a"]);
         assert_eq!(stripped(&["module.model._orig_mod.a.model.b"]), ["a.model.b"]);
@@ -74,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn base_goes_unless_names_collide() {
+    fn base_prefix_is_removed_unless_names_collide() {
         assert_eq!(stripped(&["base.fc1.bias", "fc_transfer.bias"]), ["fc1.bias", "fc_transfer.bias"]);
         assert_eq!(stripped(&["base.fc.bias", "fc.bias"]), ["base.fc.bias", "fc.bias"]);
         assert_eq!(stripped(&["module.base.a", "module.b"]), ["a", "b"]);

@@ -1,4 +1,4 @@
-//! Reading a model's tensors by name and shape, with a record of what was read.
+//! Reading a model's tensors by name and shape, and recording what was read.
 
 use std::{
     collections::HashSet,
@@ -15,11 +15,11 @@ use super::{Init, LoadReport, MissingTensor, Parameters, Weights, WrongShape, ke
 use crate::check::check_finite;
 use crate::error::{Context, Error, Result};
 
-/// A place in a checkpoint from which a model reads its tensors, or in a [`Parameters`], which makes them.
+/// Reads a model's tensors, below a prefix, from a checkpoint or from [`Parameters`], which create them.
 ///
-/// Clones and the places that [`at`](Self::at) gives share one record of what was read. A tensor that is missing or has
-/// another shape is recorded and given as zeros, so that loading goes on and [`finish`](Self::finish) reports
-/// everything at once.
+/// Clones, and the loaders that [`at`](Self::at) returns, share one record of what was read. A tensor that is missing
+/// or has another shape is recorded and replaced by zeros, so that loading continues and [`finish`](Self::finish)
+/// reports all differences at once.
 ///
 /// ```
 /// # use candle_core::{Device, Tensor};
@@ -46,19 +46,19 @@ enum Source<'a> {
     Parameters(&'a Parameters),
 }
 
-/// What computes with the weights of a layer.
+/// The implementation that computes with the weights of a layer.
 #[derive(Debug, Clone)]
 pub(crate) enum Target {
     /// The kernels of this crate, on the CPU.
     Kernels,
     /// The tensor library, on another device.
     Device,
-    /// The tensor library's differentiable operations, on any device. The layers of a model share the state.
+    /// Differentiable operations of the tensor library, on any device. The layers of a model share the state.
     Training(TrainingState),
 }
 
 impl Target {
-    /// Of weights that are not trained.
+    /// The target for weights that are not trained.
     pub fn on(device: &Device) -> Self {
         if device.is_cpu() { Self::Kernels } else { Self::Device }
     }
@@ -67,35 +67,36 @@ impl Target {
 #[derive(Default)]
 struct Record {
     read: HashSet<String>,
-    /// Full names, or prefixes where they end in `*`.
+    /// Full names, or prefixes if they end in `*`.
     ignored: Vec<String>,
     missing: Vec<(String, Vec<usize>)>,
     wrong_shape: Vec<WrongShape>,
-    /// Zeros given so far in place of tensors that do not fit.
+    /// Number of zeros so far that replace tensors which do not fit.
     n_zeros: usize,
-    /// Values of tensors that were read.
+    /// Number of values read so far.
     n_values: usize,
 }
 
-// What a model is given is in proportion to its checkpoint: a few digits in a configuration must not decide how much memory
-// is taken.
+// Limits in proportion to the size of the checkpoint: a few digits in a configuration must not decide how much memory
+// is allocated.
 
-/// The most tensors that may be missing before loading stops.
+/// Limit on missing tensors; loading stops beyond it.
 fn max_missing(weights: &Weights) -> usize {
     weights.len().saturating_mul(4).saturating_add(1000)
 }
 
-/// The most zeros that stand in for tensors: twice the values of a checkpoint in f32.
+/// Limit on placeholder zeros: twice the number of values of a checkpoint in f32.
 fn max_zeros(weights: &Weights) -> usize {
     (weights.n_bytes() / 2).saturating_add(1 << 20)
 }
 
-/// The most values that are read. A tensor may be used twice, but those of a `.pth` may all lie at the same place.
+/// Limit on the values read. A tensor may be used twice, but the tensors of a hostile `.pth` may all share the same
+/// bytes.
 fn max_values(weights: &Weights) -> usize {
     weights.n_bytes().saturating_mul(2).saturating_add(1 << 20)
 }
 
-/// Missing tensors for which the nearest name is looked for and told.
+/// Limit on the missing tensors for which the most similar name is searched.
 const MAX_NEAREST: usize = 1000;
 
 impl<'a> Loader<'a> {
@@ -111,13 +112,13 @@ impl<'a> Loader<'a> {
         Self { source, device: device.clone(), prefix: String::new(), without_kernels: false, record: Arc::default() }
     }
 
-    /// The same loader for layers that compute with the tensor library alone, as they do on a GPU. On the CPU this is slower; it
-    /// shows that both ways agree where there is no GPU.
+    /// Makes layers compute with the tensor library only, as they do on a GPU. On the CPU this is slower; it is for
+    /// checking that both implementations agree on machines without a GPU.
     pub fn without_kernels(self) -> Self {
         Self { without_kernels: true, ..self }
     }
 
-    /// What computes with the tensors that are read here.
+    /// The implementation that computes with the tensors read from here.
     pub(crate) fn target(&self) -> Target {
         match self.source {
             Source::Checkpoint(_) if self.without_kernels => Target::Device,
@@ -126,7 +127,7 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// As [`get`](Self::get); a tensor to be trained is made with these initial values.
+    /// As [`get`](Self::get); in training, the parameter is created with these initial values.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -139,55 +140,56 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// As [`parameter`](Self::parameter), of a tensor that follows the batches and not the gradients.
+    /// As [`parameter`](Self::parameter), for a running statistic, which is updated by batches instead of gradients.
     pub(crate) fn statistic(&self, name: &str, shape: impl Into<Shape>, value: f32) -> Result<Var> {
         match self.source {
-            Source::Checkpoint(_) => Var::from_tensor(&self.get(name, shape)?).context("copying a statistic"),
+            Source::Checkpoint(_) => Var::from_tensor(&self.get(name, shape)?).context("copying a running statistic"),
             Source::Parameters(parameters) => {
                 parameters.get(self.full(name), shape.into(), Init::Constant(value), true)
             }
         }
     }
 
-    /// The place `name` below this one: names that are read there have `name.` before them.
+    /// A loader below the prefix `name.`.
     pub fn at(&self, name: impl Display) -> Loader<'a> {
         Self { prefix: format!("{}{name}.", self.prefix), ..self.clone() }
     }
 
-    /// Where tensors are put.
+    /// The device that tensors are read onto.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// The first of `names` under which the checkpoint has anything here, a tensor or a place with tensors below it: for what
-    /// goes by several names. The first of all if it has none of them, and for what is to be trained.
+    /// The first of `names` under which the checkpoint has a tensor, or tensors below it: for tensors that go by
+    /// several names. If there is none, and in training, the first of `names`.
     ///
-    /// Does not count as reading it. `names` must not be empty.
+    /// Does not count as reading. `names` must not be empty.
     pub fn first_of<'n>(&self, names: &[&'n str]) -> &'n str {
         let is_here = |name: &&&str| self.checkpoint().is_some_and(|weights| weights.has(&self.full(name)));
         names.iter().find(is_here).or(names.first()).copied().unwrap_or_default()
     }
 
-    /// Whether this is a checkpoint without a tensor `name` here: for tensors that a model can do without. What is to be
-    /// trained lacks nothing.
+    /// Whether the checkpoint lacks the tensor `name`, for optional tensors. Always false in training, where tensors
+    /// are created on request.
     pub fn lacks(&self, name: &str) -> bool {
         self.checkpoint().is_some_and(|weights| !weights.contains(&self.full(name)))
     }
 
-    /// The shape of `name` here, if the checkpoint has it. Does not count as reading it.
+    /// The shape of `name` in the checkpoint, if it exists. Does not count as reading.
     pub fn shape(&self, name: &str) -> Option<&'a [usize]> {
         self.checkpoint()?.shape(&self.full(name))
     }
 
-    /// The tensor `name` as f32 on [`device`](Self::device).
+    /// Reads the tensor `name` as f32 onto [`device`](Self::device).
     ///
-    /// Zeros of `shape` if the checkpoint lacks it or has it in another shape, which `finish` then reports.
+    /// If the checkpoint lacks the tensor or has it in another shape, the result is zeros of `shape`, and
+    /// [`finish`](Self::finish) reports the difference.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] as [`Weights::to_vec`], if an element is infinite or not a number, and if more values are read
-    /// than the file can hold; [`Error::Weights`] with what was found so far once far more is missing than the checkpoint
-    /// holds: 1,000 tensors and 4 for each of its own, or 2^20 values and one for every two of its bytes. [`Error::Tensor`] if
-    /// the device fails.
+    /// [`Error::Checkpoint`] as for [`Weights::to_vec`], if an element is NaN or infinite, or if more values are read
+    /// than the file can hold; [`Error::Weights`], with the differences so far, if most tensors are missing (more than
+    /// 1,000 plus 4 per tensor of the checkpoint, or more than 2^20 values plus one per two bytes); [`Error::Tensor`]
+    /// if the tensor cannot be copied to the device.
     pub fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Tensor> {
         let shape = shape.into();
         let full = self.full(name);
@@ -197,13 +199,13 @@ impl<'a> Loader<'a> {
         }
         if self.fits(&full, shape.dims()) {
             let values = self.finite(&full)?;
-            return Tensor::from_vec(values, shape, &self.device).context("moving weights to the device");
+            return Tensor::from_vec(values, shape, &self.device).context("copying weights to the device");
         }
         self.count_zeros(shape.dims())?;
-        Tensor::zeros(shape, DType::F32, &self.device).context("standing in for a missing tensor")
+        Tensor::zeros(shape, DType::F32, &self.device).context("allocating zeros for a missing tensor")
     }
 
-    /// The elements of `name` in row-major order; zeros as [`get`](Self::get).
+    /// Reads the elements of `name` in row-major order; zeros as in [`get`](Self::get).
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -211,7 +213,7 @@ impl<'a> Loader<'a> {
         let full = self.full(name);
         if self.checkpoint().is_none() {
             let values = self.get(name, shape)?.flatten_all().and_then(|values| values.to_vec1());
-            return values.context("bringing a parameter to the host");
+            return values.context("copying a parameter to the host");
         }
         if self.fits(&full, shape) {
             return self.finite(&full);
@@ -219,7 +221,7 @@ impl<'a> Loader<'a> {
         Ok(vec![0.0; self.count_zeros(shape)?])
     }
 
-    /// The matrix `name` as an array; otherwise as [`get_vec`](Self::get_vec).
+    /// Reads the matrix `name` as an array; otherwise as [`get_vec`](Self::get_vec).
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -229,7 +231,7 @@ impl<'a> Loader<'a> {
         array.map_err(|error| Error::argument("shape", format!("{shape:?}"), error.to_string()))
     }
 
-    /// The elements of matrix `name`, for a layer that can compute with codes of 4 bits; else as [`get_vec`](Self::get_vec).
+    /// Reads the matrix `name` for a layer that can compute with 4-bit codes; otherwise as [`get_vec`](Self::get_vec).
     pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
         let full = self.full(name);
         if let (Some(weights), Target::Kernels) = (self.checkpoint(), self.target())
@@ -250,16 +252,16 @@ impl<'a> Loader<'a> {
         }
     }
 
-    /// The elements of a tensor that is there.
+    /// Reads the elements of an existing tensor.
     fn finite(&self, full: &str) -> Result<Vec<f32>> {
-        let Some(weights) = self.checkpoint() else { return Ok(Vec::new()) }; // never: only checkpoints are looked into
+        let Some(weights) = self.checkpoint() else { return Ok(Vec::new()) }; // unreachable: called for checkpoints only
         self.count_values(weights, full)?;
         let values = weights.to_vec(full)?;
         check_finite(&values).map_err(|_| not_finite(weights, full))?;
         Ok(values)
     }
 
-    /// Counts the values of a tensor that is read.
+    /// Counts the values of a tensor that is read, and checks the limit.
     fn count_values(&self, weights: &Weights, full: &str) -> Result<()> {
         let n_values = count(weights.shape(full).unwrap_or_default()).unwrap_or(usize::MAX);
         let so_far = {
@@ -268,15 +270,17 @@ impl<'a> Loader<'a> {
             *n_read
         };
         if so_far > max_values(weights) {
-            let reason = format!("its {} bytes are used over and over, for {so_far} values", weights.n_bytes());
+            let (n_bytes, most) = (weights.n_bytes(), max_values(weights));
+            let reason =
+                format!("expected at most {most} values from {n_bytes} bytes, got {so_far}: tensors share bytes");
             return Err(weights.unusable(reason));
         }
         Ok(())
     }
 
-    /// Counts the zeros that stand in for a tensor of `shape`, and gives their number.
+    /// Counts the zeros that replace a tensor of `shape`, and checks the limit. Returns their number.
     fn count_zeros(&self, shape: &[usize]) -> Result<usize> {
-        let Some(weights) = self.checkpoint() else { return Ok(0) }; // never: what is to be trained is made
+        let Some(weights) = self.checkpoint() else { return Ok(0) }; // unreachable: in training, tensors are created
         let mut record = self.record();
         let n_zeros = count(shape).unwrap_or(usize::MAX);
         let so_far = record.n_zeros.saturating_add(n_zeros);
@@ -288,21 +292,21 @@ impl<'a> Loader<'a> {
         Ok(n_zeros)
     }
 
-    /// Names a tensor that the model knows and does not use, so that it is not unexpected. It need not exist.
+    /// Marks a tensor as known but unused, so that it is not reported as unexpected. It need not exist.
     ///
-    /// A trailing `*` stands for any ending: `ignore("logmel_extractor.*")`.
+    /// A trailing `*` matches any ending: `ignore("logmel_extractor.*")`.
     pub fn ignore(&self, name: &str) {
         self.record().ignored.push(self.full(name));
     }
 
-    /// Ends loading: the whole checkpoint, whichever place this is called at, against all that was read. What is to be
-    /// trained is always as it should be.
+    /// Ends loading: compares the tensors that were read with the whole checkpoint, whatever prefix this loader has.
+    /// Always succeeds in training.
     ///
-    /// `model` names the model in the message. The counters of training, `num_batches_tracked` and `n_averaged`, are never
-    /// unexpected.
+    /// `model` names the model in the message. Training counters (`num_batches_tracked`, `n_averaged`) are never
+    /// reported as unexpected.
     ///
     /// # Errors
-    /// [`Error::Weights`] if any tensor was missing, had the wrong shape, or was neither read nor ignored.
+    /// [`Error::Weights`] if a tensor is missing, has the wrong shape, or was neither read nor ignored.
     pub fn finish(&self, model: &str) -> Result<()> {
         if self.checkpoint().is_none() {
             return Ok(());
@@ -313,7 +317,7 @@ impl<'a> Loader<'a> {
         if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
     }
 
-    /// The tensors of the checkpoint that were neither read nor ignored so far.
+    /// The tensors of the checkpoint that have been neither read nor ignored.
     fn unread<'r>(&self, record: &'r Record) -> impl Iterator<Item = &'r str>
     where
         'a: 'r,
@@ -322,7 +326,7 @@ impl<'a> Loader<'a> {
         names.filter(|name| !record.accounts_for(name))
     }
 
-    /// What does not fit so far, unexpected tensors aside.
+    /// The differences so far, without unexpected tensors.
     fn report(&self, record: &Record, model: &str) -> LoadReport {
         let weights = self.checkpoint();
         let shape = |name: &str| weights.and_then(|weights| weights.shape(name)).unwrap_or_default();
@@ -349,7 +353,7 @@ impl<'a> Loader<'a> {
         format!("{}{name}", self.prefix)
     }
 
-    /// Records that `full` is read; whether the checkpoint has it in `shape`.
+    /// Records that `full` is read. Returns whether the checkpoint has it with this shape.
     fn fits(&self, full: &str, shape: &[usize]) -> bool {
         let mut record = self.record();
         let first_time = record.read.insert(full.to_owned());
@@ -366,16 +370,16 @@ impl<'a> Loader<'a> {
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {
-        // The record is valid after every statement, also one that panicked in between.
+        // Every statement leaves the record valid, so a panic elsewhere cannot have corrupted it.
         self.record.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn not_finite(weights: &Weights, full: &str) -> Error {
-    weights.unusable(format!("tensor `{full}` holds a value that is infinite or not a number"))
+    weights.unusable(format!("tensor `{full}` has a NaN or infinite value"))
 }
 
-/// The number of values of a shape, unless that is too large for a number.
+/// The number of values of a shape; `None` if it overflows.
 fn count(shape: &[usize]) -> Option<usize> {
     shape.iter().try_fold(1usize, |count, &dim| count.checked_mul(dim))
 }

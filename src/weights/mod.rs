@@ -1,67 +1,69 @@
-//! Checkpoints: safetensors and PyTorch's `.pth`, read without PyTorch and without running anything.
+//! Checkpoints: safetensors, PyTorch's `.pth` and TensorFlow Lite files, read without PyTorch and without executing
+//! anything.
 //!
-//! [`Weights::open`] opens a file and lists its tensors; a model then reads them through a [`Loader`], which reports
-//! all that is missing, unexpected or wrongly shaped at once as a [`LoadReport`]. A [`Parameters`] stands in for a
-//! checkpoint where a model is to be trained.
+//! [`Weights::open`] opens a file and lists its tensors. A model reads them through a [`Loader`], which reports all
+//! missing, unexpected and wrongly shaped tensors at once in a [`LoadReport`]. [`Parameters`] takes the place of a
+//! checkpoint when a model is trained.
 //!
 //! # Formats
-//! Recognised by content, whatever the file's name:
-//! - safetensors, one file or the index (`model.safetensors.index.json`) of a sharded checkpoint;
-//! - what `torch.save` writes: the zip format since PyTorch 1.6 and the format before it;
+//! Recognised by content, not by file name:
+//! - safetensors: one file, or the index (`model.safetensors.index.json`) of a sharded checkpoint;
+//! - files written by `torch.save`: the zip format since PyTorch 1.6, and the legacy format before it;
 //! - TensorFlow Lite files: see [below](#tensorflow-lite).
 //!
-//! All element types are given as f32; see [`Dtype`]. Bytes are little-endian; big-endian files are refused. A damaged
-//! or hostile file is an error, in bounded time and memory. Checksums of zip archives are not verified.
+//! All element types are converted to f32; see [`Dtype`]. Files must be little-endian; big-endian files are an error.
+//! Damaged and hostile files are errors, in bounded time and memory. Checksums of zip archives are not verified.
 //!
-//! Files are read, not mapped into memory: one that is truncated while it is open is an error, not the end of the process.
+//! Files are read, not memory-mapped, so a file that is truncated while it is open is an error and does not crash the
+//! process.
 //!
-//! A `.pth` file holds pickled Python objects. No code of a pickle is ever run: what is not a dictionary or a tensor
-//! (NumPy arrays, samplers, classes) is stepped over. Of a whole pickled model (`torch.save(model)`) the parameters and
-//! buffers are read, without its classes; TorchScript programs are refused.
+//! A `.pth` file contains pickled Python objects. Pickled code is never executed: everything other than dictionaries
+//! and tensors (NumPy arrays, samplers, classes) is skipped. From a whole pickled model (`torch.save(model)`) the
+//! parameters and buffers are read, without its classes. TorchScript programs are an error.
 //!
-//! # Which tensors of a `.pth`
-//! One dictionary of named tensors (the state dict) or module is taken: the file's object itself or one inside it, up to
-//! four keys deep, where keys with `optim` or `sched` in them are not followed. The first of these that exists:
-//! 1. that under `state_dict`, `model_state_dict`, `model_state`, `model`, `net`, `network`, `params` or `weights`; the
-//!    least deep, then in this order;
+//! # The state dict of a `.pth`
+//! One dictionary of named tensors (state dict) or module is read: the top-level object or one inside it, up to four
+//! keys deep. Keys that contain `optim` or `sched` are skipped. The first of these that exists is used:
+//! 1. the one under `state_dict`, `model_state_dict`, `model_state`, `model`, `net`, `network`, `params` or `weights`:
+//!    the outermost, then in this order;
 //! 2. the dictionary with the most tensors, then the outermost;
 //! 3. the outermost module.
 //!
-//! [`Weights::open_part`] takes another one by its key.
+//! [`Weights::open_part`] selects another one by its key.
 //!
-//! # Tensors in pieces
-//! A weight under weight norm reads as one tensor `weight`, `g · v / ‖v‖` in f64, rounded to f32. Its pieces, `weight_g` and
-//! `weight_v` or `parametrizations.weight.original0` and `1`, are not listed by themselves. The axis of the norm is that along
-//! which `g` has more than one value.
+//! # Composed tensors
+//! A weight with weight norm is listed as one tensor `weight`: `g · v / ‖v‖`, computed in f64 and rounded to f32. Its
+//! parts (`weight_g` and `weight_v`, or `parametrizations.weight.original0` and `original1`) are not listed. The norm
+//! is taken along the axis on which `g` has more than one value.
 //!
-//! A tensor `x` of signed bytes beside a tensor `x.scale` of one f32 reads as `x · scale`, the product rounded to f32 (ONNX's
-//! `DequantizeLinear` without zero point); the scale is not listed by itself.
+//! A tensor `x` of signed bytes with a tensor `x.scale` of one f32 is listed as `x`: `x · scale`, rounded to f32
+//! (ONNX's `DequantizeLinear` without zero point). The scale is not listed.
 //!
-//! 4-bit tensors of bitsandbytes (NF4 and FP4, with blocks of any length, single or double quantisation) read as their values in
-//! f32, bit for bit as `dequantize_4bit` gives them before it rounds to the stored type. `x` has its original shape; its pieces
-//! `x.absmax`, `x.quant_map`, `x.nested_absmax`, `x.nested_quant_map` and `x.quant_state.bitsandbytes__nf4` or `__fp4` are not
-//! listed by themselves. A piece that is missing or of another size makes the whole checkpoint an error.
+//! 4-bit tensors of bitsandbytes (NF4 and FP4, with any block size, single or double quantisation) are converted to
+//! f32, bit for bit as `dequantize_4bit` does before it rounds to the stored type. `x` has its original shape; its
+//! parts `x.absmax`, `x.quant_map`, `x.nested_absmax`, `x.nested_quant_map` and `x.quant_state.bitsandbytes__nf4` or
+//! `__fp4` are not listed. A part that is missing or has the wrong size is an error for the whole checkpoint.
 //!
 //! # TensorFlow Lite
-//! Of a `.tflite` file the weights and biases of convolutions and fully connected layers are read; the graph is not run. They are
-//! named by their operators in the order of the graph, `00.conv.weight`, `01.depthwise.weight`, … and
-//! `00.fully_connected.weight`, …, and have PyTorch's order of axes. 8-bit weights read as their values, `code · scale`. Constants
-//! that the graph adds, multiplies or takes as powers are `00.add`, `00.mul`, `00.pow`, ….
+//! Weights and biases of convolutions and fully connected layers are read from a `.tflite` file; the graph is not run.
+//! They are named after their operators, numbered in the order of the graph (`00.conv.weight`, `01.depthwise.weight`,
+//! …, `00.fully_connected.weight`, …), and have PyTorch's axis order. 8-bit weights are converted to `code · scale`.
+//! Constants that the graph adds, multiplies or uses as exponents are named `00.add`, `00.mul`, `00.pow`, ….
 //!
 //! # Names
-//! Wrappers are stripped from tensor names, in every format. Until nothing applies any more:
-//! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is taken off where **all** names carry it, a lone
-//!    `n_averaged` (stochastic weight averaging) aside;
-//! 2. else `base.` is taken off the names that carry it, if **any** does (a fine-tuned PANNs model has `base.*` beside
-//!    `fc_transfer.*`), unless two names would become the same.
+//! Wrapper prefixes are stripped from tensor names, in every format, until no rule applies:
+//! 1. `module.`, `_orig_mod.`, `model.` or `backbone.` is stripped if **all** names have it, except a lone `n_averaged`
+//!    (stochastic weight averaging);
+//! 2. otherwise `base.` is stripped from the names that have it, if **any** does (a fine-tuned PANNs model has `base.*`
+//!    and `fc_transfer.*`), unless two names would become equal.
 //!
-//! What is left may still stand below a prefix, as where Lightning saves `model.*` beside the tensor of a loss. Whoever looks for
-//! a model finds it there: [`detect`](crate::models::detect), [`ModelConfig`](crate::models::ModelConfig),
-//! [`Tagger`](crate::Tagger) and [`CtcModel`](crate::ctc::CtcModel) take the one prefix, whatever it is, below which all tensors
-//! stand that tell the model, and read all of the model there. Tensors elsewhere in the checkpoint are left out, which is among
-//! the assumptions that a tagger or a CTC model names; below the prefix every tensor must be the model's. Two prefixes that fit are
-//! an error. The models' own `load` functions take names as they are: give them [`Weights::at`] of the prefix, which the
-//! [`LoadReport`] of a failed attempt tells.
+//! The remaining names may still have a prefix, as in Lightning checkpoints with `model.*` and the tensor of a loss.
+//! [`detect`](crate::models::detect), [`ModelConfig`](crate::models::ModelConfig), [`Tagger`](crate::Tagger) and
+//! [`CtcModel`](crate::ctc::CtcModel) look for a prefix below which all tensors that identify the model are found, and
+//! read the whole model there. Tensors outside the prefix are ignored, which a tagger or CTC model lists among its
+//! assumptions; below it, every tensor must belong to the model. Two matching prefixes are an error. The `load`
+//! functions of the models do not look for a prefix: pass them [`Weights::at`] of the prefix, which the [`LoadReport`]
+//! of a failed attempt suggests.
 
 mod bytes;
 mod composed;
@@ -112,7 +114,7 @@ use crate::error::{Error, Result};
 #[doc(inline)]
 pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 
-/// The named tensors of a checkpoint, left in the file until they are read.
+/// The named tensors of a checkpoint. They stay in the file until they are read.
 ///
 /// ```no_run
 /// # use candle_core::Device;
@@ -125,7 +127,7 @@ pub use crate::error::{LoadReport, MissingTensor, WrongShape};
 /// ```
 pub struct Weights {
     path: Option<PathBuf>,
-    /// Where in the file the tensors stand: what [`at`](Self::at) took off their names, with its dot.
+    /// The prefix that [`at`](Self::at) removed from the names, with its dot.
     prefix: String,
     format: Format,
     files: Vec<Arc<Bytes>>,
@@ -135,22 +137,22 @@ pub struct Weights {
 }
 
 impl Weights {
-    /// Opens a checkpoint and lists its tensors: takes milliseconds, whatever the size. The file stays open, and a tensor's
-    /// bytes are read when the tensor is.
+    /// Opens a checkpoint and lists its tensors. This takes milliseconds, whatever the size. The file stays open, and
+    /// tensors are read from it on demand.
     ///
-    /// Nothing is mapped into memory, so a file that is truncated meanwhile is an error when a tensor is read that is no
-    /// longer there. One that is overwritten in place gives a mixture of old and new tensors: replace checkpoints by renaming
-    /// a complete file, or use [`read`](Self::read).
+    /// If the file is truncated while it is open, reading a tensor beyond the new end is an error. If it is overwritten
+    /// in place, old and new tensors may be mixed: replace checkpoints by renaming a complete file, or use
+    /// [`read`](Self::read).
     ///
     /// # Errors
-    /// [`Error::Io`] if a file cannot be opened or read, [`Error::Checkpoint`] if it is not a checkpoint, is damaged, or is of
-    /// a kind that is not supported.
+    /// [`Error::Io`] if a file cannot be opened or read; [`Error::Checkpoint`] if it is not a checkpoint, is damaged,
+    /// or has an unsupported format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Self::from_file(path.as_ref(), None, Bytes::open)
     }
 
-    /// Opens the checkpoint of a folder: `model.safetensors`, the index of its shards (`model.safetensors.index.json`), or
-    /// `pytorch_model.bin`; the first of these that is there.
+    /// Opens the checkpoint in a folder: the first that exists of `model.safetensors`, the index of its shards
+    /// (`model.safetensors.index.json`) and `pytorch_model.bin`.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`Error::Checkpoint`] if the folder has none of them.
@@ -158,16 +160,16 @@ impl Weights {
         folder::open_weights(folder.as_ref())
     }
 
-    /// As [`open`](Self::open), of a `.pth` that holds several models: the dictionary of tensors or the module that stands under
-    /// `key`, such as `Featurizer` in checkpoints of s3prl.
+    /// As [`open`](Self::open), for a `.pth` with several models: selects the dictionary of tensors or the module under
+    /// `key`, for example `Featurizer` in checkpoints of s3prl.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and if there is nothing of that kind under `key`.
+    /// As [`open`](Self::open), and [`Error::Checkpoint`] if there is no such dictionary or module under `key`.
     pub fn open_part(path: impl AsRef<Path>, key: &str) -> Result<Self> {
         Self::from_file(path.as_ref(), Some(key), Bytes::open)
     }
 
-    /// As [`open`](Self::open), with the whole file read into memory: what happens to it later does not matter.
+    /// As [`open`](Self::open), but reads the whole file into memory, so that later changes to the file have no effect.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -175,20 +177,21 @@ impl Weights {
         Self::from_file(path.as_ref(), None, Bytes::read)
     }
 
-    /// A checkpoint that is in memory already, such as from `include_bytes!`.
+    /// Opens a checkpoint in memory, for example from `include_bytes!`.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], as [`open`](Self::open); also for the index of a sharded checkpoint.
+    /// [`Error::Checkpoint`] as for [`open`](Self::open), and for the index of a sharded checkpoint.
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>) -> Result<Self> {
         let bytes = Bytes::Held(bytes.into());
         let parsed = parse(&bytes, None).map_err(|fault| fault.into_error(None))?;
         Self::assemble(None, vec![bytes], parsed)
     }
 
-    /// Copies `tensors` to the host as f32. Of two with the same name the last counts; names lose their wrappers too.
+    /// Copies tensors to the host as f32. Of several tensors with the same name the last is used. Wrapper prefixes are
+    /// stripped.
     ///
     /// # Errors
-    /// [`Error::Tensor`] if one cannot be converted or copied.
+    /// [`Error::Tensor`] if a tensor cannot be converted or copied.
     pub fn from_tensors(tensors: impl IntoIterator<Item = (String, Tensor)>) -> Result<Self> {
         let (mut bytes, mut entries) = (Vec::new(), BTreeMap::new());
         for (name, tensor) in tensors {
@@ -224,7 +227,7 @@ impl Weights {
                 safetensors::parse(&bytes).map_err(|fault| fault.into_error(Some(&shard_path)))?;
             for name in names {
                 let entry = held.remove(name).ok_or_else(|| {
-                    unusable(Some(&shard_path), format!("lacks tensor `{name}`, which the index places there"))
+                    unusable(Some(&shard_path), format!("lacks tensor `{name}`, which the index assigns to it"))
                 })?;
                 entries.insert(name.to_owned(), Entry { file, ..entry });
             }
@@ -244,12 +247,12 @@ impl Weights {
         Ok(Self { path, prefix: String::new(), format, files, entries, metadata, keep_four_bit: false })
     }
 
-    /// The same checkpoint, whose 4-bit tensors stay 4-bit in memory: fully connected layers on the CPU that are loaded from it
-    /// keep the codes, and make the values of some outputs at a time while they compute. The results are the same.
+    /// Keeps 4-bit tensors as 4-bit codes in memory. Fully connected layers on the CPU then dequantise some outputs at
+    /// a time while they compute. The results are the same.
     ///
-    /// A weight takes 0.56 bytes instead of 4 with blocks of 64. To make the values takes about as long as the products of 200 rows
-    /// with them: the audio tower of Qwen2-Audio in 0.42 GB instead of 2.75 takes 1.4 times as long for 10 s of speech, and many
-    /// times as long for a single row.
+    /// A weight takes 0.56 bytes instead of 4, with blocks of 64. Dequantising takes about as long as the matrix
+    /// product with 200 rows: the audio tower of Qwen2-Audio needs 0.42 GB instead of 2.75 and takes 1.4 times as long
+    /// for 10 s of speech, and many times as long for a single row.
     ///
     /// ```no_run
     /// use clipwise::encoders::{Qwen2AudioEncoder, qwen2_audio::Config};
@@ -265,8 +268,8 @@ impl Weights {
         Self { keep_four_bit: true, ..self }
     }
 
-    /// The tensors below `place.`, under their names without it: of a checkpoint that holds more than a model, the model. All if
-    /// `place` is empty. Nothing is read; both share the open file.
+    /// The tensors below the prefix `place.`, with the prefix removed from their names: selects a model in a checkpoint
+    /// that holds more than one. An empty `place` selects all tensors. Nothing is read; the open file is shared.
     ///
     /// ```
     /// # use candle_core::{DType, Device, Tensor};
@@ -293,8 +296,8 @@ impl Weights {
         }
     }
 
-    /// These tensors with those of `other`, which replace tensors of the same name: the adapters of a language, a head that was
-    /// trained. Nothing is read; all share the open files.
+    /// These tensors and those of `other`, which replace tensors of the same name: for language adapters, or a
+    /// separately trained head. Nothing is read; the open files are shared.
     pub fn overlaid(mut self, other: &Self) -> Self {
         let n_files = self.files.len();
         self.files.extend(other.files.iter().cloned());
@@ -303,8 +306,8 @@ impl Weights {
         self
     }
 
-    /// The places, for [`at`](Self::at), below which a model has all tensors that one of `signatures` names, which is not
-    /// empty. In the order of their length, so that the whole checkpoint comes first if it is among them.
+    /// The prefixes, for [`at`](Self::at), below which all tensors of one of the `signatures` exist. Sorted by length,
+    /// so that the empty prefix comes first. Signatures must not be empty.
     pub(crate) fn places(&self, signatures: &[&[&str]]) -> Vec<String> {
         let mut places = BTreeSet::new();
         for signature in signatures {
@@ -319,8 +322,8 @@ impl Weights {
         places.into_iter().map(|(_, place)| place).collect()
     }
 
-    /// The place below which most of the `missing` tensors, and at least half of them, are there in their shapes. Looks for it
-    /// with the first of them.
+    /// The prefix below which most of the `missing` tensors, and at least half of them, exist with the right shape.
+    /// Candidates are derived from the first few.
     fn place_of(&self, missing: &[(String, Vec<usize>)]) -> Option<String> {
         let candidates = missing.iter().take(8).flat_map(|(name, _)| self.places(&[&[name]]).into_iter().take(8));
         let count = |place: String| {
@@ -333,44 +336,44 @@ impl Weights {
         (2 * n_there >= missing.len()).then_some(place)
     }
 
-    /// The bytes of all files.
+    /// Total size of all files, in bytes.
     fn n_bytes(&self) -> usize {
         self.files.iter().fold(0, |sum, file| sum.saturating_add(file.len()))
     }
 
-    /// The tensors that [`at`](Self::at) leaves out, but for the counters of training.
+    /// The names of the tensors outside a prefix, without training counters.
     pub(crate) fn outside<'a>(&'a self, place: &'a str) -> impl Iterator<Item = &'a str> {
         let is_below =
             move |name: &str| place.is_empty() || name.strip_prefix(place).is_some_and(|rest| rest.starts_with('.'));
         self.names().filter(move |name| !is_below(name) && !keys::is_counter(name))
     }
 
-    /// The file that was opened; the index of a sharded checkpoint. `None` for bytes and tensors.
+    /// The path that was opened; for a sharded checkpoint, that of its index. `None` for bytes and tensors.
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
     }
 
-    /// Where in the checkpoint the tensors stand, as given to [`at`](Self::at); empty for all of it.
+    /// The prefix that was selected with [`at`](Self::at); empty for none.
     pub fn place(&self) -> &str {
         self.prefix.strip_suffix('.').unwrap_or_default()
     }
 
-    /// What the checkpoint was read from.
+    /// The format of the checkpoint.
     pub fn format(&self) -> Format {
         self.format
     }
 
-    /// The tensors' names, sorted, wrappers stripped.
+    /// The names of the tensors, sorted, with wrapper prefixes stripped.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(String::as_str)
     }
 
-    /// Number of tensors.
+    /// The number of tensors.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether there is no tensor.
+    /// Whether there are no tensors.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -380,7 +383,7 @@ impl Weights {
         self.entries.contains_key(name)
     }
 
-    /// Whether there is a tensor `name`, or one below that place.
+    /// Whether there is a tensor `name`, or one below the prefix `name.`.
     fn has(&self, name: &str) -> bool {
         let below = format!("{name}.");
         let next = self.entries.range(below.clone()..).next();
@@ -392,18 +395,18 @@ impl Weights {
         self.entries.get(name).map(|entry| entry.shape.as_slice())
     }
 
-    /// The type that the elements of tensor `name` are stored in.
+    /// The element type in which tensor `name` is stored.
     pub fn dtype(&self, name: &str) -> Option<Dtype> {
         self.entries.get(name).map(|entry| entry.dtype)
     }
 
-    /// Free text that a safetensors file carries; of several shards the last one's counts. Of a `.pth` the classes that it has under
-    /// `label_dict` (BEATs), one per line.
+    /// Free-form text from the header of a safetensors file (the last one, if there are several shards). For a `.pth`,
+    /// the class names that BEATs stores under `label_dict`, one per line.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
         &self.metadata
     }
 
-    /// Keeps the tensors whose names `keep` accepts: for checkpoints that hold more than the model.
+    /// Removes all tensors whose names `keep` rejects, for checkpoints that hold more than the model.
     pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
         self.entries.retain(|name, _| keep(name));
     }
@@ -411,7 +414,7 @@ impl Weights {
     /// Renames every tensor.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if two tensors would have the same name; nothing is renamed then.
+    /// [`Error::Checkpoint`] if two tensors would get the same name; in that case nothing is renamed.
     pub fn rename(&mut self, rename: impl Fn(&str) -> String) -> Result<()> {
         let mut renamed = BTreeMap::new();
         for (name, entry) in &self.entries {
@@ -424,16 +427,16 @@ impl Weights {
         Ok(())
     }
 
-    /// The elements of tensor `name` as f32, in row-major order.
+    /// Reads tensor `name` as f32, in row-major order.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] if there is no such tensor, its element type is [`Dtype::Other`], or the file has become shorter;
-    /// [`Error::Io`] if the file cannot be read.
+    /// [`Error::Checkpoint`] if there is no such tensor, if its element type is [`Dtype::Other`], or if the file has
+    /// been truncated; [`Error::Io`] if the file cannot be read.
     pub fn to_vec(&self, name: &str) -> Result<Vec<f32>> {
         self.with_entry(name, |entry| entry.decode(&self.files))
     }
 
-    /// The codes of tensor `name`, if they are to be kept as they are.
+    /// Reads the codes of a 4-bit tensor, if 4-bit tensors are kept.
     fn four_bit(&self, name: &str) -> Result<Option<FourBit>> {
         if self.keep_four_bit { self.with_entry(name, |entry| entry.four_bit(&self.files)) } else { Ok(None) }
     }
@@ -444,18 +447,18 @@ impl Weights {
         read(entry).map_err(|fault| fault.map(in_tensor).into_error(self.path()))
     }
 
-    /// Tensor `name` as f32 on `device`.
+    /// Reads tensor `name` as f32 onto `device`.
     ///
     /// # Errors
-    /// As [`to_vec`](Self::to_vec); [`Error::Tensor`] if the device fails.
+    /// As [`to_vec`](Self::to_vec); [`Error::Tensor`] if the tensor cannot be copied to the device.
     pub fn tensor(&self, name: &str, device: &Device) -> Result<Tensor> {
         let values = self.to_vec(name)?;
         let shape = self.shape(name).unwrap_or_default();
         Tensor::from_vec(values, shape, device)
-            .map_err(|cause| Error::Tensor { context: "moving weights to the device", cause })
+            .map_err(|cause| Error::Tensor { context: "copying weights to the device", cause })
     }
 
-    /// Begins to read a model's tensors onto `device`.
+    /// Creates a loader that reads a model's tensors onto `device`.
     pub fn loader<'a>(&'a self, device: &Device) -> Loader<'a> {
         Loader::new(self, device)
     }

@@ -1,17 +1,17 @@
-//! The most similar name for a tensor that a checkpoint lacks.
+//! The most similar existing name for a missing tensor.
 
 use std::collections::BTreeMap;
 
-/// Finds for a missing tensor the most similar of the unexpected ones, at bounded cost.
+/// Finds the most similar unexpected tensor for a missing one, at bounded cost.
 pub(crate) struct Nearest<'a> {
     candidates: BTreeMap<&'a str, &'a [usize]>,
-    /// Cells of edit-distance tables that may still be computed.
+    /// Remaining number of cells of edit-distance tables that may be computed.
     budget: usize,
 }
 
 /// Longer names are not compared.
 const MAX_NAME: usize = 256;
-/// Edits that a differing shape counts for.
+/// Number of edits that a different shape counts as.
 const SHAPE_PENALTY: usize = 3;
 
 impl<'a> Nearest<'a> {
@@ -19,10 +19,10 @@ impl<'a> Nearest<'a> {
         Self { candidates: candidates.collect(), budget: 100_000_000 }
     }
 
-    /// The candidate with the fewest edits, where those are at most half of the name.
+    /// The candidate with the fewest edits, if those are at most half of the name's length.
     ///
-    /// A name that only lacks or adds leading parts (`encoder.fc.bias` for `fc.bias`) counts as one edit; another shape
-    /// as three. `None` also when the budget is used up.
+    /// A name that only lacks or adds leading parts (`encoder.fc.bias` for `fc.bias`) counts as one edit, and another
+    /// shape as three more. `None` if nothing is similar or the budget is used up.
     pub(super) fn to(&mut self, name: &str, shape: &[usize]) -> Option<String> {
         let mut best: Option<(usize, &str)> = None;
         for (&candidate, &candidate_shape) in &self.candidates {
@@ -44,7 +44,7 @@ impl<'a> Nearest<'a> {
     }
 }
 
-/// Whether one name is the other with leading parts added.
+/// Whether one name equals the other with leading parts added.
 fn adds_parts(a: &str, b: &str) -> bool {
     let (long, short) = if a.len() > b.len() { (a, b) } else { (b, a) };
     long.strip_suffix(short).is_some_and(|lead| lead.ends_with('.'))
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_prefers_the_same_shape_and_is_silent_when_nothing_is_near() {
+    fn nearest_prefers_the_same_shape_and_ignores_distant_names() {
         let stored: [(&str, &[usize]); 4] =
             [("fc.weight", &[2, 3]), ("fc2.weight", &[4, 3]), ("net.head.bias", &[7]), ("z", &[1])];
         let mut nearest = Nearest::new(stored.into_iter());

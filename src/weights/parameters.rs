@@ -1,4 +1,4 @@
-//! Tensors to be trained, under the names that checkpoints have.
+//! Trainable tensors, named as in checkpoints.
 
 use std::{
     collections::BTreeMap,
@@ -16,15 +16,14 @@ use super::{Loader, Weights};
 use crate::error::{Context, Error, Result};
 use crate::random::Random;
 
-/// A model's parameters while they are trained.
+/// The parameters of a model in training.
 ///
-/// A model that is built from its [`loader`](Self::loader) has layers which compute with these very tensors through
-/// differentiable operations: batch norms are not folded, and use the batch's own statistics in training mode. The same
-/// model loaded from [`weights`](Self::weights), or from what [`save`](Self::save) wrote, folds and packs them for inference.
+/// Layers that are built from its [`loader`](Self::loader) compute with these tensors through differentiable
+/// operations: batch norms are not folded, and use the statistics of the batch in training mode. The same model loaded
+/// from [`weights`](Self::weights), or from a file written by [`save`](Self::save), folds and packs them for inference.
 ///
-/// A tensor comes into being when a layer first asks for it, with the initial values that PyTorch gives such a layer
-/// (uniform within `±1 / √fan_in`; batch norms 1 and 0); they depend on the seed and the tensor's name only.
-///
+/// A tensor is created when a layer first requests it. Its initial values are PyTorch's defaults for the layer (uniform
+/// within `±1 / √fan_in`; 1 and 0 for batch norms), and depend only on the seed and the tensor's name.
 /// ```
 /// use clipwise::candle_core::{Device, Tensor, DType};
 /// use clipwise::models::m5::{Config, M5};
@@ -52,7 +51,7 @@ pub struct Parameters {
 
 struct Parameter {
     var: Var,
-    /// Follows the batches instead of the gradients.
+    /// Updated by batches instead of gradients.
     is_statistic: bool,
 }
 
@@ -60,47 +59,48 @@ struct Parameter {
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Init {
-    /// All the same.
+    /// This value.
     Constant(f32),
-    /// Uniform within plus and minus this.
+    /// Uniform between minus and plus this value.
     Uniform(f64),
     /// Gaussian with mean 0 and this standard deviation.
     Normal(f64),
 }
 
 impl Init {
-    /// PyTorch's default for convolutions and linear layers whose outputs have `fan_in` inputs each.
+    /// PyTorch's default for convolutions and linear layers with `fan_in` inputs per output.
     pub fn of_fan_in(fan_in: usize) -> Self {
         Self::Uniform(1.0 / (fan_in.max(1) as f64).sqrt())
     }
 
-    /// By the shape of a tensor of weights, `[out, in, …]`.
+    /// The default for weights of shape `[out, in, …]`.
     pub(super) fn of_shape(shape: &[usize]) -> Self {
         Self::of_fan_in(shape.iter().skip(1).fold(1, |n, &size| n.saturating_mul(size)))
     }
 }
 
-/// The most values of all parameters together, 2 GiB: more is a mistake in a configuration.
+/// Limit on the values of all parameters together, 2 GiB: more is a mistake in a configuration.
 const MAX_VALUES: usize = 1 << 29;
 
 impl Parameters {
-    /// Nothing yet; tensors will be made on `device`.
+    /// Creates an empty set of parameters. Tensors will be created on `device`.
     pub fn new(device: &Device, seed: u64) -> Self {
         let state = TrainingState(Arc::new((AtomicBool::new(false), Mutex::new(Random::stream(seed, u64::MAX)))));
         Self { device: device.clone(), seed, tensors: Mutex::default(), state }
     }
 
-    /// Where models find their tensors.
+    /// A loader from which a model is built.
     pub fn loader(&self) -> Loader<'_> {
         Loader::of_parameters(self, &self.device)
     }
 
-    /// Whether batch norms use the statistics of the batch (and learn from them) and dropout drops. At first, no.
+    /// Sets whether batch norms use (and learn) the statistics of the batch, and whether dropout is active. Initially
+    /// false.
     pub fn set_training(&self, training: bool) {
         self.state.0.0.store(training, Ordering::Relaxed);
     }
 
-    /// The tensors that gradients change, in the order of their names: for an optimiser.
+    /// The tensors that are trained by gradients, sorted by name: for an optimiser.
     pub fn vars(&self) -> Vec<Var> {
         let tensors = self.tensors();
         tensors.values().filter(|parameter| !parameter.is_statistic).map(|parameter| parameter.var.clone()).collect()
@@ -111,7 +111,7 @@ impl Parameters {
         self.vars().iter().map(|var| var.elem_count()).sum()
     }
 
-    /// A copy of everything, running statistics included: what a model is loaded from.
+    /// A copy of all tensors, including running statistics, from which a model can be loaded.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -119,10 +119,10 @@ impl Parameters {
         Weights::from_tensors(self.named())
     }
 
-    /// Writes everything as safetensors. Another file stands in its place only once it is complete.
+    /// Writes all tensors as a safetensors file. An existing file is replaced only when the new one is complete.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be replaced, [`Error::Tensor`] if it cannot be written.
+    /// [`Error::Io`] if the file cannot be replaced; [`Error::Tensor`] if it cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut unfinished = path.as_os_str().to_owned();
@@ -132,11 +132,11 @@ impl Parameters {
         std::fs::rename(&unfinished, path).map_err(|cause| Error::Io { action: "write", path: path.into(), cause })
     }
 
-    /// Sets every tensor that a checkpoint has under the same name: to go on with training, or to begin with what another
-    /// model knows. Gives the number of tensors that were set; those of the checkpoint that the model lacks are left out.
+    /// Sets all tensors that a checkpoint has under the same name, to resume training or to fine-tune a model. Returns
+    /// the number of tensors set. Tensors of the checkpoint that the model lacks are ignored.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tensor of another shape, else as [`Weights::tensor`].
+    /// [`Error::Argument`] if a tensor has another shape; otherwise as [`Weights::tensor`].
     pub fn restore(&self, weights: &Weights) -> Result<usize> {
         let mut count = 0;
         for (name, parameter) in self.tensors().iter().filter(|(name, _)| weights.contains(name)) {
@@ -159,7 +159,7 @@ impl Parameters {
         let mut tensors = self.tensors();
         if let Some(Parameter { var, .. }) = tensors.get(&name) {
             if var.shape() != &shape {
-                let reason = format!("{name} is a parameter of shape {:?} already", var.shape());
+                let reason = format!("expected {:?}, the shape of the existing parameter `{name}`", var.dims());
                 return Err(Error::argument("shape", format!("{shape:?}"), reason));
             }
             return Ok(var.clone());
@@ -169,7 +169,7 @@ impl Parameters {
         let mut values = Vec::new();
         let fits = |&n: &usize| n <= MAX_VALUES - so_far && values.try_reserve_exact(n).is_ok();
         let Some(n) = n.filter(fits) else {
-            let reason = format!("{name} and the parameters before it: expected at most {MAX_VALUES} values together");
+            let reason = format!("expected at most {MAX_VALUES} values in all parameters, with `{name}`");
             return Err(Error::argument("shape", format!("{shape:?}"), reason));
         };
         match init {
@@ -184,12 +184,12 @@ impl Parameters {
             }
         }
         let var = Tensor::from_vec(values, shape, &self.device).and_then(|tensor| Var::from_tensor(&tensor));
-        let var = var.context("making a parameter")?;
+        let var = var.context("creating a parameter")?;
         tensors.insert(name, Parameter { var: var.clone(), is_statistic });
         Ok(var)
     }
 
-    /// The numbers for a tensor of this name.
+    /// The random numbers for a tensor of this name.
     fn random(&self, name: &str) -> Random {
         let of_name = name.bytes().fold(0u64, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
         Random::stream(self.seed, of_name)
@@ -200,7 +200,7 @@ impl Parameters {
     }
 
     fn tensors(&self) -> MutexGuard<'_, BTreeMap<String, Parameter>> {
-        // The map is valid after every statement.
+        // Every statement leaves the map valid.
         self.tensors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -211,7 +211,7 @@ impl fmt::Debug for Parameters {
     }
 }
 
-/// Whether a model is in training, shared by its layers, and where their random numbers come from.
+/// Training mode, shared by the layers of a model, and the source of their random numbers.
 #[derive(Clone)]
 pub(crate) struct TrainingState(Arc<(AtomicBool, Mutex<Random>)>);
 

@@ -1,4 +1,4 @@
-//! What `torch.save` writes: the zip format since PyTorch 1.6, and the format before it.
+//! Files written by `torch.save`: the zip format since PyTorch 1.6, and the legacy format before it.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,32 +12,34 @@ use super::{
 };
 
 type Entries = BTreeMap<String, Entry>;
-/// The tensors, and what else the checkpoint says.
+/// The tensors, and other information in the checkpoint.
 type Contents = (Entries, BTreeMap<String, String>);
 
-/// Version of the legacy format, the only one there was.
+/// The version of the legacy format; there was only one.
 const LEGACY_VERSION: i64 = 1001;
-/// Length field before each legacy storage.
+/// Length of the field with the element count before each legacy storage.
 const COUNT_FIELD: usize = 8;
 
-/// The bytes of a legacy file that are looked at first: those of published files have their pickles in them.
+/// Number of bytes of a legacy file that are parsed at first. In published files they contain all pickles.
 const FIRST_LOOK: usize = 1 << 16;
 
-/// The tensors of a zip checkpoint, or of the part of it that is named.
+/// Lists the tensors of a zip checkpoint, or of the part under a key.
 pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Contents, Fault> {
     let archive = Archive::open(file)?;
     let root = archive.names().filter_map(|name| name.strip_suffix("data.pkl"));
-    // All members lie in one folder, named as the file once was.
-    let root = root.min_by_key(|root| root.len()).ok_or("a zip archive, but not a PyTorch checkpoint: no data.pkl")?;
+    // All members are in one folder, named after the original file.
+    let root = root
+        .min_by_key(|root| root.len())
+        .ok_or("expected a PyTorch checkpoint, got a zip archive without data.pkl")?;
     let member = |name: &str| format!("{root}{name}");
     let (constants, code) = (member("constants.pkl"), member("code/"));
     if archive.names().any(|name| name == constants || name.starts_with(&code)) {
-        return Err("a TorchScript program, which is not read; save its state_dict() with torch.save".into());
+        return Err("TorchScript programs are not supported: save the model's state_dict() with torch.save".into());
     }
     if archive.read(&member("byteorder"))?.is_some_and(|order| *order != *b"little") {
         return Err(big_endian());
     }
-    let pickle = archive.read(&member("data.pkl"))?.ok_or("data.pkl is gone")?;
+    let pickle = archive.read(&member("data.pkl"))?.ok_or("expected data.pkl")?;
     let (machine, value, _) = Machine::run(&pickle)?;
     let tensors = state_dict::find(&machine, value, part)?;
     let entries = entries(file.len(), tensors, |storage| {
@@ -48,30 +50,30 @@ pub(super) fn parse_zip(file: &Bytes, part: Option<&str>) -> Result<Contents, Fa
     Ok((entries, state_dict::metadata(&machine, value)))
 }
 
-/// Whether a file that begins with `head` begins with the legacy format's magic number, in whichever pickle protocol.
+/// Whether a file begins with the magic number of the legacy format, in any pickle protocol.
 pub(super) fn recognise_legacy(head: &[u8]) -> bool {
     let start = &head[..head.len().min(64)];
     matches!(Machine::run(start), Ok((_, Value::Name(Name::LegacyMagic), _)))
 }
 
-/// The tensors of a legacy checkpoint: pickles of magic number, version, system, the object and the storages' keys,
-/// then each storage as its element count and its elements.
+/// Lists the tensors of a legacy checkpoint. It consists of pickles of the magic number, the version, the system, the
+/// object and the keys of its storages, followed by each storage as element count and elements.
 pub(super) fn parse_legacy(file: &Bytes, part: Option<&str>) -> Result<Contents, Fault> {
     let (mut buffer, mut len) = (Vec::new(), FIRST_LOOK);
     loop {
         match parse_pickles(file, file.head(len, &mut buffer)?, part) {
-            Err(Fault::CutShort(_)) if len < file.len() => len *= 4, // below four times the file's length
+            Err(Fault::CutShort(_)) if len < file.len() => len *= 4, // less than four times the file's length
             parsed => return parsed,
         }
     }
 }
 
-/// As [`parse_legacy`], where the file begins with `head`, which should hold all pickles.
+/// As [`parse_legacy`], with the first bytes of the file in `head`, which should contain all pickles.
 fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Contents, Fault> {
     let (_, _, rest) = Machine::run(head)?;
     let (_, version, rest) = Machine::run(rest)?;
     if !matches!(version, Value::Int(LEGACY_VERSION)) {
-        return Err(format!("version {version:?} of PyTorch's old format, not {LEGACY_VERSION}").into());
+        return Err(format!("expected version {LEGACY_VERSION} of PyTorch's legacy format, got {version:?}").into());
     }
     let (system, about, rest) = Machine::run(rest)?;
     let is_big = |item: &(Value, Value)| matches!(item, (Value::Text(b"little_endian"), Value::Bool(false)));
@@ -80,7 +82,7 @@ fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Conten
     }
     let (machine, value, rest) = Machine::run(rest)?;
     let (keys, list, rest) = Machine::run(rest)?;
-    let keys = keys.sequence(list).ok_or("the list of storages is not a list")?;
+    let keys = keys.sequence(list).ok_or("expected a list of storages")?;
     let places = legacy_storages(&machine, keys, file, head.len() - rest.len())?;
     let tensors = state_dict::find(&machine, value, part)?;
     let entries = entries(file.len(), tensors, |storage| {
@@ -90,7 +92,7 @@ fn parse_pickles(file: &Bytes, head: &[u8], part: Option<&str>) -> Result<Conten
     Ok((entries, state_dict::metadata(&machine, value)))
 }
 
-/// Start and length in bytes of each storage, by key. The first one is `start` bytes into the file.
+/// Start and length in bytes of each storage, by key. The first storage begins at byte `start` of the file.
 fn legacy_storages<'a>(
     machine: &Machine<'a>,
     keys: &[Value<'a>],
@@ -107,12 +109,12 @@ fn legacy_storages<'a>(
     }
     let mut places = HashMap::new();
     for key in keys {
-        let Value::Text(key) = key else { return Err("a storage's key is not text".into()) };
+        let Value::Text(key) = key else { return Err("expected text as the key of a storage".into()) };
         if key.len() > MAX_KEY {
-            return Err("a storage's key is too long".into());
+            return Err("the key of a storage is too long".into());
         }
-        let item_size = item_sizes.get(key).ok_or("a storage is of unknown type")?;
-        let damaged = || Fault::from(format!("storage {} is cut short", String::from_utf8_lossy(key)));
+        let item_size = item_sizes.get(key).ok_or("the element type of a storage is unknown")?;
+        let damaged = || Fault::from(format!("storage {} is truncated", String::from_utf8_lossy(key)));
         let left = (file.len() - start).checked_sub(COUNT_FIELD).ok_or_else(damaged)?; // start is within the file
         let count = i64::from_le_bytes(file.array(start)?);
         let len = usize::try_from(count).ok().and_then(|count| count.checked_mul(*item_size));
@@ -123,7 +125,7 @@ fn legacy_storages<'a>(
     Ok(places)
 }
 
-/// Places `tensors` in the file, where `place` gives a storage's start and length in bytes.
+/// Makes entries for `tensors`. `place` gives the start and length of a storage in bytes.
 fn entries(
     file_len: usize,
     tensors: BTreeMap<String, &StoredTensor>,
@@ -139,7 +141,7 @@ fn entries(
             .and_then(|end| end.checked_mul(item_size))
             .is_none_or(|end| end > len)
         {
-            return Err(format!("a storage of {claimed} elements has {len} bytes").into());
+            return Err(format!("a storage of {claimed} elements has only {len} bytes").into());
         }
         let (start, len) = (start + tensor.storage.skip * item_size, claimed * item_size);
         let item_size = tensor.element.size();
@@ -154,5 +156,5 @@ fn entries(
 }
 
 fn big_endian() -> Fault {
-    "written on a big-endian machine, which is not read".into()
+    "expected a little-endian file, got one from a big-endian machine".into()
 }

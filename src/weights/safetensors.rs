@@ -11,15 +11,15 @@ use super::bytes::{Bytes, Fault};
 use super::entry::{Dtype, Entry, Region, row_major};
 use crate::files;
 
-/// Longest header that is read, in bytes; the largest published ones have a few million.
+/// Limit on the header in bytes; the largest published ones have a few million.
 const MAX_HEADER: u64 = 1 << 25;
-/// Length field before the header.
+/// Length of the field with the header's length.
 const LENGTH_FIELD: usize = 8;
 
-/// Entries of a file, and its free-text metadata.
+/// The entries of a file and its metadata.
 pub(super) type Parsed = (BTreeMap<String, Entry>, BTreeMap<String, String>);
 
-/// Whether `head` begins as a safetensors file does: a length, then a JSON object.
+/// Whether a file that begins with `head` is a safetensors file: a length, followed by a JSON object.
 pub(super) fn recognise(head: &[u8]) -> bool {
     head.get(LENGTH_FIELD) == Some(&b'{')
 }
@@ -27,25 +27,27 @@ pub(super) fn recognise(head: &[u8]) -> bool {
 pub(super) fn parse(file: &Bytes) -> Result<Parsed, Fault> {
     let len = u64::from_le_bytes(file.array(0)?);
     if len > MAX_HEADER {
-        return Err(format!("safetensors header claims {len} bytes, more than {MAX_HEADER}").into());
+        return Err(format!("expected a safetensors header of at most {MAX_HEADER} bytes, got {len}").into());
     }
     let data_start = LENGTH_FIELD + len as usize; // at most 2²⁵
     if data_start > file.len() {
-        return Err(format!("safetensors header claims {len} bytes, the file has {}", file.len()).into());
+        return Err(
+            format!("the safetensors header states its length as {len} bytes, the file has {}", file.len()).into()
+        );
     }
     let json = file.to_cow(LENGTH_FIELD..data_start)?;
     let header: Metadata = serde_json::from_slice(&json).map_err(|e| format!("damaged safetensors header: {e}"))?;
     drop(json);
     let (due, got) = (header.data_len(), file.len() - data_start);
     if due != got {
-        return Err(format!("safetensors header announces {due} bytes of tensors, the file has {got}").into());
+        return Err(format!("expected {due} bytes of tensors after the safetensors header, got {got}").into());
     }
     let mut entries = BTreeMap::new();
     for (name, info) in header.tensors() {
         let (start, end) = info.data_offsets;
         let (dtype, item_size) = element_type(info.dtype);
         let shape = info.shape.clone();
-        // Types narrower than a byte are listed only; their extent was checked with the header.
+        // Types narrower than a byte are listed but cannot be read; the header's consistency check covers their extent.
         let len = (end - start).checked_div(item_size).unwrap_or(usize::MAX);
         let region = Region { start: data_start + start, len, dtype, item_size };
         let strides = row_major(&shape);
@@ -56,7 +58,7 @@ pub(super) fn parse(file: &Bytes) -> Result<Parsed, Fault> {
     Ok((entries, header.metadata().clone().unwrap_or_default().into_iter().collect()))
 }
 
-/// The element type and its size in bytes, 0 for types that are not whole bytes.
+/// The element type and its size in bytes; 0 for types of fractional bytes.
 fn element_type(stored: StoredDtype) -> (Dtype, usize) {
     let dtype = match stored {
         StoredDtype::F64 => Dtype::F64,
@@ -87,30 +89,33 @@ fn element_type(stored: StoredDtype) -> (Dtype, usize) {
     (dtype, if bits.is_multiple_of(8) { bits / 8 } else { 0 })
 }
 
-/// `model.safetensors.index.json`: which file of the same folder holds which tensor.
+/// `model.safetensors.index.json`: maps tensors to files in the same folder.
 #[derive(serde::Deserialize)]
 pub(super) struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
-/// Longest index that is read, in bytes.
+/// Limit on the size of an index, in bytes.
 const MAX_INDEX: usize = 1 << 26;
 
 impl Index {
-    /// Whether `head` begins as a JSON object does.
+    /// Whether `head` begins a JSON object.
     pub(super) fn recognise(head: &[u8]) -> bool {
         files::without_mark(head).trim_ascii_start().first() == Some(&b'{')
     }
 
     /// # Errors
-    /// Not JSON, no `weight_map`, or a shard that is not a plain file name: an index cannot point outside its folder.
+    /// If the file is not JSON, has no `weight_map`, or names a shard that is not a plain file name (which could point
+    /// outside the folder).
     pub(super) fn parse(file: &Bytes) -> Result<Self, Fault> {
         if file.len() > MAX_INDEX {
-            return Err(format!("JSON of {} bytes: expected an index of at most {MAX_INDEX}", file.len()).into());
+            return Err(
+                format!("expected an index of at most {MAX_INDEX} bytes, got {} bytes of JSON", file.len()).into()
+            );
         }
         let json = file.to_cow(0..file.len())?;
         let index: Self = serde_json::from_slice(files::without_mark(&json))
-            .map_err(|e| format!("JSON, but not the index of a sharded safetensors checkpoint: {e}"))?;
+            .map_err(|e| format!("this JSON is not the index of a sharded safetensors checkpoint: {e}"))?;
         for &shard in index.shards().keys() {
             let mut parts = Path::new(shard).components();
             let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(name)), None) if name == shard);
@@ -121,7 +126,7 @@ impl Index {
         Ok(index)
     }
 
-    /// Names of the tensors that each shard holds, by the shard's file name.
+    /// The names of the tensors in each shard, by the shard's file name.
     pub(super) fn shards(&self) -> BTreeMap<&str, Vec<&str>> {
         let mut shards = BTreeMap::<&str, Vec<&str>>::new();
         for (name, shard) in &self.weight_map {

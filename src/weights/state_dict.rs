@@ -1,4 +1,4 @@
-//! Finding the state dict among what else a checkpoint holds.
+//! Finding the state dict in a checkpoint.
 
 use std::{
     cmp::Reverse,
@@ -10,27 +10,27 @@ use super::{
     torch_names::StoredTensor,
 };
 
-/// Keys under which training scripts put the state dict.
+/// Keys under which training scripts store the state dict.
 const USUAL_KEYS: [&[u8]; 8] =
     [b"state_dict", b"model_state_dict", b"model_state", b"model", b"net", b"network", b"params", b"weights"];
-/// How many keys may lead from the checkpoint to its state dict.
+/// Limit on the depth of the state dict in a checkpoint, in keys.
 const MAX_DEPTH: usize = 4;
-/// Most tensors of a state dict; published ones have a few thousand.
+/// Limit on the tensors of a state dict; published ones have a few thousand.
 const MAX_TENSORS: usize = 1 << 17;
 
-/// Longest name, in bytes. A pickle may use one long text many times.
+/// Limit on the length of a name, in bytes. A pickle may refer to the same long text many times.
 const MAX_NAME: usize = 1024;
-/// The most names of classes.
+/// Limit on the number of class names.
 const MAX_LABELS: usize = 1 << 16;
-/// Attributes and items that the walk through a pickled module may look at.
+/// Limit on the attributes and items that are visited in a pickled module.
 const MAX_MODULE_STEPS: usize = 1 << 22;
-/// How deep its inner modules may lie.
+/// Limit on the nesting of modules.
 const MAX_MODULE_DEPTH: usize = 64;
 
 /// The tensors of a state dict by name.
 type Tensors<'a, 'm> = BTreeMap<String, &'m StoredTensor<'a>>;
 
-/// A dictionary with tensors in it, or a pickled module.
+/// A dictionary with tensors, or a pickled module.
 struct Candidate<'a> {
     map: Value<'a>,
     key: &'a [u8],
@@ -39,8 +39,8 @@ struct Candidate<'a> {
     n_tensors: usize,
 }
 
-/// The tensors of the state dict that `root` is or contains, by the rule that [`super::Weights`]' module documents.
-/// With `part`, that which stands under this key, the least deep one.
+/// The tensors of the state dict that is `root` or inside it, by the rules in the documentation of the module
+/// `weights`. With `part`, those of the outermost one under this key.
 pub(super) fn find<'a, 'm>(
     machine: &'m Machine<'a>,
     root: Value<'a>,
@@ -54,25 +54,25 @@ pub(super) fn find<'a, 'm>(
     }
     let found = candidates.into_iter().min_by_key(|candidate| {
         let Candidate { key, depth, n_tensors, .. } = *candidate;
-        // The first found of equals.
+        // Of equal candidates the first one is used.
         (usual(key).map_or((usize::MAX, 0), |rank| (depth, rank)), Reverse(n_tensors))
     });
     let found = found.ok_or_else(|| match part {
-        Some(part) => format!("there is no dictionary of named tensors under the key `{part}`"),
-        None => "there is no state dict: no dictionary of named tensors".to_string(),
+        Some(part) => format!("expected a dictionary of named tensors under the key `{part}`"),
+        None => "no state dict found: expected a dictionary of named tensors".to_string(),
     })?;
     if is_module(machine, found.map) {
         return module_tensors(machine, found.map);
     }
     if found.n_tensors > MAX_TENSORS {
-        return Err(format!("{} tensors, more than {MAX_TENSORS}", found.n_tensors));
+        return Err(format!("expected at most {MAX_TENSORS} tensors, got {}", found.n_tensors));
     }
     let items = machine.items(found.map).unwrap_or_default();
     Ok(items.iter().filter_map(|&item| named_tensor(machine, item)).collect())
 }
 
-/// What beside tensors a checkpoint says in its outermost dictionary: the classes that BEATs has under `label_dict`, a dictionary of
-/// names by number, as one text with a name per line.
+/// Other information in the top-level dictionary of a checkpoint: the classes that BEATs stores under `label_dict`, a
+/// dictionary of names by number, as one text with one name per line.
 pub(super) fn metadata(machine: &Machine, root: Value) -> BTreeMap<String, String> {
     let labels = || {
         let is_labels = |(key, _): &&(Value, Value)| matches!(key, Value::Text(b"label_dict"));
@@ -92,7 +92,7 @@ pub(super) fn metadata(machine: &Machine, root: Value) -> BTreeMap<String, Strin
     labels().map(|labels| ("label_dict".to_owned(), labels)).into_iter().collect()
 }
 
-/// All modules and dictionaries that hold tensors, the outer before the inner; nothing inside a module.
+/// All modules, and all dictionaries that contain tensors, outer before inner. The inside of modules is not searched.
 fn candidates<'a>(machine: &Machine<'a>, root: Value<'a>) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     let mut seen = HashSet::new();
@@ -121,7 +121,7 @@ fn candidates<'a>(machine: &Machine<'a>, root: Value<'a>) -> Vec<Candidate<'a>> 
     found
 }
 
-/// Whether a key names the state of an optimiser or a schedule, whose tensors are shaped as the model's.
+/// Whether a key names the state of an optimiser or scheduler, whose tensors have the same shapes as the model's.
 fn is_training_state(key: &[u8]) -> bool {
     let key = key.to_ascii_lowercase();
     [&b"optim"[..], b"sched"].iter().any(|part| key.windows(part.len()).any(|window| window == *part))
@@ -137,7 +137,7 @@ fn named_tensor<'a, 'm>(
     }
 }
 
-/// The attribute `name` that a pickled object was given.
+/// The attribute `name` of a pickled object.
 fn attribute<'a>(machine: &Machine<'a>, object: Value<'a>, name: &[u8]) -> Option<Value<'a>> {
     let Node::Map { state, .. } = machine.node(object)? else { return None };
     let mut attributes = machine.items(*state)?.iter();
@@ -148,7 +148,8 @@ fn is_module(machine: &Machine, object: Value) -> bool {
     [&b"_parameters"[..], b"_modules"].iter().all(|name| attribute(machine, object, name).is_some())
 }
 
-/// What `state_dict()` of a pickled module would give: parameters and persistent buffers, here and in inner modules.
+/// The tensors that `state_dict()` of a pickled module would return: parameters and persistent buffers, including inner
+/// modules.
 fn module_tensors<'a, 'm>(machine: &'m Machine<'a>, module: Value<'a>) -> Result<Tensors<'a, 'm>, String> {
     let items = |module, name: &[u8]| {
         attribute(machine, module, name).and_then(|value| machine.items(value)).unwrap_or_default()
@@ -173,14 +174,15 @@ fn module_tensors<'a, 'm>(machine: &'m Machine<'a>, module: Value<'a>) -> Result
             if let (Some(name), true) = (name_of(name), is_module(machine, *inner)) {
                 queue.push((*inner, format!("{prefix}{}.", String::from_utf8_lossy(name)), depth + 1));
             }
-            // Modules may share inner modules; a hostile file could make them many, or endless.
+            // Modules may share inner modules, so a hostile file can make their number grow exponentially, or make them
+            // recursive.
             let names = queue.last().map_or(0, |(_, prefix, _)| prefix.len());
             if n_steps > MAX_MODULE_STEPS || queue.len() > MAX_TENSORS || names > MAX_NAME || depth > MAX_MODULE_DEPTH {
-                return Err("a pickled module that is too large or too deep".to_owned());
+                return Err("the pickled module is too large or too deep".to_owned());
             }
         }
         if tensors.len() > MAX_TENSORS {
-            return Err(format!("more than {MAX_TENSORS} tensors"));
+            return Err(format!("expected at most {MAX_TENSORS} tensors"));
         }
     }
     Ok(tensors)
@@ -193,7 +195,7 @@ fn n_attributes(machine: &Machine, object: Value) -> usize {
     }
 }
 
-/// A text of at most [`MAX_NAME`] bytes.
+/// The text of a value, if it has at most [`MAX_NAME`] bytes.
 fn name_of<'a>(value: &Value<'a>) -> Option<&'a [u8]> {
     match value {
         Value::Text(text) if text.len() <= MAX_NAME => Some(text),

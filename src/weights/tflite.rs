@@ -1,8 +1,8 @@
 //! TensorFlow Lite files: the weights of their layers, without running the graph.
 //!
-//! A file is a FlatBuffer of the schema `tensorflow/lite/schema/schema.fbs`. Its tensors have names that converters choose, so
-//! entries are named by the operators of the first subgraph that use them, counted per kind in the order of the graph. Sums,
-//! products and powers count if one of their sides is a constant, a number or one per channel.
+//! A file is a FlatBuffer of the schema `tensorflow/lite/schema/schema.fbs`. Tensor names depend on the converter, so
+//! entries are named after the operators of the first subgraph, numbered per kind in the order of the graph. Additions,
+//! multiplications and powers are included if one operand is a constant: a scalar, or one value per channel.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,12 @@ use super::bytes::{Bytes, Fault};
 use super::composed::Factor;
 use super::entry::{Dtype, Entry, Region};
 
-/// What stands at byte 4.
+/// File identifier at byte 4.
 const IDENTIFIER: &[u8] = b"TFL3";
-/// The most operators: published graphs have some thousands.
+/// Limit on the operators; published graphs have some thousands.
 const MAX_OPERATORS: usize = 1 << 16;
 
-/// Places of fields in the tables of the schema.
+/// Field indices in the tables of the schema.
 mod field {
     pub mod model {
         pub const OPERATOR_CODES: usize = 1;
@@ -49,14 +49,14 @@ mod field {
     pub const BUFFER_DATA: usize = 0;
 }
 
-/// What a tensor is to its operator.
+/// The role of a tensor in its operator.
 #[derive(Clone, Copy, PartialEq)]
 enum Role {
     ConvWeight,
     DepthwiseWeight,
     FullyConnectedWeight,
     Bias,
-    /// A number, or one per channel.
+    /// A scalar, or one value per channel.
     Constant,
 }
 
@@ -66,20 +66,20 @@ pub(super) fn recognise(head: &[u8]) -> bool {
 
 pub(super) fn parse(file: &Bytes) -> Result<BTreeMap<String, Entry>, Fault> {
     let bytes = file.to_cow(0..file.len())?;
-    list(&bytes).unwrap_or_else(|| Err("a damaged TensorFlow Lite file: a reference leads nowhere".into()))
+    list(&bytes).unwrap_or_else(|| Err("damaged TensorFlow Lite file: a reference points outside the file".into()))
 }
 
-/// The entries; `None` if a reference leads outside the file.
+/// Lists the entries; `None` if a reference points outside the file.
 fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
     let model = Table::root(bytes)?;
     let (codes, buffers) = (model.tables(field::model::OPERATOR_CODES)?, model.tables(field::model::BUFFERS)?);
     let graph = model.tables(field::model::SUBGRAPHS)?.get(0)?;
     let (tensors, operators) = (graph.tables(field::subgraph::TENSORS)?, graph.tables(field::subgraph::OPERATORS)?);
     if operators.len > MAX_OPERATORS {
-        return Some(Err(format!("{} operators: expected {MAX_OPERATORS} at most", operators.len).into()));
+        return Some(Err(format!("expected at most {MAX_OPERATORS} operators, got {}", operators.len).into()));
     }
     let mut entries = BTreeMap::new();
-    let mut dequantised = BTreeMap::new(); // the stored tensor by the one that an operator makes of it
+    let mut dequantised = BTreeMap::new(); // dequantised tensor → stored tensor
     let mut counts = BTreeMap::<&str, usize>::new();
     for index in 0..operators.len {
         let operator = operators.get(index)?;
@@ -87,7 +87,7 @@ fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
         let old = code.u8(field::operator_code::DEPRECATED_BUILTIN_CODE)?.unwrap_or(0);
         let code = code.u32(field::operator_code::BUILTIN_CODE)?.unwrap_or(0).max(old.into());
         let inputs = operator.numbers(field::operator::INPUTS)?;
-        // Convolutions of both kinds are counted together.
+        // Standard and depthwise convolutions share one numbering.
         let (name, counted, roles): (_, _, &[(usize, Role)]) = match code {
             0 => ("add", "add", &[(0, Role::Constant), (1, Role::Constant)]),
             3 => ("conv", "conv", &[(1, Role::ConvWeight), (2, Role::Bias)]),
@@ -105,7 +105,7 @@ fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
         let number = counts.get(counted).copied().unwrap_or(0);
         let mut is_counted = roles.iter().all(|(_, role)| *role != Role::Constant);
         for &(input, role) in roles {
-            // An input of -1 is left out.
+            // An input of -1 is absent.
             let Some(&id) = inputs.get(input).filter(|&&id| id != u32::MAX) else { continue };
             let tensor = tensors.get(*dequantised.get(&id).unwrap_or(&id) as usize)?;
             let leaf = if matches!(role, Role::Bias) { "bias" } else { "weight" };
@@ -118,7 +118,7 @@ fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
                     is_counted = true;
                     entries.insert(name, entry);
                 }
-                Ok(None) => continue, // computed by the graph, or no constant of interest
+                Ok(None) => continue, // computed by the graph, or not a scalar or per-channel constant
                 Err(reason) => return Some(Err(format!("`{name}`: {reason}").into())),
             };
         }
@@ -129,8 +129,8 @@ fn list(bytes: &[u8]) -> Option<Result<BTreeMap<String, Entry>, Fault>> {
     Some(Ok(entries))
 }
 
-/// The entry of a constant tensor in PyTorch's order of axes; `None` outside if a reference leads nowhere, inside if the tensor has
-/// no data, or is a constant of another shape or type.
+/// The entry of a constant tensor in PyTorch's axis order. The outer `None` means that a reference points outside the
+/// file, the inner one that the tensor has no data or is a constant of another shape or type.
 fn entry(bytes: &[u8], tensor: Table, buffers: Tables, role: Role) -> Option<Result<Option<Entry>, String>> {
     let buffer = buffers.get(tensor.u32(field::tensor::BUFFER)?.unwrap_or(0) as usize)?;
     let Some((start, n_bytes)) = buffer.vector(field::BUFFER_DATA, 1)?.filter(|&(_, n_bytes)| n_bytes > 0) else {
@@ -146,16 +146,20 @@ fn entry(bytes: &[u8], tensor: Table, buffers: Tables, role: Role) -> Option<Res
         1 => (Dtype::F16, 2),
         2 => (Dtype::I32, 4),
         9 => (Dtype::I8, 1),
-        other => return Some(Err(format!("elements of type {other} of the schema cannot be read"))),
+        other => {
+            return Some(Err(format!(
+                "expected elements of type FLOAT32, FLOAT16, INT32 or INT8, got type {other} of the schema"
+            )));
+        }
     };
-    // The axes of the file in PyTorch's order.
+    // The axes of the file, in PyTorch's order.
     let axes: &[usize] = match (role, shape.len()) {
         (Role::ConvWeight, 4) => &[0, 3, 1, 2],      // [out, rows, columns, in]
         (Role::DepthwiseWeight, 4) => &[3, 0, 1, 2], // [1, rows, columns, channels]
         (Role::FullyConnectedWeight, 2) => &[0, 1],
         (Role::Bias | Role::Constant, 1) => &[0],
         (Role::Constant, 0) => &[],
-        _ => return Some(Err(format!("a tensor of shape {shape:?} does not fit its operator"))),
+        _ => return Some(Err(format!("unexpected shape {shape:?} for its operator"))),
     };
     let strides = super::entry::row_major(&shape);
     let [shape, strides] = [shape, strides].map(|values| axes.iter().map(|&axis| values[axis]).collect::<Vec<_>>());
@@ -173,7 +177,7 @@ fn entry(bytes: &[u8], tensor: Table, buffers: Tables, role: Role) -> Option<Res
         let axis = quantization.u32(field::quantization::QUANTIZED_DIMENSION)?.unwrap_or(0) as usize;
         let along_first = axes.first() == Some(&axis) && Some(&scales.len()) == entry.shape.first();
         if scales.len() != 1 && !along_first || zero_points.iter().any(|&byte| byte != 0) {
-            return Some(Err("expected a scale, or one per output channel, and zero points of 0".to_string()));
+            return Some(Err("expected one scale, or one per output channel, and zero points of 0".to_string()));
         }
         let scales: Vec<f32> = scales.into_iter().map(f32::from_bits).collect();
         entry.factor = Some(match scales[..] {
@@ -184,12 +188,12 @@ fn entry(bytes: &[u8], tensor: Table, buffers: Tables, role: Role) -> Option<Res
     Some(Ok(Some(entry)))
 }
 
-/// A table of a FlatBuffer. Whatever would be read outside the file is `None`.
+/// A table of a FlatBuffer. Reads outside the file return `None`.
 #[derive(Clone, Copy)]
 struct Table<'a> {
     bytes: &'a [u8],
     at: usize,
-    /// The places of its fields, from `at` on.
+    /// Offsets of its fields, relative to `at`.
     fields: &'a [u8],
 }
 
@@ -205,7 +209,7 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// What the offset at `at` leads to.
+/// The target of the offset at `at`.
 fn follow(bytes: &[u8], at: usize) -> Option<usize> {
     at.checked_add(u32_at(bytes, at)? as usize).filter(|&at| at < bytes.len())
 }
@@ -215,7 +219,8 @@ impl<'a> Table<'a> {
         Self::new(bytes, follow(bytes, 0)?)
     }
 
-    /// The table at `at`, which begins with the way back to the list of its fields: its length, that of the table, places.
+    /// The table at `at`. It begins with the distance back to its vtable: length of the vtable, length of the table,
+    /// field offsets.
     fn new(bytes: &'a [u8], at: usize) -> Option<Self> {
         let back = u32_at(bytes, at)? as i32;
         let list = usize::try_from(at as i64 - i64::from(back)).ok()?;
@@ -223,7 +228,7 @@ impl<'a> Table<'a> {
         Some(Self { bytes, at, fields: bytes.get(list..list + len)?.get(4..)? })
     }
 
-    /// Where a field stands; `Some(None)` if it has its default.
+    /// The position of a field; `Some(None)` if it has its default value.
     fn field(&self, index: usize) -> Option<Option<usize>> {
         let Some(place) = self.fields.get(2 * index..2 * index + 2) else { return Some(None) };
         let place = u16::from_le_bytes(*place.first_chunk()?) as usize;
@@ -243,7 +248,7 @@ impl<'a> Table<'a> {
         table.map_or(Some(None), |table| table.map(Some))
     }
 
-    /// Start and length of a vector whose items have `item_size` bytes and lie in the file.
+    /// Start and length of a vector of items of `item_size` bytes, checked to lie in the file.
     fn vector(&self, index: usize, item_size: usize) -> Option<Option<(usize, usize)>> {
         let Some(at) = self.field(index)? else { return Some(None) };
         let at = follow(self.bytes, at)?;

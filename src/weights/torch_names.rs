@@ -1,26 +1,26 @@
-//! What the names mean that PyTorch puts into pickles.
+//! The names of classes and functions in PyTorch's pickles.
 //!
-//! From the behaviour of `torch.serialization` and of `torch._utils`' `_rebuild_*` functions.
+//! Based on the behaviour of `torch.serialization` and of the `_rebuild_*` functions in `torch._utils`.
 
 use super::{
     entry::Dtype,
     pickle::{Machine, Storage, Value},
 };
 
-/// 0x1950a86a20f9469cfc6c, the first pickle of the format before PyTorch 1.6.
+/// 0x1950a86a20f9469cfc6c, the first pickle of the legacy format (before PyTorch 1.6).
 pub(super) const LEGACY_MAGIC: &[u8] = b"\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19";
-/// The same in decimal, as pickle protocols 0 and 1 write it.
+/// The same number in decimal, as in pickle protocols 0 and 1.
 pub(super) const LEGACY_MAGIC_DECIMAL: &[u8] = b"119547037146038801333356";
-/// Longest key of a storage, in bytes; they are decimal numbers.
+/// Limit on the length of a storage's key in bytes; keys are decimal numbers.
 pub(super) const MAX_KEY: usize = 64;
-/// PyTorch's own limit.
+/// Limit on the number of dimensions, the same as PyTorch's.
 const MAX_DIMS: usize = 64;
 
 /// Index into [`ELEMENTS`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Element(u8);
 
-/// Storage class, `torch.dtype`, what it reads as, bytes an element.
+/// Storage class, `torch.dtype`, element type, and size in bytes.
 const ELEMENTS: [(&str, &str, Dtype, usize); 26] = [
     ("FloatStorage", "float32", Dtype::F32, 4),
     ("DoubleStorage", "float64", Dtype::F64, 8),
@@ -55,7 +55,7 @@ impl Element {
         ELEMENTS[usize::from(self.0)].2
     }
 
-    /// In bytes.
+    /// Size in bytes.
     pub(super) fn size(self) -> usize {
         ELEMENTS[usize::from(self.0)].3
     }
@@ -66,7 +66,7 @@ impl Element {
     }
 }
 
-/// A class or function that a pickle names.
+/// A class or function named in a pickle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Name {
     OrderedDict,
@@ -78,7 +78,7 @@ pub(super) enum Name {
     RebuildFromType,
     StorageClass(Element),
     Dtype(Element),
-    /// Not a name at all: the number that opens a legacy file.
+    /// Not a name: the magic number of the legacy format.
     LegacyMagic,
     /// Everything else.
     Unknown,
@@ -107,27 +107,27 @@ impl Name {
 #[derive(Debug, Clone)]
 pub(super) struct StoredTensor<'a> {
     pub(super) storage: Storage<'a>,
-    /// Element type of the view; the storage's but for untyped storages.
+    /// Element type of the view. Differs from the storage's for untyped storages only.
     pub(super) element: Element,
-    /// First element in the storage.
+    /// Index of the first element in the storage.
     pub(super) skip: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
 }
 
-/// What a call stands for.
+/// The result of a call.
 pub(super) enum Call<'a> {
     Value(Value<'a>),
     Tensor(StoredTensor<'a>),
-    /// A dictionary of these keys and values, in turn.
+    /// A dictionary: alternating keys and values.
     Pairs(Vec<Value<'a>>),
     Unknown,
 }
 
-/// The result of calling `callee`, as far as tensors need it.
+/// The result of calling `callee`, as far as tensors depend on it.
 ///
 /// # Errors
-/// A tensor or wrapper with arguments that PyTorch would not write.
+/// If a tensor or wrapper has arguments that PyTorch does not write.
 pub(super) fn call<'a>(machine: &Machine<'a>, callee: Value<'a>, arguments: Value<'a>) -> Result<Call<'a>, String> {
     let (Value::Name(name), Some(arguments)) = (callee, machine.sequence(arguments)) else {
         return Ok(Call::Unknown);
@@ -150,17 +150,17 @@ pub(super) fn call<'a>(machine: &Machine<'a>, callee: Value<'a>, arguments: Valu
     }
 }
 
-/// Keys and values in turn of `OrderedDict([[key, value], …])`, as Python 2 pickles it.
+/// Alternating keys and values of `OrderedDict([[key, value], …])`, as Python 2 pickles it.
 fn pairs<'a>(machine: &Machine<'a>, arguments: &[Value<'a>]) -> Vec<Value<'a>> {
     let listed = arguments.first().and_then(|&list| machine.sequence(list)).unwrap_or_default();
     let pair = |&pair: &Value<'a>| machine.sequence(pair).and_then(|pair| <[_; 2]>::try_from(pair).ok());
     listed.iter().filter_map(pair).flatten().collect()
 }
 
-/// `(storage, offset, size, stride, …)`.
+/// A tensor from the arguments `(storage, offset, size, stride, …)`.
 fn tensor<'a>(machine: &Machine<'a>, arguments: &[Value<'a>], dtype: Option<Value<'a>>) -> Result<Call<'a>, String> {
     let [storage, skip, shape, strides, ..] = *arguments else {
-        return Err("a tensor has too few parts".to_owned());
+        return Err("expected storage, offset, shape and strides of a tensor".to_owned());
     };
     let Some(super::pickle::Node::Storage(storage)) = machine.node(storage) else {
         return Ok(Call::Unknown);
@@ -176,21 +176,23 @@ fn tensor<'a>(machine: &Machine<'a>, arguments: &[Value<'a>], dtype: Option<Valu
 
 fn size(value: Value) -> Result<usize, String> {
     match value {
-        Value::Int(value) => usize::try_from(value).map_err(|_| format!("a tensor's size or place is {value}")),
-        _ => Err("a tensor's size or place is not a number".to_owned()),
+        Value::Int(value) => {
+            usize::try_from(value).map_err(|_| format!("expected a size, stride or offset of a tensor, got {value}"))
+        }
+        _ => Err("expected a number as size, stride or offset of a tensor".to_owned()),
     }
 }
 
 fn sizes(machine: &Machine, value: Value) -> Result<Vec<usize>, String> {
-    let values = machine.sequence(value).ok_or("a tensor's shape or strides are not a tuple")?;
+    let values = machine.sequence(value).ok_or("expected a tuple as shape or strides of a tensor")?;
     if values.len() > MAX_DIMS {
-        return Err(format!("a tensor has {} dimensions", values.len()));
+        return Err(format!("expected a tensor of at most {MAX_DIMS} dimensions, got {}", values.len()));
     }
     values.iter().copied().map(size).collect()
 }
 
-/// The storage that a persistent id names: `('storage', class, key, device, length)`, and in the legacy format
-/// `None` or `(key of the view, first element, length of the view)`. `None` for ids of other things.
+/// The storage with a persistent id: `('storage', class, key, device, length)`, in the legacy format followed by `None`
+/// or `(key of the view, first element, length of the view)`. `None` for other ids.
 pub(super) fn storage<'a>(machine: &Machine<'a>, id: Value<'a>) -> Result<Option<Storage<'a>>, String> {
     let Some([Value::Text(b"storage"), class, Value::Text(key), _, len, view @ ..]) = machine.sequence(id) else {
         return Ok(None);
@@ -199,9 +201,9 @@ pub(super) fn storage<'a>(machine: &Machine<'a>, id: Value<'a>) -> Result<Option
         return Ok(None);
     };
     if key.len() > MAX_KEY {
-        return Err("a storage's key is too long".to_owned());
+        return Err("the key of a storage is too long".to_owned());
     }
-    // A view has its own length; `len` is that of the whole then.
+    // A view has a length of its own; `len` is then that of the whole storage.
     let (skip, len) = match view.first().and_then(|&view| machine.sequence(view)) {
         Some([_, skip, len]) => (size(*skip)?, size(*len)?),
         _ => (0, size(*len)?),

@@ -1,8 +1,8 @@
-//! The directory of a zip archive, for members that are stored uncompressed.
+//! The directory of a zip archive with uncompressed members.
 //!
-//! From the format's definition (PKWARE APPNOTE 6.3.10: 4.3.7 local header, 4.3.12 central directory, 4.3.14–4.3.16 end
-//! records, 4.5.3 zip64). PyTorch stores every member as it is, so a member is a range of the file and nothing is ever
-//! inflated. Checksums are not verified: that would read the whole file.
+//! Written from the specification (PKWARE APPNOTE 6.3.10: 4.3.7 local header, 4.3.12 central directory, 4.3.14–4.3.16
+//! end records, 4.5.3 zip64). PyTorch stores members without compression, so a member is a byte range of the file and
+//! nothing needs to be inflated. Checksums are not verified, because that would require reading the whole file.
 
 use std::{borrow::Cow, collections::BTreeMap, ops::Range};
 
@@ -13,13 +13,13 @@ const DIRECTORY_HEADER: u32 = 0x0201_4b50;
 const END: u32 = 0x0605_4b50;
 const END_64: u32 = 0x0606_4b50;
 const END_64_LOCATOR: u32 = 0x0706_4b50;
-/// Length of the end record without its comment.
+/// Length of the end record, without its comment.
 const END_LEN: usize = 22;
-/// Length of a directory header without name, extra fields and comment.
+/// Length of a directory header, without name, extra fields and comment.
 const DIRECTORY_HEADER_LEN: usize = 46;
 const LOCAL_HEADER_LEN: usize = 30;
 const END_64_LOCATOR_LEN: usize = 20;
-/// Length of the 64-bit end record up to the start of the directory, the last of its fields that matter.
+/// Length of the 64-bit end record up to the offset of the directory, its last field that is needed.
 const END_64_LEN: usize = 56;
 
 pub(super) struct Archive<'a> {
@@ -31,7 +31,7 @@ pub(super) struct Archive<'a> {
 struct Member {
     header: u64,
     len: u64,
-    /// As it is, unencrypted.
+    /// Neither compressed nor encrypted.
     stored: bool,
 }
 
@@ -43,7 +43,7 @@ pub(super) fn recognise(head: &[u8]) -> bool {
 impl<'a> Archive<'a> {
     pub(super) fn open(file: &'a Bytes) -> Result<Self, Fault> {
         let place = directory(file)?;
-        let place = place.ok_or("damaged zip archive: no end record, as where a download was cut short")?;
+        let place = place.ok_or("damaged zip archive: no end record (the download may be incomplete)")?;
         let damaged = || Fault::from("damaged zip directory");
         if place.end > file.len() {
             return Err(damaged());
@@ -53,7 +53,7 @@ impl<'a> Archive<'a> {
         while !rest.is_empty() {
             let (name, member, after) = directory_header(rest).ok_or_else(damaged)?;
             if members.insert(name.to_owned(), member).is_some() {
-                return Err(format!("zip archive with two members `{name}`").into());
+                return Err(format!("the zip archive has two members `{name}`").into());
             }
             rest = after;
         }
@@ -64,13 +64,13 @@ impl<'a> Archive<'a> {
         self.members.keys().map(String::as_str)
     }
 
-    /// Where in the file a member's bytes lie; `None` if there is no such member.
+    /// The byte range of a member in the file; `None` if there is no such member.
     pub(super) fn find(&self, name: &str) -> Result<Option<Range<usize>>, Fault> {
         let Some(member) = self.members.get(name) else { return Ok(None) };
         if !member.stored {
             let reason = format!(
-                "zip member `{name}` is compressed or encrypted, which torch.save never does; unpack the archive and \
-                 store its files"
+                "zip member `{name}` is compressed or encrypted, unlike those of torch.save: repack the archive \
+                 without compression"
             );
             return Err(reason.into());
         }
@@ -87,20 +87,20 @@ impl<'a> Archive<'a> {
         let fields: [u8; LOCAL_HEADER_LEN] = self.file.array(header)?;
         let lengths = [u16_at(&fields, 26), u16_at(&fields, 28)].map(|len| len.map(usize::from));
         let ([Some(name_len), Some(extra_len)], Some(LOCAL_HEADER)) = (lengths, u32_at(&fields, 0)) else {
-            return Err("there is no header where the directory places it".into());
+            return Err("expected a local header where the directory points to".into());
         };
         let start = header + LOCAL_HEADER_LEN + name_len + extra_len;
         let end = usize::try_from(member.len).ok().and_then(|len| start.checked_add(len));
         match end.filter(|&end| end <= self.file.len()) {
             Some(end) => Ok(start..end),
-            None => Err("it reaches beyond the end of the file".into()),
+            None => Err("it extends beyond the end of the file".into()),
         }
     }
 }
 
-/// The place of the central directory, which need not lie inside the file; `None` if no end record tells it.
+/// The range of the central directory, which may lie outside a damaged file; `None` if there is no valid end record.
 fn directory(file: &Bytes) -> Result<Option<Range<usize>>, Fault> {
-    // The end record is followed by a comment of up to 65535 bytes, whose length it states. The locator stands before it.
+    // A comment of up to 65535 bytes, whose length is stated, may follow the end record. The locator is before it.
     let from = file.len().saturating_sub(END_64_LOCATOR_LEN + END_LEN + usize::from(u16::MAX));
     let tail = file.to_cow(from..file.len())?;
     let Some(last) = tail.len().checked_sub(END_LEN) else { return Ok(None) };
@@ -127,7 +127,7 @@ fn directory(file: &Bytes) -> Result<Option<Range<usize>>, Fault> {
     Ok(place())
 }
 
-/// A member's name and place, and what follows its header.
+/// The name and location of a member, and the bytes after its header.
 fn directory_header(bytes: &[u8]) -> Option<(&str, Member, &[u8])> {
     if u32_at(bytes, 0)? != DIRECTORY_HEADER {
         return None;
@@ -138,7 +138,7 @@ fn directory_header(bytes: &[u8]) -> Option<(&str, Member, &[u8])> {
     let (name, rest) = bytes.get(DIRECTORY_HEADER_LEN..)?.split_at_checked(lengths[0])?;
     let (extra, rest) = rest.split_at_checked(lengths[1])?;
     let rest = rest.get(lengths[2]..)?;
-    // Fields that are all ones stand in the zip64 extra field instead, in this order.
+    // Fields that are all ones have their values in the zip64 extra field, in this order.
     let mut zip64 = zip64_field(extra).unwrap_or_default();
     for size in sizes.iter_mut().filter(|size| **size == u64::from(u32::MAX)) {
         let (value, after) = zip64.split_first_chunk()?;

@@ -1,4 +1,4 @@
-//! Aggregates the results of windows into one for the recording.
+//! Aggregation of window results to one result per recording.
 
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -8,21 +8,22 @@ use crate::error::{Context, Error, Result};
 use crate::output::{Embedding, Tagging};
 use crate::tagger::Tagger;
 
-/// How windows become one result. Means are weighted by the windows' lengths.
+/// How the results of windows are combined. Means are weighted by the duration of the windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Aggregation {
-    /// The mean of the probabilities, and of the embeddings.
+    /// The mean of the probabilities and of the embeddings.
     Mean,
-    /// The largest probability of each class, and the largest of each value of the embeddings.
+    /// The maximum of the probabilities per class, and of the embeddings per value.
     Max,
-    /// The mean of the embeddings, and the output of the model's last layer for it, as in transfer learning with PANNs. (To pool over all time within the model, as PANNs' own script does with a
-    /// file, tag the recording as one clip: [`Tagger::tag`]. Its memory grows with the length.)
+    /// The output of the model's last layer for the mean of the embeddings, as in transfer learning with PANNs. (To
+    /// pool over time within the model instead, as PANNs' own script does, tag the recording as one clip with
+    /// [`Tagger::tag`]; its memory grows with the length.)
     Embedding,
 }
 
-/// Collects windows one by one.
+/// Aggregates windows one by one.
 #[derive(Debug, Clone)]
 pub struct Aggregator {
     aggregation: Aggregation,
@@ -32,7 +33,7 @@ pub struct Aggregator {
 }
 
 impl Aggregator {
-    /// No windows so far.
+    /// Creates an aggregator without windows.
     pub fn new(aggregation: Aggregation) -> Self {
         Self { aggregation, seconds: 0.0, scores: Vec::new(), embedding: Vec::new() }
     }
@@ -54,11 +55,11 @@ impl Aggregator {
         add(&mut self.embedding, &window.tagging.embedding);
     }
 
-    /// The result for all windows. Its `logits` are `ln(p / (1 − p))` of its probabilities (`ln p` for a softmax), or the last
-    /// layer's.
+    /// Returns the result for all windows. Its `logits` are `ln(p / (1 − p))` of its probabilities (`ln p` for
+    /// softmax), or for [`Aggregation::Embedding`] those of the last layer.
     ///
     /// # Errors
-    /// [`Error::TooShort`] if there were no windows; for [`Aggregation::Embedding`] as
+    /// [`Error::TooShort`] if there were no windows; for [`Aggregation::Embedding`] also as
     /// [`TaggingModel::classify`](crate::TaggingModel::classify).
     pub fn finish(self, tagger: &Tagger) -> Result<Tagging> {
         if self.scores.is_empty() {
@@ -67,13 +68,15 @@ impl Aggregator {
         let scale = if self.aggregation == Aggregation::Max { 1.0 } else { self.seconds.recip() };
         let values = |sums: Vec<f64>| -> Vec<f32> { sums.into_iter().map(|sum| (sum * scale) as f32).collect() };
         let (scores, embedding) = (values(self.scores), values(self.embedding));
-        let context = "one result for all windows";
+        let context = "aggregating windows";
         let model = tagger.model();
         if self.aggregation == Aggregation::Embedding {
             let length = embedding.len();
             let embedding = Tensor::from_vec(embedding, (1, length), model.device()).context(context)?;
             let tagging = model.classify(&embedding)?.to_taggings(tagger.labels())?.pop();
-            return tagging.ok_or_else(|| candle_core::Error::Msg("no row".to_string())).context(context);
+            return tagging
+                .ok_or_else(|| candle_core::Error::Msg("the model returned no row".to_string()))
+                .context(context);
         }
         let probabilities = Tensor::new(scores.as_slice(), &candle_core::Device::Cpu).context(context)?;
         let logits = model.info().activation.logits(&probabilities)?.to_vec1().context(context)?;

@@ -1,4 +1,4 @@
-//! Cuts samples that come in pieces into windows. Windows that overlap share the frames of the front end.
+//! Cuts blocks of samples into windows. Overlapping windows share the frames of the front end.
 
 use std::ops::Range;
 
@@ -12,32 +12,32 @@ use crate::frontend::{FrontEnd, array};
 /// A complete window.
 #[derive(Debug)]
 pub(super) struct Window {
-    /// Its samples in the recording, without padding.
+    /// The range of its samples in the recording, without padding.
     pub range: Range<u64>,
     /// The first sample of the next window, if there is one.
     pub next: Option<u64>,
     pub content: Content,
 }
 
-/// What the model gets of it.
+/// The input of the model for a window.
 #[derive(Debug)]
 pub(super) enum Content {
     Samples(Vec<f32>),
-    /// `[n_frames, n_features]` of a whole window.
+    /// Features `[n_frames, n_features]` of a window of full length.
     Features(Result<Array2<f32>>),
 }
 
-/// Collects samples and cuts windows. Holds no more samples than a window and what was pushed last.
+/// Collects samples and cuts windows. Holds at most a window and the samples pushed last.
 #[derive(Debug)]
 pub(super) struct WindowCutter {
     schedule: Schedule,
     pad_last: bool,
-    /// Whether a window waits for the sample after it, which tells whether another window follows.
+    /// Whether to wait for the sample after a window, to know whether another window follows.
     wait: bool,
-    /// The samples from `base` on that later windows need.
+    /// Samples from `base` on, which later windows need.
     samples: Vec<f32>,
     base: u64,
-    /// Samples so far.
+    /// Number of samples so far.
     received: u64,
     /// The index of the next window.
     index: u64,
@@ -62,12 +62,12 @@ impl WindowCutter {
         &self.schedule
     }
 
-    /// Samples so far.
+    /// Number of samples so far.
     pub fn received(&self) -> u64 {
         self.received
     }
 
-    /// Takes samples, or none if one is not finite.
+    /// Takes samples. If one is not finite, takes none.
     pub fn push(&mut self, samples: &[f32]) -> Result<()> {
         check_finite_after(self.received, samples)?;
         // Samples that fall between windows are dropped.
@@ -77,7 +77,7 @@ impl WindowCutter {
         Ok(())
     }
 
-    /// The next window that is complete.
+    /// The next complete window.
     pub fn take(&mut self, front_end: Option<&dyn FrontEnd>) -> Option<Window> {
         let range = self.schedule.window(self.index);
         if self.received < range.end + u64::from(self.wait) {
@@ -90,7 +90,7 @@ impl WindowCutter {
         Some(self.advance(range, content))
     }
 
-    /// The next of the windows that are left once the input has ended; the last one ends with the recording.
+    /// The next remaining window after the end of the input. The last one ends with the recording.
     pub fn take_last(&mut self, front_end: Option<&dyn FrontEnd>) -> Option<Window> {
         let wait = std::mem::replace(&mut self.wait, false);
         let whole = self.take(front_end);
@@ -110,7 +110,7 @@ impl WindowCutter {
         Some(self.advance(start..self.received, Content::Samples(samples)))
     }
 
-    /// Goes to the next window and drops the samples before it.
+    /// Advances to the next window and drops the samples before it.
     fn advance(&mut self, range: Range<u64>, content: Content) -> Window {
         self.index += 1;
         let next = self.schedule.start(self.index);
@@ -121,10 +121,10 @@ impl WindowCutter {
         Window { range, next: follows.then_some(next), content }
     }
 
-    /// The features of the window at the beginning of `samples`: those of its clip alone.
+    /// Features of the window at the beginning of `samples`, equal to those of its clip alone.
     fn features(&mut self, front_end: &dyn FrontEnd) -> Result<Array2<f32>> {
         let window = &self.samples[..self.schedule.length];
-        // Windows start at multiples of the hop: row t of the window is row offset + t of the recording.
+        // Windows start at multiples of the hop, so row t of the window is row offset + t of the recording.
         let offset = self.base / front_end.reach().hop_length as u64;
         let (n_rows, n_columns) = front_end.frames_dim(window.len());
         let mut written = Ok(());
@@ -133,16 +133,16 @@ impl WindowCutter {
     }
 }
 
-/// Rows of the front end's frames of the recording, which windows that overlap have in common.
+/// Rows of front-end frames of the recording that overlapping windows share.
 #[derive(Debug, Default)]
 struct SharedRows {
-    /// The row of the recording with which `values` begin.
+    /// The index in the recording of the first row of `values`.
     first: u64,
     values: Vec<f32>,
 }
 
 impl SharedRows {
-    /// Writes the rows of a window, of which the first is row `offset` of the recording. Later windows have no smaller offset.
+    /// Writes the rows of a window, the first of which is row `offset` of the recording. Offsets must not decrease.
     fn write(&mut self, front_end: &dyn FrontEnd, window: &[f32], offset: u64, rows: &mut [f32]) -> Result<()> {
         let (n_rows, n_columns) = front_end.frames_dim(window.len());
         let inside = front_end.reach().inside(window.len(), n_rows);

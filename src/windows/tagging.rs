@@ -15,10 +15,10 @@ use crate::models::{Detail, FrameGrid, MAX_SECONDS};
 use crate::output::TaggingOutput;
 use crate::tagger::Tagger;
 
-/// Samples that are processed at a time, which bounds memory however many are pushed at once.
+/// Number of samples that are processed at a time, which limits memory however many are pushed.
 pub(crate) const CHUNK: usize = 1 << 16;
 
-/// Samples in, the results of windows out.
+/// Cuts samples into windows and tags them.
 #[derive(Debug)]
 pub(crate) struct WindowTagger<T> {
     tagger: T,
@@ -28,7 +28,7 @@ pub(crate) struct WindowTagger<T> {
     waiting: VecDeque<Window>,
     /// Set once the input has ended.
     ended: bool,
-    /// The first frame of the recording that no result has had yet.
+    /// The first frame of the recording that has not been returned.
     next_frame: u64,
 }
 
@@ -51,7 +51,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         self.cutter.schedule().length
     }
 
-    /// Forgets all samples.
+    /// Discards all samples.
     pub fn reset(&mut self) {
         self.cutter = WindowCutter::new(self.cutter.schedule().clone(), &self.config);
         self.waiting.clear();
@@ -59,7 +59,8 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         self.next_frame = 0;
     }
 
-    /// Takes some of the samples, at the model's rate, and returns how many: none while it [is full](Self::is_full).
+    /// Takes some of the samples, at the model's rate, and returns their number: 0 while the batch [is
+    /// full](Self::is_full).
     pub fn push(&mut self, samples: &[f32]) -> Result<usize> {
         if self.is_full() {
             return Ok(0);
@@ -70,7 +71,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         Ok(taken)
     }
 
-    /// Takes all samples, and tags the windows that they complete.
+    /// Takes all samples and tags the windows that they complete.
     pub fn push_all(&mut self, samples: &[f32], results: &mut Vec<WindowTagging>) -> Result<()> {
         let mut taken = 0;
         while taken < samples.len() {
@@ -86,7 +87,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         self.fill();
     }
 
-    /// Cuts windows up to a batch: each is a copy of its samples.
+    /// Cuts windows until a batch is full.
     fn fill(&mut self) {
         let front_end = self.cutter.schedule().shared_front_end(self.tagger.model());
         while !self.is_full() {
@@ -98,18 +99,18 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         }
     }
 
-    /// Samples so far, at the model's rate.
+    /// Number of samples so far, at the model's rate.
     pub fn received(&self) -> u64 {
         self.cutter.received()
     }
 
-    /// Whether a batch of windows waits for the model.
+    /// Whether a batch of windows is waiting for the model.
     pub fn is_full(&self) -> bool {
         let fitting = (MAX_SECONDS as f64 / self.config.length).max(1.0) as usize;
         self.waiting.len() >= self.config.batch.min(fitting)
     }
 
-    /// Tags a batch of complete windows; none if there are none. After an error these windows are lost.
+    /// Tags one batch of complete windows; returns none if there are none. Windows of a failed batch are lost.
     pub fn tag(&mut self) -> Result<Vec<WindowTagging>> {
         let results = self.tag_waiting();
         self.fill();
@@ -128,7 +129,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
     }
 
     fn tag_waiting(&mut self) -> Result<Vec<WindowTagging>> {
-        // A batch has windows of one kind and length.
+        // All windows of a batch are of the same kind and length.
         let kind = |window: &Window| match &window.content {
             Content::Samples(samples) => Some(samples.len()),
             Content::Features(_) => None,
@@ -154,7 +155,7 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
         Ok(results)
     }
 
-    /// Runs the model, and leaves the windows without their content.
+    /// Runs the model. Takes the content out of the windows.
     fn forward(&self, windows: &mut [Window]) -> Result<TaggingOutput> {
         let model = self.tagger.model();
         let detail = if self.config.framewise { Detail::Frames } else { Detail::Clip };
@@ -173,29 +174,30 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
             return model.forward(&WaveformBatch::new(clips, model.info().sample_rate)?, detail);
         };
         let features = Tensor::from_vec(values, (windows.len(), n_frames, n_features), model.device());
-        model.forward_features(&features.context("moving the features to the device")?, detail)
+        model.forward_features(&features.context("copying the features to the device")?, detail)
     }
 
-    /// Of the frames `[n_frames, n_classes]` of a window, those that are farther from its ends than from its neighbours'.
+    /// Selects those of a window's frames `[n_frames, n_classes]` that are farther from its ends than the same frames
+    /// in its neighbours.
     fn own_frames(&mut self, frames: &Tensor, window: &Window, grid: FrameGrid, rate: f64) -> Result<Frames> {
         let (n_frames, n_classes) = frames.dims2().context("reading the shape of the frames")?;
         let step = grid.step as u64;
         let first = window.range.start / step; // in the recording
-        // Frames of padding, or beyond the end of the recording by rounding, are left out.
+        // Exclude frames of padding, and frames beyond the end of the recording (by rounding).
         let inside = (window.range.end.saturating_sub(window.range.start + grid.first as u64)).div_ceil(step);
         let end = first + inside.min(n_frames as u64);
-        // The next window has the frame in the middle, or the later of two: it may reach farther.
+        // The next window begins with the frame in the middle of the overlap (or the later of two).
         let middle = |next: u64| ((next / step + end) / 2).min(end);
         let to = window.next.map_or(end, middle);
         let from = self.next_frame.clamp(first, to);
         self.next_frame = to;
         let own = frames.narrow(0, (from - first) as usize, (to - from) as usize);
-        let scores = own.and_then(|own| own.flatten_all()?.to_vec1::<f32>()).context("bringing frames to the host")?;
+        let scores = own.and_then(|own| own.flatten_all()?.to_vec1::<f32>()).context("copying frames to the host")?;
         let shape = ((to - from) as usize, n_classes);
         let scores = Array2::from_shape_vec(shape, scores);
         let time = |frame: u64| (frame * step + grid.first as u64) as f64 / rate;
         let end = match window.next {
-            Some(next) => time(to.max(next / step)), // where the next window's frames begin, even if these end earlier
+            Some(next) => time(to.max(next / step)), // where the frames of the next window begin
             None => time(to).min(window.range.end as f64 / rate),
         };
         Ok(Frames {

@@ -1,5 +1,5 @@
-//! What tests share: golden files, comparison, hashed weights and signals (the same as `golden/refcommon.py`), and the
-//! folder of real checkpoints.
+//! Code shared by the tests: golden files, comparison, hashed weights and signals (equal to `golden/refcommon.py`), and
+//! the folder of real checkpoints.
 #![allow(dead_code)] // each test file uses a part
 
 use std::path::PathBuf;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use candle_core::{Device, Tensor};
 use clipwise::{Tagger, Weights};
 
-/// xorshift64*: the tests' own source of numbers.
+/// xorshift64*: a random number generator for tests.
 pub struct Random(pub u64);
 
 impl Random {
@@ -38,8 +38,8 @@ pub fn golden_path(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name)
 }
 
-/// A path below the folder that `CLIPWISE_REAL` names, which holds real checkpoints and audio; `None`, with a printed
-/// reason, where it is not set. A folder that is named but not there is a failure.
+/// A path below the folder named by `CLIPWISE_REAL`, which holds real checkpoints and audio. `None`, with a printed
+/// reason, if it is not set. A folder that is named but missing is a failure.
 pub fn real(path: &str) -> Option<PathBuf> {
     let Some(folder) = std::env::var_os("CLIPWISE_REAL") else {
         println!("skipped: CLIPWISE_REAL is not set, so {path} is not at hand");
@@ -50,21 +50,21 @@ pub fn real(path: &str) -> Option<PathBuf> {
     Some(full)
 }
 
-/// Asserts `|got − wanted| ≤ atol + rtol · |wanted|` everywhere, and prints the worst place if not.
+/// Asserts `|got − expected| ≤ atol + rtol · |expected|` everywhere; otherwise prints the worst position.
 #[track_caller]
-pub fn assert_close(what: &str, got: &[f32], wanted: &[f32], atol: f32, rtol: f32) {
-    assert_eq!(got.len(), wanted.len(), "{what}: number of values");
-    let excess = |i: usize| (got[i] - wanted[i]).abs() - (atol + rtol * wanted[i].abs());
+pub fn assert_close(what: &str, got: &[f32], expected: &[f32], atol: f32, rtol: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}: number of values");
+    let excess = |i: usize| (got[i] - expected[i]).abs() - (atol + rtol * expected[i].abs());
     let nan_is_worst = |x: f32| if x.is_nan() { f32::INFINITY } else { x };
     let worst = (0..got.len()).max_by(|&a, &b| nan_is_worst(excess(a)).total_cmp(&nan_is_worst(excess(b))));
     if let Some(i) = worst {
         assert!(
             nan_is_worst(excess(i)) <= 0.0,
-            "{what}: at {i} of {}: got {}, wanted {}, difference {:e}",
+            "{what}: at {i} of {}: got {}, expected {}, difference {:e}",
             got.len(),
             got[i],
-            wanted[i],
-            got[i] - wanted[i]
+            expected[i],
+            got[i] - expected[i]
         );
     }
 }
@@ -99,7 +99,7 @@ pub fn hashed(name: &str, n: usize, low: f64, high: f64, seed: u64) -> Vec<f32> 
     (0..n).map(|i| (low + (high - low) * uniform01(state, i)) as f32).collect()
 }
 
-/// What a tensor belongs to.
+/// The kind of layer that a tensor belongs to.
 #[derive(Clone, Copy, PartialEq)]
 pub enum Kind {
     Conv,
@@ -158,7 +158,7 @@ impl Hashed {
     }
 }
 
-/// The tensors of a CNN14 without front end.
+/// The tensors of a CNN14 without its front end.
 pub fn cnn14_tensors(channels: [usize; 6], embedding_dim: usize, n_classes: usize, seed: u64) -> Hashed {
     let mut hashed = Hashed::new(seed);
     hashed.norm("bn0", 64);
@@ -193,7 +193,7 @@ pub fn leenet_tensors(config: &clipwise::models::leenet::Config, seed: u64) -> H
     hashed
 }
 
-/// The tensors of a net of the M5 family.
+/// The tensors of a network of the M5 family.
 pub fn m5_tensors(config: &clipwise::models::m5::Config, seed: u64) -> Hashed {
     let mut hashed = Hashed::new(seed);
     let mut conv = |name: &str, norm: &str, inputs: usize, outputs: usize, kernel: usize| {
@@ -222,7 +222,7 @@ pub fn m5_tensors(config: &clipwise::models::m5::Config, seed: u64) -> Hashed {
     hashed
 }
 
-/// The tensors of a CED without front end, named as in RicherMans/CED, with the values of `golden/ced_windows.py`.
+/// The tensors of a CED without its front end, named as in RicherMans/CED, with the values of `golden/ced_windows.py`.
 pub fn ced_tensors(config: &clipwise::models::ced::Config, seed: u64) -> Vec<(String, Tensor)> {
     let (width, n_mels, mut tensors) = (config.width, config.log_mel.mel.n_mels, Vec::new());
     let mut tensor = |name: &str, shape: &[usize]| {
@@ -261,7 +261,7 @@ pub fn ced_tensors(config: &clipwise::models::ced::Config, seed: u64) -> Vec<(St
     tensors
 }
 
-/// A tensor of a transformer, as `fill_transformer` of `golden/refcommon.py` fills it.
+/// A tensor of a transformer, filled as by `fill_transformer` of `golden/refcommon.py`.
 pub fn transformer_tensor(name: &str, shape: &[usize], seed: u64) -> (String, Tensor) {
     let symmetric = |limit: f64| (-limit, limit);
     let (low, high) = match name.rsplit('.').next().unwrap() {
@@ -300,7 +300,7 @@ pub fn signal(n: usize, sample_rate: u32, seed: u64) -> Vec<f32> {
     (0..n).map(sample).collect()
 }
 
-/// `given` and all other tensors that `load` asks for: `make` gives one, from its name and shape.
+/// `given` and all other tensors that `load` asks for; `make` creates one from its name and shape.
 pub fn complete<T>(
     given: Vec<(String, Tensor)>,
     load: impl Fn(&Weights) -> clipwise::Result<T>,
@@ -319,8 +319,8 @@ pub fn complete<T>(
     }
 }
 
-/// The tensors that a network of PANNs asks for, under their names, and `tests/golden/panns.py`'s scale on the last norm of
-/// residual blocks: names that begin and end as `damped` says.
+/// The tensors that a PANNs network asks for, with `tests/golden/panns.py`'s scale on the last norms of residual
+/// blocks, whose names begin and end as given by `damped`.
 pub fn panns_tensors<T>(
     seed: u64,
     damped: Option<(&str, &str)>,
@@ -341,7 +341,7 @@ pub fn panns_tensors<T>(
     complete(Vec::new(), load, make)
 }
 
-/// A checkpoint with tensors of these shapes, in a file whose values take no room on the disk.
+/// A checkpoint with tensors of these shapes, in a sparse file.
 pub fn listed<'a>(shapes: impl IntoIterator<Item = (String, &'a [usize])>) -> Weights {
     static FILES: AtomicUsize = AtomicUsize::new(0);
     let (mut header, mut end) = (serde_json::Map::new(), 0);

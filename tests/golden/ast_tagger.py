@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Golden data of AST: `ASTForAudioClassification` and `ASTFeatureExtractor` of transformers with narrow widths.
 
-    python ast_tagger.py [--full]       writes ast.safetensors beside this file; --full: ast_full.safetensors of the published size here
+    python ast_tagger.py [--full]       writes ast.safetensors beside this file; --full: ast_full.safetensors, of the published size, to
+                                        the current directory
 
-Weights are hashed under the names of transformers 5. Features are torchaudio's in f64, which the extractor's f32 come near to;
+Weights are hashed under the names of transformers 5. Features are torchaudio's in f64, which the extractor's f32 approximates;
 `N.extractor` are the extractor's own, every 61st value. `N.states` is every 13th value of the tokens before the first block and
-after each. `original` has the epsilons of YuanGongND/ast, whose layout the test renames its tensors to. Clips that are longer
-than the model's length are cut into windows as src/models/vit.rs says.
+after each. `original` has the epsilons of YuanGongND/ast, to whose layout the test renames the tensors. Clips longer than the model's
+window are cut as described in src/models/vit.rs.
 """
 import os
 import sys

@@ -1,7 +1,7 @@
-"""How torchlibrosa's SpecAugmentation and scipy's beta distribution are distributed: `augment.safetensors`.
+"""The distributions of torchlibrosa's SpecAugmentation and of scipy's beta distribution: `augment.safetensors`.
 
 `spec.time` [n_frames], `spec.freq` [n_mels]: share of `draws` clips in which a frame or band was set to 0; the settings are
-in the metadata. `beta.x` [k], `beta.ALPHA` [k]: the distribution function of Beta(ALPHA, ALPHA) at those places.
+in the metadata. `beta.x` [k], `beta.ALPHA` [k]: the distribution function of Beta(ALPHA, ALPHA) at these points.
 """
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SETTINGS = dict(time_drop_width=12, time_stripes=2, freq_drop_width=5, freq_stri
 def main():
     torch.manual_seed(9)
     names = {key.replace("stripes", "stripes_num"): value for key, value in SETTINGS.items()}
-    # Each kind of stripe is measured without the other.
+    # Each kind of stripe is measured separately.
     time = SpecAugmentation(**names | dict(freq_stripes_num=0)).train()(torch.ones(DRAWS, 1, N_FRAMES, N_MELS))
     freq = SpecAugmentation(**names | dict(time_stripes_num=0)).train()(torch.ones(DRAWS, 1, N_FRAMES, N_MELS))
     x = np.linspace(0.0, 1.0, 41)[1:-1]

@@ -3,12 +3,12 @@
 
     python beats.py --sed CHECKOUT --espnet FOLDER [--full]       writes beats.safetensors and beats_labels*.pth beside this file
 
-CHECKOUT is one of fschmid56/PretrainedSED, whose BEATs is microsoft/unilm's; FOLDER holds what PyPI's espnet 202511 installs.
+CHECKOUT is a checkout of fschmid56/PretrainedSED, whose BEATs is microsoft/unilm's; FOLDER holds what PyPI's espnet 202511 installs.
 Features are torchaudio's in f64. `beats` has a head, `open` is ESPnet's encoder with its own mean and deviation and the mean over
 tokens, `strong` has the heads for frames. `N.states` is every 13th value of the tokens before the first block and after
-each; `N.frames` every 7th logit of the frames. Clips that are longer than a model's windows are cut as src/models/vit.rs and
-beats.rs say. beats_labels.pth is a checkpoint with a `label_dict`, beats_labels_gap.pth has one that lacks
-a number. --full: beats_full.safetensors of the published size here.
+each; `N.frames` every 7th logit of the frames. Clips longer than a model's window are cut as described in src/models/vit.rs and
+beats.rs. beats_labels.pth is a checkpoint with a `label_dict`, beats_labels_gap.pth has one in which a number is missing.
+--full: beats_full.safetensors, of the published size, to the current directory.
 """
 import argparse
 import importlib.util
@@ -43,7 +43,7 @@ OPEN_MEAN, OPEN_STD = 15.66439, 6.38312
 
 def fill(model, prefix=""):
     rc.fill_transformer(model, SEED)
-    # One table, which the state dict names in every block.
+    # One table, listed in the state dict under every block.
     name = f"{prefix}encoder.layers.0.self_attn.relative_attention_bias.weight"
     table = model.state_dict()[name]
     table.copy_(torch.from_numpy(rc.hashed(name, tuple(table.shape), -2.0, 2.0, SEED)))
@@ -80,7 +80,7 @@ def tag(tensors, name, model, n, x, target_length, head):
 
 
 def espnet_class(folder):
-    """ESPnet's module, without what else it imports."""
+    """ESPnet's module, without its other imports."""
 
     def stub(name, **members):
         module = types.ModuleType(name)

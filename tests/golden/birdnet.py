@@ -3,8 +3,8 @@
 
     python birdnet.py     writes birdnet.safetensors beside this file
 
-Weights are hashed from their names (refcommon.py), so that only outputs are stored; of large ones every n-th value. The filters of
-the spectrograms are triangles here.
+Weights are hashed from their names (refcommon.py), so only outputs are stored; of large ones every n-th value. The filters of
+the spectrograms are triangular here.
 """
 import os
 
@@ -21,7 +21,7 @@ SEED, CLASSES = 53, 13
 RATE, WINDOW, N_MELS = 48000, 144000, 96
 FRAMES = [(2048, 278, 0.23), (1024, 280, 0.19)]
 STAGES = [(3, 72, 36, 0), (4, 288, 72, 18), (5, 864, 108, 27), (4, 1536, 192, 48)]
-# Samples of a clip: a short one, one of two windows.
+# Clip lengths in samples: a short one, and one of two windows.
 LENGTHS = (50000, 150000)
 
 
@@ -30,7 +30,7 @@ def hashed(name, shape, limit):
 
 
 def filters(index, n_bins):
-    """Filter m has its peak of 1 at bin 3 m + 5 (of the other transform 2 m + 4) and a width that grows."""
+    """Filter m peaks at 1 at bin 3 m + 5 (in the other transform 2 m + 4); the widths grow."""
     peak = (np.arange(N_MELS) * (3 - index) + 5 - index)[:, None]
     return np.maximum(0.0, 1.0 - np.abs(np.arange(n_bins)[None] - peak) / (1.5 + peak / 64)).astype(np.float32)
 
@@ -47,7 +47,7 @@ class Layers:
         name = f"{self.next:02d}.{'depthwise' if depthwise else 'conv'}"
         self.next += 1
         shape = (inputs, 1, rows, columns) if depthwise else (outputs, inputs, rows, columns)
-        # Of a variance that keeps the squares' sizes under swish.
+        # With a variance that keeps the second moment through swish.
         values = hashed(f"{name}.weight", shape, np.sqrt(6.0 / np.prod(shape[1:])))
         layer.weights[0].assign(values.transpose(2, 3, 0, 1) if depthwise else values.transpose(2, 3, 1, 0))
         layer.weights[1].assign(hashed(f"{name}.bias", tuple(layer.weights[1].shape), 0.05))

@@ -3,11 +3,11 @@
 
     python ced.py --onnx tiny.onnx --recordings FILE        writes ced.safetensors beside this file
 
-tiny.onnx: see weights/ced-tiny/convert.py. Clips are the hashed signal at 16 kHz: the shortest that has a patch, one patch and
-a sample less than two, and the longest that the graph takes whole; `N.scores` are its 527 outputs, `N.pooled` the mean over
-tokens below the head. FILE is a safetensors file of real recordings, `NAME.waveform_16k`; only `NAME.scores` are kept. The graph is run as it
-stands: with its optimisations on, onnxruntime rounds the activations of some products to 8 bits, and its scores move by up to
-3e-3, differently from processor to processor. `window` and `filters` are the dequantised front-end tables, `fc1` one dequantised matrix's first rows.
+tiny.onnx: see weights/ced-tiny/convert.py. Clips are the hashed signal at 16 kHz: the shortest that has a patch, one a sample shorter
+than two patches, and the longest that the graph accepts; `N.scores` are its 527 outputs, `N.pooled` the mean over tokens before
+the head. FILE is a safetensors file of real recordings, `NAME.waveform_16k`; only `NAME.scores` are kept. The graph runs without
+optimisations: with them, onnxruntime rounds the activations of some products to 8 bits, and its scores change by up to 3e-3,
+depending on the processor. `window` and `filters` are the dequantised front-end tables, `fc1` the first rows of one dequantised matrix.
 """
 import argparse
 import os

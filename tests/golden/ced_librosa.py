@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Golden data of the whole way from a file to scores: librosa.load, then the published graph of CED-tiny in onnxruntime.
+"""Golden data from a file to scores: librosa.load, then the published graph of CED-tiny in onnxruntime.
 
     python ced_librosa.py --onnx tiny.onnx --audio FOLDER        writes ced_librosa.safetensors beside this file
 
 tiny.onnx: see weights/ced-tiny/convert.py. FOLDER holds recordings, and in `esc10` the 400 clips of ESC-10 as `CLASS/FILE.ogg`,
-5 s at 44.1 kHz, of which every 16th is taken. `PATH` are the 527 scores of a file's first 10 s as `librosa.load(file, sr=16000)`
-gives it, which resamples with soxr's quality HQ. The graph is run as it stands, as in ced.py. What quality VHQ changes is
-printed.
+5 s at 44.1 kHz, of which every 16th is used. `PATH` are the 527 scores of a file's first 10 s as loaded by
+`librosa.load(file, sr=16000)`, which resamples with soxr's quality HQ. The graph runs without optimisations, as in ced.py. The effect
+of quality VHQ is printed.
 """
 import argparse
 import glob

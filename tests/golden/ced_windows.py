@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
-"""Golden data of CEDs on clips that are longer than they see at once, by the two reference implementations.
+"""Golden data of CEDs on clips longer than their window, by the two reference implementations.
 
     python ced_windows.py --ced CED --hugging-face HF        writes ced_windows.safetensors beside this file
 
 CED: a checkout of RicherMans/CED (made with commit 60a0f54). HF: one of jimbozhang/hf_transformers_custom_model_ced (commit
-1a9cd46). Both are run as they are, on the hashed signal at 16 kHz (seed 11), from the waveform to the scores.
+1a9cd46). Both run unchanged, on the hashed signal at 16 kHz (seed 11), from the waveform to the scores.
 
 `small`: 2 blocks of width 16 and 11 classes with hashed weights. `tiny`: the values of weights/ced-tiny/model.safetensors; the
-front end of RicherMans/CED has that file's window and filters, the one of Hugging Face, which takes none, its own.
-`MODEL.ced.N.*` and `MODEL.hf.N.*` are scores and the embedding of N samples. RicherMans/CED does not tell the embedding: it is
-the mean over windows of what its head is given. Of `small.ced.323680`, two windows of which the reference leaves out the
+front end of RicherMans/CED has that file's window and filters, that of Hugging Face has its own, because it takes none.
+`MODEL.ced.N.*` and `MODEL.hf.N.*` are scores and the embedding of N samples. RicherMans/CED does not return the embedding: it is
+the mean over windows of the input of its head. For `small.ced.323680`, two windows of which the reference drops the
 second, `.window0` and `.window1` are the scores of each.
 """
 import argparse
@@ -45,7 +45,7 @@ def small_bounds(name, shape):
 
 
 def small_state(model):
-    """Hashed weights; the front end and what counts batches stay as built."""
+    """Hashed weights; the front end and the counters of batches stay as built."""
     state = {}
     for name, tensor in model.state_dict().items():
         if not name.startswith("front_end") and not name.endswith("num_batches_tracked"):
@@ -62,13 +62,13 @@ def tiny_state():
         if not name.endswith(".scale"):
             scale = stored.get(f"{name}.scale")
             value = value if scale is None else value.astype(np.float32) * scale
-            # Named as in the graph that the file was made from.
+            # Named as in the graph that the file was converted from.
             state[name.replace("init_bn.", "init_bn.1.")] = torch.from_numpy(value)
     return state
 
 
 def load(model, state):
-    """Every tensor but those of the front end and the counters of batches must be there."""
+    """Every tensor except those of the front end and the counters of batches must exist."""
     missing, unexpected = torch.nn.Module.load_state_dict(model, state, strict=False)
     assert not unexpected, unexpected
     assert all(n.startswith("front_end") or n.endswith("num_batches_tracked") for n in missing), missing
@@ -101,7 +101,7 @@ def hugging_face(checkout, config, state):
     from ced_model.feature_extraction_ced import CedFeatureExtractor
     from ced_model.modeling_ced import CedForAudioClassification
 
-    # With 527 classes the configuration asks the hub for their names.
+    # With 527 classes, the configuration would download their names from the hub.
     with tempfile.NamedTemporaryFile("w", suffix=".csv", newline="") as names:
         csv.writer(names).writerows([["index", "mid", "display_name"], *([i, f"/m/{i}", f"class {i}"] for i in range(527))])
         names.flush()

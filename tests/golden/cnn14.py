@@ -4,8 +4,8 @@
     python cnn14.py        writes cnn14_NAME.safetensors beside this file
 
 Needs the packages of requirements.txt. The model is `Cnn14` of the package panns-inference with its blocks and linear
-layers replaced by narrower ones of the same classes. Weights are hashed from their names (refcommon.py), so that only
-inputs' seeds and outputs are stored. Lengths of the clips are in the metadata.
+layers replaced by narrower ones of the same classes. Weights are hashed from their names (refcommon.py), so only the seeds
+of the inputs and the outputs are stored. Clip lengths are in the metadata.
 """
 import functools
 import os
@@ -25,7 +25,7 @@ FRONT_ENDS = {
     8000: dict(sample_rate=8000, window_size=256, hop_size=80, mel_bins=64, fmin=50, fmax=4000),
     48000: dict(sample_rate=48000, window_size=2048, hop_size=320, mel_bins=64, fmin=50, fmax=14000),
 }
-# name: sample rate, pool type, samples of a clip, clips
+# name: sample rate, pool type, samples per clip, number of clips
 CASES = {
     "32k_avg": (32000, "avg", 65 * 320 + 7, 2),
     "32k_max": (32000, "max", 33 * 320, 1),
@@ -64,7 +64,7 @@ def main():
         def keep(key, pick=lambda i, o: o):
             return lambda _m, i, o: stages.__setitem__(key, pick(i, o).clone().numpy())
 
-        # A hook sees the tensor before the in-place functions after it run; conv blocks end with a fresh one.
+        # A hook gets the tensor before later in-place functions run; conv blocks return a new one.
         m.bn0.register_forward_hook(keep("bn0", lambda i, o: o.transpose(1, 3)))
         for i in range(6):
             getattr(m, f"conv_block{i + 1}").forward = watched(getattr(m, f"conv_block{i + 1}").forward, stages, f"block{i + 1}")

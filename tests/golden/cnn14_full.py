@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """CNN14 at its published width against PyTorch, end to end. Not part of the test suite: it needs PyTorch and 1 GB of disk.
 
-    cargo build --release --example tag
-    python tests/golden/cnn14_full.py --tag target/release/examples/tag --out DIR [--panns CHECKOUT]
+    cargo build --release --features cli --bin clipwise
+    python tests/golden/cnn14_full.py --clipwise target/release/clipwise --out DIR [--panns CHECKOUT]
 
-Fills the reference's `Cnn14` (and with a checkout `Cnn14_16k`, `Cnn14_8k`, whose classes the package does not have) with
+Fills the reference's `Cnn14` (and with a checkout `Cnn14_16k` and `Cnn14_8k`, whose classes the package lacks) with
 hashed weights, writes them to DIR as published (a legacy `.pth` with a sampler beside the weights) and as safetensors,
-tags a 10 s and a 1.237 s clip with the reference and with `tag --format json --full`, and prints the largest differences.
-Exits with 1 if a bar is missed: 1e-5 for scores, 1e-4 of the largest value for embeddings.
+tags a 10 s and a 1.237 s clip with the reference and with `clipwise tag --format json --full`, and prints the largest differences.
+Exits with 1 if a difference exceeds its bar: 1e-5 for scores, 1e-4 of the largest value for embeddings.
 """
 import argparse
 import json
@@ -38,7 +38,7 @@ def write_wav(path, pcm, rate):
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument("--tag", required=True, help="the built example `tag`")
+    ap.add_argument("--clipwise", required=True, help="the built program")
     ap.add_argument("--out", required=True)
     ap.add_argument("--panns")
     a = ap.parse_args()
@@ -63,7 +63,7 @@ def main():
             write_wav(clip, pcm, rate)
             wanted = model(torch.from_numpy(rc.as_float(pcm))[None])
             for checkpoint in checkpoints:
-                line = subprocess.run([a.tag, "--weights", checkpoint, "--format", "json", "--full", clip], check=True, capture_output=True, text=True).stdout
+                line = subprocess.run([a.clipwise, "tag", "--weights", checkpoint, "--format", "json", "--full", clip], check=True, capture_output=True, text=True).stdout
                 got = json.loads(line)
                 score, embedding = (np.abs(np.array(got[k], np.float32) - wanted[k][0].numpy()).max() for k in ("clipwise_output", "embedding"))
                 embedding /= wanted["embedding"].abs().max().item()

@@ -4,7 +4,7 @@
     python cnn6.py --panns CHECKOUT        writes cnn6.safetensors and cnn10.safetensors beside this file
 
 CHECKOUT is a checkout of qiuqiangkong/audioset_tagging_cnn (read at d2f4b8c). Weights are hashed from their names
-(refcommon.py), so that only outputs are stored.
+(refcommon.py), so only outputs are stored.
 """
 import argparse
 import os
@@ -18,7 +18,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SEED = 23
 CHANNELS, EMBEDDING, CLASSES = (4, 8, 12, 24), 20, 11
 FRONT_END = dict(sample_rate=32000, window_size=1024, hop_size=320, mel_bins=64, fmin=50, fmax=14000)
-# Samples of a clip: the shortest, one that fills no whole step, 1.237 s.
+# Clip lengths in samples: the shortest, one that does not fill whole steps, 1.237 s.
 LENGTHS = (15 * 320, 33 * 320 + 7, 39584)
 
 

@@ -3,7 +3,7 @@
 
     python convnext.py CHECKOUT     writes convnext.safetensors beside this file
 
-CHECKOUT is a checkout of topel/audioset-convnext-inf (read at f8e5632). Weights are hashed from their names (refcommon.py), so that
+CHECKOUT is a checkout of topel/audioset-convnext-inf (read at f8e5632). Weights are hashed from their names (refcommon.py), so
 only outputs are stored.
 """
 import argparse
@@ -19,12 +19,12 @@ import refcommon as rc
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEED = 47
 DEPTHS, DIMS, CLASSES = [1, 1, 2, 1], [8, 16, 24, 40], 11
-# Samples of a clip: the shortest, one whose maps have odd sizes, 1.237 s.
+# Clip lengths in samples: the shortest, one whose maps have odd sizes, 1.237 s.
 LENGTHS = (23 * 320, 61 * 320 + 7, 39584)
 
 
 def fill(model, seed, layer_norms):
-    """As refcommon.fill; layer norms as its batch norms, gamma between 0.5 and 1.5."""
+    """As refcommon.fill; layer norms like its batch norms, gamma between 0.5 and 1.5."""
     rc.fill(model, seed)
     for prefix, module in model.named_modules():
         for leaf, value in module.named_parameters(recurse=False):
@@ -43,7 +43,7 @@ def main():
     ap.add_argument("checkout")
     args = ap.parse_args()
     sys.path.insert(0, os.path.join(args.checkout, "src"))
-    # Augmentations, which are not run here, need torchaudio and more.
+    # The augmentations, which do not run here, need torchaudio and more.
     augmentations = types.ModuleType("audioset_convnext_inf.pytorch.augmentations")
     augmentations.__getattr__ = lambda _: None
     sys.modules[augmentations.__name__] = augmentations

@@ -3,8 +3,8 @@
 
     python crnn.py        writes crnn.safetensors beside this file
 
-The module is written from the published description and the names in the checkpoint; that it is the same function is shown
-by the checkpoint's own outputs, which a test with real files compares. Weights are hashed (refcommon.py).
+The module is written from the published description and the names in the checkpoint. A test with real files compares the outputs
+published with the checkpoint, which shows that it is the same function. Weights are hashed (refcommon.py).
 """
 import os
 

@@ -3,7 +3,7 @@
 
     python ctc.py        writes ctc.safetensors, ctc.json, ctc_words.arpa and ctc_tokens.arpa beside this file
 
-Beam search: a sum over all paths of small cases, with language model scores from KenLM, so that every hypothesis's score is
+Beam search: sums over all paths of small cases, with language model scores from KenLM, so that the score of every hypothesis is
 known. Alignment: torchaudio's forced_align and merge_tokens. Edit distances: jiwer. `ctc_pyctcdecode.py` adds pyctcdecode.
 """
 import itertools
@@ -32,7 +32,7 @@ ba ab ba"""
 
 
 def log_softmax(x):
-    """In f64, rounded to f32 at the end."""
+    """Computed in f64, rounded to f32 at the end."""
     x = x.astype(np.float64)
     x = x - x.max(-1, keepdims=True)
     return (x - np.log(np.exp(x).sum(-1, keepdims=True))).astype(np.float32)
@@ -43,8 +43,8 @@ def frames(name, n_frames, n_tokens, spread):
 
 
 def write_arpa(path, sentences, order, drop=()):
-    """A back-off model with hashed probabilities and weights for the n-grams of a corpus; `drop` are left out, as pruning
-    does it."""
+    """A back-off model with hashed probabilities and weights for the n-grams of a corpus; the n-grams in `drop` are omitted, as
+    by pruning."""
     grams = [set() for _ in range(order)]
     for sentence in sentences:
         words = ["<s>", *sentence, "</s>"]
@@ -67,13 +67,13 @@ def write_arpa(path, sentences, order, drop=()):
 
 
 def kenlm_score(model, units, bos, eos):
-    """Natural logarithm of each unit's probability, and of the end's; whether each unit is unknown."""
+    """The natural logarithm of the probability of each unit and of the end; whether each unit is unknown."""
     scores = list(model.full_scores(" ".join(units), bos=bos, eos=eos))
     return [s[0] * LN10 for s in scores], [s[2] for s in scores[: len(units)]]
 
 
 def all_sums(log_probs, blank):
-    """Log of the summed probability of every token sequence, over all paths; and the best path of each."""
+    """The log of the total probability of every token sequence, over all paths, and the best path of each."""
     sums, best = defaultdict(float), {}
     n_frames, n_tokens = log_probs.shape
     for path in itertools.product(range(n_tokens), repeat=n_frames):
@@ -157,14 +157,14 @@ def beam_cases(out):
 def align_cases(out):
     import torch
 
-    cuda, torch.version.cuda = torch.version.cuda, None  # torchaudio refuses a torch of another CUDA version
+    cuda, torch.version.cuda = torch.version.cuda, None  # torchaudio rejects a torch of another CUDA version
     from torchaudio.functional import forced_align, merge_tokens
 
     torch.version.cuda = cuda
     cases = {
         "short": (5, 4, [1, 2, 3], 0),
         "repeats": (40, 6, [1, 1, 2, 5, 5, 5, 3], 0),
-        "tight": (9, 5, [1, 1, 2, 2, 3, 3], 0),  # exactly as many frames as are needed
+        "tight": (9, 5, [1, 1, 2, 2, 3, 3], 0),  # exactly as many frames as needed
         "one": (1, 3, [2], 0),
         "blank_last": (60, 9, [3, 1, 4, 1, 5, 2, 6, 5, 3], 8),
         "long": (700, 12, [int(x) for x in rc.hashed("align.targets", (150,), 1, 12, SEED)], 0),

@@ -3,13 +3,13 @@
 
     python ctc_head.py        writes ctc_head.safetensors and ctc_s3prl.pth beside this file
 
-Weights and inputs are hashed. NAME.logits are those of the heads at their published sizes for two clips of 3 frames. The token transformer
-sees two clips of 7 and 4 tokens, of which the second is masked behind its end (its 3 last rows are left out). `sum` and `sum.normalized`
-are sums of 25 layers as s3prl's `Featurizer` makes them; `….alpha` the gradients of `Σ c · sum` for hashed c. `mlp.NAME` are the gradients
-of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer. `gru.0`, `gru.1`
-and `lstm.0` … are the logits of small heads with recurrent layers for packed clips of 7 and 4 frames, `gru.NAME` and `lstm.NAME` the
-gradients of `Σ c · logits` over their frames. ctc_s3prl.pth is laid out as s3prl saves what it
-trained: several models by their keys, `Featurizer` with the weights of the sum.
+Weights and inputs are hashed. NAME.logits are those of the heads at their published sizes for two clips of 3 frames. The token
+transformer gets two clips of 7 and 4 tokens; the second is masked beyond its end, and its 3 last rows are omitted. `sum` and
+`sum.normalized` are sums of 25 layers by s3prl's `Featurizer`; `….alpha` the gradients of `Σ c · sum` for hashed c. `mlp.NAME` are
+the gradients of `Σ c · logits` of a small two-layer head, `tokens.NAME` those of a small token transformer. `gru.0`, `gru.1` and
+`lstm.0` … are the logits of small heads with recurrent layers for packed clips of 7 and 4 frames, `gru.NAME` and `lstm.NAME` the
+gradients of `Σ c · logits` over their frames. ctc_s3prl.pth has the layout of files that s3prl saves after training: several models
+by key, with `Featurizer` holding the weights of the sum.
 """
 import argparse
 import os

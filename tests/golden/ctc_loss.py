@@ -1,8 +1,8 @@
 """CTC losses and their gradients, by `torch.nn.functional.ctc_loss` in f64.
 
-Three batches of hashed logits: short ones with every kind of length and target, among them an empty target, repeated tokens
-and too few frames; the same with scores so far apart that alignments are all but certain; long ones with many tokens.
-Stored are the losses with each reduction, and the gradients with respect to the logits of each sum and mean.
+Three batches of hashed logits: short ones with every kind of length and target, including an empty target, repeated tokens
+and too few frames; the same with scores so far apart that alignments are almost certain; long ones with many tokens.
+Stored are the losses with each reduction, and the gradients of each sum and mean with respect to the logits.
 """
 import os
 

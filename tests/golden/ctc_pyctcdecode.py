@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Golden data of beam search with a language model at its usual width: pyctcdecode and KenLM.
+"""Golden data of beam search with a language model at a usual width: pyctcdecode and KenLM.
 
     python ctc_pyctcdecode.py        writes ctc_pyctcdecode.safetensors and ctc_pyctcdecode.json beside this file
 
-pyctcdecode wants numpy below 2, so it goes into a virtual environment of its own. Frames are made from the corpus of
-`ctc_words.arpa`: each letter lasts some frames, the true one is more probable than the others, but not always the most.
+pyctcdecode needs numpy below 2, hence a separate virtual environment. Frames are made from the corpus of `ctc_words.arpa`: each
+letter lasts some frames, in which it is more probable than the others on average, but not always the most probable.
 """
 import json
 import logging
@@ -21,7 +21,7 @@ TEXTS = ["ab ba ab", "ba ab ba ba b", "a ab ba ba", "aa ab b ab ba"]
 
 
 def render(name, text):
-    """Log-probabilities [n_frames, 4] in which the letters of `text` are more probable."""
+    """Log-probabilities [n_frames, 4] that favour the letters of `text`."""
     path = []
     for at, letter in enumerate(text):
         repeated = at > 0 and text[at - 1] == letter
@@ -29,7 +29,7 @@ def render(name, text):
     path.append(0)
     logits = rc.hashed(name, (len(path), len(LABELS)), -2.0, 2.0, SEED).astype(np.float64)
     logits[np.arange(len(path)), path] += 3.2
-    # Two spaces in a row are one for pyctcdecode, but another sequence here: they are made next to impossible.
+    # pyctcdecode merges two spaces in a row, which are another sequence here, so they are made very improbable.
     logits[np.array(path) != LABELS.index(" "), LABELS.index(" ")] -= 8.0
     return (logits - np.log(np.exp(logits).sum(-1, keepdims=True))).astype(np.float32)
 

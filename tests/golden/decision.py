@@ -4,8 +4,8 @@
     python decision.py --panns CHECKOUT        writes decision.safetensors beside this file
 
 CHECKOUT is a checkout of qiuqiangkong/audioset_tagging_cnn (read at d2f4b8c). Weights are hashed from their names
-(refcommon.py). `cnn14.*` and `leenet*.*` are results per frame that the reference does not have itself: its own layers applied to
-the maximum plus the mean of each step of the last map and its two neighbours, of which there are fewer at the ends.
+(refcommon.py). `cnn14.*` and `leenet*.*` are results per frame, which the reference does not compute: its own layers applied to
+the maximum plus the mean of each step of the last map and its neighbours, of which there are two, or one at the ends.
 """
 import argparse
 import os
@@ -52,7 +52,7 @@ def heads(m, x):
 
 
 def last_input(m, module, x):
-    """What the forward of m gives to a module."""
+    """The input that the forward pass of m gives to a module."""
     seen = []
     hook = module.register_forward_pre_hook(lambda _m, i: seen.append(i[0].clone()))
     m(x)
@@ -71,7 +71,7 @@ def main():
         for n in LENGTHS:
             for key, value in m(signal(n)).items():
                 tensors[f"{way.lower()}.{n}.{key}"] = value.numpy()
-            # The reference has no embedding; ours is the mean over segments of what its last layer sees.
+            # The reference has no embedding; ours is the mean over segments of the input of its last layer.
             if way == "Att":
                 segments = last_input(m, m.att_block, signal(n)).transpose(1, 2)
             else:

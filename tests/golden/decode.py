@@ -1,12 +1,12 @@
-"""Writes decode_*.{ogg,oga,flac,mp3,m4a} and decode.safetensors: small audio files and what others make of them.
+"""Writes decode_*.{ogg,oga,flac,mp3,m4a} and decode.safetensors: small audio files and the output of other decoders.
 With `more`, decode_*.{wav,aiff,caf,webm,mka} and decode_more.safetensors.
 
     python tests/golden/decode.py [more]
 
-Needs the program ffmpeg with libvorbis and libmp3lame. The signal is made of tones and noise. The reference is
-libsndfile for what it reads, ffmpeg for Ogg FLAC and MPEG-4; every 16th frame of theirs is stored, with the number of
-frames decoded, the number encoded, and the rate. ffmpeg (5.1) drops the first block of Vorbis and leaves the padding at
-the end of AAC in, so there the number of frames is not the one to go by.
+Needs the program ffmpeg with libvorbis and libmp3lame. The signal consists of tones and noise. The reference is
+libsndfile where it supports the format, and ffmpeg for Ogg FLAC and MPEG-4. Every 16th frame is stored, with the number of
+decoded frames, the number of encoded frames, and the rate. ffmpeg (5.1) drops the first block of Vorbis and keeps the padding at
+the end of AAC, so its number of frames is not the expected one there.
 """
 
 import os
@@ -84,7 +84,7 @@ def main(files, name_out):
         line = f"{name}: {os.path.getsize(path)} bytes, {len(x)} frames, ffmpeg {len(decoded)}"
         try:
             by_sndfile, _ = soundfile.read(path, dtype="float32", always_2d=True)
-            # Its arithmetic of IMA ADPCM is another one.
+            # libsndfile decodes IMA ADPCM with different arithmetic.
             reference = decoded if "adpcm" in name else by_sndfile
             n = min(len(decoded), len(by_sndfile))
             line += f", libsndfile {len(by_sndfile)}, differing by {np.abs(decoded[:n] - by_sndfile[:n]).max():.1e}"

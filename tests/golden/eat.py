@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Golden data of EAT: the blocks, patches and positions of cwx-worst-one/EAT with narrow widths, put together as its Hugging
-Face class does.
+"""Golden data of EAT: the blocks, patches and positions of cwx-worst-one/EAT with narrow widths, assembled as in its Hugging
+Face class.
 
     python eat.py --eat CHECKOUT [--full]       writes eat.safetensors beside this file
 
-CHECKOUT is one of cwx-worst-one/EAT; only the classes are taken from its files, whose imports need fairseq. Weights are hashed
-under the names of the Hugging Face layout. `fairseq.*` has the epsilon of the last norm of that layout. Features are torchaudio's in
-f64. Clips that are longer than the model's length are cut into windows as src/models/vit.rs says. `N.states` is every 13th
-value of the tokens before the first block and after each. --full: eat_full.safetensors of EAT base here.
+CHECKOUT is a checkout of cwx-worst-one/EAT; only classes are taken from its files, because their imports need fairseq. Weights are
+hashed under the names of the Hugging Face layout. `fairseq.*` has the epsilon of the last norm of that layout. Features are
+torchaudio's in f64. Clips longer than the model's window are cut as described in src/models/vit.rs. `N.states` is every 13th value of
+the tokens before the first block and after each. --full: eat_full.safetensors of EAT base, to the current directory.
 """
 import argparse
 import os
@@ -29,7 +29,7 @@ MEAN, STD = -4.268, 4.569
 
 
 class Mlp(nn.Module):
-    """timm's."""
+    """As in timm."""
 
     def __init__(self, in_features, hidden_features, act_layer, drop):
         super().__init__()

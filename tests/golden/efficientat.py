@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Golden data of EfficientAT's MobileNets, DyMN and the frame-wise ones: narrow widths, every head, every stage, the front ends.
+"""Golden data of EfficientAT's MobileNets, DyMN and the frame-wise MobileNets: narrow widths, every head and stage, the front ends.
 
     python efficientat.py --efficientat CHECKOUT --sed CHECKOUT [--real FOLDER]
 
-writes efficientat.safetensors beside this file, and with FOLDER efficientat_mn04.safetensors: the scores of
-`real/efficientat-mn04/mn04_as_mAP_432.pt` in it for recordings at 32 kHz in its `audio`. CHECKOUTs of fschmid56/EfficientAT and
-fschmid56/PretrainedSED. Weights are hashed from their names (refcommon.py), so that only outputs are stored.
+writes efficientat.safetensors beside this file, and with FOLDER efficientat_mn04.safetensors: the scores of its
+`real/efficientat-mn04/mn04_as_mAP_432.pt` for the recordings at 32 kHz in its `audio`. The CHECKOUTs are of fschmid56/EfficientAT and
+fschmid56/PretrainedSED. Weights are hashed from their names (refcommon.py), so only outputs are stored.
 """
 import argparse
 import contextlib
@@ -21,22 +21,22 @@ import refcommon as rc
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEED, CLASSES, WIDTH = 29, 11, 0.1
-# Samples of a clip: the shortest, one that fills no whole step, 1.237 s.
+# Clip lengths in samples: the shortest, one that does not fill whole steps, 1.237 s.
 LENGTHS = (514, 33 * 320 + 7, 39584)
-EVERY = 11  # value of a stage that is stored
+EVERY = 11  # step between the stored values of a stage
 RECORDINGS = ("R9_ZSCveAHg_7s", "sample-music", "sample-speech", "sample-typing")
 
 
 def enter(checkout):
-    """Makes the packages of a checkout the ones that are imported; both call theirs `models`."""
+    """Makes Python import the packages of a checkout; both checkouts name theirs `models`."""
     for name in [name for name in sys.modules if name.split(".")[0] in ("models", "helpers", "config")]:
         del sys.modules[name]
     sys.path.insert(0, checkout)
-    os.chdir(checkout)  # a label file is read from there
+    os.chdir(checkout)  # it reads a label file
 
 
 def quietly(make, *args, **kwargs):
-    with contextlib.redirect_stdout(io.StringIO()):  # the whole model is printed
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints the whole model
         return make(*args, **kwargs)
 
 
@@ -123,7 +123,7 @@ def main():
         x = wrapper.eval().mel_forward(clip(n, 16000))
         if n == LENGTHS[1]:
             tensors["mel.16000"] = x[0, 0].T.flatten()[::EVERY].numpy()
-        # As many steps as there are, so that none is stretched.
+        # The actual number of steps, so that none is interpolated.
         steps = wrapper(x).shape[1]
         model = PredictionsWrapper(wrapper, embed_dim=96, n_classes_strong=CLASSES, seq_len=steps)
         strong, _ = rc.fill(model, SEED)(x)

@@ -2,8 +2,8 @@
 
 Files: `features_mfcc.safetensors`, `features_fbank.safetensors`, `features_delta.safetensors`. Metadata: `cases` (JSON: name to
 settings, with the field names of the Rust structs, and `n_samples`), `versions`, `seed`. Clips are `refcommon.signal` at the
-sample rate of the settings. Tensors: one of each case's name, `[n_frames, n_features]`, computed in float64 as far as the
-reference allows, stored as f32; `NAME.f32`: the same with f32 samples, where the reference is mostly used so.
+sample rate of the settings. Tensors: one per case, `[n_frames, n_features]`, computed in float64 as far as the reference
+supports it, stored as f32; `NAME.f32`: the same from f32 samples, where the reference is mostly used that way.
 """
 import json
 import math
@@ -19,7 +19,7 @@ SEED = 9
 
 
 def import_torchaudio():
-    """torchaudio refuses a torch of another CUDA version even where no GPU is used; the check looks at this one name."""
+    """torchaudio rejects a torch of another CUDA version even without a GPU; the check reads only this name."""
     cuda, torch.version.cuda = torch.version.cuda, None
     import torchaudio
     import torchaudio.compliance.kaldi
@@ -237,7 +237,7 @@ def make_delta():
                 rows = torch.from_numpy(x.T.copy())
                 delta = lambda rows: torchaudio.functional.compute_deltas(rows, width, mode)  # noqa: E731
                 add("regression", edge, width, order, 17, repeat(delta, order, rows).numpy().T)
-    # Kaldi takes frames beyond the ends from the clip itself, not from its deltas.
+    # Kaldi computes deltas of frames beyond the ends from repeated features, not from deltas.
     for width in (3, 5, 9):
         far = 4 * width
         rows = torch.from_numpy(np.pad(x, ((far, far), (0, 0)), mode="edge").T.copy())

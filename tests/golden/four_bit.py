@@ -3,8 +3,8 @@
 
     python four_bit.py        writes four_bit.safetensors beside this file
 
-NAME and the pieces beside it are a tensor as `Linear4bit` saves it; NAME.bits is the FNV-1a hash of what `dequantize_4bit` gives, as
-bytes of f32 (of bf16 and f16, converted exactly), NAME.first its first 8 values.
+NAME and the tensors beside it are a tensor as saved by `Linear4bit`; NAME.bits is the FNV-1a hash of the f32 bytes of
+`dequantize_4bit`'s output (bf16 and f16 converted exactly), NAME.first its first 8 values.
 """
 import math
 import os
@@ -43,7 +43,7 @@ def main():
         for piece, value in state.as_dict(packed=True).items():
             tensors[f"{name}.{piece}"] = value
         state = bnb.QuantState.from_dict(dict(state.as_dict(packed=True)), torch.device("cpu"))
-        values = bnb.dequantize_4bit(codes, state).float().contiguous() + 0.0  # its AVX-512 code has -0 in FP4's table
+        values = bnb.dequantize_4bit(codes, state).float().contiguous() + 0.0  # bitsandbytes' AVX-512 code has -0 in its FP4 table
         assert values.shape == shape
         digest = 0xCBF29CE484222325
         for byte in values.numpy().tobytes():

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
 """Golden data of the front end: `python frontend.py` writes frontend_CONFIG.safetensors beside this file.
 
-The truth is librosa in float64. torchlibrosa, which the PANNs models contain, is float32 throughout and a little off
-that truth itself; its outputs are stored as well, with the distance, where it has the configuration.
+The reference is librosa in float64. torchlibrosa, which the PANNs models contain, is float32 throughout and slightly less
+accurate; its outputs are stored too, with their error, where it supports the configuration.
 
 Metadata: `config` (JSON with the field names of `LogMelConfig`), `refused` (clip lengths that are too short, JSON),
-`torchlibrosa_error` (largest distance of torchlibrosa from the truth in dB, by case, JSON), `versions`, `seed`.
+`torchlibrosa_error` (largest error of torchlibrosa in dB, by case, JSON), `versions`, `seed`.
 
 Tensors of the configuration: `window` [n_fft] | `mel.first`, `mel.length` [n_mels], `mel.weights`: the filters without
-their zeros | `empty` the filters without a weight | `kernel.bins` [k], `kernel.real`, `kernel.imag` [k, n_fft]:
+their zeros | `empty`: the filters that are all zero | `kernel.bins` [k], `kernel.real`, `kernel.imag` [k, n_fft]:
 torchlibrosa's DFT kernels (one configuration).
 
 Tensors of each case KIND.N, where KIND names a signal and N its length: `log_mel` [n_frames, n_mels] in dB |
@@ -91,7 +91,7 @@ def cases(config):
 def too_short(config, count):
     if not config["center"]:
         return count < config["n_fft"]
-    return config["pad_mode"] == "reflect" and count <= config["n_fft"] // 2  # torch refuses, and so do we
+    return config["pad_mode"] == "reflect" and count <= config["n_fft"] // 2  # torch rejects this, and so do we
 
 
 def window_of(config):
@@ -110,8 +110,8 @@ def filters_of(config):
 def truth(config, x):
     """Spectrum and log-mel by librosa in float64, time first.
 
-    The clip is padded here, as a whole. librosa (0.11) pads pieces of it, and where the last piece is a sample shorter
-    than a reflection needs, one sample at the rim of the window is another one: up to 7e-6 of a bin's power.
+    The clip is padded here, as a whole. librosa (0.11) pads parts of it; if the last part is a sample shorter than a
+    reflection needs, one sample at the edge of the window differs: up to 7e-6 of a bin's power.
     """
     x = x.astype(np.float64)
     if config["center"]:
@@ -125,7 +125,7 @@ def truth(config, x):
 
 
 def torchlibrosa_of(config):
-    """torchlibrosa's waveform -> log-mel, or None where it lacks the configuration."""
+    """torchlibrosa's waveform -> log-mel, or None if it does not support the configuration."""
     expected = dict(periodic=True, power="power", mel_scale="slaney", mel_norm="slaney")
     if any(config[key] != value for key, value in expected.items()) or config["pad_mode"] == "edge":
         return None

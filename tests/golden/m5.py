@@ -3,7 +3,7 @@
 
     python m5.py        writes m5.safetensors beside this file
 
-The M5 of PyTorch's tutorial has its own widths, the paper's nets a sixteenth of theirs. `train` is AdamW on a narrow M5 with
+The M5 of the PyTorch tutorial has its own widths, the paper's networks a sixteenth of theirs. `train` is AdamW on a narrow M5 with
 batch statistics: the loss before each of two steps, and the weights after them.
 """
 import os
@@ -83,7 +83,7 @@ def clips(batch, n):
 def train():
     """Two steps of AdamW, with a learning rate and an epsilon of 0.01."""
     net = rc.fill(tutorial(4, 3), SEED).train()
-    optimiser = torch.optim.AdamW(net.parameters(), lr=0.01, eps=1e-2)  # steps of gradients that are rounding stay small
+    optimiser = torch.optim.AdamW(net.parameters(), lr=0.01, eps=1e-2)  # keeps steps small whose gradient is only rounding
     x, labels, out = clips(4, 7000), torch.tensor([0, 2, 1, 2]), {}
     for step in range(2):
         loss = F.nll_loss(torch.log_softmax(net(x)["logits"], -1), labels)

@@ -3,8 +3,8 @@
 
     python metrics.py        writes metrics.safetensors beside this file
 
-Inputs are stored beside the expected values, since they have ties, absent classes and constant columns. Where a class has
-no positive (AP) or only one kind of target (ROC AUC), NaN is stored and means "undefined".
+Inputs are stored beside the expected values, because they include ties, absent classes and constant columns. NaN means
+"undefined": AP of a class without positives, ROC AUC of a class with only one kind of target.
 """
 import os
 import warnings

@@ -1,10 +1,10 @@
-"""Writes opus_*.{ogg,webm,mp4} and opus.safetensors: small Opus files of every mode, and what libopus makes of them.
+"""Writes opus_*.{ogg,webm,mp4} and opus.safetensors: small Opus files of every mode, and libopus's output.
 
     python tests/golden/opus.py
 
-Needs the programs ffmpeg with libopus, opusenc and opusdec. The reference is `opusdec --float`, for WebM and MPEG-4 ffmpeg
+Needs the programs ffmpeg with libopus, opusenc and opusdec. The reference is `opusdec --float`, and for WebM and MPEG-4 ffmpeg
 with libopus; every 16th frame is stored, with the number of frames. ffmpeg drops the padding at the end of WebM, which
-stands in a field that the crate does not read.
+is given by a field that the crate does not read.
 """
 
 import os
@@ -19,7 +19,7 @@ from decode import ffmpeg, signal
 HERE = os.path.dirname(os.path.abspath(__file__))
 SEED = 20241126
 STEP = 16
-# name: rate, channels, seconds, options of ffmpeg, or of opusenc where they begin with --
+# name: rate, channels, seconds, options of ffmpeg, or of opusenc if they begin with --
 FILES = {
     "silk.ogg": (16000, 1, 0.6, "-b:a 10k -application voip -frame_duration 60"),
     "silk_stereo.ogg": (16000, 2, 0.5, "-b:a 20k -application voip -frame_duration 40"),

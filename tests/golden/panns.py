@@ -4,9 +4,9 @@
     python panns.py --panns CHECKOUT [NAME ...]        writes panns_NAME.safetensors beside this file
 
 CHECKOUT is a checkout of qiuqiangkong/audioset_tagging_cnn (read at d2f4b8c). Weights are hashed from their names
-(refcommon.py); the last norm of a residual block is scaled down, or scores would all be 0 or 1. Of a stage, every n-th value
-is stored: n is in the name, after the shape. The metadata has the shapes of the published class's tensors, without those of
-norms, which tell nothing that these do not, and the number of its parameters.
+(refcommon.py); the last norm of a residual block is scaled down, because otherwise all scores would be 0 or 1. Of a stage, every
+n-th value is stored; n is in the name, after the shape. The metadata has the shapes of the published class's tensors, except those
+of norms, which follow from the others, and its number of parameters.
 """
 import argparse
 import json
@@ -38,7 +38,7 @@ def head(m, channels):
 
 
 def resnet(models, name, block, n_blocks):
-    """The published class with narrow layers, made by its own `_make_layer`."""
+    """The published class with narrow layers, built by its own `_make_layer`."""
     m = getattr(models, name)(classes_num=CLASSES, **FRONT_END)
     net = m.resnet
     net.inplanes = 8
@@ -69,7 +69,7 @@ def wavegram(models, name, columns, log_mel):
 
 
 def narrow_by(divisor, module):
-    """The same modules with a part of the channels."""
+    """The same modules with fewer channels."""
     part = lambda n: n if n == 1 else n // divisor
     for name, child in module.named_children():
         if isinstance(child, (nn.Conv1d, nn.Conv2d)):
@@ -107,13 +107,13 @@ def mobilenet(models, name, divisor):
 RES1DNET = ["bn0", *(f"resnet.layer{i}" for i in range(1, 8))]
 DAINET = ["bn0", *(f"conv_block{i}" for i in range(1, 5))]
 
-# Samples of a clip: the shortest, one that fills no whole step, 1.237 s.
+# Clip lengths in samples: the shortest, one that does not fill whole steps, 1.237 s.
 ON_LOG_MEL = (31 * 320, 77 * 320 + 7, 39584)
 
-# The same number of rows from log-mel and from the waveform; an even number of frames, with and without that.
+# Equally many rows from log-mel and from the waveform; an even number of frames, with and without equal numbers.
 ON_BOTH = (10236, 40 * 320 + 7, 80 * 320 - 4, 81 * 320 + 7)
 
-# The published class, its narrow twin, the lengths.
+# The published class, its narrow twin, the clip lengths.
 NETWORKS = {
     "resnet22": ("ResNet22", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (2, 2, 2, 2)), ON_LOG_MEL),
     "resnet38": ("ResNet38", lambda models, name: resnet(models, name, models._ResnetBasicBlock, (3, 4, 6, 3)), ON_LOG_MEL),
@@ -138,7 +138,8 @@ def main():
     args = ap.parse_args()
     models = rc.import_panns(args.panns)
     cat = torch.cat
-    # The reference joins maps of the wavegram and of log-mel, and fails where one has more rows: these are left out.
+    # The reference concatenates maps of the wavegram and of log-mel, and fails if one has more rows; such clips are
+    # skipped.
     torch.cat = lambda maps, dim: cat([x[:, :, : min(x.shape[2] for x in maps)] for x in maps], dim)
     torch.set_grad_enabled(False)
     for name in args.names or NETWORKS:

@@ -3,10 +3,9 @@
 
     python passt.py --passt CHECKOUT [--full]       writes passt.safetensors beside this file
 
-CHECKOUT is one of kkoutini/passt_hear21. Both ends are the reference's: its spectrogram, in f64, and its network. Clips that are
-longer than the model's length are cut into windows as src/models/vit.rs says. `N.states` is every 13th value of the tokens
-before the first block and after each. `s16` has patches that do not overlap. --full: passt_full.safetensors of the published
-size here.
+CHECKOUT is a checkout of kkoutini/passt_hear21. Both the spectrogram, in f64, and the network are the reference's. Clips longer than
+the model's window are cut as described in src/models/vit.rs. `N.states` is every 13th value of the tokens before the first block and
+after each. `s16` has patches that do not overlap. --full: passt_full.safetensors, of the published size, to the current directory.
 """
 import argparse
 import os
@@ -27,7 +26,7 @@ def main():
     ap.add_argument("--passt", required=True)
     ap.add_argument("--full", action="store_true")
     a = ap.parse_args()
-    # timm gives downloads alone.
+    # timm is only used for downloads.
     sys.modules["timm"], sys.modules["timm.models"] = types.ModuleType("timm"), types.ModuleType("timm.models")
     sys.modules["timm.models._hub"] = types.ModuleType("timm.models._hub")
     sys.modules["timm.models._hub"].download_cached_file = None
@@ -38,7 +37,7 @@ def main():
     passt.first_RUN = False
     mel = preprocess.AugmentMelSTFT(freqm=0, timem=0, fmin_aug_range=10, fmax_aug_range=2000).double().eval()
     stft = torch.stft
-    # Its call asks for real numbers, which torch no longer gives.
+    # Its call expects a real-valued result, which torch no longer returns.
     torch.stft = lambda *args, return_complex, **options: torch.view_as_real(stft(*args, return_complex=True, **options))
     banks = preprocess.torchaudio.compliance.kaldi.get_mel_banks
     preprocess.torchaudio.compliance.kaldi.get_mel_banks = lambda *args, **options: [x.double() for x in banks(*args, **options)]

@@ -3,12 +3,12 @@
 
     python qwen2_audio.py        writes qwen2_audio.safetensors, qwen2_audio_config.json and qwen2_audio_nf4.safetensors beside this file
 
-N.L is hidden state L of the clip of N samples (the input of the first block, then the output of each), its own tokens only; N.last
-and N.projected are what comes out of the tower and of the projector, its own frames only: what the modules see when the whole model
-runs on the features of `WhisperFeatureExtractor`, which fill the clip up. Every 8th value of a state, in f64. Weights are hashed
+N.L is hidden state L of the clip of N samples (the input of the first block, then the output of each), without padding tokens; N.last
+and N.projected are the outputs of the tower and of the projector, without padding frames: the modules' values when the whole model
+runs on the features of `WhisperFeatureExtractor`, which pads the clip. Every 8th value of a state, in f64. Weights are hashed
 from their names on the hub (refcommon.py) and rounded to bf16: those of norms 0.8 to 1.2, vectors +- 0.1, matrices
-+- sqrt(3 / inputs). qwen2_audio_nf4.safetensors is the same model as transformers and bitsandbytes save it, NF4 with double
-quantisation, all else in bf16; nf4.N.last and nf4.N.projected are of its weights as `dequantize_4bit` gives them.
++- sqrt(3 / inputs). qwen2_audio_nf4.safetensors is the same model as saved by transformers and bitsandbytes, NF4 with double
+quantisation, the rest in bf16; nf4.N.last and nf4.N.projected are those of its weights as `dequantize_4bit` returns them.
 """
 import math
 import os
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+torch.version.cuda = None  # otherwise torchaudio, imported by transformers, rejects a torch of another CUDA version
 from transformers import (BitsAndBytesConfig, Qwen2AudioConfig, Qwen2AudioForConditionalGeneration, WhisperFeatureExtractor)
 
 import refcommon as rc
@@ -41,7 +41,7 @@ CONFIG = Qwen2AudioConfig(
 
 
 def hub_name(name):
-    """The name that a parameter has in published files."""
+    """A parameter's name in published files."""
     for new, old in {
         "model.audio_tower.": "audio_tower.", "model.multi_modal_projector.": "multi_modal_projector.",
         "model.language_model.": "language_model.model.", "lm_head.": "language_model.lm_head."}.items():
@@ -64,7 +64,7 @@ def fill(model):
 
 
 def run(model, n, dtype):
-    """States of all layers, of the tower and of the projector for a clip, its own only."""
+    """States of all layers, of the tower and of the projector for a clip, without padding."""
     x = rc.as_float(rc.signal(n, 16000, seed=7))
     extractor = WhisperFeatureExtractor(feature_size=8, chunk_length=SECONDS)
     features = extractor(x, sampling_rate=16000, return_attention_mask=True, padding="max_length", return_tensors="pt")

@@ -1,7 +1,7 @@
 """The recurrent encoder in PyTorch: convolution, batch norm, ReLU, then GRU or LSTM layers over packed sequences.
 
 Weights are hashed, each under its name in the state dict; features of three clips of different lengths are hashed too, with
-zeros behind the shorter ones. Stored are the hidden states after the convolution and after each recurrent layer.
+zero padding after the shorter ones. Stored are the hidden states after the convolution and after each recurrent layer.
 """
 import os
 
@@ -26,7 +26,7 @@ class Encoder(nn.Module):
         self.rnn = cell(dim, HIDDEN, 2, batch_first=True, bidirectional=bidirectional)
 
     def layer(self, index):
-        """One layer of `rnn` by itself."""
+        """One layer of `rnn` as a separate module."""
         rnn = type(self.rnn)(self.rnn.input_size, HIDDEN, batch_first=True, bidirectional=self.rnn.bidirectional)
         state = self.rnn.state_dict()
         rnn.load_state_dict({name: state[name.replace("_l0", f"_l{index}")] for name in rnn.state_dict()})

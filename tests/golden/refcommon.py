@@ -1,6 +1,6 @@
-"""What the scripts that make golden data share: hashed numbers, a test signal, saving.
+"""Code shared by the scripts that make golden data: hashed numbers, a test signal, saving.
 
-Weights and signals come from a counter-based hash instead of a library's generator, so that a Rust test rebuilds them
+Weights and signals come from a counter-based hash instead of a library's generator, so that a Rust test can rebuild them
 bit for bit and only the expected outputs have to be stored. All integers are 64 bits wide and wrap around:
 
     state = fnv1a64(name) ^ seed
@@ -11,7 +11,7 @@ bit for bit and only the expected outputs have to be stored. All integers are 64
     u     = (z >> 40) * 2^-24                           f64, in 0..1
     value = f32(low + (high - low) * u)                 computed in f64
 
-`bounds` says which `(low, high)` the weights of each kind of layer get.
+`bounds` gives the `(low, high)` of each kind of layer.
 """
 import importlib
 import importlib.util
@@ -122,7 +122,7 @@ def transformer_bounds(name, shape):
 
 
 def fill_transformer(model, seed, rename=lambda name: name):
-    """Hashes all parameters and running statistics of a torch model, each under its name in the state dict, or another."""
+    """Hashes all parameters and running statistics of a torch model, each under its name in the state dict or another name."""
     import torch
 
     for name, tensor in model.state_dict().items():
@@ -135,7 +135,7 @@ def fill_transformer(model, seed, rename=lambda name: name):
 
 
 def fbank(samples, scale=1.0, dtype="float64", **options):
-    """Kaldi's fbank of torchaudio, `[n_frames, n_mels]`, in f64 unless another type is wanted."""
+    """torchaudio's Kaldi fbank, `[n_frames, n_mels]`, in f64 by default."""
     import torch
     from torchaudio.compliance import kaldi
 
@@ -144,7 +144,7 @@ def fbank(samples, scale=1.0, dtype="float64", **options):
 
 
 def definitions(path, names, **scope):
-    """Classes and functions of a file, without what it imports; `scope` has the names that they use."""
+    """Classes and functions of a file, without its imports; `scope` has the names that they use."""
     import ast
 
     with open(path) as file:
@@ -182,12 +182,12 @@ def as_float(pcm):
 
 
 def import_panns(checkout=None):
-    """The module `models` of a PANNs checkout, or of the package panns-inference where none is given."""
+    """The module `models` of a PANNs checkout, or of the package panns-inference if none is given."""
     if checkout:
         sources = os.path.join(checkout, "pytorch")
         sys.path.insert(0, sources if os.path.isdir(sources) else checkout)
         return importlib.import_module("models")
-    # The package downloads a label file when it is imported, so only its folder is made known.
+    # The package downloads a label file when imported, so only its folder is registered.
     package = types.ModuleType("panns_inference")
     package.__path__ = list(importlib.util.find_spec("panns_inference").submodule_search_locations)
     sys.modules["panns_inference"] = package

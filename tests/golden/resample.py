@@ -2,15 +2,15 @@
 
     python tests/golden/resample.py
 
-resample: band-limited signals and what soxr and scipy make of them at other rates. The signal is a sum of sines of random
+resample: band-limited signals, and the output of soxr and scipy at other rates. The signal is a sum of sines of random
 frequency and phase, all below 0.85 of the lower Nyquist frequency of its pair of rates, under a squared Hann window, which
-has next to nothing beyond. Inside the pass band of both resamplers the result is determined by the mathematics alone, so
-good resamplers must agree. scipy's polyphase resampler, given a long Kaiser filter, does so to 1e-7; soxr's best quality
-errs by up to 7e-5 where the ratio's terms are large. Both are printed.
+has almost no energy beyond. Inside the pass band of both resamplers the result is determined mathematically, so good
+resamplers must agree. scipy's polyphase resampler, given a long Kaiser filter, does so to 1e-7; soxr's best quality
+is off by up to 7e-5 where the ratio's terms are large. Both are printed.
 
 resample_hq: soxr's quality "HQ", the default of librosa.load, for more pairs. `FROM_TO.gain` is its gain in dB for tones at
 `frequency`, relative to the lower Nyquist frequency; the tones last for 6000 samples of the lower rate, under a squared Hann
-window. `FROM_TO.output` is what it makes of `FROM_TO.input`, noise up to 0.9 of the lower Nyquist frequency.
+window. `FROM_TO.output` is its output for `FROM_TO.input`, noise up to 0.9 of the lower Nyquist frequency.
 """
 
 import math
@@ -50,7 +50,7 @@ def by_scipy(x, from_rate, to_rate):
 
 
 def hq_gain(relative, from_rate, to_rate):
-    """Gain of soxr HQ for a tone, a complex number: its angle is the phase."""
+    """The complex gain of soxr HQ for a tone."""
     lower = min(from_rate, to_rate)
 
     def window(t):  # in seconds

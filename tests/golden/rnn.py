@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Golden data of the recurrent layers and of the classifier on them: torch.nn.GRU, LSTM, packed sequences, gradients.
+"""Golden data of the recurrent layers and their classifier: torch.nn.GRU, LSTM, packed sequences, gradients.
 
     python rnn.py        writes rnn.safetensors beside this file
 

@@ -3,9 +3,9 @@
 
     python speech_classifier.py        writes speech_classifier.safetensors and speech_classifier.json beside this file
 
-speech_classifier.json has for each model NAME the `config.json`, the `preprocessor_config.json` and the shapes of all tensors as
-transformers saves them; for `mms` the names of the tensors in `adapter.fra.safetensors` and the `vocab.json` too. Values are hashed
-from the names (see wav2vec2.py); those of the adapter file with another seed. NAME.N are the logits for a clip of N samples.
+For each model NAME, speech_classifier.json has the `config.json`, the `preprocessor_config.json` and the shapes of all tensors as
+saved by transformers; for `mms` also the names of the tensors in `adapter.fra.safetensors` and the `vocab.json`. Values are hashed
+from the names (see wav2vec2.py), those of the adapter file with another seed. NAME.N are the logits for a clip of N samples.
 """
 import json
 import os
@@ -13,7 +13,7 @@ import tempfile
 
 import torch
 
-torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+torch.version.cuda = None  # otherwise torchaudio, imported by transformers, rejects a torch of another CUDA version
 from transformers import (
     HubertConfig, HubertForSequenceClassification, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC,
     Wav2Vec2ForSequenceClassification, WavLMConfig, WavLMForSequenceClassification, WhisperConfig,

@@ -3,10 +3,10 @@
 
     python speech_tokenizer.py        writes speech_tokenizer.safetensors and speech_tokenizer.pt beside this file
 
-NAME.N are the encoder's hidden states [n_frames, dim] of the clip of N samples, in f64; NAME.N.codes its codes [n_q, n_frames], which
-the package gives in f32 and in f64 alike. Weights are hashed from their names (refcommon.py): gains of weight norm and alpha 0.5
-to 1.5, vectors of codebooks +- 0.5, biases +- 0.1, matrices +- sqrt(3 / inputs). speech_tokenizer.pt is the state dict of `file`, decoder
-and buffers included, as the package saves it.
+NAME.N are the encoder's hidden states [n_frames, dim] of the clip of N samples, in f64; NAME.N.codes its codes [n_q, n_frames],
+which the package computes equally in f32 and in f64. Weights are hashed from their names (refcommon.py): gains of weight norm and
+alpha 0.5 to 1.5, vectors of codebooks +- 0.5, biases +- 0.1, matrices +- sqrt(3 / inputs). speech_tokenizer.pt is the state dict of
+`file`, including decoder and buffers, as saved by the package.
 """
 import math
 import os
@@ -17,7 +17,7 @@ import torch
 
 import refcommon as rc
 
-# The package imports its trainer, which wants many more packages.
+# The package imports its trainer, which needs many more packages.
 sys.modules["speechtokenizer.trainer"] = types.ModuleType("speechtokenizer.trainer")
 sys.modules["speechtokenizer.trainer"].SpeechTokenizerTrainer = None
 from speechtokenizer import SpeechTokenizer

@@ -25,7 +25,7 @@ def main():
         for name, tensor in block.state_dict().items():
             low, high = (0.5, 1.5) if "norm" in name and name.endswith("weight") else (-0.3, 0.3)
             tensor.copy_(torch.from_numpy(rc.hashed(name, tuple(tensor.shape), low, high, SEED)))
-        block.train()  # the fused path of eval mode answers padding differently; there is no dropout to speak of
+        block.train()  # eval mode's fused path treats padding differently; dropout is off
         for module in block.modules():
             if isinstance(module, nn.Dropout):
                 module.p = 0.0

@@ -4,9 +4,9 @@
 
     python w2v_bert.py        writes w2v_bert.safetensors and w2v_bert_config.json beside this file
 
-NAME.N.L is hidden state L of the clip of N samples, and NAME.N.last the last hidden state of the model with an adapter; the frames
-that the mask lets through, alone. Weights are hashed from their names (refcommon.py): those of norms are 0.8 to 1.2, their biases
-and all others ± 0.1, and matrices ± sqrt(3 / inputs). ctc.N are logits of `Wav2Vec2BertForCTC` with the adapter and the configuration
+NAME.N.L is hidden state L of the clip of N samples, and NAME.N.last the last hidden state of the model with an adapter; only the
+unmasked frames. Weights are hashed from their names (refcommon.py): those of norms are 0.8 to 1.2, their biases and all others
+± 0.1, and matrices ± sqrt(3 / inputs). ctc.N are logits of `Wav2Vec2BertForCTC` with the adapter and the configuration
 w2v_bert_config.json.
 """
 import math
@@ -14,7 +14,7 @@ import os
 
 import torch
 
-torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+torch.version.cuda = None  # otherwise torchaudio, imported by transformers, rejects a torch of another CUDA version
 from transformers import SeamlessM4TFeatureExtractor, Wav2Vec2BertConfig, Wav2Vec2BertForCTC, Wav2Vec2BertModel
 
 import refcommon as rc
@@ -32,7 +32,7 @@ CONFIGS = {
     "rotary": Wav2Vec2BertConfig(**COMMON, position_embeddings_type="rotary", rotary_embedding_base=500),
     "none": Wav2Vec2BertConfig(**COMMON, position_embeddings_type=None, hidden_act="gelu", layer_norm_eps=1e-3),
     "adapter": Wav2Vec2BertConfig(**COMMON, **ADAPTER),
-    # Its convolutions give one frame more than its mask lets through.
+    # Its convolutions give one frame more than its mask keeps.
     "strides": Wav2Vec2BertConfig(
         **COMMON, add_adapter=True, adapter_kernel_size=3, adapter_stride=4, adapter_act="swish"),
 }
@@ -58,7 +58,7 @@ def features(n):
 
 
 def valid(model, x):
-    """Frames that the mask lets through, of the encoder and after the adapter."""
+    """The numbers of unmasked frames of the encoder and after the adapter."""
     n = int(x["attention_mask"].sum())
     return n, int(model._get_feat_extract_output_lengths(torch.tensor(n)))
 

@@ -14,7 +14,7 @@ import os
 
 import torch
 
-torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+torch.version.cuda = None  # otherwise torchaudio, imported by transformers, rejects a torch of another CUDA version
 from transformers import (
     HubertConfig, HubertModel, Wav2Vec2Config, Wav2Vec2FeatureExtractor, Wav2Vec2ForCTC, Wav2Vec2Model, WavLMConfig, WavLMModel)
 
@@ -72,7 +72,7 @@ def main():
             x = Wav2Vec2FeatureExtractor.zero_mean_unit_var_norm([x], None)[0]
             out = model(torch.from_numpy(x)[None], output_hidden_states=True)
             states = out.hidden_states
-            if config.do_stable_layer_norm:  # version 4 gives the last one after the norm
+            if config.do_stable_layer_norm:  # transformers 4 returns the last one after the norm
                 assert not torch.equal(states[-1], out.last_hidden_state)
                 states = (*states, out.last_hidden_state)
             for layer, state in enumerate(states):

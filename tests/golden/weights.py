@@ -8,9 +8,9 @@ Run in this folder, offline. Written with Python 3.11, torch 2.15.0, numpy 2.4.6
   and empty tensors, of parameters; expected, in f32: weights_dtypes.safetensors.
 - weights_torch_types.pth: types that only the zip format has; expected: weights_torch_types.safetensors.
 - weights_half.safetensors: half and bfloat16; expected: the same names in weights_dtypes.safetensors.
-- weights_float8.safetensors: a type that is listed but not read, beside one that is.
+- weights_float8.safetensors: an element type that is listed but cannot be read, beside one that can.
 - weights_module.pth: a whole pickled module; expected: weights_module.safetensors.
-- weights_script.pt: TorchScript, which is refused.
+- weights_script.pt: TorchScript, which is rejected.
 """
 
 import collections

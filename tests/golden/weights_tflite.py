@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A small TensorFlow Lite file with each kind of layer whose weights are read, and their values.
+"""A small TensorFlow Lite file with each supported kind of layer, and the expected values.
 
     pip install tflite; python weights_tflite.py     writes weights_layers.tflite and weights_layers.safetensors beside this file
 """
@@ -115,14 +115,14 @@ def main():
     writer.operator(CONV, conv, [writer.tensor((1, 3, 3, 3))])
     wanted["00.conv.weight"] = (weight * scales[:, None, None, None]).astype(np.float32).transpose(0, 3, 1, 2)
     wanted["00.conv.bias"] = bias
-    # 8 bits that the graph makes floats of, with a scale per channel, which is the last axis.
+    # 8 bits dequantised in the graph, with a scale per channel, which is the last axis.
     weight, scales = codes("depthwise", (1, 2, 3, 3)), np.float32([0.25, 0.1, 0.3])
     stored, floats = writer.tensor(weight.shape, I8, weight, scales, 3), writer.tensor(weight.shape)
     writer.operator(DEQUANTIZE, [stored], [floats])
     writer.operator(DEPTHWISE, [conv[0], floats, -1], [writer.tensor((1, 2, 1, 3))])
     wanted["01.depthwise.weight"] = (weight * scales).astype(np.float32).transpose(3, 0, 1, 2)
     writer.operator(RELU, [0], [0])
-    # Half precision; one scale for all; weights that the graph computes.
+    # Half precision; one scale for the whole tensor; weights computed by the graph.
     weight = values("half", (4, 6)).astype(np.float16)
     writer.operator(FULLY_CONNECTED, [x, writer.tensor(weight.shape, F16, weight), -1], [writer.tensor((1, 4))])
     wanted["00.fully_connected.weight"] = weight.astype(np.float32)

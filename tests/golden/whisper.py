@@ -3,19 +3,19 @@
 
     python whisper.py        writes whisper.safetensors beside this file
 
-Front end: `WhisperFeatureExtractor` in f64 on the hashed signal at 16 kHz, filled up with zeros to 30 s. `mel.M.N` holds the frames
+Front end: `WhisperFeatureExtractor` in f64 on the hashed signal at 16 kHz, zero-padded to 30 s. `mel.M.N` holds the frames
 of the clip of N samples with M mels; for 30 s, every 150th and the last one. `mel.80.click` has its loudest sample in the frame after
-the clip's last one, `mel.80.end` in the one that the front end leaves out: both hold the clip's last 5 frames.
+the clip's last one, `mel.80.end` in the one that the front end drops: both hold the clip's last 5 frames.
 
 Encoder: `WhisperEncoder` with narrow widths and hashed weights, in f64. NAME.0, .1, … are its hidden states; `NAME.short` the
-last ones of the same weights with 9 positions, for the first 18 frames: what a clip that is not filled up gives.
+last ones of the same weights with 9 positions, for the first 18 frames: the result for a clip that is not padded.
 """
 import os
 
 import numpy as np
 import torch
 
-torch.version.cuda = None  # else torchaudio, which transformers imports, refuses a torch of another CUDA version
+torch.version.cuda = None  # otherwise torchaudio, imported by transformers, rejects a torch of another CUDA version
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -78,7 +78,7 @@ def main():
         tensors[f"mel.{n_mels}.{n}"] = mel(n_mels, clip(n))[: -(-n // 160)]
     whole = mel(80, clip(480_000))
     tensors["mel.80.480000"] = np.concatenate([whole[::150], whole[-1:]])
-    # 1,121 samples are 8 frames; the ninth, around sample 1,280, hears samples from 1,080 on.
+    # 1,121 samples are 8 frames; the ninth, around sample 1,280, depends on samples from 1,080 on.
     tensors["mel.80.click"] = mel(80, clip(1121, loud=1120))[3:8]
     tensors["mel.80.end"] = mel(80, clip(480_000, loud=479_999))[-5:]
 

@@ -3,10 +3,10 @@
 
     python yamnet.py [--real FOLDER --audio FOLDER]     writes yamnet.safetensors beside this file
 
-With the published file yamnet.tflite and its weights as f32 in FOLDER, and R9_ZSCveAHg_7s.wav and jfk.wav in the other, also
-what the TensorFlow Lite runtime and an f32 evaluation give for them.
+Given the published file yamnet.tflite and its weights as f32 in one FOLDER, and R9_ZSCveAHg_7s.wav and jfk.wav in the other, also
+stores the results of the TensorFlow Lite runtime and of an f32 evaluation.
 
-Weights are hashed from their names (refcommon.py), so that only outputs are stored; of large ones every n-th value.
+Weights are hashed from their names (refcommon.py), so only outputs are stored; of large ones every n-th value.
 """
 import argparse
 import os
@@ -23,7 +23,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 SEED = 43
 RATE, WINDOW, HOP, N_FFT, N_MELS = 16000, 400, 160, 512, 64
 PAIRS = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)] + [(512, 1)] * 5 + [(1024, 2), (1024, 1)]
-# Samples of a clip: the shortest, one more, 2.5 s.
+# Clip lengths in samples: the shortest, one sample more, 2.5 s.
 LENGTHS = (15600, 15601, 40000)
 EVERY = {"00": 101, "06": 61, "12": 31, "26": 7}
 
@@ -33,7 +33,7 @@ def mel(hz):
 
 
 def filters():
-    """As tf.signal.linear_to_mel_weight_matrix: triangles over mel, none over 0 Hz."""
+    """As tf.signal.linear_to_mel_weight_matrix: triangles over mel, without 0 Hz."""
     bins = mel(np.linspace(0.0, RATE / 2, N_FFT // 2 + 1)[1:])[:, None]
     edges = np.linspace(mel(125.0), mel(7500.0), N_MELS + 2)
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Makes model.safetensors from the ONNX graph of CED-tiny with 8-bit weights.
+"""Converts the ONNX graph of CED-tiny with 8-bit weights to model.safetensors.
 
     pip install onnx==1.23.2 numpy==2.4.6 safetensors==0.8.0
     python convert.py tiny.onnx
 
 tiny.onnx is `models/tiny.onnx` of the published crate soundevents 0.5.0. Its 8-bit tensors (DequantizeLinear with one scale
-a tensor, zero point 0) stay 8-bit: `NAME` holds the bytes, `NAME.scale` the scale, and the value is their product in f32. All
-other tensors stay f32. Names are those of RicherMans/CED. Matrices that the graph holds transposed are transposed back.
+per tensor, zero point 0) stay 8-bit: `NAME` holds the bytes, `NAME.scale` the scale, and the value is their product in f32. All
+other tensors stay f32. Names are those of RicherMans/CED. Matrices stored transposed in the graph are transposed back.
 """
 import hashlib
 import sys
@@ -17,7 +17,7 @@ from onnx import numpy_helper
 from safetensors.numpy import save_file
 
 SHA256 = "3890f227660be71886ff48633d11a731993e0206db8a486781412c28a0873435"
-# Tensors whose names the exporter lost, and where they belong.
+# Tensors whose names the exporter dropped, and the names they belong to.
 RENAMED = {
     "val_45": "front_end.0.spectrogram.window",
     "mel_transform.mel_scale.fb": "front_end.0.mel_scale.fb",

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Makes model.safetensors from EfficientAT's published mn04 with 8-bit weights.
+"""Converts EfficientAT's published mn04 to model.safetensors with 8-bit weights.
 
     pip install torch numpy safetensors==0.8.0
     python convert.py mn04_as_mAP_432.pt
 
-Norms become a weight and a bias, with a mean of 0 and a variance of 1. A filter of a large 1x1 convolution is stored as whole
-numbers from -127 to 127: the norm that follows takes its scale, so that each filter has its own. A matrix of a fully connected
-layer is stored likewise, with one scale, `NAME.scale`. Other filters, which are few and by which scores move most, are f16; biases and
-norms stay f32. Names are the published ones.
+Norms become a weight and a bias, with a mean of 0 and a variance of 1. A filter of a large 1x1 convolution is stored as integers
+from -127 to 127; the norm that follows absorbs its scale, so each filter has its own. The matrix of a fully connected layer is
+stored likewise, with one scale, `NAME.scale`. Other filters, which are few and to which scores are most sensitive, are f16; biases
+and norms stay f32. Names are the published ones.
 """
 import hashlib
 import sys

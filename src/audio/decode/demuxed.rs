@@ -1,7 +1,7 @@
-//! Formats that `symphonia` takes apart: FLAC, AIFF, CAF, Matroska, WAV with ADPCM.
+//! Containers parsed by `symphonia`: FLAC, AIFF, CAF, Matroska, and WAV with ADPCM.
 //!
-//! The reader steps over what it can't make out, and a file that ends early just ends. Both show in the packets'
-//! timestamps, and in the length that the header declares.
+//! Its reader skips what it cannot parse, and reports a truncated file as ended. Both are detected by the packets'
+//! timestamps and the length that the header declares.
 
 use std::io::Read;
 use std::sync::Mutex;
@@ -17,20 +17,20 @@ use super::{Demux, Next, Packets, Sink, SourceStatus, decoder, flac, malformed, 
 use crate::audio::source::{Failure, Input};
 use crate::audio::{AudioReason, Note};
 
-/// First bytes of a Matroska file in which its length stands.
+/// Number of leading bytes of a Matroska file that contain its length.
 const MATROSKA_START: usize = 128;
 
 pub(super) struct Demuxed {
     packets: Packets,
-    /// The next packet, where it was read already.
+    /// The next packet, if it has been read ahead.
     packet: Option<Packet>,
     declared: Option<u64>,
     /// Whether timestamps count samples.
     in_samples: bool,
     is_alac: bool,
-    /// Where the last packet ends, by its timestamp.
+    /// End of the last packet, by its timestamp.
     end: u64,
-    /// Bytes of a Matroska file, or any number.
+    /// For Matroska: the source, and the length that the header states (0 if unknown).
     matroska: Option<(SourceStatus, u64)>,
 }
 
@@ -49,9 +49,9 @@ impl Demuxed {
             return Ok(demuxed);
         }
         let source: Box<dyn MediaSource> = match extension {
-            // Of a file that is cut short, `symphonia` looks for the chunks at the end if it can.
+            // Given a seekable file, `symphonia` looks for chunks at the end, even if the file is truncated.
             "aiff" | "wav" => Box::new(StreamSource(Mutex::new(into_read(input, status)))),
-            // Tables of CAF may stand at its end.
+            // The tables of CAF may be at the end of the file.
             _ => {
                 let (bytes, n_bytes) = into_seekable(input, status)?;
                 Box::new(SeekableSource { bytes, n_bytes, position: 0, zeros_at: None })
@@ -78,7 +78,7 @@ impl Demuxed {
         if let Some((rate, channels)) = format.filter(|_| opus.is_none()) {
             sink.set_format(rate, channels)?;
         }
-        // Those of Matroska are in milliseconds.
+        // Matroska has timestamps in milliseconds.
         let in_samples = track.time_base.is_some_and(|base| (base.numer.get(), Some(base.denom.get())) == (1, rate));
         let delay = track.delay.or(opus.map(|head| head.pre_skip.into()));
         sink.encoder_delay = delay.unwrap_or(0).into();
@@ -88,13 +88,13 @@ impl Demuxed {
         Ok(Self { packets, packet: None, declared, in_samples, is_alac, end: 0, matroska: None })
     }
 
-    /// What the end of the file means.
+    /// Checks that the stream is complete.
     fn end(&mut self, sink: &mut Sink, is_cut: bool) -> Result<bool, Failure> {
         let found = sink.n_output();
-        // In order, the end of a file of Matroska looks like one within it.
+        // A truncated Matroska file ends without an error, so its length is compared with the declared one.
         let is_cut = self.matroska.as_ref().map_or(is_cut, |(status, n_bytes)| status.n_bytes() < *n_bytes);
         match self.declared {
-            // ffmpeg declares the last packet of ALAC to be as long as the others.
+            // ffmpeg declares the last packet of ALAC with the duration of the others.
             Some(declared) if self.is_alac && self.end == declared => {}
             Some(declared) if found < declared => return Err(AudioReason::Truncated { declared, found }.into()),
             Some(declared) if found > declared => sink.note(Note::MoreThanDeclared { declared }),
@@ -105,7 +105,7 @@ impl Demuxed {
             _ => {}
         }
         if self.packets.decoder.finalize().verify_ok == Some(false) && sink.skipped().is_empty() {
-            return Err(malformed("the samples do not have the MD5 sum that the header states"));
+            return Err(malformed("the MD5 sum of the samples differs from that in the header"));
         }
         Ok(false)
     }
@@ -122,7 +122,7 @@ impl Demux for Demuxed {
             Next::End => return self.end(sink, false),
             Next::Cut => return self.end(sink, true),
         };
-        // The reader steps over what it can't make out.
+        // A gap in the timestamps means that the reader skipped bytes that it could not parse.
         let begins = u64::try_from(packet.pts.get()).unwrap_or(0);
         if self.in_samples && begins != sink.n_decoded {
             let detail = format!("the next whole packet begins at sample {begins}");
@@ -134,7 +134,7 @@ impl Demux for Demuxed {
         self.end = begins.saturating_add(packet.dur.get());
         if let Some(detail) = sink.decode_or(self.packets.decoder.as_mut(), &packet)? {
             self.packets.decoder.reset();
-            // A packet that is cut short is the last.
+            // If no packet follows, the file is truncated within this one.
             match self.packets.next(sink, |_| Ok(()))? {
                 Next::Packet(next) => self.packet = Some(next),
                 Next::End | Next::Cut => return self.end(sink, true),
@@ -150,10 +150,11 @@ impl Demux for Demuxed {
     }
 }
 
-/// The length of a Matroska file that begins with these bytes: its header and one segment (RFC 8794, 8.1 and RFC 9559, 5.1);
-/// `None` where the segment's length is unknown.
+/// The length of a Matroska file that begins with these bytes: its header and one segment (RFC 8794, 8.1 and RFC 9559,
+/// 5.1); `None` where the segment's length is unknown.
 fn matroska_bytes(start: &[u8]) -> Option<u64> {
-    // Lengths have as many bytes as there are zeros before their first one, and one more; all ones stand for unknown.
+    // Variable-length integers: the leading zeros of the first byte are the number of bytes after it. All ones mean
+    // unknown.
     let length_at = |at: usize| {
         let first = *start.get(at)?;
         let n = first.leading_zeros() as usize + 1;

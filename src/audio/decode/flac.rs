@@ -1,23 +1,23 @@
-//! Bytes of FLAC files, made fit for `symphonia`.
+//! Corrections to the bytes of FLAC files that `symphonia` would reject.
 
 use std::io::{self, Cursor, Read};
 
 use super::mp3::tags;
 use crate::audio::source::read_up_to;
 
-/// The longest headers that are kept to look behind them.
+/// Limit on the headers that are buffered to reach the first frame.
 const MAX_HEADERS: usize = 1 << 26;
 
-/// A stream without the ID3v1 tag that may follow it, and with a smallest block size that is possible.
+/// Removes a trailing ID3v1 tag, and corrects an invalid minimum block size.
 pub(super) fn mended(bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
     let bytes = with_block_size(bytes)?;
     Ok(Box::new(WithoutTag { bytes, pending: Vec::new(), at: 0, is_ended: false }))
 }
 
-/// Fills in the smallest block size where STREAMINFO has one below 16, which encoders that don't know it write. In a stream of
-/// fixed block size, as the first frame tells, it is the largest.
+/// Sets the minimum block size in STREAMINFO if it is below 16, as written by encoders that do not know it. In a stream
+/// of fixed block size (a flag in the first frame) the minimum equals the maximum.
 fn with_block_size(mut bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read + Send>> {
-    // The mark, the header of the block, and its first field.
+    // The signature, the header of the first block, and the field for the minimum block size.
     let mut headers = vec![0; 12];
     let n = read_up_to(&mut bytes, &mut headers)?;
     headers.truncate(n);
@@ -36,7 +36,7 @@ fn with_block_size(mut bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read +
         let n_read = read_up_to(&mut bytes, &mut headers[n_before..])?;
         headers.truncate(n_before + n_read);
         if kind & 0x80 != 0 {
-            // The last bit of the 15 that begin a frame: whether its number counts samples, in blocks of any size.
+            // The last bit of the first two bytes of a frame is the blocking strategy: fixed or variable block size.
             let is_variable = headers.get(at..at + 2).is_some_and(|sync| sync == [0xFF, 0xF9]);
             let smallest = if is_variable { [0, 16] } else { [headers[10], headers[11]] };
             headers[8..10].copy_from_slice(&smallest);
@@ -49,10 +49,10 @@ fn with_block_size(mut bytes: Box<dyn Read + Send>) -> io::Result<Box<dyn Read +
     Ok(Box::new(Cursor::new(headers).chain(bytes)))
 }
 
-/// Leaves out an ID3v1 tag at the end.
+/// Removes a trailing ID3v1 tag.
 struct WithoutTag {
     bytes: Box<dyn Read + Send>,
-    /// What was read, given out up to `at`.
+    /// Bytes read from the source; those before `at` have been returned.
     pending: Vec<u8>,
     at: usize,
     is_ended: bool,
@@ -60,7 +60,7 @@ struct WithoutTag {
 
 impl Read for WithoutTag {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // As long as a tag.
+        // The length of an ID3v1 tag.
         const HELD: usize = 128;
         while !self.is_ended && self.pending.len() - self.at <= HELD {
             self.pending.drain(..self.at);

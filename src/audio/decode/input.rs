@@ -1,4 +1,4 @@
-//! The bytes of a file: where they come from, how many there are, and what went wrong with them.
+//! Input of the decoders: the bytes of a file, their number, and read errors.
 
 use std::io::{self, Cursor, ErrorKind, Read, Seek, SeekFrom};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use symphonia::core::io::MediaSource;
 
 use crate::audio::source::{Bytes, Input};
 
-/// The bytes in order.
+/// The bytes as a sequential reader.
 pub(super) fn into_read(input: Input, status: &SourceStatus) -> Box<dyn Read + Send> {
     let status = status.clone();
     match input {
@@ -17,7 +17,7 @@ pub(super) fn into_read(input: Input, status: &SourceStatus) -> Box<dyn Read + S
     }
 }
 
-/// The bytes at any place, and how many there are. A stream is read into memory.
+/// The bytes as a seekable source, and their number. A stream is read into memory.
 pub(super) fn into_seekable(input: Input, status: &SourceStatus) -> io::Result<(Box<dyn Bytes>, u64)> {
     let inner = match input {
         Input::Seekable(inner) => inner,
@@ -31,9 +31,9 @@ pub(super) fn into_seekable(input: Input, status: &SourceStatus) -> io::Result<(
     Ok((Box::new(CountingReader { inner, status: status.clone(), counts: false }), status.n_bytes()))
 }
 
-/// How many bytes a file has, or had so far, and the error that ended it.
+/// The number of bytes of the source (for streams: read so far) and its first read error.
 ///
-/// Decoders take an error of the system for the end of the file; here it is kept.
+/// Decoders treat a read error as the end of the file, so it is kept here.
 #[derive(Clone)]
 pub(super) struct SourceStatus(Arc<SourceState>);
 
@@ -43,7 +43,7 @@ struct SourceState {
 }
 
 impl SourceStatus {
-    /// Knows the length where there is one. The bytes stay at their place.
+    /// Determines the length of a seekable source. The position does not change.
     pub(super) fn new(input: &mut Input) -> io::Result<Self> {
         let n_bytes = match input {
             Input::Seekable(bytes) => {
@@ -61,13 +61,13 @@ impl SourceStatus {
         self.0.n_bytes.load(Ordering::Relaxed)
     }
 
-    /// The error of the system, once.
+    /// Takes the read error, if there was one.
     pub(super) fn failure(&self) -> Option<io::Error> {
         self.0.failure.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 }
 
-/// Bytes that are counted.
+/// A reader that counts bytes and records errors.
 struct CountingReader<R: ?Sized> {
     status: SourceStatus,
     counts: bool,
@@ -98,7 +98,7 @@ impl<R: Seek + ?Sized> Seek for CountingReader<R> {
     }
 }
 
-/// A stream in order, for `symphonia`, which wants to share what it reads from.
+/// A sequential source for `symphonia`. The mutex provides the `Sync` that `symphonia` requires.
 pub(super) struct StreamSource(pub(super) Mutex<Box<dyn Read + Send>>);
 
 impl Read for StreamSource {
@@ -123,13 +123,13 @@ impl MediaSource for StreamSource {
     }
 }
 
-/// A file at any place, for `symphonia`.
+/// A seekable source for `symphonia`.
 pub(super) struct SeekableSource {
     pub(super) bytes: Box<dyn Bytes>,
     pub(super) n_bytes: u64,
-    /// Where the bytes are read.
+    /// Read position.
     pub(super) position: u64,
-    /// Four bytes here are read as zeros.
+    /// Four bytes at this offset are read as zeros.
     pub(super) zeros_at: Option<u64>,
 }
 

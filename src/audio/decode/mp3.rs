@@ -1,8 +1,8 @@
-//! MP3 and MP2: frames one after the other, tags before, between and after them.
+//! MP3 and MP2: a sequence of frames, with tags before, between and after them.
 //!
-//! There is no checksum over the audio, and a length only where the encoder of an MP3 wrote one into the first frame, which
-//! then holds no audio (Xing, LAME, VBRI). The frames are found here, so nothing is skipped unseen, and given to the decoder
-//! one by one. Files that were joined are several parts, each with its own first frame.
+//! The audio has no checksum, and a length is known only if the encoder of an MP3 wrote it into the first frame, which
+//! then holds no audio (Xing, LAME, VBRI). The frames are located here and passed to the decoder one by one, so that
+//! nothing is skipped silently. In concatenated files each part has a first frame of its own.
 
 mod frame;
 pub(super) mod tags;
@@ -19,62 +19,62 @@ use crate::audio::AudioReason;
 use crate::audio::source::{Failure, read_up_to};
 use frame::{Frame, Info};
 
-/// Samples by which every decoder of MP3 is late.
+/// Delay of every MP3 decoder, in samples.
 const DECODER_DELAY: u64 = 529;
 
-/// Bytes after a frame that are looked at before it is decoded, so that the end of the file is seen, and tags there.
+/// Bytes after a frame that are read before it is decoded, so that the end of the file, and tags there, are detected.
 const LOOKAHEAD: usize = 1 << 16;
 
-/// The longest tag after the last frame: there are covers in some. And how often one is looked for.
+/// The longest tag after the last frame (some contain cover images), and how often one is searched for.
 const MAX_TAG: usize = 1 << 24;
 const MAX_SOUGHT: u32 = 8;
 
-/// The least number of frames alike that are taken for MPEG audio where something else comes before them.
+/// Number of consecutive similar frames that identify MPEG audio after unknown bytes.
 const MIN_FRAMES: usize = 3;
 
-/// Where the frames begin in a file that begins with something else.
+/// Offset of the first frame in a file that begins with other bytes.
 pub(super) fn first_frame(bytes: &[u8]) -> Option<usize> {
     let sync = |&at: &usize| bytes[at] == 0xFF && Frame::are_at(at, bytes, MIN_FRAMES, None);
     (0..bytes.len()).find(sync)
 }
 
-/// Whether the bytes begin with the header of a frame.
+/// Whether `bytes` begins with a frame header.
 pub(super) fn is_frame(bytes: &[u8]) -> bool {
     Frame::read(bytes).is_some()
 }
 
 pub(super) struct Mp3 {
     bytes: Box<dyn Read + Send>,
-    /// Bytes of frames not decoded yet, from `at` on; what is after the last frame is cut off.
+    /// Buffered bytes; frames from `at` on are not decoded yet. Bytes after the last frame of the file are removed.
     window: Vec<u8>,
     at: usize,
-    /// Where in the file `window` begins.
+    /// Offset of `window` in the file.
     place: u64,
     is_ended: bool,
     decoder: Box<dyn AudioDecoder>,
     first: Frame,
     part: Part,
-    /// Whether there was a part before this one.
+    /// Whether another part came before this one.
     is_joined: bool,
-    /// How often a tag was looked for.
+    /// How often a tag has been searched for.
     n_sought: u32,
 }
 
-/// One of the files that were joined.
+/// One of several concatenated files.
 #[derive(Default)]
 struct Part {
     info: Info,
-    /// Samples of the encoder's and the decoder's delay that are still to come.
+    /// Samples of encoder and decoder delay that are still to be dropped.
     n_delay: u64,
-    /// Frames decoded or skipped, and the bytes of all so far.
+    /// Frames decoded or skipped so far, and their bytes.
     n_frames: u64,
     n_bytes: u64,
-    /// Samples before it in the file.
+    /// Number of samples in the file before this part.
     begins: u64,
 }
 
 impl Part {
-    /// Samples at the beginning and at the end of the frames declared that are not audio.
+    /// Samples at the beginning and the end of the declared frames that are not audio.
     fn around(&self) -> (u64, u64) {
         match self.info.delay {
             Some(delay) => (delay + DECODER_DELAY, self.info.padding.saturating_sub(DECODER_DELAY)),
@@ -82,7 +82,7 @@ impl Part {
         }
     }
 
-    /// Samples of the frames declared that are audio.
+    /// Number of audio samples in the declared frames.
     fn declared(&self, frame_samples: u64) -> Option<u64> {
         let (delay, padding) = self.around();
         Some(self.info.n_frames?.saturating_mul(frame_samples).saturating_sub(delay + padding))
@@ -90,7 +90,7 @@ impl Part {
 }
 
 impl Mp3 {
-    /// `place` is where in the file the bytes begin, which are those of a frame.
+    /// `place` is the offset in the file of the first byte, where a frame is expected.
     pub(super) fn open(bytes: Box<dyn Read + Send>, place: u64, sink: &mut Sink) -> Result<Self, Failure> {
         let mut mp3 = Self {
             bytes,
@@ -107,7 +107,7 @@ impl Mp3 {
         mp3.read_on(LOOKAHEAD)?;
         mp3.first = match Frame::read(&mp3.window) {
             Some(first) => first?,
-            None => return Err(malformed(format!("there is no MPEG frame at byte {place}"))),
+            None => return Err(malformed(format!("expected an MPEG frame at byte {place}"))),
         };
         if mp3.first.layer == 2 {
             mp3.decoder = decoder_for(AudioCodecParameters::new().for_codec(CODEC_ID_MP2))?;
@@ -120,7 +120,7 @@ impl Mp3 {
         Ok(mp3)
     }
 
-    /// Begins a part with a first frame that describes it.
+    /// Begins a part whose first frame describes it.
     fn begin(&mut self, info: Info, n_bytes: usize, sink: &mut Sink) {
         self.part = Part { info, begins: sink.n_decoded, n_bytes: n_bytes as u64, ..Part::default() };
         let (delay, padding) = self.part.around();
@@ -130,7 +130,7 @@ impl Mp3 {
         self.at += n_bytes;
     }
 
-    /// Reads until `n` bytes are there from `at` on, or the file is at its end.
+    /// Reads until `n` bytes are available from `at` on, or to the end of the file.
     fn read_on(&mut self, n: usize) -> Result<(), Failure> {
         if self.is_ended || self.window.len() - self.at >= n {
             return Ok(());
@@ -150,7 +150,7 @@ impl Mp3 {
         Ok(())
     }
 
-    /// Steps over `n` bytes, or to the end.
+    /// Skips `n` bytes, or to the end.
     fn skip(&mut self, mut n: u64) -> Result<(), Failure> {
         while n > 0 && self.at < self.window.len() {
             let n_now = n.min((self.window.len() - self.at) as u64);
@@ -161,7 +161,7 @@ impl Mp3 {
         Ok(())
     }
 
-    /// At bytes that are no frame: whether they are a tag at the end of the file, which is then cut off.
+    /// Called where no frame begins: whether a tag reaches to the end of the file. If so, it is removed.
     fn is_tag(&mut self) -> Result<bool, Failure> {
         if self.n_sought == MAX_SOUGHT {
             return Ok(false);
@@ -171,13 +171,13 @@ impl Mp3 {
         Ok(self.is_ended && self.at >= self.window.len())
     }
 
-    /// Goes on to the next two frames in a row that are like the first, and skips what is before them.
+    /// Continues at the next two consecutive frames that are similar to the first, and skips what is before them.
     fn resync(&mut self, sink: &mut Sink, detail: String) -> Result<(), Failure> {
         let mut n_lost = 0;
         loop {
             self.read_on(LOOKAHEAD)?;
             let rest = &self.window[self.at..];
-            // The last frame that can be seen as a whole may be one byte before the middle.
+            // Search the first half only, so that both frames are within the window.
             let n_sought = if self.is_ended { rest.len() } else { rest.len() / 2 };
             let found = (1..n_sought).find(|&at| Frame::are_at(at, rest, 2, Some(&self.first)));
             let n = found.unwrap_or(n_sought).max(1).min(rest.len());
@@ -187,7 +187,7 @@ impl Mp3 {
                 break;
             }
         }
-        // Frames damaged in place, or bytes that do not belong there: told by their number.
+        // Frames damaged in place, or foreign bytes: estimate the number of lost frames from the number of bytes.
         let frame_bytes = match self.part.n_frames {
             0 => self.first.n_bytes as f64,
             n => self.part.n_bytes as f64 / n as f64,
@@ -198,11 +198,11 @@ impl Mp3 {
         sink.skip_over(n_frames * self.first.n_samples, n_frames, detail)
     }
 
-    /// Checks the end of a part, and drops the encoder's padding.
+    /// Checks that a part is complete, and drops the encoder padding.
     fn end_part(&mut self, sink: &mut Sink, is_cut: bool) -> Result<(), Failure> {
         let part = &self.part;
         if let Some(n_declared) = part.info.n_frames {
-            // Some encoders count the frame with the count; then the bytes that they state are all there.
+            // Some encoders count the describing frame as well; then the number of bytes matches exactly.
             let counts_itself = part.n_frames + 1 == n_declared && !is_cut && part.info.n_bytes == Some(part.n_bytes);
             if part.n_frames < n_declared && !counts_itself {
                 let declared = part.declared(self.first.n_samples).unwrap_or(0);
@@ -210,7 +210,8 @@ impl Mp3 {
                 let (declared, found) = (declared + part.begins, found + part.begins);
                 return Err(AudioReason::Truncated { declared, found }.into());
             }
-            // More frames than declared: files were joined unseen. Then the padding lies somewhere within.
+            // More frames than declared: files were concatenated without a new first frame. Then the padding is
+            // somewhere within.
             if part.n_frames <= n_declared {
                 sink.drop_last(sink.held_back);
             }
@@ -228,7 +229,7 @@ impl Mp3 {
         Ok(false)
     }
 
-    /// Whether the next frame begins a part.
+    /// Whether the next frame begins a new part. If so, begins it.
     fn joins(&mut self, frame: &Frame, sink: &mut Sink) -> Result<bool, Failure> {
         let data = self.window[self.at..].get(..frame.n_bytes);
         let Some(info) = data.and_then(|data| Info::read(data, frame)) else { return Ok(false) };
@@ -257,7 +258,7 @@ impl Demux for Mp3 {
         }
         let frame = match Frame::read(rest) {
             Some(Err(_)) if sink.skip_damage && self.part.n_frames > 0 => None,
-            // A header that alone says something else is damaged.
+            // A single header that differs from its neighbours is damaged.
             Some(Ok(frame)) if sink.skip_damage && self.part.n_frames > 0 && !frame.is_like(&self.first) => {
                 let next = rest.get(frame.n_bytes..).and_then(Frame::read);
                 matches!(next, Some(Ok(next)) if next.is_like(&frame)).then_some(frame)
@@ -270,7 +271,7 @@ impl Demux for Mp3 {
             if self.is_tag()? {
                 return self.end(sink, None);
             }
-            let detail = format!("there is no MPEG frame at byte {place}");
+            let detail = format!("expected an MPEG frame at byte {place}");
             if !sink.skip_damage {
                 return Err(sink.damaged(detail));
             }
@@ -278,7 +279,7 @@ impl Demux for Mp3 {
             return Ok(true);
         };
         if frame.layer != self.first.layer {
-            let detail = format!("MPEG audio of layer {} follows layer {}", frame.layer, self.first.layer);
+            let detail = format!("expected MPEG audio of layer {}, got layer {}", self.first.layer, frame.layer);
             return Err(sink.damaged(detail));
         }
         sink.set_format(frame.sample_rate, frame.n_channels)?;

@@ -1,7 +1,6 @@
 //! MPEG-4 files: boxes within boxes (ISO/IEC 14496-12).
 //!
-//! The samples that an encoder put before and after the audio are told by an edit list, which `symphonia` does not
-//! follow.
+//! The encoder delay and padding are given by an edit list, which `symphonia` ignores.
 
 use std::io::{Read, Seek, SeekFrom};
 
@@ -11,15 +10,15 @@ use super::{Demux, Next, Packets, Sink, SourceStatus, decoder_for, malformed, pr
 use crate::audio::AudioReason;
 use crate::audio::source::{Bytes, Failure, Input, read_up_to};
 
-/// What the codec "mp4a" is if it is not decoded.
-const HE_AAC: &str = "MPEG-4 audio other than AAC-LC in one or two channels, such as HE-AAC,";
+/// Name of the codec "mp4a" in errors, if it is not AAC-LC.
+const HE_AAC: &str = "MPEG-4 audio other than AAC-LC in one or two channels (such as HE-AAC)";
 
 pub(super) struct Mp4 {
     packets: Packets,
-    /// Samples from the first to the last that the edit list wants; what a fragmented file has is not known beforehand.
+    /// Number of samples that the edit list selects; unknown for fragmented files.
     declared: Option<u64>,
     cut: Option<String>,
-    /// Crafted tables can name the same bytes over and over.
+    /// Limit on the bytes of the packets to come: crafted tables can refer to the same bytes again and again.
     n_bytes_left: u64,
     rate: u32,
     timescale: u32,
@@ -30,10 +29,12 @@ impl Mp4 {
         let (mut bytes, n_bytes) = into_seekable(input, status)?;
         let (boxes, cut) = top_level(&mut *bytes, n_bytes)?;
         let Some(movie) = boxes.iter().find(|found| &found.name == b"moov") else {
-            let no_movie = cut.map_or("there is no moov box".into(), |cut| format!("no moov box: {}", cut.detail));
+            let no_movie = cut.map_or("expected a moov box, found none".into(), |cut| {
+                format!("expected a moov box, found none: {}", cut.detail)
+            });
             return Err(malformed(no_movie));
         };
-        // `symphonia` goes through as many packets as a run claims, be it a billion.
+        // `symphonia` processes as many packets as a run claims, even a billion.
         let mut n_packets = 0_u64;
         let mut fragments = boxes.iter().filter(|found| &found.name == b"moof").peekable();
         let is_fragmented = fragments.peek().is_some();
@@ -41,14 +42,14 @@ impl Mp4 {
             n_packets = n_packets.saturating_add(n_packets_in(&fragment.read(&mut *bytes)?));
         }
         if n_packets > n_bytes {
-            return Err(malformed("its fragments claim more packets than the file has bytes"));
+            return Err(malformed(format!("the fragments claim {n_packets} packets in a file of {n_bytes} bytes")));
         }
         let sound = Sound::read(&movie.read(&mut *bytes)?)?;
         if !matches!(&sound.codec, b"mp4a" | b"alac" | b"fLaC" | b"Opus") {
             return Err(AudioReason::Codec(sound.codec_name()).into());
         }
         bytes.seek(SeekFrom::Start(0))?;
-        // A last box that is cut short goes on to the end of the file: `symphonia` reads nothing of a box too long.
+        // `symphonia` does not read a box that exceeds the file. A length of zero means: to the end of the file.
         let zeros_at = cut.as_ref().map(|cut| cut.at);
         let reader = probe(Box::new(SeekableSource { bytes, n_bytes, position: 0, zeros_at }), "m4a")?;
         let track = reader.tracks().iter().find(|track| track.id == sound.track_id);
@@ -59,7 +60,7 @@ impl Mp4 {
             if config.is_he {
                 return Err(AudioReason::Codec(HE_AAC.into()).into());
             }
-            // The field in the track has 16 bits for it.
+            // The rate in the track has 16 bits only.
             params.with_sample_rate(config.sample_rate);
         }
         let decoder = decoder_for(&params).map_err(|failure| match failure {
@@ -100,7 +101,7 @@ impl Demux for Mp4 {
         let counted = |packet: &symphonia::core::packet::Packet| {
             let n_bytes = packet.data.len().max(1) as u64;
             let left = n_bytes_left.checked_sub(n_bytes);
-            *n_bytes_left = left.ok_or_else(|| malformed("its packets take more bytes than the file has"))?;
+            *n_bytes_left = left.ok_or_else(|| malformed("the packets claim more bytes than the file has"))?;
             Ok(())
         };
         let is_cut = match self.packets.next(sink, counted)? {
@@ -116,7 +117,7 @@ impl Demux for Mp4 {
         match (self.declared, &self.cut) {
             (Some(declared), _) if found < declared => Err(AudioReason::Truncated { declared, found }.into()),
             (None, Some(detail)) => Err(AudioReason::EndsEarly { found, detail: detail.clone() }.into()),
-            (None, None) if is_cut => Err(malformed("a fragment refers to bytes that are not there")),
+            (None, None) if is_cut => Err(malformed("a fragment refers to bytes beyond the end of the file")),
             _ => Ok(false),
         }
     }
@@ -126,7 +127,7 @@ impl Demux for Mp4 {
     }
 }
 
-/// A box of the file itself, by the place of its contents.
+/// A top-level box: its name, and the place of its contents.
 struct Found {
     name: Name,
     start: u64,
@@ -134,7 +135,7 @@ struct Found {
 }
 
 impl Found {
-    /// Its contents, which are all there.
+    /// Reads the contents, which are known to be complete.
     fn read(&self, bytes: &mut dyn Bytes) -> Result<Vec<u8>, Failure> {
         bytes.seek(SeekFrom::Start(self.start))?;
         let mut contents = Vec::new();
@@ -143,7 +144,7 @@ impl Found {
     }
 }
 
-/// The boxes that a file consists of, and the one that is cut short if one is.
+/// The top-level boxes of a file, and the truncated one, if any.
 fn top_level(bytes: &mut dyn Bytes, n_all: u64) -> Result<(Vec<Found>, Option<Cut>), Failure> {
     let (mut found, mut at) = (Vec::new(), 0_u64);
     while n_all - at >= 8 {
@@ -153,7 +154,7 @@ fn top_level(bytes: &mut dyn Bytes, n_all: u64) -> Result<(Vec<Found>, Option<Cu
         let Some((name, n_header, n_bytes)) = box_header(&header[..n], n_all - at) else { break };
         if n_bytes < n_header || n_bytes > n_all - at {
             let name = name.escape_ascii();
-            let detail = format!("the box \"{name}\" declares {n_bytes} bytes, {} are there", n_all - at);
+            let detail = format!("the box \"{name}\" declares {n_bytes} bytes, the file holds {}", n_all - at);
             return Ok((found, Some(Cut { at, detail })));
         }
         found.push(Found { name, start: at + n_header, n_bytes: n_bytes - n_header });
@@ -162,7 +163,7 @@ fn top_level(bytes: &mut dyn Bytes, n_all: u64) -> Result<(Vec<Found>, Option<Cu
     Ok((found, None))
 }
 
-/// Name, length of the header, and length of the box that `bytes` begin with, of `n_rest` bytes.
+/// Name, header length and total length of the box at the beginning of `bytes`. `n_rest` bytes are left in the file.
 fn box_header(bytes: &[u8], n_rest: u64) -> Option<(Name, u64, u64)> {
     let &[a, b, c, d, name @ ..] = bytes.first_chunk::<8>()?;
     let (n_header, n_bytes) = match (u32::from_be_bytes([a, b, c, d]), bytes.get(8..).and_then(|r| r.first_chunk())) {
@@ -175,13 +176,13 @@ fn box_header(bytes: &[u8], n_rest: u64) -> Option<(Name, u64, u64)> {
 
 type Name = [u8; 4];
 
-/// A box that is cut short.
+/// A truncated box.
 struct Cut {
     at: u64,
     detail: String,
 }
 
-/// The whole boxes that `bytes` begin with.
+/// The complete boxes at the beginning of `bytes`.
 fn boxes(bytes: &[u8]) -> Vec<(Name, &[u8])> {
     let (mut found, mut rest) = (Vec::new(), bytes);
     while let Some((name, n_header, n_bytes)) = box_header(rest, rest.len() as u64) {
@@ -195,7 +196,7 @@ fn boxes(bytes: &[u8]) -> Vec<(Name, &[u8])> {
     found
 }
 
-/// How many packets the runs of a fragment claim.
+/// The number of packets that the runs of a fragment claim.
 fn n_packets_in(fragment: &[u8]) -> u64 {
     let within = |contents, name: &'static Name| boxes(contents).into_iter().filter(move |(n, _)| n == name);
     let runs = within(fragment, b"traf").flat_map(|(_, track)| within(track, b"trun"));
@@ -206,7 +207,7 @@ fn find<'a>(boxes: &[(Name, &'a [u8])], name: &Name) -> Option<&'a [u8]> {
     boxes.iter().find(|(n, _)| n == name).map(|&(_, contents)| contents)
 }
 
-/// The contents of a box within boxes.
+/// The contents of a nested box.
 fn descend<'a>(contents: &'a [u8], path: &[&Name]) -> Option<&'a [u8]> {
     path.iter().try_fold(contents, |contents, name| find(&boxes(contents), name))
 }
@@ -215,12 +216,12 @@ fn descend<'a>(contents: &'a [u8], path: &[&Name]) -> Option<&'a [u8]> {
 struct Sound {
     track_id: u32,
     codec: Name,
-    /// Units of a second in which the times are.
+    /// Time units per second.
     timescale: u32,
-    /// Where the audio begins and ends.
+    /// Start and end of the audio, in time units.
     start: u64,
     end: u64,
-    /// Whether an edit list says so.
+    /// Whether start and end come from an edit list.
     is_edited: bool,
 }
 
@@ -234,7 +235,7 @@ impl Sound {
         Self::of_track(track, movie).ok_or_else(|| malformed("the boxes of the audio track are damaged"))?
     }
 
-    /// `None` if a box or field that must be there is not.
+    /// `None` if a required box or field is missing.
     fn of_track(track: &[u8], movie: &[u8]) -> Option<Result<Self, Failure>> {
         let header = descend(track, &[b"tkhd"])?;
         let track_id = u32_at(header, if header.first()? == &1 { 20 } else { 12 })?;
@@ -251,7 +252,7 @@ impl Sound {
                 [] => {}
                 [(start, duration)] => {
                     (sound.start, sound.is_edited) = (start.min(length), true);
-                    // The edit's duration is in the movie's coarser units, and 0 for all that there is.
+                    // The duration of an edit is in the coarser units of the movie; 0 means to the end.
                     let movie_scale = u128::from(movie_timescale(movie)?);
                     let scale = u128::from(timescale);
                     let end = u128::from(start) + (u128::from(duration) * scale).div_ceil(movie_scale);
@@ -260,7 +261,7 @@ impl Sound {
                         sound.end = u64::try_from(end).ok()?;
                     }
                 }
-                _ => return Some(Err(AudioReason::Codec("MPEG-4 cut by an edit list of several parts".into()).into())),
+                _ => return Some(Err(AudioReason::Codec("MPEG-4 with an edit list of several edits".into()).into())),
             }
         }
         Some(Ok(sound))
@@ -275,10 +276,10 @@ impl Sound {
     }
 }
 
-/// What an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1) says of AAC.
+/// AAC settings from an AudioSpecificConfig (ISO/IEC 14496-3, 1.6.2.1).
 struct AacConfig {
     sample_rate: u32,
-    /// Whether a low-rate core is extended (SBR), in either way to signal it.
+    /// Whether spectral band replication (SBR, HE-AAC) is signalled, explicitly or backward compatibly.
     is_he: bool,
 }
 
@@ -301,13 +302,14 @@ impl AacConfig {
         if matches!(object_type, 5 | 29) {
             return Some(Self { sample_rate, is_he: true });
         }
-        // Frame length; whether a core coder comes first, and its delay; an extension. Then what old decoders don't see.
+        // Skip the frame length flag, the core coder flag and its delay, and the extension flag. Then comes the
+        // backward compatible signalling.
         let (_, has_core) = (bits(1)?, bits(1)?);
         if has_core == 1 {
             bits(14)?;
         }
         bits(1)?;
-        // Without a number of channels, their layout stands here.
+        // With channel configuration 0, the channel layout comes here instead.
         let is_he = n_channels > 0 && bits(11) == Some(0x2B7) && bits(5) == Some(5) && bits(1) == Some(1);
         Some(Self { sample_rate, is_he })
     }
@@ -330,7 +332,7 @@ fn movie_timescale(movie: &[u8]) -> Option<u32> {
     timescale(descend(movie, &[b"mvhd"])?)
 }
 
-/// The sum of an stts box: runs of packets of one duration.
+/// The sum of the durations in an stts box, which has runs of packets of equal duration.
 fn duration(runs: &[u8]) -> Option<u64> {
     let n_runs = u32_at(runs, 4)? as usize;
     let runs = runs.get(8..8_usize.checked_add(n_runs.checked_mul(8)?)?)?;
@@ -340,7 +342,7 @@ fn duration(runs: &[u8]) -> Option<u64> {
         .try_fold(0_u64, |sum, run| sum.checked_add(u64::from(u32_at(run, 0)?) * u64::from(u32_at(run, 4)?)))
 }
 
-/// Start and duration of the parts of an elst box, without the empty ones, which only delay.
+/// Start and duration of the edits in an elst box, without empty edits (which only delay the audio).
 fn edits_of(edits: &[u8]) -> Option<Vec<(u64, u64)>> {
     let is_long = edits.first()? == &1;
     let size = if is_long { 20 } else { 12 };

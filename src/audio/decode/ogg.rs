@@ -1,8 +1,9 @@
-//! Ogg: pages of packets (RFC 3533).
+//! Ogg: packets in pages (RFC 3533).
 //!
-//! Every page has a checksum, a number and, as its granule position, the count of samples up to its end. All of them
-//! are checked. Files may be chained, one stream after the other, and other streams may lie between the pages of the
-//! first that has audio. How Vorbis and FLAC lie in packets: Vorbis I specification, A; "Ogg FLAC mapping" of Xiph.
+//! Every page has a checksum, a sequence number and a granule position (the number of samples up to its end). All are
+//! checked. Files may be chained (one stream after another), and other streams may be multiplexed with the first that
+//! has audio. The mappings of Vorbis and FLAC to packets: Vorbis I specification, appendix A; "Ogg FLAC mapping" of
+//! Xiph.
 
 mod page;
 
@@ -19,41 +20,42 @@ use super::{Demux, Sink, decoder_for, malformed, opus};
 use crate::audio::source::{Failure, Input};
 use crate::audio::{AudioReason, Note};
 
-/// The longest packet. Those with pictures among the headers can be long; they are not kept.
+/// Limit on the length of a packet. Headers with pictures can be long; they are not stored.
 const MAX_PACKET: usize = 1 << 24;
 
 pub(super) struct Ogg {
     pages: Pages,
-    /// Whether the pages so far were all first pages of streams.
+    /// Whether all pages so far were first pages of streams.
     in_headers: bool,
-    /// What there is in place of audio.
+    /// What the streams hold instead of audio, for the error.
     other: &'static str,
     link: Option<Link>,
-    /// The count on the last page of the file, and the stream that it belongs to.
+    /// Serial number and granule position of the last page of the file.
     last: Option<(u32, u64)>,
     declared: Option<u64>,
 }
 
-/// One stream of the chain.
+/// One stream of a chain.
 struct Link {
     serial: u32,
-    /// Number of its last page so far, and whether that is marked as the last of all.
+    /// Sequence number of the latest page, and whether it is marked as the last of its stream.
     number: u32,
     is_ended: bool,
     codec: Codec,
-    /// Samples before the audio that are still to come, and how many there are in all.
+    /// Samples to drop before the audio: those still to come, and their total.
     n_early: u64,
     pre_skip: u64,
-    /// What the decoder has to know, from the headers.
+    /// Setup data for the decoder, from the headers.
     setup: Vec<u8>,
     decoder: Option<Box<dyn AudioDecoder>>,
-    /// The beginning of a packet that goes on in the next page.
+    /// The beginning of a packet that continues in the next page.
     partial: Option<Vec<u8>>,
-    /// The count that the stream begins at, once a page told.
+    /// Granule position at which the stream begins, once it is known.
     start: Option<u64>,
-    /// Samples given to the sink.
+    /// Number of samples decoded.
     n: u64,
-    /// Damage since the last page that was counted: where among the samples that are ready, packets, and what.
+    /// Damage since the last page with a granule position: index into the samples that are ready, number of packets,
+    /// description.
     damage: Option<(usize, u64, String)>,
 }
 
@@ -71,7 +73,7 @@ impl Ogg {
         Ok(Self { pages, in_headers: true, other: "no audio", link: None, last, declared: None })
     }
 
-    /// Notes that pages are damaged or lost.
+    /// Records damaged or lost pages.
     fn damaged(&mut self, sink: &Sink, n_packets: u64, detail: String) {
         if let Some(link) = &mut self.link {
             link.partial = None;
@@ -79,7 +81,7 @@ impl Ogg {
         }
     }
 
-    /// Takes a first page of a stream.
+    /// Processes the first page of a stream.
     fn begin(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
         if !self.in_headers {
             match self.end_link(sink, None) {
@@ -100,7 +102,7 @@ impl Ogg {
         Ok(())
     }
 
-    /// Takes another page.
+    /// Processes a page other than the first of a stream.
     fn go_on(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
         self.in_headers = false;
         let Some(link) = self.link.as_mut().filter(|link| link.serial == page.serial) else { return Ok(()) };
@@ -111,7 +113,9 @@ impl Ogg {
         } else if page.number != expected {
             Some(format!("page {} at byte {place} follows page {}", page.number, link.number))
         } else {
-            page.granule.filter(|n| n >> 48 > 0).map(|n| format!("the page at byte {place} claims sample {}", n as i64))
+            page.granule
+                .filter(|n| n >> 48 > 0)
+                .map(|n| format!("the page at byte {place} states the granule position {}", n as i64))
         };
         if let Some(fault) = fault {
             if !sink.skip_damage {
@@ -122,7 +126,7 @@ impl Ogg {
             }
             let n_lost = page.number.wrapping_sub(expected);
             link.partial = None;
-            // A damaged page was counted already.
+            // A damaged page has been counted already.
             let n_packets = if link.damage.is_some() { 0 } else { u64::from(n_lost).min(1) };
             link.damaged(sink, n_packets, fault);
         }
@@ -130,11 +134,11 @@ impl Ogg {
         link.take(page, sink)
     }
 
-    /// Checks the end of a stream. `fault` is what is wrong with the end of the file, if anything is.
+    /// Checks that a stream is complete. `fault` describes the end of a truncated file.
     fn end_link(&mut self, sink: &mut Sink, fault: Option<String>) -> Result<(), Failure> {
         let found = sink.n_decoded;
         match (&self.link, fault) {
-            (None, Some(_)) => Err(malformed("the file ends within its first pages")),
+            (None, Some(_)) => Err(malformed("the file ends within the first pages of its streams")),
             (None, None) => Err(AudioReason::Codec(format!("Ogg with {}", self.other)).into()),
             (Some(_), Some(detail)) => Err(AudioReason::EndsEarly { found, detail }.into()),
             (Some(link), None) => {
@@ -162,7 +166,7 @@ impl Demux for Ogg {
                 let detail = format!("the file ends within the page at byte {place}");
                 return self.end_link(sink, Some(detail)).map(|()| false);
             }
-            Bad::Magic => format!("there is no Ogg page at byte {place}"),
+            Bad::Magic => format!("expected an Ogg page at byte {place}"),
             Bad::Checksum => format!("the page at byte {place} has a wrong checksum"),
         };
         if !sink.skip_damage {
@@ -180,7 +184,7 @@ impl Demux for Ogg {
 }
 
 impl Link {
-    /// Takes the page with the first header.
+    /// Begins a stream, from the page with its first header.
     fn new(codec: Codec, page: &Page, sink: &mut Sink) -> Result<Self, Failure> {
         let packet = page.first_packet();
         let damaged = || malformed("the headers of the audio stream are damaged");
@@ -192,8 +196,8 @@ impl Link {
                 (packet, rate.ok_or_else(damaged)?, usize::from(n_channels))
             }
             Codec::Flac => {
-                // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in which
-                // 20 bits of rate and 3 of channels follow 10 bytes.
+                // Signature, version, number of headers, "fLaC", header of a STREAMINFO block, and its 34 bytes, in
+                // which 20 bits of rate and 3 of channels follow 10 bytes.
                 let info = packet.get(17..51).ok_or_else(damaged)?;
                 let rate = u32::from(info[10]) << 12 | u32::from(info[11]) << 4 | u32::from(info[12]) >> 4;
                 (info, rate, usize::from(info[12] >> 1 & 7) + 1)
@@ -224,17 +228,17 @@ impl Link {
     fn damaged(&mut self, sink: &Sink, n_packets: u64, detail: String) {
         let (_, n, _) = self.damage.get_or_insert((sink.len(), 0, detail));
         *n += n_packets;
-        // What follows does not overlap with what was before.
+        // Audio after the gap must not be overlap-added to that before it.
         if let Some(decoder) = &mut self.decoder {
             decoder.reset();
         }
     }
 
-    /// Takes the packets that end in a page, and counts what they become.
+    /// Processes the packets that end in a page, and compares their number of samples with its granule position.
     fn take(&mut self, page: &Page, sink: &mut Sink) -> Result<(), Failure> {
         let (begins_at, n_before) = (sink.len(), sink.n_decoded);
         let mut has_audio = false;
-        // A packet whose beginning is lost, and a beginning that does not go on.
+        // The packet that ends first in this page began in a lost page.
         let mut is_lost = page.is_continued && self.partial.is_none();
         if !page.is_continued {
             self.partial = None;
@@ -260,7 +264,7 @@ impl Link {
         self.count(page, granule, has_audio, begins_at, produced, sink)
     }
 
-    /// Takes a packet; whether it is audio.
+    /// Processes a packet. Returns whether it is audio.
     fn packet(&mut self, packet: Vec<u8>, sink: &mut Sink) -> Result<bool, Failure> {
         let is_audio = match (self.codec, packet.first()) {
             (_, None) => return Ok(false),
@@ -269,7 +273,7 @@ impl Link {
             (Codec::Opus, Some(_)) => !packet.starts_with(b"OpusTags"),
         };
         if !is_audio {
-            // The third header of Vorbis. The others say nothing that is of use here.
+            // The setup header of Vorbis. The other headers are not needed.
             if self.codec == Codec::Vorbis && packet[0] == 5 && self.decoder.is_none() {
                 self.setup.extend_from_slice(&packet);
                 self.open_decoder()?;
@@ -283,7 +287,7 @@ impl Link {
             return Err(malformed("the headers of the audio stream are damaged"));
         };
         let packet = Packet::new(0, Timestamp::ZERO, Duration::ZERO, packet);
-        // How many samples are missing is told by the page.
+        // The number of missing samples follows from the granule position of the page.
         match sink.decode_or(decoder.as_mut(), &packet)? {
             Some(detail) if sink.skip_damage => self.damaged(sink, 1, detail),
             Some(detail) => return Err(sink.damaged(detail)),
@@ -304,7 +308,8 @@ impl Link {
         Ok(())
     }
 
-    /// Compares the count on a page with the `produced` samples that it became, which are ready from `begins_at` on.
+    /// Compares the granule position of a page with the `produced` samples of its packets, which begin at index
+    /// `begins_at`.
     fn count(
         &mut self,
         page: &Page,
@@ -317,11 +322,11 @@ impl Link {
         let damage = self.damage.take();
         let start = match self.start {
             Some(start) => start,
-            // Before a gap at the beginning, and in a stream of one page, which ends in the encoder's padding.
+            // Unknown after a gap at the beginning, and in a stream of one page, which ends in encoder padding.
             None if damage.is_some() || page.is_last => self.pre_skip,
-            // The granule position of Opus counts the samples before the audio.
+            // The granule position of Opus includes the samples that are dropped before the audio.
             None if self.codec == Codec::Opus => granule.saturating_sub(self.n).max(self.pre_skip),
-            // A stream may have been cut out of a longer one, or begin with the encoder's delay.
+            // A stream may be an excerpt of a longer one, or begin with the encoder delay.
             None => {
                 if let Some(n_delay) = produced.checked_sub(granule) {
                     sink.drop_at(begins_at, n_delay as usize);
@@ -354,10 +359,12 @@ impl Link {
             return Err(AudioReason::Truncated { declared, found }.into());
         }
         sink.held_back = 0;
-        // The encoder's padding lies in the last page.
+        // The encoder padding is in the last page.
         let n_padding = found - declared;
         if n_padding > produced && !sink.skip_damage {
-            return Err(malformed(format!("the last page declares {declared} samples per channel, {found} are there")));
+            return Err(malformed(format!(
+                "the last page declares {declared} samples per channel, the stream holds {found}"
+            )));
         }
         sink.drop_last(n_padding.min(produced) as usize);
         self.n = declared;
@@ -365,7 +372,7 @@ impl Link {
     }
 }
 
-/// What is decoded.
+/// A supported codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Codec {
     Vorbis,
@@ -374,7 +381,7 @@ enum Codec {
 }
 
 impl Codec {
-    /// The codec of a stream that begins with this packet, or the name of what is not decoded.
+    /// Detects the codec of a stream by its first packet. The error names an unsupported codec.
     fn detect(packet: &[u8]) -> Result<Self, &'static str> {
         const OTHER: [(&[u8], &str); 5] = [
             (b"Speex   ", "Speex"),

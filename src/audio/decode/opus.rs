@@ -1,33 +1,34 @@
-//! Opus: what the identification header says (RFC 7845, 5.1), and the decoder of `opus-pure` behind `symphonia`'s trait.
+//! Opus: the identification header (RFC 7845, 5.1), and the decoder of `opus-pure` as an [`AudioDecoder`] of
+//! `symphonia`.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;
 
-/// Opus is decoded at this rate, whatever that of the encoder's input was.
+/// Opus is always decoded at this rate, whatever the rate of the encoder's input.
 pub(super) const SAMPLE_RATE: u32 = 48_000;
 
-/// The identification header, which is stored in all containers.
+/// The identification header, as all containers store it.
 #[cfg_attr(not(feature = "opus"), allow(dead_code))]
 pub(super) struct Head {
     pub(super) n_channels: usize,
-    /// Samples before the audio: the delay of the encoder.
+    /// Samples to drop before the audio (encoder delay).
     pub(super) pre_skip: u16,
-    /// In 1/256 dB.
+    /// Output gain in 1/256 dB.
     gain: i16,
     /// 0 for one stream of one or two channels.
     mapping_family: u8,
 }
 
 impl Head {
-    /// Reads the header with its mark "OpusHead".
+    /// Parses the header, which begins with the signature "OpusHead".
     pub(super) fn read(bytes: &[u8]) -> Option<Self> {
         let &[version, n_channels, a, b, _, _, _, _, c, d, mapping_family] = bytes.get(8..)?.first_chunk()?;
-        // MPEG-4 has version 0 and the other byte order.
+        // In MPEG-4 the header has version 0 and is big-endian.
         let u16_of = if version == 0 { u16::from_be_bytes } else { u16::from_le_bytes };
         let (pre_skip, gain) = (u16_of([a, b]), u16_of([c, d]) as i16);
         Some(Self { n_channels: n_channels.into(), pre_skip, gain, mapping_family })
     }
 
-    /// That of a track, if it is one of Opus.
+    /// The header of a track. `None` if its codec is not Opus.
     pub(super) fn from_params(params: &AudioCodecParameters) -> Option<Self> {
         let is_opus = params.codec == symphonia::core::codecs::audio::well_known::CODEC_ID_OPUS;
         params.extra_data.as_deref().filter(|_| is_opus).and_then(Self::read)
@@ -50,11 +51,11 @@ mod decoder {
 
     use super::{Head, SAMPLE_RATE};
 
-    /// Channels that are decoded. The decoder's own mixing of stereo packets to one channel differs from libopus, and
-    /// packets of one channel give two equal ones.
+    /// Number of channels that are decoded. The decoder's downmix of stereo packets to mono differs from libopus, so
+    /// mono is computed from two channels (which are equal for mono packets).
     const N_DECODED: usize = 2;
 
-    /// The longest frame in bytes (RFC 6716, 3.4, R2).
+    /// Limit on the length of a frame in bytes (RFC 6716, 3.4, R2).
     const MAX_FRAME: usize = 1275;
 
     pub(in super::super) struct Opus {
@@ -62,7 +63,7 @@ mod decoder {
         params: AudioCodecParameters,
         n_channels: usize,
         interleaved: Vec<f32>,
-        /// One frame as a packet.
+        /// A packet of one frame.
         frame: Vec<u8>,
         buffer: AudioBuffer<f32>,
     }
@@ -96,7 +97,7 @@ mod decoder {
             }
             for frame in frames {
                 self.frame.clear();
-                // A frame of no byte or one is none: discontinuous transmission, which is concealed (RFC 6716, 2.1.9).
+                // A frame of 0 or 1 bytes is discontinuous transmission (DTX), and is concealed (RFC 6716, 2.1.9).
                 if frame.len() > 1 {
                     self.frame.push(bytes[0] & 0xFC);
                     self.frame.extend_from_slice(frame);
@@ -124,7 +125,7 @@ mod decoder {
 
     impl AudioDecoder for Opus {
         fn reset(&mut self) {
-            // Its failure leaves the state as it is, which sounds wrong for a moment.
+            // If this fails the state stays as it is: audible for a moment, but harmless.
             let _ = self.decoder.reset_state();
         }
 
@@ -155,7 +156,7 @@ mod decoder {
         }
     }
 
-    /// The frames of a packet (RFC 6716, 3.2); `None` if their lengths don't fit.
+    /// The frames of a packet (RFC 6716, 3.2); `None` if their lengths are inconsistent.
     fn frames(packet: &[u8]) -> Option<Vec<&[u8]>> {
         let (&first, mut rest) = packet.split_first()?;
         let mut lengths = Vec::new();
@@ -198,13 +199,13 @@ mod decoder {
         Some(first)
     }
 
-    /// A length of one byte or two.
+    /// A length in one or two bytes.
     fn take_length(bytes: &mut &[u8]) -> Option<usize> {
         let first = usize::from(take_byte(bytes)?);
         if first < 252 { Some(first) } else { Some(4 * usize::from(take_byte(bytes)?) + first) }
     }
 
-    /// A sum of bytes, of which 255 stands for 254 and one more byte.
+    /// A padding length: a sum of bytes, in which 255 stands for 254 and continues.
     fn take_padding_length(bytes: &mut &[u8]) -> Option<usize> {
         let mut n = 0;
         loop {

@@ -1,4 +1,4 @@
-//! Where decoded packets go: one channel is made of them, they are counted, and damage is skipped.
+//! Destination of decoded packets: mixes the channels, counts samples, and skips damage.
 
 use symphonia::core::audio::GenericAudioBufferRef;
 use symphonia::core::codecs::audio::AudioDecoder;
@@ -11,34 +11,34 @@ use crate::audio::mixer::Mixer;
 use crate::audio::source::Failure;
 use crate::audio::{AudioReason, Channels, Note, ReadOptions, Skipped};
 
-/// Samples per channel that a byte of a file may become, where they are more than [`MAX_EXPANDED`]. Digital silence in
-/// FLAC makes some 400; a crafted file could make 10000 a byte.
+/// Limit on the samples per channel that a byte of a file may decode to, beyond [`MAX_EXPANDED`]. Digital silence in
+/// FLAC reaches about 400; a crafted file could reach 10000.
 const MAX_EXPANSION: u64 = 1024;
 
 /// 256 MiB of samples.
 const MAX_EXPANDED: u64 = 1 << 26;
 
-/// The longest silence in place of what is missing, in samples: 6 minutes at 44.1 kHz.
+/// Limit on the silence that replaces missing audio, in samples: 6 minutes at 44.1 kHz.
 const MAX_GAP: u64 = 1 << 24;
 
-/// The most places that are listed.
+/// Limit on the number of gaps that are listed.
 const MAX_SKIPPED: usize = 1000;
 
-/// Takes decoded buffers, makes one channel of them, and counts. Counts are per channel.
+/// Mixes decoded buffers to one channel and counts samples. Numbers of samples are per channel.
 pub(super) struct Sink {
     channels: Channels,
     pub(super) skip_damage: bool,
-    /// Decoded, and not given out.
+    /// Decoded samples that have not been returned.
     ready: Vec<f32>,
-    /// Samples at the end of `ready` that may turn out to be the encoder's padding.
+    /// Samples at the end of `ready` that may turn out to be encoder padding.
     pub(super) held_back: usize,
-    /// Samples that come before the audio: the delay of the encoder.
+    /// Encoder delay in samples: dropped before the audio.
     pub(super) encoder_delay: u64,
-    /// The most samples after those that are audio: what follows is the encoder's padding.
+    /// Number of audio samples after the encoder delay; what follows is encoder padding.
     pub(super) max_samples: Option<u64>,
-    /// Samples decoded, with the encoder delay and what lies beyond `max_samples`.
+    /// Samples decoded, including encoder delay and padding.
     pub(super) n_decoded: u64,
-    /// The rate, once it is known, and what mixes the channels.
+    /// Sample rate and channel mixer, once the format is known.
     mixer: Option<(u32, Mixer)>,
     status: SourceStatus,
     interleaved: Vec<f32>,
@@ -64,7 +64,7 @@ impl Sink {
         }
     }
 
-    /// Rate and number of channels, once they are known.
+    /// Sample rate and number of channels, once they are known.
     pub(super) fn format(&self) -> Option<(u32, usize)> {
         self.mixer.as_ref().map(|(rate, mixer)| (*rate, mixer.n_channels()))
     }
@@ -81,18 +81,18 @@ impl Sink {
         self.notes.iter().cloned().chain(levels.into_iter().flatten()).collect()
     }
 
-    /// How many samples can be given out.
+    /// Number of samples that can be returned.
     pub(super) fn n_ready(&self) -> usize {
         self.ready.len().saturating_sub(self.held_back)
     }
 
-    /// Appends them.
+    /// Appends the samples that can be returned.
     pub(super) fn give(&mut self, output: &mut Vec<f32>) {
         let n = self.n_ready();
         output.extend(self.ready.drain(..n));
     }
 
-    /// Ends the waiting for padding.
+    /// Releases the samples that were held back.
     pub(super) fn release(&mut self) {
         self.held_back = 0;
     }
@@ -101,7 +101,7 @@ impl Sink {
         &self.skipped
     }
 
-    /// Decodes a packet and takes what it holds. One that cannot be decoded is `n_samples` of damage.
+    /// Decodes a packet. One that cannot be decoded counts as damage of `n_samples`.
     pub(super) fn decode(
         &mut self,
         decoder: &mut dyn AudioDecoder,
@@ -117,7 +117,7 @@ impl Sink {
         }
     }
 
-    /// Decodes a packet and takes what it holds. What is wrong with one that cannot be decoded.
+    /// Decodes a packet. Returns a description of the damage if it cannot be decoded.
     pub(super) fn decode_or(
         &mut self,
         decoder: &mut dyn AudioDecoder,
@@ -125,7 +125,7 @@ impl Sink {
     ) -> Result<Option<String>, Failure> {
         match decoder.decode(packet) {
             Ok(buffer) => self.take(&buffer).map(|()| None),
-            // After packets that were understood it is damage.
+            // Once packets of this stream have been decoded, "unsupported" means damage.
             Err(Symphonia::Unsupported(what)) if self.n_decoded == 0 || !self.skip_damage => {
                 Err(AudioReason::Codec(what.into()).into())
             }
@@ -133,18 +133,18 @@ impl Sink {
         }
     }
 
-    /// The error for a packet that cannot be read or decoded.
+    /// The error for a packet that is damaged or missing.
     pub(super) fn damaged(&self, detail: impl Into<String>) -> Failure {
         AudioReason::Damaged { index: self.n_output(), detail: detail.into() }.into()
     }
 
-    /// Puts silence in place of damage, if damage is to be skipped.
+    /// Replaces damage by silence. An error unless `skip_damage` is set.
     pub(super) fn skip_over(&mut self, n_samples: u64, n_packets: u64, detail: String) -> Result<(), Failure> {
         let n = self.ready.len();
         self.skip_over_at(n, n_samples, n_packets, detail)
     }
 
-    /// As [`skip_over`](Self::skip_over), before the samples from `at` on of those that are ready.
+    /// As [`skip_over`](Self::skip_over), with the silence inserted at index `at` of the samples that are ready.
     pub(super) fn skip_over_at(
         &mut self,
         at: usize,
@@ -157,7 +157,8 @@ impl Sink {
             return Err(AudioReason::Damaged { index, detail }.into());
         }
         if n_samples > MAX_GAP {
-            let detail = format!("{detail}; {n_samples} samples are missing, of which at most {MAX_GAP} are skipped");
+            let detail =
+                format!("{detail}; {n_samples} samples are missing, more than the {MAX_GAP} that can be skipped");
             return Err(AudioReason::Damaged { index, detail }.into());
         }
         let kept = self.account(n_samples as usize)?;
@@ -176,12 +177,12 @@ impl Sink {
         Ok(())
     }
 
-    /// Samples so far, without those that are skipped as the encoder's delay.
+    /// Number of samples so far, without the encoder delay.
     pub(super) fn n_output(&self) -> u64 {
         self.n_decoded.saturating_sub(self.encoder_delay)
     }
 
-    /// States rate and channels, which must stay as they are.
+    /// Sets sample rate and number of channels. An error if they change.
     pub(super) fn set_format(&mut self, rate: u32, n_channels: usize) -> Result<(), Failure> {
         match self.format() {
             Some(format) if format == (rate, n_channels) => return Ok(()),
@@ -211,7 +212,7 @@ impl Sink {
         Ok(mixer.mix(index, samples, 1.0, f64::from, &mut self.ready)?)
     }
 
-    /// Counts `n` samples more; which of them are audio.
+    /// Counts `n` more samples. Returns the range of those that are audio.
     fn account(&mut self, n: usize) -> Result<std::ops::Range<usize>, Failure> {
         let n_before = self.n_decoded;
         self.n_decoded += n as u64;
@@ -226,12 +227,12 @@ impl Sink {
         Ok(start..end)
     }
 
-    /// How many samples wait to be given out, those held back among them.
+    /// Number of samples that are ready, including those held back.
     pub(super) fn len(&self) -> usize {
         self.ready.len()
     }
 
-    /// Takes the last `n` samples back, which are the encoder's padding.
+    /// Removes the last `n` samples (encoder padding).
     pub(super) fn drop_last(&mut self, n: usize) {
         let n = n.min(self.ready.len());
         self.ready.truncate(self.ready.len() - n);

@@ -1,8 +1,8 @@
-//! Resampling block by block through Fourier transforms, for ratios of small terms. In f64, as all transforms here.
+//! Resampling block by block with FFTs, for ratios with small terms. In f64, like all transforms of this crate.
 //!
-//! A block of the input is transformed, the bins below the lower Nyquist frequency are weighted by the filter's response,
-//! and these alone are transformed back to a block of the output's length. That is a circular convolution: at the ends
-//! of a block the filter runs over into the other end. So the output there is left out, and blocks overlap by as much.
+//! A block of the input is transformed, its bins below the lower Nyquist frequency are multiplied by the filter's
+//! response, and the result is transformed back to a block of the output's length. This is a circular convolution, so
+//! the filter wraps around at the ends of a block: the output there is discarded, and blocks overlap accordingly.
 
 use std::iter::once;
 use std::sync::Arc;
@@ -13,39 +13,39 @@ use realfft::{ComplexToReal, FftError, RealFftPlanner, RealToComplex};
 use super::filter;
 use crate::error::{Error, Result};
 
-/// New samples of the lower rate in a block, at least. With fewer, most of the work goes into the overlap.
+/// Minimum number of new samples per block, at the lower rate. With fewer, most of the work goes into the overlap.
 const MIN_NEW: usize = 512;
 
-/// The longest block in samples of the lower rate, at most. A stream is late by a block.
+/// Limit on the block length at the lower rate. A block is the latency of a stream.
 const MAX_BLOCK: usize = 2048;
 
-/// The longest block in samples of the higher rate, at most: some 10 MB of working memory.
+/// Limit on the block length at the higher rate: about 10 MB of working memory.
 const MAX_LONGER_BLOCK: usize = 1 << 18;
 
-/// The transforms, the filter's response, and the block that is being filled.
+/// The FFT plans, the filter's response, and the block that is being filled.
 pub(super) struct Blocks {
     forward: Arc<dyn RealToComplex<f64>>,
     inverse: Arc<dyn ComplexToReal<f64>>,
-    /// At the bins below the lower Nyquist frequency.
+    /// Gains of the bins below the lower Nyquist frequency.
     response: Vec<f64>,
     input: Vec<f64>,
-    /// Samples of `input` that are there.
+    /// Number of samples in `input`.
     n_filled: usize,
-    /// The last samples of a block, with which the next one begins.
+    /// The last input samples of a block, which also begin the next block.
     overlap: Vec<f64>,
     spectrum: Vec<Complex<f64>>,
     output: Vec<f64>,
     scratch: Vec<Complex<f64>>,
-    /// Samples of `output` that one block gives. They end where the filter begins to run over.
+    /// Number of valid output samples per block. They end where the filter begins to wrap around.
     n_new: usize,
-    /// Output samples that the filter reaches to either side.
+    /// Half length of the filter in output samples.
     reach: usize,
-    /// Output samples to come that lie before the clip.
+    /// Number of output samples still to be dropped before the clip begins.
     n_before: usize,
 }
 
 impl Blocks {
-    /// For a reduced ratio: of `step_in` input samples `step_out` are made. None if its terms are too large.
+    /// For a reduced ratio of `step_in` input samples to `step_out` output samples. `None` if its terms are too large.
     pub(super) fn new(step_in: u32, step_out: u32) -> Result<Option<Self>> {
         let scale = filter::scale(step_in, step_out);
         let (step_in, step_out) = (step_in as usize, step_out as usize);
@@ -55,7 +55,7 @@ impl Blocks {
         }
         let reach = (filter::HALF_LENGTH * step_out as f64 / shorter as f64).ceil() as usize;
         let n_overlap = (2 * reach).div_ceil(step_out);
-        // Steps per block: even numbers with no prime factors but 2 and 3, for the transforms.
+        // Steps per block: an even number without prime factors other than 2 and 3, for fast FFTs.
         let mut sizes = once(2).chain((2..12).flat_map(|e| [1 << e, 3 << (e - 1)]));
         let n_steps = sizes.find(|&n| n > n_overlap && (n - n_overlap) * shorter >= MIN_NEW);
         let Some(n_steps) = n_steps.filter(|n| n * shorter <= MAX_BLOCK && n * longer <= MAX_LONGER_BLOCK) else {
@@ -64,8 +64,8 @@ impl Blocks {
         let (n_in, n_out) = (n_steps * step_in, n_steps * step_out);
         let mut planner = RealFftPlanner::new();
         let (forward, inverse) = (planner.plan_fft_forward(n_in), planner.plan_fft_inverse(n_out));
-        // The filter, centred on sample 0, is even: its transform is real, and nothing is delayed. Divided by the length,
-        // which is what the two transforms multiply by.
+        // A filter centred on sample 0 is even, so its transform is real and it adds no delay. The division undoes the
+        // scaling of the two unnormalised FFTs.
         let tap = |i: usize| filter::value(i.min(n_in - i) as f64 * scale) * scale / n_in as f64;
         let mut taps: Vec<f64> = (0..n_in).map(tap).collect();
         let mut spectrum = forward.make_output_vec();
@@ -90,7 +90,7 @@ impl Blocks {
         }))
     }
 
-    /// The new samples of a block, and how far the filter reaches back from them.
+    /// Latency in input samples: the new samples of a block, and the reach of the filter before them.
     pub(super) fn lookahead(&self) -> usize {
         let (n_in, n_out) = (self.input.len() as u64, self.output.len() as u64);
         ((self.n_new + self.reach) as u64 * n_in).div_ceil(n_out) as usize
@@ -117,7 +117,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Appends the last `n` samples, for which the input goes on with zeros.
+    /// Appends the last `n` samples, padding the input with zeros.
     pub(super) fn finish(&mut self, n: usize, output: &mut Vec<f32>) -> Result<()> {
         let n_whole = output.len() + n;
         while output.len() < n_whole {
@@ -128,7 +128,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Appends what the block gives, and begins the next one.
+    /// Appends the output of the block and begins the next block.
     fn process(&mut self, output: &mut Vec<f32>) -> Result<()> {
         let n_in = self.input.len();
         self.n_filled = self.overlap.len();
@@ -141,7 +141,7 @@ impl Blocks {
         Ok(())
     }
 
-    /// Makes `output` of `input`, which is lost.
+    /// Filters `input` into `output`, overwriting `input`.
     fn convolve(&mut self) -> std::result::Result<(), FftError> {
         let n_bins = self.input.len() / 2 + 1;
         self.forward.process_with_scratch(&mut self.input, &mut self.spectrum[..n_bins], &mut self.scratch)?;

@@ -1,35 +1,35 @@
-//! Resampling one output sample at a time, for ratios that have no small terms.
+//! Resampling per output sample, for ratios without small terms.
 
 use super::filter::{HALF_LENGTH, scale, value};
 use crate::nn::kernels::simd::dispatch;
 
-/// The filter's tabulated shifts, per sample of the lower rate. Between them it is interpolated linearly, which errs by at
+/// Number of tabulated filter shifts per sample of the lower rate. Linear interpolation between them has an error of at
 /// most `π² / (8 · 1024²)`, -118 dB.
 const SHIFTS: f64 = 1024.0;
 
-/// The filter's taps at all shifts, the next output's instant, and the input that outputs to come still need.
+/// The tabulated filters, the time of the next output sample, and the input that later outputs need.
 pub(super) struct Sinc {
     from: u64,
     to: u64,
-    /// Input samples of the filter before the one at or before the output's instant. After it there is one more.
+    /// Number of filter taps before the input sample at or before the output's time. There is one more tap after it.
     reach: usize,
-    /// `filters[s]` is the filter for an instant `s / n_shifts` after an input sample.
+    /// `filters[s]` is the filter for a time `s / n_shifts` after an input sample.
     filters: Vec<Vec<f32>>,
-    /// The next output sample lies at input time `whole + rest / to`, kept exact.
+    /// The next output sample is at input time `whole + rest / to`; kept as integers to be exact.
     whole: u64,
     rest: u64,
-    /// The newest samples, of which the first stands at position `start` of the input.
+    /// The latest input samples, beginning at position `start` of the input.
     recent: Vec<f32>,
     start: u64,
 }
 
-/// How many input samples the filter reaches to either side.
+/// Half length of the filter in input samples.
 pub(super) fn reach(from: u32, to: u32) -> f64 {
     (HALF_LENGTH / scale(from, to)).ceil()
 }
 
 impl Sinc {
-    /// The filter reaches no further than `at_most` samples, which changes nothing for an input of that length.
+    /// `at_most` limits the half length of the filter, without effect on inputs of at most that length.
     pub(super) fn new(from: u32, to: u32, at_most: usize) -> Self {
         let scale = scale(from, to);
         let reach = reach(from, to).min(at_most as f64) as usize;
@@ -40,7 +40,7 @@ impl Sinc {
             (0..n_taps).map(|t| (scale * value((t as f64 - reach as f64 - shift) * scale)) as f32).collect()
         };
         let mut filters: Vec<Vec<f32>> = (0..=n_shifts / 2).map(filter).collect();
-        // The filter is even, so the rest are mirror images.
+        // The filter is even, so the other shifts are mirror images.
         for shift in filters.len()..=n_shifts {
             filters.push(filters[n_shifts - shift].iter().rev().copied().collect());
         }
@@ -57,7 +57,7 @@ impl Sinc {
         self.recent.clear();
     }
 
-    /// Appends the output that needs no later input.
+    /// Appends the output samples that do not depend on later input.
     pub(super) fn push(&mut self, samples: &[f32], output: &mut Vec<f32>) {
         self.recent.extend_from_slice(samples);
         let n_in = self.start + self.recent.len() as u64;
@@ -70,7 +70,7 @@ impl Sinc {
                 }
             },
         );
-        // Moved only when most of it is done with, so that a sample is moved once on average.
+        // Drop old samples only when they are the larger part, so that each sample is moved once on average.
         let n_done = (self.whole.saturating_sub(self.reach as u64) - self.start).min(self.recent.len() as u64) as usize;
         if n_done > self.recent.len() / 2 {
             self.recent.drain(..n_done);
@@ -78,7 +78,7 @@ impl Sinc {
         }
     }
 
-    /// Appends the last `n` samples, for which the input goes on with zeros.
+    /// Appends the last `n` samples, padding the input with zeros.
     pub(super) fn finish(&mut self, n: u64, output: &mut Vec<f32>) {
         dispatch(
             #[inline(always)]
@@ -86,11 +86,11 @@ impl Sinc {
         );
     }
 
-    /// The output sample at the instant that it is for.
+    /// The next output sample.
     #[inline(always)]
     fn next(&mut self) -> f32 {
         let n_shifts = self.filters.len() - 1;
-        // The instant lies within the input, and what the filter reaches of that is among the recent samples.
+        // The output's time is within the input, and the filter's part of the input is in `recent`.
         let begin = self.whole.saturating_sub(self.reach as u64);
         let end = (self.whole + self.reach as u64 + 2).min(self.start + self.recent.len() as u64);
         let tap = (begin + self.reach as u64 - self.whole) as usize;
@@ -107,7 +107,7 @@ impl Sinc {
     }
 }
 
-/// The products of `x` with `a` and with `b`, all of one length, in eight running sums each.
+/// The dot products of `x` with `a` and with `b`, all of equal length, with eight running sums each.
 #[inline(always)]
 fn dot_both(x: &[f32], a: &[f32], b: &[f32]) -> (f32, f32) {
     let (mut sum_a, mut sum_b) = ([0.0; 8], [0.0; 8]);

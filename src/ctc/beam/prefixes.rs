@@ -1,5 +1,5 @@
-//! The token sequences of a search as a tree, and the times of their best paths as chains. Both are swept now and then, so
-//! that they hold what living hypotheses need.
+//! The token sequences of a search as a tree, and the times of their best paths as linked chains. Both are
+//! garbage-collected from time to time, so that they hold only what the current hypotheses need.
 
 use std::collections::HashMap;
 
@@ -12,10 +12,10 @@ pub(super) const ROOT: u32 = 0;
 #[derive(Debug, Clone)]
 pub(super) struct Prefix {
     pub(super) parent: u32,
-    /// The last token; of no meaning for the root.
+    /// The last token; meaningless for the root.
     pub(super) token: usize,
     pub(super) state: ScoreState,
-    /// The frame in which a hypothesis of this prefix was last noted, and its place among them.
+    /// The last frame in which this prefix had a hypothesis, and the index of that hypothesis.
     pub(super) noted: Option<(usize, usize)>,
 }
 
@@ -25,7 +25,7 @@ pub(super) struct Prefixes {
     children: HashMap<(u32, usize), u32>,
 }
 
-/// Chains of spans: each holds the last token's, and the place of the chain before it.
+/// Chains of spans. Each node holds the span of the last token and the index of the previous node.
 #[derive(Debug, Clone)]
 pub(super) struct Chains(Vec<(u32, Option<Span>)>);
 
@@ -52,18 +52,18 @@ impl Prefixes {
     }
 
     pub(super) fn add(&mut self, parent: u32, token: usize, state: ScoreState) -> u32 {
-        let id = self.nodes.len() as u32; // swept long before this could overflow
+        let id = self.nodes.len() as u32; // cannot overflow, because of the sweeps
         self.nodes.push(Prefix { parent, token, state, noted: None });
         self.children.insert((parent, token), id);
         id
     }
 
-    /// How many tokens a prefix has.
+    /// The number of tokens of a prefix.
     pub(super) fn depth(&self, prefix: u32) -> usize {
         std::iter::successors(Some(prefix), |&at| Some(self.get(at).parent)).take_while(|&at| at != ROOT).count()
     }
 
-    /// Keeps the prefixes of `living` and what they begin with, and renumbers `living`. Parents stay before children.
+    /// Keeps the prefixes of `living` and their ancestors, and renumbers `living`. Parents stay before children.
     pub(super) fn sweep<'a>(&mut self, living: impl Iterator<Item = &'a mut u32>) {
         let parents: Vec<u32> = self.nodes.iter().map(|node| node.parent).collect();
         let places = compact(&mut self.nodes, &parents, living);
@@ -84,13 +84,13 @@ impl Chains {
         self.0.len()
     }
 
-    /// `chain` with one token more.
+    /// `chain` extended by one token.
     pub(super) fn add(&mut self, chain: u32, span: Span) -> u32 {
         self.0.push((chain, Some(span)));
         (self.0.len() - 1) as u32
     }
 
-    /// `chain` with its last token lasting one frame longer.
+    /// `chain` with its last token extended by one frame.
     pub(super) fn extend(&mut self, chain: u32, log_prob: f32) -> u32 {
         match self.0[chain as usize] {
             (before, Some(span)) => self.add(before, span.extended(log_prob)),
@@ -98,7 +98,7 @@ impl Chains {
         }
     }
 
-    /// The spans of a chain from first to last.
+    /// The spans of a chain, from first to last.
     pub(super) fn spans(&self, chain: u32) -> Vec<Span> {
         let chains = std::iter::successors(Some(chain), |&at| Some(self.0[at as usize].0));
         let mut spans: Vec<Span> = chains.map_while(|at| self.0[at as usize].1).collect();
@@ -106,7 +106,7 @@ impl Chains {
         spans
     }
 
-    /// Keeps the chains of `living`, and renumbers these.
+    /// Keeps the chains of `living`, and renumbers `living`.
     pub(super) fn sweep<'a>(&mut self, living: impl Iterator<Item = &'a mut u32>) {
         let parents: Vec<u32> = self.0.iter().map(|chain| chain.0).collect();
         let places = compact(&mut self.0, &parents, living);
@@ -116,7 +116,8 @@ impl Chains {
     }
 }
 
-/// Keeps the items that `living` reach through `parents`, and the root, in their order; gives the new place of each.
+/// Keeps the root and the items that `living` reach through `parents`, in their order. Returns the new index of each
+/// item.
 fn compact<'a, T>(items: &mut Vec<T>, parents: &[u32], living: impl Iterator<Item = &'a mut u32>) -> Vec<u32> {
     let living: Vec<&mut u32> = living.collect();
     let mut kept = vec![false; items.len()];

@@ -1,4 +1,4 @@
-//! What a hypothesis's tokens add to its score: language model and hot words.
+//! The contributions of language model and hot words to the score of a hypothesis.
 
 use super::{LanguageModelConfig, Unit};
 use crate::ctc::Vocabulary;
@@ -14,15 +14,15 @@ pub(super) struct Scorer {
     hot_words: Option<HotWords>,
 }
 
-/// The sums of a hypothesis, and what the next token depends on.
+/// The sums of a hypothesis, and the state that the next token depends on.
 #[derive(Debug, Clone, Default)]
 pub(super) struct ScoreState {
-    /// Added to the score by the frames.
+    /// Added to the score of the frames.
     pub(super) added: f64,
-    /// Log-probability by the language model, without weight.
+    /// Log-probability by the language model, without its weight.
     pub(super) model: f64,
     context: Context,
-    /// Letters of the word that is not yet complete, where words are scored.
+    /// The text of the incomplete word, if words are scored.
     word: String,
     hot_words: u32,
 }
@@ -44,7 +44,7 @@ impl Scorer {
             false => Unit::Tokens,
         });
         if unit == Unit::Words && !has_words {
-            let reason = "the vocabulary has no word delimiter: score tokens";
+            let reason = "expected tokens, since the vocabulary has no word delimiter";
             return Err(Error::config("unit", "words", reason));
         }
         self.model = Some((model.clone(), config, unit));
@@ -59,12 +59,12 @@ impl Scorer {
         self.vocabulary.blank()
     }
 
-    /// Whether tokens add nothing.
+    /// Whether there is neither a language model nor hot words.
     pub(super) fn is_idle(&self) -> bool {
         self.model.is_none() && self.hot_words.is_none()
     }
 
-    /// Before the first token.
+    /// The state before the first token.
     pub(super) fn start(&self) -> ScoreState {
         let context = match &self.model {
             Some((model, config, _)) if config.boundaries => model.start(),
@@ -75,7 +75,7 @@ impl Scorer {
         ScoreState { added, model: 0.0, context, word: String::new(), hot_words }
     }
 
-    /// After one more token.
+    /// The state after one more token.
     pub(super) fn advance(&self, state: &ScoreState, token: usize) -> Result<ScoreState> {
         let mut next = state.clone();
         if let Some(words) = &self.hot_words {
@@ -103,7 +103,7 @@ impl Scorer {
         Ok(next)
     }
 
-    /// At the end of the clip.
+    /// The state at the end of the clip.
     pub(super) fn finish(&self, state: &ScoreState) -> ScoreState {
         let mut end = state.clone();
         if let Some(words) = &self.hot_words {

@@ -8,10 +8,10 @@ use super::scorer::Scorer;
 use crate::ctc::transcript::Span;
 use crate::error::Result;
 
-/// Nodes beside which sweeping is not worth while.
+/// Number of nodes below which sweeping is not worthwhile.
 const SWEEP_FROM: usize = 1 << 12;
 
-/// A prefix that is still followed. "Blank" are its paths that end in the blank, "token" those that end in its last token.
+/// A prefix that is followed. `blank` are its paths that end in the blank, `token` those that end in its last token.
 #[derive(Debug, Clone, Copy)]
 struct Hypothesis {
     prefix: u32,
@@ -19,27 +19,27 @@ struct Hypothesis {
     token: Paths,
 }
 
-/// The paths of a prefix that end alike.
+/// The paths of a prefix with the same kind of end.
 #[derive(Debug, Clone, Copy)]
 struct Paths {
     /// Log of the sum of their probabilities.
     sum: f64,
     /// Log-probability of the best one.
     best: f64,
-    /// Its times.
+    /// Chain of the best one, for its times.
     chain: u32,
 }
 
 const NONE: Paths = Paths { sum: f64::NEG_INFINITY, best: f64::NEG_INFINITY, chain: ROOT };
 
-/// A prefix that is not followed yet: one that is, and one token more.
+/// A prefix that is not followed yet: a followed one, extended by one token.
 #[derive(Debug, Clone, Copy)]
 struct Extension {
     score: f64,
     parent: u32,
     token: usize,
     log_prob: f32,
-    /// Without the token in their chain.
+    /// The paths, whose chain does not include the token yet.
     paths: Paths,
 }
 
@@ -58,14 +58,14 @@ pub(super) struct Search {
     n_frames: usize,
     prefixes: Prefixes,
     chains: Chains,
-    /// Best first.
+    /// Sorted, best first.
     hypotheses: Vec<Hypothesis>,
     sweep_prefixes: usize,
     sweep_chains: usize,
 }
 
 impl Paths {
-    /// These paths and others that end alike.
+    /// Adds other paths with the same kind of end.
     fn join(&mut self, other: Paths) {
         self.sum = log_add(self.sum, other.sum);
         if other.best > self.best {
@@ -104,7 +104,7 @@ impl Search {
         self.n_frames
     }
 
-    /// Takes a frame, which has been checked.
+    /// Processes a frame, which has been checked.
     pub(super) fn step(&mut self, row: ArrayView1<f32>, config: &Config, scorer: &Scorer) -> Result<()> {
         let best = row.iter().fold(f32::NEG_INFINITY, |best, &x| best.max(x));
         let least = f64::from(best).min(config.min_token_log_prob);
@@ -127,13 +127,13 @@ impl Search {
             }
             let (all, last) = (old.all(), self.prefixes.get(old.prefix).token);
             for &(token, log_prob) in tokens.iter().filter(|(token, _)| *token != self.blank) {
-                // The same token again needs a blank between.
+                // A repeated token needs a blank in between.
                 let paths = if token == last { old.blank } else { all }.times(log_prob);
                 if paths.sum == f64::NEG_INFINITY {
                     continue;
                 }
                 match heir_of[token] {
-                    // Already a hypothesis: the paths are merged.
+                    // Already a hypothesis: merge the paths.
                     Some(heir) => {
                         let known: &mut Hypothesis = &mut same[heir];
                         if paths.best > known.token.best {
@@ -162,7 +162,7 @@ impl Search {
         Ok(())
     }
 
-    /// A hypothesis after a frame that adds no token to it.
+    /// A hypothesis after a frame that adds no token: a blank, or its last token again.
     fn repeat_or_blank(&mut self, old: &Hypothesis, row: ArrayView1<f32>, least: f64) -> Hypothesis {
         let log_prob =
             |token: usize| row.get(token).copied().filter(|&x| f64::from(x) >= least && x > f32::NEG_INFINITY);
@@ -192,7 +192,7 @@ impl Search {
         heirs
     }
 
-    /// Keeps the best hypotheses; of equal scores the ones that were found first.
+    /// Keeps the best hypotheses; among equal scores, those found first.
     fn prune(&mut self, same: Vec<Hypothesis>, longer: Vec<Extension>, config: &Config, scorer: &Scorer) -> Result<()> {
         let mut order: Vec<(f64, usize)> = Vec::with_capacity(same.len() + longer.len());
         for hypothesis in &same {
@@ -239,7 +239,7 @@ impl Search {
         }
     }
 
-    /// The best hypotheses if the clip ended here, best first.
+    /// The best hypotheses as if the clip ended here, best first.
     pub(super) fn ranked(&self, scorer: &Scorer, n_best: usize) -> Vec<Ranked> {
         let mut ended: Vec<_> = self
             .hypotheses
@@ -259,10 +259,10 @@ impl Search {
         ended.into_iter().take(n_best).map(found).collect()
     }
 
-    /// The length of the prefix that all hypotheses begin with.
+    /// The length of the common prefix of all hypotheses.
     pub(super) fn n_settled(&self) -> usize {
         let parent = |prefix: u32| self.prefixes.get(prefix).parent;
-        // Children come after parents: of two prefixes the later one can be shortened.
+        // Children have higher indices than their parents, so the higher of two prefixes is shortened.
         let common = |mut a: u32, mut b: u32| {
             while a != b {
                 if a > b { a = parent(a) } else { b = parent(b) }
@@ -274,7 +274,7 @@ impl Search {
     }
 }
 
-/// The prefix with one token more.
+/// The prefix extended by one token.
 fn child(prefixes: &mut Prefixes, parent: u32, token: usize, scorer: &Scorer) -> Result<u32> {
     match prefixes.child(parent, token) {
         Some(prefix) => Ok(prefix),

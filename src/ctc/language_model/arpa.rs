@@ -1,4 +1,4 @@
-//! The ARPA format.
+//! Parser of the ARPA format.
 
 use std::io::BufRead;
 use std::path::Path;
@@ -7,21 +7,21 @@ use super::{Gram, Grams};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The longest line that is read, in bytes.
+/// Limit on the length of a line, in bytes.
 const MAX_LINE: usize = 1 << 20;
-/// The highest order that is read.
+/// Limit on the order of a model.
 const MAX_ORDER: usize = 32;
-/// The most bytes before `\data\`, and the most in empty lines after it: a stream that goes on for ever is no ARPA file.
+/// Limit on the bytes before `\data\`, and on those in empty lines after it, so that endless streams are rejected.
 const MAX_IDLE: usize = 1 << 20;
 
 type Parsed<T> = std::result::Result<T, String>;
 
-/// A place in the file.
+/// A section of the file.
 #[derive(PartialEq)]
 enum Section {
     /// Before `\data\`.
     Preamble,
-    /// The numbers of n-grams.
+    /// The announced numbers of n-grams.
     Counts,
     /// The n-grams of an order.
     Order(usize),
@@ -31,7 +31,7 @@ enum Section {
 struct Parser {
     grams: Grams,
     section: Section,
-    /// How many n-grams of each order, from 1, are announced and were found.
+    /// The number of n-grams per order, from 1: announced, and found.
     announced: Vec<u64>,
     found: Vec<u64>,
 }
@@ -52,12 +52,12 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
         number += 1;
         if n == 0 {
             return Err(unusable(match parser.section {
-                Section::Preamble => "no ARPA file: no line says \\data\\".to_string(),
-                _ => format!("the file ends at line {number} without \\end\\: it is cut short"),
+                Section::Preamble => "expected an ARPA file, got text without a line \\data\\".to_string(),
+                _ => format!("the file is truncated: it ends at line {number} without \\end\\"),
             }));
         }
         if n == MAX_LINE {
-            return Err(unusable(format!("line {number} is longer than {MAX_LINE} bytes: no ARPA file")));
+            return Err(unusable(format!("expected an ARPA file, but line {number} is longer than {MAX_LINE} bytes")));
         }
         if number == 1 && (line.starts_with(&[0x1f, 0x8b]) || line.starts_with(b"mmap lm")) {
             return Err(unusable(
@@ -71,7 +71,9 @@ pub(super) fn parse(mut reader: impl BufRead, path: &Path) -> Result<Grams> {
             idle += n;
         }
         if idle > MAX_IDLE {
-            return Err(unusable(format!("{MAX_IDLE} bytes without an n-gram up to line {number}: no ARPA file")));
+            return Err(unusable(format!(
+                "expected an ARPA file, got {MAX_IDLE} bytes without an n-gram up to line {number}"
+            )));
         }
     }
     parser.finish().map_err(unusable)
@@ -93,7 +95,7 @@ impl Parser {
                     _ => 1,
                 };
                 if order != Some(wanted) || wanted > self.announced.len() {
-                    return Err(format!("{line:?} where \\{wanted}-grams: or \\end\\ should stand"));
+                    return Err(format!("expected \\{wanted}-grams: or \\end\\, got {line:?}"));
                 }
                 self.section = Section::Order(wanted);
             }
@@ -108,7 +110,8 @@ impl Parser {
     fn count(&mut self, line: &str) -> Parsed<()> {
         let pair = line.strip_prefix("ngram").and_then(|rest| rest.split_once('='));
         let parsed = pair.and_then(|(order, n)| Some((order.trim().parse().ok()?, n.trim().parse().ok()?)));
-        let (order, n): (usize, u64) = parsed.ok_or_else(|| format!("{line:?} is no number of n-grams"))?;
+        let (order, n): (usize, u64) =
+            parsed.ok_or_else(|| format!("expected a line like \"ngram 1=5000\", got {line:?}"))?;
         if order != self.announced.len() + 1 || order > MAX_ORDER {
             let expected = self.announced.len() + 1;
             return Err(format!("expected order {expected}, at most {MAX_ORDER}, got {order}"));
@@ -118,7 +121,7 @@ impl Parser {
         Ok(())
     }
 
-    /// `log10 probability, words, perhaps log10 back-off weight`
+    /// A line of an n-gram: `log10 probability, words, optional log10 back-off weight`.
     fn gram(&mut self, order: usize, line: &str) -> Parsed<()> {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
         if fields.len() != order + 1 && fields.len() != order + 2 {
@@ -129,11 +132,11 @@ impl Parser {
         }
         let number = |text: &str| match text.parse::<f32>() {
             Ok(value) if value.is_finite() => Ok(value),
-            _ => Err(format!("{text:?} is no logarithm")),
+            _ => Err(format!("expected a logarithm, got {text:?}")),
         };
         let probability = number(fields[0])?;
         if probability > 0.0 {
-            return Err(format!("log10 of a probability is {probability}, above 0"));
+            return Err(format!("expected a log10 probability of at most 0, got {probability}"));
         }
         let back_off = fields.get(order + 1).map_or(Ok(0.0), |text| number(text))?;
         let mut node = 0u32;
@@ -148,13 +151,13 @@ impl Parser {
         }
         let gram = &mut self.grams.nodes[node as usize];
         if !gram.probability.is_nan() {
-            return Err(format!("{:?} stands twice", fields[1..=order].join(" ")));
+            return Err(format!("{:?} occurs twice", fields[1..=order].join(" ")));
         }
         *gram = Gram { probability, back_off };
         self.found[order - 1] += 1;
         let (found, announced) = (self.found[order - 1], self.announced[order - 1]);
         if found > announced {
-            return Err(format!("more {order}-grams than the {announced} that are announced"));
+            return Err(format!("more {order}-grams than the {announced} announced"));
         }
         Ok(())
     }
@@ -175,11 +178,11 @@ impl Parser {
     fn finish(mut self) -> Parsed<Grams> {
         for (order, (announced, found)) in self.announced.iter().zip(&self.found).enumerate() {
             if announced != found {
-                return Err(format!("{announced} {}-grams are announced, {found} are there", order + 1));
+                return Err(format!("expected {announced} {}-grams, got {found}", order + 1));
             }
         }
         if self.found.first().is_none_or(|&n| n == 0) {
-            return Err("no 1-grams in it".to_string());
+            return Err("the file has no 1-grams".to_string());
         }
         self.grams.order = self.found.iter().rposition(|&n| n > 0).unwrap_or_default() + 1;
         self.grams.unknown = ["<unk>", "<UNK>"].iter().find_map(|name| self.grams.words.get(*name).copied());

@@ -1,4 +1,4 @@
-//! Vocabulary files: Hugging Face, lines of text, fairseq, s3prl.
+//! Vocabulary files: Hugging Face, text, fairseq, s3prl.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,11 +10,11 @@ use crate::ctc::languages;
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The largest vocabulary file that is read, in bytes.
+/// Limit on the size of a vocabulary file, in bytes.
 const MAX_FILE_BYTES: u64 = 64 << 20;
-/// What fairseq puts before the tokens of a dictionary; the first is the blank of its CTC models.
+/// Tokens that fairseq prepends to those of a dictionary. The first is the blank of its CTC models.
 const FAIRSEQ: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
-/// What s3prl puts before the tokens of its file; the first is the blank.
+/// Tokens that s3prl prepends to those of its file. The first is the blank.
 const S3PRL: [&str; 3] = ["<pad>", "<eos>", "<unk>"];
 
 type Parsed<T> = std::result::Result<T, String>;
@@ -34,14 +34,14 @@ pub(super) fn open_s3prl(path: &Path) -> Result<Vocabulary> {
     build(path, tokens, &Config { blank: Some(TokenRef::Index(0)), ..Config::default() })
 }
 
-/// The file of a folder that holds the tokens, if there is one.
+/// The name of the vocabulary file in a folder, if there is one.
 pub(in crate::ctc) fn in_folder(folder: &Path) -> Result<Option<&'static str>> {
     files::first_of(folder, &["vocab.json", "tokens.txt", "vocab.txt"])
 }
 
 fn open_folder(folder: &Path, config: &Config) -> Result<Vocabulary> {
     let Some(name) = in_folder(folder)? else {
-        return Err(unusable(folder, "a folder without vocab.json, tokens.txt or vocab.txt".to_string()));
+        return Err(unusable(folder, "expected vocab.json, tokens.txt or vocab.txt in the folder".to_string()));
     };
     let path = folder.join(name);
     let mut config = config.clone();
@@ -70,7 +70,7 @@ fn unusable(path: &Path, reason: String) -> Error {
 
 fn build(path: &Path, tokens: Vec<String>, config: &Config) -> Result<Vocabulary> {
     if tokens.is_empty() {
-        return Err(unusable(path, "no tokens in it".to_string()));
+        return Err(unusable(path, "the file has no tokens".to_string()));
     }
     Vocabulary::with_config(tokens, config).map_err(|error| unusable(path, error.to_string()))
 }
@@ -85,7 +85,7 @@ fn read_json(path: &Path) -> Result<Value> {
 
 fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
     let mut config = config.clone();
-    // A list of tokens may itself begin with a bracket (`[PAD]`): only what ends as JSON does is taken for JSON.
+    // A list of tokens may begin with a bracket (`[PAD]`), so the end must look like JSON as well.
     let (start, end) = (text.trim_start().chars().next(), text.trim_end().chars().next_back());
     let tokens = match (start, end) {
         (None, _) => return Err("the file is empty".to_string()),
@@ -108,7 +108,7 @@ fn parse(text: &str, config: &Config) -> Parsed<(Vec<String>, Config)> {
     Ok((tokens, config))
 }
 
-/// One token a line. Only line ends come off, since a space may be a token.
+/// One token per line. Only line ends are removed, since a space may be a token.
 fn lines(text: &str) -> Parsed<Vec<String>> {
     let tokens: Vec<String> = text.lines().map(str::to_string).collect();
     match tokens.iter().skip(1).position(String::is_empty) {
@@ -118,13 +118,13 @@ fn lines(text: &str) -> Parsed<Vec<String>> {
 }
 
 enum Numbered {
-    /// Second column: the place of each token.
+    /// The second column is the index of each token.
     Indices(Vec<String>),
-    /// Second column: how often each token occurs in some corpus.
+    /// The second column is the frequency of each token in a corpus.
     Counts(Vec<String>),
 }
 
-/// Lines that all are a token, a blank and a number.
+/// Parses lines that all consist of a token, a space or tab, and a number.
 fn numbered(lines: &[String]) -> Parsed<Option<Numbered>> {
     let split = |line: &String| -> Option<(u64, String)> {
         let line = line.trim_end();
@@ -137,15 +137,15 @@ fn numbered(lines: &[String]) -> Parsed<Option<Numbered>> {
     let indices = sorted.iter().enumerate().all(|(wanted, (number, _))| *number == wanted as u64);
     Ok(Some(match indices {
         true => Numbered::Indices(sorted.into_iter().map(|(_, token)| token).collect()),
-        // Lists of counts leave the blank to the model.
+        // Lists with counts do not contain the blank.
         false if rows.iter().any(|(_, token)| super::BLANKS.contains(&token.as_str())) => {
-            return Err("its indices do not run from 0 without a gap".to_string());
+            return Err("expected indices from 0 without gaps".to_string());
         }
         false => Numbered::Counts(rows.into_iter().map(|(_, token)| token).collect()),
     }))
 }
 
-/// A list of tokens, tokens and their indices, or such an object per language.
+/// Parses a list of tokens, a map from tokens to indices, or such a map per language.
 fn json(text: &str, language: Option<&str>) -> Parsed<Vec<String>> {
     match serde_json::from_str(text).map_err(|error| error.to_string())? {
         Value::Array(values) => {
@@ -160,7 +160,7 @@ fn json(text: &str, language: Option<&str>) -> Parsed<Vec<String>> {
                 let Some(Value::Object(own)) = own else {
                     let (n, shown) = (known.len(), languages::shown(&known));
                     let got = language.map_or("none".to_string(), |language| format!("{language:?}"));
-                    return Err(format!("expected a language, of {n} such as {shown}, got {got}"));
+                    return Err(format!("expected one of {n} languages ({shown}), got {got}"));
                 };
                 fields = own;
             }
@@ -168,7 +168,7 @@ fn json(text: &str, language: Option<&str>) -> Parsed<Vec<String>> {
             for (token, id) in fields {
                 let id = id.as_u64().ok_or_else(|| format!("{id} is not an index"))?;
                 if let Some(other) = tokens.insert(id, token.clone()) {
-                    return Err(format!("index {id} is that of {other:?} and of {token:?}"));
+                    return Err(format!("index {id} belongs to both {other:?} and {token:?}"));
                 }
             }
             match tokens.keys().enumerate().find(|&(wanted, &id)| wanted as u64 != id) {
@@ -176,19 +176,19 @@ fn json(text: &str, language: Option<&str>) -> Parsed<Vec<String>> {
                 None => Ok(tokens.into_values().collect()),
             }
         }
-        _ => Err("neither an array nor an object".to_string()),
+        _ => Err("expected an array or an object".to_string()),
     }
 }
 
-/// Tokens of `added_tokens.json` that follow the others.
+/// Appends the tokens of `added_tokens.json`, whose indices continue those of the others.
 fn add(tokens: &mut Vec<String>, added: &Value) -> Parsed<()> {
-    let fields = added.as_object().ok_or("not an object of tokens and indices")?;
+    let fields = added.as_object().ok_or("expected an object of tokens and indices")?;
     let mut new: Vec<(u64, &String)> = Vec::new();
     for (token, id) in fields {
         let id = id.as_u64().ok_or_else(|| format!("{id} is not an index"))?;
         match usize::try_from(id).ok().and_then(|id| tokens.get(id)) {
             Some(known) if known == token => {}
-            Some(known) => return Err(format!("index {id} is that of {known:?} and of {token:?}")),
+            Some(known) => return Err(format!("index {id} belongs to both {known:?} and {token:?}")),
             None => new.push((id, token)),
         }
     }
@@ -202,7 +202,7 @@ fn add(tokens: &mut Vec<String>, added: &Value) -> Parsed<()> {
     Ok(())
 }
 
-/// Special tokens that Hugging Face names and that are among `tokens`; what `config` already says stays.
+/// Sets the special tokens that Hugging Face's files name, if they exist in `tokens` and `config` does not set them.
 fn take_special(config: &mut Config, tokens: &[String], value: &Value) {
     let name = |field: &str| {
         let value = value.get(field)?;
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_vocabulary_file_gives_the_same_tokens() {
+    fn vocabulary_file_formats_agree() {
         for text in [
             r#"{"ʃ": 2, "[PAD]": 0, "a": 1}"#,
             r#" ["[PAD]", "a", "ʃ"] "#,
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_vocabulary_files_say_what_is_wrong() {
+    fn invalid_vocabulary_files_are_described() {
         for (text, reason) in [
             ("", "empty"),
             ("[1, 2]", "blank"), // one token, called so
@@ -256,13 +256,13 @@ mod tests {
             (r#"{"a": "b"}"#, "not an index"),
             (r#"{"a": -1}"#, "not an index"),
             (r#"{"a": 0, "b": 2}"#, "index 1 is missing"),
-            (r#"{"a": 0, "b": 0}"#, "index 0 is that of"),
-            (r#"{"eng": {"a": 0}, "deu": {"a": 0}}"#, "of 2 such as deu, eng, got none"),
+            (r#"{"a": 0, "b": 0}"#, "index 0 belongs to both"),
+            (r#"{"eng": {"a": 0}, "deu": {"a": 0}}"#, "one of 2 languages (deu, eng), got none"),
             (r#"{"a": 0"#, "EOF"),
-            ("<pad>\na\na\n", "token 1 and token 2"),
+            ("<pad>\na\na\n", "token 1 and as token 2"),
             ("<pad>\na\n\nb\n", "line 3 is empty"),
             ("a\nb\n", "none of the 2 tokens"),
-            ("<blk> 0\na 1\nb 3\n", "without a gap"),
+            ("<blk> 0\na 1\nb 3\n", "without gaps"),
         ] {
             let error = parsed(text).unwrap_err();
             assert!(error.contains(reason), "{text:?}: {error}");
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn folders_of_hugging_face_and_s3prl_files() {
+    fn vocabularies_of_hugging_face_and_s3prl_folders() {
         let folder = std::env::temp_dir().join(format!("clipwise-vocabulary-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         let write = |name: &str, text: &str| std::fs::write(folder.join(name), text).unwrap();

@@ -1,10 +1,10 @@
-//! The usual names of tokens that are no text.
+//! The usual names of special tokens.
 
-/// Names under which the blank is looked for, best first. Hugging Face's padding token is its CTC blank.
+/// Names of the blank, in order of preference. Hugging Face's padding token is its CTC blank.
 pub const BLANKS: [&str; 9] = ["<blank>", "<blk>", "[BLANK]", "<ctc_blank>", "<pad>", "[PAD]", "<PAD>", "<eps>", ""];
 pub const UNKNOWNS: [&str; 4] = ["<unk>", "[UNK]", "<UNK>", "⁇"];
 pub const WORD_DELIMITERS: [&str; 5] = ["|", "<space>", "[SPACE]", " ", "▁"];
-/// Tokens that never stand in text.
+/// Tokens that never occur in text.
 pub const SPECIAL_TOKENS: [&str; 15] = [
     "<s>",
     "</s>",
@@ -22,5 +22,5 @@ pub const SPECIAL_TOKENS: [&str; 15] = [
     "[BOS]",
     "[EOS]",
 ];
-/// SentencePiece's mark of a token that begins a word.
+/// SentencePiece's mark of tokens that begin a word.
 pub const WORD_START: char = '▁';

@@ -1,26 +1,27 @@
-//! Tokens ↔ text.
+//! Conversion between tokens and text.
 
 use super::Vocabulary;
 use super::special::{SPECIAL_TOKENS, WORD_START};
 use crate::error::{Error, Result};
 
-/// What a token is in text.
+/// The role of a token in text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
-    /// Nothing: the blank, or a sign such as `<s>`.
+    /// No text: the blank, or a special token such as `<s>`.
     Silent,
-    /// The end of a word.
+    /// The word delimiter.
     Delimiter,
-    /// A part of a word, which may say that it begins one.
+    /// A part of a word, which may be marked as its beginning.
     Part { text: &'a str, begins_word: bool },
 }
 
 impl Vocabulary {
-    /// The words that tokens spell, those of a word joined by nothing or, if the vocabulary is spaced, by spaces. Blanks
-    /// and special tokens such as `<s>` are left out; nothing is merged, so these are the tokens after CTC's collapsing.
+    /// The words that tokens spell. Tokens of a word are joined without separator, or with spaces if the vocabulary is
+    /// spaced. Blanks and special tokens such as `<s>` are skipped. Repeated tokens are not merged: pass the tokens
+    /// after CTC's collapsing.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an id that is not below [`Vocabulary::len`].
+    /// [`Error::Argument`] if an id is not below [`Vocabulary::len`].
     pub fn words(&self, ids: &[usize]) -> Result<Vec<String>> {
         let mut words = vec![String::new()];
         for &id in ids {
@@ -44,10 +45,10 @@ impl Vocabulary {
         Ok(words)
     }
 
-    /// The text of tokens: [`Vocabulary::words`] with spaces between, or `" | "` if the vocabulary is spaced.
+    /// The text of tokens: [`Vocabulary::words`] separated by spaces, or by `" | "` if the vocabulary is spaced.
     ///
     /// # Errors
-    /// [`Error::Argument`] for an id that is not below [`Vocabulary::len`].
+    /// [`Error::Argument`] if an id is not below [`Vocabulary::len`].
     pub fn text(&self, ids: &[usize]) -> Result<String> {
         Ok(self.words(ids)?.join(&self.word_separator()))
     }
@@ -62,12 +63,13 @@ impl Vocabulary {
         }
     }
 
-    /// The ids of a text's tokens, for alignment and training: the inverse of [`Vocabulary::text`]. In a vocabulary that is
-    /// not spaced, spaces become word delimiters (dropped if there is none). What is not a token is cut into the fewest
-    /// tokens that give it. If the text as it stands cannot be encoded, its upper case is tried, then its lower case.
+    /// Converts text to token ids, for alignment and training: the inverse of [`Vocabulary::text`]. If the vocabulary
+    /// is not spaced, spaces become word delimiters, or are dropped if there is none. Parts that are not a token are
+    /// segmented into the fewest tokens. If the text cannot be encoded, its upper case and then its lower case are
+    /// tried.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a text with a part that no tokens give.
+    /// [`Error::Argument`] if a part of the text cannot be segmented into tokens.
     pub fn encode(&self, text: &str) -> Result<Vec<usize>> {
         let as_it_stands = self.encode_with(text, None);
         let Err(error) = as_it_stands else { return as_it_stands };
@@ -75,14 +77,15 @@ impl Vocabulary {
         other_cases.iter().find_map(|text| self.encode_with(text, None).ok()).ok_or(error)
     }
 
-    /// As [`Vocabulary::encode`], with the unknown token for each character that no token gives, and without trying
-    /// another case.
+    /// As [`Vocabulary::encode`], but characters that no token gives become the unknown token, and other cases are not
+    /// tried.
     ///
     /// # Errors
-    /// [`Error::Argument`] if the vocabulary has no unknown token.
+    /// [`Error::Config`] if the vocabulary has no unknown token.
     pub fn encode_lossy(&self, text: &str) -> Result<Vec<usize>> {
-        let unknown =
-            self.unknown().ok_or_else(|| Error::config("unknown", "none", "the vocabulary has no such token"))?;
+        let unknown = self
+            .unknown()
+            .ok_or_else(|| Error::config("unknown", "none", "expected a vocabulary with an unknown token"))?;
         self.encode_with(text, Some(unknown))
     }
 
@@ -101,21 +104,23 @@ impl Vocabulary {
                 true => self.segment(&format!("{WORD_START}{part}"), unknown),
                 false => self.segment(part, unknown),
             };
-            ids.extend(
-                segments.ok_or_else(|| {
-                    Error::argument("text", format!("{part:?}"), "no tokens of the vocabulary give it")
-                })?,
-            );
+            ids.extend(segments.ok_or_else(|| {
+                Error::argument(
+                    "text",
+                    format!("{part:?}"),
+                    "expected text that can be spelled with the tokens of the vocabulary",
+                )
+            })?);
         }
         Ok(ids)
     }
 
-    /// The fewest tokens that give `part`; of equally few, with the longest one first. With `unknown`, characters that no
-    /// token gives become that, as few as can be.
+    /// Segments `part` into the fewest tokens; among equally short segmentations, the one with the longest first token.
+    /// With `unknown`, characters that no token gives become that token, as few as possible.
     fn segment(&self, part: &str, unknown: Option<usize>) -> Option<Vec<usize>> {
-        /// Cost of an unknown character: larger than any cut into known tokens.
+        /// Cost of an unknown character: larger than any segmentation into known tokens.
         const UNKNOWN: u128 = 1 << 64;
-        // best[i]: cost of the rest from byte i, the first token's id, and where it ends.
+        // best[i]: cost of the rest from byte i, id of its first token, and where that ends.
         let mut best: Vec<Option<(u128, usize, usize)>> = vec![None; part.len() + 1];
         best[part.len()] = Some((0, 0, part.len()));
         for (start, character) in part.char_indices().rev() {
@@ -143,7 +148,7 @@ impl Vocabulary {
         Some(ids)
     }
 
-    /// Whether a token is a part of words, and not a sign.
+    /// Whether a token is part of words, not a special token.
     fn is_part(&self, id: usize) -> bool {
         Some(id) != self.unknown() && matches!(self.piece(id), Ok(Piece::Part { .. }))
     }

@@ -1,4 +1,4 @@
-//! The shape of Qwen2-Audio's audio tower, and where it is written.
+//! Sizes of Qwen2-Audio's audio tower, and their detection in checkpoints.
 
 use std::borrow::Cow;
 
@@ -13,26 +13,26 @@ use crate::encoders::{SpeechEncoder, whisper};
 use crate::error::{Error, Result};
 use crate::weights::{Loader, Weights};
 
-/// The shape of the audio tower of a Qwen2-Audio.
+/// Configuration of the audio tower of Qwen2-Audio.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `qwen2-audio`.
+    /// The name of the preset, or a custom name. Default when read from a file: `qwen2-audio`.
     #[serde(default = "qwen2_audio")]
     pub name: Cow<'static, str>,
-    /// Mel filters of the front end.
+    /// Number of mel filters of the front end.
     pub n_mels: usize,
-    /// Length of a hidden state, even, 2 to 65,536.
+    /// Width of a hidden state: even, 2 to 65,536.
     pub dim: usize,
-    /// Attention heads; a divisor of `dim`.
+    /// Number of attention heads; must divide `dim`.
     pub n_heads: usize,
-    /// Transformer blocks, 1 to 1,024.
+    /// Number of transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer, 1 to 65,536.
+    /// Width of the feed-forward layers, 1 to 65,536.
     pub ffn_dim: usize,
-    /// The most tokens that it can see, 50 per second; 2 to 32,768, and times `dim` at most 2^24.
+    /// Maximum number of tokens, 50 per second; 2 to 32,768, and at most 2^24 / `dim`.
     pub n_positions: usize,
-    /// Length of what the language model is given, 1 to 65,536. Default when read from a file: no projection.
+    /// Width of the projection to the language model, 1 to 65,536. Default when read from a file: no projection.
     #[serde(default)]
     pub projection: Option<usize>,
 }
@@ -42,7 +42,7 @@ fn qwen2_audio() -> Cow<'static, str> {
     Cow::Borrowed("qwen2-audio")
 }
 
-/// The type of the audio tower alone in configurations of transformers.
+/// The `model_type` of the audio tower alone.
 const ENCODER: &str = "qwen2_audio_encoder";
 
 impl Config {
@@ -58,11 +58,11 @@ impl Config {
         projection: Some(4096),
     };
 
-    /// From the `config.json` of a folder of transformers: `model_type` `qwen2_audio`, the whole model, or `qwen2_audio_encoder`,
-    /// which has no projection.
+    /// Reads the `config.json` of a folder saved by transformers: `model_type` `qwen2_audio` (the whole model) or
+    /// `qwen2_audio_encoder` (without projection).
     ///
     /// # Errors
-    /// [`Error::Config`] for a field of another type and for another activation than GELU.
+    /// [`Error::Config`] if a field has another type, or if the activation is not GELU.
     pub fn from_hugging_face(config: &Value) -> Result<Self> {
         let is_encoder = config.get("model_type").and_then(Value::as_str) == Some(ENCODER);
         let empty = Value::Object(serde_json::Map::new());
@@ -81,14 +81,15 @@ impl Config {
         Ok(Self::of(&tower, width.filter(|_| !is_encoder)))
     }
 
-    /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
+    /// Detects the sizes from the tensors of a checkpoint. Heads are assumed to have 64 values each.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if it holds no such audio tower.
+    /// [`Error::UnknownModel`] if the checkpoint has no audio tower of Qwen2-Audio.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         let place = place(&weights.loader(&Device::Cpu));
-        let tower = whisper::Config::from_place(&tower_place(&place))
-            .map_err(|_| Error::UnknownModel("the checkpoint holds no audio tower of Qwen2-Audio".to_string()))?;
+        let tower = whisper::Config::from_place(&tower_place(&place)).map_err(|_| {
+            Error::UnknownModel("expected a checkpoint with the audio tower of Qwen2-Audio".to_string())
+        })?;
         let projection = match place.at("multi_modal_projector.linear").shape("weight") {
             Some(&[width, _]) => Some(width),
             _ => None,
@@ -96,13 +97,13 @@ impl Config {
         Ok(Self::of(&tower, projection))
     }
 
-    /// With the sizes of an audio tower.
+    /// The configuration with the sizes of an audio tower.
     fn of(tower: &whisper::Config, projection: Option<usize>) -> Self {
         let whisper::Config { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *tower;
         Self { name: qwen2_audio(), n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, projection }
     }
 
-    /// The audio tower, as an encoder of Whisper.
+    /// The audio tower, as a Whisper encoder.
     pub(super) fn tower(&self) -> whisper::Config {
         let Self { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, .. } = *self;
         whisper::Config {
@@ -121,7 +122,7 @@ impl Config {
     pub(super) fn validate(&self) -> Result<()> {
         check::size("projection", self.projection.unwrap_or(1), MAX_WIDTH)?;
         if self.n_positions < 2 {
-            return Err(Error::config("n_positions", self.n_positions, "expected 2 or more, which make a frame"));
+            return Err(Error::config("n_positions", self.n_positions, "expected at least 2, the tokens of one frame"));
         }
         self.tower().validate()
     }

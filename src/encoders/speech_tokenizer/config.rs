@@ -1,4 +1,4 @@
-//! The shapes of SpeechTokenizer, and which of them a checkpoint has.
+//! Sizes of SpeechTokenizer, and their detection in checkpoints.
 
 use std::borrow::Cow;
 
@@ -13,57 +13,58 @@ use crate::encoders::family::Family;
 use crate::error::{Error, Result};
 use crate::weights::{Loader, Weights};
 
-/// The longest step from a hidden state to the next, in samples.
+/// Limit on the samples per hidden state.
 const MAX_STRIDE: usize = 1 << 16;
-/// The largest dilation: the zeros between the values of a kernel take memory that the checkpoint does not.
+/// Limit on the dilation, because a dilated kernel takes memory that the checkpoint does not.
 const MAX_DILATION: usize = 32;
-/// The most recurrent layers.
+/// Limit on the LSTM layers.
 const MAX_LSTM_LAYERS: usize = 64;
 
-/// The function between convolutions.
+/// The activation between convolutions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Activation {
-    /// `x`, and `e^x − 1` below 0.
+    /// ELU: `x`, and `e^x − 1` below 0.
     #[serde(alias = "ELU")]
     Elu,
-    /// `x + sin²(α x) / α` with an α per channel.
+    /// Snake: `x + sin²(α x) / α`, with one α per channel.
     #[serde(alias = "Snake")]
     Snake,
 }
 
-/// The shape of a SpeechTokenizer. Presets are the published ones.
+/// Configuration of a SpeechTokenizer. Presets are the published models.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `speech-tokenizer`.
+    /// The name of the preset, or a custom name. Default when read from a file: `speech-tokenizer`.
     #[serde(default = "speech_tokenizer")]
     pub name: Cow<'static, str>,
-    /// The rate of the audio, in Hz.
+    /// The sample rate, in Hz.
     pub sample_rate: u32,
-    /// Channels after the first convolution, 2 to 65,536; every step doubles them, to at most 65,536.
+    /// Number of channels after the first convolution, 2 to 65,536. Every strided convolution doubles them, to at most
+    /// 65,536.
     pub n_filters: usize,
-    /// Steps of the convolutions from the last to the first, as the decoder has them; their product, the samples per hidden
-    /// state, is at most 65,536.
+    /// Strides of the convolutions, from the last to the first, in the order of the decoder. Their product, the number
+    /// of samples per hidden state, is at most 65,536.
     pub strides: Cow<'static, [usize]>,
-    /// Length of a hidden state and of a codebook's vectors, 1 to 65,536.
+    /// Width of a hidden state and of a codebook's vectors, 1 to 65,536.
     pub dim: usize,
-    /// Length of the kernels in residual blocks, 1 to 65,536.
+    /// Kernel of the convolutions in residual blocks, 1 to 65,536.
     pub residual_kernel: usize,
-    /// Residual blocks before each step, at most 1,024.
+    /// Number of residual blocks before each strided convolution, at most 1,024.
     pub n_residual_layers: usize,
-    /// The kernel of residual block `j` before a step is dilated by this number to the power of `j`, which is at most 32.
+    /// The kernel of residual block `j` is dilated by this number to the power of `j`, which is at most 32.
     pub dilation_base: usize,
-    /// Layers of the LSTM, at most 64; 0 for none.
+    /// Number of LSTM layers, at most 64; 0 for none.
     pub n_lstm_layers: usize,
-    /// Whether the LSTM goes both ways.
+    /// Whether the LSTM is bidirectional.
     pub bidirectional: bool,
-    /// The function between convolutions.
+    /// The activation between convolutions.
     pub activation: Activation,
-    /// Codebooks, 1 to 1,024.
+    /// Number of codebooks, 1 to 1,024.
     pub n_codebooks: usize,
-    /// Codes of a codebook, 1 to 2^20.
+    /// Number of codes per codebook, 1 to 2^20.
     pub n_codes: usize,
 }
 
@@ -72,7 +73,7 @@ fn speech_tokenizer() -> Cow<'static, str> {
     Cow::Borrowed("speech-tokenizer")
 }
 
-/// What the published `config.json` says; the settings of training beside it are left out.
+/// The published `config.json`. Training settings in it are ignored.
 #[derive(Deserialize)]
 struct Published {
     #[serde(default = "default_rate")]
@@ -95,8 +96,8 @@ fn default_rate() -> u32 {
 }
 
 impl Config {
-    /// SpeechTokenizer as published, `speechtokenizer_hubert_avg`: 16 kHz, 50 hidden states per second, 8 codebooks of 1,024
-    /// codes; 67.7 M parameters in the encoder, 8.4 M in the codebooks.
+    /// SpeechTokenizer as published, `speechtokenizer_hubert_avg`: 16 kHz, 50 hidden states per second, 8 codebooks of
+    /// 1,024 codes; 67.7 M parameters in the encoder, 8.4 M in the codebooks.
     pub const BASE: Self = Self {
         name: Cow::Borrowed("speech-tokenizer"),
         sample_rate: 16_000,
@@ -112,14 +113,14 @@ impl Config {
         n_codebooks: 8,
         n_codes: 1024,
     };
-    /// The same shape with Snake, `speechtokenizer_snake` and the tokenizer of AnyGPT.
+    /// The same sizes with Snake: `speechtokenizer_snake`, and the tokenizer of AnyGPT.
     pub const SNAKE: Self =
         Self { name: Cow::Borrowed("speech-tokenizer-snake"), activation: Activation::Snake, ..Self::BASE };
 
-    /// From the `config.json` that is published beside a checkpoint (`n_filters`, `strides`, `dimension`, …, `n_q`).
+    /// Reads the `config.json` that is published with a checkpoint (`n_filters`, `strides`, `dimension`, …, `n_q`).
     ///
     /// # Errors
-    /// [`Error::Config`] if a field is missing or of another type.
+    /// [`Error::Config`] if a field is missing or has another type.
     pub fn from_published(config: &Value) -> Result<Self> {
         let published: Published = serde_json::from_value(config.clone())
             .map_err(|error| Error::config("config.json", "", error.to_string()))?;
@@ -141,11 +142,11 @@ impl Config {
         Ok(config.named())
     }
 
-    /// The sizes that the tensors of a checkpoint have. They do not tell the sample rate (16 kHz) nor the dilation (2 to the power
-    /// of a residual block's place).
+    /// Detects the sizes from the tensors of a checkpoint. The sample rate (16 kHz) and the dilations (2 to the power
+    /// of a residual block's index) cannot be detected.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if it holds no SpeechTokenizer with residual blocks.
+    /// [`Error::UnknownModel`] if the checkpoint has no SpeechTokenizer with residual blocks.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         let root = weights.loader(&Device::Cpu);
         let model = |index: usize| root.at("encoder.model").at(index);
@@ -186,18 +187,18 @@ impl Config {
                 ..Self::BASE
             })
         };
-        let unknown = || Error::UnknownModel("the checkpoint holds no SpeechTokenizer".to_string());
+        let unknown = || Error::UnknownModel("expected a checkpoint of SpeechTokenizer".to_string());
         detect().map(Self::named).ok_or_else(unknown)
     }
 
-    /// With the name of the preset that has these sizes, if there is one.
+    /// Sets the name of the preset with these sizes, if there is one.
     fn named(self) -> Self {
         let sizes = |config: &Self| Self { name: speech_tokenizer(), ..config.clone() };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(|preset| sizes(preset) == sizes(&self));
         preset.cloned().unwrap_or(sizes(&self))
     }
 
-    /// Hidden states of a clip: one for every product of the `strides` in samples, rounded up.
+    /// The number of hidden states of a clip: one per product of the `strides`, in samples, rounded up.
     pub fn n_frames(&self, n_samples: usize) -> usize {
         self.strides.iter().rev().fold(n_samples, |n, stride| n.div_ceil((*stride).max(1)))
     }
@@ -206,7 +207,7 @@ impl Config {
     pub(super) fn hop(&self) -> Result<usize> {
         let hop = self.strides.iter().try_fold(1usize, |hop, stride| hop.checked_mul(*stride));
         let hop = hop.filter(|hop| (1..=MAX_STRIDE).contains(hop) && !self.strides.is_empty());
-        let expected = || format!("expected at least one, with a product of 1 to {MAX_STRIDE}");
+        let expected = || format!("expected at least one stride, and a product between 1 and {MAX_STRIDE}");
         hop.ok_or_else(|| Error::config("strides", format!("{:?}", self.strides), expected()))
     }
 
@@ -225,7 +226,7 @@ impl Config {
         let widest =
             u32::try_from(self.strides.len()).ok().and_then(|n| self.n_filters.checked_mul(2usize.checked_pow(n)?));
         if self.n_filters < 2 || widest.is_none_or(|widest| widest > MAX_WIDTH) {
-            let reason = format!("expected 2 or more, and at most {MAX_WIDTH} channels after the last step");
+            let reason = format!("expected at least 2, and at most {MAX_WIDTH} channels after the last convolution");
             return Err(Error::config("n_filters", self.n_filters, reason));
         }
         let last = u32::try_from(self.n_residual_layers.saturating_sub(1)).unwrap_or(u32::MAX);

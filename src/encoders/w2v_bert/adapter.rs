@@ -1,4 +1,4 @@
-//! What shortens the sequence after the blocks.
+//! The adapter, which shortens the sequence after the blocks.
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm, Linear, SelfAttention, gated};
 use crate::weights::Loader;
 
-/// Perhaps half a feed-forward layer and a projection to another width, then layers with a stride.
+/// Optionally half a feed-forward layer and a projection to another width, then strided layers.
 #[derive(Debug)]
 pub struct Adapter {
     config: AdapterConfig,
@@ -43,8 +43,8 @@ impl Adapter {
         })
     }
 
-    /// `x` `[batch, n_steps, dim]`, of which `lengths[b]` steps of clip `b` count, to the shorter sequences and theirs. Steps that
-    /// do not count are seen by convolutions.
+    /// Shortens `x` `[batch, n_steps, dim]`, whose first `lengths[b]` steps belong to clip `b`. Returns the shorter
+    /// sequences and their lengths. Convolutions also use the steps beyond the lengths.
     pub fn forward(&self, mut x: Tensor, mut lengths: Vec<usize>) -> Result<(Tensor, Vec<usize>)> {
         if let Some(feed_forward) = &self.feed_forward {
             x = feed_forward.forward_add(&x)?;
@@ -61,7 +61,7 @@ impl Adapter {
     }
 }
 
-/// Gated convolutions with a stride, attention on one of them, a feed-forward layer.
+/// Strided gated convolutions, attention on one of them, a feed-forward layer.
 #[derive(Debug)]
 struct Layer {
     residual_norm: LayerNorm,

@@ -8,8 +8,8 @@ use crate::error::{Context, Result};
 use crate::nn::{Activation, CausalDepthwiseConv, LayerNorm, Linear, RelativeScores, SelfAttention, gated, mask};
 use crate::weights::Loader;
 
-/// Half a feed-forward layer, attention, convolution, half a feed-forward layer, each with a norm before it and a residual
-/// connection; then a norm.
+/// A Conformer block: half a feed-forward layer, attention, convolution, half a feed-forward layer, each with a norm
+/// before it and a residual connection; then a norm.
 #[derive(Debug)]
 pub struct Block {
     feed_forward_1: FeedForward,
@@ -37,7 +37,7 @@ impl Block {
         })
     }
 
-    /// `x` `[batch, n_steps, dim]` to the same shape, where only the first `lengths[b]` steps of clip `b` count.
+    /// Maps `x` `[batch, n_steps, dim]` to the same shape. The first `lengths[b]` steps belong to clip `b`.
     pub fn forward(&self, x: &Tensor, lengths: Option<&[usize]>, tables: &Tables) -> Result<Tensor> {
         let x = self.feed_forward_1.forward_add(x)?;
         let x = self.attention.forward_add(&self.attention_norm.forward(&x)?, lengths, tables, &x)?;
@@ -46,7 +46,7 @@ impl Block {
     }
 }
 
-/// Two linear layers around an activation.
+/// A feed-forward layer: two linear layers with an activation in between.
 #[derive(Debug)]
 pub struct FeedForward {
     norm: Option<LayerNorm>,
@@ -55,7 +55,7 @@ pub struct FeedForward {
 }
 
 impl FeedForward {
-    /// From `dim` to `width` and back. `factor` is that of the result; a power of two changes no digits of the weights.
+    /// `[dim, width]` are outer and inner width. `factor` scales the result; a power of two does not round the weights.
     pub fn load(
         place: &Loader,
         norm: Option<LayerNorm>,
@@ -84,13 +84,13 @@ impl FeedForward {
     }
 }
 
-/// A linear layer without bias, in the layout of a convolution over one step.
+/// A linear layer without bias, stored as a convolution with kernel 1.
 fn pointwise(place: &Loader, inputs: usize, outputs: usize) -> Result<Linear> {
     let weight = place.get_vec("weight", &[outputs, inputs, 1])?;
     Linear::from_matrix(weight, vec![0.0; outputs], Activation::Identity, place)
 }
 
-/// The convolution module.
+/// The convolution module of a Conformer block.
 #[derive(Debug)]
 struct Convolution {
     norm: LayerNorm,
@@ -124,10 +124,10 @@ impl Convolution {
     }
 }
 
-/// What all blocks share of the positions of one batch.
+/// Position tables of a batch, shared by all blocks.
 pub enum Tables {
     None,
-    /// Sinusoids of the distances, the farthest key before the query first: `[1, 2 · n_steps − 1, dim]`.
+    /// Sinusoids of the distances, beginning with the farthest key before the query: `[1, 2 · n_steps − 1, dim]`.
     Relative(Tensor),
     /// `[n_steps, 1, head_dim]`.
     Rotary {
@@ -138,7 +138,7 @@ pub enum Tables {
 
 impl Tables {
     pub fn new(config: &Config, n_steps: usize, device: &Device) -> Result<Self> {
-        Self::compute(config, n_steps, device).context("a table of positions")
+        Self::compute(config, n_steps, device).context("computing position tables")
     }
 
     /// Angles are products in f32, as in transformers.
@@ -171,7 +171,7 @@ impl Tables {
     }
 }
 
-/// Attention with positions.
+/// Self-attention with position embeddings.
 #[derive(Debug)]
 struct Attention {
     attention: SelfAttention,
@@ -179,19 +179,19 @@ struct Attention {
     positions: Scores,
 }
 
-/// How positions enter the scores.
+/// How positions enter the attention scores.
 #[derive(Debug)]
 enum Scores {
-    /// Not as such: they are in the input, or nowhere.
+    /// Not at all (positions are in the input, or there are none).
     None,
-    /// A query's products with the vectors of the distances, divided by √head_dim.
+    /// Products of the query with embeddings of the distances, divided by √head_dim.
     Key { products: Linear, left: usize },
-    /// Products with projected sinusoids.
+    /// Products with projected sinusoids of the distances.
     Relative {
         projection: Linear,
-        /// Added to queries for the products with keys, `[3 · dim]`, zeros for keys and values.
+        /// Bias of the queries for the products with keys, `[3 · dim]`; 0 for keys and values.
         content: Tensor,
-        /// Added to what these queries then are, for the products with distances: `[n_heads, head_dim]`.
+        /// Added to these queries for the products with distances: `[n_heads, head_dim]`.
         distance: Tensor,
     },
 }
@@ -219,8 +219,8 @@ impl Attention {
                 let content = || u.flatten_all()?.pad_with_zeros(0, 0, 2 * dim);
                 Scores::Relative {
                     projection: Linear::from_matrix(weight, vec![0.0; dim], Activation::Identity, place)?,
-                    content: content().context("biases of positions")?,
-                    distance: (v - u).context("biases of positions")?,
+                    content: content().context("loading position biases")?,
+                    distance: (v - u).context("loading position biases")?,
                 }
             }
         };
@@ -229,21 +229,21 @@ impl Attention {
 
     fn forward_add(&self, x: &Tensor, lengths: Option<&[usize]>, tables: &Tables, residual: &Tensor) -> Result<Tensor> {
         let mut qkv = self.attention.project(x)?; // [batch, n_steps, 3 · dim]
-        let (batch, n_steps, dim) = x.dims3().context("attention")?;
+        let (batch, n_steps, dim) = x.dims3().context("reading the shape of the attention's input")?;
         if let Tables::Rotary { cos, sin } = tables {
-            let rotated = self.attention.project(&self.rotate(x, cos, sin).context("rotary positions")?)?;
+            let rotated = self.attention.project(&self.rotate(x, cos, sin).context("rotating queries and keys")?)?;
             let parts = || Tensor::cat(&[rotated.narrow(2, 0, 2 * dim)?, qkv.narrow(2, 2 * dim, dim)?], 2);
-            qkv = parts().context("rotary positions")?;
+            qkv = parts().context("rotating queries and keys")?;
         }
         let relative = match (&self.positions, tables) {
             (Scores::Key { products, left }, _) => {
                 let queries = || qkv.narrow(2, 0, dim)?.reshape((batch, n_steps * self.n_heads, ()));
-                let rows = products.forward(&queries().context("relative positions")?)?;
-                let rows = rows.reshape((batch, n_steps, self.n_heads, ())).context("relative positions")?;
+                let rows = products.forward(&queries().context("computing relative positions")?)?;
+                let rows = rows.reshape((batch, n_steps, self.n_heads, ())).context("computing relative positions")?;
                 Some(RelativeScores::new(&rows, *left)?)
             }
             (Scores::Relative { projection, content, distance }, Tables::Relative(sinusoids)) => {
-                let context = "relative positions";
+                let context = "computing relative positions";
                 qkv = qkv.broadcast_add(content).context(context)?;
                 let distances = projection.forward(sinusoids)?;
                 let rows =
@@ -255,8 +255,8 @@ impl Attention {
         self.attention.forward_projected(&qkv, lengths, relative.as_ref(), residual)
     }
 
-    /// Products of queries `[batch, n_steps, dim]` with `distances` `[1, n_distances, dim]`, per head and divided by √head_dim:
-    /// `[batch, n_steps, n_heads, n_distances]`.
+    /// Products of queries `[batch, n_steps, dim]` with `distances` `[1, n_distances, dim]`, per head and divided by
+    /// √head_dim: `[batch, n_steps, n_heads, n_distances]`.
     fn rows(&self, queries: &Tensor, bias: &Tensor, distances: &Tensor) -> candle_core::Result<Tensor> {
         let heads = |x: &Tensor| x.reshape((x.dim(0)?, x.dim(1)?, self.n_heads, ()));
         let queries = heads(queries)?.broadcast_add(bias)?.transpose(1, 2)?.contiguous()?;
@@ -265,7 +265,7 @@ impl Attention {
         (queries.broadcast_matmul(&distances)? * scale)?.transpose(1, 2)
     }
 
-    /// The input turned by its positions, per head.
+    /// Rotates the input by its positions, per head.
     fn rotate(&self, x: &Tensor, cos: &Tensor, sin: &Tensor) -> candle_core::Result<Tensor> {
         let heads = x.reshape((x.dim(0)?, x.dim(1)?, self.n_heads, ()))?;
         let halves = heads.chunk(2, 3)?;

@@ -1,4 +1,4 @@
-//! The shapes of W2V-BERT encoders, and which of them a checkpoint has.
+//! Sizes of W2V-BERT encoders, and their detection in checkpoints.
 
 use std::borrow::Cow;
 
@@ -15,74 +15,75 @@ use crate::frontend::{FbankConfig, SeamlessM4tConfig};
 use crate::nn::Activation;
 use crate::weights::{Loader, Weights};
 
-/// What attention knows of positions (`position_embeddings_type`).
+/// Position embeddings in attention (`position_embeddings_type`).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 #[non_exhaustive]
 pub enum Positions {
-    /// Nothing.
+    /// None.
     None,
-    /// A vector per distance, times the query (Shaw et al., 2018, arXiv 1803.02155).
+    /// One embedding per distance, multiplied with the query (Shaw et al., 2018, arXiv 1803.02155).
     RelativeKey {
-        /// The farthest key before the query that has a vector of its own, at most 65,536 steps.
+        /// The farthest distance before the query with its own embedding, at most 65,536 steps.
         left: usize,
-        /// The farthest key after it, at most 65,536 steps.
+        /// The farthest distance after the query with its own embedding, at most 65,536 steps.
         right: usize,
     },
     /// Projected sinusoids of the distance, as in Transformer-XL (Dai et al., 2019, arXiv 1901.02860).
     Relative,
-    /// What queries and keys are made from is rotated by its position, per head (Su et al., 2021, arXiv 2104.09864).
+    /// Rotary embeddings: the input of queries and keys is rotated by its position, per head (Su et al., 2021, arXiv
+    /// 2104.09864).
     Rotary {
         /// Base of the wavelengths, above 0.
         base: f64,
     },
 }
 
-/// What shortens the sequence after the blocks (`add_adapter`).
+/// Configuration of the adapter, which shortens the sequence after the blocks (`add_adapter`).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AdapterConfig {
-    /// Length of the vectors that come out (`output_hidden_size`), a multiple of the encoder's heads.
+    /// Width of the output (`output_hidden_size`); must be a multiple of the encoder's `n_heads`.
     pub dim: usize,
-    /// Layers, at most 1,024.
+    /// Number of layers, at most 1,024.
     pub n_layers: usize,
-    /// Length of their convolutions, 1 to 65,536.
+    /// Kernel of the convolutions, 1 to 65,536.
     pub kernel: usize,
-    /// Their step, 1 to 65,536.
+    /// Stride of the convolutions, 1 to 65,536.
     pub stride: usize,
-    /// In their feed-forward layers.
+    /// Activation in the feed-forward layers.
     pub activation: Activation,
-    /// Whether a feed-forward layer stands before the first (`use_intermediate_ffn_before_adapter`).
+    /// Whether a feed-forward layer precedes the first layer (`use_intermediate_ffn_before_adapter`).
     pub feed_forward: bool,
 }
 
-/// The shape of an encoder of the W2V-BERT family. The preset is the published one.
+/// Configuration of an encoder of the W2V-BERT family. The preset is the published model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `w2v_bert`.
+    /// The name of the preset, or a custom name. Default when read from a file: `w2v_bert`.
     #[serde(default = "w2v_bert")]
     pub name: Cow<'static, str>,
-    /// The front end. Default when read from a file: that of the published models.
+    /// The front end. Default when read from a file: that of the published model.
     #[serde(default = "front_end")]
     pub front_end: SeamlessM4tConfig,
-    /// Length of a hidden state, 1 to 65,536; even with sinusoids as positions.
+    /// Width of a hidden state, 1 to 65,536; even with [`Positions::Relative`].
     pub dim: usize,
-    /// Attention heads; a divisor of `dim`.
+    /// Number of attention heads; must divide `dim`.
     pub n_heads: usize,
-    /// Conformer blocks, 1 to 1,024.
+    /// Number of Conformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of feed-forward layers, 1 to 65,536.
+    /// Width of the feed-forward layers, 1 to 65,536.
     pub ffn_dim: usize,
-    /// In the blocks.
+    /// Activation in the blocks.
     pub activation: Activation,
-    /// ε of all norms, 0 or more.
+    /// Epsilon of all norms, 0 or more.
     pub norm_eps: f32,
-    /// Positions.
+    /// Position embeddings.
     pub positions: Positions,
-    /// Length of the convolution over time in each block, 1 to 65,536, odd.
+    /// Kernel of the convolution over time in each block: odd, 1 to 65,535.
     pub conv_kernel: usize,
-    /// What follows the blocks. Default when read from a file: nothing.
+    /// Adapter after the blocks. Default when read from a file: none.
     #[serde(default)]
     pub adapter: Option<AdapterConfig>,
 }
@@ -112,13 +113,14 @@ impl Config {
         adapter: None,
     };
 
-    /// The sizes that the tensors of a checkpoint have. They do not tell activations, ε and the adapter's stride, which are as in
-    /// the published model (2, and ReLU in the adapter), nor rotary positions: none are taken for them. Of the vectors per
-    /// distance 8 are those of keys after the query, as published. The number of heads is that of the positions, else that of
-    /// the preset with this `dim`, else `dim / 64`.
+    /// Detects the sizes from the tensors of a checkpoint. Activations, epsilon and the adapter's stride cannot be
+    /// detected and are those of the published model (stride 2 and ReLU in the adapter). Rotary positions cannot be
+    /// detected either and are taken for none. Of the distance embeddings, 8 are for keys after the query, as
+    /// published. The number of heads is that of the position embeddings, otherwise that of the preset with this `dim`,
+    /// otherwise `dim / 64`.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if it holds no such encoder.
+    /// [`Error::UnknownModel`] if the checkpoint has no W2V-BERT encoder.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         let preset = Self::W2V_BERT_2;
         let root = weights.loader(&Device::Cpu);
@@ -130,7 +132,7 @@ impl Config {
             first.at("ffn1.intermediate_dense").shape("weight"),
             first.at("conv_module.depthwise_conv").shape("weight"),
         ) else {
-            return Err(Error::UnknownModel("the checkpoint holds no W2V-BERT encoder".to_string()));
+            return Err(Error::UnknownModel("expected a checkpoint of a W2V-BERT encoder".to_string()));
         };
         let is_block = |index: &usize| block(*index).at("final_layer_norm").shape("weight").is_some();
         let attention = first.at("self_attn");
@@ -174,19 +176,19 @@ impl Config {
         Ok(sizes.named())
     }
 
-    /// With the name of the preset if it has these sizes.
+    /// Sets the name of the preset if it has these sizes.
     pub(super) fn named(self) -> Self {
         let preset = Self::W2V_BERT_2;
         if (Self { name: preset.name.clone(), ..self.clone() }) == preset { preset } else { self }
     }
 
-    /// Length of the states that come out last: those of the adapter, if there is one.
+    /// Width of the output: that of the adapter, if there is one.
     pub fn output_dim(&self) -> usize {
         self.adapter.as_ref().map_or(self.dim, |adapter| adapter.dim)
     }
 
-    /// Frames of features of the shortest clip: those of one step, at least two, which have a variance, and as many as the
-    /// adapter's convolutions need.
+    /// Number of feature frames of the shortest clip: those of one step, at least two (so that there is a variance),
+    /// and as many as the adapter's convolutions need.
     pub(super) fn min_frames(&self) -> Result<usize> {
         let stride = self.front_end.stride;
         let least = stride.max(2);
@@ -195,22 +197,23 @@ impl Config {
             let length = (length - 1).checked_mul(adapter.stride)?.checked_add(adapter.kernel)?;
             Some(length.saturating_sub(adapter.padding() * 2).max(1))
         };
-        // Of the last step one frame is enough.
+        // One frame is enough for the last step.
         let frames = (0..adapter.n_layers).try_fold(1usize, before).and_then(|steps| (steps - 1).checked_mul(stride));
         let frames = frames.filter(|frames| *frames <= check::MAX_MIN_SAMPLES).ok_or_else(|| {
-            let reason = format!("expected a shortest clip of at most {} samples", check::MAX_MIN_SAMPLES);
+            let reason =
+                format!("expected a number for which the shortest clip has at most {} samples", check::MAX_MIN_SAMPLES);
             Error::config("adapter.n_layers", adapter.n_layers, reason)
         })?;
         Ok(least.max(frames + 1))
     }
 
-    /// Steps of the front end from a state that comes out to the next.
+    /// Steps of the front end per output state.
     pub(super) fn steps_per_frame(&self) -> Result<usize> {
         let Some(adapter) = &self.adapter else { return Ok(1) };
         let steps = (0..adapter.n_layers).try_fold(1usize, |steps, _| steps.checked_mul(adapter.stride));
         let steps = steps.filter(|steps| *steps <= MAX_WIDTH);
         steps.ok_or_else(|| {
-            let reason = format!("expected steps of at most {MAX_WIDTH} frames together");
+            let reason = format!("expected strides with a product of at most {MAX_WIDTH}");
             Error::config("adapter.stride", adapter.stride, reason)
         })
     }
@@ -239,13 +242,17 @@ impl Config {
                 return Err(Error::config("positions", format!("{left} and {right}"), reason));
             }
             Positions::Relative if !dim.is_multiple_of(2) => {
-                return Err(Error::config("dim", dim, "expected an even number, for pairs of sine and cosine"));
+                return Err(Error::config("dim", dim, "expected an even number for relative positions"));
             }
             Positions::Rotary { base } if !(base.is_finite() && base > 0.0) => {
                 return Err(Error::config("positions", base, "expected a base above 0"));
             }
             Positions::Rotary { .. } if !(dim / n_heads).is_multiple_of(2) => {
-                return Err(Error::config("n_heads", n_heads, "expected heads of an even length, for rotations"));
+                return Err(Error::config(
+                    "n_heads",
+                    n_heads,
+                    "expected a number for which dim / n_heads is even, for rotary positions",
+                ));
             }
             _ => {}
         }
@@ -266,13 +273,12 @@ impl Config {
 }
 
 impl AdapterConfig {
-    /// Zeros before and after the steps.
+    /// Padding on each side, in steps.
     pub(super) fn padding(&self) -> usize {
         self.stride / 2
     }
 
-    /// Steps that count after a layer, for steps that count before it. transformers takes another padding here than in the
-    /// convolution.
+    /// Number of valid steps after a layer. As in transformers, the padding here differs from that of the convolution.
     pub(super) fn length(&self, length: usize) -> usize {
         let padded = length + 2 * (self.kernel / 2);
         padded.saturating_sub(self.kernel) / self.stride + 1

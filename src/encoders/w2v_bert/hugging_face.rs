@@ -1,4 +1,4 @@
-//! The configuration files of transformers: `config.json` and `preprocessor_config.json`.
+//! Configuration files of transformers: `config.json` and `preprocessor_config.json`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::frontend::{FbankConfig, SeamlessM4tConfig};
 use crate::nn::Activation;
 
-/// What a `config.json` says about the encoder; missing fields mean what transformers means by them.
+/// The fields of a `config.json` that describe the encoder. Missing fields have the defaults of transformers.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -60,7 +60,7 @@ impl Default for Fields {
     }
 }
 
-/// What a `preprocessor_config.json` says, with the defaults of `SeamlessM4TFeatureExtractor`.
+/// The fields of a `preprocessor_config.json`, with the defaults of `SeamlessM4TFeatureExtractor`.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Preprocessor {
@@ -91,12 +91,13 @@ fn read<T: for<'a> Deserialize<'a>>(file: &'static str, value: &Value) -> Result
 }
 
 impl Config {
-    /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2-bert`), and its `preprocessor_config.json`, which
-    /// describes the features; those of the published model without one.
+    /// Reads the `config.json` of a folder saved by transformers (`model_type` `wav2vec2-bert`), and its
+    /// `preprocessor_config.json`, which describes the features. Without the latter, they are those of the published
+    /// model.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field of another type, and for a model with what this encoder lacks: other activations, features
-    /// of another length than the front end's.
+    /// [`Error::Config`] if a field has another type, if an activation is not supported, or if the width of the
+    /// features differs from that of the front end.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let fields: Fields = read("config.json", config)?;
         let front_end = match preprocessor {
@@ -114,7 +115,7 @@ impl Config {
         };
         let n_features = front_end.stride.saturating_mul(front_end.fbank.n_mels);
         if fields.feature_projection_input_dim != n_features {
-            let reason = format!("expected {n_features}, the length of the features");
+            let reason = format!("expected {n_features}, the width of the features");
             return Err(Error::config("feature_projection_input_dim", fields.feature_projection_input_dim, reason));
         }
         let positions = match fields.position_embeddings_type.as_deref() {
@@ -131,7 +132,7 @@ impl Config {
             }
         };
         if fields.use_intermediate_ffn_before_adapter && !fields.add_adapter {
-            let reason = "expected false: there is no adapter";
+            let reason = "expected false, since add_adapter is false";
             return Err(Error::config("use_intermediate_ffn_before_adapter", true, reason));
         }
         let adapter = match fields.add_adapter {

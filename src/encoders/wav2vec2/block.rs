@@ -1,4 +1,4 @@
-//! A transformer block, and what WavLM and MMS add to it.
+//! A transformer block, with the additions of WavLM and MMS.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::nn::{Activation, DistanceGates, LayerNorm, Linear, NormPlace, TransformerBlock};
 use crate::weights::{Init, Loader};
 
-/// New weights and biases of adapters, as transformers has them.
+/// Initial weights and biases of adapters, as in transformers.
 const INIT: [Init; 2] = [Init::Normal(0.02), Init::Constant(0.0)];
 
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Reads the block, and its adapter from a place of its own.
+    /// Reads the block, and its adapter from a separate loader.
     pub fn load(place: &Loader, adapter: &Loader, names: &Names, config: &Config) -> Result<Self> {
         let Config { dim, n_heads, ffn_dim, .. } = *config;
         let attention = place.at(names.attention);
@@ -41,7 +41,8 @@ impl Block {
         Ok(Self { transformer, gates: gates.transpose()?, adapter: adapter.transpose()? })
     }
 
-    /// `x` `[batch, n_frames, dim]`; `distances` are the scores of [`DistanceScores::of`](crate::nn::DistanceScores::of) for this many frames.
+    /// Runs `x` `[batch, n_frames, dim]`. `distances` are the scores from
+    /// [`DistanceScores::of`](crate::nn::DistanceScores::of) for this number of frames.
     pub fn forward(&self, x: &Tensor, distances: Option<&Tensor>) -> Result<Tensor> {
         let y = match self.gates.as_ref().zip(distances) {
             Some((gates, distances)) => {
@@ -56,7 +57,7 @@ impl Block {
     }
 }
 
-/// What MMS adds to a block's output.
+/// The adapter of MMS, applied to the output of a block.
 #[derive(Debug)]
 struct Adapter {
     norm: LayerNorm,

@@ -1,4 +1,4 @@
-//! The shapes of wav2vec 2.0 encoders, and which of them a checkpoint has.
+//! Sizes of wav2vec 2.0 encoders, and their detection in checkpoints.
 
 use std::borrow::Cow;
 
@@ -15,19 +15,19 @@ use crate::encoders::family::Family;
 use crate::error::{Error, Result};
 use crate::weights::{Loader, Weights};
 
-/// The longest step from a hidden state to the next, in samples: a second.
+/// Limit on the samples per hidden state: one second.
 const MAX_STRIDE: usize = 16_000;
 
-/// The largest distance that is counted, in frames: 6 hours.
+/// Limit on distances, in frames: 6 hours.
 const MAX_DISTANCE: usize = 1 << 20;
 
-/// How the convolutions over the waveform are normalised.
+/// Normalisation of the convolutions over the waveform.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum ConvNorm {
-    /// Each channel over the time of the clip, after the first convolution alone (`feat_extract_norm = "group"`, with as many
-    /// groups as channels).
+    /// Each channel over the time of the clip, after the first convolution only (`feat_extract_norm = "group"`, with as
+    /// many groups as channels).
     Group,
     /// Each frame over its channels, after every convolution (`feat_extract_norm = "layer"`).
     Layer,
@@ -37,11 +37,11 @@ pub enum ConvNorm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ConvLayer {
-    /// Channels, 1 to 65,536.
+    /// Number of output channels, 1 to 65,536.
     pub channels: usize,
-    /// Length of the kernel, 1 to 65,536.
+    /// Kernel, 1 to 65,536.
     pub kernel: usize,
-    /// Step, 1 to 65,536.
+    /// Stride, 1 to 65,536.
     pub stride: usize,
 }
 
@@ -49,66 +49,66 @@ const fn conv(kernel: usize, stride: usize) -> ConvLayer {
     ConvLayer { channels: 512, kernel, stride }
 }
 
-/// The seven convolutions of all published models: a hidden state every 320 samples.
+/// The seven convolutions of all published models, with one hidden state per 320 samples.
 const CONVS: &[ConvLayer] = &[conv(10, 5), conv(3, 2), conv(3, 2), conv(3, 2), conv(3, 2), conv(2, 2), conv(2, 2)];
 
-/// The shape of an encoder of the wav2vec 2.0 family. Presets are the published ones.
+/// Configuration of an encoder of the wav2vec 2.0 family. Presets are the published models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `wav2vec2`.
+    /// The name of the preset, or a custom name. Default when read from a file: `wav2vec2`.
     #[serde(default = "wav2vec2")]
     pub name: Cow<'static, str>,
-    /// Whether each clip is first brought to mean 0 and variance 1 (`do_normalize`).
+    /// Whether each clip is normalised to mean 0 and variance 1 (`do_normalize`).
     pub normalize: bool,
-    /// The convolutions over the waveform; at least one, at most 1,024.
+    /// The convolutions over the waveform, 1 to 1,024 of them.
     pub convs: Cow<'static, [ConvLayer]>,
-    /// Their normalisation.
+    /// Normalisation of the convolutions.
     pub conv_norm: ConvNorm,
-    /// Whether they have biases.
+    /// Whether the convolutions have biases.
     pub conv_bias: bool,
-    /// Whether a layer norm comes before the projection to `dim`; only some HuBERT models have none.
+    /// Whether a layer norm precedes the projection to `dim`. False only for some HuBERT models.
     pub projection_norm: bool,
-    /// Length of a hidden state, 1 to 65,536.
+    /// Width of a hidden state, 1 to 65,536.
     pub dim: usize,
-    /// Attention heads; a divisor of `dim`.
+    /// Number of attention heads; must divide `dim`.
     pub n_heads: usize,
-    /// Transformer blocks, 1 to 1,024.
+    /// Number of transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer, 1 to 65,536.
+    /// Width of the feed-forward layers, 1 to 65,536.
     pub ffn_dim: usize,
-    /// Frames that the convolution over positions sees, 1 to 65,536.
+    /// Kernel of the convolution over positions in frames, 1 to 65,536.
     pub position_kernel: usize,
-    /// Groups of that convolution; a divisor of `dim`.
+    /// Groups of that convolution; must divide `dim`.
     pub position_groups: usize,
-    /// Whether blocks normalise before attention and feed-forward layers, with a norm after the last block
-    /// (`do_stable_layer_norm`); else after each, with a norm before the first.
+    /// Whether blocks are pre-norm, with a norm after the last block (`do_stable_layer_norm`); otherwise they are
+    /// post-norm, with a norm before the first block.
     pub norm_first: bool,
-    /// Width of the adapter after each block of an MMS model (`adapter_attn_dim`), 1 to 65,536; only with `norm_first`. Default
-    /// when read from a file: no adapters.
+    /// Width of the adapter after each block of an MMS model (`adapter_attn_dim`), 1 to 65,536; requires `norm_first`.
+    /// Default when read from a file: no adapters.
     #[serde(default)]
     pub adapter_dim: Option<usize>,
-    /// Whether a batch norm comes before the convolution over positions, which then has no weight norm (`conv_pos_batch_norm`,
-    /// some HuBERT models). Default when read from a file: no.
+    /// Whether a batch norm precedes the convolution over positions, which then has no weight norm
+    /// (`conv_pos_batch_norm`, some HuBERT models). Default when read from a file: false.
     #[serde(default)]
     pub position_batch_norm: bool,
-    /// Scores by the distance between frames, gated in each block: WavLM's. Default when read from a file: none.
+    /// WavLM's attention bias by the distance between frames, gated in each block. Default when read from a file: none.
     #[serde(default)]
     pub position_bias: Option<PositionBias>,
 }
 
-/// How WavLM counts distances between frames.
+/// WavLM's buckets of distances between frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PositionBias {
-    /// Buckets of distances, half of them for each direction; a multiple of 4, 4 to 65,536.
+    /// Number of buckets, half of them per direction: a multiple of 4, 4 to 65,536.
     pub n_buckets: usize,
-    /// The distance in frames from which on the last bucket is used; above `n_buckets / 4`, at most 2^20.
+    /// The distance in frames from which the last bucket is used; above `n_buckets / 4`, at most 2^20.
     pub max_distance: usize,
 }
 
 impl PositionBias {
-    /// As in all published models.
+    /// The setting of all published models.
     pub const WAVLM: Self = Self { n_buckets: 320, max_distance: 800 };
 }
 
@@ -163,7 +163,7 @@ impl Config {
     /// HuBERT extra large: 962 M parameters.
     pub const HUBERT_XLARGE: Self = Self { name: Cow::Borrowed("hubert-xlarge"), conv_bias: false, ..Self::XLS_R_1B };
 
-    /// WavLM base and base+: 94 M parameters. Clips are used as they are.
+    /// WavLM base and base+: 94 M parameters. Clips are not normalised.
     pub const WAVLM_BASE: Self = Self {
         name: Cow::Borrowed("wavlm-base"),
         normalize: false,
@@ -178,18 +178,19 @@ impl Config {
         ..Self::LARGE
     };
 
-    /// The sizes that the tensors of a checkpoint have. They do not tell the strides (5, then 2), where the blocks normalise (first
-    /// where the convolutions have layer norms), nor the longest distance of WavLM (800 frames): these are as in all published
-    /// models. Whether clips are normalised does not stand there either: yes, except for models with a norm over time in the
-    /// layout of fairseq, or of WavLM. The number of heads is WavLM's own, else that of the preset with this `dim`, else `dim / 64`.
+    /// Detects the sizes from the tensors of a checkpoint. Some settings cannot be detected and are those of all
+    /// published models: the strides (5, then 2), pre-norm blocks (if the convolutions have layer norms), and WavLM's
+    /// maximum distance (800 frames). Clips are taken to be normalised, except for models with a norm over time that
+    /// have fairseq's names or are WavLM models. The number of heads is that of WavLM's table, otherwise that of the
+    /// preset with this `dim`, otherwise `dim / 64`.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if it holds no such encoder.
+    /// [`Error::UnknownModel`] if the checkpoint has no encoder of this family.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         let root = weights.loader(&Device::Cpu);
         let place = place(&root);
         let names = Names::detect(&place);
-        let unknown = || Error::UnknownModel("the checkpoint holds no wav2vec 2.0 encoder".to_string());
+        let unknown = || Error::UnknownModel("expected a checkpoint of a wav2vec 2.0 encoder".to_string());
         let conv = |index: usize| place.at("feature_extractor.conv_layers").at(index).at(names.conv);
         let shape = |index: usize| match conv(index).shape("weight") {
             Some(&[channels, _, kernel]) => Some((channels, kernel)),
@@ -244,19 +245,19 @@ impl Config {
         wav2vec2()
     }
 
-    /// With the name of the preset that has these sizes, if there is one.
+    /// Sets the name of the preset with these sizes, if there is one.
     pub(super) fn named(self) -> Self {
         let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..self.clone() };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
         preset.cloned().unwrap_or(self)
     }
 
-    /// Hidden states of a clip.
+    /// The number of hidden states of a clip.
     pub fn n_frames(&self, n_samples: usize) -> usize {
         Self::frames_after(&self.convs, n_samples)
     }
 
-    /// The output frames of these convolutions for `n_samples` samples.
+    /// The number of output frames of these convolutions for `n_samples` samples.
     pub(super) fn frames_after(convs: &[ConvLayer], n_samples: usize) -> usize {
         let convolved = |length: usize, conv: &ConvLayer| match length.checked_sub(conv.kernel) {
             Some(rest) => rest / conv.stride.max(1) + 1,
@@ -265,17 +266,17 @@ impl Config {
         convs.iter().fold(n_samples, convolved)
     }
 
-    /// Samples that leave one hidden state, if they can be counted.
+    /// The number of samples for one hidden state, unless it overflows.
     fn min_samples(&self) -> Option<usize> {
         let before = |length: usize, conv: &ConvLayer| (length - 1).checked_mul(conv.stride)?.checked_add(conv.kernel);
         self.convs.iter().rev().try_fold(1, before)
     }
 
-    /// The shortest clip and the step from a hidden state to the next, in samples.
+    /// Length of the shortest clip, and samples per hidden state.
     pub(super) fn grid(&self) -> Result<(usize, usize)> {
         let stride = self.convs.iter().try_fold(1usize, |stride, conv| stride.checked_mul(conv.stride));
         let stride = stride.filter(|stride| *stride <= MAX_STRIDE).ok_or_else(|| {
-            Error::config("convs", self.convs.len(), format!("expected steps of at most {MAX_STRIDE} samples together"))
+            Error::config("convs", self.convs.len(), format!("expected strides with a product of at most {MAX_STRIDE}"))
         })?;
         let min_samples = self.min_samples().unwrap_or(usize::MAX);
         check::min_samples("convs", self.convs.len(), min_samples)?;
@@ -292,11 +293,7 @@ impl Config {
             ("adapter_dim", self.adapter_dim.unwrap_or(1), MAX_WIDTH),
         ])?;
         if let Some(adapter_dim) = self.adapter_dim.filter(|_| !self.norm_first) {
-            return Err(Error::config(
-                "adapter_dim",
-                adapter_dim,
-                "expected none: these blocks do not normalise first",
-            ));
+            return Err(Error::config("adapter_dim", adapter_dim, "expected none, since norm_first is false"));
         }
         if let Some(PositionBias { n_buckets, max_distance }) = self.position_bias {
             check::sizes([("position_bias.n_buckets", n_buckets, MAX_WIDTH)])?;

@@ -11,9 +11,10 @@ use crate::nn::{Activation, ConvConfig, ConvStack, LayerNorm};
 use crate::tensor::with_values;
 use crate::weights::{Loader, Weights};
 
-/// Convolutions that run part by part: their outputs for a whole clip would be most of the memory that a forward takes.
+/// Number of convolutions that run in parts: their outputs for a whole clip would dominate the memory of a forward
+/// pass.
 const IN_PARTS: usize = 5;
-/// Outputs of the last of them per part, so that a part stays in the cache.
+/// Outputs per part of the last of them, so that a part fits into the cache.
 const PART: usize = 64;
 
 #[derive(Debug)]
@@ -21,12 +22,12 @@ pub(super) struct Extractor {
     convs: Vec<ConvLayer>,
     /// The norm over time after the first convolution, which then is not among the stages.
     time_norm: Option<TimeNorm>,
-    /// Those that run part by part.
+    /// Stages that run in parts.
     in_parts: Vec<Stage>,
     rest: Vec<Stage>,
 }
 
-/// Convolutions, each with GELU, or one with a norm over its channels before that.
+/// Convolutions with GELU, or one convolution with a norm over its channels before GELU.
 #[derive(Debug)]
 enum Stage {
     Plain(ConvStack),
@@ -34,7 +35,7 @@ enum Stage {
 }
 
 impl Stage {
-    /// `[batch, n, in_channels]` to `[batch, n_out, channels]`.
+    /// Maps `[batch, n, in_channels]` to `[batch, n_out, channels]`.
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Plain(convs) => convs.forward_vectors(x, None),
@@ -78,7 +79,7 @@ impl Extractor {
         Ok(Self { convs: config.convs.to_vec(), time_norm, in_parts, rest })
     }
 
-    /// Samples `[batch, n_samples, 1]`, enough for one frame, to `[batch, n_frames, channels]`.
+    /// Maps samples `[batch, n_samples, 1]`, enough for one frame, to `[batch, n_frames, channels]`.
     pub fn forward(&self, samples: &Tensor) -> Result<Tensor> {
         let rows = (0..samples.dim(0)?).map(|row| self.forward_in_parts(&samples.narrow(0, row, 1)?));
         let rows = rows.collect::<Result<Vec<_>>>()?;
@@ -87,7 +88,7 @@ impl Extractor {
         self.rest.iter().try_fold(x, |x, stage| stage.forward(&x))
     }
 
-    /// The first convolutions of one clip, `[1, n_samples, 1]`.
+    /// Runs the first convolutions for one clip, `[1, n_samples, 1]`.
     fn forward_in_parts(&self, clip: &Tensor) -> Result<Tensor> {
         let first = self.time_norm.as_ref().map(|norm| norm.stage(clip)).transpose()?;
         let convs = &self.convs[..self.convs.len().min(IN_PARTS)];
@@ -106,10 +107,11 @@ impl Extractor {
     }
 }
 
-/// The first convolution and the norm of each of its channels over the time of the clip.
+/// The first convolution, with the norm of each channel over the time of the clip.
 ///
-/// Both are linear, so the norm can be folded into the filters of a clip: where `m` and `C` are the mean and the covariance of
-/// the patches of samples that the filter `w` sees, the channel has the mean `w·m` and the variance `wᵀ C w`.
+/// Both are linear, so the norm can be folded into the filters, per clip: if `m` and `C` are the mean and the
+/// covariance of the patches of samples that the filter `w` is applied to, the channel has the mean `w·m` and the
+/// variance `wᵀ C w`.
 #[derive(Debug)]
 struct TimeNorm {
     shape: ConvConfig,
@@ -131,7 +133,7 @@ impl TimeNorm {
         })
     }
 
-    /// The convolution with the norm of this clip, `[1, n_samples, 1]`, and GELU.
+    /// The convolution with the norm of this clip `[1, n_samples, 1]` folded in, and GELU.
     fn stage(&self, clip: &Tensor) -> Result<Stage> {
         let ConvConfig { out_channels, kernel, stride, .. } = self.shape;
         let samples = clip.to_device(&Device::Cpu)?;
@@ -157,7 +159,7 @@ impl TimeNorm {
     }
 }
 
-/// Mean `[kernel]` and covariance `[kernel, kernel]` of the patches of a clip with at least one.
+/// Mean `[kernel]` and covariance `[kernel, kernel]` of the patches of a clip, which must have at least one.
 fn moments(samples: &[f32], kernel: usize, stride: usize) -> (Vec<f64>, Vec<f64>) {
     let (mut mean, mut products) = (vec![0.0; kernel], vec![0.0; kernel * kernel]);
     let mut n = 0.0;

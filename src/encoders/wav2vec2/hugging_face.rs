@@ -1,4 +1,4 @@
-//! The configuration files of transformers: `config.json` and `preprocessor_config.json`.
+//! Configuration files of transformers: `config.json` and `preprocessor_config.json`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::config::{Config, ConvLayer, ConvNorm, PositionBias};
 use crate::error::{Error, Result};
 
-/// What a `config.json` says about the encoder; missing fields mean what transformers means by them.
+/// The fields of a `config.json` that describe the encoder. Missing fields have the defaults of transformers.
 #[derive(Debug, Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -63,12 +63,12 @@ impl Default for Fields {
 }
 
 impl Config {
-    /// From the `config.json` of a folder of transformers (`model_type` `wav2vec2`, `hubert` or `wavlm`), and its
-    /// `preprocessor_config.json`, which says whether clips are normalised; yes without one.
+    /// Reads the `config.json` of a folder saved by transformers (`model_type` `wav2vec2`, `hubert` or `wavlm`), and
+    /// its `preprocessor_config.json`, which says whether clips are normalised (default: yes).
     ///
     /// # Errors
-    /// [`Error::Config`] for a field of another type, and for a model with what this encoder lacks: other activations, another
-    /// ε, convolutions after the blocks.
+    /// [`Error::Config`] if a field has another type, or if a setting is not supported: activations other than GELU,
+    /// another epsilon than 1e-5, convolutions after the blocks.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let fields: Fields = serde_json::from_value(config.clone())
             .map_err(|error| Error::config("config.json", "", error.to_string()))?;
@@ -76,14 +76,18 @@ impl Config {
             ("hidden_act", fields.hidden_act != "gelu", "expected gelu"),
             ("feat_extract_activation", fields.feat_extract_activation != "gelu", "expected gelu"),
             ("layer_norm_eps", fields.layer_norm_eps != 1e-5, "expected 1e-5"),
-            ("add_adapter", fields.add_adapter, "expected false: convolutions after the encoder are not supported"),
+            (
+                "add_adapter",
+                fields.add_adapter,
+                "expected false, since convolutions after the encoder are not supported",
+            ),
         ];
         if let Some((field, _, reason)) = refused.into_iter().find(|(_, refused, _)| *refused) {
             return Err(Error::config(field, config.get(field).unwrap_or(&Value::Null), reason));
         }
         let [dims, kernels, strides] = [&fields.conv_dim, &fields.conv_kernel, &fields.conv_stride];
         if [kernels.len(), strides.len()] != [dims.len(); 2] {
-            let reason = format!("expected {} kernels and strides, one per convolution", dims.len());
+            let reason = format!("expected {} values in conv_kernel and conv_stride, one per convolution", dims.len());
             return Err(Error::config("conv_dim", format!("{dims:?}"), reason));
         }
         let convs = dims.iter().zip(kernels).zip(strides);
@@ -106,7 +110,7 @@ impl Config {
             position_kernel: fields.num_conv_pos_embeddings,
             position_groups: fields.num_conv_pos_embedding_groups,
             norm_first: fields.do_stable_layer_norm,
-            // Only blocks of wav2vec 2.0 and HuBERT that normalise first have adapters, whatever the file says.
+            // Only pre-norm blocks of wav2vec 2.0 and HuBERT have adapters, whatever the file says.
             adapter_dim: fields.adapter_attn_dim.filter(|_| fields.do_stable_layer_norm && model_type != "wavlm"),
             position_batch_norm: fields.conv_pos_batch_norm && model_type == "hubert",
             position_bias: (model_type == "wavlm").then_some(bias),

@@ -1,11 +1,11 @@
-//! The names of the tensors in checkpoints.
+//! Names of the tensors in checkpoints.
 
 use crate::encoders::checkpoint;
 use crate::weights::Loader;
 
-/// Where the encoder's tensors may stand in a checkpoint.
+/// Prefixes of the encoder's tensors in checkpoints.
 const PLACES: [&str; 5] = ["wav2vec2", "hubert", "wavlm", "encoder", "w2v_encoder.w2v_model"];
-/// What a checkpoint holds of pre-training.
+/// Tensors of pre-training, which are ignored.
 const PRETRAINING: [&str; 8] = [
     "quantizer.*",
     "project_hid.*",
@@ -17,19 +17,19 @@ const PRETRAINING: [&str; 8] = [
     "layer_norm_for_extract.*",
 ];
 
-/// What the tensors are called, below the encoder.
+/// Names of the tensors, below the encoder's prefix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     /// The convolution, below `feature_extractor.conv_layers.N`.
     pub conv: &'static str,
-    /// Its norm over time, and its norm over channels.
+    /// Its norms: over time, and over channels.
     pub conv_norms: [&'static str; 2],
     pub projection_norm: &'static str,
     pub projection: &'static str,
-    /// The convolution over positions: after weight norm, and after the batch norm before it.
+    /// The convolution over positions: with weight norm, and with a batch norm before it.
     pub positions: [&'static str; 2],
     pub positions_norm: &'static str,
-    /// Below `encoder.layers.N`, as the others that follow.
+    /// Below `encoder.layers.N`, like the following ones.
     pub attention: &'static str,
     pub norm1: &'static str,
     pub fc1: &'static str,
@@ -72,28 +72,28 @@ impl Names {
         gate_constants: "grep_a",
     };
 
-    /// Those that the checkpoint uses at this place.
+    /// The names that the checkpoint uses below this prefix.
     pub fn detect(place: &Loader) -> Self {
         if is_fairseq(place) { Self::FAIRSEQ } else { Self::HUGGING_FACE }
     }
 }
 
-/// Whether the checkpoint has the names of fairseq at this place.
+/// Whether the checkpoint has fairseq's names below this prefix.
 pub(super) fn is_fairseq(place: &Loader) -> bool {
     place.shape("feature_extractor.conv_layers.0.0.weight").is_some()
 }
 
-/// Where the encoder stands in a checkpoint.
+/// The loader below the encoder's prefix in a checkpoint.
 pub(super) fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     checkpoint::place(root, &PLACES, is_here)
 }
 
-/// Whether the encoder stands at this place.
+/// Whether the encoder is below this prefix.
 pub(super) fn is_here(place: &Loader) -> bool {
     is_fairseq(place) || place.shape("feature_extractor.conv_layers.0.conv.weight").is_some()
 }
 
-/// Leaves out what pre-training needs beside the encoder.
+/// Ignores the tensors of pre-training.
 pub(super) fn ignore_pretraining(root: &Loader, place: &Loader) {
     for rest in PRETRAINING {
         root.ignore(rest);

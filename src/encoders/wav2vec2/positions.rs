@@ -1,4 +1,4 @@
-//! The convolution over positions: what a frame learns of its place from the frames around it.
+//! Convolutional position embeddings.
 
 use candle_core::Tensor;
 
@@ -8,10 +8,10 @@ use crate::error::Result;
 use crate::nn::{Activation, BatchNorm, GroupedConv1d};
 use crate::weights::Loader;
 
-/// A grouped convolution with GELU, whose result is added to its input.
+/// A grouped convolution with GELU, added to its input.
 #[derive(Debug)]
 pub(super) struct Positions {
-    /// Of the convolution's input.
+    /// Norm of the convolution's input.
     norm: Option<BatchNorm>,
     conv: GroupedConv1d,
 }
@@ -29,7 +29,7 @@ impl Positions {
         Ok(Self { norm, conv: GroupedConv1d::new(weight, bias, groups, Activation::Gelu, &conv)? })
     }
 
-    /// The kernel and the groups that the checkpoint's convolution has, and whether a batch norm comes before it.
+    /// Kernel and groups of the checkpoint's convolution, and whether a batch norm precedes it.
     pub fn sizes(place: &Loader, names: &Names, dim: usize) -> Option<(usize, usize, bool)> {
         let has_norm = place.at(names.positions_norm).shape("running_var").is_some();
         let conv = place.at(names.positions[usize::from(has_norm)]);
@@ -39,7 +39,7 @@ impl Positions {
         }
     }
 
-    /// `x` + positions, `[batch, n_frames, dim]`.
+    /// `x` plus its position embeddings, `[batch, n_frames, dim]`.
     pub fn forward_add(&self, x: &Tensor) -> Result<Tensor> {
         let y = match &self.norm {
             Some(norm) => self.conv.forward(&norm.forward(x)?)?,

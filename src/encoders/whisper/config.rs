@@ -1,4 +1,4 @@
-//! The shapes of Whisper's encoders, and which of them a checkpoint has.
+//! Sizes of Whisper's encoders, and their detection in checkpoints.
 
 use std::borrow::Cow;
 
@@ -15,34 +15,35 @@ use crate::error::{Error, Result};
 use crate::frontend::WhisperMelConfig;
 use crate::weights::{Loader, Weights};
 
-/// The most frames that it may see: 11 minutes.
+/// Limit on the number of positions: 11 minutes.
 const MAX_POSITIONS: usize = 1 << 15;
-/// The length of a head in every published size.
+/// Width of an attention head in all published sizes.
 const HEAD_DIM: usize = 64;
 
-/// The shape of a Whisper encoder. Presets are the published ones; English-only models have the same shapes.
+/// Configuration of a Whisper encoder. Presets are the published sizes; English-only models have the same ones.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// The preset's name, or your own. Default when read from a file: `whisper`.
+    /// The name of the preset, or a custom name. Default when read from a file: `whisper`.
     #[serde(default = "whisper")]
     pub name: Cow<'static, str>,
-    /// Mel filters of the front end.
+    /// Number of mel filters of the front end.
     pub n_mels: usize,
-    /// Length of a hidden state, even, 2 to 65,536.
+    /// Width of a hidden state: even, 2 to 65,536.
     pub dim: usize,
-    /// Attention heads; a divisor of `dim`.
+    /// Number of attention heads; must divide `dim`.
     pub n_heads: usize,
-    /// Transformer blocks, 1 to 1,024.
+    /// Number of transformer blocks, 1 to 1,024.
     pub n_blocks: usize,
-    /// Width of a block's feed-forward layer, 1 to 65,536.
+    /// Width of the feed-forward layers, 1 to 65,536.
     pub ffn_dim: usize,
-    /// The most frames that it can see, 50 per second; 1 to 32,768, and times `dim` at most 2^24.
+    /// Maximum number of frames, 50 per second; 1 to 32,768, and at most 2^24 / `dim`.
     pub n_positions: usize,
-    /// Whether clips are filled up with zeros to `n_positions` frames, as in the original. Default when read from a file: no.
+    /// Whether clips are padded with zeros to `n_positions` frames, as in the original. Default when read from a file:
+    /// false.
     #[serde(default)]
     pub pad: bool,
-    /// Whether the hidden states of that padding are part of the result. Default when read from a file: no.
+    /// Whether the result includes the hidden states of that padding. Default when read from a file: false.
     #[serde(default)]
     pub keep_padding: bool,
 }
@@ -89,20 +90,20 @@ impl Config {
         ffn_dim: 5120,
         ..Self::TINY
     };
-    /// Whisper large-v3, and its turbo, whose encoder is the same.
+    /// Whisper large-v3, and its turbo, which has the same encoder: 637 M parameters.
     pub const LARGE_V3: Self = Self { name: Cow::Borrowed("whisper-large-v3"), n_mels: 128, ..Self::LARGE };
 
-    /// The sizes that the tensors of a checkpoint have; heads have 64 values each.
+    /// Detects the sizes from the tensors of a checkpoint. Heads are assumed to have 64 values each.
     ///
     /// # Errors
-    /// [`Error::UnknownModel`] if it holds no Whisper encoder.
+    /// [`Error::UnknownModel`] if the checkpoint has no Whisper encoder.
     pub fn from_weights(weights: &Weights) -> Result<Self> {
         Self::from_place(&place(&weights.loader(&Device::Cpu)))
     }
 
-    /// The sizes of the tensors at a place.
+    /// Detects the sizes from the tensors below a prefix.
     pub(in crate::encoders) fn from_place(place: &Loader) -> Result<Self> {
-        let unknown = || Error::UnknownModel("the checkpoint holds no Whisper encoder".to_string());
+        let unknown = || Error::UnknownModel("expected a checkpoint of a Whisper encoder".to_string());
         let names = Names::detect(place);
         let block = |index: usize| place.at(names.blocks).at(index);
         let (Some(&[dim, n_mels, _]), Some(&[ffn_dim, _])) =
@@ -119,12 +120,12 @@ impl Config {
         Ok(Self { n_mels, dim, n_heads, n_blocks, ffn_dim, n_positions, ..Self::unnamed() }.named())
     }
 
-    /// Under the family's name, with sizes that are to be replaced.
+    /// A configuration with the family's name, whose sizes are to be replaced.
     pub(super) fn unnamed() -> Self {
         Self { name: whisper(), ..Self::TINY }
     }
 
-    /// With the name of the preset that has these sizes, if there is one.
+    /// Sets the name of the preset with these sizes, if there is one.
     pub(super) fn named(self) -> Self {
         let is_preset = |preset: &&Self| **preset == Self { name: preset.name.clone(), ..self.clone() };
         let preset = Self::PRESETS.iter().map(|(preset, _)| preset).find(is_preset);
@@ -146,7 +147,11 @@ impl Config {
         ])?;
         check::cells("n_positions", n_positions, dim)?;
         if !dim.is_multiple_of(2) || n_heads == 0 || !dim.is_multiple_of(n_heads) {
-            return Err(Error::config("n_heads", n_heads, format!("must divide dim = {dim}, which must be even")));
+            return Err(Error::config(
+                "n_heads",
+                n_heads,
+                format!("expected a divisor of dim = {dim}, which must be even"),
+            ));
         }
         Ok(())
     }

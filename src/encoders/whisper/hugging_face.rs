@@ -1,4 +1,4 @@
-//! The configuration files of transformers: `config.json` and `preprocessor_config.json`.
+//! Configuration files of transformers: `config.json` and `preprocessor_config.json`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::config::Config;
 use crate::error::{Error, Result};
 
-/// What a `config.json` says about the encoder.
+/// The fields of a `config.json` that describe the encoder.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Fields {
@@ -20,17 +20,17 @@ struct Fields {
 }
 
 impl Config {
-    /// From the `config.json` of a folder of transformers (`model_type` `whisper`), and its `preprocessor_config.json`. Clips are
-    /// [padded](Self::pad), as transformers does.
+    /// Reads the `config.json` of a folder saved by transformers (`model_type` `whisper`), and its
+    /// `preprocessor_config.json`. Clips are [padded](Self::pad), as in transformers.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field of another type, for other activations, and for a preprocessor that normalises clips or has
-    /// another number of mel filters.
+    /// [`Error::Config`] if a field has another type, if the activation is not GELU, or if the preprocessor normalises
+    /// clips or has another number of mel filters.
     pub fn from_hugging_face(config: &Value, preprocessor: Option<&Value>) -> Result<Self> {
         let sizes = Self::sizes_in(config, Self::unnamed())?;
         let of_preprocessor = |name: &str| preprocessor.and_then(|preprocessor| preprocessor.get(name));
         if of_preprocessor("do_normalize").and_then(Value::as_bool) == Some(true) {
-            return Err(Error::config("do_normalize", true, "expected false: clips are not normalised for Whisper"));
+            return Err(Error::config("do_normalize", true, "expected false, since Whisper does not normalise clips"));
         }
         if let Some(size) = of_preprocessor("feature_size").filter(|size| **size != sizes.n_mels) {
             return Err(Error::config("feature_size", size, format!("expected num_mel_bins = {}", sizes.n_mels)));
@@ -38,10 +38,10 @@ impl Config {
         Ok(Self { pad: true, ..sizes.named() })
     }
 
-    /// The sizes that a configuration of transformers states; `defaults` for those that it leaves out.
+    /// The sizes in a configuration of transformers; missing ones are those of `defaults`.
     ///
     /// # Errors
-    /// [`Error::Config`] for a field of another type, and for other activations.
+    /// [`Error::Config`] if a field has another type, or if the activation is not GELU.
     pub(in crate::encoders) fn sizes_in(config: &Value, defaults: Self) -> Result<Self> {
         let fields =
             Fields::deserialize(config).map_err(|error| Error::config("config.json", "", error.to_string()))?;

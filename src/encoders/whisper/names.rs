@@ -1,19 +1,19 @@
-//! The names of the tensors in checkpoints.
+//! Names of the tensors in checkpoints.
 
 use crate::encoders::checkpoint;
 use crate::weights::Loader;
 
-/// Where the encoder's tensors may stand in a checkpoint.
+/// Prefixes of the encoder's tensors in checkpoints.
 const PLACES: [&str; 5] = ["encoder", "model.encoder", "whisper.encoder", "encoder.encoder", "audio_encoder"];
 
-/// What the tensors are called, below the encoder.
+/// Names of the tensors, below the encoder's prefix.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Names {
     pub positions: &'static str,
     pub blocks: &'static str,
     pub norm1: &'static str,
     pub attention: &'static str,
-    /// Queries, keys, values and the projection of the result.
+    /// Queries, keys, values and the output projection.
     pub projections: [&'static str; 4],
     pub norm2: &'static str,
     pub fc1: &'static str,
@@ -51,7 +51,7 @@ impl Names {
     }
 }
 
-/// Where the encoder stands in a checkpoint.
+/// The loader below the encoder's prefix in a checkpoint.
 pub(super) fn place<'a>(root: &Loader<'a>) -> Loader<'a> {
     let is_here = |place: &Loader| place.shape("conv1.weight").is_some() && place.shape("conv2.weight").is_some();
     checkpoint::place(root, &PLACES, is_here)

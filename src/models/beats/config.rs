@@ -1,4 +1,4 @@
-//! The shapes of BEATs, and which of them a checkpoint has.
+//! Configurations of BEATs and their detection from checkpoints.
 
 use std::borrow::Cow;
 
@@ -12,22 +12,22 @@ use crate::error::{Error, Result};
 use crate::frontend::features::Features;
 use crate::frontend::{FbankConfig, FrontEnd};
 use crate::labels::LabelSet;
-use crate::models::family::{Family, published};
+use crate::models::family::{Family, matching_preset};
 use crate::models::vit::{self};
 use crate::models::{FrameGrid, ModelInfo, TaggingModel};
 use crate::nn::{PatchAxes, PatchConfig};
 use crate::weights::Weights;
 
-/// The largest distance that is counted, in tokens.
+/// The largest value of `max_distance`, in tokens.
 const MAX_DISTANCE: usize = 1 << 20;
-/// Where the encoder stands in a checkpoint, and its heads.
-const PLACES: [&str; 4] = ["", "encoder.", "model.beats.", "model.model."];
+/// Prefixes of the encoder in checkpoints, and names of the heads.
+const PREFIXES: [&str; 4] = ["", "encoder.", "model.beats.", "model.model."];
 const HEADS: [&str; 3] = ["predictor.weight", "decoder.linear_out.weight", STRONG_HEAD];
 const STRONG_HEAD: &str = "strong_head.weight";
-/// One mean and standard deviation of OpenBEATs' training data, from a model card.
+/// Mean and standard deviation of OpenBEATs' training data, from a model card.
 const OPEN_STATISTICS: (f32, f32) = (15.664_39, 6.383_12);
 
-/// The shape of a BEATs. Presets are the published ones.
+/// The configuration of a BEATs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -36,17 +36,17 @@ pub struct Config {
     pub name: Cow<'static, str>,
     /// The spectrogram. At least `patch_size` mel bins, at most 4,096.
     pub fbank: FbankConfig,
-    /// Mean of the training data's spectrogram.
+    /// Mean of the training spectrograms.
     pub mean: f32,
-    /// Its standard deviation, above 0; values are divided by twice that.
+    /// Standard deviation of the training spectrograms, above 0. Features are divided by twice this value.
     pub std: f32,
-    /// Frames that are seen at once, `patch_size` to 65,536. Of no effect with `strong`.
+    /// Frames per window, `patch_size` to 65,536. Longer clips are cut into windows. Not used with `strong`.
     pub target_length: usize,
-    /// Frames and mel bins of a patch, 1 to 65,536.
+    /// Height in mel bins and width in frames of a patch, 1 to 65,536.
     pub patch_size: usize,
-    /// Length of a token before the projection to `width`, 1 to 65,536.
+    /// Token dimension before the projection to `width`, 1 to 65,536.
     pub patch_dim: usize,
-    /// Length of a token in the blocks, 1 to 65,536.
+    /// Token dimension in the blocks, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
@@ -54,24 +54,25 @@ pub struct Config {
     pub ffn_dim: usize,
     /// Transformer blocks, 1 to 1,024.
     pub depth: usize,
-    /// Whether residuals are multiplied with `(2 depth)^¼` (`deep_norm`).
+    /// Whether residuals are scaled by `(2 depth)^¼` (`deep_norm`).
     pub deep_norm: bool,
-    /// Tokens that the convolution over positions sees, 1 to 65,536.
+    /// Kernel of the positional convolution in tokens, 1 to 65,536.
     pub position_kernel: usize,
-    /// Groups of that convolution; a divisor of `width`.
+    /// Groups of the positional convolution; a divisor of `width`.
     pub position_groups: usize,
-    /// Buckets of distances between tokens, half of them for each direction; a multiple of 4, 4 to 65,536.
+    /// Buckets of relative distances, half of them for each direction; a multiple of 4, 4 to 65,536.
     pub n_buckets: usize,
-    /// The distance in tokens from which on the last bucket is used; above `n_buckets / 4`, at most 2^20.
+    /// Distance in tokens from which the last bucket is used; above `n_buckets / 4`, at most 2^20.
     pub max_distance: usize,
-    /// Whether the head decides for frames of 40 ms: see [Frames](crate::models::beats#frames). Default when read from a file: no.
+    /// Whether the head classifies frames of 40 ms: see [Frames](crate::models::beats#frames). Default when read from a
+    /// file: `false`.
     #[serde(default)]
     pub strong: bool,
     /// Outputs of the head, at most 2^20; 0 for a model without one.
     pub n_classes: usize,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn beats() -> Cow<'static, str> {
     Cow::Borrowed("beats")
 }
@@ -117,7 +118,7 @@ impl Config {
         PatchConfig { bias: false, ..PatchConfig::square(self.patch_size, PatchAxes::FramesFirst) }
     }
 
-    /// Whether the classes are those of AudioSet-Strong.
+    /// Whether the classes are AudioSet-Strong's.
     fn has_strong_classes(&self) -> bool {
         self.strong && self.n_classes == Self::STRONG.n_classes
     }
@@ -130,7 +131,7 @@ impl Config {
             frames: self.strong.then_some(FrameGrid { first: 0, step: STEP * hop }),
             labels: Some(match self.has_strong_classes() {
                 true => LabelSet::audioset_strong(),
-                // Not in AudioSet's order, whatever their number.
+                // BEATs' order differs from AudioSet's even for 527 classes.
                 false => LabelSet::numbered(self.n_classes),
             }),
             ..ModelInfo::new(self.name.clone(), self.fbank.sample_rate, self.n_classes, self.width)
@@ -143,7 +144,7 @@ impl Config {
         self.patches().check(self.fbank.n_mels)?;
         vit::check_target_length(self.target_length, self.patch_size)?;
         if self.position_groups == 0 || !self.width.is_multiple_of(self.position_groups) {
-            let reason = format!("must divide the width {}", self.width);
+            let reason = format!("expected a divisor of the width {}", self.width);
             return Err(Error::config("position_groups", self.position_groups, reason));
         }
         if !(4..=MAX_WIDTH).contains(&self.n_buckets) || !self.n_buckets.is_multiple_of(4) {
@@ -179,32 +180,32 @@ impl Family for Config {
         &self.name
     }
 
-    /// Tensors do not tell the mean and the standard deviation: OpenBEATs' in ESPnet's layout and for widths that BEATs does not have,
-    /// else BEATs'.
+    /// The tensors do not determine the mean and the standard deviation. OpenBEATs' values are taken for ESPnet's
+    /// layout and for widths that BEATs does not have, otherwise BEATs'.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let here = |place: &&str| weights.contains(&format!("{place}encoder.layers.0.self_attn.grep_a"));
-        let has_patches = |place: &&str| weights.contains(&format!("{place}patch_embedding.weight"));
-        let Some(place) = PLACES.into_iter().find(|place| here(place) && has_patches(place)) else {
+        let here = |prefix: &&str| weights.contains(&format!("{prefix}encoder.layers.0.self_attn.grep_a"));
+        let has_patches = |prefix: &&str| weights.contains(&format!("{prefix}patch_embedding.weight"));
+        let Some(prefix) = PREFIXES.into_iter().find(|prefix| here(prefix) && has_patches(prefix)) else {
             return Ok(None);
         };
         let mut config = Self { n_classes: 0, ..Self::BASE };
         config.fit(weights);
-        if place == "encoder." || config.width != Self::BASE.width {
+        if prefix == "encoder." || config.width != Self::BASE.width {
             (config.mean, config.std) = OPEN_STATISTICS;
         }
         let renamed = |preset: &Self| Self { name: preset.name.clone(), n_classes: preset.n_classes, ..config.clone() };
-        config.name = published(renamed).map_or_else(beats, |preset| preset.name.clone());
+        config.name = matching_preset(renamed).map_or_else(beats, |preset| preset.name.clone());
         let is_known = config.n_classes == 0 || config.has_strong_classes();
         let is_named = is_known || weights.metadata().contains_key("label_dict");
         let numbered = Assumption::NumberedLabels { n_classes: config.n_classes };
         Ok(Some((config, (!is_named).then_some(numbered).into_iter().collect())))
     }
 
-    /// The sizes that can be read from the tensors; no classes without a head.
+    /// The sizes that the tensors determine; no classes without a head.
     fn fit(&mut self, weights: &Weights) {
-        let here = |place: &&str| weights.contains(&format!("{place}patch_embedding.weight"));
-        let place = PLACES.into_iter().find(here).unwrap_or_default();
-        let shape = |name: &str| weights.shape(&format!("{place}{name}"));
+        let here = |prefix: &&str| weights.contains(&format!("{prefix}patch_embedding.weight"));
+        let prefix = PREFIXES.into_iter().find(here).unwrap_or_default();
+        let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
         let fc1 = |index: usize| shape(&format!("encoder.layers.{index}.fc1.weight"));
         if let Some(&[ffn_dim, width]) = fc1(0) {
             (self.width, self.ffn_dim) = (width, ffn_dim);

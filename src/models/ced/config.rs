@@ -1,4 +1,4 @@
-//! The shapes of CEDs and Dashengs, and which of them a checkpoint has.
+//! Configurations of CED and Dasheng and their detection from checkpoints.
 
 use std::borrow::Cow;
 
@@ -16,56 +16,60 @@ use crate::models::{ModelInfo, TaggingModel};
 use crate::nn::{PatchAxes, PatchConfig};
 use crate::weights::Weights;
 
-/// Where the encoder stands in a checkpoint, and the last layers of its heads.
-const PLACES: [&str; 3] = ["", "encoder.", "dashengmodel."];
+/// Prefixes of the encoder in checkpoints, and the last layers of the heads.
+const PREFIXES: [&str; 3] = ["", "encoder.", "dashengmodel."];
 const HEADS: [&str; 2] = ["outputlayer.1.weight", "classifier.1.weight"];
 
-/// The shape of a CED or Dasheng. Presets are the published ones.
+/// The configuration of a CED or Dasheng.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// The preset's name, or your own. Default when read from a file: `ced`.
     #[serde(default = "ced")]
     pub name: Cow<'static, str>,
-    /// The front end; a multiple of the mel bins of a patch.
+    /// The front end. Its number of mel bins must be a multiple of a patch's.
     pub log_mel: LogMelConfig,
-    /// Mel bins and frames of a patch, 1 to 65,536. Default when read from a file: 16 x 16.
+    /// Height in mel bins and width in frames of a patch, 1 to 65,536. Default when read from a file: 16 x 16.
     #[serde(default = "patch")]
     pub patch: [usize; 2],
-    /// Length of a token, 1 to 65,536.
+    /// Token dimension, 1 to 65,536.
     pub width: usize,
     /// Attention heads; a divisor of `width`.
     pub n_heads: usize,
     /// Transformer blocks, 1 to 1,024.
     pub depth: usize,
-    /// Frames that are seen at once, those of a patch to 65,536.
+    /// Frames per window, from the width of a patch to 65,536. Longer clips are cut into windows.
     pub target_length: usize,
-    /// What is averaged over the windows of a clip that has more frames. Default when read from a file: `Scores`.
+    /// What is averaged over the windows of a longer clip. Default when read from a file: `Scores`.
     #[serde(default)]
     pub window_mean: WindowMean,
     /// Outputs of the last layer, at most 2^20; 0 for a model without a head.
     pub n_classes: usize,
 }
 
-/// How the windows of a clip that is longer than [`Config::target_length`] become one result: see [Long clips](crate::models::ced#long-clips).
+/// How the results of the windows of a clip longer than [`Config::target_length`] are combined: see [Long
+/// clips](crate::models::ced#long-clips).
 ///
-/// [`detect`](crate::models::detect) and a model's name choose `Tokens` for a checkpoint with the tensor names of the Hugging Face
-/// conversions (`encoder.time_pos_embed`), so that it gives what their class gives, `TokensByLength` for a Dasheng, and `Scores` for
-/// all others.
+/// [`detect`](crate::models::detect) and presets chosen by name use `Tokens` for checkpoints with the tensor names of
+/// the Hugging Face conversions (`encoder.time_pos_embed`), to match the results of that class, `TokensByLength` for
+/// Dasheng, and `Scores` for all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum WindowMean {
-    /// Scores of windows of one length, as in RicherMans/CED (`eval_avg="mean"`, `pad_last=True`, its defaults). The default.
+    /// The mean of the scores of equally long windows, as in RicherMans/CED with its defaults `eval_avg="mean"` and
+    /// `pad_last=True`. The default.
     #[default]
     Scores,
-    /// Tokens of windows of one length, before the head, as in the class for Hugging Face's transformers (`pad_last=True`).
+    /// The mean of the tokens of equally long windows, before the head, as in the class for Hugging Face transformers
+    /// (`pad_last=True`).
     Tokens,
-    /// Tokens, before the head; the last window is not padded: it has the whole patches that are left. As in XiaoMi/dasheng
-    /// (`eval_avg="cat"`). The Hugging Face class pads it and then drops the tokens that begin in the padding.
+    /// The mean of the tokens, before the head. The last window is not padded and has the remaining whole patches, as
+    /// in XiaoMi/dasheng (`eval_avg="cat"`). The Hugging Face class pads it and then drops the tokens that begin in the
+    /// padding.
     TokensByLength,
-    /// Scores, weighted by the patches that a window has in time. The last window is not padded: it is as long as what is left
-    /// of the clip, and at least 16 frames, the clip's last. No reference computes this; no zeros are heard.
+    /// The mean of the scores, weighted by the number of patches that a window has in time. The last window is not
+    /// padded: it has the remaining frames, or the clip's last 16 frames if fewer remain. No reference computes this.
     ScoresByLength,
 }
 
@@ -73,7 +77,7 @@ fn patch() -> [usize; 2] {
     Config::TINY.patch
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn ced() -> Cow<'static, str> {
     Cow::Borrowed("ced")
 }
@@ -130,7 +134,7 @@ impl Config {
         let n_mels = self.log_mel.mel.n_mels;
         check::sizes([("patch", mels, MAX_WIDTH), ("patch", frames, MAX_WIDTH)])?;
         if n_mels == 0 || !n_mels.is_multiple_of(mels) {
-            return Err(Error::config("n_mels", n_mels, format!("a multiple of {mels}")));
+            return Err(Error::config("n_mels", n_mels, format!("expected a multiple of {mels}")));
         }
         if !(frames..=MAX_TARGET_LENGTH).contains(&target_length) {
             let reason = format!("expected {frames} to {MAX_TARGET_LENGTH} frames");
@@ -161,9 +165,9 @@ impl Family for Config {
     }
 
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
-        let place = PLACES.into_iter().find(|place| weights.contains(&format!("{place}time_pos_embed")));
-        let Some(place) = place else { return Ok(None) };
-        let shape = |name: &str| weights.shape(&format!("{place}{name}"));
+        let prefix = PREFIXES.into_iter().find(|prefix| weights.contains(&format!("{prefix}time_pos_embed")));
+        let Some(prefix) = prefix else { return Ok(None) };
+        let shape = |name: &str| weights.shape(&format!("{prefix}{name}"));
         let (Some(&[_, width, _, columns]), Some(&[_, _, mels, frames])) =
             (shape("time_pos_embed"), shape("patch_embed.proj.weight"))
         else {
@@ -177,7 +181,9 @@ impl Family for Config {
         let preset = presets.find(|preset| preset.width == width && preset.patch == [mels, frames]);
         let mut config = preset.cloned().ok_or_else(|| {
             let model = if is_dasheng { "Dasheng" } else { "CED" };
-            Error::UnknownModel(format!("a {model} of width {width}: its number of heads is not known, give a config"))
+            Error::UnknownModel(format!(
+                "cannot determine the number of attention heads of a {model} of width {width}: give a config.json"
+            ))
         })?;
         if columns != config.target_length / frames {
             config.target_length = columns.saturating_mul(frames);
@@ -187,7 +193,7 @@ impl Family for Config {
         Ok(Some((config, Vec::new())))
     }
 
-    /// The number of classes, and the rule for long clips of those who named the checkpoint's tensors.
+    /// The number of classes, and the rule for long clips that belongs to the layout.
     fn fit(&mut self, weights: &Weights) {
         if let Some(&[n_classes, _]) = HEADS.iter().find_map(|head| weights.shape(head)) {
             self.n_classes = n_classes;

@@ -1,4 +1,4 @@
-//! The shapes of CNN14, and which of them a checkpoint has.
+//! Configurations of CNN14 and their detection from checkpoints.
 
 use std::borrow::Cow;
 
@@ -15,25 +15,26 @@ use crate::models::{FrameGrid, ModelInfo, OutputActivation, TaggingModel, panns}
 use crate::nn::Pooling;
 use crate::weights::Weights;
 
-/// Where the classes are decided. With `s` a step of the last map, averaged over mel, a segment is `max + mean` of the steps
-/// `s − 1` to `s + 1`, with zeros beyond the ends of the clip in the mean; then come `fc1`, ReLU and the last layer.
+/// Where classification takes place. A segment is `max + mean` over the steps `s − 1` to `s + 1` of the last feature
+/// map averaged over mel, where the mean includes zeros beyond the ends of the clip; `fc1`, ReLU and the last layer
+/// follow.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Decision {
-    /// Once, from the steps pooled over the clip: CNN14.
+    /// Once, on the steps pooled over the clip: CNN14.
     #[default]
     Clip,
-    /// In each segment; the clip's probability is the largest: `Cnn14_DecisionLevelMax`. Its tensors are CNN14's.
+    /// In each segment; the clip's probability is the maximum: `Cnn14_DecisionLevelMax`. It has the tensors of CNN14.
     Max,
-    /// In each segment; the clip's probability is the mean: `Cnn14_DecisionLevelAvg`. Its tensors are CNN14's.
+    /// In each segment; the clip's probability is the mean: `Cnn14_DecisionLevelAvg`. It has the tensors of CNN14.
     Avg,
-    /// In each segment; the clip's probability is a mean whose weights are a softmax over time of a second layer, cut to
-    /// -10..=10, for each class: `Cnn14_DecisionLevelAtt`, with `att_block` for `fc_audioset`.
+    /// In each segment; the clip's probability is a weighted mean: `Cnn14_DecisionLevelAtt`. The weights, per class,
+    /// are the softmax over time of a second layer clamped to -10..=10. `att_block` replaces `fc_audioset`.
     Att,
 }
 
-/// The shape of a CNN14. Presets are named after the published checkpoints.
+/// The configuration of a CNN14. Presets are named after the published checkpoints.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -50,15 +51,15 @@ pub struct Config {
     pub embedding_dim: usize,
     /// Outputs of the last layer, 1 to 2^20.
     pub n_classes: usize,
-    /// What the outputs of the last layer mean, and its name: `fc_audioset` with sigmoid, or `fc_transfer` of
+    /// The output activation, which also selects the last layer: `fc_audioset` with sigmoid, or `fc_transfer` of
     /// `Transfer_Cnn14` with softmax.
     pub head: OutputActivation,
-    /// Where the classes are decided. Default when read from a file: for the clip.
+    /// Where classification takes place. Default when read from a file: for the clip.
     #[serde(default)]
     pub decision: Decision,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn cnn14() -> Cow<'static, str> {
     Cow::Borrowed("cnn14")
 }
@@ -81,7 +82,7 @@ impl Config {
     /// `Cnn14_8k_mAP=0.416.pth`: 8 kHz, 527 classes.
     pub const AUDIOSET_8K: Self =
         Self { name: Cow::Borrowed("cnn14-8k"), log_mel: LogMelConfig::PANNS_8K, ..Self::AUDIOSET_32K };
-    /// 48 kHz with 2048-point frames every 320 samples; no weights are published.
+    /// 48 kHz, frames of 2048 samples every 320; no published weights.
     pub const AUDIOSET_48K: Self =
         Self { name: Cow::Borrowed("cnn14-48k"), log_mel: LogMelConfig::PANNS_48K, ..Self::AUDIOSET_32K };
     /// `Cnn14_mel32`: 32 kHz, 32 mel bins, 527 classes.
@@ -118,13 +119,17 @@ impl Config {
     pub(super) fn validate(&self) -> Result<()> {
         let n_mels = self.log_mel.mel.n_mels;
         if n_mels < MIN_FRAMES {
-            return Err(Error::config("n_mels", n_mels, "five halvings need at least 32"));
+            return Err(Error::config(
+                "n_mels",
+                n_mels,
+                "expected at least 32, because five poolings halve the mel axis",
+            ));
         }
         check::sizes(self.channels.map(|channels| ("channels", channels, MAX_WIDTH)))?;
         check::size("embedding_dim", self.embedding_dim, MAX_WIDTH)?;
         check::size("n_classes", self.n_classes, MAX_CLASSES)?;
         if self.decision != Decision::Clip && self.head != OutputActivation::Sigmoid {
-            let reason = "segments are decided by the head `sigmoid`";
+            let reason = "expected `sigmoid` unless `decision` is `clip`";
             return Err(Error::config("head", format!("{:?}", self.head), reason));
         }
         Ok(())
@@ -155,7 +160,7 @@ impl Family for Config {
 
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let is_2d = weights.shape("conv_block1.conv1.weight").is_some_and(|shape| shape.len() == 4);
-        let other = weights.contains("pre_conv0.weight"); // a Wavegram model
+        let other = weights.contains("pre_conv0.weight"); // a Wavegram network
         if !is_2d || other || !weights.contains("conv_block6.conv2.weight") || !weights.contains("fc1.weight") {
             return Ok(None);
         }
@@ -171,7 +176,7 @@ impl Family for Config {
         let sizes = Self { log_mel, channels, ..base };
         let mut config = sizes.clone();
         config.fit(weights);
-        // The length of the embedding is known by some presets; with the others any will do.
+        // Some presets fix the embedding length; the others match any length.
         let published = |embedding_dim: usize| {
             let equal = |(preset, _): &&(Self, &str)| {
                 *preset == Self { name: preset.name.clone(), embedding_dim, ..sizes.clone() }
@@ -202,7 +207,7 @@ impl Family for Config {
     }
 }
 
-/// By the tensors, else by the file's name.
+/// Detected from the tensors or, failing that, from the file name.
 fn detect_decision(weights: &Weights, assumptions: &mut Vec<Assumption>) -> Decision {
     if weights.contains("att_block.cla.weight") {
         return Decision::Att;

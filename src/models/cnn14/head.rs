@@ -1,4 +1,4 @@
-//! The last layer, and how segments become a clip.
+//! The last layer of CNN14 and the pooling of segments.
 
 use candle_core::Tensor;
 
@@ -9,7 +9,7 @@ use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::Loader;
 
-/// The attention's scores are cut to `±` this.
+/// Bound on the magnitude of the attention scores.
 const MAX_SCORE: f64 = 10.0;
 
 /// The last layer.
@@ -30,7 +30,7 @@ impl Classifier {
         let (classes, attention) = match (config.decision, config.head) {
             (Decision::Att, _) => {
                 let block = root.at("att_block");
-                block.ignore("bn_att.*"); // part of the published class, never used by it
+                block.ignore("bn_att.*"); // unused in the published class
                 let of_kernel_one = |place: &Loader| {
                     let weight = place.get_vec("weight", &[outputs, inputs, 1])?;
                     Linear::new(weight, place.get_vec("bias", &[outputs])?, Activation::Identity, place.device())
@@ -46,24 +46,25 @@ impl Classifier {
         Ok(Self { activation: config.head, decision: config.decision, classes, attention })
     }
 
-    /// `[batch, embedding_dim]` to the output of a clip.
+    /// Classifies embeddings `[batch, embedding_dim]`.
     pub fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         let logits = self.classes.forward(embedding)?; // [batch, n_classes]
         self.activation.output(logits, embedding.clone())
     }
 
-    /// `[batch, n_segments, embedding_dim]` to `[batch, n_segments, n_classes]`.
+    /// Probabilities `[batch, n_segments, n_classes]` of segments `[batch, n_segments, embedding_dim]`.
     pub fn probabilities(&self, segments: &Tensor) -> Result<Tensor> {
         Ok(self.activation.probabilities(&self.classes.forward(segments)?)?)
     }
 
-    /// `[batch, n_segments, embedding_dim]` to the output of a clip; the frames are the segments, the embedding is their mean.
-    pub fn decide(&self, segments: &Tensor) -> Result<TaggingOutput> {
+    /// Classifies segments `[batch, n_segments, embedding_dim]` and pools the results. The frames are the segments; the
+    /// embedding is their mean.
+    pub fn classify_segments(&self, segments: &Tensor) -> Result<TaggingOutput> {
         let logits = self.classes.forward(segments)?; // [batch, n_segments, n_classes]
         let probabilities = candle_nn::ops::sigmoid(&logits)?;
         let embedding = segments.mean(1)?;
         let mut output = match self.decision {
-            // The sigmoid rises, so the largest logit has the largest probability.
+            // The sigmoid is monotonic, so the maximum probability is that of the maximum logit.
             Decision::Max => TaggingOutput::multi_label(logits.max(1)?, embedding)?,
             _ => {
                 // [batch, n_classes]

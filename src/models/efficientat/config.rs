@@ -1,4 +1,4 @@
-//! Configurations of the MobileNets, and how a checkpoint tells which one it is.
+//! Configurations of the MobileNets and their detection from checkpoints.
 
 use std::borrow::Cow;
 
@@ -16,13 +16,13 @@ use crate::weights::Weights;
 
 use super::MobileNet;
 
-/// Blocks of the published networks.
+/// Number of blocks in the published networks.
 const N_BLOCKS: usize = 15;
-/// The most blocks in a configuration.
+/// Maximum number of blocks in a configuration.
 const MAX_BLOCKS: usize = 256;
-/// The first block with hard swish; those before have ReLU.
+/// Index of the first block with hard swish; earlier blocks have ReLU.
 const FIRST_HARD_SWISH: usize = 6;
-/// Kernel, channels between and out, and whether there is a squeeze-and-excitation, of the blocks at width 1.
+/// Kernel, expanded channels, output channels and presence of a squeeze-and-excitation, for each block at width 1.
 const TABLE: [(usize, usize, usize, bool); N_BLOCKS] = [
     (3, 16, 16, false),
     (3, 64, 24, false),
@@ -40,11 +40,12 @@ const TABLE: [(usize, usize, usize, bool); N_BLOCKS] = [
     (5, 960, 160, true),
     (5, 960, 160, true),
 ];
-/// The blocks whose steps are published in other sizes too: `s2211` is a step of 2 in the first two of them.
+/// The blocks with stride 2, of which only the first ones have it in some published variants: in `s2211`, the first
+/// two.
 const STEPS: [usize; 4] = [1, 3, 6, 12];
-/// Sets of filters that a convolution of DyMN mixes.
+/// Filter sets that a DyMN convolution mixes.
 const SETS: usize = 4;
-/// Steps over time and over mel of the frame-wise networks: 40 ms per step of the last map, which has one column.
+/// Strides over time and mel of the frame-wise networks: 40 ms per step of the last feature map, which has one column.
 const FRAME_STRIDES: [[usize; 2]; N_BLOCKS] = [
     [1, 1],
     [2, 2],
@@ -63,45 +64,46 @@ const FRAME_STRIDES: [[usize; 2]; N_BLOCKS] = [
     [1, 2],
 ];
 
-/// An inverted residual: 1x1 convolution to more channels (unless there are as many), depthwise convolution,
-/// squeeze-and-excitation, 1x1 convolution; its input is added where it has the same shape.
+/// An inverted residual: 1x1 convolution that expands the channels (omitted if their number stays the same), depthwise
+/// convolution, squeeze-and-excitation, 1x1 convolution; residual connection if input and output have the same shape.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Block {
-    /// Length of the depthwise kernel on both axes, odd, 1 to 65,535.
+    /// Size of the depthwise kernel on both axes, odd, 1 to 65,535.
     pub kernel: usize,
-    /// Channels between the convolutions, 1 to 65,536.
+    /// Expanded channels, 1 to 65,536.
     pub expanded: usize,
-    /// Channels out, 1 to 65,536.
+    /// Output channels, 1 to 65,536.
     pub channels: usize,
-    /// Units inside the squeeze-and-excitation, up to 65,536; 0 for none.
+    /// Hidden units of the squeeze-and-excitation, up to 65,536; 0 for none.
     #[serde(default)]
     pub squeezed: usize,
-    /// Length of the context by which a block of DyMN mixes its filters, up to 65,536; 0 for a block whose filters are fixed.
+    /// Length of the context vector by which a DyMN block mixes its filters, up to 65,536; 0 for a block with fixed
+    /// filters.
     #[serde(default)]
     pub context: usize,
-    /// Whether the activation is hard swish; otherwise ReLU.
+    /// Whether the activation is hard swish rather than ReLU.
     pub hard_swish: bool,
-    /// Steps over time and over mel, 1 or 2.
+    /// Strides over time and mel, 1 or 2.
     pub stride: [usize; 2],
 }
 
-/// What makes classes of the last map.
+/// The classification head on the last feature map.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Head {
-    /// The mean over all places, a layer with this many units and hard swish, and the classes.
+    /// The mean over the map, a hidden layer with this many units and hard swish, and the output layer.
     Mlp(usize),
-    /// A 1x1 convolution with batch norm to the classes, and the mean over all places.
+    /// A 1x1 convolution with batch norm to the classes, then the mean over the map.
     FullyConvolutional,
-    /// Means over time that are weighted by attention, of this many heads (PSLA, Gong et al. 2021, arXiv 2102.01243).
+    /// Attention pooling over time with this many heads (PSLA, Gong et al. 2021, arXiv 2102.01243).
     AttentionPooling(usize),
-    /// Classes of each step of a map of one column; the clip has the largest of each.
+    /// Classifies each time step of a map with one column; the clip's logit is the maximum per class.
     Frames,
 }
 
-/// The shape of a MobileNet.
+/// The configuration of a MobileNet.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -112,11 +114,11 @@ pub struct Config {
     pub log_mel: LogMelConfig,
     /// Channels of the first convolution, 1 to 65,536.
     pub stem: usize,
-    /// The blocks, up to 256.
+    /// The blocks, 1 to 256.
     pub blocks: Cow<'static, [Block]>,
-    /// Channels of the last convolution, which are the length of the embedding; 1 to 65,536.
+    /// Channels of the last convolution, which is also the length of the embedding; 1 to 65,536.
     pub last: usize,
-    /// What follows.
+    /// The classification head.
     pub head: Head,
     /// Number of classes, 1 to 2^20.
     pub n_classes: usize,
@@ -126,19 +128,19 @@ fn default_name() -> Cow<'static, str> {
     Cow::Borrowed("mn10")
 }
 
-/// As many channels as MobileNet makes of `channels · tenths / 10`: a multiple of eight, not below nine tenths of it.
+/// `channels · tenths / 10` rounded to a multiple of eight, but to no less than 90 % of it, as MobileNet does.
 pub(super) const fn scaled(channels: usize, tenths: usize) -> usize {
     let nearest = (channels * tenths + 40) / 80 * 8;
     let nearest = if nearest < 8 { 8 } else { nearest };
     if 100 * nearest < 9 * channels * tenths { nearest + 8 } else { nearest }
 }
 
-/// Units of the squeeze-and-excitation between `expanded` channels.
+/// Hidden units of the squeeze-and-excitation for `expanded` channels.
 const fn squeezed(expanded: usize) -> usize {
     scaled(expanded / 4, 10)
 }
 
-/// The published blocks at a width in tenths, with these steps.
+/// The published blocks at a width in tenths, with the given strides.
 const fn blocks(tenths: usize, strides: &[[usize; 2]; N_BLOCKS]) -> [Block; N_BLOCKS] {
     let block =
         Block { kernel: 0, expanded: 0, channels: 0, squeezed: 0, context: 0, hard_swish: false, stride: [1, 1] };
@@ -161,7 +163,7 @@ const fn blocks(tenths: usize, strides: &[[usize; 2]; N_BLOCKS]) -> [Block; N_BL
     blocks
 }
 
-/// The blocks of DyMN at a width in tenths.
+/// The DyMN blocks at a width in tenths.
 const fn dynamic_blocks(tenths: usize) -> [Block; N_BLOCKS] {
     let mut blocks = blocks(tenths, &strides(4));
     let (least, most) = (scaled(32, tenths), scaled(128, tenths));
@@ -181,7 +183,7 @@ const fn dynamic_blocks(tenths: usize) -> [Block; N_BLOCKS] {
     blocks
 }
 
-/// A step of 2 in the first `n` of [`STEPS`].
+/// Strides of 2 in the first `n` of [`STEPS`], 1 elsewhere.
 const fn strides(n: usize) -> [[usize; 2]; N_BLOCKS] {
     let mut strides = [[1, 1]; N_BLOCKS];
     let mut i = 0;
@@ -192,19 +194,19 @@ const fn strides(n: usize) -> [[usize; 2]; N_BLOCKS] {
     strides
 }
 
-/// The front end with another hop, in samples.
+/// The front end with a different hop, in samples.
 const fn hop(hop_length: usize) -> LogMelConfig {
     let log_mel = LogMelConfig::EFFICIENT_AT_32K;
     LogMelConfig { stft: StftConfig { hop_length, ..log_mel.stft }, ..log_mel }
 }
 
-/// The front end with another number of mel bins.
+/// The front end with a different number of mel bins.
 const fn mels(n_mels: usize) -> LogMelConfig {
     let log_mel = LogMelConfig::EFFICIENT_AT_32K;
     LogMelConfig { mel: MelConfig { n_mels, ..log_mel.mel }, ..log_mel }
 }
 
-/// Words of published file names that tell what no tensor tells, and the preset for each.
+/// Words in published file names for variants that tensors do not determine, and their presets.
 const NAMED: [(&str, Config); 9] = [
     ("hop_5_", Config::MN10_HOP_5),
     ("hop_15", Config::MN10_HOP_15),
@@ -263,7 +265,7 @@ impl Config {
         LogMelConfig::EFFICIENT_AT_32K,
         Head::FullyConvolutional,
     );
-    /// `mn10_as_fc_s2221_mAP_466.pt`: without the last of the four steps of 2.
+    /// `mn10_as_fc_s2221_mAP_466.pt`: stride 1 in place of the last of the four strides of 2.
     pub const MN10_FC_S2221: Self = Self::network(
         "mn10-fc-s2221",
         10,
@@ -271,7 +273,7 @@ impl Config {
         LogMelConfig::EFFICIENT_AT_32K,
         Head::FullyConvolutional,
     );
-    /// `mn10_as_fc_s2211_mAP_466.pt`: without the last two of them.
+    /// `mn10_as_fc_s2211_mAP_466.pt`: stride 1 in place of the last two of them.
     pub const MN10_FC_S2211: Self = Self::network(
         "mn10-fc-s2211",
         10,
@@ -337,17 +339,17 @@ impl Config {
         }
     }
 
-    /// Whether the blocks are those of DyMN, all or some.
+    /// Whether some or all blocks are DyMN's.
     pub(super) fn is_dynamic(&self) -> bool {
         self.blocks.iter().any(|block| block.context > 0)
     }
 
-    /// Log-mel frames per step of the last map.
+    /// Log-mel frames per step of the last feature map.
     pub(super) fn frames_per_step(&self) -> usize {
         self.blocks.iter().map(|block| block.stride[0]).product::<usize>() * 2
     }
 
-    /// A frame is a step of the last map where the head decides for these, otherwise a log-mel frame.
+    /// A frame is a step of the last feature map for [`Head::Frames`], otherwise a log-mel frame.
     fn frames(&self) -> FrameGrid {
         let hop = self.log_mel.stft.hop_length;
         match self.head {
@@ -371,10 +373,14 @@ impl Config {
             check::size("squeezed", block.squeezed.max(1), MAX_WIDTH)?;
             check::size("context", block.context.max(1), MAX_WIDTH)?;
             if block.context > 0 && block.stride[0] != block.stride[1] {
-                return Err(Error::config("stride", block.stride[0], "expected that over mel, in a block of DyMN"));
+                return Err(Error::config(
+                    "stride",
+                    block.stride[0],
+                    "a DyMN block must have equal strides over time and mel",
+                ));
             }
             if block.kernel.is_multiple_of(2) {
-                return Err(Error::config("kernel", block.kernel, "expected an odd number"));
+                return Err(Error::config("kernel", block.kernel, "expected an odd kernel"));
             }
             for stride in block.stride {
                 check::size("stride", stride, 2)?;
@@ -389,13 +395,14 @@ impl Config {
             Head::Frames if columns != 1 => Err(Error::config(
                 "n_mels",
                 self.log_mel.mel.n_mels,
-                "expected as many as the steps over mel leave one of",
+                "the strides over mel must reduce the mel bins to one column for the head `frames`",
             )),
             Head::FullyConvolutional | Head::Frames => Ok(()),
         }
     }
 
-    /// The sizes of stem, blocks and last convolution, where all of them are there and the blocks are as many as these.
+    /// Reads the sizes of the stem, the blocks and the last convolution; `None` if any is missing or the number of
+    /// blocks differs.
     fn fit_trunk(&mut self, weights: &Weights) -> Option<()> {
         let prefix = trunk(weights);
         let at = |name: &str| weights.shape(&format!("{prefix}{name}"));
@@ -429,7 +436,7 @@ impl Config {
         Some(())
     }
 
-    /// The head and the number of classes, if the checkpoint has one.
+    /// Reads the head and the number of classes; `None` if the checkpoint has no head.
     fn fit_head(&mut self, weights: &Weights) -> Option<()> {
         let first = |name: &str| weights.shape(name)?.first().copied();
         (self.head, self.n_classes) = if let Some(n_classes) = first("strong_head.weight") {
@@ -449,7 +456,7 @@ impl Config {
     }
 }
 
-/// What stands before the names of the convolutions: those of frame-wise networks lie inside a wrapper.
+/// Prefix of the convolutions. Frame-wise networks are wrapped in another module.
 pub(super) fn trunk(weights: &Weights) -> &'static str {
     let has = |prefix: &&str| weights.contains(&format!("{prefix}features.0.0.weight"));
     ["", "model.frame_mn.", "model.fmn.", "model."].into_iter().find(has).unwrap_or("")
@@ -473,9 +480,9 @@ impl Family for Config {
         (Self::MN10_MELS_64, "EfficientAT mn10 with 64 mels, AudioSet mAP 0.461"),
         (Self::MN10_MELS_256, "EfficientAT mn10 with 256 mels, AudioSet mAP 0.474"),
         (Self::MN10_FC, "EfficientAT mn10, fully convolutional head, AudioSet mAP 0.465"),
-        (Self::MN10_FC_S2221, "EfficientAT mn10, fully convolutional head, three steps of 2, AudioSet mAP 0.466"),
-        (Self::MN10_FC_S2211, "EfficientAT mn10, fully convolutional head, two steps of 2, AudioSet mAP 0.466"),
-        (Self::DYMN04, "EfficientAT dymn04: filters that depend on the clip, AudioSet mAP 0.450"),
+        (Self::MN10_FC_S2221, "EfficientAT mn10, fully convolutional head, three strides of 2, AudioSet mAP 0.466"),
+        (Self::MN10_FC_S2211, "EfficientAT mn10, fully convolutional head, two strides of 2, AudioSet mAP 0.466"),
+        (Self::DYMN04, "EfficientAT dymn04, dynamic filters, AudioSet mAP 0.450"),
         (Self::DYMN10, "EfficientAT dymn10, AudioSet mAP 0.477"),
         (Self::DYMN20, "EfficientAT dymn20, AudioSet mAP 0.493"),
         (Self::FRAME_MN10, "frame-wise MobileNet of width 1, 16 kHz, 447 classes of AudioSet Strong, 40 ms"),

@@ -8,10 +8,10 @@ use crate::nn::{Activation, ConvConfig, ConvStack, Dropout, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::{Init, Loader};
 
-/// Attention is at least this and at most 1 less this.
+/// Attention values are clamped to this value and to 1 minus it.
 const MIN_ATTENTION: f64 = 1e-7;
 
-/// What makes classes of the last map `[batch, channels, time, mel]`, or of its mean over all places, the embedding.
+/// The head, which classifies the last feature map `[batch, channels, time, mel]` or its mean, the embedding.
 #[derive(Debug)]
 pub enum Classifier {
     Mlp {
@@ -19,15 +19,15 @@ pub enum Classifier {
         dropout: Dropout,
         classes: Linear,
     },
-    /// To the classes of each place.
+    /// Classes at each position of the map.
     Convolutional(ConvStack),
     Attention {
-        /// Attention of all heads and classes, then the values.
+        /// The attention of all heads and classes, then the values.
         projection: Linear,
         heads: usize,
         weights: Tensor, // [1, heads, 1, 1]
     },
-    /// Of a step.
+    /// Classes of each time step.
     Frames(Linear),
 }
 
@@ -53,23 +53,23 @@ impl Classifier {
                 Self::Attention {
                     projection: Linear::load(&classifier.at("subspace_proj"), last, outputs, Activation::Identity)?,
                     heads,
-                    weights: weights.unsqueeze(3).context("the weights of the heads")?,
+                    weights: weights.unsqueeze(3).context("reshaping the weights of the attention heads")?,
                 }
             }
             Head::Frames => {
-                // For clips as a whole, and trained on weak labels alone.
+                // The clip-level head, trained on weak labels only.
                 root.ignore("weak_head.*");
                 Self::Frames(Linear::load(&root.at("strong_head"), last, n_classes, Activation::Identity)?)
             }
         })
     }
 
-    /// Whether it looks at more than the embedding.
+    /// Whether the head needs the feature map in addition to the embedding.
     pub fn needs_map(&self) -> bool {
         !matches!(self, Self::Mlp { .. })
     }
 
-    /// The result of a clip; `map` is there if it is [needed](Self::needs_map).
+    /// Classifies a clip. `map` must be given if it is [needed](Self::needs_map).
     pub fn forward(&self, embedding: Tensor, map: Option<&Tensor>) -> Result<TaggingOutput> {
         match (self, map) {
             (Self::Convolutional(stack), Some(map)) => {
@@ -93,7 +93,7 @@ impl Classifier {
         }
     }
 
-    /// Probabilities of each step of the last map, `[batch, n_steps, n_classes]`.
+    /// Probabilities of each step of the last feature map, `[batch, n_steps, n_classes]`.
     pub fn steps(&self, map: &Tensor) -> Result<Tensor> {
         let logits = match self {
             Self::Mlp { hidden, classes, .. } => classes.forward(&hidden.forward(&mean_over_mel(map)?)?)?,
@@ -104,10 +104,10 @@ impl Classifier {
             }
             Self::Frames(classes) => classes.forward(&mean_over_mel(map)?)?,
         };
-        candle_nn::ops::sigmoid(&logits).context("the sigmoid of the logits")
+        candle_nn::ops::sigmoid(&logits).context("applying the sigmoid to the logits")
     }
 
-    /// What heads that decide by the embedding make of it.
+    /// Classifies an embedding, for heads whose output depends on the embedding alone.
     pub fn classify(&self, embedding: &Tensor, name: &str) -> Result<TaggingOutput> {
         let logits = match self {
             Self::Mlp { hidden, dropout, classes } => {
@@ -115,13 +115,13 @@ impl Classifier {
             }
             Self::Convolutional(stack) => stack.forward(&embedding.unsqueeze(2)?.unsqueeze(3)?)?.flatten_from(1)?,
             Self::Attention { .. } | Self::Frames(_) => {
-                return Err(Error::argument("embedding", name, "this model does not decide by its embedding"));
+                return Err(Error::argument("embedding", name, "this model cannot classify an embedding"));
             }
         };
         TaggingOutput::multi_label(logits, embedding.clone())
     }
 
-    /// Attention and values of each head, `[batch, heads, n_steps, n_classes]`.
+    /// Attention and values of each attention head, `[batch, heads, n_steps, n_classes]`.
     fn project(&self, map: &Tensor) -> Result<[Tensor; 2]> {
         let Self::Attention { projection, heads, .. } = self else { unreachable!("the head has no attention") };
         let projected = projection.forward(&mean_over_mel(map)?)?; // [batch, n_steps, 2 · heads · n_classes]
@@ -132,7 +132,7 @@ impl Classifier {
     }
 }
 
-/// `[batch, channels, time, mel]` to `[batch, time, channels]`.
+/// Averages `[batch, channels, time, mel]` over mel: `[batch, time, channels]`.
 fn mean_over_mel(map: &Tensor) -> candle_core::Result<Tensor> {
     map.mean(D::Minus1)?.transpose(1, 2)?.contiguous()
 }

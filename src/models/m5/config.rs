@@ -1,4 +1,4 @@
-//! The shapes of the nets, and the names of their layers in checkpoints.
+//! Configurations of the networks and the layer names in checkpoints.
 
 use std::borrow::Cow;
 
@@ -13,20 +13,20 @@ use crate::models::family::Family;
 use crate::models::{FrameGrid, ModelInfo, OutputActivation, TaggingModel};
 use crate::weights::Weights;
 
-/// Kernel of all convolutions but the first.
+/// Kernel of all convolutions except the first.
 pub(super) const KERNEL: usize = 3;
 
-/// Layers between two poolings.
+/// The layers between two poolings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
-    /// Channels of its convolutions, 1 to 65,536.
+    /// Output channels of the convolutions, 1 to 65,536.
     pub channels: usize,
-    /// Convolutions, or residual blocks of two; 1 to 1,024, those of all stages together.
+    /// Convolutions, or residual blocks of two; 1 to 1,024 over all stages.
     pub layers: usize,
 }
 
-/// The shape of a net of this family.
+/// The configuration of a network of this family.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -37,29 +37,29 @@ pub struct Config {
     pub sample_rate: u32,
     /// Channels of the first convolution, 1 to 65,536.
     pub channels: usize,
-    /// Length of its kernel, 1 to 65,536.
+    /// Kernel of the first convolution, 1 to 65,536.
     pub kernel: usize,
-    /// Its step, 1 to 65,536.
+    /// Stride of the first convolution, 1 to 65,536.
     pub stride: usize,
-    /// Whether convolutions are padded with zeros so that only steps and poolings shorten a clip: `(kernel − stride) / 2` on
-    /// each side of the first, 1 of the others.
+    /// Whether convolutions are zero-padded, so that only strides and poolings shorten a clip: by `(kernel − stride) /
+    /// 2` on each side in the first convolution, by 1 in the others.
     pub padded: bool,
-    /// What follows the first convolution.
+    /// The layers after the first convolution.
     pub stages: Cow<'static, [Stage]>,
-    /// Whether stages are made of residual blocks.
+    /// Whether the stages consist of residual blocks.
     pub residual: bool,
-    /// Window and step of the maximum after the first convolution and after each stage; what fills no window is dropped.
-    /// With all strides, one frame must come of at most 2^24 samples.
+    /// Window and stride of the max pooling after the first convolution and after each stage; an incomplete last window
+    /// is dropped. One frame must need at most 2^24 samples.
     pub pool: usize,
     /// Whether the last stage is pooled too.
     pub pool_last: bool,
-    /// Outputs of `fc1`.
+    /// Outputs of `fc1`, 1 to 2^20.
     pub n_classes: usize,
-    /// What they mean.
+    /// The function that turns the outputs into probabilities.
     pub head: OutputActivation,
 }
 
-/// The family's name.
+/// The default name, also for configurations that match no preset.
 fn m5() -> Cow<'static, str> {
     Cow::Borrowed("m5")
 }
@@ -70,7 +70,7 @@ const fn stage(channels: usize, layers: usize) -> Stage {
 }
 
 impl Config {
-    /// The M5 of PyTorch's tutorial, 35 words at 8 kHz: 26,915 parameters.
+    /// The M5 of the PyTorch tutorial, 35 words at 8 kHz: 26,915 parameters.
     pub const M5: Self = Self {
         name: Cow::Borrowed("m5"),
         sample_rate: 8_000,
@@ -121,17 +121,17 @@ impl Config {
         ..Self::M11_PAPER
     };
 
-    /// Layers after the first convolution.
+    /// Number of layers after the first convolution.
     fn n_layers(&self) -> usize {
         self.stages.iter().map(|stage| stage.layers).sum()
     }
 
-    /// Zeros on each side of the first convolution.
+    /// Zero padding on each side of the first convolution.
     pub(super) fn first_padding(&self) -> usize {
         if self.padded { self.kernel.saturating_sub(self.stride) / 2 } else { 0 }
     }
 
-    /// Samples that leave one frame, if they can be counted.
+    /// Samples that give one frame; `None` on overflow.
     fn min_samples(&self) -> Option<usize> {
         let convs = if self.residual { 2 } else { 1 };
         let mut frames = 1usize;
@@ -148,7 +148,8 @@ impl Config {
         Some(samples.saturating_sub(2 * self.first_padding()).max(1))
     }
 
-    /// Where the steps of the last map lie. A frame sees [`min_samples`](Self::min_samples) and lies in their middle.
+    /// The position of the time steps of the last feature map. The receptive field of a frame is
+    /// [`min_samples`](Self::min_samples), and the frame lies in its middle.
     fn frames(&self) -> FrameGrid {
         let n_pools = 1 + self.stages.len() - usize::from(!self.pool_last && !self.stages.is_empty());
         let step = (0..n_pools).fold(self.stride, |step, _| step.saturating_mul(self.pool));
@@ -159,7 +160,7 @@ impl Config {
     pub(super) fn info(&self) -> ModelInfo {
         let embedding_dim = self.stages.last().map_or(self.channels, |stage| stage.channels);
         ModelInfo {
-            min_samples: self.min_samples().unwrap_or(usize::MAX), // `validate` has counted them
+            min_samples: self.min_samples().unwrap_or(usize::MAX), // `validate` has ruled out overflow
             activation: self.head,
             frames: Some(self.frames()),
             ..ModelInfo::new(self.name.clone(), self.sample_rate, self.n_classes, embedding_dim)
@@ -179,15 +180,19 @@ impl Config {
         check::sizes(self.stages.iter().flat_map(of_stage))?;
         let n_layers = self.stages.iter().fold(0usize, |sum, stage| sum.saturating_add(stage.layers));
         if n_layers > MAX_LAYERS {
-            return Err(Error::config("stages", n_layers, format!("expected at most {MAX_LAYERS} layers together")));
+            return Err(Error::config(
+                "stages",
+                n_layers,
+                format!("expected at most {MAX_LAYERS} layers over all stages"),
+            ));
         }
         if self.residual && !self.padded {
-            return Err(Error::config("residual", true, "a residual net must be padded"));
+            return Err(Error::config("residual", true, "expected `padded = true` for a residual network"));
         }
         let mut channels = self.channels;
         for stage in self.stages.iter().filter(|_| self.residual) {
             if !stage.channels.is_multiple_of(channels) {
-                let reason = format!("expected a multiple of the {channels} channels before, as in any residual net");
+                let reason = format!("expected a multiple of the {channels} channels before it in a residual network");
                 return Err(Error::config("stages", stage.channels, reason));
             }
             channels = stage.channels;
@@ -198,7 +203,7 @@ impl Config {
 
 impl Family for Config {
     const PRESETS: &'static [(Self, &'static str)] = &[
-        (Self::M5, "M5 of PyTorch's tutorial, 8 kHz waveform, 35 words, no published weights"),
+        (Self::M5, "M5 of the PyTorch tutorial, 8 kHz waveform, 35 words, no published weights"),
         (Self::M3_PAPER, "M3 of the paper, 8 kHz waveform, no published weights"),
         (Self::M5_PAPER, "M5 of the paper, 8 kHz waveform, no published weights"),
         (Self::M11_PAPER, "M11 of the paper, 8 kHz waveform, no published weights"),
@@ -215,7 +220,7 @@ impl Family for Config {
         &self.name
     }
 
-    /// The preset with the same widths, else the one with the same number of layers.
+    /// The preset with the same widths or, failing that, one with the same number of layers.
     fn detect(weights: &Weights) -> Result<Option<(Self, Vec<Assumption>)>> {
         let names = Names::detect(|name| weights.contains(name));
         let is_first = |shape: &[usize]| shape.len() == 3 && shape[1] == 1;
@@ -250,7 +255,7 @@ impl Family for Config {
         Ok(Some((config, assumptions)))
     }
 
-    /// Channels, kernel and classes, where the checkpoint has the layers of this net.
+    /// The channels, the first kernel and the number of classes, as far as the checkpoint's layers match.
     fn fit(&mut self, weights: &Weights) {
         let names = Names::detect(|name| weights.contains(name));
         let shape = |name: String| weights.shape(&format!("{name}.weight"));
@@ -275,11 +280,11 @@ impl Family for Config {
     }
 }
 
-/// How a checkpoint names its layers.
+/// The naming scheme of the layers in a checkpoint.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Names {
     Numbered,
-    /// Members of a `Sequential`; the number of members per convolution.
+    /// Members of a `Sequential`, with this many members per convolution.
     Sequential(usize),
 }
 
@@ -292,7 +297,7 @@ impl Names {
         }
     }
 
-    /// Of the convolution with this index, from 0.
+    /// Name of the convolution with this index, from 0.
     pub fn conv(self, index: usize) -> String {
         match self {
             Self::Numbered => format!("conv{}", index + 1),

@@ -1,4 +1,4 @@
-//! How the networks of PANNs end.
+//! The classification head of the PANNs networks.
 
 use candle_core::Tensor;
 
@@ -10,7 +10,7 @@ use crate::nn::{Activation, Dropout, Linear};
 use crate::output::TaggingOutput;
 use crate::weights::Loader;
 
-/// Max + mean over the steps of the last map, `fc1` with ReLU (the embedding), `fc_audioset`, sigmoid.
+/// Max + mean over time, `fc1` with ReLU (the embedding), `fc_audioset`, sigmoid.
 #[derive(Debug)]
 pub struct Head {
     pooled_dropout: Dropout,
@@ -27,8 +27,8 @@ impl Head {
         })
     }
 
-    /// Steps `[batch, channels, n_steps]` to the output of the clip. The frames, if asked for, are the steps, each with its two
-    /// neighbours: `[batch, n_steps, n_classes]`.
+    /// Classifies the time steps `[batch, channels, n_steps]` of a clip. The frames, if requested, are the steps, each
+    /// pooled with its two neighbours: `[batch, n_steps, n_classes]`.
     pub fn forward(&self, steps: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         let pooled = self.pooled_dropout.forward(&pool_over_time(steps)?)?; // [batch, channels]
         let mut output = self.classify(&self.fc1.forward(&pooled)?)?;
@@ -39,7 +39,7 @@ impl Head {
         Ok(output)
     }
 
-    /// `[batch, embedding_dim]` to the output of a clip.
+    /// Classifies embeddings `[batch, embedding_dim]`.
     pub fn classify(&self, embedding: &Tensor) -> Result<TaggingOutput> {
         TaggingOutput::multi_label(self.fc_audioset.forward(embedding)?, embedding.clone())
     }

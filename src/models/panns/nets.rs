@@ -1,4 +1,4 @@
-//! The two forms of a network of PANNs, on log-mel and on the waveform.
+//! The two kinds of PANNs network: on log-mel and on the waveform.
 
 use std::borrow::Cow;
 
@@ -16,7 +16,7 @@ use crate::nn::{BatchNorm, ConvStack};
 use crate::output::TaggingOutput;
 use crate::weights::{Loader, Weights};
 
-/// What every network of PANNs has.
+/// The settings that all PANNs networks share.
 #[derive(Debug)]
 pub struct Common<'a> {
     pub name: &'a Cow<'static, str>,
@@ -33,25 +33,26 @@ impl Common<'_> {
 
 /// The configuration of a network on log-mel.
 pub trait LogMelNetConfig: Clone {
-    /// Log-mel frames per step of the last map, a power of two: the shortest input, and the fewest mel bins.
+    /// Log-mel frames per step of the last feature map, a power of two: the fewest frames and the fewest mel bins.
     const MIN_FRAMES: usize;
 
     fn common(&self) -> Common<'_>;
 
     fn log_mel(&self) -> &LogMelConfig;
 
-    /// Checks the sizes of the layers.
+    /// Checks the layer sizes.
     fn validate(&self) -> Result<()>;
 
-    /// Adds the layers between `bn0` and the mean over mel. Gives the channels of the last.
+    /// Adds the layers between `bn0` and the mean over mel. Returns the number of channels of the last.
     fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize>;
 }
 
-/// A network of PANNs on log-mel: a batch norm per mel bin, convolutions, mean over mel, max + mean over time, `fc1` with ReLU (the
-/// embedding), `fc_audioset`, sigmoid.
+/// A PANNs network on log-mel: batch norm per mel bin, convolutions, mean over mel, max + mean over time, `fc1` with
+/// ReLU (the embedding), `fc_audioset`, sigmoid.
 ///
-/// Frames, on request, are the steps of the last map: `max + mean` of a step and its two neighbours goes through `fc1` and
-/// `fc_audioset`. A step's value stands for each of its log-mel frames, and that of the last step for the frames that are left.
+/// On request, frames are the time steps of the last feature map: `max + mean` of a step and its two neighbours goes
+/// through `fc1` and `fc_audioset`. A step's value is repeated for each of its log-mel frames, and the last step's
+/// value for the remaining frames.
 #[derive(Debug)]
 pub struct LogMelNet<C> {
     config: C,
@@ -64,11 +65,12 @@ pub struct LogMelNet<C> {
 }
 
 impl<C: LogMelNetConfig> LogMelNet<C> {
-    /// Builds the model from a checkpoint. A front end that the checkpoint carries is compared with the configuration's.
+    /// Builds the model from a checkpoint. If the checkpoint includes its front end, it is compared with the
+    /// configuration's.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::FrontEnd`] if the checkpoint's front end is another,
-    /// [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::FrontEnd`] if the checkpoint's front end differs,
+    /// [`Error::Weights`] listing every tensor that is missing, unexpected or of the wrong shape.
     pub fn load(config: &C, weights: &Weights, device: &Device) -> Result<Self> {
         super::load(
             config.common().name,
@@ -79,10 +81,11 @@ impl<C: LogMelNetConfig> LogMelNet<C> {
         )
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained, with the dropouts of PANNs.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training. Training uses
+    /// PANNs' dropouts.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &C, root: &Loader) -> Result<Self> {
         let common = config.common();
         common.validate()?;
@@ -93,7 +96,10 @@ impl<C: LogMelNetConfig> LogMelNet<C> {
             return Err(Error::config(
                 "n_mels",
                 n_mels,
-                format!("expected at least {} for {halvings} halvings", C::MIN_FRAMES),
+                format!(
+                    "expected at least {}, because the network halves the mel axis {halvings} times",
+                    C::MIN_FRAMES
+                ),
             ));
         }
         let log_mel = LogMel::new(config.log_mel())?;
@@ -112,18 +118,18 @@ impl<C: LogMelNetConfig> LogMelNet<C> {
         Ok(Self { config: config.clone(), info, device: root.device().clone(), log_mel, bn0, layers, head })
     }
 
-    /// Everything after the front end, log-mel in dB `[batch, n_frames, n_mels]`. `observe` is called after each
-    /// stage, with its number from 0 and a function that gives the values there, for comparison with a reference.
+    /// Runs everything after the front end on log-mel in dB `[batch, n_frames, n_mels]`. Calls `observe` after each
+    /// stage with its index from 0 and a function that returns its output, for comparison with a reference.
     ///
     /// # Errors
-    /// As [`TaggingModel::forward_features`], and those of `observe`.
+    /// As [`TaggingModel::forward_features`], and any error of `observe`.
     pub fn forward_observed(
         &self,
         log_mel: &Tensor,
         detail: Detail,
         observe: impl FnMut(usize, &dyn Fn() -> Result<Tensor>) -> Result<()>,
     ) -> Result<TaggingOutput> {
-        self.run(log_mel, detail, observe).context("a network of PANNs on log-mel")
+        self.run(log_mel, detail, observe).context("running a PANNs network on log-mel")
     }
 
     fn run(
@@ -148,7 +154,7 @@ impl<C: LogMelNetConfig> LogMelNet<C> {
 }
 
 impl<C> LogMelNet<C> {
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &C {
         &self.config
     }
@@ -176,7 +182,7 @@ impl<C: LogMelNetConfig + Send + Sync> TaggingModel for LogMelNet<C> {
         Some(&self.log_mel)
     }
 
-    /// Log-mel in dB.
+    /// Takes log-mel in dB.
     fn forward_features(&self, log_mel: &Tensor, detail: Detail) -> Result<TaggingOutput> {
         self.forward_observed(log_mel, detail, |_, _| Ok(()))
     }
@@ -186,23 +192,25 @@ impl<C: LogMelNetConfig + Send + Sync> TaggingModel for LogMelNet<C> {
 pub trait WaveformNetConfig: Clone {
     fn common(&self) -> Common<'_>;
 
-    /// Hz.
+    /// The sample rate in Hz.
     fn sample_rate(&self) -> u32;
 
-    /// Samples that leave one step of the last map, and where the steps lie; counted after [`validate`](Self::validate).
+    /// The samples that give one step of the last feature map, and the position of the steps. Call after
+    /// [`validate`](Self::validate).
     fn steps(&self) -> (usize, FrameGrid);
 
-    /// Checks the sizes of the layers.
+    /// Checks the layer sizes.
     fn validate(&self) -> Result<()>;
 
-    /// Adds all layers before the pooling over time. Gives the channels of the last.
+    /// Adds all layers before the pooling over time. Returns the number of channels of the last.
     fn add_layers(&self, layers: &mut ConvStack, root: &Loader) -> Result<usize>;
 }
 
-/// A network of PANNs on the waveform: convolutions, max + mean over time, `fc1` with ReLU (the embedding), `fc_audioset`, sigmoid.
+/// A PANNs network on the waveform: convolutions, max + mean over time, `fc1` with ReLU (the embedding), `fc_audioset`,
+/// sigmoid.
 ///
-/// Frames, on request, are the steps of the last map: `max + mean` of a step and its two neighbours goes through `fc1` and
-/// `fc_audioset`.
+/// On request, frames are the time steps of the last feature map: `max + mean` of a step and its two neighbours goes
+/// through `fc1` and `fc_audioset`.
 #[derive(Debug)]
 pub struct WaveformNet<C> {
     config: C,
@@ -216,15 +224,17 @@ impl<C: WaveformNetConfig> WaveformNet<C> {
     /// Builds the model from a checkpoint.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, [`Error::Weights`] with all tensors that do not fit.
+    /// [`Error::Config`] if the configuration is invalid, [`Error::Weights`] listing every tensor that is missing,
+    /// unexpected or of the wrong shape.
     pub fn load(config: &C, weights: &Weights, device: &Device) -> Result<Self> {
         super::load(config.common().name, weights, device, |root| Self::build(config, root), |_| None)
     }
 
-    /// The model with the tensors that a loader gives: of a checkpoint, or to be trained, with the dropouts of PANNs.
+    /// Builds the model from the tensors of a loader: those of a checkpoint, or new ones for training. Training uses
+    /// PANNs' dropouts.
     ///
     /// # Errors
-    /// [`Error::Config`] if the configuration cannot work, else as [`Loader::get`].
+    /// [`Error::Config`] if the configuration is invalid, otherwise as [`Loader::get`].
     pub fn build(config: &C, root: &Loader) -> Result<Self> {
         let common = config.common();
         common.validate()?;
@@ -243,12 +253,12 @@ impl<C: WaveformNetConfig> WaveformNet<C> {
         Ok(Self { config: config.clone(), info, device: root.device().clone(), layers, head })
     }
 
-    /// The net on samples `[batch, 1, n_samples]`. `observe` is called after each stage, with its number from 0 and a function that
-    /// gives the values there, for comparison with a reference.
+    /// Runs the network on samples `[batch, 1, n_samples]`. Calls `observe` after each stage with its index from 0 and
+    /// a function that returns its output, for comparison with a reference.
     ///
     /// # Errors
-    /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the shape or
-    /// the device does not fit, and those of `observe`.
+    /// [`Error::TooShort`] for fewer samples than [`min_samples`](ModelInfo::min_samples), [`Error::Tensor`] if the
+    /// shape or the device does not match, and any error of `observe`.
     pub fn forward_observed(
         &self,
         samples: &Tensor,
@@ -262,12 +272,12 @@ impl<C: WaveformNetConfig> WaveformNet<C> {
             }
             self.head.forward(&self.layers.forward_observed(samples, observe)?, detail)
         };
-        run().context("a network of PANNs on the waveform")
+        run().context("running a PANNs network on the waveform")
     }
 }
 
 impl<C> WaveformNet<C> {
-    /// The configuration that it was loaded with.
+    /// The configuration of the model.
     pub fn config(&self) -> &C {
         &self.config
     }

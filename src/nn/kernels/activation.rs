@@ -1,4 +1,4 @@
-//! The function after a layer.
+//! Activation functions.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,15 +6,15 @@ use super::simd::isa::{Isa, SimdOp};
 use super::simd::lanes::{CHANNEL_BLOCK, Lanes, map_lanes};
 use super::simd::math;
 
-/// The function after a layer.
+/// The activation function of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Activation {
-    /// The value itself.
+    /// `x`.
     Identity,
     /// `max(x, 0)`; NaN stays NaN.
     Relu,
-    /// `x`, times `slope` below 0.
+    /// `x` for `x ≥ 0`, otherwise `slope · x`.
     LeakyRelu {
         /// PyTorch's `negative_slope`.
         slope: f32,
@@ -23,7 +23,7 @@ pub enum Activation {
     Gelu,
     /// `x / (1 + e^-x)` (PyTorch's `SiLU`).
     Swish,
-    /// `x`, and `e^x − 1` below 0 (PyTorch's `ELU` with its default α of 1).
+    /// `x` for `x ≥ 0`, otherwise `e^x − 1` (PyTorch's `ELU` with its default α of 1).
     Elu,
     /// `min(max(x, 0), 6)`; NaN stays NaN.
     Relu6,
@@ -36,6 +36,7 @@ pub enum Activation {
 }
 
 impl Activation {
+    // No branch may call `apply`: LLVM does not inline a function that calls itself, and loops over it stay scalar.
     #[inline(always)]
     pub(in super::super) fn apply(self, x: f32) -> f32 {
         match self {
@@ -48,12 +49,12 @@ impl Activation {
             Self::Elu => x,
             Self::Relu6 => math::clamp(x, 0.0, 6.0),
             Self::Hardsigmoid => math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
-            Self::Hardswish => x * Self::Hardsigmoid.apply(x),
+            Self::Hardswish => x * (math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0)),
             Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
         }
     }
 
-    /// The same of each of some values.
+    /// Applies the function to each value.
     #[inline(always)]
     pub fn apply_all<L: Lanes>(self, values: &mut [f32]) {
         match self {
@@ -79,7 +80,7 @@ impl Activation {
         }
     }
 
-    /// The same on lanes.
+    /// Applies the function to each lane.
     #[inline(always)]
     pub(super) fn apply_lanes<L: Lanes>(self, x: L) -> L {
         match self {
@@ -104,18 +105,19 @@ fn hardsigmoid<L: Lanes>(x: L) -> L {
     x.add(L::splat(3.0)).relu().at_most(L::splat(6.0)).mul(L::splat(1.0 / 6.0))
 }
 
-/// Out of line, or every kernel would hold a copy.
+/// Not inlined, because every kernel would hold a copy.
 #[inline(never)]
 fn apply_to(activation: Activation, values: &mut [f32; CHANNEL_BLOCK]) {
-    Isa::best().run(Apply { activation, values });
+    Isa::best().run(Activate { activation, values });
 }
 
-struct Apply<'a> {
-    activation: Activation,
-    values: &'a mut [f32; CHANNEL_BLOCK],
+/// [`Activation::apply_all`] at an instruction-set level.
+pub struct Activate<'a> {
+    pub activation: Activation,
+    pub values: &'a mut [f32],
 }
 
-impl SimdOp for Apply<'_> {
+impl SimdOp for Activate<'_> {
     type Output = ();
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! Scaled dot-product attention.
 //!
-//! Keys and values are packed once per sequence and head, as the weights of two products: queries times keys, and softmax
-//! times values. A task takes a few queries, so that their scores stay in the cache.
+//! Keys and values are packed once per sequence and head, as the weights of two matrix products: queries times keys,
+//! and softmax times values. A task processes a few queries, so that their scores stay in the cache.
 
 use rayon::prelude::*;
 
@@ -14,16 +14,17 @@ use crate::nn::kernels::simd::math::exp;
 /// Queries per task: with 1500 keys their scores take 290 KB.
 const QUERIES: usize = 48;
 
-/// Sizes of an attention over `batch` sequences.
+/// Sizes of a multi-head attention.
 #[derive(Debug, Clone, Copy)]
 pub struct Heads {
     pub n_tokens: usize,
     pub n_heads: usize,
-    /// Values of one head.
+    /// Dimensions per head.
     pub head_dim: usize,
 }
 
-/// What is added to the scaled scores of a query: number `clamp(key − query + left, 0, n_distances − 1)` of its row.
+/// Relative position scores: entry `clamp(key − query + left, 0, n_distances − 1)` of a query's row is added to its
+/// scaled score.
 #[derive(Debug, Clone, Copy)]
 pub struct Relative<'a> {
     /// A row per query, `[batch, n_tokens, n_heads, n_distances]`; with gates a row per head, `[n_heads, n_distances]`.
@@ -34,16 +35,17 @@ pub struct Relative<'a> {
     pub left: usize,
 }
 
-/// The keys and values that a query sees.
+/// Masking and relative positions of the keys.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Keys<'a> {
-    /// Sequence `b` has `lengths[b]` keys, at least 1, and the rest are masked; all count without it.
+    /// Sequence `b` has `lengths[b]` keys, at least 1; the rest are masked. No key is masked if `None`.
     pub lengths: Option<&'a [usize]>,
     pub relative: Option<Relative<'a>>,
 }
 
-/// `y = softmax(q kᵀ / √head_dim + relative) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads, head_dim]`, `y`
-/// `[batch, n_tokens, n_heads, head_dim]`. A query's result depends only on itself and the keys that count.
+/// `y = softmax(q kᵀ / √head_dim + relative) v` per sequence and head. `qkv` is `[batch, n_tokens, 3, n_heads,
+/// head_dim]`, `y` `[batch, n_tokens, n_heads, head_dim]`. A query's result depends only on itself and the keys that
+/// are not masked.
 pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa, workspace: &Workspace) {
     let Heads { n_tokens, n_heads, head_dim } = heads;
     let width = n_heads * head_dim;
@@ -60,7 +62,7 @@ pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa,
             let mut scores = workspace.take(rows * sizes.keys());
             let mut sums = workspace.take(rows * sizes.values());
             for (head, packed) in packed.chunks(sizes.packed()).enumerate() {
-                let place = head * head_dim;
+                let offset = head * head_dim;
                 let relative = keys.relative.map(|relative| RowsOfHead {
                     relative,
                     n_heads,
@@ -68,7 +70,7 @@ pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa,
                     first_row: sequence * n_tokens + task * QUERIES,
                     first_query: task * QUERIES,
                 });
-                sizes.attend(&queries[place..], packed, relative, &mut scores, &mut sums, &mut y[place..]);
+                sizes.attend(&queries[offset..], packed, relative, &mut scores, &mut sums, &mut y[offset..]);
             }
         });
     });
@@ -83,23 +85,23 @@ struct Sizes {
 }
 
 impl Sizes {
-    /// The keys, rounded up to whole blocks.
+    /// The number of keys, rounded up to whole blocks.
     fn keys(&self) -> usize {
         self.n_keys.next_multiple_of(CHANNEL_BLOCK)
     }
 
-    /// The values of a head, rounded up to whole blocks.
+    /// The dimensions of a head, rounded up to whole blocks.
     fn values(&self) -> usize {
         self.heads.head_dim.next_multiple_of(CHANNEL_BLOCK)
     }
 
-    /// A head's keys and values.
+    /// Length of a head's packed keys and values.
     fn packed(&self) -> usize {
         self.keys() * (self.heads.head_dim + self.values())
     }
 
-    /// Keys as `[block of keys][head_dim][16]`, then values as `[block of values][keys][16]`, both padded with zeros. `keys`
-    /// starts at this head of the first key.
+    /// Packs keys as `[block of keys][head_dim][16]`, then values as `[block of values][keys][16]`, both zero-padded.
+    /// `keys` starts at this head of the first key.
     fn pack(&self, keys: &[f32], packed: &mut [f32]) {
         let Heads { n_heads, head_dim, .. } = self.heads;
         let width = n_heads * head_dim;
@@ -128,7 +130,8 @@ impl Sizes {
         }
     }
 
-    /// One head for the queries of a task. `queries` starts at this head of the first one, `y` at this head of its result.
+    /// Attention of one head for the queries of a task. `queries` starts at this head of the first query, `y` at this
+    /// head of its result.
     fn attend(
         &self,
         queries: &[f32],
@@ -173,19 +176,19 @@ impl Sizes {
     }
 }
 
-/// The rows of one head for the queries of a task.
+/// The relative position rows of one head for the queries of a task.
 #[derive(Clone, Copy)]
 struct RowsOfHead<'a> {
     relative: Relative<'a>,
     n_heads: usize,
     head: usize,
-    /// The task's first query among those of all sequences.
+    /// Index of the task's first query over all sequences.
     first_row: usize,
-    /// Its place in its sequence.
+    /// Index of the task's first query in its sequence.
     first_query: usize,
 }
 
-/// Scales rows of `keys` scores, of which the first `n_keys` are valid, and adds what belongs to their distances.
+/// Scales rows of `keys` scores, of which the first `n_keys` are valid, and adds the scores of their distances.
 struct AddRelative<'a> {
     scores: &'a mut [f32],
     keys: usize,
@@ -202,13 +205,13 @@ impl SimdOp for AddRelative<'_> {
         let Self { scores, keys, n_keys, scale, rows } = self;
         let Relative { rows: values, gates, n_distances, left } = rows.relative;
         for (index, scores) in scores.chunks_mut(keys).enumerate() {
-            let (place, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
+            let (row_index, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
             let (row, gate) = match gates {
-                Some(gates) => (rows.head, gates[place]),
-                None => (place, 1.0),
+                Some(gates) => (rows.head, gates[row_index]),
+                None => (row_index, 1.0),
             };
             let row = &values[row * n_distances..][..n_distances];
-            // Key `k` takes number `k + left − query`, which stays in the row from `inside` to `beyond`.
+            // Key `k` gets entry `k + left − query`, which is inside the row from `inside` to `beyond`.
             let inside = query.saturating_sub(left).min(n_keys);
             let beyond = (query + n_distances).saturating_sub(left).clamp(inside, n_keys);
             let (scores, after) = scores[..n_keys].split_at_mut(beyond);
@@ -221,8 +224,8 @@ impl SimdOp for AddRelative<'_> {
     }
 }
 
-/// Softmax of rows of `keys` values, a multiple of a block. Of a row the first `n_keys` are valid: they become
-/// `e^(scale · (score − max))`, the others about 0. `inverse` takes 1 over the sum of each row.
+/// Softmax of rows of `keys` values, a multiple of a block, of which the first `n_keys` are valid: these become
+/// `e^(scale · (score − max))`, the others about 0. `inverse` receives the reciprocal of each row's sum.
 pub struct Softmax<'a> {
     pub scores: &'a mut [f32],
     pub keys: usize,

@@ -1,7 +1,7 @@
 //! Feature maps in blocks of sixteen channels: `[batch, height, channel block, width, 16]`.
 //!
-//! Sixteen channels of one place fill a vector. A row (in a spectrogram, a moment in time) with all its channels is contiguous,
-//! so that a task owns the rows that it writes. Channels are padded with zeros to a multiple of sixteen.
+//! The sixteen channels of a position fill a vector. A row (in a spectrogram, a frame) with all its channels is
+//! contiguous, so that a task owns the rows it writes. Channels are zero-padded to a multiple of sixteen.
 
 use rayon::prelude::*;
 
@@ -11,9 +11,9 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes, map_lanes};
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 15;
-/// What keeps the division of [`BlockedMap::snake`] finite.
+/// Keeps the division in [`BlockedMap::snake`] finite.
 pub const SNAKE_EPS: f32 = 1e-9;
 
 /// Sizes of a map.
@@ -26,17 +26,17 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Channel blocks.
+    /// Number of channel blocks.
     pub fn blocks(&self) -> usize {
         self.channels.div_ceil(CHANNEL_BLOCK)
     }
 
-    /// Values in a row, all channels.
+    /// Values per row, over all channels.
     pub fn row(&self) -> usize {
         self.blocks() * self.width * CHANNEL_BLOCK
     }
 
-    /// Values in a map, all clips; `None` if no memory could hold them.
+    /// Values of the whole batch; `None` if they exceed the address space.
     pub fn values(&self) -> Option<usize> {
         let channels = self.channels.checked_next_multiple_of(CHANNEL_BLOCK)?;
         count(&[self.batch, self.height, self.width, channels])
@@ -51,13 +51,13 @@ pub struct BlockedMap {
 }
 
 impl BlockedMap {
-    /// A map with arbitrary values, for the caller to write. `None` if it is empty or no memory could hold it.
+    /// Allocates a map with arbitrary contents. `None` if it is empty or exceeds the address space.
     pub fn unwritten(shape: Shape, workspace: &Workspace) -> Option<Self> {
         let len = shape.values().filter(|&len| len > 0)?;
         Some(Self { shape, values: workspace.take(len) })
     }
 
-    /// From `[batch, channels, height, width]`; `None` if that is empty.
+    /// Converts from `[batch, channels, height, width]`; `None` if that is empty.
     pub fn from_planes(x: &[f32], shape: Shape, workspace: &Workspace) -> Option<Self> {
         let mut map = Self::unwritten(shape, workspace)?;
         let Shape { channels, height, width, .. } = shape;
@@ -78,7 +78,7 @@ impl BlockedMap {
         Some(map)
     }
 
-    /// From `[batch, height, width, channels]`; `None` if that is empty.
+    /// Converts from `[batch, height, width, channels]`; `None` if that is empty.
     pub fn from_channels_last(x: &[f32], shape: Shape, workspace: &Workspace) -> Option<Self> {
         let mut map = Self::unwritten(shape, workspace)?;
         let Shape { channels, width, .. } = shape;
@@ -98,7 +98,7 @@ impl BlockedMap {
         Some(map)
     }
 
-    /// To `[batch, height, width, channels]`.
+    /// Converts to `[batch, height, width, channels]`.
     pub fn to_channels_last(&self) -> Vec<f32> {
         let Shape { batch, channels, height, width } = self.shape;
         let mut y = vec![0.0; batch * height * width * channels];
@@ -117,7 +117,7 @@ impl BlockedMap {
         y
     }
 
-    /// To `[batch, channels, height, width]`.
+    /// Converts to `[batch, channels, height, width]`.
     pub fn to_planes(&self) -> Vec<f32> {
         let Shape { batch, channels, height, width } = self.shape;
         let (blocks, row) = (self.shape.blocks(), self.shape.row());
@@ -135,8 +135,8 @@ impl BlockedMap {
         y
     }
 
-    /// `scale[c] x + shift[c]` for the values `x` of channel `c`. `None`, and nothing done, unless there is one of each per
-    /// channel.
+    /// Computes `scale[c] x + shift[c]` for each value `x` of channel `c`. `None`, without any change, unless there is
+    /// one scale and one shift per channel.
     pub fn affine(&mut self, scale: &[f32], shift: &[f32]) -> Option<()> {
         let (row, width) = (self.shape.row(), self.shape.width);
         if [scale.len(), shift.len()] != [self.shape.channels; 2] {
@@ -161,13 +161,13 @@ impl BlockedMap {
         Some(())
     }
 
-    /// An activation of each value.
+    /// Applies an activation to each value.
     pub fn activate(&mut self, activation: Activation, isa: Isa) {
         self.values.par_chunks_mut(TASK).for_each(|values| isa.run(Activate { activation, values }));
     }
 
-    /// `x + sin²(α x) / α` for the values `x` of each channel (Ziyin et al. 2020, arXiv 2006.08195). `None`, and nothing done,
-    /// unless there is one α per channel.
+    /// Applies Snake, `x + sin²(α x) / α`, to each value (Ziyin et al. 2020, arXiv 2006.08195). `None`, without any
+    /// change, unless there is one α per channel.
     pub fn snake(&mut self, alpha: &[f32]) -> Option<()> {
         let (row, width) = (self.shape.row(), self.shape.width);
         if alpha.len() != self.shape.channels {
@@ -188,7 +188,7 @@ impl BlockedMap {
         Some(())
     }
 
-    /// Adds the values of a map of the same shape, then the activation of each sum. `None`, and nothing done, for another shape.
+    /// Adds a map of the same shape, then applies the activation. `None`, without any change, for another shape.
     pub fn add(&mut self, other: &Self, activation: Activation, isa: Isa) -> Option<()> {
         if self.shape != other.shape {
             return None;
@@ -198,11 +198,11 @@ impl BlockedMap {
         Some(())
     }
 
-    /// The mean of each channel over all places of a clip: `[batch, channels]`.
+    /// The mean of each channel of each clip: `[batch, channels]`.
     pub fn means(&self, isa: Isa) -> Vec<f32> {
         let Shape { batch, channels, height, width } = self.shape;
         let (row, blocks) = (self.shape.row(), self.shape.blocks());
-        // Runs of rows are summed in f32, the runs in f64.
+        // Groups of rows are summed in f32, the groups in f64.
         let at_once = (TASK / row).max(1) * row;
         let tasks: Vec<&[f32]> = self.values.chunks(height * row).flat_map(|item| item.chunks(at_once)).collect();
         let sums: Vec<Vec<f32>> = tasks.par_iter().map(|rows| isa.run(SumRows { rows, blocks, width })).collect();
@@ -214,7 +214,8 @@ impl BlockedMap {
         (0..batch).flat_map(|item| (0..channels).map(move |channel| (item, channel))).map(|(i, c)| mean(i, c)).collect()
     }
 
-    /// Of one clip, the mean of each channel over the rows, `[width, channels]`, and over the columns, `[height, channels]`.
+    /// For a single clip, the mean of each channel over the rows, `[width, channels]`, and over the columns, `[height,
+    /// channels]`.
     pub fn axis_means(&self, isa: Isa) -> (Vec<f32>, Vec<f32>) {
         let Shape { channels, height, width, .. } = self.shape;
         let (row, blocks) = (self.shape.row(), self.shape.blocks());
@@ -227,23 +228,23 @@ impl BlockedMap {
             rows.chunks(row).for_each(|row| by_place.iter_mut().zip(row).for_each(|(sum, x)| *sum += x));
             (by_row, by_place)
         };
-        for (rows, places) in tasks.par_iter().map(sum).collect::<Vec<_>>() {
+        for (rows, positions) in tasks.par_iter().map(sum).collect::<Vec<_>>() {
             by_row.extend(rows.iter().flat_map(|row| &row[..channels]).map(|sum| sum / width as f32));
             for (i, sum) in by_column.iter_mut().enumerate() {
                 let (column, channel) = (i / channels, i % channels);
                 let at = (channel / CHANNEL_BLOCK * width + column) * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
-                *sum += places[at] / height as f32;
+                *sum += positions[at] / height as f32;
             }
         }
         (by_column, by_row)
     }
 
-    /// Of one clip, `max(a x + c, b x + d)` times the weights of the row and of the column of each value `x`: `lines` are
-    /// `[a, b, c, d]` of each channel, `[4, channels]`, `rows` `[height, channels]`, `columns` `[width, channels]`. `None`, and nothing
-    /// done, for other sizes.
-    pub fn weigh(&mut self, lines: &[f32], rows: &[f32], columns: &[f32], isa: Isa) -> Option<()> {
+    /// For a single clip, replaces each value `x` by `max(a x + c, b x + d)` times the weights of its row and its
+    /// column. `coefficients` are `[a, b, c, d]` of each channel, `[4, channels]`; `rows` is `[height, channels]`, `columns`
+    /// `[width, channels]`. `None`, without any change, for other sizes.
+    pub fn activate_and_weight(&mut self, coefficients: &[f32], rows: &[f32], columns: &[f32], isa: Isa) -> Option<()> {
         let Shape { batch, channels, height, width } = self.shape;
-        let fits = (batch, lines.len()) == (1, 4 * channels)
+        let fits = (batch, coefficients.len()) == (1, 4 * channels)
             && rows.len() == height * channels
             && columns.len() == width * channels;
         if !fits {
@@ -256,14 +257,14 @@ impl BlockedMap {
             to.zip(values.chunks(channels)).for_each(|(to, from)| to[..channels].copy_from_slice(from));
             padded
         };
-        let (lines, rows, columns) = (padded(lines), padded(rows), padded(columns));
+        let (coefficients, rows, columns) = (padded(coefficients), padded(rows), padded(columns));
         self.values.par_chunks_mut(row).zip(rows.par_chunks(blocks)).for_each(|(x, weights)| {
-            isa.run(WeighRow { lines: &lines, weights, columns: &columns, width, x });
+            isa.run(ActivateAndWeightRow { coefficients: &coefficients, weights, columns: &columns, width, x });
         });
         Some(())
     }
 
-    /// Multiplies the values of each channel of each clip by its factor, of `[batch, channels]`. `None`, and nothing done, for
+    /// Multiplies each channel of each clip by its factor in `[batch, channels]`. `None`, without any change, for
     /// another number of factors.
     pub fn scale(&mut self, factors: &[f32]) -> Option<()> {
         let Shape { batch, channels, height, width } = self.shape;
@@ -288,7 +289,8 @@ impl BlockedMap {
         Some(())
     }
 
-    /// Rows in another order: row `i` is row `rows[i]` of each map, or zeros. `None` if there are no rows or one does not exist.
+    /// Rearranges the rows: row `i` of the result is row `rows[i]` of each map, or zeros. `None` if `rows` is empty or
+    /// refers to a row that does not exist.
     pub fn select(&self, rows: &[Option<usize>], workspace: &Workspace) -> Option<Self> {
         let Shape { height, .. } = self.shape;
         if rows.iter().flatten().any(|&row| row >= height) {
@@ -309,8 +311,8 @@ impl BlockedMap {
         Some(selected)
     }
 
-    /// Pooling over windows with `stride = size`. Padding is for [`Pooling::Max`] only and never wins. `None` if a window is
-    /// empty, larger than the map or mostly padding.
+    /// Pooling over windows with `stride = size`. Padding is for [`Pooling::Max`] only and counts as minus infinity.
+    /// `None` if a window is empty, larger than the map or mostly padding.
     pub fn pool(&self, pooling: Pooling, window: Window, isa: Isa, workspace: &Workspace) -> Option<Self> {
         let (height, width) = window.output(self.shape.height, self.shape.width)?;
         let mut pooled = Self::unwritten(Shape { height, width, ..self.shape }, workspace)?;
@@ -326,41 +328,41 @@ impl BlockedMap {
     }
 }
 
-/// One row of [`BlockedMap::weigh`].
-struct WeighRow<'a> {
-    lines: &'a [[f32; CHANNEL_BLOCK]],
+/// One row of [`BlockedMap::activate_and_weight`].
+struct ActivateAndWeightRow<'a> {
+    coefficients: &'a [[f32; CHANNEL_BLOCK]],
     weights: &'a [[f32; CHANNEL_BLOCK]],
     columns: &'a [[f32; CHANNEL_BLOCK]],
     width: usize,
     x: &'a mut [f32],
 }
 
-impl SimdOp for WeighRow<'_> {
+impl SimdOp for ActivateAndWeightRow<'_> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { lines, weights, columns, width, x } = self;
+        let Self { coefficients, weights, columns, width, x } = self;
         let blocks = weights.len();
         let (x, _) = x.as_chunks_mut::<CHANNEL_BLOCK>();
         for (block, x) in x.chunks_mut(width).enumerate() {
             for part in 0..L::PARTS {
                 let mut line = [L::splat(0.0); 4];
                 for i in 0..4 {
-                    line[i] = L::load(&lines[i * blocks + block], part);
+                    line[i] = L::load(&coefficients[i * blocks + block], part);
                 }
                 let weight = L::load(&weights[block], part);
                 for (column, x) in x.iter_mut().enumerate() {
                     let value = L::load(x, part);
-                    let bent = value.mul_add(line[0], line[2]).max(value.mul_add(line[1], line[3]));
-                    bent.mul(weight).mul(L::load(&columns[column * blocks + block], part)).store(x, part);
+                    let activated = value.mul_add(line[0], line[2]).max(value.mul_add(line[1], line[3]));
+                    activated.mul(weight).mul(L::load(&columns[column * blocks + block], part)).store(x, part);
                 }
             }
         }
     }
 }
 
-/// The sum of each channel over some rows.
+/// The sums of each channel over some rows.
 struct SumRows<'a> {
     rows: &'a [f32],
     blocks: usize,
@@ -374,12 +376,12 @@ impl SimdOp for SumRows<'_> {
     fn run<L: Lanes>(self) -> Vec<f32> {
         let Self { rows, blocks, width } = self;
         let mut sums = vec![[0.0; CHANNEL_BLOCK]; blocks];
-        let (places, _) = rows.as_chunks::<CHANNEL_BLOCK>();
-        for (places, block) in places.chunks(width).zip((0..blocks).cycle()) {
+        let (positions, _) = rows.as_chunks::<CHANNEL_BLOCK>();
+        for (positions, block) in positions.chunks(width).zip((0..blocks).cycle()) {
             for part in 0..L::PARTS {
-                // Four sums, so that none waits for the last addition.
+                // Four independent sums hide the latency of the additions.
                 let mut four = [L::splat(0.0); 4];
-                let fours = places.chunks_exact(4);
+                let fours = positions.chunks_exact(4);
                 for (x, sum) in fours.remainder().iter().zip(&mut four) {
                     *sum = sum.add(L::load(x, part));
                 }
@@ -396,7 +398,7 @@ impl SimdOp for SumRows<'_> {
     }
 }
 
-/// An activation of each value.
+/// Applies an activation to each value.
 pub struct Activate<'a> {
     pub activation: Activation,
     pub values: &'a mut [f32],
@@ -441,7 +443,7 @@ pub struct Window {
 }
 
 impl Window {
-    /// Rows and columns of a pooled map; `None` if a window does not fit the map or is mostly padding.
+    /// Rows and columns of the pooled map; `None` if the window does not fit the map or is mostly padding.
     pub fn output(&self, height: usize, width: usize) -> Option<(usize, usize)> {
         if height == 0 || self.padding > self.size.0 / 2 {
             return None;
@@ -451,8 +453,8 @@ impl Window {
         (rows > 0 && columns > 0).then_some((rows, columns))
     }
 
-    /// Places of a window, padding included.
-    pub fn places(&self) -> f32 {
+    /// Number of positions in a window, including padding.
+    pub fn positions(&self) -> f32 {
         self.size.0 as f32 * self.size.1 as f32
     }
 }
@@ -477,10 +479,10 @@ impl SimdOp for PoolRow<'_> {
         let shape = x.shape;
         let top = (row * size.0).saturating_sub(padding);
         let bottom = (row * size.0 + size.0 - padding).min(shape.height);
-        let scale = L::splat(1.0 / window.places());
+        let scale = L::splat(1.0 / window.positions());
         let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
-        let places = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
-        for (block, column) in places {
+        let positions = (0..shape.blocks()).flat_map(|block| (0..width).map(move |column| (block, column)));
+        for (block, column) in positions {
             for part in 0..L::PARTS {
                 let (mut sum, mut max) = (L::splat(0.0), L::splat(f32::NEG_INFINITY));
                 for i in top..bottom {

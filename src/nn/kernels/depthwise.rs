@@ -1,7 +1,7 @@
-//! Convolution of sequences of vectors, each channel by itself.
+//! Depthwise convolution of sequences of vectors.
 //!
-//! A task takes some frames. Of one block of channels after the other it copies these frames and their neighbours, which lie a
-//! whole vector apart, and sums there: all in the first-level cache.
+//! A task processes a range of frames, one block of channels at a time. It copies these frames and their neighbours,
+//! which lie a whole vector apart in memory, into the first-level cache and sums there.
 
 use rayon::prelude::*;
 
@@ -10,22 +10,23 @@ use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
 /// Frames per task.
 const FRAMES: usize = 128;
-/// Frames that are summed at once: two multiply-adds per cycle, each of which takes four, keep eight sums busy.
+/// Frames summed at once: with a latency of four cycles and two multiply-adds per cycle, eight sums keep the units
+/// busy.
 const TILE: usize = 8;
 
-/// A filter per channel.
+/// Packed filters, one per channel.
 #[derive(Debug)]
 pub struct Depthwise {
     /// `[blocks][kernel][16]`, zeros beyond the last channel.
     taps: Vec<[f32; CHANNEL_BLOCK]>,
     kernel: usize,
     channels: usize,
-    /// Frames before the first that it sees.
+    /// Frames before the current one that the kernel covers.
     before: usize,
 }
 
 impl Depthwise {
-    /// From filters `[channels, kernel]`, of which tap `before` belongs to the frame itself.
+    /// Packs filters `[channels, kernel]`, of which tap `before` belongs to the current frame.
     pub fn pack(filters: &[f32], kernel: usize, before: usize) -> Self {
         let channels = filters.len() / kernel;
         let mut taps = vec![[0.0; CHANNEL_BLOCK]; channels.div_ceil(CHANNEL_BLOCK) * kernel];
@@ -40,8 +41,8 @@ impl Depthwise {
         self.channels
     }
 
-    /// `y[t][c] = Σ_k filters[c][k] x[t + k − before][c]`, with zeros around the frames of a sequence. `x` and `y` are
-    /// `[batch, n_frames, channels]`.
+    /// `y[t][c] = Σ_k filters[c][k] x[t + k − before][c]`, with zero padding. `x` and `y` are `[batch, n_frames,
+    /// channels]`.
     pub fn forward(&self, x: &[f32], n_frames: usize, y: &mut [f32], isa: Isa) {
         let sequence = n_frames * self.channels;
         y.par_chunks_mut(sequence).zip(x.par_chunks(sequence)).for_each(|(y, x)| {
@@ -51,7 +52,7 @@ impl Depthwise {
     }
 }
 
-/// The frames of a task, from `first` on.
+/// Computes the frames of a task, starting at `first`.
 struct Frames<'a> {
     conv: &'a Depthwise,
     x: &'a [f32],
@@ -67,7 +68,7 @@ impl SimdOp for Frames<'_> {
         let Self { conv, x, first, y } = self;
         let Depthwise { channels, kernel, before, .. } = *conv;
         let rows = y.len() / channels;
-        // Frames from `first − before` on; whole tiles, whose last sums may belong to no frame.
+        // Frames from `first − before` on, rounded up to whole tiles; the last sums may be discarded.
         let mut column = vec![[0.0; CHANNEL_BLOCK]; rows.next_multiple_of(TILE) + kernel - 1];
         for (block, taps) in conv.taps.chunks(kernel).enumerate() {
             let channel = block * CHANNEL_BLOCK;

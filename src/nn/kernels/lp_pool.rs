@@ -7,7 +7,7 @@ use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 15;
 
 /// `(Σ x^power)^(1/power)` per window without padding; `power` is even. `None` if a window is empty or larger than the map.
@@ -23,8 +23,9 @@ pub fn lp_pool(x: &BlockedMap, power: u32, window: Window, workspace: &Workspace
                 for (i, y) in y.chunks_mut(row).enumerate() {
                     let (item, row) = ((task * rows + i) / height, (task * rows + i) % height);
                     let top = item * x.shape.height + row * window.size.0;
-                    for (place, y) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().enumerate() {
-                        let start = (place / width * x.shape.width + place % width * window.size.1) * CHANNEL_BLOCK;
+                    for (position, y) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().enumerate() {
+                        let start =
+                            (position / width * x.shape.width + position % width * window.size.1) * CHANNEL_BLOCK;
                         *y = root(sum(x, top, start, power, window.size), power);
                     }
                 }
@@ -34,7 +35,7 @@ pub fn lp_pool(x: &BlockedMap, power: u32, window: Window, workspace: &Workspace
     Some(pooled)
 }
 
-/// `Σ x^power` over a window, in rows from `top` on that each start at `start`.
+/// `Σ x^power` over a window whose rows begin at row `top`, each at offset `start`.
 #[inline(always)]
 fn sum(x: &BlockedMap, top: usize, start: usize, power: u32, size: (usize, usize)) -> [f32; CHANNEL_BLOCK] {
     let mut sums = [0.0; CHANNEL_BLOCK];

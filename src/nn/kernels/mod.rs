@@ -1,17 +1,17 @@
 //! CPU kernels: f32 slices and sizes, no tensors and no layers.
 //!
-//! Each kernel splits its output into disjoint pieces over the current rayon pool. One thread computes a value, in one fixed
-//! order, so results do not depend on the number of threads.
+//! Each kernel splits its output into disjoint pieces over the current rayon pool. Each value is computed by one thread
+//! in a fixed order, so results do not depend on the number of threads.
 //!
 //! | folder or file | contents |
 //! |---|---|
-//! | `simd` | instruction sets, chosen at run time; vectors; functions of one value |
+//! | `simd` | instruction sets, chosen at run time; vectors; element-wise functions |
 //! | `matmul` | matrix products: packed weights, fully connected layers, strided views |
 //! | `conv` | convolutions: the choice of a kernel, direct, depthwise and grouped ones, Winograd's |
 //! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
 //! | `attention`, `depthwise`, `rnn`, `pointwise`, `lp_pool` | one operation each |
 //! | `train` | gradients |
-//! | `workspace` | memory that is used again |
+//! | `workspace` | reused memory |
 
 pub mod activation;
 pub mod attention;

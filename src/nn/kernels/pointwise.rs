@@ -1,4 +1,4 @@
-//! Element-wise kernels: an affine map per channel, layer norm with an activation, gates.
+//! Element-wise kernels: affine maps per channel, layer norm with an activation, gated linear units.
 
 use rayon::prelude::*;
 
@@ -7,7 +7,7 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{fold, sigmoid};
 
-/// Values per task, about: 256 KiB.
+/// Approximate number of values per task: 256 KiB.
 const TASK: usize = 1 << 16;
 
 /// `y[…][c] = scale[c] x[…][c] + shift[c]`. `x` is `[…, channels]`.
@@ -35,7 +35,8 @@ pub fn affine_planes(x: &[f32], scale: &[f32], shift: &[f32], plane: usize, y: &
     });
 }
 
-/// `y = activation(weight · (x − mean) / √(variance + ε) + bias)` per row of `channels` values; mean and variance are the row's.
+/// Layer norm with an activation: `y = activation(weight · (x − mean) / √(variance + ε) + bias)`, with the mean and the
+/// variance of each row.
 pub fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32, activation: Activation, y: &mut [f32]) {
     let task = (TASK / 4 / weight.len()).max(1) * weight.len();
     let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));

@@ -1,17 +1,17 @@
-//! How pooling reduces a window.
+//! Pooling modes.
 
 use serde::{Deserialize, Serialize};
 
-/// How a window becomes one value.
+/// The reduction of a pooling window to one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Pooling {
     /// Mean.
     #[serde(rename = "avg")]
     Avg,
-    /// Largest value.
+    /// Maximum.
     #[serde(rename = "max")]
     Max,
-    /// Mean plus largest value.
+    /// Mean plus maximum.
     #[serde(rename = "avg+max")]
     AvgMax,
 }

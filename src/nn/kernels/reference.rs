@@ -1,4 +1,4 @@
-//! The naive twin of each kernel, and the comparison over a table of geometries.
+//! A naive implementation of each kernel, and comparisons over tables of sizes.
 
 use super::activation::Activation;
 use super::attention::{Heads, Keys, Relative, Softmax, attention};
@@ -12,7 +12,7 @@ use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 
-/// Values that repeat nowhere near, positive and negative.
+/// Positive and negative values whose pattern repeats only over a long period.
 fn values(n: usize) -> Vec<f32> {
     (0..n).map(|i| ((i * 7919 + 13) % 1009) as f32 / 500.0 - 1.0).collect()
 }
@@ -37,12 +37,15 @@ fn power_average_pooling_equals_its_naive_form() {
             assert_eq!(pooled.shape, Shape { height: rows, width: columns, ..shape });
             for (i, &got) in pooled.to_planes().iter().enumerate() {
                 let (plane, row, column) = (i / columns / rows, i / columns % rows, i % columns);
-                let places =
+                let positions =
                     (0..size.0).flat_map(|r| (0..size.1).map(move |c| (row * size.0 + r, column * size.1 + c)));
                 let value = |(r, c)| f64::from(x[(plane * height + r) * width + c]).powi(power as i32);
-                let wanted = places.map(value).sum::<f64>().powf(1.0 / f64::from(power));
+                let expected = positions.map(value).sum::<f64>().powf(1.0 / f64::from(power));
                 // A sum of at most 8 values near 1 and roots of it.
-                assert!((f64::from(got) - wanted).abs() < 1e-6, "{height}x{width} {power} {size:?}: {got} {wanted}");
+                assert!(
+                    (f64::from(got) - expected).abs() < 1e-6,
+                    "{height}x{width} {power} {size:?}: {got} {expected}"
+                );
             }
         }
     }
@@ -75,7 +78,7 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
                     let products = x.iter().zip(&weight[output * inputs..]).map(|(&a, &b)| f64::from(a) * f64::from(b));
                     let size = products.clone().map(f64::abs).sum::<f64>() + output as f64;
                     let error = (f64::from(got[output]) - products.sum::<f64>() - output as f64).abs();
-                    // Runs of 384 products, then up to 6 sums of them.
+                    // Partial sums of 384 products, of which up to 6 are added.
                     assert!(error <= 1e-6 * size.max(1.0), "{inputs}->{outputs} {isa:?}: {error:e} of {size}");
                 }
             }
@@ -115,7 +118,7 @@ fn rows_of_a_packed_matrix_equal_their_naive_form_for_every_tile() {
 }
 
 #[test]
-fn recurrent_layers_equal_their_naive_form_and_a_sequence_does_not_depend_on_the_others() {
+fn recurrent_layers_equal_their_naive_form_and_sequences_are_independent() {
     for (gates, inputs, hidden, lengths) in [
         (Gates::Gru, 3, 5, vec![4, 1, 2]),
         (Gates::Lstm, 1, 16, vec![1]),
@@ -164,7 +167,7 @@ fn recurrent_layers_equal_their_naive_form_and_a_sequence_does_not_depend_on_the
     }
 }
 
-/// One step by the definition, in f64.
+/// One step by definition, in f64.
 fn naive_step(gates: Gates, weights: &[Vec<f32>; 4], x: &[f64], h: &mut [f64], c: &mut [f64]) {
     let n = h.len();
     let product = |weight: &[f32], bias: &[f32], x: &[f64], row: usize| {
@@ -196,27 +199,27 @@ fn pointwise_kernels_equal_their_naive_form() {
         let shift = values(channels + 1);
         let mut y = vec![f32::NAN; x.len()];
         pointwise::affine_planes(&x, &bias, &shift[1..], plane, &mut y);
-        let wanted: Vec<f32> =
+        let expected: Vec<f32> =
             (0..x.len()).map(|i| x[i] * bias[i / plane % channels] + shift[i / plane % channels + 1]).collect();
-        assert_eq!(y, wanted);
+        assert_eq!(y, expected);
         let shape = Shape { batch, channels, height: 1, width: plane };
         let mut map = BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
         assert_eq!((map.affine(&bias, &shift), map.affine(&bias, &shift[1..])), (None, Some(())));
-        assert_eq!(map.to_planes(), wanted);
+        assert_eq!(map.to_planes(), expected);
 
         let mut y = vec![f32::NAN; x.len()];
         pointwise::affine_last(&x, &bias, &shift[1..], &mut y);
-        let wanted: Vec<f32> = (0..x.len()).map(|i| x[i] * bias[i % channels] + shift[i % channels + 1]).collect();
-        assert_eq!(y, wanted);
+        let expected: Vec<f32> = (0..x.len()).map(|i| x[i] * bias[i % channels] + shift[i % channels + 1]).collect();
+        assert_eq!(y, expected);
     }
 }
 
 #[test]
-fn gelu_is_right_to_the_last_digits() {
+fn gelu_is_accurate() {
     for i in -12_000..=12_000 {
         let x = f64::from(i) / 1000.0;
-        let (got, wanted) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
-        assert!((got - wanted).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, wanted {wanted}");
+        let (got, expected) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
+        assert!((got - expected).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, expected {expected}");
     }
 }
 
@@ -227,7 +230,7 @@ enum Function {
     Tanh,
 }
 
-/// A function of each value.
+/// An element-wise function.
 struct Map<'a>(Function, &'a mut [f32]);
 
 impl SimdOp for Map<'_> {
@@ -255,14 +258,14 @@ fn map(function: Function, x: impl IntoIterator<Item = f32>, isa: Isa) -> Vec<f3
 }
 
 #[test]
-fn exp_is_right_to_the_last_digit_at_every_level() {
+fn exp_is_accurate_with_every_isa() {
     for isa in Isa::available() {
         let x: Vec<f32> = (-873_000..=883_000).map(|i| i as f32 / 10_000.0).collect();
         let mut worst = 0.0f64;
         for (&x, y) in x.iter().zip(map(Function::Exp, x.iter().copied(), isa)) {
-            let wanted = f64::from(x).exp();
-            let unit = f64::from((wanted as f32).next_up() - wanted as f32);
-            worst = worst.max((f64::from(y) - wanted).abs() / unit);
+            let expected = f64::from(x).exp();
+            let unit = f64::from((expected as f32).next_up() - expected as f32);
+            worst = worst.max((f64::from(y) - expected).abs() / unit);
         }
         let fused = isa != Isa::available()[Isa::available().len() - 1];
         assert!(worst < if fused { 1.0 } else { 2.0 }, "{isa:?}: off by {worst} units in the last place");
@@ -273,19 +276,22 @@ fn exp_is_right_to_the_last_digit_at_every_level() {
 }
 
 #[test]
-fn sigmoid_and_tanh_are_right_to_the_last_digits_at_every_level() {
+fn sigmoid_and_tanh_are_accurate_with_every_isa() {
     for isa in Isa::available() {
         let x: Vec<f32> = (-100_000..=100_000).map(|i| i as f32 / 1000.0).collect();
         for (&x, got) in x.iter().zip(map(Function::Sigmoid, x.iter().copied(), isa)) {
-            let (got, wanted) = (f64::from(got), 1.0 / (1.0 + (-f64::from(x)).exp()));
-            assert!((got - wanted).abs() < 2e-7 && (0.0..=1.0).contains(&got), "sigmoid({x}) = {got}, wanted {wanted}");
+            let (got, expected) = (f64::from(got), 1.0 / (1.0 + (-f64::from(x)).exp()));
+            assert!(
+                (got - expected).abs() < 2e-7 && (0.0..=1.0).contains(&got),
+                "sigmoid({x}) = {got}, expected {expected}"
+            );
         }
         for scale in [1.0, 1e-4, 1e-9] {
             let x: Vec<f32> = x.iter().map(|x| x * scale).collect();
             for (&x, got) in x.iter().zip(map(Function::Tanh, x.iter().copied(), isa)) {
-                let (got, wanted) = (f64::from(got), f64::from(x).tanh());
-                let error = (got - wanted).abs();
-                assert!(error < 2e-7 && error <= 4e-7 * wanted.abs(), "tanh({x}) = {got}, wanted {wanted}");
+                let (got, expected) = (f64::from(got), f64::from(x).tanh());
+                let error = (got - expected).abs();
+                assert!(error < 2e-7 && error <= 4e-7 * expected.abs(), "tanh({x}) = {got}, expected {expected}");
             }
         }
         let ends = [f32::INFINITY, f32::NEG_INFINITY, 0.0, f32::NAN];
@@ -349,13 +355,18 @@ fn layer_norm_equals_its_naive_form_with_every_activation() {
                 let mean = x.iter().map(|&x| f64::from(x)).sum::<f64>() / channels as f64;
                 let variance = x.iter().map(|&x| (f64::from(x) - mean).powi(2)).sum::<f64>() / channels as f64;
                 for c in 0..channels {
-                    let wanted = naive(
+                    let expected = naive(
                         activation,
                         (f64::from(x[c]) - mean) / (variance + 1e-5).sqrt() * f64::from(weight[c + 1])
                             + f64::from(bias[c + 2]),
                     );
-                    // Values up to about 4 in f32, the mean's rounding scaled up by at most 1 / √ε where all are equal.
-                    assert!((f64::from(y[c]) - wanted).abs() < 2e-5, "{activation:?} {channels}: {} {wanted}", y[c]);
+                    // Values up to about 4 in f32; the rounding of the mean is scaled up by at most 1 / √ε if all
+                    // values are equal.
+                    assert!(
+                        (f64::from(y[c]) - expected).abs() < 2e-5,
+                        "{activation:?} {channels}: {} {expected}",
+                        y[c]
+                    );
                 }
             }
         }
@@ -398,9 +409,12 @@ fn a_depthwise_convolution_equals_its_naive_form() {
                     }
                     None => 0.0,
                 };
-                let wanted: f64 = (0..kernel).map(product).sum();
+                let expected: f64 = (0..kernel).map(product).sum();
                 // A sum of at most 31 products up to 1.
-                assert!((f64::from(y) - wanted).abs() < 1e-5, "{channels} {kernel} {n_frames} {isa:?}: {y} {wanted}");
+                assert!(
+                    (f64::from(y) - expected).abs() < 1e-5,
+                    "{channels} {kernel} {n_frames} {isa:?}: {y} {expected}"
+                );
             }
         }
     }
@@ -432,7 +446,7 @@ fn attention_equals_its_naive_form() {
                 attention(&qkv, heads, keys, &mut y, isa, &workspace);
                 check_attention(&qkv, heads, keys, &y);
                 if let Keys { lengths: Some(lengths), relative: None } = keys {
-                    // The second sequence by itself, cut to its length.
+                    // The second sequence alone, cut to its length.
                     let (n_tokens, second) = (lengths[1], &qkv[n_tokens * 3 * width..]);
                     let mut alone = vec![f32::NAN; n_tokens * width];
                     let heads = Heads { n_tokens, ..heads };
@@ -453,10 +467,10 @@ fn check_attention(qkv: &[f32], heads: Heads, keys: Keys, y: &[f32]) {
     let relative = |b: usize, query: usize, head: usize, key: usize| {
         let Some(Relative { rows, gates, n_distances, left }) = keys.relative else { return 0.0 };
         let distance = (key as isize - query as isize + left as isize).clamp(0, n_distances as isize - 1) as usize;
-        let place = (b * n_tokens + query) * n_heads + head;
+        let position = (b * n_tokens + query) * n_heads + head;
         match gates {
-            Some(gates) => f64::from(gates[place]) * f64::from(rows[head * n_distances + distance]),
-            None => f64::from(rows[place * n_distances + distance]),
+            Some(gates) => f64::from(gates[position]) * f64::from(rows[head * n_distances + distance]),
+            None => f64::from(rows[position * n_distances + distance]),
         }
     };
     for b in 0..y.len() / (n_tokens * width) {
@@ -468,10 +482,10 @@ fn check_attention(qkv: &[f32], heads: Heads, keys: Keys, y: &[f32]) {
             let weights: Vec<f64> = (0..n_keys).map(|key| score(key).exp()).collect();
             let sum: f64 = weights.iter().sum();
             for i in 0..head_dim {
-                let wanted = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
+                let expected = (0..n_keys).map(|key| weights[key] / sum * value(b, key, 2, head, i)).sum::<f64>();
                 let got = f64::from(y[(b * n_tokens + query) * width + head * head_dim + i]);
-                // Scores up to about 9 · head_dim / √head_dim: their f32 rounding enters as a factor.
-                assert!((got - wanted).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {wanted}");
+                // Scores reach about 9 · head_dim / √head_dim; their f32 rounding scales the result.
+                assert!((got - expected).abs() < 1e-4, "{n_tokens} {n_heads} {head_dim}: {got} {expected}");
             }
         }
     }
@@ -494,9 +508,9 @@ fn softmax_equals_its_naive_form() {
                 for (got, power) in
                     scores[row * keys..][..keys].iter().zip(powers.iter().chain(std::iter::repeat(&0.0)))
                 {
-                    let (got, wanted) = (f64::from(got * inverse), power / sum);
-                    // The rounding of arguments of up to 60 · log2 e enters as a factor.
-                    assert!((got - wanted).abs() <= 1e-37 + 1e-5 * wanted, "{n_keys}: {got:e} {wanted:e}");
+                    let (got, expected) = (f64::from(got * inverse), power / sum);
+                    // The rounding of arguments of up to 60 · log2 e scales the result.
+                    assert!((got - expected).abs() <= 1e-37 + 1e-5 * expected, "{n_keys}: {got:e} {expected:e}");
                 }
             }
         }

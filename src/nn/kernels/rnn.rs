@@ -1,8 +1,8 @@
 //! GRU and LSTM layers over whole sequences.
 //!
-//! A layer has one or two directions. It takes some frames at a time and multiplies them by the input's weights, all
-//! sequences at once. Then each direction goes through these frames step by step: the product of its state, then the gates.
-//! Groups of sequences share each weight that they read, and groups are spread over threads.
+//! A layer has one or two directions. It multiplies a range of frames by the input weights, for all sequences at once.
+//! Then each direction goes through these frames step by step: the state times the recurrent weights, then the gates. A
+//! group of sequences shares each weight that it reads, and groups are spread over threads.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 use crate::nn::kernels::simd::math::{sigmoid, tanh};
 
-/// What a step computes.
+/// The gates of a cell, which define one step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Gates {
     /// `r = σ(x₀ + s₀)`, `z = σ(x₁ + s₁)`, `n = tanh(x₂ + r s₂)`, `h = (1 − z) n + z h`.
@@ -23,7 +23,7 @@ pub enum Gates {
 }
 
 impl Gates {
-    /// Rows of weights per hidden value.
+    /// Rows of weights per hidden unit.
     pub fn count(self) -> usize {
         match self {
             Self::Gru => 3,
@@ -32,28 +32,28 @@ impl Gates {
     }
 }
 
-/// The weights of one direction of a layer, `[gates · hidden, …]`: `x` in the formulas is the product of the input with the
-/// first, `s` that of the state with the second, biases included.
+/// The weights of one direction of a layer, `[gates · hidden, …]`, including biases: in the formulas, `x` is the input
+/// times `input`, and `s` the state times `recurrent`.
 #[derive(Debug)]
 pub struct Direction {
     pub input: PackedMatrix,
     pub recurrent: PackedMatrix,
 }
 
-/// Frames of one sequence that one task multiplies by the input's weights.
+/// Frames of one sequence that a task multiplies by the input weights.
 const FRAMES: usize = 32;
-/// Frames of all sequences together whose products are held at a time, per direction.
+/// Frames over all sequences whose products are held at a time, per direction.
 const HELD_FRAMES: usize = 512;
-/// Sequences per task, at most: larger groups do not use a weight more often per read.
+/// Maximum number of sequences per task. Larger groups do not reuse a weight more often per read.
 const GROUP: usize = 16;
 
-/// One sequence in one direction.
+/// One sequence, in one direction.
 struct Track<'a> {
     /// Index of the sequence in the batch.
     row: usize,
-    /// Its valid frames.
+    /// Number of valid frames.
     length: usize,
-    /// Where the output of each frame goes.
+    /// Destination of the output of each frame.
     frames: Vec<&'a mut [f32]>,
 }
 
@@ -61,18 +61,19 @@ struct Track<'a> {
 struct Group<'a> {
     direction: usize,
     tracks: Vec<Track<'a>>,
-    /// States, `[tracks, padded]`: rows of `hidden` values, then zeros up to a whole block.
+    /// States, `[tracks, padded]`: rows of `hidden` values, zero-padded to whole blocks.
     h: Vec<f32>,
-    /// The cells of an LSTM, likewise.
+    /// Cell states of an LSTM, in the same layout.
     c: Vec<f32>,
-    /// Products of the states, `[tracks, width]`.
+    /// States times the recurrent weights, `[tracks, width]`.
     sums: Vec<f32>,
 }
 
-/// One layer. `x` is `[batch, n_frames, inputs]`, `y` is `[batch, n_frames, directions, hidden]` and holds zeros.
+/// Runs one layer. `x` is `[batch, n_frames, inputs]`; `y` is `[batch, n_frames, directions, hidden]` and must hold
+/// zeros.
 ///
-/// Only the first `lengths[b]` frames of sequence `b` are valid, 1 to `n_frames`; `y` is not written beyond them. The second
-/// of `directions`, if present, goes from the last valid frame to the first. `h` and, for an LSTM, `c` are
+/// Only the first `lengths[b]` frames of sequence `b` are valid, 1 to `n_frames`; `y` is not written beyond them. The
+/// second of `directions`, if present, runs from the last valid frame to the first. `h` and, for an LSTM, `c` are
 /// `[directions, batch, hidden]`: on entry the state before the first step, on return the state after the last.
 pub fn layer(
     gates: Gates,
@@ -95,14 +96,14 @@ pub fn layer(
         .collect();
     let task = FRAMES.min(steps).max(1);
     let held = (HELD_FRAMES / batch.max(1) / task).clamp(1, steps.div_ceil(task).max(1)) * task;
-    // [tracks, held, width], in the order of frames: the second direction reads it backwards.
+    // [tracks, held, width], ordered by frame; the backward direction reads it in reverse.
     let mut products = vec![0.0; tracks.len() * held * width];
     for start in (0..steps).step_by(held) {
         products.par_chunks_mut(task * width).enumerate().for_each(|(i, products)| {
             let (direction, row, length) = tracks[i * task / held];
-            let place = (i * task % held) as isize;
-            let begin = place + if direction == 0 { start as isize } else { length as isize - (start + held) as isize };
-            let frame = |place: isize| (begin + place).clamp(0, length as isize) as usize;
+            let slot = (i * task % held) as isize;
+            let begin = slot + if direction == 0 { start as isize } else { length as isize - (start + held) as isize };
+            let frame = |slot: isize| (begin + slot).clamp(0, length as isize) as usize;
             let (first, end) = (frame(0), frame(task as isize));
             if first == end {
                 return;
@@ -118,24 +119,24 @@ pub fn layer(
         });
         own.collect::<Vec<_>>().into_par_iter().for_each(|(group, products)| {
             for step in 0..held {
-                let place = if group.direction == 0 { step } else { held - 1 - step };
-                let products = &products[place * width..];
+                let slot = if group.direction == 0 { step } else { held - 1 - step };
+                let products = &products[slot * width..];
                 group.step(gates, &directions[group.direction].recurrent, products, (start + step, held * width), isa);
             }
         });
     }
     for group in groups {
         for (i, track) in group.tracks.iter().enumerate() {
-            let place = (group.direction * batch + track.row) * hidden;
-            h[place..][..hidden].copy_from_slice(&group.h[i * padded..][..hidden]);
+            let offset = (group.direction * batch + track.row) * hidden;
+            h[offset..][..hidden].copy_from_slice(&group.h[i * padded..][..hidden]);
             if gates == Gates::Lstm {
-                c[place..][..hidden].copy_from_slice(&group.c[i * padded..][..hidden]);
+                c[offset..][..hidden].copy_from_slice(&group.c[i * padded..][..hidden]);
             }
         }
     }
 }
 
-/// Rows of `len` values as rows of `padded`, with zeros behind them.
+/// Zero-pads rows of `len` values to `padded` values.
 pub(super) fn pad_rows(x: &[f32], len: usize, padded: usize) -> Cow<'_, [f32]> {
     if len == padded {
         return Cow::Borrowed(x);
@@ -145,8 +146,8 @@ pub(super) fn pad_rows(x: &[f32], len: usize, padded: usize) -> Cow<'_, [f32]> {
     Cow::Owned(rows)
 }
 
-/// Sorts each direction's sequences by falling length and cuts them into one group per thread, or more where groups would
-/// exceed [`GROUP`].
+/// Sorts each direction's sequences by descending length and splits them into one group per thread, or more if groups
+/// would exceed [`GROUP`].
 fn groups<'a>(
     gates: Gates,
     directions: &[Direction],
@@ -190,7 +191,7 @@ fn groups<'a>(
 }
 
 impl Group<'_> {
-    /// Step `step` of the tracks that are long enough. The products of track `i` start at `i · distance`.
+    /// Runs step `step` for the tracks that are long enough. The products of track `i` start at `i · distance`.
     fn step(
         &mut self,
         gates: Gates,

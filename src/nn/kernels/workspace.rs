@@ -1,37 +1,37 @@
-//! Reused buffers: large ones fresh from the system cost a page fault every 4 KiB.
+//! Reused buffers. A large buffer fresh from the operating system costs a page fault every 4 KiB.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-/// Longer buffers, in values, go back to the system: a model must not hold gigabytes after one long recording.
+/// Longer buffers (in values) are freed, so that a model does not hold gigabytes after one long recording.
 const LONGEST_KEPT: usize = 1 << 25;
 
 /// Bytes in a cache line.
 const CACHE_LINE: usize = 64;
 
-/// Number of values of an f32 array of these sizes; `None` if no memory could hold it.
+/// The number of values of an f32 array of these sizes; `None` if it exceeds the address space.
 pub fn count(sizes: &[usize]) -> Option<usize> {
     let product = sizes.iter().try_fold(1usize, |product, &size| product.checked_mul(size));
     product.filter(|&len| len <= isize::MAX as usize / size_of::<f32>())
 }
 
-/// Whether the element at the sum of `index · stride` lies in a slice of `len`.
+/// Whether the element at the sum of all `index · stride` lies in a slice of length `len`.
 pub fn is_inside(indices: &[(usize, usize)], len: usize) -> bool {
     let add = |sum: usize, &(index, stride): &(usize, usize)| sum.checked_add(index.checked_mul(stride)?);
-    indices.iter().try_fold(0, add).is_some_and(|place| place < len)
+    indices.iter().try_fold(0, add).is_some_and(|index| index < len)
 }
 
-/// Buffers that are not in use. Clones share them; they are freed with the last clone.
+/// A pool of free buffers. Clones share the pool; it is freed with the last clone.
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Arc<Buffers>);
 
 type Buffers = Mutex<Vec<Vec<f32>>>;
 
-/// What all layers share while there are any.
+/// The pool that all layers share, while any layer exists.
 static SHARED: Mutex<Weak<Buffers>> = Mutex::new(Weak::new());
 
 impl Workspace {
-    /// The workspace of all layers: the next layer uses the buffers of the last one, which are in the cache.
+    /// The workspace of all layers: each layer reuses the buffers of the previous one, which are still in the cache.
     pub fn shared() -> Self {
         let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         let buffers = shared.upgrade().unwrap_or_default();
@@ -39,11 +39,11 @@ impl Workspace {
         Self(buffers)
     }
 
-    /// A buffer of `len` values. What it holds is left over from its last use.
+    /// Takes a buffer of `len` values with arbitrary contents.
     pub fn take(&self, len: usize) -> Buffer {
         let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fitting = (0..free.len()).filter(|&i| free[i].len() >= len).min_by_key(|&i| free[i].len());
-        // If none is long enough, the longest is replaced, so that there are never more than were in use at once.
+        // If none is long enough, replace the longest, so that there are never more buffers than were in use at once.
         let longest = || (0..free.len()).max_by_key(|&i| free[i].len());
         let found = fitting.or_else(longest).map(|i| free.swap_remove(i));
         drop(free);
@@ -55,7 +55,7 @@ impl Workspace {
     }
 }
 
-/// A buffer on loan, given back when it is dropped.
+/// A buffer that returns to its workspace when it is dropped.
 #[derive(Debug)]
 pub struct Buffer {
     values: Vec<f32>,
@@ -94,7 +94,7 @@ impl Drop for Buffer {
     }
 }
 
-/// f32 values aligned to a cache line, so that no register is loaded from two lines.
+/// f32 values aligned to a cache line, so that no vector load spans two lines.
 #[derive(Debug)]
 pub struct AlignedVec {
     values: Vec<f32>,

@@ -1,9 +1,9 @@
-//! Activations of tensors: by candle, and gates as a candle operation.
+//! Activations of tensors with candle; gates and sums as candle operations.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 
-use super::wrong_shape;
-use crate::nn::kernels::activation::Activation;
+use super::{runs_on_cpu_kernels, wrong_shape};
+use crate::nn::kernels::activation::{Activate, Activation};
 use crate::nn::kernels::pointwise;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::tensor::contiguous;
@@ -44,5 +44,32 @@ impl CustomOp1 for GatedOp {
         let mut y = vec![0.0; x.len() / 2];
         pointwise::gated(x, *last, &mut y, Isa::best());
         Ok((CpuStorage::F32(y), dims.into()))
+    }
+}
+
+/// `relu(x + y)` for tensors of one shape.
+pub fn add_relu(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    match runs_on_cpu_kernels(x) && runs_on_cpu_kernels(y) {
+        true => x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &AddReluOp),
+        false => (x + y)?.relu(),
+    }
+}
+
+#[derive(Debug)]
+struct AddReluOp;
+
+impl CustomOp2 for AddReluOp {
+    fn name(&self) -> &'static str {
+        "add-relu"
+    }
+
+    fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout, y: &CpuStorage, other: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, y) = (contiguous(x, layout)?, contiguous(y, other)?);
+        if layout.shape() != other.shape() {
+            return Err(wrong_shape(other));
+        }
+        let mut sum: Vec<f32> = x.iter().zip(y).map(|(x, y)| x + y).collect();
+        Isa::best().run(Activate { activation: Activation::Relu, values: &mut sum });
+        Ok((CpuStorage::F32(sum), layout.shape().clone()))
     }
 }

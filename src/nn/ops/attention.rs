@@ -9,13 +9,13 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
 use crate::tensor::contiguous;
 
-/// Attention from `[batch, n_tokens, 3 · n_heads · head_dim]`.
+/// Attention on `[batch, n_tokens, 3 · n_heads · head_dim]`.
 #[derive(Debug)]
 pub struct AttentionOp {
     pub n_heads: usize,
-    /// Keys that count, one number per sequence, each 1 to `n_tokens`; all without it.
+    /// Number of keys of each sequence, 1 to `n_tokens`; all tokens if `None`.
     pub lengths: Option<Vec<usize>>,
-    /// Of these queries and heads.
+    /// Relative position scores for these queries and heads.
     pub relative: Option<RelativeScores>,
     pub workspace: Workspace,
 }

@@ -7,7 +7,7 @@ use crate::nn::kernels::depthwise::Depthwise;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::tensor::contiguous;
 
-/// Of `[batch, n_frames, channels]`.
+/// A depthwise convolution of `[batch, n_frames, channels]`.
 #[derive(Debug)]
 pub struct DepthwiseOp(pub Depthwise);
 

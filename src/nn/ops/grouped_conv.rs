@@ -1,4 +1,4 @@
-//! A grouped convolution as a candle operation.
+//! The grouped convolution as a candle operation.
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 
@@ -8,7 +8,7 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
 use crate::tensor::contiguous;
 
-/// A convolution of sequences of vectors, `[batch, n, channels]`.
+/// A grouped convolution of sequences of vectors, `[batch, n, channels]`.
 #[derive(Debug)]
 pub struct GroupedConvOp {
     pub conv: GroupedConv,

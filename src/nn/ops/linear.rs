@@ -11,8 +11,8 @@ use crate::nn::kernels::workspace::{Workspace, count};
 use crate::tensor::contiguous;
 use crate::weights::FourBit;
 
-/// The most values of a matrix of codes that are made at a time, unless sixteen outputs have more: 8 MiB. For each time all rows
-/// are put into blocks anew.
+/// Maximum number of 4-bit weights decoded at a time (8 MiB as f32), but at least sixteen outputs. All rows are put
+/// into blocks again for each part.
 const VALUES: usize = 1 << 21;
 
 /// The weights of a fully connected layer, `[outputs, inputs]`.
@@ -44,7 +44,7 @@ impl Weights {
             Self::FourBit { codes, inputs, outputs } => (codes, *inputs, *outputs),
         };
         let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
-        // Not the layer's own, which would keep the memory that its codes save.
+        // A workspace of its own: the shared one would keep the memory that the 4-bit codes save.
         let workspace = Workspace::default();
         let mut matrix = PackedMatrix::zeros(inputs, at_once);
         for start in (0..outputs).step_by(at_once) {
@@ -81,7 +81,7 @@ impl CustomOp2 for LinearOp {
         "linear-add"
     }
 
-    /// With a residual of the output's shape that is added after the activation.
+    /// Adds a residual of the output's shape after the activation.
     fn cpu_fwd(
         &self,
         storage: &CpuStorage,
@@ -90,9 +90,9 @@ impl CustomOp2 for LinearOp {
         residual_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (x, residual) = (contiguous(storage, layout)?, contiguous(residual, residual_layout)?);
-        let (dims, wanted) = (layout.dims(), residual_layout.dims());
+        let (dims, expected) = (layout.dims(), residual_layout.dims());
         let rest = dims.len().saturating_sub(1);
-        if wanted.len() != dims.len() || wanted[..rest] != dims[..rest] || wanted[rest] != self.weights.size().1 {
+        if expected.len() != dims.len() || expected[..rest] != dims[..rest] || expected[rest] != self.weights.size().1 {
             return Err(wrong_shape(layout));
         }
         self.rows(x, layout, Some(residual))
@@ -100,7 +100,7 @@ impl CustomOp2 for LinearOp {
 }
 
 impl LinearOp {
-    /// `x` `[…, in]` to `[…, out]`.
+    /// Applies the layer to `x` `[…, in]`.
     fn rows(&self, x: &[f32], layout: &Layout, residual: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
         let (inputs, outputs) = self.weights.size();
         if x.is_empty() || layout.dims().last() != Some(&inputs) {
@@ -120,7 +120,7 @@ impl LinearOp {
     }
 }
 
-/// Bias, activation and residual of some outputs of a row.
+/// Bias, activation and residual for some outputs of a row.
 struct Finish<'a> {
     sums: &'a [f32],
     bias: &'a [f32],

@@ -1,8 +1,8 @@
-//! The bridge between candle and the kernels: operations on contiguous f32 tensors that check shapes and call a kernel on
-//! the values.
+//! The bridge between candle and the kernels: operations on contiguous f32 tensors that check shapes and call a kernel.
 
 pub mod activation;
 pub mod attention;
+pub mod causal_conv;
 pub mod depthwise;
 pub mod grouped_conv;
 pub mod linear;
@@ -11,11 +11,11 @@ pub mod train;
 
 use candle_core::{Error, Layout, Tensor};
 
-/// Whether the kernels of this crate serve a tensor. They have no gradients.
+/// Whether the CPU kernels can process a tensor. They do not support gradients.
 pub fn runs_on_cpu_kernels(x: &Tensor) -> bool {
     x.device().is_cpu() && x.dtype() == candle_core::DType::F32 && !x.track_op()
 }
 
 fn wrong_shape(layout: &Layout) -> Error {
-    Error::Msg(format!("a kernel cannot take an input of shape {:?}", layout.shape()))
+    Error::Msg(format!("the kernel does not accept an input of shape {:?}", layout.shape()))
 }

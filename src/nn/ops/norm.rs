@@ -7,12 +7,12 @@ use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::pointwise;
 use crate::tensor::contiguous;
 
-/// A scale and a shift per channel of dimension `axis`: 1, or the last.
+/// A scale and a shift per channel of dimension `axis`, which is 1 or the last.
 #[derive(Debug)]
 pub struct AffineOp {
-    /// One per channel.
+    /// `[channels]`.
     pub scale: Vec<f32>,
-    /// One per channel.
+    /// `[channels]`.
     pub shift: Vec<f32>,
     pub axis: usize,
 }
@@ -38,7 +38,7 @@ impl CustomOp1 for AffineOp {
     }
 }
 
-/// Normalisation of each row of the last dimension, and an activation.
+/// Layer norm over the last dimension, followed by an activation.
 #[derive(Debug, Clone)]
 pub struct LayerNormOp {
     pub weight: Vec<f32>,

@@ -1,4 +1,4 @@
-//! A recurrent net by the kernels.
+//! Recurrent networks on the CPU kernels.
 
 use candle_core::{Device, Result, Tensor};
 
@@ -12,7 +12,7 @@ use crate::tensor::with_values;
 pub(super) type Packed = Vec<Vec<Direction>>;
 
 impl Rnn {
-    /// The weights, of which the kernels can take each.
+    /// Packs the weights for the kernels.
     pub(super) fn pack(&self) -> Result<Packed> {
         let pack = |weight: &Tensor, bias: Option<&Tensor>| {
             let packed = PackedMatrix::pack(&values(weight)?, weight.dim(1)?, weight.dim(0)?);
@@ -41,7 +41,7 @@ impl Rnn {
         let mut c = state.c.as_ref().map(values).transpose()?.unwrap_or_default();
         let of_layer = self.config.outputs() * batch;
         let y = with_values(&[x], |x| {
-            let mut frames = Vec::new(); // of the layer before
+            let mut frames = Vec::new(); // of the previous layer
             for (layer, directions) in packed.iter().enumerate() {
                 let mut y = vec![0.0; of_layer * n_frames];
                 let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };

@@ -1,4 +1,4 @@
-//! A recurrent net frame by frame with candle's operations: on any device, and differentiable.
+//! Recurrent networks frame by frame with candle's operations, on any device and differentiable.
 
 use candle_core::{D, Result, Tensor};
 use candle_nn::ops::sigmoid;
@@ -8,7 +8,7 @@ use super::{DirectionWeights, Rnn, RnnState};
 impl Rnn {
     /// `x` `[batch, n_frames, inputs]`, as [`Rnn::forward`] takes it.
     pub(super) fn on_device(&self, x: &Tensor, lengths: &[usize], state: &RnnState) -> Result<(Tensor, RnnState)> {
-        // Frames by themselves: gradients of slices of one tensor would each be as large as that.
+        // Separate tensors per frame: the gradient of a slice would be as large as the whole tensor.
         let mut x = (0..x.dim(1)?).map(|frame| x.narrow(1, frame, 1)?.squeeze(1)).collect::<Result<Vec<_>>>()?;
         let (mut h, mut c) = (Vec::new(), Vec::new());
         for (layer, directions) in self.layers.iter().enumerate() {
@@ -32,7 +32,7 @@ impl Rnn {
         Ok((x, RnnState { h: Tensor::stack(&h, 0)?, c }))
     }
 
-    /// One direction of a layer: its frames, its state and its cells, all `[batch, hidden]`.
+    /// One direction of a layer. Returns its frames, its last state and its last cell, each `[batch, hidden]`.
     fn direction(
         &self,
         weights: &DirectionWeights,
@@ -61,7 +61,7 @@ impl Rnn {
                 (h, c) = (new_h, new_c);
                 continue;
             }
-            // Beyond its end a sequence keeps its state and gives zeros.
+            // Beyond its end, a sequence keeps its state and outputs zeros.
             let counts = lengths.iter().map(|&length| u8::from(frame < length));
             let counts = Tensor::from_iter(counts, x.device())?.reshape((batch, 1))?.broadcast_as(h.shape())?;
             outputs.push(counts.where_cond(&new_h, &new_h.zeros_like()?)?);
@@ -77,7 +77,7 @@ impl Rnn {
         Ok((outputs, h, c))
     }
 
-    /// One step: `x` and `s` `[batch, gates · hidden]` are the products of frame and state with the weights.
+    /// One step. `x` and `s` `[batch, gates · hidden]` are the frame and the state multiplied by their weights.
     fn step(&self, x: &Tensor, s: &Tensor, h: &Tensor, c: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
         let hidden = self.config.hidden;
         let part = |tensor: &Tensor, gate: usize| tensor.narrow(1, gate * hidden, hidden)?.contiguous();

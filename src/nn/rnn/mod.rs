@@ -1,7 +1,8 @@
-//! GRU and LSTM as PyTorch defines them: several layers, one or both directions, sequences of any lengths.
+//! GRU and LSTM as PyTorch defines them: several layers, one or both directions, sequences of different lengths.
 //!
-//! With `x` a frame, `h` the state, σ the sigmoid, ⊙ the product of elements (Cho et al. 2014, arXiv 1406.1078; Hochreiter
-//! and Schmidhuber 1997; the forms with two biases and with `r` outside the product, of `torch.nn.GRU` and `LSTM`):
+//! With a frame `x`, the state `h`, the sigmoid σ and the element-wise product ⊙ (Cho et al. 2014, arXiv 1406.1078;
+//! Hochreiter and Schmidhuber 1997; in the forms of `torch.nn.GRU` and `LSTM`, which have two biases and apply `r`
+//! after the product):
 //!
 //! | GRU, rows of weights in the order r, z, n | LSTM, in the order i, f, g, o |
 //! |---|---|
@@ -23,7 +24,7 @@ use crate::check::{self, MAX_WIDTH, check_lengths};
 use crate::error::{Context, Result};
 use crate::weights::{Init, Loader};
 
-/// The recurrence of a layer.
+/// The recurrent cell of a layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cell {
@@ -34,7 +35,7 @@ pub enum Cell {
 }
 
 impl Cell {
-    /// Rows of weights per hidden value: 3 or 4.
+    /// Rows of weights per hidden unit: 3 for GRU, 4 for LSTM.
     pub fn n_gates(self) -> usize {
         self.gates().count()
     }
@@ -47,33 +48,33 @@ impl Cell {
     }
 }
 
-/// The sizes of an [`Rnn`]: PyTorch's `input_size`, `hidden_size`, `num_layers`, `bidirectional`, `bias`.
+/// The configuration of an [`Rnn`]: PyTorch's `input_size`, `hidden_size`, `num_layers`, `bidirectional`, `bias`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RnnConfig {
     /// GRU or LSTM.
     pub cell: Cell,
-    /// Length of a frame, 1 to 65,536.
+    /// Input size, 1 to 65,536.
     pub inputs: usize,
-    /// Length of the state of one direction of a layer, 1 to 65,536.
+    /// Hidden size of one direction of a layer, 1 to 65,536.
     pub hidden: usize,
-    /// Layers, 1 to 64; each reads the frames that the one before gives.
+    /// Number of stacked layers, 1 to 64.
     pub n_layers: usize,
-    /// Whether each layer also has a direction that goes from the last frame to the first.
+    /// Whether each layer also runs from the last frame to the first.
     pub bidirectional: bool,
-    /// Whether there are biases.
+    /// Whether the layers have biases.
     pub bias: bool,
 }
 
-/// The most recurrent layers.
+/// Maximum number of layers.
 const MAX_LAYERS: usize = 64;
 
 impl RnnConfig {
-    /// 1 or 2.
+    /// Number of directions, 1 or 2.
     pub fn n_directions(&self) -> usize {
         1 + usize::from(self.bidirectional)
     }
 
-    /// Length of an output frame: `hidden` of each direction.
+    /// Output size: `hidden` times the number of directions.
     pub fn outputs(&self) -> usize {
         self.hidden.saturating_mul(self.n_directions())
     }
@@ -87,26 +88,29 @@ impl RnnConfig {
     }
 }
 
-/// What a recurrent net remembers between calls. Layer `l`, direction `d` (1 is backward) is at `l · n_directions + d`.
+/// The state of a recurrent network between calls. Layer `l`, direction `d` (1 is backward) is at index `l ·
+/// n_directions + d`.
 #[derive(Debug, Clone)]
 pub struct RnnState {
-    /// `[n_layers · n_directions, batch, hidden]`.
+    /// Hidden states, `[n_layers · n_directions, batch, hidden]`.
     pub h: Tensor,
-    /// The cells of an LSTM, in the same shape.
+    /// Cell states of an LSTM, in the same shape.
     pub c: Option<Tensor>,
 }
 
-/// A recurrent net.
+/// A recurrent network.
 ///
-/// Weights that are [`Var`](candle_core::Var)s, or computed from them, are used as they are through differentiable operations,
-/// so that gradients reach them and their updates count. Inputs that need gradients also take this path; everything else on the
-/// CPU uses the kernels, whose results for a sequence do not depend on the batch nor on the number of threads.
+/// Weights that are [`Var`](candle_core::Var)s, or computed from them, stay as they are and run through differentiable
+/// operations, so that gradients reach them and updates take effect. Inputs that need gradients also take this path.
+/// Everything else on the CPU uses the kernels; their results for a sequence depend neither on the batch nor on the
+/// number of threads.
 #[derive(Debug)]
 pub struct Rnn {
     config: RnnConfig,
-    /// Per layer, per direction.
+    /// Weights by layer and direction.
     layers: Vec<Vec<DirectionWeights>>,
-    /// The same for the kernels, where they can take every tensor. The tensors serve inputs that need gradients.
+    /// The same weights packed for the kernels, if these can take every tensor. The tensors then serve inputs that need
+    /// gradients.
     packed: Option<cpu::Packed>,
 }
 
@@ -123,14 +127,14 @@ impl Rnn {
     /// Reads `weight_ih_l0`, `weight_hh_l0`, `bias_ih_l0`, `bias_hh_l0`, the same with `_reverse`, then `_l1` and so on.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) for a size that is 0 or beyond all use, else as [`Loader::get`]; tensors that do not fit are
-    /// reported by [`Loader::finish`].
+    /// [`Error::Config`](crate::Error::Config) for a size out of range, otherwise as [`Loader::get`]. Missing or
+    /// misshapen tensors are reported by [`Loader::finish`].
     pub fn load(weights: &Loader, config: RnnConfig) -> Result<Self> {
         let init = Init::of_fan_in(config.hidden);
         Self::new(config, |name, shape| weights.parameter(name, shape, init))
     }
 
-    /// As [`load`](Self::load), with each layer as a net of its own, so that dropout can stand between them.
+    /// As [`load`](Self::load), with each layer as a separate network, so that dropout can be put between them.
     ///
     /// # Errors
     /// As [`load`](Self::load).
@@ -147,10 +151,12 @@ impl Rnn {
         (0..config.n_layers).map(layer).collect()
     }
 
-    /// From tensors that `parameter` gives for a name, such as `weight_ih_l0`, and a shape. All f32, on one device.
+    /// Creates a network from the tensors that `parameter` returns for a name, such as `weight_ih_l0`, and a shape. All
+    /// must be f32 and on one device.
     ///
     /// # Errors
-    /// [`Error::Config`](crate::Error::Config) as [`load`](Self::load), those of `parameter`, [`Error::Tensor`](crate::Error::Tensor) for a tensor of another shape.
+    /// [`Error::Config`](crate::Error::Config) as [`load`](Self::load), any error of `parameter`,
+    /// [`Error::Tensor`](crate::Error::Tensor) for a tensor of the wrong shape.
     pub fn new(config: RnnConfig, mut parameter: impl FnMut(&str, &[usize]) -> Result<Tensor>) -> Result<Self> {
         config.validate()?;
         let rows = config.cell.n_gates() * config.hidden;
@@ -163,9 +169,10 @@ impl Rnn {
                     ["weight_ih", "weight_hh", "bias_ih", "bias_hh"].map(|name| format!("{name}_l{layer}{suffix}"));
                 let mut get = |name: &str, shape: &[usize]| {
                     let tensor = parameter(name, shape)?;
-                    let wrong =
-                        || candle_core::Error::Msg(format!("{name}: expected {shape:?}, got {:?}", tensor.dims()));
-                    if tensor.dims() == shape { Ok(tensor) } else { Err(wrong()).context("making a recurrent layer") }
+                    let wrong = || {
+                        candle_core::Error::Msg(format!("{name}: expected shape {shape:?}, got {:?}", tensor.dims()))
+                    };
+                    if tensor.dims() == shape { Ok(tensor) } else { Err(wrong()).context("creating a recurrent layer") }
                 };
                 let (input, recurrent) = (get(&names[0], &[rows, inputs])?, get(&names[1], &[rows, config.hidden])?);
                 let biases =
@@ -181,12 +188,12 @@ impl Rnn {
         Ok(rnn)
     }
 
-    /// The sizes.
+    /// The configuration of the network.
     pub fn config(&self) -> &RnnConfig {
         &self.config
     }
 
-    /// Names and weights.
+    /// The names and tensors of all weights.
     pub fn parameters(&self) -> impl Iterator<Item = (&str, &Tensor)> {
         self.layers.iter().flatten().flat_map(|direction| {
             let biases = direction.biases.iter().flat_map(|(input, recurrent)| [input, recurrent]);
@@ -198,29 +205,30 @@ impl Rnn {
         })
     }
 
-    /// `x` `[batch, n_frames, inputs]` to frames `[batch, n_frames, outputs]`, those of the last layer, with the forward
-    /// direction in the first half, and the states after the last frame of each sequence (backward: after its first).
+    /// Runs the network on `x` `[batch, n_frames, inputs]`. Returns the frames of the last layer, `[batch, n_frames,
+    /// outputs]` with the forward direction in the first half, and the state after the last frame of each sequence (for
+    /// the backward direction, after the first).
     ///
-    /// With `lengths`, only the first `lengths[b]` frames of sequence `b` count: the backward direction starts at the last of
-    /// them, and frames beyond come out as zeros (PyTorch's packed sequences). `state` is what to start from, zeros without
-    /// it: give what the call before returned to go on with a stream, in a net that is not bidirectional.
+    /// With `lengths`, only the first `lengths[b]` frames of sequence `b` count: the backward direction starts at the
+    /// last of them, and the output beyond is zero (PyTorch's packed sequences). `state` is the initial state, zeros by
+    /// default. To continue a stream in a unidirectional network, pass the state that the previous call returned.
     ///
     /// # Errors
-    /// [`Error::Argument`](crate::Error::Argument) unless there is one length from 1 to `n_frames` per sequence, [`Error::Tensor`](crate::Error::Tensor) if a shape or device
-    /// does not fit.
+    /// [`Error::Argument`](crate::Error::Argument) unless there is one length of 1 to `n_frames` per sequence,
+    /// [`Error::Tensor`](crate::Error::Tensor) if a shape or the device does not match.
     pub fn forward(
         &self,
         x: &Tensor,
         lengths: Option<&[usize]>,
         state: Option<&RnnState>,
     ) -> Result<(Tensor, RnnState)> {
-        self.run(x, lengths, state).context("a recurrent layer")
+        self.run(x, lengths, state).context("running a recurrent layer")
     }
 
     fn run(&self, x: &Tensor, lengths: Option<&[usize]>, state: Option<&RnnState>) -> Result<(Tensor, RnnState)> {
         let (batch, n_frames, inputs) = x.dims3()?;
         if inputs != self.config.inputs || batch == 0 || n_frames == 0 {
-            let reason = format!("expected [batch, n_frames, {}], got {:?}", self.config.inputs, x.dims());
+            let reason = format!("expected shape [batch, n_frames, {}], got {:?}", self.config.inputs, x.dims());
             return Err(candle_core::Error::Msg(reason).into());
         }
         if let Some(lengths) = lengths {
@@ -239,7 +247,7 @@ impl Rnn {
         })
     }
 
-    /// The state to start from, checked.
+    /// The initial state, checked.
     fn start(&self, batch: usize, device: &Device, state: Option<&RnnState>) -> candle_core::Result<RnnState> {
         let RnnConfig { cell, hidden, n_layers, .. } = self.config;
         let shape = (n_layers * self.config.n_directions(), batch, hidden);

@@ -1,4 +1,4 @@
-//! A GRU with gradients, on the CPU.
+//! GRU with gradients on the CPU.
 
 use candle_core::{D, DType, Result, Tensor};
 
@@ -6,7 +6,7 @@ use super::{Rnn, RnnState};
 use crate::nn::ops::train;
 
 impl Rnn {
-    /// A GRU from a state of zeros: per direction, one product of all frames, then one operation.
+    /// Runs a GRU from zero states: per direction, one product over all frames, then one operation.
     pub(super) fn scanned(&self, x: &Tensor, lengths: &[usize]) -> Result<(Tensor, RnnState)> {
         let (batch, n_frames, _) = x.dims3()?;
         let hidden = self.config.hidden;

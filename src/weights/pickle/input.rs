@@ -1,24 +1,28 @@
-//! The arguments of opcodes.
+//! Reading the arguments of opcodes.
 
 use super::{Step, Value};
 use crate::weights::torch_names::{self, Name};
 
-/// The bytes of a pickle that are still to be read.
+/// The unread bytes of a pickle.
 pub(super) struct Input<'a> {
     pub unread: &'a [u8],
-    /// More was to be read than there is.
+    /// Whether a read went beyond the end.
     pub exhausted: bool,
 }
 
 impl<'a> Input<'a> {
     pub fn take(&mut self, len: usize) -> Step<&'a [u8]> {
-        let Some((taken, rest)) = self.unread.split_at_checked(len) else { return self.ends("it ends too early") };
+        let Some((taken, rest)) = self.unread.split_at_checked(len) else {
+            return self.ends("the pickle ends too early");
+        };
         self.unread = rest;
         Ok(taken)
     }
 
     pub fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
-        let Some((taken, rest)) = self.unread.split_first_chunk() else { return self.ends("it ends too early") };
+        let Some((taken, rest)) = self.unread.split_first_chunk() else {
+            return self.ends("the pickle ends too early");
+        };
         self.unread = rest;
         Ok(*taken)
     }
@@ -32,14 +36,14 @@ impl<'a> Input<'a> {
         self.array().map(|[byte]| byte)
     }
 
-    /// A little-endian length of `N` bytes.
+    /// A length stored as a little-endian integer of `N` bytes.
     pub fn length<const N: usize>(&mut self) -> Step<usize> {
         let mut wide = [0; 8];
         wide[..N].copy_from_slice(&self.array::<N>()?);
         usize::try_from(u64::from_le_bytes(wide)).map_err(|e| e.to_string())
     }
 
-    /// Bytes after a length of `N` bytes.
+    /// Bytes preceded by a length of `N` bytes.
     pub fn counted<const N: usize>(&mut self) -> Step<&'a [u8]> {
         let len = self.length::<N>()?;
         self.take(len)
@@ -47,7 +51,7 @@ impl<'a> Input<'a> {
 
     pub fn line(&mut self) -> Step<&'a [u8]> {
         let Some(len) = self.unread.iter().position(|&byte| byte == b'\n') else {
-            return self.ends("a line has no end");
+            return self.ends("a line is not terminated");
         };
         let line = self.take(len)?;
         self.take(1)?;
@@ -55,7 +59,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A decimal integer of one line.
+/// An integer in decimal, on a line of its own.
 pub(super) fn decimal(digits: &[u8]) -> Value<'static> {
     if digits == torch_names::LEGACY_MAGIC_DECIMAL {
         return Value::Name(Name::LegacyMagic);
@@ -64,7 +68,7 @@ pub(super) fn decimal(digits: &[u8]) -> Value<'static> {
     number.map_or(Value::Opaque, Value::Int)
 }
 
-/// A signed integer of any length; those beyond 64 bits are opaque.
+/// A little-endian two's-complement integer of any length; values beyond 64 bits are opaque.
 pub(super) fn two_complement(bytes: &[u8]) -> Value<'static> {
     if bytes == torch_names::LEGACY_MAGIC {
         return Value::Name(Name::LegacyMagic);

@@ -1,12 +1,12 @@
-//! A pickle machine that runs nothing.
+//! A pickle machine that executes no code.
 //!
-//! Follows the opcodes of protocols 0–5 (CPython's `Lib/pickletools.py`). A name of a class or function is only ever a
-//! name: calling one gives a tensor for the few of [`super::torch_names`], and an empty object for all others, which
-//! swallows whatever the pickle puts into it.
+//! It follows the opcodes of protocols 0–5 (CPython's `Lib/pickletools.py`). Classes and functions are names only:
+//! calling one of the few in [`super::torch_names`] gives a tensor, and calling any other gives an empty object that
+//! accepts whatever the pickle puts into it.
 //!
-//! Values are small and `Copy`; containers lie in one arena and refer to each other by index, so neither a million
-//! nested lists nor a list that contains itself can exhaust the stack, on reading or on dropping. Text stays in the
-//! file. What a pickle may build is limited by [`MAX_VALUES`].
+//! Values are small and `Copy`. Containers are in one arena and refer to each other by index, so that neither a million
+//! nested lists nor a list that contains itself can overflow the call stack, when reading or dropping. Text stays in
+//! the input buffer. [`MAX_VALUES`] limits what a pickle may build.
 
 mod input;
 mod opcode;
@@ -17,7 +17,7 @@ use super::bytes::Fault;
 use super::torch_names::{self, Name, StoredTensor};
 use input::Input;
 
-/// Values that may be put on the stack at once, into containers and into the memo, together: below 1 GB of memory.
+/// Limit on the values on the stack, and on the values in containers and the memo: less than 1 GB of memory.
 const MAX_VALUES: usize = 1 << 23;
 
 #[derive(Debug, Clone, Copy)]
@@ -29,7 +29,7 @@ pub(super) enum Value<'a> {
     Name(Name),
     /// Index into [`Machine::nodes`].
     Node(usize),
-    /// Anything that no checkpoint's tensors depend on: floats, wide integers, bytes.
+    /// A value that no tensor depends on: floats, wide integers, bytes.
     Opaque,
 }
 
@@ -40,25 +40,25 @@ pub(super) enum Node<'a> {
     /// A dictionary or any other object.
     Map {
         items: Vec<(Value<'a>, Value<'a>)>,
-        /// What the object's attributes were set from.
+        /// The argument of BUILD, from which attributes are set.
         state: Value<'a>,
     },
     Storage(Storage<'a>),
     Tensor(Box<StoredTensor<'a>>),
 }
 
-/// A typed run of elements outside the pickle.
+/// A typed array of elements outside the pickle.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Storage<'a> {
     pub(super) element: torch_names::Element,
     pub(super) key: &'a [u8],
-    /// In elements.
+    /// Length in elements.
     pub(super) len: usize,
-    /// First element, where the storage is a view of the one named `key`.
+    /// Index of the first element, if the storage is a view of the one with this key.
     pub(super) skip: usize,
 }
 
-/// What one pickle built.
+/// The result of running a pickle.
 #[derive(Default)]
 pub(super) struct Machine<'a> {
     pub(super) nodes: Vec<Node<'a>>,
@@ -66,17 +66,18 @@ pub(super) struct Machine<'a> {
     marks: Vec<usize>,
     memo: Vec<Option<Value<'a>>>,
     n_memoised: usize,
-    /// Values put into containers and the memo.
+    /// Number of values put into containers and the memo.
     n_values: usize,
 }
 
 type Step<T> = Result<T, String>;
 
 impl<'a> Machine<'a> {
-    /// Runs the pickle at the start of `bytes`; the machine, the pickle's value, and what follows the pickle.
+    /// Runs the pickle at the beginning of `bytes`. Returns the machine, the pickle's value, and the bytes after the
+    /// pickle.
     ///
     /// # Errors
-    /// [`Fault::CutShort`] if the pickle goes on after `bytes`, else [`Fault::Damaged`].
+    /// [`Fault::CutShort`] if the pickle continues beyond `bytes`, otherwise [`Fault::Damaged`].
     pub(super) fn run(bytes: &'a [u8]) -> Result<(Self, Value<'a>, &'a [u8]), Fault> {
         let mut machine = Self::default();
         let mut input = Input { unread: bytes, exhausted: false };

@@ -1,4 +1,4 @@
-//! What opcodes do to the stack, the memo and the arena of containers, each counted against [`MAX_VALUES`].
+//! Operations on the stack, the memo and the arena of containers, each counted against [`MAX_VALUES`].
 
 use super::{MAX_VALUES, Machine, Node, Step, Value};
 
@@ -22,7 +22,7 @@ impl<'a> Machine<'a> {
         self.build(Node::Sequence(values))
     }
 
-    /// Appends to the list on top of the stack; other objects swallow the values.
+    /// Appends to the list on top of the stack; other objects discard the values.
     pub(super) fn append(&mut self, values: &[Value<'a>]) -> Step<()> {
         self.charge(values.len())?;
         if let Value::Node(index) = self.top()?
@@ -33,7 +33,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    /// Adds keys and values, in turn, to the object on top of the stack.
+    /// Adds alternating keys and values to the object on top of the stack.
     pub(super) fn set_items(&mut self, keys_and_values: &[Value<'a>]) -> Step<()> {
         self.charge(keys_and_values.len())?;
         let (pairs, rest) = keys_and_values.as_chunks();
@@ -51,7 +51,7 @@ impl<'a> Machine<'a> {
     pub(super) fn memoise(&mut self, index: usize) -> Step<()> {
         self.charge(1)?;
         let top = self.top()?;
-        // Picklers number consecutively, from 0 or 1.
+        // Picklers number consecutively from 0 or 1.
         if index > self.n_values {
             return Err(format!("memo index {index} is out of order"));
         }
@@ -65,7 +65,7 @@ impl<'a> Machine<'a> {
 
     pub(super) fn recall(&mut self, index: usize) -> Step<()> {
         let value = self.memo.get(index).copied().flatten();
-        self.push(value.ok_or_else(|| format!("nothing was memoised as {index}"))?)
+        self.push(value.ok_or_else(|| format!("memo entry {index} is missing"))?)
     }
 
     pub(super) fn push(&mut self, value: Value<'a>) -> Step<()> {
@@ -87,7 +87,7 @@ impl<'a> Machine<'a> {
     /// The top of the stack above the last mark.
     pub(super) fn top(&self) -> Step<Value<'a>> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        self.stack.get(floor..).and_then(<[_]>::last).copied().ok_or_else(|| "a value is missing".to_owned())
+        self.stack.get(floor..).and_then(<[_]>::last).copied().ok_or_else(|| "the stack is empty".to_owned())
     }
 
     pub(super) fn pop(&mut self) -> Step<Value<'a>> {
@@ -96,7 +96,7 @@ impl<'a> Machine<'a> {
         Ok(top)
     }
 
-    /// POP, which also takes a mark off where one lies on top.
+    /// POP, which also removes a mark if that is on top.
     pub(super) fn discard(&mut self) -> Step<()> {
         if self.marks.last() == Some(&self.stack.len()) {
             self.marks.pop();

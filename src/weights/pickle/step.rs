@@ -1,11 +1,11 @@
-//! One opcode after another.
+//! Execution of single opcodes.
 
 use super::input::{Input, decimal, two_complement};
 use super::{Machine, Node, Step, Value, opcode};
 use crate::weights::torch_names::{self, Call, Name};
 
 impl<'a> Machine<'a> {
-    /// One instruction; the value at the end of the pickle.
+    /// Executes one opcode. Returns the value at the end of the pickle.
     pub(super) fn step(&mut self, input: &mut Input<'a>) -> Step<Option<Value<'a>>> {
         match input.byte()? {
             opcode::STOP => return self.pop().map(Some),
@@ -58,7 +58,7 @@ impl<'a> Machine<'a> {
             opcode::FLOAT => self.skip_and_push(input.line()?)?,
             opcode::BINFLOAT => self.skip_and_push(input.take(8)?)?,
 
-            // Text, of either Python; escapes of the line forms are left as they stand.
+            // Text of Python 2 and 3. Escape sequences in the line-based forms are not decoded.
             opcode::STRING => {
                 let line = input.line()?;
                 let quoted = line.len() >= 2 && matches!(line[0], b'\'' | b'"') && line[line.len() - 1] == line[0];
@@ -112,14 +112,14 @@ impl<'a> Machine<'a> {
             // The memo.
             opcode::PUT => match decimal(input.line()?) {
                 Value::Int(index) => self.memoise(usize::try_from(index).map_err(|e| e.to_string())?)?,
-                _ => return Err("a memo index is not a number".to_owned()),
+                _ => return Err("expected a number as memo index".to_owned()),
             },
             opcode::BINPUT => self.memoise(input.byte()?.into())?,
             opcode::LONG_BINPUT => self.memoise(input.length::<4>()?)?,
             opcode::MEMOIZE => self.memoise(self.n_memoised)?,
             opcode::GET => match decimal(input.line()?) {
                 Value::Int(index) => self.recall(usize::try_from(index).map_err(|e| e.to_string())?)?,
-                _ => return Err("a memo index is not a number".to_owned()),
+                _ => return Err("expected a number as memo index".to_owned()),
             },
             opcode::BINGET => self.recall(input.byte()?.into())?,
             opcode::LONG_BINGET => self.recall(input.length::<4>()?)?,
@@ -132,11 +132,11 @@ impl<'a> Machine<'a> {
             opcode::STACK_GLOBAL => {
                 let (name, module) = (self.pop()?, self.pop()?);
                 let (Value::Text(module), Value::Text(name)) = (module, name) else {
-                    return Err("a name is not text".to_owned());
+                    return Err("expected text as the name of a class or function".to_owned());
                 };
                 self.push(Value::Name(Name::find(module, name)))?;
             }
-            opcode::EXT1 => self.skip_and_push(input.take(1)?)?, // a name by its number
+            opcode::EXT1 => self.skip_and_push(input.take(1)?)?, // a name given by a registered number
             opcode::EXT2 => self.skip_and_push(input.take(2)?)?,
             opcode::EXT4 => self.skip_and_push(input.take(4)?)?,
             opcode::REDUCE | opcode::NEWOBJ => {
@@ -174,12 +174,12 @@ impl<'a> Machine<'a> {
                     None => self.push(Value::Opaque)?,
                 }
             }
-            opcode => return Err(format!("there is no instruction {opcode:#04x} in a checkpoint")),
+            opcode => return Err(format!("unsupported opcode {opcode:#04x}")),
         }
         Ok(None)
     }
 
-    /// Calls nothing: makes a tensor, unwraps a wrapper, or makes an object that stands for any result.
+    /// Calls nothing: builds a tensor, unwraps a wrapper, or creates an object that stands for any other result.
     fn call(&mut self, callee: Value<'a>, arguments: Value<'a>) -> Step<()> {
         match torch_names::call(self, callee, arguments)? {
             Call::Value(value) => self.push(value),

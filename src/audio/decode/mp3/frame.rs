@@ -1,8 +1,8 @@
-//! Headers of MPEG audio frames (ISO/IEC 11172-3, 13818-3), and the frame in which an MP3 encoder describes the whole.
+//! Headers of MPEG audio frames (ISO/IEC 11172-3, 13818-3), and the Xing, LAME and VBRI headers.
 
 use crate::audio::AudioReason;
 
-/// A frame's header.
+/// A frame header.
 #[derive(Default)]
 pub(super) struct Frame {
     is_mpeg1: bool,
@@ -10,7 +10,7 @@ pub(super) struct Frame {
     pub(super) layer: u8,
     pub(super) sample_rate: u32,
     pub(super) n_channels: usize,
-    /// Length with the header.
+    /// Length of the frame, header included.
     pub(super) n_bytes: usize,
     /// Samples per channel.
     pub(super) n_samples: u64,
@@ -22,9 +22,9 @@ impl Frame {
         (self.layer, self.sample_rate, self.n_channels) == (other.layer, other.sample_rate, other.n_channels)
     }
 
-    /// The frame that `bytes` begin with, `None` if they begin with something else.
+    /// Parses the frame header at the beginning of `bytes`. `None` if there is none.
     pub(super) fn read(bytes: &[u8]) -> Option<Result<Self, AudioReason>> {
-        // kbit/s: of layer II and III in MPEG 1, of both in MPEG 2 and 2.5.
+        // Bit rates in kbit/s: layer II of MPEG 1, layer III of MPEG 1, both layers of MPEG 2 and 2.5.
         const RATES: [[usize; 15]; 3] = [
             [0, 32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384],
             [0, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320],
@@ -50,8 +50,8 @@ impl Frame {
         match layer {
             4 => return None,
             1 => return unread("MP1 (MPEG audio of layer I)"),
-            2 if kilobits == 0 => return unread("MP2 of a free bit rate"),
-            _ if kilobits == 0 => return unread("MP3 of a free bit rate"),
+            2 if kilobits == 0 => return unread("free-format MP2"),
+            _ if kilobits == 0 => return unread("free-format MP3"),
             _ => {}
         }
         let n_samples = if is_mpeg1 || layer == 2 { 1152 } else { 576 };
@@ -60,7 +60,7 @@ impl Frame {
         Some(Ok(Self { is_mpeg1, layer, sample_rate, n_channels, n_bytes, n_samples: n_samples as u64 }))
     }
 
-    /// Whether `n` frames alike begin at `at` of `bytes`, or as many as there are to the end.
+    /// Whether `n` similar frames begin at `at`, or as many as fit before the end of `bytes`.
     pub(super) fn are_at(mut at: usize, bytes: &[u8], n: usize, like: Option<&Self>) -> bool {
         let mut first = None;
         for i in 0..n {
@@ -76,20 +76,20 @@ impl Frame {
     }
 }
 
-/// What an encoder says about the whole in the first frame.
+/// The description of a file in its first frame (Xing, LAME or VBRI header).
 #[derive(Default)]
 pub(super) struct Info {
     pub(super) n_frames: Option<u64>,
-    /// Bytes of all frames, this one among them.
+    /// Bytes of all frames, including this one.
     pub(super) n_bytes: Option<u64>,
-    /// Samples that the encoder put before the audio.
+    /// Encoder delay in samples.
     pub(super) delay: Option<u64>,
-    /// Samples that it put after it.
+    /// Encoder padding in samples.
     pub(super) padding: u64,
 }
 
 impl Info {
-    /// What stands in a frame, if it is such a one; then it holds no audio.
+    /// Parses the description in a frame. `None` for a frame with audio.
     pub(super) fn read(frame: &[u8], header: &Frame) -> Option<Self> {
         if header.layer != 3 {
             return None;
@@ -116,10 +116,10 @@ impl Info {
             if is_there { u32_at(at - 4) } else { None }
         };
         let (n_frames, n_bytes) = (field(1), field(2));
-        // A table for seeking, and a quality.
+        // Skip the seek table and the quality.
         at += if flags & 4 != 0 { 100 } else { 0 } + if flags & 8 != 0 { 4 } else { 0 };
         let mut info = Self { n_frames, n_bytes, ..Self::default() };
-        // LAME's part begins with the encoder's name; delay and padding are 12 bits each.
+        // The LAME extension begins with the encoder's name; delay and padding have 12 bits each.
         if let Some([name, .., a, b, c]) = frame.get(at..).and_then(|rest| rest.first_chunk::<24>())
             && name.is_ascii_alphanumeric()
         {

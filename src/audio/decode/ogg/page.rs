@@ -1,27 +1,27 @@
-//! Pages of Ogg: cut out of a stream, and checked.
+//! Parsing and checking of Ogg pages.
 
 use std::io::{self, Read};
 
 use crate::audio::source::read_up_to;
 
-/// The longest page: a header, 255 lengths, 255 bytes each.
+/// The longest page: a header, 255 segment lengths, and 255 segments of 255 bytes.
 const MAX_PAGE: usize = 27 + 255 + 255 * 255;
 
 pub(super) struct Page {
     pub(super) is_continued: bool,
     pub(super) is_first: bool,
     pub(super) is_last: bool,
-    /// Samples up to the end of the page; `None` if no packet ends in it.
+    /// Granule position: number of samples up to the end of the page. `None` if no packet ends in it.
     pub(super) granule: Option<u64>,
     pub(super) serial: u32,
     pub(super) number: u32,
-    /// Where it begins in the file.
+    /// Offset in the file.
     pub(super) place: u64,
     lacing: Vec<u8>,
     body: Vec<u8>,
 }
 
-/// What is wrong with a page.
+/// Why a page is invalid.
 pub(super) enum Bad {
     Short,
     Magic,
@@ -29,7 +29,7 @@ pub(super) enum Bad {
 }
 
 impl Page {
-    /// The page that `bytes` begin with, and its length.
+    /// Parses the page at the beginning of `bytes`. Also returns its length.
     fn read(bytes: &[u8], place: u64) -> Result<(Self, usize), Bad> {
         const HEADER: usize = 27;
         let n = bytes.len().min(5);
@@ -42,7 +42,7 @@ impl Page {
         let body_at = HEADER + lacing.len();
         let n_bytes = body_at + lacing.iter().map(|&n| usize::from(n)).sum::<usize>();
         let page = bytes.get(..n_bytes).ok_or(Bad::Short)?;
-        // The checksum is that of the page with zeros in its place.
+        // The checksum is computed with its own field set to zero.
         let sum = checksum(checksum(checksum(0, &page[..22]), &[0; 4]), &page[26..]);
         if sum != u32_at(22) {
             return Err(Bad::Checksum);
@@ -62,11 +62,11 @@ impl Page {
         Ok((page, n_bytes))
     }
 
-    /// The parts of packets in the page, and whether the packet ends with the part.
+    /// The packets and parts of packets in the page, each with whether the packet ends there.
     pub(super) fn parts(&self) -> impl Iterator<Item = (&[u8], bool)> {
         let (mut lacing, mut body) = (&self.lacing[..], &self.body[..]);
         std::iter::from_fn(move || {
-            // A packet goes on as long as its lengths are 255.
+            // A packet continues while its segment lengths are 255.
             let n_full = lacing.iter().take_while(|&&n| n == 255).count();
             let ends = n_full < lacing.len();
             if lacing.is_empty() {
@@ -80,18 +80,18 @@ impl Page {
         })
     }
 
-    /// The first packet of the page, as far as it is in it.
+    /// The part of the first packet that is in this page.
     pub(super) fn first_packet(&self) -> &[u8] {
         self.parts().next().map_or(&[], |(packet, _)| packet)
     }
 }
 
-/// The pages of a stream of bytes.
+/// The pages of a byte stream.
 pub(super) struct Pages {
     bytes: Box<dyn Read + Send>,
     window: Vec<u8>,
     at: usize,
-    /// Where in the file `window` begins.
+    /// Offset of `window` in the file.
     place: u64,
     is_ended: bool,
 }
@@ -101,12 +101,12 @@ impl Pages {
         Self { bytes, window: Vec::new(), at: 0, place: 0, is_ended: false }
     }
 
-    /// Where the next page begins.
+    /// Offset of the next page in the file.
     pub(super) fn place(&self) -> u64 {
         self.place + self.at as u64
     }
 
-    /// The next page, `None` at the end. After a bad one it stays where it is.
+    /// The next page, `None` at the end. The position does not change if the page is invalid.
     pub(super) fn next(&mut self) -> io::Result<Option<Result<Page, Bad>>> {
         if !self.is_ended && self.window.len() - self.at < MAX_PAGE {
             self.window.drain(..self.at);
@@ -128,23 +128,23 @@ impl Pages {
         })))
     }
 
-    /// After a bad page, goes on to the next place that looks like one.
+    /// Skips an invalid page: advances to the next page signature.
     pub(super) fn step(&mut self) {
         let rest = &self.window[self.at..];
-        // A part of the mark at the end stays for when there is more.
+        // Keep the last bytes, which may be the beginning of a signature.
         let n =
             rest.windows(4).skip(1).position(|mark| mark == b"OggS").map_or(rest.len().saturating_sub(3), |n| n + 1);
         self.at += if self.is_ended && n + 3 == rest.len() { rest.len() } else { n.clamp(1, rest.len()) };
     }
 }
 
-/// The last whole page in `bytes`.
+/// The last complete page in `bytes`.
 pub(super) fn last_page(bytes: &[u8]) -> Option<Page> {
     let marks = (0..bytes.len().saturating_sub(26)).rev().filter(|&at| bytes[at..].starts_with(b"OggS"));
     marks.take(64).find_map(|at| Page::read(&bytes[at..], 0).ok()).map(|(page, _)| page)
 }
 
-/// Continues a CRC-32 with the polynomial 0x04C11DB7, highest bit first.
+/// Continues a CRC-32 (polynomial 0x04C11DB7, most significant bit first, as Ogg has it).
 fn checksum(sum: u32, bytes: &[u8]) -> u32 {
     const TABLE: [u32; 256] = {
         let mut table = [0; 256];

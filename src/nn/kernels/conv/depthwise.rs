@@ -1,7 +1,7 @@
-//! Depthwise convolutions of maps: a filter per channel.
+//! Depthwise convolutions of maps.
 //!
-//! A task sums whole rows of the output, one block of channels after the other: the rows that a kernel covers stay in the
-//! first-level cache. A tile of columns loads each input once per row of the kernel.
+//! A task sums whole rows of the output, one channel block at a time, so that the rows a kernel covers stay in the
+//! first-level cache. A tile of columns loads each input once per kernel row.
 
 use rayon::prelude::*;
 
@@ -12,15 +12,15 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::Workspace;
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 15;
-/// Most inputs of a tile along a row: eight columns two apart, and a kernel of seven.
+/// Maximum number of inputs of a tile in one row: eight columns with stride two and a kernel of seven.
 const MAX_INPUTS: usize = 21;
 
-/// Sixteen channels of a place.
+/// The sixteen channels of a position.
 type Block = [f32; CHANNEL_BLOCK];
 
-/// Filters in the order in which they are read, bias and activation.
+/// Filters in reading order, bias and activation.
 #[derive(Debug)]
 pub struct DepthwiseConv {
     conv_shape: ConvShape,
@@ -30,7 +30,7 @@ pub struct DepthwiseConv {
 }
 
 impl DepthwiseConv {
-    /// `filter` gives a weight by channel, row and column; there is one bias per channel.
+    /// `filter` returns the weight for a channel, row and column; there is one bias per channel.
     pub fn pack(
         conv_shape: ConvShape,
         filter: impl Fn(usize, usize, usize) -> f64,
@@ -38,13 +38,14 @@ impl DepthwiseConv {
         activation: Activation,
     ) -> Self {
         let ConvShape { out_channels, kernel, .. } = conv_shape;
-        let (blocks, places) = (out_channels.div_ceil(CHANNEL_BLOCK), kernel.0 * kernel.1);
-        let (mut taps, mut biases) = (vec![[0.0; CHANNEL_BLOCK]; blocks * places], vec![[0.0; CHANNEL_BLOCK]; blocks]);
+        let (blocks, positions) = (out_channels.div_ceil(CHANNEL_BLOCK), kernel.0 * kernel.1);
+        let (mut taps, mut biases) =
+            (vec![[0.0; CHANNEL_BLOCK]; blocks * positions], vec![[0.0; CHANNEL_BLOCK]; blocks]);
         for (channel, &bias) in bias.iter().enumerate() {
             let (block, lane) = (channel / CHANNEL_BLOCK, channel % CHANNEL_BLOCK);
             biases[block][lane] = bias;
-            for (place, taps) in taps[block * places..][..places].iter_mut().enumerate() {
-                taps[lane] = filter(channel, place / kernel.1, place % kernel.1) as f32;
+            for (position, taps) in taps[block * positions..][..positions].iter_mut().enumerate() {
+                taps[lane] = filter(channel, position / kernel.1, position % kernel.1) as f32;
             }
         }
         Self { conv_shape, taps, bias: biases, activation }
@@ -58,13 +59,13 @@ impl DepthwiseConv {
         self.taps.as_flattened()
     }
 
-    /// With other weights in the same order.
+    /// A copy with other weights in the same order.
     pub fn with_weights(&self, weights: &[f32]) -> Self {
         let (taps, _) = weights.as_chunks::<CHANNEL_BLOCK>();
         Self { taps: taps.to_vec(), bias: self.bias.clone(), ..*self }
     }
 
-    /// `None` if `x` is smaller than the kernel or no memory could hold the output.
+    /// Convolves `x`. `None` if `x` is smaller than the kernel or the output exceeds the address space.
     pub fn forward(&self, x: &BlockedMap, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
         let (height, width) = self.conv_shape.output(x.shape.height, x.shape.width)?;
         let mut map = BlockedMap::unwritten(Shape { height, width, ..x.shape }, workspace)?;
@@ -82,14 +83,14 @@ impl DepthwiseConv {
         Some(map)
     }
 
-    /// One row of the output, `[blocks][columns][16]`, from rows of `width` columns that the kernel sees, those from its row
-    /// `first_tap` on.
+    /// Computes one output row, `[blocks][columns][16]`, from `lines` of `width` columns, which begin at kernel row
+    /// `first_tap`.
     pub fn row(&self, lines: Lines, first_tap: usize, width: usize, y: &mut [f32], isa: Isa) {
         isa.run(Row { conv: self, lines, first_tap, width, y });
     }
 }
 
-/// Rows of a map, each of `row` values: `n` of `rows` from row `first` on; row 0 follows the last one.
+/// `n` rows of a map from row `first` on, each of `row` values. The rows form a ring: row 0 follows the last.
 #[derive(Clone, Copy)]
 pub struct Lines<'a> {
     pub rows: &'a [f32],
@@ -121,7 +122,8 @@ impl SimdOp for Row<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let columns = self.y.len() / CHANNEL_BLOCK / self.conv.bias.len();
-        // Sums of a tile and the inputs of a row fit the registers: 32 of one part per block, else 16.
+        // The sums of a tile and the inputs of a row fit into the registers: 32 if a block is one register, otherwise
+        // 16.
         macro_rules! by_size {
             ($($kernel:literal by $stride:literal)*) => {
                 match (self.conv.conv_shape.kernel.1, self.conv.conv_shape.stride.1) {
@@ -137,7 +139,7 @@ impl SimdOp for Row<'_> {
     }
 }
 
-/// [`Row`] with a kernel of `K` columns in steps of `S`, `T` columns at a time. `K` is 0 for any kernel and step.
+/// [`Row`] for a kernel of `K` columns and stride `S`, `T` columns at a time. `K` = 0 handles any kernel and stride.
 struct RowOf<'a, const K: usize, const S: usize, const T: usize>(Row<'a>);
 
 impl<const K: usize, const S: usize, const T: usize> SimdOp for RowOf<'_, K, S, T> {

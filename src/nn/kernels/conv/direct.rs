@@ -1,5 +1,5 @@
-//! Direct convolutions, for kernels, steps and paddings of any size. A task copies a few padded rows into the cache and
-//! describes the patches to [`packed_matmul`] as segments of that copy.
+//! Direct convolutions, for any kernel size, stride and padding. A task copies a few padded rows into the cache and
+//! passes the patches to [`packed_matmul`] as segments of that copy.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{Workspace, count};
 
-/// Values of a task, inputs plus outputs: half of a second-level cache.
+/// Values per task, inputs plus outputs: half a second-level cache.
 const TASK: usize = 1 << 17;
 
 /// Layout of the input.
@@ -24,7 +24,7 @@ pub enum Source<'a> {
     Map(&'a BlockedMap),
 }
 
-/// Weights in the order in which they are read, bias and activation.
+/// Weights in reading order, bias and activation.
 #[derive(Debug)]
 pub struct DirectConv {
     conv_shape: ConvShape,
@@ -34,7 +34,7 @@ pub struct DirectConv {
 }
 
 impl DirectConv {
-    /// `filter` gives a weight by output, input, row and column; `bias` has whole blocks.
+    /// `filter` returns the weight for an output, input, row and column; `bias` is padded to whole blocks.
     pub fn pack(
         conv_shape: ConvShape,
         filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
@@ -69,7 +69,7 @@ impl DirectConv {
         conv
     }
 
-    /// `x`, of `shape`, to a map; `None` if `x` is smaller than the kernel or no memory could hold the map.
+    /// Convolves `x` of `shape`. `None` if `x` is smaller than the kernel or the output exceeds the address space.
     pub fn forward(&self, x: Source, shape: Shape, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
         if let Source::Map(x) = x
             && self.conv_shape.is_pointwise()
@@ -79,22 +79,22 @@ impl DirectConv {
         let (height, width) = self.conv_shape.output(shape.height, shape.width)?;
         let channels = self.conv_shape.out_channels;
         let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
-        // In a 1-D convolution, whose output also has one column, the rows of the product run along the longer axis.
+        // A 1-D convolution has one column, so the rows of the matrix product run along the length instead.
         let is_1d = shape.width == 1 && self.conv_shape.is_1d();
         let out = map.shape;
         let (conv_shape, lines, columns) =
             if is_1d { (self.conv_shape.swapped(), 1, height) } else { (self.conv_shape, height, width) };
         let unit = if conv_shape.is_planar() { 1 } else { CHANNEL_BLOCK };
         let planes = if conv_shape.is_planar() { shape.channels } else { shape.blocks() };
-        let place = (planes * unit).saturating_mul(conv_shape.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
-        // A task is some whole lines, or in 1-D a part of the line.
+        let position = (planes * unit).saturating_mul(conv_shape.stride.1).saturating_add(out.blocks() * CHANNEL_BLOCK);
+        // A task is a number of whole lines, or in 1-D a part of the line.
         let (task_lines, task_columns) = if is_1d {
-            (1, (TASK / place).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
+            (1, (TASK / position).clamp(CHANNEL_BLOCK, columns.max(CHANNEL_BLOCK)).min(columns))
         } else {
-            ((TASK / place.saturating_mul(columns)).clamp(1, lines), columns)
+            ((TASK / position.saturating_mul(columns)).clamp(1, lines), columns)
         };
         let patch_size = |lines: usize, columns: usize| {
-            let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // inside the padded input
+            let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // in the padded input
             let (kernel, stride) = (conv_shape.kernel, conv_shape.stride);
             (axis(lines, stride.0, kernel.0), axis(columns, stride.1, kernel.1))
         };
@@ -138,16 +138,16 @@ impl DirectConv {
             let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, segment_len };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
             packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
-            let places = if is_1d { 1 } else { out.width };
-            isa.run(Finish { bias: &self.bias, activation: self.activation, places, y });
+            let positions = if is_1d { 1 } else { out.width };
+            isa.run(Finish { bias: &self.bias, activation: self.activation, positions, y });
         });
         Some(map)
     }
 }
 
-/// Convolutions of each place alone, whose inputs are rows of a product where they lie.
+/// 1x1 convolutions, whose inputs are rows of a matrix product in position.
 impl DirectConv {
-    /// `factors` `[batch, in]`, if there are any, are those of the channels of `x`.
+    /// Convolves `x`, with its channels scaled by `factors` `[batch, in]` if given.
     pub fn pointwise(
         &self,
         x: &BlockedMap,
@@ -158,7 +158,7 @@ impl DirectConv {
         let mut map = BlockedMap::unwritten(Shape { channels: self.conv_shape.out_channels, ..x.shape }, workspace)?;
         let Shape { batch, channels, height, width } = x.shape;
         let (x_row, y_row) = (x.shape.row(), map.shape.row());
-        // To scale the weights is less work than to scale a map.
+        // Scaling the weights is cheaper than scaling a map.
         let weights: Vec<Cow<[f32]>> = match factors {
             Some(factors) if factors.len() == batch * channels => {
                 factors.chunks(channels).map(|factors| Cow::Owned(self.scaled(factors))).collect()
@@ -176,7 +176,7 @@ impl DirectConv {
             .collect();
         tasks.into_par_iter().for_each(|(y, x, weights)| {
             let rows = y.len() / y_row;
-            // The places of a map of one column follow each other by rows.
+            // In a map with one column, the positions of consecutive rows form one span.
             let spans: Vec<_> = match width {
                 1 => vec![Span { x: 0, y: 0, rows }],
                 _ => (0..rows).map(|row| Span { x: row * x_row, y: row * y_row, rows: width }).collect(),
@@ -188,7 +188,7 @@ impl DirectConv {
         Some(map)
     }
 
-    /// The weights, those of each input times its factor.
+    /// The weights with each input scaled by its factor.
     fn scaled(&self, factors: &[f32]) -> Vec<f32> {
         let mut weights = self.weights.clone();
         let inputs = factors.len().next_multiple_of(self.segment_len());
@@ -200,13 +200,13 @@ impl DirectConv {
         weights
     }
 
-    /// One row of `width` columns; `segments` are [those](Self::segments) of this width.
+    /// Computes one row of `width` columns; `segments` come from [`segments`](Self::segments) for this width.
     pub fn row(&self, x: &[f32], segments: &[usize], y: &mut [f32], width: usize, isa: Isa) {
         let inputs = Inputs { x, ..self.inputs(segments) };
         self.product(inputs, &[Span { x: 0, y: 0, rows: width }], &self.weights, (y, CHANNEL_BLOCK, width), isa);
     }
 
-    /// One row of a convolution over planes of `shape`.
+    /// Computes one row of a convolution over planes of `shape`.
     pub fn line(
         &self,
         (x, shape, item): (Source, Shape, usize),
@@ -226,14 +226,14 @@ impl DirectConv {
         let outputs = Outputs { y: &mut *y, row_stride: CHANNEL_BLOCK, panel_stride: width * CHANNEL_BLOCK };
         let span = Span { x: 0, y: 0, rows: width };
         packed_matmul(isa, inputs, &[span], Weights { panels: &self.weights, bias: None }, outputs);
-        isa.run(Finish { bias: &self.bias, activation: self.activation, places: width, y });
+        isa.run(Finish { bias: &self.bias, activation: self.activation, positions: width, y });
     }
 
-    /// Where the channels of a place lie from its first one on, in a row of `width` columns.
+    /// Offsets of the channel segments of a position, in a row of `width` columns.
     pub fn segments(&self, width: usize) -> Vec<usize> {
         let n = self.segment_len();
-        let place = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
-        (0..self.conv_shape.in_channels).step_by(n).map(place).collect()
+        let position = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
+        (0..self.conv_shape.in_channels).step_by(n).map(position).collect()
     }
 
     fn inputs<'a>(&self, segments: &'a [usize]) -> Inputs<'a> {
@@ -263,12 +263,12 @@ impl DirectConv {
         &self.weights
     }
 
-    /// With other weights in the same order.
+    /// A copy with other weights in the same order.
     pub fn with_weights(&self, weights: Vec<f32>) -> Self {
         Self { weights, bias: self.bias.clone(), ..*self }
     }
 
-    /// Channels that a product reads together, all of which exist: half a block where the last block is half full.
+    /// Channels read together: half a block if the last block is at most half full, otherwise a block.
     fn segment_len(&self) -> usize {
         match self.conv_shape.in_channels % CHANNEL_BLOCK {
             1..=8 if self.conv_shape.is_pointwise() => CHANNEL_BLOCK / 2,
@@ -277,9 +277,9 @@ impl DirectConv {
     }
 }
 
-/// A padded part of the input, with its axes swapped if those of the product are.
+/// A part of the zero-padded input, with its axes swapped for 1-D convolutions.
 struct Patch {
-    /// Its first row and column in the padded input.
+    /// First row and column, in the padded input.
     first: (usize, usize),
     size: (usize, usize),
     padding: (usize, usize),
@@ -287,14 +287,14 @@ struct Patch {
 }
 
 impl Patch {
-    /// Into `[channel or block][row][column][1 or 16]`.
+    /// Copies to `[channel or block][row][column][1 or 16]`.
     fn copy(&self, x: Source, shape: Shape, item: usize, y: &mut [f32]) {
         let (height, width) = if self.is_1d { (1, shape.height) } else { (shape.height, shape.width) };
         let (unit, planes) = match x {
             Source::Planes(_) => (1, shape.channels),
             Source::Map(_) => (CHANNEL_BLOCK, shape.blocks()),
         };
-        // The columns of the patch that are not padding.
+        // Columns of the patch that are not padding.
         let start = self.padding.1.saturating_sub(self.first.1).min(self.size.1);
         let end = (width + self.padding.1).saturating_sub(self.first.1).clamp(start, self.size.1);
         for (i, y) in y.chunks_mut(self.size.1 * unit).enumerate() {
@@ -306,7 +306,7 @@ impl Patch {
             y[..start * unit].fill(0.0);
             y[end * unit..].fill(0.0);
             if start == end {
-                continue; // all of it is padding
+                continue; // padding only
             }
             let (row, column) = (row - self.padding.0, self.first.1 + start - self.padding.1);
             let y = &mut y[start * unit..end * unit];
@@ -331,12 +331,12 @@ impl Patch {
     }
 }
 
-/// Bias and activation.
+/// Adds the bias and applies the activation.
 struct Finish<'a> {
     bias: &'a [f32],
     activation: Activation,
-    /// Consecutive places of `y` that have the same channels.
-    places: usize,
+    /// Consecutive positions of `y` with the same channels.
+    positions: usize,
     y: &'a mut [f32],
 }
 
@@ -346,8 +346,8 @@ impl SimdOp for Finish<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let (bias, _) = self.bias.as_chunks::<CHANNEL_BLOCK>();
-        for row in self.y.chunks_mut(bias.len() * self.places * CHANNEL_BLOCK) {
-            for (bias, y) in bias.iter().zip(row.chunks_mut(self.places * CHANNEL_BLOCK)) {
+        for row in self.y.chunks_mut(bias.len() * self.positions * CHANNEL_BLOCK) {
+            for (bias, y) in bias.iter().zip(row.chunks_mut(self.positions * CHANNEL_BLOCK)) {
                 for part in 0..L::PARTS {
                     let bias = L::load(bias, part);
                     for y in y.as_chunks_mut::<CHANNEL_BLOCK>().0 {

@@ -1,4 +1,4 @@
-//! Convolutions over sequences of vectors whose channels are in groups, each of which sees itself alone.
+//! Grouped convolutions over sequences of vectors.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
 
-/// Vectors per task: with a kernel of 128 and a group of 64 channels the inputs of a task take 64 KiB.
+/// Vectors per task: with a kernel of 128 and groups of 64 channels, the inputs of a task take 64 KiB.
 const ROWS: usize = 128;
 
-/// The sizes of a grouped convolution with as many channels out as in and a step of 1.
+/// Sizes of a grouped convolution with stride 1 and as many output as input channels.
 #[derive(Debug, Clone, Copy)]
 pub struct GroupedShape {
     pub channels: usize,
     /// A divisor of the channels.
     pub groups: usize,
     pub kernel: usize,
-    /// Zeros before a sequence. As many vectors come out as go in: zeros follow as they are needed.
+    /// Zero padding before a sequence. The padding after it keeps the length.
     pub padding: usize,
 }
 
-/// Weights in the order in which they are read, bias and activation.
+/// Weights in reading order, bias and activation.
 #[derive(Debug)]
 pub struct GroupedConv {
     shape: GroupedShape,
@@ -35,7 +35,7 @@ pub struct GroupedConv {
 }
 
 impl GroupedConv {
-    /// `filters` are `[channels, channels / groups, kernel]`.
+    /// Packs `filters` `[channels, channels / groups, kernel]`.
     pub fn pack(shape: GroupedShape, filters: &[f32], bias: Vec<f32>, activation: Activation) -> Self {
         let GroupedShape { channels, groups, kernel, .. } = shape;
         let width = channels / groups;
@@ -53,12 +53,12 @@ impl GroupedConv {
         Self { shape, weights, bias, activation }
     }
 
-    /// The sizes that it was packed with.
+    /// The sizes.
     pub fn shape(&self) -> GroupedShape {
         self.shape
     }
 
-    /// `y = activation(convolution of x)`; both are sequences of `n` vectors, `[batch, n, channels]`.
+    /// `y = activation(conv(x))`; both are sequences of `n` vectors, `[batch, n, channels]`.
     pub fn forward(&self, x: &[f32], n: usize, y: &mut [f32], isa: Isa, workspace: &Workspace) {
         let channels = self.shape.channels;
         let sequences = y.par_chunks_mut(n * channels).zip(x.par_chunks(n * channels));
@@ -69,7 +69,7 @@ impl GroupedConv {
         });
     }
 
-    /// These vectors of one sequence.
+    /// Computes a range of vectors of one sequence.
     fn rows(&self, x: &[f32], rows: Range<usize>, y: &mut [f32], isa: Isa, workspace: &Workspace) {
         let GroupedShape { channels, groups, kernel, padding } = self.shape;
         let (n, width) = (x.len() / channels, channels / groups);

@@ -1,5 +1,6 @@
 //! Convolutions: the choice of a kernel.
 
+pub mod causal;
 mod depthwise;
 mod direct;
 pub mod grouped;
@@ -22,7 +23,7 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
 
-/// The sum of the weights of each set times its share.
+/// The weighted sum of the weights of all sets.
 fn mixed(sets: &[Conv], shares: &[f32]) -> Option<Vec<f32>> {
     let sets = sets.iter().map(Conv::weights).collect::<Option<Vec<_>>>()?;
     let n = sets.first()?.len();
@@ -39,10 +40,10 @@ fn mixed(sets: &[Conv], shares: &[f32]) -> Option<Vec<f32>> {
     Some(sum)
 }
 
-/// Weights per task of a mixture: what it sums stays in the cache.
+/// Weights per task of a mixture, so that the sums stay in the cache.
 const MIXED: usize = 1 << 12;
 
-/// Filters with their norm folded in, and the activation after them.
+/// Filters, with the scale and bias of a folded norm, and the activation.
 pub struct Filters<'a> {
     /// `[out, in, rows, columns]`.
     pub values: &'a [f32],
@@ -67,7 +68,7 @@ enum Packed {
     Depthwise(DepthwiseConv),
 }
 
-/// What a convolution reads.
+/// The input of a convolution.
 pub enum Input<'a> {
     /// `[batch, channels, height, width]`.
     Planes(&'a [f32], Shape),
@@ -99,7 +100,7 @@ impl Conv {
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
             }
             ((3, 1), (1, 1), (1, 0)) if width == Some(1) && padding_after == (1, 0) => {
-                // The column becomes the middle one of three.
+                // The only column becomes the middle one of three.
                 let taps = |o, i| [0, 1, 2].map(|row| [0.0, filter(o, i, row, 0), 0.0]);
                 Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
             }
@@ -108,7 +109,7 @@ impl Conv {
         Self { conv_shape, packed }
     }
 
-    /// With filters `[channels, 1, rows, columns]`, each of which sees its channel alone.
+    /// Packs a depthwise convolution with filters `[channels, 1, rows, columns]`.
     pub fn pack_depthwise(conv_shape: ConvShape, filters: Filters) -> Self {
         let kernel = conv_shape.kernel;
         let filter = |channel: usize, row: usize, column: usize| {
@@ -119,8 +120,8 @@ impl Conv {
         Self { conv_shape, packed: Packed::Depthwise(packed) }
     }
 
-    /// The convolution whose filters are the sum of those of `sets`, each times its share; with the bias and the activation of the
-    /// first one. `None` for none, for Winograd's form, and for sets of several shapes.
+    /// A convolution whose filters are the sum of those of `sets`, weighted by `shares`, with the bias and activation
+    /// of the first. `None` if there are no sets, for Winograd kernels, and for sets of different shapes.
     pub fn mixture(sets: &[Self], shares: &[f32]) -> Option<Self> {
         let first = sets.first()?;
         let weights = mixed(sets, shares)?;
@@ -132,7 +133,7 @@ impl Conv {
         Some(Self { conv_shape: first.conv_shape, packed })
     }
 
-    /// The weights as they are packed, but Winograd's.
+    /// The packed weights, except for Winograd kernels.
     fn weights(&self) -> Option<&[f32]> {
         match &self.packed {
             Packed::Direct(conv) => Some(conv.weights()),
@@ -141,8 +142,8 @@ impl Conv {
         }
     }
 
-    /// Of `x` with its channels times `factors` `[batch, in]`, for a kernel of a single place. `None` for another kernel, and as
-    /// [`forward`](Self::forward).
+    /// Convolves `x` with its channels scaled by `factors` `[batch, in]`, for a 1x1 kernel. `None` for any other
+    /// kernel, otherwise as [`forward`](Self::forward).
     pub fn forward_scaled(
         &self,
         x: &BlockedMap,
@@ -162,7 +163,7 @@ impl Conv {
         self.conv_shape.is_pointwise() && !self.conv_shape.is_planar()
     }
 
-    /// Convolution, activation and pooling. `None` if the input does not fit.
+    /// Convolution, activation and pooling. `None` if the input's shape does not fit.
     pub fn forward(
         &self,
         x: Input,
@@ -199,7 +200,7 @@ impl Conv {
             }
             (Packed::Depthwise(conv), Source::Map(x)) => conv.forward(x, isa, workspace)?,
             (Packed::Direct(conv), source) => conv.forward(source, shape, isa, workspace)?,
-            (_, Source::Planes(_)) => return None, // never: planar filters are direct
+            (_, Source::Planes(_)) => return None, // unreachable: only direct convolutions read planes
         };
         match pool {
             Some((pooling, window)) => map.pool(pooling, window, isa, workspace),

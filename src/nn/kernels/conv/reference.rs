@@ -1,8 +1,9 @@
-//! Convolutions and pooling beside their naive twins: over a table of geometries and random ones, at every level of
-//! instructions, and for any number of threads. One file, since all tests share the twins.
+//! Convolutions and pooling against naive implementations: over a table of sizes and random ones, with every
+//! instruction set, and for any number of threads. One file, because all tests share the naive implementations.
 
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
+use crate::nn::kernels::conv::causal::{CausalConv, CausalShape};
 use crate::nn::kernels::conv::grouped::{GroupedConv, GroupedShape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::stream::{Step, stream};
@@ -11,7 +12,7 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
 
-/// A small generator (splitmix64).
+/// A random number generator (splitmix64).
 struct Random(u64);
 
 impl Random {
@@ -27,7 +28,7 @@ impl Random {
         (self.next() % n as u64) as usize
     }
 
-    /// In −1 to 1.
+    /// Values between −1 and 1.
     fn values(&mut self, n: usize) -> Vec<f32> {
         (0..n).map(|_| (self.next() >> 40) as f32 / (1 << 23) as f32 - 1.0).collect()
     }
@@ -84,7 +85,7 @@ impl Case {
         y
     }
 
-    /// By the definition, in f64.
+    /// By definition, in f64.
     fn naive(&self) -> Vec<f64> {
         let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = self.conv_shape;
         let inputs = if self.is_depthwise { 1 } else { in_channels };
@@ -122,18 +123,18 @@ impl Case {
         }
     }
 
-    /// Compares at every level. The error of a sum of n products of values up to 1 grows with √n; direct sums stay within
-    /// about 4 ε √n, and the transformed forms, on a million random outputs, within 30 ε √n.
+    /// Compares with every instruction set. The error of a sum of n products of values up to 1 grows with √n: direct
+    /// sums stay within about 4 ε √n, and Winograd convolutions, on a million random outputs, within 30 ε √n.
     fn check(&self) {
-        let (conv, workspace, wanted) = (self.conv(), Workspace::default(), self.naive());
+        let (conv, workspace, expected) = (self.conv(), Workspace::default(), self.naive());
         let inputs = if self.is_depthwise { 1 } else { self.conv_shape.in_channels };
         let taps = (inputs * self.conv_shape.kernel.0 * self.conv_shape.kernel.1) as f64;
         let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
         for isa in Isa::available() {
             let y = self.run(&conv, isa, &workspace);
             let what = format!("{:?} {:?} {isa:?}", self.conv_shape, self.shape);
-            assert_eq!(y.len(), wanted.len(), "{what}");
-            let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
+            assert_eq!(y.len(), expected.len(), "{what}");
+            let worst = y.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - b).abs()).fold(0.0, f64::max);
             assert!(worst <= tolerance && y.iter().all(|y| y.is_finite()), "{what}: off by {worst:e}");
         }
     }
@@ -187,7 +188,7 @@ fn convolutions_of_three_by_three_equal_their_naive_form() {
 #[test]
 fn the_last_layers_of_cnn14_equal_their_naive_form() {
     let mut random = Random(2);
-    // Filters so large that time keeps its plain form: narrow maps of one, two and four columns, odd numbers of rows.
+    // Filters so large that time is not transformed; narrow maps of one, two and four columns; odd numbers of rows.
     for (batch, height, width) in [(1, 5, 2), (3, 3, 1), (2, 4, 4)] {
         for pooled in [false, true] {
             let mut case = Case::new(three_by_three(512, 700), (batch, height, width), &mut random);
@@ -202,7 +203,7 @@ fn the_last_layers_of_cnn14_equal_their_naive_form() {
 #[test]
 fn long_maps_are_cut_without_a_seam() {
     let mut random = Random(3);
-    // More tiles than one task takes, by rows and place by place, several clips in a group.
+    // More tiles than one task takes, in both loop orders, with several clips in a group.
     for ((inputs, outputs), (batch, height, width)) in
         [((16, 16), (2, 403, 9)), ((128, 144), (1, 700, 3)), ((144, 144), (5, 301, 2)), ((130, 160), (3, 261, 12))]
     {
@@ -257,7 +258,7 @@ fn random_convolutions_equal_their_naive_form() {
 }
 
 #[test]
-fn convolutions_of_single_places_equal_their_naive_form() {
+fn pointwise_convolutions_equal_their_naive_form() {
     let mut random = Random(12);
     for (inputs, outputs) in [(5, 3), (16, 64), (24, 40), (72, 72), (200, 17), (450, 100)] {
         for size in [(1, 1, 1), (2, 70, 1), (1, 3, 2), (2, 9, 4), (1, 40, 13), (1, 300, 64)] {
@@ -268,15 +269,15 @@ fn convolutions_of_single_places_equal_their_naive_form() {
             case.check();
             case.activation = Activation::Hardswish;
             case.check();
-            // Factors of the channels of each clip.
+            // With factors for the channels of each clip.
             let (conv, workspace, plane) = (case.conv(), Workspace::default(), size.1 * size.2);
             let factors = random.values(size.0 * inputs);
             let scaled: Vec<f32> = case.x.iter().enumerate().map(|(i, x)| x * factors[i / plane]).collect();
             let map = BlockedMap::from_planes(&case.x, case.shape, &workspace).unwrap();
-            let wanted = conv.forward(Input::Planes(&scaled, case.shape), None, Isa::best(), &workspace).unwrap();
+            let expected = conv.forward(Input::Planes(&scaled, case.shape), None, Isa::best(), &workspace).unwrap();
             for isa in Isa::available() {
                 let y = conv.forward_scaled(&map, &factors, isa, &workspace).unwrap();
-                let pairs = y.to_planes().into_iter().zip(wanted.to_planes());
+                let pairs = y.to_planes().into_iter().zip(expected.to_planes());
                 assert!(pairs.into_iter().all(|(a, b)| (a - b).abs() < 1e-4), "{inputs} {outputs} {size:?}");
                 assert!(conv.forward_scaled(&map, &factors[1..], isa, &workspace).is_none());
             }
@@ -329,7 +330,8 @@ fn streams_equal_their_convolutions_one_by_one() {
         let (narrow, wide) = (5 + random.below(20), 8 * (1 + random.below(6)));
         let (batch, height, width) = (1 + i % 2, [1, 2, 40, 150][random.below(4)], [3, 8, 30][random.below(3)]);
         let (k, s) = ([3, 5, 7][i % 3], 1 + random.below(2));
-        // A convolution over planes; a connection around a window of each channel; more channels, a window, fewer channels.
+        // A convolution over planes; a residual around a depthwise convolution; expansion, a depthwise convolution,
+        // projection.
         let shapes = [
             (ConvShape { in_channels: 2, ..window((3, 3), (2, 2), narrow) }, false),
             (window((k, 3), (1, 1), narrow), true),
@@ -364,23 +366,23 @@ fn streams_equal_their_convolutions_one_by_one() {
                 }
                 maps.push(map);
             }
-            let wanted = maps[5].to_planes();
+            let expected = maps[5].to_planes();
             for pool in &pools {
                 let run =
                     |steps: &[Step], x: Input| pool.install(|| stream(steps, x, isa, &workspace)).unwrap().to_planes();
-                assert_eq!(run(&steps, Input::Planes(&first.x, first.shape)), wanted, "{i} {isa:?}");
+                assert_eq!(run(&steps, Input::Planes(&first.x, first.shape)), expected, "{i} {isa:?}");
                 let rest = [b, c, Step::Add(0), d, e];
                 assert_eq!(run(&rest, Input::Map(&maps[0])), maps[4].to_planes(), "{i} {isa:?}");
             }
         }
         let map = BlockedMap::from_planes(&first.x, first.shape, &workspace).unwrap();
-        let refused = |steps: &[Step]| stream(steps, Input::Map(&map), Isa::best(), &workspace).is_none();
+        let rejected = |steps: &[Step]| stream(steps, Input::Map(&map), Isa::best(), &workspace).is_none();
         assert!(
-            refused(&[a, b])
-                && refused(&[])
-                && refused(&[Step::Add(0)])
-                && refused(&[b])
-                && refused(&[b, Step::Add(7)])
+            rejected(&[a, b])
+                && rejected(&[])
+                && rejected(&[Step::Add(0)])
+                && rejected(&[b])
+                && rejected(&[b, Step::Add(7)])
         );
     }
 }
@@ -403,8 +405,8 @@ fn mixtures_equal_the_convolution_of_the_mixed_filters() {
             .map(|_| random.values(case.filters.len()).iter().map(|x| (x * 64.0).round() / 64.0).collect())
             .collect();
         let convs: Vec<Conv> = sets.iter().map(|set| Case { filters: set.clone(), ..case.clone() }.conv()).collect();
-        let place = |i: usize| sets.iter().zip(shares).map(|(set, share)| set[i] * share).sum::<f32>();
-        case.filters = (0..case.filters.len()).map(place).collect();
+        let mixed = |i: usize| sets.iter().zip(shares).map(|(set, share)| set[i] * share).sum::<f32>();
+        case.filters = (0..case.filters.len()).map(mixed).collect();
         let workspace = Workspace::default();
         let mixture = Conv::mixture(&convs, &shares).unwrap();
         let y = case.run(&mixture, Isa::best(), &workspace);
@@ -414,46 +416,47 @@ fn mixtures_equal_the_convolution_of_the_mixed_filters() {
 }
 
 #[test]
-fn means_over_an_axis_and_bent_and_weighed_maps_equal_their_naive_form() {
+fn axis_means_and_dynamic_activations_equal_their_naive_form() {
     let mut random = Random(16);
     for (channels, height, width) in [(1, 1, 1), (17, 3, 5), (40, 200, 13)] {
         let shape = Shape { batch: 1, channels, height, width };
         let x = random.values(channels * height * width);
-        let [lines, rows, columns] = [4, height, width].map(|n| random.values(n * channels));
+        let [coefficients, rows, columns] = [4, height, width].map(|n| random.values(n * channels));
         let map = || BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
         for isa in Isa::available() {
             let (by_column, by_row) = map().axis_means(isa);
             for (means, n, of) in [(by_column, width, height), (by_row, height, width)] {
                 for (i, mean) in means.into_iter().enumerate() {
-                    let (place, channel) = (i / channels, i % channels);
+                    let (position, channel) = (i / channels, i % channels);
                     let plane = &x[channel * height * width..][..height * width];
                     let seen = plane.iter().enumerate().filter(|(at, _)| match n == width && of == height {
-                        true => at % width == place,
-                        false => at / width == place,
+                        true => at % width == position,
+                        false => at / width == position,
                     });
-                    let wanted = seen.map(|(_, &x)| f64::from(x)).sum::<f64>() / of as f64;
+                    let expected = seen.map(|(_, &x)| f64::from(x)).sum::<f64>() / of as f64;
                     assert!(
-                        (f64::from(mean) - wanted).abs() < 1e-5 || height == width,
-                        "{shape:?} {isa:?}: {mean} {wanted}"
+                        (f64::from(mean) - expected).abs() < 1e-5 || height == width,
+                        "{shape:?} {isa:?}: {mean} {expected}"
                     );
                 }
             }
-            let mut weighed = map();
-            weighed.weigh(&lines, &rows, &columns, isa).unwrap();
-            for (i, y) in weighed.to_planes().into_iter().enumerate() {
+            let mut weighted = map();
+            weighted.activate_and_weight(&coefficients, &rows, &columns, isa).unwrap();
+            for (i, y) in weighted.to_planes().into_iter().enumerate() {
                 let (channel, row, column) = (i / width / height, i / width % height, i % width);
-                let line = |n: usize| lines[n * channels + channel] * x[i] + lines[(n + 2) * channels + channel];
-                let wanted =
-                    line(0).max(line(1)) * rows[row * channels + channel] * columns[column * channels + channel];
-                assert!((y - wanted).abs() < 1e-5, "{shape:?} {isa:?}: {y} {wanted}");
+                let linear =
+                    |n: usize| coefficients[n * channels + channel] * x[i] + coefficients[(n + 2) * channels + channel];
+                let expected =
+                    linear(0).max(linear(1)) * rows[row * channels + channel] * columns[column * channels + channel];
+                assert!((y - expected).abs() < 1e-5, "{shape:?} {isa:?}: {y} {expected}");
             }
-            assert!(weighed.weigh(&lines[1..], &rows, &columns, isa).is_none());
+            assert!(weighted.activate_and_weight(&coefficients[1..], &rows, &columns, isa).is_none());
         }
     }
 }
 
 #[test]
-fn means_and_factors_of_channels_equal_their_naive_form() {
+fn channel_means_and_factors_equal_their_naive_form() {
     let mut random = Random(13);
     for (batch, channels, height, width) in [(1, 1, 1, 1), (2, 17, 3, 5), (3, 40, 200, 13), (1, 16, 900, 64)] {
         let (shape, plane) = (Shape { batch, channels, height, width }, height * width);
@@ -461,8 +464,8 @@ fn means_and_factors_of_channels_equal_their_naive_form() {
         let mut map = BlockedMap::from_planes(&x, shape, &Workspace::default()).unwrap();
         for isa in Isa::available() {
             for (mean, x) in map.means(isa).into_iter().zip(x.chunks(plane)) {
-                let wanted = x.iter().map(|&x| f64::from(x)).sum::<f64>() / plane as f64;
-                assert!((f64::from(mean) - wanted).abs() < 1e-6, "{shape:?} {isa:?}: {mean} {wanted}");
+                let expected = x.iter().map(|&x| f64::from(x)).sum::<f64>() / plane as f64;
+                assert!((f64::from(mean) - expected).abs() < 1e-6, "{shape:?} {isa:?}: {mean} {expected}");
             }
         }
         assert!(map.scale(&factors[1..]).is_none());
@@ -490,13 +493,13 @@ fn pooling_equals_its_naive_form() {
                             continue;
                         }
                         let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
-                        let wanted = naive_pool(&x, (height, width), pooling, window);
+                        let expected = naive_pool(&x, (height, width), pooling, window);
                         for isa in Isa::available() {
                             let y = map.pool(pooling, window, isa, &workspace).unwrap().to_planes();
-                            let worst = y.iter().zip(&wanted).map(|(&a, &b)| (f64::from(a) - b).abs());
+                            let worst = y.iter().zip(&expected).map(|(&a, &b)| (f64::from(a) - b).abs());
                             // A mean of at most 9 values near 1 in f32.
                             assert!(
-                                y.len() == wanted.len() && worst.fold(0.0, f64::max) <= 1e-6,
+                                y.len() == expected.len() && worst.fold(0.0, f64::max) <= 1e-6,
                                 "{shape:?} {window:?}"
                             );
                         }
@@ -536,7 +539,7 @@ fn results_do_not_depend_on_threads_nor_on_the_batch() {
 }
 
 #[test]
-fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
+fn nan_and_infinity_propagate_and_mismatched_sizes_are_rejected() {
     let mut random = Random(8);
     let mut case = Case::new(three_by_three(16, 16), (1, 6, 6), &mut random);
     case.activation = Activation::Relu;
@@ -546,17 +549,17 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     for isa in Isa::available() {
         assert!(case.run(&conv, isa, &Workspace::default()).iter().any(|y| y.is_nan()), "{isa:?}");
     }
-    let refused = |conv: &Conv, shape: Shape| {
+    let rejected = |conv: &Conv, shape: Shape| {
         let x = vec![0.0; shape.batch * shape.channels * shape.height * shape.width];
         conv.forward(Input::Planes(&x, shape), None, Isa::best(), &Workspace::default()).is_none()
     };
-    assert!(refused(&conv, Shape { channels: 15, ..case.shape }));
-    assert!(refused(&conv, Shape { height: 0, ..case.shape }));
-    assert!(refused(&conv, Shape { batch: 0, ..case.shape }));
+    assert!(rejected(&conv, Shape { channels: 15, ..case.shape }));
+    assert!(rejected(&conv, Shape { height: 0, ..case.shape }));
+    assert!(rejected(&conv, Shape { batch: 0, ..case.shape }));
     let pair = Case::new(three_by_three(16, 16), (1, 6, 2), &mut random);
-    assert!(refused(&pair.conv(), Shape { width: 3, ..pair.shape }) && !refused(&pair.conv(), pair.shape));
+    assert!(rejected(&pair.conv(), Shape { width: 3, ..pair.shape }) && !rejected(&pair.conv(), pair.shape));
     let long = ConvShape { kernel: (7, 1), padding: (0, 0), padding_after: (0, 0), ..three_by_three(16, 16) };
-    assert!(refused(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
+    assert!(rejected(&Case::new(long, (1, 9, 1), &mut random).conv(), Shape { width: 1, ..case.shape }));
     let shape = Shape { batch: 1, channels: 2, height: 4, width: 4 };
     let wide = BlockedMap::from_planes(&[0.0; 32], shape, &Workspace::default()).unwrap();
     for window in [
@@ -564,7 +567,7 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
         Window { size: (0, 1), padding: 0 },
         Window { size: (1, 0), padding: 0 },
         Window { size: (2, 1), padding: 2 },
-        Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height is more than a number can be
+        Window { size: (usize::MAX, 1), padding: usize::MAX / 2 }, // the padded height overflows
     ] {
         let pooled = wide.pool(Pooling::Max, window, Isa::best(), &Workspace::default());
         assert!(pooled.is_none(), "{window:?}");
@@ -574,7 +577,8 @@ fn nan_and_infinity_pass_and_what_does_not_fit_is_refused() {
     }
 }
 
-/// Kernels, steps and paddings by narrow maps: where an axis is one place long, or all padding, is where shortcuts go wrong.
+/// Kernels, strides and paddings on narrow maps, where shortcuts go wrong: axes with one position, or with nothing but
+/// padding.
 #[test]
 fn narrow_maps_equal_their_naive_form() {
     let mut random = Random(9);
@@ -582,10 +586,10 @@ fn narrow_maps_equal_their_naive_form() {
     let mut cases = 0;
     for (kernel, stride) in pairs(1, 4).flat_map(|kernel| pairs(1, 3).map(move |stride| (kernel, stride))) {
         for (padding, width) in pairs(0, 3).flat_map(|padding| (1..=4).map(move |width| (padding, width))) {
-            // Planar and in blocks, one channel and more than a block of them.
+            // Planar and in blocks; one channel and more than a block of them.
             let in_channels = [1, 3, 5, 17][random.below(4)];
             let out_channels = [1, 4, 18][random.below(3)];
-            // Some steps are longer than map and padding, so that all that is read may be padding.
+            // Some strides exceed map and padding, so that everything read may be padding.
             let longer = random.below(5);
             let stride = match stride {
                 (3, 3) => (3 + longer, 3 + longer),
@@ -609,12 +613,12 @@ fn narrow_maps_equal_their_naive_form() {
     assert!(cases > 7000, "{cases}");
 }
 
-/// 1-D convolutions: of a map's height, of short and of padded ones.
+/// 1-D convolutions along a map's height, on short and on padded maps.
 #[test]
 fn short_sequences_equal_their_naive_form() {
     let mut random = Random(10);
     for (kernel, stride) in (1..=5).flat_map(|kernel| [1, 2, 3, 4, 9].map(|stride| (kernel, stride))) {
-        // The last paddings are longer than a part of the line that a task takes.
+        // The last paddings are longer than the part of a line that a task takes.
         for (padding, length) in [0, 1, 2, 3, 7, 70].into_iter().flat_map(|p| [1, 2, 3, 4, 9].map(|l| (p, l))) {
             for (in_channels, out_channels) in [(1, 5), (4, 17), (5, 3), (33, 16)] {
                 let (kernel, stride, padding) = ((kernel, 1), (stride, 1), (padding, 0));
@@ -636,9 +640,9 @@ fn short_sequences_equal_their_naive_form() {
 }
 
 #[test]
-fn sizes_that_no_memory_holds_are_refused() {
+fn sizes_beyond_the_address_space_are_rejected() {
     let huge = usize::MAX / 2;
-    let refused = |conv_shape: ConvShape, shape: Shape, x: &[f32]| {
+    let rejected = |conv_shape: ConvShape, shape: Shape, x: &[f32]| {
         let values =
             vec![1.0; conv_shape.in_channels * conv_shape.out_channels * conv_shape.kernel.0 * conv_shape.kernel.1];
         let ones = vec![1.0; conv_shape.out_channels];
@@ -652,15 +656,15 @@ fn sizes_that_no_memory_holds_are_refused() {
     let conv_shape = three_by_three(1, 1);
     for (kernel, padding) in [(1, huge), (1, huge / 2), (3, huge + 1), (3, usize::MAX)] {
         let padded = |padding| ConvShape { kernel: (kernel, 1), padding, padding_after: padding, ..conv_shape };
-        assert!(refused(padded((padding, 0)), shape, &[0.0; 6]), "{kernel} {padding}");
-        assert!(refused(padded((0, padding)), shape, &[0.0; 6]), "{kernel} {padding}");
+        assert!(rejected(padded((padding, 0)), shape, &[0.0; 6]), "{kernel} {padding}");
+        assert!(rejected(padded((0, padding)), shape, &[0.0; 6]), "{kernel} {padding}");
     }
-    // Rows of the output that are few, but lie on a patch of the padded map that is not.
+    // Few output rows, but their patch of the padded map is huge.
     let padding = (huge - 2, huge - 2);
     let few = ConvShape { stride: (huge, huge), padding, padding_after: padding, kernel: (1, 1), ..conv_shape };
     assert_eq!(few.output(3, 2), Some((2, 2)));
-    assert!(refused(few, shape, &[0.0; 6]));
-    assert!(refused(ConvShape { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));
+    assert!(rejected(few, shape, &[0.0; 6]));
+    assert!(rejected(ConvShape { in_channels: 5, ..few }, Shape { channels: 5, ..shape }, &[0.0; 30]));
     for shape in [
         Shape { batch: huge, channels: 1, height: 2, width: 2 },
         Shape { batch: 1, channels: usize::MAX, height: 1, width: 1 },
@@ -694,14 +698,67 @@ fn a_grouped_convolution_equals_its_naive_form() {
                 let (sequence, row, group) = (row / n * n, row % n, output / width);
                 let mut sum = f64::from(bias[output]);
                 for tap in 0..kernel {
-                    let Some(place) = (row + tap).checked_sub(padding).filter(|&place| place < n) else { continue };
+                    let Some(position) = (row + tap).checked_sub(padding).filter(|&position| position < n) else {
+                        continue;
+                    };
                     for i in 0..width {
-                        let x = x[(sequence + place) * channels + group * width + i];
+                        let x = x[(sequence + position) * channels + group * width + i];
                         sum += f64::from(x) * f64::from(filters[(output * width + i) * kernel + tap]);
                     }
                 }
                 // Sums of up to 6,144 products of numbers below 1.
                 assert!((f64::from(got) - sum.max(0.0)).abs() < 1e-4, "{shape:?}: {got} {sum}");
+            }
+        }
+    }
+}
+
+/// `y[n][o] = bias[o] + Σ_t Σ_i filters[o][i][t] x[n − (kernel − 1 − t) · dilation][i]`.
+#[test]
+fn a_causal_convolution_equals_its_naive_form_whole_and_in_two_parts() {
+    let mut random = Random(8);
+    for (batch, n, inputs, outputs, kernel, dilation) in [
+        (1, 1, 1, 1, 1, 1),
+        (3, 40, 5, 6, 3, 4),
+        (2, 130, 16, 33, 2, 64),
+        (1, 200, 128, 128, 3, 128),
+        (1, 65, 24, 8, 32, 3),
+    ] {
+        let shape = CausalShape { inputs, outputs, kernel, dilation };
+        let (context, len) = (shape.context(), (shape.context() + n) * inputs);
+        let (all, filters) = (random.values(batch * len), random.values(outputs * inputs * kernel));
+        let bias = random.values(outputs);
+        let conv = CausalConv::pack(shape, &filters, &bias, Activation::Relu);
+        // Of each sequence, from one vector to another.
+        let part = |start: usize, end: usize| {
+            let rows = all.chunks(len).flat_map(|x| &x[start * inputs..end * inputs]);
+            rows.copied().collect::<Vec<f32>>()
+        };
+        let (x, before) = (part(context, context + n), part(0, context));
+        for (isa, before) in Isa::available().into_iter().flat_map(|isa| [(isa, None), (isa, Some(&before[..]))]) {
+            let mut y = vec![f32::NAN; batch * n * outputs];
+            conv.forward(&x, before, n, &mut y, isa, &Workspace::default());
+            for (index, &got) in y.iter().enumerate() {
+                let (sequence, row, output) = (index / outputs / n, index / outputs % n, index % outputs);
+                let mut sum = f64::from(bias[output]);
+                for tap in (0..kernel).filter(|tap| before.is_some() || row + tap * dilation >= context) {
+                    for i in 0..inputs {
+                        let x = all[sequence * len + (row + tap * dilation) * inputs + i];
+                        sum += f64::from(x) * f64::from(filters[(output * inputs + i) * kernel + tap]);
+                    }
+                }
+                // Sums of up to 768 products of numbers below 1.
+                assert!((f64::from(got) - sum.max(0.0)).abs() < 1e-4, "{shape:?} {isa:?}: {got} {sum}");
+            }
+            // The second part, with the vectors before it.
+            if before.is_none() {
+                continue;
+            }
+            let (first, mut rest) = (n / 3, vec![f32::NAN; batch * (n - n / 3) * outputs]);
+            let (x, before) = (part(context + first, context + n), part(first, first + context));
+            conv.forward(&x, Some(&before), n - first, &mut rest, isa, &Workspace::default());
+            for (y, rest) in y.chunks(n * outputs).zip(rest.chunks((n - first) * outputs)) {
+                assert_eq!(rest, &y[first * outputs..], "{shape:?} {isa:?}");
             }
         }
     }

@@ -2,19 +2,19 @@
 
 use std::ops::Range;
 
-/// Up to this many channels the input is read as planes: blocks of sixteen would be mostly zeros.
+/// With up to this many input channels, the input is read as planes, because blocks of sixteen would be mostly zeros.
 const PLANAR_CHANNELS: usize = 4;
 
-/// Sizes of a convolution. In a 1-D one the height is the length, and the width is 1.
+/// Sizes of a convolution. A 1-D convolution has the length as height, and width 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConvShape {
     pub in_channels: usize,
     pub out_channels: usize,
     pub kernel: (usize, usize),
     pub stride: (usize, usize),
-    /// Zeros before the first row and column.
+    /// Zero padding before the first row and column.
     pub padding: (usize, usize),
-    /// Zeros after the last row and column.
+    /// Zero padding after the last row and column.
     pub padding_after: (usize, usize),
 }
 
@@ -38,12 +38,12 @@ impl ConvShape {
         self.in_channels <= PLANAR_CHANNELS
     }
 
-    /// Whether the output of a map of one column has one column too.
+    /// Whether a map with one column gives an output with one column.
     pub fn is_1d(&self) -> bool {
         self.kernel.1 == 1 && self.padding.1 == 0 && self.padding_after.1 == 0
     }
 
-    /// Which rows of a map of `height` a row of the output sees, and the first row of the kernel that lies in the map.
+    /// The first kernel row that lies inside a map of `height`, and the rows of the map that output row `row` reads.
     pub fn rows_seen(&self, row: usize, height: usize) -> (usize, Range<usize>) {
         let top = row * self.stride.0;
         let first_tap = self.padding.0.saturating_sub(top).min(self.kernel.0);
@@ -51,13 +51,13 @@ impl ConvShape {
         (first_tap, (top + first_tap).saturating_sub(self.padding.0).min(end)..end)
     }
 
-    /// Whether a product with each place alone gives the output.
+    /// Whether each output position depends on a single input position.
     pub fn is_pointwise(&self) -> bool {
         let Self { kernel, stride, padding, padding_after, .. } = *self;
         (kernel, stride, padding, padding_after) == ((1, 1), (1, 1), (0, 0), (0, 0))
     }
 
-    /// With the axes swapped.
+    /// The convolution with its axes swapped.
     pub fn swapped(self) -> Self {
         let swap = |(a, b): (usize, usize)| (b, a);
         Self {

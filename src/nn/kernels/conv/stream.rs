@@ -1,5 +1,5 @@
-//! Convolutions one after the other, row by row: of each map between them only the rows that the next one sees are kept, in the
-//! cache. The values are those of the convolutions one by one.
+//! Consecutive convolutions, run row by row: of each intermediate map only the rows that the next convolution reads are
+//! kept, in the cache. The results equal those of the separate convolutions.
 
 use rayon::prelude::*;
 
@@ -11,19 +11,19 @@ use crate::nn::kernels::conv::{Conv, Input, Packed};
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::{Buffer, Workspace, count};
 
-/// The fewest rows of a task: it computes again what its first row sees of the rows before.
+/// Minimum number of rows per task. A task recomputes the intermediate rows that its first row reads.
 const MIN_ROWS: usize = 16;
 
-/// What makes a map of the one before it.
+/// Computes a map from the previous one.
 #[derive(Debug, Clone, Copy)]
 pub enum Step<'a> {
     Conv(&'a Conv),
-    /// Adds an earlier map: 0 is the input, `i` is what step `i − 1` makes.
+    /// Adds an earlier map: 0 is the input, `i` the output of step `i − 1`.
     Add(usize),
 }
 
 impl Step<'_> {
-    /// Whether it works row by row; a convolution over planes only as the first.
+    /// Whether the step can run row by row; a convolution over planes can only as the first step.
     pub fn streams(&self, is_first: bool) -> bool {
         self.kind().is_some_and(|kind| is_first || !matches!(kind, Kind::Planar(_)))
     }
@@ -50,7 +50,7 @@ enum Kind<'a> {
 }
 
 impl Kind<'_> {
-    /// That of a convolution which sees several rows.
+    /// The shape of a convolution that reads several rows.
     fn window(&self) -> Option<ConvShape> {
         match self {
             Self::Depthwise(conv) => Some(conv.shape()),
@@ -60,17 +60,17 @@ impl Kind<'_> {
     }
 }
 
-/// A map between two steps, or the last one.
+/// The output of a step.
 struct Level<'a> {
     kind: Kind<'a>,
     shape: Shape,
-    /// Rows that are kept; row `r` in slot `r % slots`.
+    /// Number of rows kept, in a ring: row `r` is in slot `r % slots`.
     slots: usize,
     segments: Vec<usize>,
 }
 
-/// The steps one after the other. `None` unless each fits what comes before it and [works row by row](Step::streams), and if no
-/// memory could hold what they make.
+/// Runs the steps in order. `None` unless each fits the output of the previous one and can [run row by
+/// row](Step::streams), and if an output exceeds the address space.
 pub fn stream(steps: &[Step], x: Input, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
     let (source, input) = match &x {
         Input::Planes(x, shape) => (Source::Planes(x), *shape),
@@ -98,7 +98,7 @@ pub fn stream(steps: &[Step], x: Input, isa: Isa, workspace: &Workspace) -> Opti
     Some(map)
 }
 
-/// The shape of the map that each step makes, and how many of its rows are kept.
+/// The output shape of each step, and the number of rows to keep.
 fn levels<'a>(steps: &'a [Step], input: Shape, is_planar: bool) -> Option<Vec<Level<'a>>> {
     let mut levels: Vec<Level> = Vec::new();
     for (i, step) in steps.iter().enumerate() {
@@ -126,7 +126,7 @@ fn levels<'a>(steps: &'a [Step], input: Shape, is_planar: bool) -> Option<Vec<Le
         levels.push(Level { kind, shape, slots: 1, segments });
     }
     for i in 0..levels.len() {
-        // A level keeps the rows that the next one sees, and those until they are added.
+        // Keep the rows that the next step reads, and those that a later step adds.
         let mut slots = levels.get(i + 1).and_then(|next| next.kind.window()).map_or(1, |window| window.kernel.0);
         let mut ahead = 1usize;
         for later in &levels[i + 1..] {
@@ -141,21 +141,21 @@ fn levels<'a>(steps: &'a [Step], input: Shape, is_planar: bool) -> Option<Vec<Le
     Some(levels)
 }
 
-/// Some rows of the last map of one clip.
+/// A range of rows of the last map of one clip.
 struct Task<'a> {
     levels: &'a [Level<'a>],
     source: Source<'a>,
     input: Shape,
     item: usize,
     rings: Vec<Buffer>,
-    /// The first row of each level that was not computed yet.
+    /// The first row of each level that has not been computed.
     next: Vec<usize>,
     isa: Isa,
     workspace: &'a Workspace,
 }
 
 impl Task<'_> {
-    /// Begins each level with the first row that is needed for row `first` of the last one.
+    /// Sets the first row of each level to the first that row `first` of the last level needs.
     fn start(&mut self, first: usize) {
         let last = self.levels.len() - 1;
         self.next[last] = first;
@@ -174,18 +174,18 @@ impl Task<'_> {
         }
     }
 
-    /// Rows of the map below level `i`.
+    /// Number of rows of the map below level `i`.
     fn height(&self, i: usize) -> usize {
         i.checked_sub(1).map_or(self.input.height, |below| self.levels[below].shape.height)
     }
 
-    /// A row that is kept.
+    /// A row that is in the ring.
     fn row(&self, level: usize, row: usize) -> &[f32] {
         let (width, slots) = (self.levels[level].shape.row(), self.levels[level].slots);
         &self.rings[level][row % slots * width..][..width]
     }
 
-    /// Computes the rows of a level up to `end`, exclusive.
+    /// Computes the rows of level `i` up to `end`, exclusive.
     fn advance(&mut self, i: usize, end: usize) {
         for row in self.next[i]..end {
             let (first_tap, seen) = match self.levels[i].kind.window() {
@@ -200,7 +200,7 @@ impl Task<'_> {
             let (below, own) = self.rings.split_at_mut(i);
             let y_row = level.shape.row();
             let y = &mut own[0][row % level.slots * y_row..][..y_row];
-            // The rows of the map below, all of them or those that are kept.
+            // The rows of the map below: the whole map or the ring.
             let (rows, slots, x_shape) = match (i.checked_sub(1), source) {
                 (Some(i), _) => (&*below[i], levels[i].slots, levels[i].shape),
                 (None, Source::Map(map)) => {

@@ -1,4 +1,4 @@
-//! Rows times a matrix: fully connected layers.
+//! Fully connected layers: rows times a packed matrix.
 
 use rayon::prelude::*;
 
@@ -7,12 +7,12 @@ use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
 
-/// Rows per task for many rows.
+/// Rows per task, if there are many rows.
 const ROWS: usize = 64;
-/// Panels per task for few rows, at most: enough weights (1 MiB with 2048 inputs) to be worth a task.
+/// Maximum panels per task, if there are few rows: enough weights (1 MiB with 2048 inputs) to be worth a task.
 const PANELS: usize = 8;
 
-/// A weight matrix, packed once: `[panels][inputs][16]`. Outputs and inputs are padded with zeros to whole blocks.
+/// A packed weight matrix: `[panels][inputs][16]`, inputs and outputs zero-padded to whole blocks.
 #[derive(Debug)]
 pub struct PackedMatrix {
     weights: AlignedVec,
@@ -22,21 +22,22 @@ pub struct PackedMatrix {
 }
 
 impl PackedMatrix {
-    /// From `[outputs, inputs]`.
+    /// Packs a weight `[outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
         let mut packed = Self::zeros(inputs, outputs);
         packed.fill(outputs, |output, row| row.copy_from_slice(&weight[output * inputs..][..inputs]));
         packed
     }
 
-    /// A matrix for up to `outputs` outputs, whose weights are to come.
+    /// A zero matrix for up to `outputs` outputs, to be [filled](Self::fill).
     pub fn zeros(inputs: usize, outputs: usize) -> Self {
         let panel = inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
         let weights = AlignedVec::zeros(outputs.div_ceil(CHANNEL_BLOCK) * panel);
         Self { weights, bias: None, inputs, outputs }
     }
 
-    /// Other weights for `outputs` outputs, at most as many as there is room for: `row` gives those of one.
+    /// Replaces the weights by those of `outputs` outputs, at most the capacity; `row` writes the weights of one
+    /// output.
     pub fn fill(&mut self, outputs: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
         self.outputs = outputs;
         let inputs = self.inputs;
@@ -56,7 +57,7 @@ impl PackedMatrix {
         );
     }
 
-    /// Sums start from `bias`, one value per output, instead of from 0.
+    /// Starts the sums from `bias`, one value per output, instead of from 0.
     pub fn with_bias(self, bias: &[f32]) -> Self {
         let mut padded = vec![0.0; self.width()];
         padded[..self.outputs].copy_from_slice(bias);
@@ -71,20 +72,21 @@ impl PackedMatrix {
         self.outputs
     }
 
-    /// The inputs, rounded up to whole blocks.
+    /// Number of inputs, rounded up to whole blocks.
     pub fn padded_inputs(&self) -> usize {
         self.inputs.next_multiple_of(CHANNEL_BLOCK)
     }
 
-    /// The outputs, rounded up to whole blocks.
+    /// Number of outputs, rounded up to whole blocks.
     pub fn width(&self) -> usize {
         self.outputs.next_multiple_of(CHANNEL_BLOCK)
     }
 
-    /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. A row's result does not
-    /// depend on the others.
+    /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. Each row's
+    /// result is independent of the others.
     ///
-    /// `finish(sums, y, row, first)` writes the outputs of `row` from `first` on: `sums` to the slice `y`.
+    /// `finish(sums, y, row, first)` computes the outputs of `row` from `first` on: it reads `sums` and writes the
+    /// slice `y`.
     pub fn multiply(
         &self,
         x: &[f32],
@@ -99,24 +101,29 @@ impl PackedMatrix {
             let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
             tasks.for_each(|(task, (y, x))| {
                 let x = self.blocks(x, workspace);
-                // An odd number of blocks, so that rows do not share cache sets.
+                // Odd number of blocks, so that rows do not share cache sets.
                 let stride = (panels | 1) * CHANNEL_BLOCK;
                 let mut sums = workspace.take(y.len() / self.outputs * stride);
-                self.sums(&x, y.len() / self.outputs, (0, panels), stride, &mut sums, isa);
+                let segments = self.segments(y.len() / self.outputs);
+                let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+                self.multiply_blocks(&x, &segments, y.len() / self.outputs, (0, panels), outputs, isa);
                 for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(stride)).enumerate() {
                     finish(&sums[..self.outputs], y, task * ROWS + row, 0);
                 }
             });
             return;
         }
-        // Few rows: tasks divide the outputs.
+        // Few rows: tasks split the outputs.
         let blocks = self.blocks(x, workspace);
         let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
         let width = task_panels * CHANNEL_BLOCK;
+        let segments = self.segments(rows);
         let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
             let stride = sums.len() / rows;
-            self.sums(&blocks, rows, (task * task_panels, stride / CHANNEL_BLOCK), stride, sums, isa);
+            let panels = (task * task_panels, stride / CHANNEL_BLOCK);
+            let outputs = Outputs { y: sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+            self.multiply_blocks(&blocks, &segments, rows, panels, outputs, isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
@@ -126,7 +133,8 @@ impl PackedMatrix {
         }
     }
 
-    /// The same on the calling thread, all inputs in one sum. `x` is `[rows, padded_inputs]`, `y` `[rows, width]`.
+    /// As [`multiply`](Self::multiply), on the calling thread and with all inputs in one sum. `x` is `[rows,
+    /// padded_inputs]`, `y` `[rows, width]`.
     pub fn multiply_rows(&self, x: &[f32], y: &mut [f32], isa: Isa) {
         let (row_stride, width) = (self.padded_inputs(), self.width());
         let inputs = Inputs { x, row_stride, segments: &[0], segment_len: row_stride };
@@ -136,32 +144,53 @@ impl PackedMatrix {
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 
-    /// `x` as `[block of inputs][row][16]`. The number of rows is made odd, so that blocks do not share cache sets.
+    /// Rearranges `x` to `[block of inputs][row][16]`. The number of rows is made odd, so that blocks do not share
+    /// cache sets.
     fn blocks(&self, x: &[f32], workspace: &Workspace) -> Buffer {
         let rows = (x.len() / self.inputs) | 1;
         let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
         for (block, y) in blocks.chunks_mut(rows * CHANNEL_BLOCK).enumerate() {
-            let first = block * CHANNEL_BLOCK;
-            let n = CHANNEL_BLOCK.min(self.inputs - first);
-            for (y, x) in y.chunks_mut(CHANNEL_BLOCK).zip(x.chunks(self.inputs)) {
-                y[..n].copy_from_slice(&x[first..first + n]);
-                y[n..].fill(0.0);
-            }
+            copy_block(x, self.inputs, block * CHANNEL_BLOCK, y);
         }
         blocks
     }
 
-    /// `[rows, panels · 16]` for `panels` panels from `first` on, rows `stride` apart.
-    fn sums(&self, x: &[f32], rows: usize, (first, panels): (usize, usize), stride: usize, y: &mut [f32], isa: Isa) {
-        let segments: Vec<usize> =
-            (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect();
-        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
+    /// Where each block of `rows` rows starts in [`blocks`](Self::blocks).
+    fn segments(&self, rows: usize) -> Vec<usize> {
+        (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect()
+    }
+
+    /// The sums of `rows` rows in `panels` panels from `first` on, on the calling thread. The inputs of the first row are blocks of
+    /// sixteen values that start at `segments`; those of the next row follow each of them.
+    pub fn multiply_blocks(
+        &self,
+        x: &[f32],
+        segments: &[usize],
+        rows: usize,
+        (first, panels): (usize, usize),
+        outputs: Outputs,
+        isa: Isa,
+    ) {
+        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments, segment_len: CHANNEL_BLOCK };
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let weights = Weights {
             panels: &self.weights[first * panel..(first + panels) * panel],
             bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
         };
-        let outputs = Outputs { row_stride: stride, panel_stride: CHANNEL_BLOCK, y };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
+    }
+}
+
+/// Sixteen columns, from `first` on, of `x` `[rows, columns]`: `[rows, 16]`, with zeros where there are fewer.
+pub fn copy_block(x: &[f32], columns: usize, first: usize, y: &mut [f32]) {
+    for (y, x) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().zip(x.chunks(columns)) {
+        let x = &x[first..];
+        match x.first_chunk() {
+            Some(x) => *y = *x,
+            None => {
+                y[..x.len()].copy_from_slice(x);
+                y[x.len()..].fill(0.0);
+            }
+        }
     }
 }

@@ -1,63 +1,63 @@
 //! Products of rows with panels of packed weights: the inner loop of convolutions and linear layers.
 //!
-//! `y[r][o] = Σ_s Σ_k x[r · row_stride + segments[s] + k] · w[s][k][o]`, for the sixteen outputs `o` of a panel. The inputs
-//! of a row are a list of segments of `segment_len` consecutive values: a patch of a map is described, not copied. Weights are
-//! stored in the order in which they are read. A register tile ([`Lanes::TILES`]) sums some rows times some registers of
-//! outputs, always in the order of `s` and `k`. So a row's result does not depend on the other rows.
+//! `y[r][o] = Σ_s Σ_k x[r · row_stride + segments[s] + k] · w[s][k][o]`, for the sixteen outputs `o` of a panel. The
+//! inputs of a row are a list of segments of `segment_len` consecutive values, so that a patch of a map is described,
+//! not copied. Weights are stored in reading order. A register tile ([`Lanes::TILES`]) sums some rows times some
+//! registers of outputs, always in the order of `s` and `k`, so a row's result does not depend on the other rows.
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{count, is_inside};
 
-/// Segments that are summed over all rows before the next ones. The weights of a tile of many rows (2 panels x 24 segments
-/// x 16 values: 48 KiB) then stay in the first- or second-level cache.
+/// Segments summed over all rows before the next ones. The weights of a tile of many rows (2 panels x 24 segments x 16
+/// values: 48 KiB) then stay in the first- or second-level cache.
 const SEGMENTS_AT_ONCE: usize = 24;
-/// How far ahead weights are prefetched, in values. They often come from memory, and the hardware's prefetcher stops at the end
-/// of a page: late layers of CNN14 gain 15 to 30 %.
-const AHEAD: usize = 256;
-/// Inputs of a row per turn of the loop: with AVX2 the loop itself would take a tenth of the time.
+/// Prefetch distance of the weights, in values. They often come from memory, and the hardware prefetcher stops at page
+/// boundaries: late layers of CNN14 gain 15 to 30 %.
+const PREFETCH_DISTANCE: usize = 256;
+/// Inputs of a row per loop iteration. With AVX2, the loop overhead would otherwise take a tenth of the time.
 const UNROLLED: usize = 4;
 
 /// The inputs of a row.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     pub x: &'a [f32],
-    /// From a row to the next.
+    /// Distance between rows.
     pub row_stride: usize,
-    /// Where each segment starts, from the start of the row.
+    /// Offset of each segment in a row.
     pub segments: &'a [usize],
-    /// Values in a segment.
+    /// Values per segment.
     pub segment_len: usize,
 }
 
-/// Rows that follow each other in steps of `row_stride` in `x` and in `y`.
+/// Rows that lie `row_stride` apart in `x` and in `y`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span {
-    /// Start of the first row in `x`.
+    /// Offset of the first row in `x`.
     pub x: usize,
-    /// Start of the first row in a panel of `y`.
+    /// Offset of the first row in a panel of `y`.
     pub y: usize,
     pub rows: usize,
 }
 
-/// The columns of the matrix.
+/// The packed matrix.
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     /// `[panels][segments][segment_len][16]`.
     pub panels: &'a [f32],
-    /// What the sums start from, `[panels][16]`; zeros without it.
+    /// Initial value of the sums, `[panels][16]`; zeros if `None`.
     pub bias: Option<&'a [f32]>,
 }
 
-/// Where sums go: row `r` of panel `p` is the sixteen values at `p · panel_stride + r · row_stride`.
+/// The destination: row `r` of panel `p` is the sixteen values at `p · panel_stride + r · row_stride`.
 pub struct Outputs<'a> {
     pub y: &'a mut [f32],
     pub row_stride: usize,
     pub panel_stride: usize,
 }
 
-/// All rows of `spans` times all panels of `weights`, on the calling thread.
+/// Multiplies all rows of `spans` by all panels of `weights`, on the calling thread.
 pub fn packed_matmul(isa: Isa, inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
     isa.run(Product { inputs, spans, weights, outputs });
 }
@@ -78,9 +78,10 @@ impl SimdOp for Product<'_> {
     }
 }
 
-/// Start and size of pieces of `n`, at most `most` each and nearly equal: better than full ones and a small rest.
+/// Splits `n` into pieces (start and size) of at most `most`, nearly equal in size, which is faster than full pieces
+/// and a small rest.
 #[inline(always)]
-fn pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+fn near_equal_pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most);
     let (least, longer) = (n / pieces.max(1), n % pieces.max(1));
     (0..pieces).map(move |i| (i * least + i.min(longer), least + usize::from(i < longer)))
@@ -95,22 +96,22 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
     }
     let panel = count(&[segments.len(), segment_len, CHANNEL_BLOCK])
         .filter(|&panel| weights.panels.len().is_multiple_of(panel));
-    let Some(panel) = panel else { panic!("weights that are not whole panels") };
+    let Some(panel) = panel else { panic!("expected whole panels of weights") };
     let panels = weights.panels.len() / panel;
-    assert!(weights.bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "one bias per output");
+    assert!(weights.bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "expected one bias per output");
     let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(segment_len - 1));
     for span in spans.iter().filter(|span| span.rows > 0) {
         let last = span.rows - 1;
         let inputs = [(span.x, 1), (last, row_stride), (furthest, 1)];
-        assert!(is_inside(&inputs, x.len()), "inputs outside their slice");
+        assert!(is_inside(&inputs, x.len()), "inputs reach outside their slice");
         let strides =
             [(span.y, 1), (last, outputs.row_stride), (panels - 1, outputs.panel_stride), (CHANNEL_BLOCK - 1, 1)];
-        assert!(is_inside(&strides, outputs.y.len()), "outputs outside their slice");
+        assert!(is_inside(&strides, outputs.y.len()), "outputs reach outside their slice");
     }
-    // Few rows need many columns: each sum waits for its last multiply-add, and others fill the time.
+    // With few rows, use many columns: independent sums hide the latency of the multiply-adds.
     let columns = L::TILES[most_rows.div_ceil(most_rows.div_ceil(L::TILES.len())) - 1];
     let tile_rows = L::TILES.iter().filter(|&&fit| fit >= columns).count();
-    for (first_panel, n) in pieces(panels, columns / L::PARTS) {
+    for (first_panel, n) in near_equal_pieces(panels, columns / L::PARTS) {
         for (chunk, segments) in segments.chunks(SEGMENTS_AT_ONCE).enumerate() {
             let start = match weights.bias {
                 _ if chunk > 0 => Start::Sums,
@@ -120,7 +121,7 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
             let weights =
                 &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * segment_len * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
-                for (first_row, rows) in pieces(span.rows, tile_rows) {
+                for (first_row, rows) in near_equal_pieces(span.rows, tile_rows) {
                     let y = first_panel * outputs.panel_stride + span.y + first_row * outputs.row_stride;
                     let tile = Tile {
                         x: x[span.x + first_row * row_stride..].as_ptr(),
@@ -144,17 +145,17 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
     }
 }
 
-/// What the sums of a tile start from.
+/// Initial value of the sums of a tile.
 #[derive(Clone, Copy)]
 enum Start {
     Zero,
     /// Sixteen values per panel.
     Bias(*const f32),
-    /// What `y` holds.
+    /// The current values of `y`.
     Sums,
 }
 
-/// The arguments of one tile of sums.
+/// The arguments of one register tile.
 #[derive(Clone, Copy)]
 struct Tile<'a> {
     x: *const f32,
@@ -225,7 +226,8 @@ impl Tile<'_> {
             }
             for m in 0..M {
                 for n in 0..N {
-                    // Sums of a few hundred products, added up: the error grows with the square root of either number.
+                    // Partial sums of a few hundred products each: the error grows with the square root of either
+                    // number.
                     let sum = match self.start {
                         Start::Sums => L::load(&*y(m, n), n % L::PARTS).add(sums[m][n]),
                         _ => sums[m][n],
@@ -254,9 +256,9 @@ impl Tile<'_> {
             for n in 0..N {
                 let at = weights.add(n / L::PARTS * self.panel);
                 w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
-                // For one or two rows, where loads are the limit, the hardware's prefetcher is faster alone.
+                // With one or two rows, loads are the limit, and the hardware prefetcher alone is faster.
                 if M > 2 && n % L::PARTS == 0 {
-                    L::prefetch(at.wrapping_add(AHEAD));
+                    L::prefetch(at.wrapping_add(PREFETCH_DISTANCE));
                 }
             }
             for m in 0..M {
@@ -278,10 +280,10 @@ impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         if M > L::TILES.len() || N > L::TILES[M - 1] || !N.is_multiple_of(L::PARTS) {
-            return; // never called: spares the compiler tiles that no instruction set has
+            return; // unreachable: spares the compiler tiles that no instruction set uses
         }
-        // As a constant, the usual distance between rows saves registers for addresses.
-        // SAFETY: the promise of who called `Tile::sum`.
+        // A constant for the usual row distance saves address registers.
+        // SAFETY: the caller of `Tile::sum` guarantees it.
         unsafe {
             match (self.0.row_stride, self.0.segment_len) {
                 (CHANNEL_BLOCK, CHANNEL_BLOCK) => self.0.sum_with::<L, M, N>(CHANNEL_BLOCK, CHANNEL_BLOCK),
@@ -321,9 +323,9 @@ mod tests {
             }
         }
 
-        /// Whether the product is refused, at every level.
-        fn refused(&self) -> bool {
-            let refused = |isa: Isa| {
+        /// Whether the product is rejected, with every instruction set.
+        fn rejected(&self) -> bool {
+            let rejected = |isa: Isa| {
                 let (x, weights, mut y) =
                     (vec![1.0; 12], vec![0.5; 3 * 4 * CHANNEL_BLOCK], vec![f32::NAN; 9 * CHANNEL_BLOCK]);
                 let inputs = Inputs {
@@ -338,28 +340,28 @@ mod tests {
                     let weights = Weights { panels: &weights, bias: None };
                     packed_matmul(isa, inputs, &[self.span], weights, outputs)
                 });
-                let refused = catch_unwind(run).is_err();
-                assert!(refused || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
-                refused
+                let rejected = catch_unwind(run).is_err();
+                assert!(rejected || y.iter().all(|&y| y == 2.0), "{isa:?}: {y:?}");
+                rejected
             };
-            let refused: Vec<bool> = Isa::available().into_iter().map(refused).collect();
-            assert!(refused.iter().all(|&one| one == refused[0]));
-            refused[0]
+            let rejected: Vec<bool> = Isa::available().into_iter().map(rejected).collect();
+            assert!(rejected.iter().all(|&one| one == rejected[0]));
+            rejected[0]
         }
     }
 
     #[test]
-    fn sizes_that_reach_outside_or_wrap_around_are_refused() {
+    fn sizes_that_reach_outside_or_overflow_are_rejected() {
         let span = Sizes::new().span;
-        assert!(!Sizes::new().refused());
-        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        assert!(!Sizes::new().rejected());
+        let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for sizes in [
             Sizes { row_stride: 5, ..Sizes::new() },
             Sizes { row_stride: wraps, ..Sizes::new() },
             Sizes { segments: vec![0, 3], ..Sizes::new() },
             Sizes { segments: vec![usize::MAX, 2], ..Sizes::new() },
             Sizes { segments: vec![0], segment_len: wraps, ..Sizes::new() },
-            Sizes { segments: vec![0], segment_len: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // panels of 64 values, were they to wrap
+            Sizes { segments: vec![0], segment_len: usize::MAX / CHANNEL_BLOCK + 5, ..Sizes::new() }, // overflows to panels of 64 values
             Sizes { span: Span { x: 1, ..span }, ..Sizes::new() },
             Sizes { span: Span { x: usize::MAX - 3, ..span }, ..Sizes::new() },
             Sizes { span: Span { y: 1, ..span }, ..Sizes::new() },
@@ -371,7 +373,7 @@ mod tests {
             Sizes { y_panel_stride: 3 * CHANNEL_BLOCK + 1, ..Sizes::new() },
             Sizes { y_panel_stride: wraps, ..Sizes::new() },
         ] {
-            assert!(sizes.refused());
+            assert!(sizes.rejected());
         }
     }
 }

@@ -14,7 +14,7 @@ pub struct MatrixView<'a> {
 }
 
 impl<'a> MatrixView<'a> {
-    /// The rows of `values`, each `row_stride` long, of which the first `columns` count.
+    /// Rows of `values` that lie `row_stride` apart, limited to their first `columns` values.
     pub fn rows(values: &'a [f32], rows: usize, columns: usize, row_stride: usize) -> Self {
         Self { values, rows, columns, row_stride, column_stride: 1 }
     }
@@ -36,11 +36,11 @@ impl<'a> MatrixView<'a> {
     }
 }
 
-/// `y = a · b` on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; values between rows
-/// are not written.
+/// `y = a · b`, on the calling thread. Row `i` of `y`, `b.columns` long, starts at `i · row_stride`; values between
+/// rows are not written.
 pub fn strided_matmul(a: MatrixView, b: MatrixView, y: &mut [f32], row_stride: usize) {
     let y_inside = MatrixView::rows(y, a.rows, b.columns, row_stride).is_inside();
-    assert!(a.columns == b.rows && row_stride >= b.columns, "a product of matrices that do not fit");
+    assert!(a.columns == b.rows && row_stride >= b.columns, "expected matrices whose inner dimensions match");
     assert!(a.is_inside() && b.is_inside() && y_inside, "a matrix reaches outside its slice");
     // SAFETY: the asserts above put every element of the three matrices inside their slices (rows of `y` do not overlap,
     // `row_stride` being at least their length) and all strides into isize; `y` is borrowed mutably and so overlaps neither
@@ -77,17 +77,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn matrices_that_reach_outside_or_wrap_around_are_refused() {
+    fn matrices_that_reach_outside_or_overflow_are_rejected() {
         let values = [1.0f32; 6];
         let good = MatrixView::rows(&values, 3, 2, 2);
-        let refused = |a: MatrixView, b: MatrixView, row_stride: usize| {
+        let rejected = |a: MatrixView, b: MatrixView, row_stride: usize| {
             let mut y = [f32::NAN; 9];
-            let refused = catch_unwind(AssertUnwindSafe(|| strided_matmul(a, b, &mut y, row_stride))).is_err();
-            assert!(refused || y.iter().all(|&y| y == 2.0), "{y:?}");
-            refused
+            let rejected = catch_unwind(AssertUnwindSafe(|| strided_matmul(a, b, &mut y, row_stride))).is_err();
+            assert!(rejected || y.iter().all(|&y| y == 2.0), "{y:?}");
+            rejected
         };
-        assert!(!refused(good, good.transposed(), 3));
-        let wraps = usize::MAX / 2 + 1; // twice that is 0 without its carry
+        assert!(!rejected(good, good.transposed(), 3));
+        let wraps = usize::MAX / 2 + 1; // doubled, it overflows to 0
         for bad in [
             MatrixView { row_stride: 3, ..good },
             MatrixView { row_stride: wraps, ..good },
@@ -95,11 +95,11 @@ mod tests {
             MatrixView { column_stride: usize::MAX, ..good },
             MatrixView { values: &values[..5], ..good },
         ] {
-            assert!(refused(bad, good.transposed(), 3) && refused(good, bad.transposed(), 3));
+            assert!(rejected(bad, good.transposed(), 3) && rejected(good, bad.transposed(), 3));
         }
         for row_stride in [2, 4, wraps, usize::MAX] {
-            assert!(refused(good, good.transposed(), row_stride), "{row_stride}");
+            assert!(rejected(good, good.transposed(), row_stride), "{row_stride}");
         }
-        assert!(refused(good, good, 3), "two columns by three rows");
+        assert!(rejected(good, good, 3), "two columns by three rows");
     }
 }

@@ -6,16 +6,16 @@ use std::arch::x86_64::*;
 use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Private to this file: a value exists only inside [`run`].
+/// Private to this file, so that a value exists only inside [`run`].
 #[derive(Clone, Copy)]
 struct Register(__m256);
 
-/// Whether this machine has all that [`run`] enables. A hypervisor may show one without the other.
+/// Whether this machine has all features that [`run`] enables. A hypervisor may expose one without the other.
 pub fn is_available() -> bool {
     is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
 }
 
-/// Runs `op` with AVX2 and FMA. Only [`super::isa::Isa`] calls it, after detection.
+/// Runs `op` with AVX2 and FMA. Called only by [`super::isa::Isa`], after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
     #[inline(never)]
     #[target_feature(enable = "avx2,fma")]

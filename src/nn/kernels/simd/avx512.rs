@@ -6,12 +6,12 @@ use std::arch::x86_64::*;
 use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Private to this file: a value exists only inside [`run`].
+/// Private to this file, so that a value exists only inside [`run`].
 #[derive(Clone, Copy)]
 struct Register(__m512);
 
-/// Whether this machine has all that [`run`] enables: x86-64-v4, the AVX-512 of Skylake-X and Zen 4. The parts beside F
-/// let the compiler vectorise loops with integers and with shorter vectors; a machine without them counts as AVX2.
+/// Whether this machine has all features that [`run`] enables: x86-64-v4, the AVX-512 of Skylake-X and Zen 4. Those
+/// beyond F let the compiler vectorise loops with integers and with shorter vectors. A machine without them uses AVX2.
 pub fn is_available() -> bool {
     super::avx2::is_available()
         && is_x86_feature_detected!("avx512f")
@@ -21,7 +21,7 @@ pub fn is_available() -> bool {
         && is_x86_feature_detected!("avx512vl")
 }
 
-/// Runs `op` with AVX-512. Only [`super::isa::Isa`] calls it, after detection.
+/// Runs `op` with AVX-512. Called only by [`super::isa::Isa`], after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
     #[inline(never)]
     #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]

@@ -1,5 +1,4 @@
-//! Which vector instructions a kernel is compiled for, chosen at run time: AVX-512, AVX2 with FMA, or what every machine of
-//! the target has.
+//! Selection of the vector instruction set at run time: AVX-512, AVX2 with FMA, or the target's baseline.
 
 use std::sync::OnceLock;
 
@@ -8,11 +7,11 @@ use super::lanes::Lanes;
 /// An operation that is compiled for every [`Isa`].
 pub trait SimdOp {
     type Output;
-    /// Mark it and all that it calls `#[inline(always)]`.
+    /// Mark implementations, and everything they call, `#[inline(always)]`.
     fn run<L: Lanes>(self) -> Self::Output;
 }
 
-/// Instructions that this machine has. Only [`Isa::available`] makes values other than `Portable`.
+/// An instruction set that this machine has. Only [`Isa::available`] creates values other than `Portable`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Kind);
 
@@ -26,14 +25,14 @@ enum Kind {
 }
 
 impl Isa {
-    /// The best one.
+    /// The best available instruction set.
     #[inline]
     pub fn best() -> Self {
         static BEST: OnceLock<Isa> = OnceLock::new();
         *BEST.get_or_init(|| Self::available()[0])
     }
 
-    /// All, the best first.
+    /// All available instruction sets, the best first.
     pub fn available() -> Vec<Self> {
         let mut available = Vec::new();
         #[cfg(target_arch = "x86_64")]
@@ -49,7 +48,7 @@ impl Isa {
         available
     }
 
-    /// Runs `op` with these instructions.
+    /// Runs `op` compiled for this instruction set.
     #[inline]
     pub fn run<O: SimdOp>(self, op: O) -> O::Output {
         match self.0 {

@@ -1,6 +1,6 @@
 //! Vectors of f32.
 //!
-//! Kernels for which the compiler's vectorised loops are not good enough are written once over [`Lanes`] and compiled for each
+//! Kernels that need more than the compiler's auto-vectorisation are written once over [`Lanes`] and compiled for each
 //! [`Isa`](super::isa::Isa).
 
 use super::isa::SimdOp;
@@ -8,16 +8,16 @@ use super::isa::SimdOp;
 /// Channels in a block.
 pub const CHANNEL_BLOCK: usize = 16;
 
-/// A register's worth of a block's channels: its `part`s 0 to `PARTS − 1` make up the block. Every operation works on each
-/// lane by itself, with one rounding except where it says otherwise.
+/// One vector register of a channel block; its `part`s 0 to `PARTS − 1` make up the block. Every operation works on
+/// each lane separately, with one rounding unless stated otherwise.
 pub trait Lanes: Copy {
-    /// Registers that make up a block.
+    /// Registers per channel block.
     const PARTS: usize;
-    /// The register tiles of `matmul::packed`: registers per row of a tile of 1, 2, … rows, each at least one block of
-    /// channels. Two multiply-adds per cycle, each of which takes four, keep eight sums busy.
+    /// The register tiles of `matmul::packed`: registers per row for a tile of 1, 2, … rows, each at least one channel
+    /// block. With a latency of four cycles and two multiply-adds per cycle, eight sums keep the units busy.
     const TILES: &'static [usize];
 
-    /// Runs `op` as a separate function, with the instructions of these lanes. With many large loops in one function the
+    /// Runs `op` as a separate function compiled for this instruction set. With many large loops in one function, the
     /// compiler spills registers.
     fn call<O: SimdOp>(op: O) -> O::Output;
     fn splat(x: f32) -> Self;
@@ -26,14 +26,14 @@ pub trait Lanes: Copy {
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;
     fn mul(self, other: Self) -> Self;
-    /// `self · factor + term`, rounded once where the machine can and twice where it cannot.
+    /// `self · factor + term`, rounded once if the instruction set has FMA, otherwise twice.
     fn mul_add(self, factor: Self, term: Self) -> Self;
     fn div(self, other: Self) -> Self;
-    /// The larger one; NaN if one is.
+    /// The maximum; NaN if either is NaN.
     fn max(self, other: Self) -> Self;
-    /// `max(self, bound)` for a `bound` that is a number; NaN stays NaN.
+    /// `max(self, bound)` for a `bound` that is not NaN; NaN stays NaN.
     fn at_least(self, bound: Self) -> Self;
-    /// `min(self, bound)` for a `bound` that is a number; NaN stays NaN.
+    /// `min(self, bound)` for a `bound` that is not NaN; NaN stays NaN.
     fn at_most(self, bound: Self) -> Self;
     /// `max(self, 0)`; NaN stays NaN.
     #[inline(always)]
@@ -46,7 +46,8 @@ pub trait Lanes: Copy {
     fn prefetch(ahead: *const f32);
 }
 
-/// `y = f(x, y)` place by place: from the lanes of each `x` and each `y` to those of each `y`. All slices are of one length.
+/// `y = f(x, y)`, element by element: `f` maps the lanes of each `x` and each `y` to those of each `y`. All slices must
+/// have the same length.
 #[inline(always)]
 pub fn map_lanes<L: Lanes, const X: usize, const Y: usize>(
     x: [&[f32]; X],

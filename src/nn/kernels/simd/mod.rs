@@ -1,4 +1,4 @@
-//! Instruction sets, chosen at run time.
+//! SIMD: instruction sets, vectors and element-wise functions.
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -12,16 +12,16 @@ mod portable;
 use isa::{Isa, SimdOp};
 use lanes::Lanes;
 
-/// Runs `work` once, compiled for the best [`Isa`] of this machine. Only what is inlined into `work` gains: mark the closure
-/// and all that it calls `#[inline(always)]`.
+/// Runs `work` once, compiled for the best [`Isa`] of this machine. Only inlined code benefits: mark the closure and
+/// everything it calls `#[inline(always)]`.
 ///
-/// `FnMut`, because the mark of a closure does not apply when it is called as an `FnOnce`.
+/// `FnMut`, because a closure's inline attribute does not apply when it is called as an `FnOnce`.
 #[inline]
 pub fn dispatch<R>(work: impl FnMut() -> R) -> R {
     Isa::best().run(Vectorized(work))
 }
 
-/// Work that the compiler vectorises by itself.
+/// A closure that the compiler vectorises.
 struct Vectorized<F>(F);
 
 impl<R, F: FnMut() -> R> SimdOp for Vectorized<F> {

@@ -1,9 +1,9 @@
-//! [`Lanes`] as an array of four, which the compiler vectorises with the instructions that every machine of the target has.
+//! [`Lanes`] as an array of four values, which the compiler vectorises with the target's baseline instructions.
 
 use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Four values: a register of SSE2, NEON or wasm SIMD.
+/// Four values: one SSE2, NEON or wasm SIMD register.
 #[derive(Clone, Copy)]
 pub struct Portable([f32; WIDTH]);
 
@@ -22,7 +22,7 @@ impl Portable {
 
 impl Lanes for Portable {
     const PARTS: usize = CHANNEL_BLOCK / WIDTH;
-    // 8 sums, 4 registers of weights, 1 of the input, of 16.
+    // 8 sums, 4 registers of weights and 1 of the input: 13 of 16 registers.
     const TILES: &'static [usize] = &[8, 4];
 
     #[inline(never)]

@@ -1,4 +1,4 @@
-//! A convolution and its gradients, for training: one product of filters and patches per clip, clips in parallel.
+//! A convolution and its gradients for training: one product of filters and patches per clip, with clips in parallel.
 
 use std::ops::Range;
 
@@ -9,7 +9,8 @@ use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::strided::{MatrixView, strided_matmul};
 use crate::nn::kernels::workspace::count;
 
-/// Groups of clips whose filter gradients are summed separately: fixed, so that results do not depend on threads.
+/// Groups of clips whose filter gradients are summed separately. A fixed number, so that results do not depend on
+/// threads.
 const GROUPS: usize = 8;
 
 /// A convolution of maps of one size.
@@ -22,13 +23,13 @@ pub struct Patches {
 }
 
 impl Patches {
-    /// `None` if the input does not fit, or no memory could hold the output or the patches.
+    /// `None` if the input's shape does not fit, or if the output or the patches exceed the address space.
     pub fn new(conv_shape: ConvShape, x: Shape) -> Option<Self> {
         let (rows, columns) = conv_shape.output(x.height, x.width).filter(|_| x.channels == conv_shape.in_channels)?;
         count(&[x.batch, conv_shape.out_channels, rows, columns])?;
         count(&[conv_shape.in_channels, conv_shape.kernel.0, conv_shape.kernel.1, rows, columns])?;
         let patches = Self { conv_shape, x, y: (rows, columns) };
-        // One column lies in memory like one row, and the loops are made for rows.
+        // One column has the memory layout of one row, and the loops are written for rows.
         let lies = x.width == 1 && conv_shape.is_1d();
         Some(if lies {
             let x = Shape { height: 1, width: x.height, ..x };
@@ -38,8 +39,8 @@ impl Patches {
         })
     }
 
-    /// Places of the output.
-    pub fn places(&self) -> usize {
+    /// Output positions.
+    pub fn positions(&self) -> usize {
         self.y.0 * self.y.1
     }
 
@@ -53,48 +54,48 @@ impl Patches {
         self.x.channels * self.x.height * self.x.width
     }
 
-    /// `x` `[batch, in, height, width]` and `filters` `[out, in, rows, columns]` to `[batch, out, …]`.
+    /// Convolves `x` `[batch, in, height, width]` with `filters` `[out, in, rows, columns]`.
     pub fn forward(&self, x: &[f32], filters: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
-        let mut y = vec![0.0; self.x.batch * outputs * places];
-        let clips = y.par_chunks_mut(outputs * places).zip(x.par_chunks(self.clip()));
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
+        let mut y = vec![0.0; self.x.batch * outputs * positions];
+        let clips = y.par_chunks_mut(outputs * positions).zip(x.par_chunks(self.clip()));
         clips.for_each_init(Vec::new, |patches, (y, x)| {
             self.gather(x, patches);
-            let patches = MatrixView::rows(patches, taps, places, places);
-            strided_matmul(MatrixView::rows(filters, outputs, taps, taps), patches, y, places);
+            let patches = MatrixView::rows(patches, taps, positions, positions);
+            strided_matmul(MatrixView::rows(filters, outputs, taps, taps), patches, y, positions);
         });
         y
     }
 
-    /// The gradient of `x` from that of the output.
-    pub fn gradient_of_input(&self, filters: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
+    /// The gradient of `x`, given that of the output.
+    pub fn gradient_of_input(&self, filters: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
         let mut gradient = vec![0.0; self.x.batch * self.clip()];
-        let clips = gradient.par_chunks_mut(self.clip()).zip(of_output.par_chunks(outputs * places));
+        let clips = gradient.par_chunks_mut(self.clip()).zip(grad_output.par_chunks(outputs * positions));
         clips.for_each_init(
-            || vec![0.0; taps * places],
+            || vec![0.0; taps * positions],
             |patches, (x, y)| {
                 let filters = MatrixView::rows(filters, outputs, taps, taps).transposed();
-                strided_matmul(filters, MatrixView::rows(y, outputs, places, places), patches, places);
+                strided_matmul(filters, MatrixView::rows(y, outputs, positions, positions), patches, positions);
                 self.scatter(patches, x);
             },
         );
         gradient
     }
 
-    /// The gradient of the filters from that of the output.
-    pub fn gradient_of_filters(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
-        let (outputs, taps, places) = (self.conv_shape.out_channels, self.taps(), self.places());
+    /// The gradient of the filters, given that of the output.
+    pub fn gradient_of_filters(&self, x: &[f32], grad_output: &[f32]) -> Vec<f32> {
+        let (outputs, taps, positions) = (self.conv_shape.out_channels, self.taps(), self.positions());
         let at_once = self.x.batch.div_ceil(GROUPS).max(1);
-        let groups = x.par_chunks(at_once * self.clip()).zip(of_output.par_chunks(at_once * outputs * places));
+        let groups = x.par_chunks(at_once * self.clip()).zip(grad_output.par_chunks(at_once * outputs * positions));
         let sums: Vec<Vec<f32>> = groups
             .map(|(x, y)| {
                 let (mut sum, mut one, mut patches) =
                     (vec![0.0; outputs * taps], vec![0.0; outputs * taps], Vec::new());
-                for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * places)) {
+                for (x, y) in x.chunks(self.clip()).zip(y.chunks(outputs * positions)) {
                     self.gather(x, &mut patches);
-                    let patches = MatrixView::rows(&patches, taps, places, places).transposed();
-                    strided_matmul(MatrixView::rows(y, outputs, places, places), patches, &mut one, taps);
+                    let patches = MatrixView::rows(&patches, taps, positions, positions).transposed();
+                    strided_matmul(MatrixView::rows(y, outputs, positions, positions), patches, &mut one, taps);
                     sum.iter_mut().zip(&one).for_each(|(sum, x)| *sum += x);
                 }
                 sum
@@ -107,35 +108,35 @@ impl Patches {
         gradient
     }
 
-    /// The patches of a clip, `[taps, places]`; padding is zero.
+    /// Gathers the patches of a clip, `[taps, positions]`; padding is zero.
     fn gather(&self, x: &[f32], patches: &mut Vec<f32>) {
         patches.clear();
-        patches.resize(self.taps() * self.places(), 0.0);
+        patches.resize(self.taps() * self.positions(), 0.0);
         let step = self.conv_shape.stride.1;
-        self.for_each_row(|places, values| {
+        self.for_each_row(|positions, values| {
             let x = x[values.start..].iter().step_by(step);
-            patches[places].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
+            patches[positions].iter_mut().zip(x).for_each(|(patch, x)| *patch = *x);
         });
     }
 
-    /// Adds each value of the patches to the place that it came from.
+    /// Adds each value of the patches to the position it came from.
     fn scatter(&self, patches: &[f32], x: &mut [f32]) {
         let step = self.conv_shape.stride.1;
-        self.for_each_row(|places, values| {
+        self.for_each_row(|positions, values| {
             let x = x[values.start..].iter_mut().step_by(step);
-            x.zip(&patches[places]).for_each(|(x, patch)| *x += patch);
+            x.zip(&patches[positions]).for_each(|(x, patch)| *x += patch);
         });
     }
 
-    /// For each tap and each row of the output: the places of the row that lie on the map, and the values there, of which
-    /// every `stride.1`-th counts.
+    /// Calls `f` for each tap and each output row with the positions of the row that lie on the map, and the range of
+    /// values there, of which every `stride.1`-th is read.
     fn for_each_row(&self, mut f: impl FnMut(Range<usize>, Range<usize>)) {
         let ConvShape { in_channels, kernel, stride, padding, .. } = self.conv_shape;
         let Shape { height, width, .. } = self.x;
         let (rows, columns) = self.y;
         for tap in 0..in_channels * kernel.0 * kernel.1 {
             let (channel, i, j) = (tap / (kernel.0 * kernel.1), tap / kernel.1 % kernel.0, tap % kernel.1);
-            // Columns of the output whose value of this tap is on the map.
+            // Output columns whose input for this tap is on the map.
             let first = padding.1.saturating_sub(j).div_ceil(stride.1);
             let end = (width + padding.1).saturating_sub(j).div_ceil(stride.1).min(columns);
             if first >= end {
@@ -143,10 +144,10 @@ impl Patches {
             }
             for row in 0..rows {
                 let Some(y) = (row * stride.0 + i).checked_sub(padding.0).filter(|&y| y < height) else { continue };
-                let place = (tap * rows + row) * columns;
+                let position = (tap * rows + row) * columns;
                 let start = (channel * height + y) * width + first * stride.1 + j - padding.1;
                 let length = (end - first - 1) * stride.1 + 1;
-                f(place + first..place + end, start..start + length);
+                f(position + first..position + end, start..start + length);
             }
         }
     }
@@ -161,7 +162,7 @@ mod tests {
     }
 
     /// The sum of `y · g` by definition; linear in the input, the filters and `g`, so that all three results follow from it.
-    fn weighed(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
+    fn weighted_sum(conv_shape: ConvShape, shape: Shape, x: &[f32], filters: &[f32], g: &[f32]) -> f64 {
         let ConvShape { in_channels, out_channels, kernel, stride, padding, .. } = conv_shape;
         let (rows, columns) = conv_shape.output(shape.height, shape.width).unwrap();
         let mut sum = 0.0;
@@ -198,7 +199,7 @@ mod tests {
         let uneven = |conv_shape, padding_after| ConvShape { padding_after, ..conv_shape };
         let shape = |height, width| Shape { batch: 10, channels: 3, height, width };
         let narrow = (0..400usize).map(|i| {
-            // Every kernel, step and padding up to 3 on maps of 1 to 4 columns, some of which fit none of them.
+            // Every kernel, stride and padding up to 3 on maps of 1 to 4 columns; not all fit.
             let pick = |of: usize, n: usize| i / of % n;
             let kernel = (1 + pick(1, 3), 1 + pick(3, 3));
             let padding = (pick(5, 3), pick(7, 4));
@@ -220,27 +221,27 @@ mod tests {
             let patches = Patches::new(conv_shape, shape).unwrap();
             let x = values(shape.batch * patches.clip(), 1);
             let filters = values(2 * patches.taps(), 2);
-            let g = values(shape.batch * 2 * patches.places(), 3);
-            let wanted = weighed(conv_shape, shape, &x, &filters, &g);
+            let g = values(shape.batch * 2 * patches.positions(), 3);
+            let expected = weighted_sum(conv_shape, shape, &x, &filters, &g);
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b)).sum::<f64>();
             for (what, got) in [
                 ("output", dot(&patches.forward(&x, &filters), &g)),
                 ("input", dot(&patches.gradient_of_input(&filters, &g), &x)),
                 ("filters", dot(&patches.gradient_of_filters(&x, &g), &filters)),
             ] {
-                assert!((got - wanted).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {wanted}");
+                assert!((got - expected).abs() < 1e-3, "{what} of {conv_shape:?} on {shape:?}: {got} for {expected}");
             }
-            // Each value of the gradients: what a single one of `x` or of the filters brings.
-            let of_x = patches.gradient_of_input(&filters, &g);
-            let of_filters = patches.gradient_of_filters(&x, &g);
+            // Each value of the gradients, from a single nonzero value of `x` or of the filters.
+            let grad_x = patches.gradient_of_input(&filters, &g);
+            let grad_filters = patches.gradient_of_filters(&x, &g);
             let one = |n: usize, i: usize| (0..n).map(|j| f32::from(u8::from(i == j))).collect::<Vec<_>>();
             for i in (0..x.len()).step_by(7) {
-                let wanted = weighed(conv_shape, shape, &one(x.len(), i), &filters, &g);
-                assert!((f64::from(of_x[i]) - wanted).abs() < 1e-4, "input {i} of {conv_shape:?}");
+                let expected = weighted_sum(conv_shape, shape, &one(x.len(), i), &filters, &g);
+                assert!((f64::from(grad_x[i]) - expected).abs() < 1e-4, "input {i} of {conv_shape:?}");
             }
             for i in 0..filters.len() {
-                let wanted = weighed(conv_shape, shape, &x, &one(filters.len(), i), &g);
-                assert!((f64::from(of_filters[i]) - wanted).abs() < 1e-3, "filter {i} of {conv_shape:?}");
+                let expected = weighted_sum(conv_shape, shape, &x, &one(filters.len(), i), &g);
+                assert!((f64::from(grad_filters[i]) - expected).abs() < 1e-3, "filter {i} of {conv_shape:?}");
             }
         }
         assert!(Patches::new(conv_shape((8, 1), (4, 1), (0, 0)), shape(7, 1)).is_none());

@@ -1,20 +1,20 @@
-//! Batch norm with the statistics of the batch, optionally with ReLU, and its gradients, for training.
+//! Batch norm with batch statistics and optional ReLU, and its gradients, for training.
 
 use rayon::prelude::*;
 
 use crate::nn::kernels::simd::math;
 
-/// Values per task, about.
+/// Approximate number of values per task.
 const TASK: usize = 1 << 14;
 
-/// Where the channels of an array are: `[outer, channels, inner]`.
+/// The position of the channels in an array: `[outer, channels, inner]`.
 #[derive(Debug, Clone, Copy)]
 pub struct ChannelLayout {
     pub channels: usize,
     pub inner: usize,
 }
 
-/// Of one channel.
+/// The statistics of one channel.
 #[derive(Debug, Clone, Copy)]
 pub struct Statistics {
     pub mean: f32,
@@ -22,13 +22,13 @@ pub struct Statistics {
 }
 
 impl ChannelLayout {
-    /// Rows of a channel, in `x` and at the same places in `y`.
+    /// The rows of a channel in `x`, and those at the same positions in `y`.
     fn channel<'a>(self, channel: usize, x: &'a [f32], y: &'a [f32]) -> impl Iterator<Item = (&'a [f32], &'a [f32])> {
         let rows = move |values: &'a [f32]| values.chunks_exact(self.inner).skip(channel).step_by(self.channels);
         rows(x).zip(rows(y))
     }
 
-    /// Mean and variance (over all values) of each channel, summed in f64.
+    /// Mean and (biased) variance of each channel, summed in f64.
     pub fn statistics(self, x: &[f32]) -> Vec<Statistics> {
         let n = (x.len() / self.channels) as f64;
         let of_channel = |channel: usize| {
@@ -43,7 +43,7 @@ impl ChannelLayout {
         (0..self.channels).into_par_iter().map(of_channel).collect()
     }
 
-    /// Calls `f(channel, start, row)` for each row of `y`, which begins at `start`.
+    /// Calls `f(channel, start, row)` for each row of `y`; `start` is its offset.
     fn for_each_row(self, y: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
         let rows = (TASK / self.inner).max(1);
         y.par_chunks_mut(rows * self.inner).enumerate().for_each(|(task, y)| {
@@ -68,11 +68,11 @@ impl ChannelLayout {
         y
     }
 
-    /// The gradients of `x`, weight and bias, with `normal` computed from `x`. `y` is the output.
+    /// The gradients of `x`, weight and bias. `normal` was computed from `x`, and `y` is the output.
     pub fn gradients(
         self,
         (x, y): (&[f32], &[f32]),
-        of_y: &[f32],
+        grad_y: &[f32],
         normal: &[(f32, f32)],
         weight: &[f32],
         relu: bool,
@@ -81,28 +81,28 @@ impl ChannelLayout {
         let passes = |y: f32| !relu || y > 0.0;
         let sums = |channel: usize| {
             let (mean, scale) = normal[channel];
-            let (mut of_bias, mut of_weight) = (0.0f64, 0.0f64);
-            for ((x, y), (_, g)) in self.channel(channel, x, y).zip(self.channel(channel, x, of_y)) {
+            let (mut grad_bias, mut grad_weight) = (0.0f64, 0.0f64);
+            for ((x, y), (_, g)) in self.channel(channel, x, y).zip(self.channel(channel, x, grad_y)) {
                 for ((&x, &y), &g) in x.iter().zip(y).zip(g) {
                     let g = if passes(y) { f64::from(g) } else { 0.0 };
-                    of_bias += g;
-                    of_weight += g * f64::from((x - mean) * scale);
+                    grad_bias += g;
+                    grad_weight += g * f64::from((x - mean) * scale);
                 }
             }
-            (of_bias as f32, of_weight as f32)
+            (grad_bias as f32, grad_weight as f32)
         };
-        let (of_bias, of_weight): (Vec<f32>, Vec<f32>) = (0..self.channels).into_par_iter().map(sums).unzip();
-        let mut of_x = vec![0.0; x.len()];
-        self.for_each_row(&mut of_x, |channel, start, of_x| {
+        let (grad_bias, grad_weight): (Vec<f32>, Vec<f32>) = (0..self.channels).into_par_iter().map(sums).unzip();
+        let mut grad_x = vec![0.0; x.len()];
+        self.for_each_row(&mut grad_x, |channel, start, grad_x| {
             let (mean, scale) = normal[channel];
             let factor = scale * weight[channel];
-            let (bias_share, weight_share) = (of_bias[channel] / n, of_weight[channel] / n);
-            for (i, of_x) in of_x.iter_mut().enumerate() {
-                let (x, y, g) = (x[start + i], y[start + i], of_y[start + i]);
+            let (bias_share, weight_share) = (grad_bias[channel] / n, grad_weight[channel] / n);
+            for (i, grad_x) in grad_x.iter_mut().enumerate() {
+                let (x, y, g) = (x[start + i], y[start + i], grad_y[start + i]);
                 let g = if passes(y) { g } else { 0.0 };
-                *of_x = factor * (g - bias_share - (x - mean) * scale * weight_share);
+                *grad_x = factor * (g - bias_share - (x - mean) * scale * weight_share);
             }
         });
-        [of_x, of_weight, of_bias]
+        [grad_x, grad_weight, grad_bias]
     }
 }

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::blocked::Window;
 use crate::nn::kernels::pooling::Pooling;
 
-/// Planes of one size, pooled.
+/// Pooling of planes of one size.
 #[derive(Debug, Clone, Copy)]
 pub struct Planes {
     pub size: (usize, usize),
@@ -26,8 +26,8 @@ impl Planes {
         let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
         let mut y = vec![0.0; x.len() / plane * pooled];
         y.par_chunks_mut(pooled).zip(x.par_chunks(plane)).for_each(|(y, x)| {
-            for (place, y) in y.iter_mut().enumerate() {
-                let (_, max, mean) = self.look(x, place);
+            for (position, y) in y.iter_mut().enumerate() {
+                let (_, max, mean) = self.max_and_mean(x, position);
                 *y = match self.pooling {
                     Pooling::Max => max,
                     Pooling::Avg => mean,
@@ -38,19 +38,19 @@ impl Planes {
         y
     }
 
-    /// The gradient of `x`. If several values are the largest, as in silence, the first one gets it, as in PyTorch.
-    pub fn gradient(&self, x: &[f32], of_output: &[f32]) -> Vec<f32> {
+    /// The gradient of `x`. If several values are the maximum, as in silence, the first one gets it, as in PyTorch.
+    pub fn gradient(&self, x: &[f32], grad_output: &[f32]) -> Vec<f32> {
         let (plane, pooled) = (self.size.0 * self.size.1, self.pooled.0 * self.pooled.1);
-        let share = 1.0 / self.window.places();
+        let share = 1.0 / self.window.positions();
         let mut gradient = vec![0.0; x.len()];
-        let planes = gradient.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(of_output.par_chunks(pooled));
-        planes.for_each(|((gradient, x), of_output)| {
-            for (place, &g) in of_output.iter().enumerate() {
+        let planes = gradient.par_chunks_mut(plane).zip(x.par_chunks(plane)).zip(grad_output.par_chunks(pooled));
+        planes.for_each(|((gradient, x), grad_output)| {
+            for (position, &g) in grad_output.iter().enumerate() {
                 if self.pooling != Pooling::Avg {
-                    gradient[self.look(x, place).0] += g;
+                    gradient[self.max_and_mean(x, position).0] += g;
                 }
                 if self.pooling != Pooling::Max {
-                    let (rows, columns) = self.inside(place);
+                    let (rows, columns) = self.inside(position);
                     for row in rows {
                         let row = &mut gradient[row * self.size.1..][columns.clone()];
                         row.iter_mut().for_each(|value| *value += g * share);
@@ -61,9 +61,9 @@ impl Planes {
         gradient
     }
 
-    /// The index of a window's largest value, that value, and the mean.
-    fn look(&self, x: &[f32], place: usize) -> (usize, f32, f32) {
-        let (rows, columns) = self.inside(place);
+    /// The index and value of a window's maximum, and the window's mean.
+    fn max_and_mean(&self, x: &[f32], position: usize) -> (usize, f32, f32) {
+        let (rows, columns) = self.inside(position);
         let mut first = rows.start * self.size.1 + columns.start;
         let (mut max, mut sum) = (x[first], 0.0);
         for row in rows {
@@ -74,13 +74,13 @@ impl Planes {
                 }
             }
         }
-        (first, max, sum / self.window.places())
+        (first, max, sum / self.window.positions())
     }
 
-    /// The rows and columns of a window that lie on the plane: at least one of each.
-    fn inside(&self, place: usize) -> (Range<usize>, Range<usize>) {
+    /// The rows and columns of a window that lie inside the plane, at least one of each.
+    fn inside(&self, position: usize) -> (Range<usize>, Range<usize>) {
         let Window { size, padding } = self.window;
-        let (row, column) = (place / self.pooled.1, place % self.pooled.1);
+        let (row, column) = (position / self.pooled.1, position % self.pooled.1);
         let rows = (row * size.0).saturating_sub(padding)..(row * size.0 + size.0 - padding).min(self.size.0);
         (rows, column * size.1..(column + 1) * size.1)
     }
@@ -105,12 +105,12 @@ mod tests {
                     continue;
                 };
                 let pooled = ((height + 2 * padding) / rows, width / columns);
-                let places = pooled.0 * pooled.1;
-                let of_output: Vec<f32> = (0..2 * places).map(|i| 1.0 + i as f32 / 8.0).collect();
+                let positions = pooled.0 * pooled.1;
+                let grad_output: Vec<f32> = (0..2 * positions).map(|i| 1.0 + i as f32 / 8.0).collect();
                 let (mut y, mut gradient) = (Vec::new(), vec![0.0f32; n]);
-                for place in 0..2 * places {
+                for position in 0..2 * positions {
                     let (plane, row, column) =
-                        (place / places, place / pooled.1 % pooled.0 * rows, place % pooled.1 * columns);
+                        (position / positions, position / pooled.1 % pooled.0 * rows, position % pooled.1 * columns);
                     let inside = (row..row + rows).filter(|row| (padding..height + padding).contains(row));
                     let at = |row: usize, column: usize| (plane * height + row - padding) * width + column;
                     let window: Vec<usize> =
@@ -123,10 +123,10 @@ mod tests {
                         Pooling::AvgMax => x[first] + mean,
                     });
                     if pooling != Pooling::Avg {
-                        gradient[first] += of_output[place];
+                        gradient[first] += grad_output[position];
                     }
                     if pooling != Pooling::Max {
-                        let share = of_output[place] / (rows * columns) as f32;
+                        let share = grad_output[position] / (rows * columns) as f32;
                         window.iter().for_each(|&at| gradient[at] += share);
                     }
                 }
@@ -134,7 +134,7 @@ mod tests {
                     |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
                 assert!(close(&planes.forward(&x), &y), "{pooling:?} {window:?} of {height} x {width}");
                 assert!(
-                    close(&planes.gradient(&x, &of_output), &gradient),
+                    close(&planes.gradient(&x, &grad_output), &gradient),
                     "{pooling:?} {window:?} of {height} x {width}"
                 );
             }

@@ -1,50 +1,51 @@
-//! 1-D Winograd transforms for three taps, step 1 and one zero of padding: F(4,3), the two-column case, none.
+//! 1-D Winograd transforms for three taps with stride 1 and padding 1: F(4,3), the two-column case, and none.
 //!
-//! Each [`Axis`] transforms a tile of inputs (`forward`), the filters (`filter`), and the products of the two back to a tile of
-//! outputs (`inverse`). Untransformed, a convolution needs three products per output.
+//! Each [`Axis`] transforms a tile of inputs (`forward`), the filters (`filter`), and their products back to a tile of
+//! outputs (`inverse`). Without a transform, a convolution needs three products per output.
 //!
-//! | axis | outputs per tile | products per tile | products per output | filters grow |
+//! | axis | outputs per tile | products per tile | products per output | growth of the filters |
 //! |---|---|---|---|---|
 //! | [`F43`] | 4 | 6 | 1.5 | 2 x |
 //! | [`TwoColumns`] | 2, the whole axis | 3 | 1.5 | 1 x |
 //! | [`Untransformed`] | 1 | the tap itself, summed over taps | 3 (or 1 where the filter has one tap) | 1 x |
 //!
-//! `F43` is the Toom-Cook/Winograd form F(4,3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2015,
-//! arXiv 1509.09308) on the points 0, ±A, ±B and infinity: the product of two polynomials is found from its values there.
-//! `TwoColumns` is for maps of two columns, whose neighbours on both sides are padding: `y0 = k1 a + k2 b`, `y1 = k0 a + k1 b` are
-//! a product with a 2 x 2 Toeplitz matrix, which takes three multiplications: `k1 (a + b)`, `(k2 − k1) b`, `(k0 − k1) a`.
+//! `F43` is the Toom-Cook/Winograd form F(4,3) (Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks",
+//! 2015, arXiv 1509.09308) on the points 0, ±A, ±B and infinity: it computes the product of two polynomials from their
+//! values at these points. `TwoColumns` is for maps with two columns, which have padding on both sides: `y0 = k1 a + k2
+//! b`, `y1 = k0 a + k1 b` is a product with a 2 x 2 Toeplitz matrix, which takes three multiplications: `k1 (a + b)`,
+//! `(k2 − k1) b`, `(k0 − k1) a`.
 
 use crate::nn::kernels::simd::lanes::Lanes;
 
-/// Most inputs and products of an axis.
+/// Maximum number of inputs and products of a tile.
 pub const MAX_POINTS: usize = 6;
-/// Most outputs of a tile.
+/// Maximum number of outputs of a tile.
 pub const MAX_OUTPUTS: usize = 4;
 
 /// One axis of a convolution.
 pub trait Axis {
-    /// Inputs of a tile.
+    /// Inputs per tile.
     const INPUTS: usize;
-    /// Values to multiply.
+    /// Products per tile.
     const PRODUCTS: usize;
-    /// Outputs of a tile, and the step from a tile to the next.
+    /// Outputs per tile, and the distance between tiles.
     const OUTPUTS: usize;
     /// Inputs before the first output.
     const BEFORE: usize;
 
-    /// The first `INPUTS` of `x` to the first `PRODUCTS`.
+    /// Transforms the first `INPUTS` values of `x` to the first `PRODUCTS`.
     fn forward<L: Lanes>(x: [L; MAX_POINTS]) -> [L; MAX_POINTS];
-    /// The first `PRODUCTS` of `m` to the first `OUTPUTS`.
+    /// Transforms the first `PRODUCTS` values of `m` to the first `OUTPUTS`.
     fn inverse<L: Lanes>(m: [L; MAX_POINTS]) -> [L; MAX_OUTPUTS];
-    /// What the value `product` is multiplied with, as factors of the three taps.
+    /// The coefficients of the three taps in the factor of product `product`.
     fn filter(product: usize) -> [f64; 3];
 }
 
 /// Four outputs from six products.
 pub struct F43;
 
-/// The points of [`F43`] beside 0 and infinity. Of the pairs tried (steps of 1/16, CNN14's layers, random values) these
-/// give about the smallest error in f32; the textbook's 1 and 2 give twice as much.
+/// The points of [`F43`] other than 0 and infinity. Of the pairs tried (multiples of 1/16, on CNN14's layers with
+/// random values), these give about the smallest f32 error; the textbook's 1 and 2 give twice as much.
 const A: f64 = 0.625;
 const B: f64 = 1.5;
 
@@ -58,7 +59,7 @@ impl Axis for F43 {
     fn forward<L: Lanes>(x: [L; MAX_POINTS]) -> [L; MAX_POINTS] {
         let of = |value: f64| L::splat(value as f32);
         let (aa, bb) = (A * A, B * B);
-        // x (x² − A²) (x² − B²) without the root at the point, applied to the inputs; even and odd parts are shared by ±.
+        // x (x² − A²) (x² − B²) without the root at the point, applied to the inputs. ± share the even and odd parts.
         let (sum, product) = (of(-(aa + bb)), of(aa * bb));
         let even_a = x[2].mul_add(of(-bb), x[4]);
         let odd_a = x[1].mul_add(of(-bb), x[3]);
@@ -96,14 +97,14 @@ impl Axis for F43 {
             4 => -B,
             _ => return [0.0, 0.0, 1.0],
         };
-        // Over the product of the differences to the other points.
+        // Divided by the product of the differences to the other points.
         let others = [0.0, A, -A, B, -B].into_iter().filter(|&other| other != point);
         let scale: f64 = others.map(|other| point - other).product();
         [1.0 / scale, point / scale, point * point / scale]
     }
 }
 
-/// An axis of length two.
+/// An axis with two positions.
 pub struct TwoColumns;
 
 impl Axis for TwoColumns {
@@ -132,7 +133,7 @@ impl Axis for TwoColumns {
     }
 }
 
-/// Values as they are: an axis without taps, or one whose taps are summed by the product itself.
+/// No transform: an axis without taps, or one whose taps the matrix product sums.
 pub struct Untransformed;
 
 impl Axis for Untransformed {

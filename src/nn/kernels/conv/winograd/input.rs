@@ -6,13 +6,13 @@ use crate::nn::kernels::conv::winograd::{Pass, TileRows};
 use crate::nn::kernels::simd::isa::SimdOp;
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Transforms some rows of tiles, for one block of channels.
+/// Transforms some rows of tiles for one channel block.
 pub struct InputTransform<'a, T, W> {
     pub pass: &'a Pass<'a, T, W>,
     pub tile_rows: &'a [TileRows],
     pub block: usize,
     pub tiles: usize,
-    pub y: &'a mut [f32], // [place][tile][16]
+    pub y: &'a mut [f32], // [position][tile][16]
 }
 
 impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
@@ -24,7 +24,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
         let Shape { height, width, .. } = pass.x.shape;
         let (y, _) = y.as_chunks_mut::<CHANNEL_BLOCK>();
         let zeros = vec![0.0; width * CHANNEL_BLOCK];
-        // Transformed along time: [T::PRODUCTS][columns with their padding][16].
+        // Transformed along time: [T::PRODUCTS][padded columns][16].
         let padded = pass.columns * W::OUTPUTS + W::INPUTS - W::OUTPUTS;
         let mut along_time = vec![[0.0; CHANNEL_BLOCK]; T::PRODUCTS * padded];
         let row_of = |item: usize, row: Option<usize>| match row {
@@ -36,7 +36,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
         };
         for rows in tile_rows {
             for row in 0..rows.count + pass.taps - 1 {
-                // Inputs before the first output: those of the tile, or of the taps that the product sums.
+                // Inputs before the first output: those of the tile, or of the taps that the matrix product sums.
                 let first = (rows.first + row) * T::OUTPUTS;
                 let before = T::BEFORE + pass.taps / 2;
                 let mut inputs = [&zeros[..]; MAX_POINTS];
@@ -55,8 +55,8 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for InputTransform<'_, T, W> {
                     }
                 }
                 let start = (rows.start + row) * pass.columns;
-                let places = (0..pass.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
-                for (column, i) in places {
+                let positions = (0..pass.columns).flat_map(|column| (0..T::PRODUCTS).map(move |i| (column, i)));
+                for (column, i) in positions {
                     for part in 0..L::PARTS {
                         let mut x = [L::splat(0.0); MAX_POINTS];
                         for j in 0..W::INPUTS {

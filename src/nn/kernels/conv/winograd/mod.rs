@@ -1,12 +1,13 @@
-//! Winograd convolutions, for kernel 3, step 1 and padding 1. [`axis`] has the transforms of each axis.
+//! Winograd convolutions, for 3x3 kernels with stride 1 and padding 1. [`axis`] defines the transforms of each axis.
 //!
-//! A convolution has three steps. Tiles of the input are transformed. Each of the (up to 36) transformed places is one matrix
-//! product over channels. The products are transformed back, with bias, activation and pooling on the way out. Filters are
-//! transformed at load, in f64.
+//! A convolution has three steps. First, tiles of the input are transformed. Then, each of the (up to 36) transformed
+//! positions is one matrix product over channels. Last, the products are transformed back, fused with bias, activation
+//! and pooling. Filters are transformed at load, in f64.
 //!
-//! Two loop orders keep operands in cache. If filters are small (the first blocks of CNN14), a task takes some rows of the
-//! map through all three steps. If they are large (the last blocks, which are bound by reading them), each step runs over
-//! the whole map with all threads. The products then go place by place, so that a filter is read once.
+//! Two loop orders keep operands in cache. If filters are small (the first blocks of CNN14), a task takes some rows of
+//! the map through all three steps. If they are large (the last blocks, which are bound by reading them), each step
+//! runs over the whole map with all threads. The matrix products then run position by position, so that each filter is
+//! read once.
 
 mod axis;
 mod input;
@@ -27,31 +28,31 @@ use axis::{Axis, F43, TwoColumns, Untransformed};
 use input::InputTransform;
 use output::OutputTransform;
 
-/// Up to this many channels, inputs plus outputs, a task takes rows through all steps.
+/// Up to this many input plus output channels, a task takes rows through all steps.
 const ROWS_CHANNELS: usize = 512;
-/// Transformed values of such a task, inputs plus outputs: 2 MiB, the best by a little of 0.5 to 2 MiB.
+/// Transformed values, inputs plus outputs, of such a task: 2 MiB, slightly the fastest of 0.5 to 2 MiB.
 const ROWS_VALUES: usize = 1 << 19;
-/// Otherwise: transformed inputs of one place and all channels. Half a second-level cache …
-const PLACE_VALUES: usize = 1 << 17;
-/// … but at least this many tiles, so that filters are not read more often than they are used.
+/// Otherwise, transformed inputs per position over all channels: half a second-level cache …
+const POSITION_VALUES: usize = 1 << 17;
+/// … but at least this many tiles, so that each read of a filter is reused often enough.
 const MIN_TILES: usize = 256;
 /// Inputs whose filters are transformed together.
 const PACKED_INPUTS: usize = 64;
-/// Panels of a product's task.
+/// Panels per task of a matrix product.
 const TASK_PANELS: usize = 2;
-/// Weights of a filter above which time is not transformed: the transform would double them, and these layers are bound by
-/// reading them.
+/// Number of filter weights above which time is not transformed: the transform would double them, and such layers are
+/// bound by reading weights.
 const LARGE_FILTER: usize = 3 << 20;
 
 /// Row bands per thread in the output transform.
 const BANDS_PER_THREAD: usize = 2;
 
-/// How an axis is computed.
+/// The transform of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     F43,
     TwoColumns,
-    /// An axis without taps, or time with three taps that the product sums.
+    /// An axis without taps, or time with three taps that the matrix product sums.
     Untransformed,
 }
 
@@ -80,14 +81,14 @@ pub struct WinogradConv {
     out_channels: usize,
     time: Form,
     mel: Form,
-    weights: Vec<f32>,  // [places][panels][taps][input blocks · 16][16]
+    weights: Vec<f32>,  // [positions][panels][taps][input blocks · 16][16]
     pub bias: Vec<f32>, // [panels · 16]
     pub activation: Activation,
 }
 
 impl WinogradConv {
-    /// From the filter of each output and input, three rows of three columns. `width` is the map's, if known; if it is 1 or 2,
-    /// maps of other widths are refused. `bias` has whole blocks.
+    /// Packs the 3x3 filter of each output and input. `width` is the map's, if known; if it is 1 or 2, maps of other
+    /// widths are rejected. `bias` is padded to whole blocks.
     pub fn pack(
         (in_channels, out_channels): (usize, usize),
         width: Option<usize>,
@@ -106,10 +107,10 @@ impl WinogradConv {
             (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
         let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK];
         weights.par_chunks_mut(taps * inputs * CHANNEL_BLOCK).enumerate().for_each(|(index, panel)| {
-            let (place, panel_index) = (index / panels, index % panels);
-            let (time_place, mel_place) = (place / mel.products(), place % mel.products());
-            let (along_time, along_mel) = (time.filter(time_place), mel.filter(mel_place));
-            // Some inputs of all lanes at a time, whose weights stay in the cache.
+            let (position, panel_index) = (index / panels, index % panels);
+            let (time_position, mel_position) = (position / mel.products(), position % mel.products());
+            let (along_time, along_mel) = (time.filter(time_position), mel.filter(mel_position));
+            // A range of inputs for all lanes at a time, so that their weights stay in the cache.
             let lanes = 0..CHANNEL_BLOCK.min(out_channels - panel_index * CHANNEL_BLOCK);
             let parts = (0..in_channels).step_by(PACKED_INPUTS);
             for (first, lane) in parts.flat_map(|first| lanes.clone().map(move |lane| (first, lane))) {
@@ -130,8 +131,8 @@ impl WinogradConv {
         Self { in_channels, out_channels, time, mel, weights, bias, activation }
     }
 
-    /// `x` to a map of the same size, or of half its rows and columns with `pooling` over windows of 2 x 2. `None` if the
-    /// filters are for other channels or another width, or if the output is empty.
+    /// Convolves `x` to a map of the same size, or of half its rows and columns with 2x2 `pooling`. `None` if the
+    /// number of channels or the width does not match, or if the output is empty.
     pub fn forward(
         &self,
         x: &BlockedMap,
@@ -169,21 +170,21 @@ pub struct Pass<'a, T, W> {
     pub pooling: Option<Pooling>,
     isa: Isa,
     workspace: &'a Workspace,
-    /// Taps along time that the product sums.
+    /// Taps along time that the matrix product sums.
     pub taps: usize,
-    /// Tiles in a row of them.
+    /// Tiles per row.
     pub columns: usize,
     axes: PhantomData<(T, W)>,
 }
 
-/// Some rows of tiles of one clip.
+/// A range of tile rows of one clip.
 #[derive(Debug, Clone, Copy)]
 pub struct TileRows {
     pub item: usize,
-    /// The first one, and their number.
+    /// The first tile row, and their number.
     pub first: usize,
     pub count: usize,
-    /// Where they start among the rows of transformed tiles.
+    /// Index of the first among the rows of transformed tiles.
     pub start: usize,
 }
 
@@ -200,8 +201,8 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         Self { layer, x, pooling, isa, workspace, taps, columns, axes: PhantomData }
     }
 
-    const PLACES: usize = T::PRODUCTS * W::PRODUCTS;
-    /// Rows of tiles that make an even number of rows, as pooling needs.
+    const POSITIONS: usize = T::PRODUCTS * W::PRODUCTS;
+    /// Tile rows that give an even number of output rows, as pooling needs.
     pub const STEP: usize = if T::OUTPUTS == 1 { 2 } else { 1 };
 
     fn forward(&self) -> Option<BlockedMap> {
@@ -212,9 +213,9 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         let (inputs, outputs) = (self.x.shape.blocks() * CHANNEL_BLOCK, shape.blocks() * CHANNEL_BLOCK);
         let by_rows = inputs + outputs <= ROWS_CHANNELS;
         let tiles = if by_rows {
-            ROWS_VALUES / (Self::PLACES * (inputs + outputs))
+            ROWS_VALUES / (Self::POSITIONS * (inputs + outputs))
         } else {
-            (PLACE_VALUES / inputs).max(MIN_TILES)
+            (POSITION_VALUES / inputs).max(MIN_TILES)
         };
         let rows = (tiles / self.columns / Self::STEP).max(1) * Self::STEP;
         let groups = self.groups(rows, &mut map, !by_rows);
@@ -226,8 +227,8 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         Some(map)
     }
 
-    /// Cuts the map into groups of at most `rows` rows of tiles, each with its rows of the output. With `across`, a group may
-    /// hold rows of several clips.
+    /// Splits the map into groups of at most `rows` tile rows, each with its output rows. With `across`, a group may
+    /// span several clips.
     fn groups<'y>(&self, rows: usize, map: &'y mut BlockedMap, across: bool) -> Vec<Vec<(TileRows, &'y mut [f32])>> {
         let all = self.x.shape.height.div_ceil(T::OUTPUTS);
         let (row, height) = (map.shape.row(), map.shape.height);
@@ -240,7 +241,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
                     groups.push(Vec::new());
                     filled = 0;
                 }
-                // Fills the group in whole steps; the last rows of a clip may be fewer.
+                // Fill the group in whole steps; the last rows of a clip may be fewer.
                 let count = (rows - filled).next_multiple_of(Self::STEP).min(all - first);
                 let start = filled + groups.last().map_or(0, |group| group.len() * (self.taps - 1));
                 let tile_rows = TileRows { item, first, count, start };
@@ -256,37 +257,37 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
         groups
     }
 
-    /// Output rows of `count` rows of tiles from `first` on.
+    /// Number of output rows of `count` tile rows from `first` on.
     fn output_rows(&self, first: usize, count: usize) -> usize {
         let height = self.x.shape.height;
-        let place = |row: usize| {
+        let position = |row: usize| {
             let row = (row * T::OUTPUTS).min(height);
             if self.pooling.is_some() { row / 2 } else { row }
         };
-        place(first + count) - place(first)
+        position(first + count) - position(first)
     }
 
-    /// The three steps for a group, each with all threads if `parallel`.
+    /// Runs the three steps for a group, each with all threads if `parallel`.
     fn group(&self, group: Vec<(TileRows, &mut [f32])>, parallel: bool) {
         let layer = self.layer;
         let tile_rows: Vec<TileRows> = group.iter().map(|(rows, _)| *rows).collect();
         let n_rows = tile_rows.last().map_or(0, |last| last.start + last.count + self.taps - 1);
-        // Odd, so that channels and places do not share cache sets.
+        // Odd, so that channels and positions do not share cache sets.
         let tiles = (n_rows * self.columns) | 1;
         let (blocks, panels) = (self.x.shape.blocks(), layer.bias.len() / CHANNEL_BLOCK);
 
-        let mut transformed = self.workspace.take(blocks * Self::PLACES * tiles * CHANNEL_BLOCK); // [block][place][tile][16]
-        let by_block = transformed.chunks_mut(Self::PLACES * tiles * CHANNEL_BLOCK).enumerate().collect();
+        let mut transformed = self.workspace.take(blocks * Self::POSITIONS * tiles * CHANNEL_BLOCK); // [block][position][tile][16]
+        let by_block = transformed.chunks_mut(Self::POSITIONS * tiles * CHANNEL_BLOCK).enumerate().collect();
         for_each(parallel, by_block, |(block, y): (usize, &mut [f32])| {
             self.isa.run(InputTransform { pass: self, tile_rows: &tile_rows, block, tiles, y });
         });
 
-        let mut products = self.workspace.take(Self::PLACES * panels * tiles * CHANNEL_BLOCK); // [place][panel][tile][16]
-        let by_place = products.chunks_mut(panels * tiles * CHANNEL_BLOCK).enumerate();
-        let by_task = by_place.flat_map(|(place, y)| {
-            y.chunks_mut(TASK_PANELS * tiles * CHANNEL_BLOCK).enumerate().map(move |(task, y)| (place, task, y))
+        let mut products = self.workspace.take(Self::POSITIONS * panels * tiles * CHANNEL_BLOCK); // [position][panel][tile][16]
+        let by_position = products.chunks_mut(panels * tiles * CHANNEL_BLOCK).enumerate();
+        let by_task = by_position.flat_map(|(position, y)| {
+            y.chunks_mut(TASK_PANELS * tiles * CHANNEL_BLOCK).enumerate().map(move |(task, y)| (position, task, y))
         });
-        let block_stride = Self::PLACES * tiles * CHANNEL_BLOCK;
+        let block_stride = Self::POSITIONS * tiles * CHANNEL_BLOCK;
         let (taps, columns) = (self.taps, self.columns);
         let segments: Vec<usize> = (0..taps)
             .flat_map(|tap| (0..blocks).map(move |block| block * block_stride + tap * columns * CHANNEL_BLOCK))
@@ -297,10 +298,10 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
             .map(|rows| Span { x: place_of(rows), y: place_of(rows), rows: rows.count * columns })
             .collect();
         let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
-        for_each(parallel, by_task.collect(), |(place, task, y): (usize, usize, &mut [f32])| {
-            let first = (place * panels + task * TASK_PANELS) * panel;
+        for_each(parallel, by_task.collect(), |(position, task, y): (usize, usize, &mut [f32])| {
+            let first = (position * panels + task * TASK_PANELS) * panel;
             let panels = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
-            let x = &transformed[place * tiles * CHANNEL_BLOCK..];
+            let x = &transformed[position * tiles * CHANNEL_BLOCK..];
             let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
             let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
             packed_matmul(self.isa, inputs, &spans, Weights { panels, bias: None }, outputs);
@@ -308,7 +309,7 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
 
         let mut bands = Vec::new();
         for (rows, mut y) in group {
-            // Few and long bands, as the products of a place and panel follow each other along the rows.
+            // Few, long bands, because the products of a position and panel are contiguous along the rows.
             let parts = if parallel { BANDS_PER_THREAD * rayon::current_num_threads() } else { 1 };
             let step = rows.count.div_ceil(parts).next_multiple_of(Self::STEP);
             for first in (0..rows.count).step_by(step) {

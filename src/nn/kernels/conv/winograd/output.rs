@@ -1,4 +1,4 @@
-//! The output transform: the last step of a Winograd convolution, with bias, activation and pooling.
+//! The output transform: the last step of a Winograd convolution, including bias, activation and pooling.
 
 use super::axis::{Axis, MAX_OUTPUTS, MAX_POINTS};
 use crate::nn::kernels::conv::winograd::{Pass, TileRows};
@@ -6,12 +6,12 @@ use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::SimdOp;
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 
-/// Transforms the products of some rows of tiles back.
+/// Transforms the products of a range of tile rows back.
 pub struct OutputTransform<'a, T, W> {
     pub pass: &'a Pass<'a, T, W>,
     pub rows: TileRows,
     pub tiles: usize,
-    pub products: &'a [f32], // [place][panel][tile][16]
+    pub products: &'a [f32], // [position][panel][tile][16]
     pub y: &'a mut [f32],    // [row][panel][column][16]
 }
 
@@ -34,7 +34,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
             let bias = L::load(&bias[panel], part);
             for row in (0..rows.count).step_by(step) {
                 for column in 0..pass.columns {
-                    // An even number of rows of outputs, before pooling.
+                    // Before pooling: an even number of output rows.
                     let mut out = [[L::splat(0.0); MAX_OUTPUTS]; MAX_OUTPUTS];
                     for i in 0..step.min(rows.count - row) {
                         let tile = (rows.start + row + i) * pass.columns + column;
@@ -43,8 +43,8 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
                         for j in 0..W::PRODUCTS {
                             let mut m = [L::splat(0.0); MAX_POINTS];
                             for i in 0..T::PRODUCTS {
-                                let place = i * W::PRODUCTS + j;
-                                m[i] = L::load(&products[(place * panels + panel) * tiles + tile], part);
+                                let position = i * W::PRODUCTS + j;
+                                m[i] = L::load(&products[(position * panels + panel) * tiles + tile], part);
                             }
                             let values = T::inverse(m);
                             for i in 0..T::OUTPUTS {
@@ -88,7 +88,7 @@ impl<T: Axis + Sync, W: Axis + Sync> SimdOp for OutputTransform<'_, T, W> {
     }
 }
 
-/// One window of 2 x 2.
+/// Pools one 2x2 window.
 #[inline(always)]
 fn pool<L: Lanes>(pooling: Pooling, [a, b, c, d]: [L; 4]) -> L {
     let max = || a.max(b).max(c.max(d));
