@@ -65,7 +65,7 @@ pub struct EventConfig {
     pub allow: Vec<String>,
     /// Classes to ignore, by display name or machine id. Default: none.
     pub deny: Vec<String>,
-    /// Whether events name the classes above theirs ([`Label::parents`](crate::Label::parents)). Default: no.
+    /// Whether events list the parents of their class ([`Label::parents`](crate::Label::parents)). Default: false.
     pub parents: bool,
 }
 

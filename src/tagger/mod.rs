@@ -53,7 +53,7 @@ impl Tagger {
     /// Loads the tagger that is included in this crate: CED-tiny, trained on AudioSet's 527 classes (published mAP
     /// 0.481), 16 kHz, Apache-2.0.
     ///
-    /// A binary that calls this grows by 5.6 MB. The feature `bundled` is on by default.
+    /// Adds 5.6 MB to a binary that calls it. Requires the feature `bundled`, which is on by default.
     ///
     /// # Errors
     /// [`Error::Tensor`] if a tensor operation fails on the device.
@@ -66,7 +66,7 @@ impl Tagger {
     /// Loads the small tagger that is included in this crate: EfficientAT's mn04, trained on AudioSet's 527 classes
     /// (published mAP 0.432), 32 kHz, MIT.
     ///
-    /// A binary that calls this grows by 1.2 MB. The feature `bundled-small` turns it on. It takes about a seventh of the time of
+    /// Adds 1.2 MB to a binary that calls it. Requires the feature `bundled-small`. Takes about a seventh of the time of
     /// [`bundled`](Self::bundled).
     ///
     /// # Errors
@@ -216,18 +216,20 @@ impl Tagger {
     /// ```
     ///
     /// # Errors
-    /// [`Error::Weights`] if the head is for embeddings of another length, [`Error::LabelCount`] if the number of labels
-    /// differs from the number of the head's classes, [`Error::Tensor`] if a tensor operation fails on the device.
+    /// [`Error::Weights`] if the head expects embeddings of another length; [`Error::LabelCount`] if the number of
+    /// labels differs from the number of the head's classes; [`Error::Tensor`] if a tensor operation fails on the
+    /// device.
     pub fn with_probe(&self, head: &ProbeHead, activation: OutputActivation, labels: LabelSet) -> Result<Self> {
         save::with_probe(self, head, activation, labels)
     }
 
-    /// Writes a folder that [`Tagger::open`] opens as this tagger: `config.json`, `labels.json`, and `model.safetensors` with
-    /// all weights in f32. A folder that exists is written into; each file appears when it is complete.
+    /// Writes a folder from which [`Tagger::open`] opens the same tagger: `config.json`, `labels.json`, and
+    /// `model.safetensors` with all weights in f32. The folder may exist. Each file is replaced only when its new
+    /// version is complete.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a tagger of a model that was not loaded by this crate ([`Tagger::new`]), [`Error::Io`] if a file
-    /// cannot be written, and as [`Weights::tensor`].
+    /// [`Error::Argument`] if the model was not loaded by this crate (see [`Tagger::new`]); [`Error::Io`] if a file
+    /// cannot be written; otherwise as [`Weights::tensor`].
     pub fn save(&self, folder: impl AsRef<Path>) -> Result<()> {
         save::save(self, folder.as_ref())
     }
