@@ -10,7 +10,7 @@ use clipwise::{Result, Tagger, Waveform};
 fn main() -> ExitCode {
     let mut args: Vec<String> = std::env::args().skip(1).collect();
     let weights =
-        args.iter().position(|arg| arg == "--weights").map(|at| args.drain(at..(at + 2).min(args.len())).last());
+        args.iter().position(|arg| arg == "--weights").map(|at| args.drain(at..(at + 2).min(args.len())).next_back());
     if args.is_empty() || args.iter().any(|arg| arg.starts_with("--")) {
         eprintln!("usage: tag [--weights FILE] FILE…");
         return ExitCode::FAILURE;

@@ -250,19 +250,19 @@ fn a_folder_of_transformers_opens_with_its_labels_and_settings() {
     let other = open().unwrap().tag(&Waveform::new(signal(9001, 16_000, 9), 16_000)).unwrap().scores;
     assert_ne!(other, scores);
 
-    let refuse = |field: &str| {
+    let assert_rejected = |field: &str| {
         let error = open().unwrap_err();
         assert!(matches!(&error, Error::Config { field: got, .. } if *got == field), "{field}: {error}");
     };
     extractor["max_length"] = 128.into();
     folder.write("preprocessor_config.json", &extractor);
-    refuse("max_length");
+    assert_rejected("max_length");
     folder.write("preprocessor_config.json", &json!({"mean": "loud"}));
-    refuse("preprocessor_config.json");
+    assert_rejected("preprocessor_config.json");
     folder.write("preprocessor_config.json", &json!({"std": 0.0}));
-    refuse("std");
+    assert_rejected("std");
     folder.write("preprocessor_config.json", &json!({}));
-    for (field, value, refused) in [
+    for (field, value, rejected) in [
         ("max_length", json!(u64::MAX), "target_length"),
         ("max_length", json!(7), "target_length"),
         ("patch_size", json!([16, 8]), "patch_size"),
@@ -281,7 +281,7 @@ fn a_folder_of_transformers_opens_with_its_labels_and_settings() {
         let mut about = about.clone();
         about[field] = value;
         folder.write("config.json", &about);
-        refuse(refused);
+        assert_rejected(rejected);
     }
     about["hidden_size"] = 64.into();
     folder.write("config.json", &about);

@@ -880,7 +880,7 @@ fn agrees_with_soxr_and_scipy() {
     for name in names {
         let (from, to) = name.split_once('_').unwrap();
         let output = resample(&tensor(format!("{name}.input")), from.parse().unwrap(), to.parse().unwrap()).unwrap();
-        // The script knows the signal as a formula: scipy's polyphase filter is within 1e-7 of it, soxr within 7e-5.
+        // The signal is known as a formula: scipy's polyphase filter is within 1e-7 of the exact result, soxr within 7e-5.
         // Our own error is the f32 rounding of FFTs and of sums of some hundred products.
         for (reference, tolerance) in [("scipy", 1e-6), ("soxr", 1e-4)] {
             let expected = tensor(format!("{name}.{reference}"));

@@ -309,7 +309,7 @@ fn invalid_configurations_are_typed_errors() {
     }
     assert!(matches!(Ced::load(&ced::Config::BASE, &weights, &Device::Cpu), Err(Error::Weights(_))));
     let detected = detect(&weights).unwrap();
-    assert_eq!(detected.config, ModelConfig::Ced(tiny), "but for top_db, which tensors do not tell");
+    assert_eq!(detected.config, ModelConfig::Ced(tiny), "top_db is not determined by the tensors");
 }
 
 /// A folder for one test, removed at its end.

@@ -122,7 +122,38 @@ fn classes_and_models_are_listed_and_unknown_ones_have_neighbours() {
     assert!(error.contains("looks like ced-tiny") && error.lines().count() == 1, "{error}");
     let error = bad(&["events", "--frames", &telephone()]);
     assert!(error.contains("--frames"), "{error}");
-    assert!(good(&["models"]).lines().count() > 50);
+}
+
+#[test]
+fn models_are_listed_with_all_that_is_known_of_them() {
+    let list = good(&["models"]);
+    let line = list.lines().find(|line| line.starts_with("cnn14-16k ")).unwrap();
+    for wanted in ["16 kHz", "80.8 M", "mAP 0.438", "CC BY 4.0", "PANNs CNN14"] {
+        assert!(line.contains(wanted), "{line}");
+    }
+    let json = lines(&good(&["models", "--format", "json"]));
+    assert_eq!((json.len(), json.len() > 50), (list.lines().count(), true));
+    let of = |name: &str| json.iter().find(|model| model["name"] == name).unwrap();
+    assert_eq!((&of("ced-tiny")["built_in"], &of("m5")["built_in"]), (&true.into(), &false.into()));
+    assert_eq!((of("m5")["licence"].is_null(), of("mn04")["bytes"].as_u64()), (true, Some(4_066_513)));
+
+    let some = good(&["models", "mn04", "leenet11"]);
+    assert!(some.starts_with("mn04: ") && !some.contains("cnn14"), "{some}");
+    for wanted in [
+        "\nleenet11: ",
+        "LeeNet11_mAP=0.266.pth",
+        "61ba7a7a85542fe4e97240db974eb158",
+        "--weights",
+        "not found",
+        "built in",
+    ] {
+        assert!(some.contains(wanted), "{wanted}: {some}");
+    }
+    assert_eq!(
+        lines(&good(&["models", "--format", "json", "cnn6"]))[0]["description"],
+        "PANNs Cnn6, 32 kHz log-mel, AudioSet mAP 0.343"
+    );
+    assert!(bad(&["models", "cnn41"]).contains("cnn14"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Events against a naive twin that sees all scores at once, and their text formats.
+//! Events against a naive implementation that sees all scores at once, and their text formats.
 
 mod common;
 
@@ -26,7 +26,7 @@ fn scores(n: usize, seed: u64) -> Vec<[f32; 3]> {
 }
 
 /// The detection rules, applied one after the other to the whole recording. `pieces` are runs of segments without gaps.
-fn twin(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, f32)) -> Vec<(f64, f64, f32, f32)> {
+fn naive(pieces: &[Vec<(f64, f64, f32)>], config: &EventConfig, (on, off): (f32, f32)) -> Vec<(f64, f64, f32, f32)> {
     let mut smooth = Vec::new();
     for piece in pieces {
         for i in 0..piece.len() {
@@ -132,7 +132,7 @@ fn streamed_events_equal_the_rules_over_the_whole_recording() {
             for (start, end, scores) in pieces.iter().flatten() {
                 let over = detector.push_segment(*start, *end, scores).unwrap();
                 assert!(over.is_sorted_by(|a, b| a.onset <= b.onset));
-                assert!(over.iter().all(|event| event.offset <= *end), "an event is over before it is told");
+                assert!(over.iter().all(|event| event.offset <= *end), "an event is reported only after its end");
                 events.extend(over);
             }
             events.extend(detector.finish());
@@ -142,7 +142,7 @@ fn streamed_events_equal_the_rules_over_the_whole_recording() {
                 };
                 let pieces: Vec<_> = pieces.iter().map(of_class).collect();
                 let thresholds = if class == 2 { (0.9, 0.1) } else { (config.threshold_on, config.threshold_off) };
-                let expected = twin(&pieces, &config, thresholds);
+                let expected = naive(&pieces, &config, thresholds);
                 let got: Vec<&Event> = events.iter().filter(|event| event.index == class).collect();
                 assert_events(&format!("seed {seed} round {round} class {class} {config:?}"), &got, &expected);
                 n_events += expected.len();

@@ -381,7 +381,7 @@ fn a_published_phoneme_network_equals_pytorch() {
     let rnn = Rnn::load(&root.at("bi_rnn"), config).unwrap();
     let fc = Linear::load(&root.at("fc"), 256, 38, Activation::Identity).unwrap();
     root.finish("a phoneme net").unwrap();
-    // The file stores values by band, whatever its shape says.
+    // The file stores values by band, contrary to its shape.
     let mel = Tensor::from_vec(expected.to_vec("mel").unwrap(), (1, 80, 147), &Device::Cpu).unwrap();
     let mel = mel.transpose(1, 2).unwrap().contiguous().unwrap();
     let x = pre.forward(&mel).unwrap();

@@ -54,8 +54,8 @@ fn phonemes(model: &CtcModel, file: &Path) -> Vec<String> {
     transcript.tokens.into_iter().map(|token| token.name).collect()
 }
 
-fn errors(heard: &[String], said: &str) -> EditCounts {
-    EditCounts::of(&said.split(' ').map(str::to_string).collect::<Vec<_>>(), heard)
+fn errors(recognised: &[String], spoken: &str) -> EditCounts {
+    EditCounts::of(&spoken.split(' ').map(str::to_string).collect::<Vec<_>>(), recognised)
 }
 
 #[test]
@@ -87,21 +87,21 @@ fn the_phoneme_model_transcribes_synthesised_speech() {
     assert_eq!((model.n_tokens(), model.sample_rate()), (42, 16_000));
     assert_eq!(model.vocabulary().unwrap().blank(), 0);
     let mut counts = EditCounts::default();
-    for (file, said) in [
+    for (file, spoken) in [
         ("phonemes_espeak.wav", "m ʌ s t ɚ z p l æ n ɚ z"),
         ("phonemes_flite.wav", "k l ɔ θ s k l ɪ p t b ə l i v ə b ə l"),
     ] {
-        let heard = phonemes(&model, &common::golden_path(file));
-        println!("{file}: {}", heard.join(" "));
-        counts += errors(&heard, said);
+        let recognised = phonemes(&model, &common::golden_path(file));
+        println!("{file}: {}", recognised.join(" "));
+        counts += errors(&recognised, spoken);
     }
     assert!(counts.rate().unwrap() < 0.2, "{counts:?}");
 
     // Read speech of a person, unlike the training data.
     let Some(speech) = real("audio/jfk.wav") else { return };
-    let heard = phonemes(&model, &speech);
-    println!("{}", heard.join(" "));
-    let counts = errors(&heard, KENNEDY);
+    let recognised = phonemes(&model, &speech);
+    println!("{}", recognised.join(" "));
+    let counts = errors(&recognised, KENNEDY);
     println!("PER {:.3}", counts.rate().unwrap());
     assert!(counts.rate().unwrap() < 0.6, "{counts:?}");
 }
@@ -120,9 +120,9 @@ fn the_whisper_phoneme_model_transcribes_a_real_speaker() {
     let Some(encoder) = real("real/whisper-tiny-en/encoder.safetensors") else { return };
     let model = CtcModel::open_with_encoder(&folder, encoder, &Device::Cpu).unwrap();
     assert_eq!((model.n_tokens(), model.sample_rate(), model.vocabulary().unwrap().blank()), (40, 16_000, 0));
-    let heard = phonemes(&model, &real("audio/jfk.wav").unwrap());
-    println!("{}", heard.join(" "));
-    let counts = errors(&heard, &KENNEDY.replace('ə', "ʌ")); // the model does not distinguish them
+    let recognised = phonemes(&model, &real("audio/jfk.wav").unwrap());
+    println!("{}", recognised.join(" "));
+    let counts = errors(&recognised, &KENNEDY.replace('ə', "ʌ")); // the model does not distinguish them
     println!("PER {:.3}", counts.rate().unwrap());
     assert!(counts.rate().unwrap() < 0.33, "{counts:?}");
 }

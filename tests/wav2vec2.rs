@@ -164,10 +164,13 @@ fn fairseqs_layout_gives_the_same() {
             for rest in ["mask_emb", "final_proj.weight", "label_embs_concat", "quantizer.vars", "project_q.bias"] {
                 renamed.push((format!("{prefix}{rest}"), zeros(3)));
             }
-            let told = Config::from_weights(&Weights::from_tensors(renamed.clone()).unwrap()).unwrap();
+            let detected = Config::from_weights(&Weights::from_tensors(renamed.clone()).unwrap()).unwrap();
             // fairseq's models with layer norms normalise clips.
-            assert_eq!(told.normalize, config.conv_norm == ConvNorm::Layer, "{form}");
-            assert_eq!((told.dim, told.n_blocks, told.position_batch_norm), (24, 2, config.position_batch_norm));
+            assert_eq!(detected.normalize, config.conv_norm == ConvNorm::Layer, "{form}");
+            assert_eq!(
+                (detected.dim, detected.n_blocks, detected.position_batch_norm),
+                (24, 2, config.position_batch_norm)
+            );
             assert_eq!(run(renamed), run(plain.clone()), "{form}");
         }
     }
@@ -239,14 +242,14 @@ fn sizes_are_detected_and_a_ctc_model_can_be_built() {
         let tensors = tensors(&config);
         let weights = Weights::from_tensors(tensors.clone()).unwrap();
         // `dim / 64` if no preset has this width; what the tensors do not determine is as published.
-        let told = Config::from_weights(&weights).unwrap();
+        let detected = Config::from_weights(&weights).unwrap();
         match config.position_bias {
             Some(bias) => {
                 let position_bias = Some(PositionBias { max_distance: 800, ..bias });
                 let normalize = config.conv_norm == ConvNorm::Layer;
-                assert_eq!(told, Config { normalize, position_bias, ..config.clone() });
+                assert_eq!(detected, Config { normalize, position_bias, ..config.clone() });
             }
-            None => assert_eq!(told, Config { n_heads: 1, ..config.clone() }),
+            None => assert_eq!(detected, Config { n_heads: 1, ..config.clone() }),
         }
         let json = serde_json::to_string(&EncoderConfig::from(config.clone())).unwrap();
         assert_eq!(serde_json::from_str::<EncoderConfig>(&json).unwrap(), EncoderConfig::Wav2vec2(config.clone()));

@@ -253,12 +253,12 @@ fn windows_that_touch_cover_the_recording() {
                         covered = sample(window.end);
                     }
                     assert_eq!(covered, n_samples, "{what}");
-                    let mut heard = 0.0;
+                    let mut end_of_frames = 0.0;
                     for frames in got.iter().filter_map(|window| window.frames.as_ref()) {
-                        assert_eq!(frames.start, heard, "{what}");
-                        heard = frames.end;
+                        assert_eq!(frames.start, end_of_frames, "{what}");
+                        end_of_frames = frames.end;
                     }
-                    let missing = n_samples as f64 / f64::from(rate) - heard;
+                    let missing = n_samples as f64 / f64::from(rate) - end_of_frames;
                     assert!(!framewise || (0.0..2.0 * step as f64 / f64::from(rate)).contains(&missing), "{what}");
                 }
             }

@@ -1,4 +1,4 @@
-//! Trains a net that hears English phonemes: `cargo run --release --example train_phonemes -- --help`.
+//! Trains a net that hears English phonemes: `cargo run --release --features cli --example train_phonemes -- --help`.
 
 #[allow(dead_code)] // its tempo is another example's
 mod augment;

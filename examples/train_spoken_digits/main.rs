@@ -1,4 +1,4 @@
-//! Trains nets that hear spoken digits: `cargo run --release --example train_spoken_digits -- --help`.
+//! Trains nets that hear spoken digits: `cargo run --release --features cli --example train_spoken_digits -- --help`.
 
 #[path = "../training/classes.rs"]
 mod classes;

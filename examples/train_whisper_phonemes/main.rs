@@ -1,4 +1,4 @@
-//! Trains a recogniser of English phonemes on Whisper's frozen encoder: `cargo run --release --example train_whisper_phonemes -- --help`.
+//! Trains a recogniser of English phonemes on Whisper's frozen encoder: `cargo run --release --features cli --example train_whisper_phonemes -- --help`.
 
 #[path = "../train_phonemes/augment.rs"]
 #[allow(dead_code)] // what happens to a waveform is used

@@ -20,7 +20,7 @@
 //! names of the class in Dasheng's README. Clips of fewer than 480 samples are zero-padded at the end to that length.
 //!
 //! # Long clips
-//! A longer clip is cut into windows of 1012 frames. [`Config::window_mean`] says what is averaged over the windows:
+//! A longer clip is cut into windows of 1012 frames. [`Config::window_mean`] selects what is averaged over the windows:
 //!
 //! | [`WindowMean`] | last window | `clipwise_output` | `embedding` |
 //! |---|---|---|---|

@@ -1,8 +1,8 @@
 //! Taggers, one model family per file. Each file gives the paper, the shapes, the configurations and the presets.
 //!
-//! [`presets`] lists the models by name; the `README` links their checkpoints. Every model includes its front end and
-//! states its sample rate. [`detect`] finds the model that fits a checkpoint. To add a model, add a file and one line
-//! in the list of families below.
+//! [`presets`] lists the models by name; `docs/models.md` in the repository links their checkpoints. Every model
+//! includes its front end and states its sample rate. [`detect`] finds the model that fits a checkpoint. To add a model,
+//! add a file and one line in the list of families below.
 
 pub mod ast;
 pub mod batch;

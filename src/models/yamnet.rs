@@ -17,7 +17,7 @@
 //! logarithm.
 //!
 //! A clip is zero-padded at the end to 15,600 samples, and to the end of its last patch; patches begin every 7,680
-//! samples. On request, frames are the patches, each of which stands for the 7,680 samples in its middle.
+//! samples. On request, frames are the patches, each of which represents the 7,680 samples in its middle.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Opus: the identification header (RFC 7845, 5.1), and the decoder of `opus-pure` as an [`AudioDecoder`] of
+//! Opus: the identification header (RFC 7845, 5.1), and the decoder of `opus-pure` as an `AudioDecoder` of
 //! `symphonia`.
 
 use symphonia::core::codecs::audio::AudioCodecParameters;

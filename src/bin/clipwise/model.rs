@@ -65,7 +65,7 @@ pub struct ModelArgs {
 }
 
 /// The name of a model. The error for another one names those that are most alike.
-fn model_name(text: &str) -> Result<String, String> {
+pub fn model_name(text: &str) -> Result<String, String> {
     let mut names: Vec<String> = models::presets().map(|preset| preset.name().to_string()).collect();
     if names.iter().any(|name| name == text) {
         return Ok(text.to_string());

@@ -29,7 +29,7 @@ pub fn run<O: SimdOp>(op: O) -> O::Output {
         op.run::<Register>()
     }
     debug_assert!(is_available());
-    // SAFETY: `Isa` holds this kind only where `is_available` says so.
+    // SAFETY: `Isa` creates this kind only if `is_available` returns true.
     unsafe { inside(op) }
 }
 

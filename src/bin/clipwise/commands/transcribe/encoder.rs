@@ -8,14 +8,19 @@ pub const REPOSITORY: &str = "openai/whisper-tiny.en";
 /// Names a file or folder that has it.
 pub const VARIABLE: &str = "CLIPWISE_WHISPER_TINY_EN";
 
-/// What [`VARIABLE`] names, else the checkpoint in the cache of Hugging Face's tools.
+/// What [`VARIABLE`] names, else the checkpoint in the [`cache`].
 pub fn find() -> Option<PathBuf> {
-    let folder = |variable: &str| env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
-    if let Some(named) = folder(VARIABLE) {
-        return Some(named);
-    }
+    folder(VARIABLE).or_else(|| in_cache(&cache()?))
+}
+
+/// The cache of Hugging Face's tools.
+pub fn cache() -> Option<PathBuf> {
     let home = || folder("HF_HOME").or_else(|| Some(env::home_dir()?.join(".cache/huggingface")));
-    in_cache(&folder("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub")))?)
+    folder("HF_HUB_CACHE").or_else(|| Some(home()?.join("hub")))
+}
+
+fn folder(variable: &str) -> Option<PathBuf> {
+    env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The checkpoint of the main branch.

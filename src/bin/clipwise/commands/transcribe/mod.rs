@@ -1,6 +1,6 @@
 //! `clipwise transcribe`.
 
-mod encoder;
+pub mod encoder;
 mod model;
 #[allow(dead_code)] // the part about espeak-ng is used here, the rest by the examples that train
 mod phonemes;
