@@ -60,7 +60,7 @@
 //!
 //! # Features
 //! - `bundled` (default): the trained tagger [`Tagger::bundled`]. It adds 5.6 MB to binaries that call it, and nothing to others.
-//! - `bundled-small`: the smaller and faster [`Tagger::bundled_small`], 1.2 MB likewise.
+//! - `bundled-small`: the smaller and faster [`Tagger::bundled_small`]. It adds 1.2 MB in the same way.
 //! - `symphonia`: reads Ogg, FLAC, MP3, MPEG-4, Matroska, AIFF and CAF files in addition to WAV. Pure Rust; the decoder is
 //!   licensed under the MPL 2.0.
 //! - `opus`: `symphonia`, and Opus. Pure Rust.

@@ -93,7 +93,7 @@ impl LabelSet {
     /// ```
     /// let labels = clipwise::LabelSet::audioset();
     /// let bark = labels.index_of("Bark").unwrap();
-    /// let names: Vec<_> = labels.ancestors(bark).into_iter().map(|index| &labels[index].name).collect();
+    /// let names: Vec<_> = labels.ancestors(bark).iter().map(|&i| &labels[i].name).collect();
     /// assert_eq!(names, ["Dog", "Domestic animals, pets", "Animal"]);
     /// ```
     pub fn ancestors(&self, index: usize) -> Vec<usize> {
