@@ -53,7 +53,7 @@ pub struct Event {
     pub peak: f32,
     /// The mean of the smoothed scores over time, including merged gaps.
     pub mean: f32,
-    /// Classes above it in an ontology, the nearest first, if [`EventConfig::parents`] is set and the label set has them.
+    /// The classes above it in an ontology, nearest first, if [`EventConfig::parents`] is set and the label set has them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
 }

@@ -1,4 +1,4 @@
-//! Class names: AudioSet's 527 classes with their parents in the ontology, and label files.
+//! Class names: AudioSet's 527 classes, and label files; AudioSet's ontology.
 
 pub(crate) mod by_name;
 mod ontology;
@@ -15,7 +15,7 @@ use crate::files;
 /// The AudioSet classes: `index,mid,display_name`. Google, CC BY 4.0 (see THIRD_PARTY_NOTICES.md).
 const AUDIOSET_CSV: &str = include_str!("labels/audioset.csv");
 
-/// The classes of AudioSet Strong's training set in the order of PretrainedSED and EfficientSED. Google, CC BY 4.0.
+/// The classes of AudioSet Strong's training set, in the order of PretrainedSED and EfficientSED. Google, CC BY 4.0.
 const AUDIOSET_STRONG_CSV: &str = include_str!("labels/audioset_strong.csv");
 
 /// Limit on the size of a label file, in bytes.
@@ -28,10 +28,10 @@ pub struct Label {
     pub id: Option<String>,
     /// Display name, such as `Speech`.
     pub name: String,
-    /// Names of the classes above it in an ontology, the nearest first; for `Bark`: `Dog`, `Domestic animals, pets`, `Animal`.
+    /// Names of all classes above it in an ontology, nearest first. For `Bark`: `Dog`, `Domestic animals, pets`, `Animal`.
     ///
-    /// These need not be classes of the label set. AudioSet's ontology has 105 classes beside the 527, such as `Human voice`
-    /// above `Speech`. Empty where no ontology is known.
+    /// They need not be in the label set: AudioSet's ontology has 105 classes in addition to the 527, such as `Human voice`
+    /// above `Speech`. Empty if no ontology is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parents: Vec<String>,
 }
@@ -57,7 +57,7 @@ impl Label {
 pub struct LabelSet(Arc<[Label]>);
 
 impl LabelSet {
-    /// AudioSet's 527 classes, in the standard order (`class_labels_indices.csv`), with the parents of AudioSet's ontology.
+    /// AudioSet's 527 classes, in the standard order (`class_labels_indices.csv`), with parents from AudioSet's ontology.
     pub fn audioset() -> Self {
         static AUDIOSET: OnceLock<LabelSet> = OnceLock::new();
         AUDIOSET.get_or_init(|| built_in(AUDIOSET_CSV)).clone()
@@ -89,7 +89,7 @@ impl LabelSet {
         YAMNET.get_or_init(kept).clone()
     }
 
-    /// The 447 classes of AudioSet Strong's training set, sorted by display name: those of the frame-wise MobileNets.
+    /// The 447 classes of AudioSet Strong's training set, sorted by display name, which the frame-wise MobileNets use.
     ///
     /// 31 of them are not in AudioSet's ontology and have no parents.
     pub fn audioset_strong() -> Self {
@@ -109,8 +109,8 @@ impl LabelSet {
     ///   the index in `index` (default: the order of the rows), the names of parents in `parents`, separated by `;`;
     /// - text: one name per line. Empty lines at the end are ignored.
     ///
-    /// All in UTF-8, with or without a byte-order mark, up to 64 MiB. Classes of AudioSet get its parents
-    /// ([`with_audioset_parents`](Self::with_audioset_parents)) where the file gives none.
+    /// The file must be UTF-8, with or without a byte-order mark, and at most 64 MiB. Classes of AudioSet get the parents of its
+    /// ontology if the file gives none ([`with_audioset_parents`](Self::with_audioset_parents)).
     ///
     /// # Errors
     /// [`Error::Io`] if the file cannot be read or is not a regular file; [`Error::Labels`] if it is too long, has no

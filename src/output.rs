@@ -130,10 +130,11 @@ impl OutputActivation {
 
 /// The tags of one clip, on the host.
 ///
-/// All fields are plain data. [`top_k`](Tagging::top_k) and [`above`](Tagging::above) give short lists for display.
+/// All fields are plain data. [`top_k`](Tagging::top_k), [`above`](Tagging::above) and
+/// [`most_specific`](Tagging::most_specific) give short lists for display.
 ///
-/// Serialized, `labels` is the name of a built-in set (`"audioset"`, `"audioset_by_name"`, `"audioset_strong"`, `"yamnet"`), as
-/// of the bundled taggers, or else the list of the labels. [`Tag`]s are smaller still.
+/// In serialized form, `labels` is the name of a built-in label set (`"audioset"`, `"audioset_by_name"`, `"audioset_strong"`,
+/// `"yamnet"`), or a list for any other set. For short records, serialize [`Tag`]s instead.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Tagging {
     /// The probability of each class, in `0..=1` and in the order of `labels`: the model's `clipwise_output`.
@@ -176,8 +177,9 @@ impl Tagging {
         tags
     }
 
-    /// Those of the tags [`above`](Tagging::above) `threshold` that have no more specific one among them, highest first:
-    /// without `Dog`, `Domestic animals, pets` and `Animal` where there is `Bark`. [`Label::parents`] decides.
+    /// The classes [`above`](Tagging::above) `threshold`, without those that have a more specific class among them, highest
+    /// first. Where `Bark` is above the threshold, `Dog`, `Domestic animals, pets` and `Animal` are left out. Relies on
+    /// [`Label::parents`].
     ///
     /// [`Label::parents`]: crate::Label::parents
     pub fn most_specific(&self, threshold: f32) -> Vec<Tag> {

@@ -1,4 +1,4 @@
-//! Label sets in serialized results: a built-in set by its name, which is short, any other as a list.
+//! Label sets in serialized results: the name of a built-in set, a list for any other set.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 

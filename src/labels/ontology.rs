@@ -1,7 +1,7 @@
-//! AudioSet's ontology: the classes above a class, abstract ones included.
+//! AudioSet's ontology: the classes above a class, including abstract ones.
 //!
-//! The table is `ontology.json` of audioset/ontology (version 1 of 2017, 632 classes) without descriptions, its `child_ids`
-//! turned into parents. Google, CC BY-SA 4.0 (see THIRD_PARTY_NOTICES.md).
+//! `ontology.csv` is made from `ontology.json` of audioset/ontology (version 1 of 2017, 632 classes): without descriptions, and
+//! with parents in place of `child_ids`. Google, CC BY-SA 4.0 (see THIRD_PARTY_NOTICES.md).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::OnceLock;
@@ -69,12 +69,12 @@ fn class(row: &'static str) -> Option<Class> {
 }
 
 impl LabelSet {
-    /// Fills in [`Label::parents`] from AudioSet's ontology for classes that have none. A class is looked up by its machine id,
-    /// or by its exact display name if it has no id; a class that is not in the ontology stays as it is.
+    /// Fills in [`Label::parents`] from AudioSet's ontology, for classes without parents. A class is looked up by its machine
+    /// id, or by its exact display name if it has no id. Classes that are not in the ontology do not change.
     pub fn with_audioset_parents(&self) -> Self {
         let ontology = Ontology::audioset();
         let found = |label: &Label| ontology.find(label.id.as_deref().unwrap_or(&label.name));
-        // The set's own spelling of a name counts: AudioSet Strong has `Bicycle, tricycle` for `Bicycle`.
+        // Parents get the set's own spelling: AudioSet Strong says `Bicycle, tricycle` for `Bicycle`.
         let names: HashMap<&str, &str> =
             self.iter().filter_map(|label| Some((found(label)?.id, &*label.name))).collect();
         let with_parents = |label: &Label| match found(label) {
@@ -87,33 +87,33 @@ impl LabelSet {
         self.iter().map(with_parents).collect()
     }
 
-    /// The classes of this set above a class, the nearest first: the places of its [`parents`](Label::parents), of their
-    /// parents, and so on. Empty for an index that is out of range.
+    /// The indices of the classes of this set above a class, nearest first: its [`parents`](Label::parents), their parents, and
+    /// so on. Empty if `index` is out of range.
     ///
     /// ```
     /// let labels = clipwise::LabelSet::audioset();
     /// let bark = labels.index_of("Bark").unwrap();
-    /// let names: Vec<_> = labels.ancestors(bark).into_iter().map(|index| &labels[index].name).collect();
+    /// let names: Vec<_> = labels.ancestors(bark).iter().map(|&i| &labels[i].name).collect();
     /// assert_eq!(names, ["Dog", "Domestic animals, pets", "Animal"]);
     /// ```
     pub fn ancestors(&self, index: usize) -> Vec<usize> {
         self.above(index, &self.places())
     }
 
-    /// Those of the given classes that are above none of the others, in the given order: of `Animal`, `Dog` and `Rain`,
-    /// `Dog` and `Rain`.
+    /// Removes the classes that are above another of the given classes, and keeps the order. `Animal`, `Dog`, `Rain` become
+    /// `Dog`, `Rain`.
     pub fn most_specific(&self, indices: &[usize]) -> Vec<usize> {
         let places = self.places();
         let above: HashMap<usize, HashSet<usize>> =
             indices.iter().map(|&index| (index, self.above(index, &places).into_iter().collect())).collect();
-        // In a label file, two classes can be above each other: neither is the more specific one.
+        // In a label file, two classes can be above each other. Neither is then more specific.
         let is_below = |class: &usize, other: &usize| above.get(class).is_some_and(|own| own.contains(other));
         let general: HashSet<usize> =
             above.iter().flat_map(|(lower, own)| own.iter().filter(|upper| !is_below(upper, lower))).copied().collect();
         indices.iter().copied().filter(|index| !general.contains(index)).collect()
     }
 
-    /// The place of each name, that of the first class where a name stands twice.
+    /// The index of each name. If two classes share a name, the first one counts.
     fn places(&self) -> HashMap<&str, usize> {
         self.iter().enumerate().rev().map(|(place, label)| (&*label.name, place)).collect()
     }

@@ -47,7 +47,7 @@ pub(super) fn with_probe(
 /// See [`Tagger::save`].
 pub(super) fn save(tagger: &Tagger, folder: &Path) -> Result<()> {
     let Some(source) = &tagger.source else {
-        let reason = "expected a model that was loaded from a checkpoint, whose configuration is known";
+        let reason = "expected a model that was loaded from a checkpoint: the configuration of other models is unknown";
         return Err(Error::argument("model", &tagger.model.info().name, reason));
     };
     let mut tensors = HashMap::new();
