@@ -1,4 +1,4 @@
-//! Where the published encoder is that the phoneme recogniser stands on.
+//! Where the published encoder of the phoneme recogniser is found.
 
 use std::env;
 use std::path::{Path, PathBuf};

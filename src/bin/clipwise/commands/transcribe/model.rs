@@ -68,6 +68,10 @@ pub fn open(
     device: &Device,
 ) -> Result<Named, Failure> {
     let found = encoder::find();
+    if let Some(found) = found.as_ref().filter(|found| encoder.is_none() && !found.exists()) {
+        let found = message::name(found);
+        return Err(format!("{}: expected a checkpoint, but {found} does not exist", encoder::VARIABLE).into());
+    }
     let encoder_or_found = encoder.or(found.as_deref());
     let Some(weights) = weights else {
         let built_in = if encoder_or_found.is_some() { ON_WHISPER } else { ALONE };
