@@ -42,9 +42,10 @@ pub fn name(path: &Path) -> String {
 
 /// An error with the name of its file, if it does not state that itself.
 pub fn about(file: &Path, error: &clipwise::Error) -> String {
-    let text = error.to_string();
-    let states_file = matches!(error, clipwise::Error::Audio { .. }) || text.contains(&*file.to_string_lossy());
-    escaped_lines(&if states_file { text } else { format!("{}: {text}", file.display()) })
+    // Some errors have several lines; a line break in the name makes none.
+    let text = error.to_string().replace(&*file.to_string_lossy(), &name(file));
+    let states_file = matches!(error, clipwise::Error::Audio { .. }) || text.contains(&name(file));
+    escaped_lines(&if states_file { text } else { format!("{}: {text}", name(file)) })
 }
 
 /// Text whose lines are [`escaped`].
