@@ -123,7 +123,7 @@ impl Parameters {
     /// Writes all tensors as a safetensors file. An existing file is replaced only when the new one is complete.
     ///
     /// # Errors
-    /// [`Error::Io`] if the file cannot be replaced; [`Error::Tensor`] if it cannot be written.
+    /// [`Error::Io`] or [`Error::Tensor`] if the file cannot be written.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         let mut unfinished = path.as_os_str().to_owned();
