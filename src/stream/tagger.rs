@@ -75,10 +75,11 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     /// no samples are taken in that case, and the stream can continue. [`Error::Tensor`](crate::Error::Tensor) if a
     /// tensor operation fails on the device; the windows of the failed batch are lost.
     pub fn push(&mut self, samples: &[f32]) -> Result<Vec<WindowTagging>> {
-        let begun = Instant::now();
+        let has_clock = !cfg!(all(target_arch = "wasm32", target_os = "unknown")); // there `Instant::now` panics
+        let begun = has_clock.then(Instant::now);
         let mut results = Vec::new();
         self.input.push(samples, |samples| self.windows.push_all(samples, &mut results))?;
-        self.busy += begun.elapsed();
+        self.busy += begun.map_or(Duration::ZERO, |begun| begun.elapsed());
         Ok(results)
     }
 
@@ -125,6 +126,7 @@ impl<T: Deref<Target = Tagger>> TaggerStream<T> {
     }
 
     /// Time spent in [`push`](Self::push) per time of audio so far. A stream with a factor above 1 falls behind.
+    /// 0 on `wasm32-unknown-unknown`, which has no clock.
     pub fn real_time_factor(&self) -> f64 {
         if self.position() == 0.0 { 0.0 } else { self.busy.as_secs_f64() / self.position() }
     }

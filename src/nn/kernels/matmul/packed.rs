@@ -7,7 +7,7 @@
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
-use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes, UNROLLED};
 use crate::nn::kernels::workspace::{count, is_inside};
 
 /// Segments summed over all rows before the next ones. The weights of a tile of many rows (2 panels x 24 segments x 16
@@ -16,8 +16,6 @@ const SEGMENTS_AT_ONCE: usize = 24;
 /// Prefetch distance of the weights, in values. They often come from memory, and the hardware prefetcher stops at page
 /// boundaries: late layers of CNN14 gain 15 to 30 %.
 const PREFETCH_DISTANCE: usize = 256;
-/// Inputs of a row per loop iteration. With AVX2, the loop overhead would otherwise take a tenth of the time.
-const UNROLLED: usize = 4;
 
 /// The inputs of a row.
 #[derive(Clone, Copy)]
@@ -215,12 +213,22 @@ impl Tile<'_> {
             for &segment in self.segments {
                 let x = self.x.add(segment);
                 for k in (0..whole).step_by(UNROLLED) {
-                    for k in k..k + UNROLLED {
-                        self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
+                    for i in 0..UNROLLED {
+                        self.step(
+                            &mut sums,
+                            weights.add((k + i) * CHANNEL_BLOCK),
+                            #[inline(always)]
+                            |m| L::splat_of(&*x.add(m * row_stride + k).cast(), i),
+                        );
                     }
                 }
                 for k in whole..segment_len {
-                    self.step(&mut sums, x.add(k), row_stride, weights.add(k * CHANNEL_BLOCK));
+                    self.step(
+                        &mut sums,
+                        weights.add(k * CHANNEL_BLOCK),
+                        #[inline(always)]
+                        |m| L::splat(*x.add(m * row_stride + k)),
+                    );
                 }
                 weights = weights.add(segment_len * CHANNEL_BLOCK);
             }
@@ -238,19 +246,18 @@ impl Tile<'_> {
         }
     }
 
-    /// Adds the products of one input of each row, `row_stride` apart, with its weights.
+    /// Adds the products of one `input` of each row with its weights.
     ///
     /// # Safety
-    /// As [`Tile::sum_with`], with `x` in the inputs of the first row and `weights` in the first panel.
+    /// As [`Tile::sum_with`], with `weights` in the first panel.
     #[inline(always)]
     unsafe fn step<L: Lanes, const M: usize, const N: usize>(
         &self,
         sums: &mut [[L; N]; M],
-        x: *const f32,
-        row_stride: usize,
         weights: *const f32,
+        input: impl Fn(usize) -> L,
     ) {
-        // SAFETY: rows and panels as the caller promises.
+        // SAFETY: panels as the caller promises.
         unsafe {
             let mut w = [L::splat(0.0); N];
             for n in 0..N {
@@ -262,7 +269,7 @@ impl Tile<'_> {
                 }
             }
             for m in 0..M {
-                let x = L::splat(*x.add(m * row_stride));
+                let x = input(m);
                 for n in 0..N {
                     sums[m][n] = x.mul_add(w[n], sums[m][n]);
                 }

@@ -7,6 +7,8 @@ mod avx512;
 pub mod isa;
 pub mod lanes;
 pub mod math;
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+mod neon;
 mod portable;
 
 use isa::{Isa, SimdOp};

@@ -8,6 +8,8 @@ use super::lanes::{CHANNEL_BLOCK, Lanes};
 pub struct Portable([f32; WIDTH]);
 
 const WIDTH: usize = 4;
+/// Whether the target always has fused multiply-add; elsewhere `f32::mul_add` is a function call.
+const FUSED: bool = cfg!(any(target_feature = "fma", target_arch = "aarch64"));
 
 impl Portable {
     #[inline(always)]
@@ -62,7 +64,12 @@ impl Lanes for Portable {
 
     #[inline(always)]
     fn mul_add(self, factor: Self, term: Self) -> Self {
-        self.mul(factor).add(term)
+        let mut y = term.0;
+        for lane in 0..WIDTH {
+            let (x, factor) = (self.0[lane], factor.0[lane]);
+            y[lane] = if FUSED { x.mul_add(factor, y[lane]) } else { x * factor + y[lane] };
+        }
+        Self(y)
     }
 
     #[inline(always)]
