@@ -503,7 +503,13 @@ fn a_squeeze_excitation_in_a_residual_block_equals_its_definition() {
             let y = values(&stack.forward(&x).unwrap());
             assert_close(&format!("{mode} {channels}"), &y, &values(&expected), 2e-5, 1e-5);
             let alone = values(&stack.forward(&x.narrow(0, 1, 1).unwrap()).unwrap());
-            assert_eq!(&y[y.len() / 2..], alone, "{mode} {channels}");
+            // Without kernels (mode 1) and in training, products are the gemm crate's, which on aarch64 sums one row in another
+            // order than two.
+            if mode == 0 || cfg!(target_arch = "x86_64") {
+                assert_eq!(&y[y.len() / 2..], alone, "{mode} {channels}");
+            } else {
+                assert_close(&format!("{mode} {channels} alone"), &alone, &y[y.len() / 2..], 1e-6, 1e-6);
+            }
         }
     }
 }
