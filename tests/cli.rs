@@ -190,7 +190,7 @@ fn files_that_fail_are_named_and_the_others_go_on() {
     assert!(rows[0]["error"].is_string() && rows[1]["tags"].is_array());
     let csv = good(&["tag", "--format", "csv", "--error-rows", folder.to_str().unwrap()]);
     assert!(csv.starts_with("file,index,id,label,score,error\n"), "{csv}");
-    assert_eq!(csv.lines().filter(|line| !line.ends_with(',')).count(), 2, "the header and the failed file: {csv}");
+    assert!(csv.contains("ken.wav\",,,,,") && csv.contains("damaged file") && csv.contains(",Speech,0.827"), "{csv}");
     assert_eq!(run(&["tag", folder.to_str().unwrap()]).status.code(), Some(1));
     // A full disk is an error that names what is written.
     if let Ok(full) = File::options().write(true).open("/dev/full") {
