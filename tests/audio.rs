@@ -765,7 +765,7 @@ fn aliases_are_below_110_decibels() {
 
 #[test]
 fn images_are_below_110_decibels() {
-    // The image of a tone is what remains of the output without the tone's own frequency.
+    // The images of a tone are the output minus its component at the tone's frequency.
     for (from, to) in PAIRS.into_iter().filter(|(from, to)| from < to) {
         for relative in [0.5, 0.9, 0.95, 0.98, 0.995] {
             let frequency = relative * f64::from(from) / 2.0;

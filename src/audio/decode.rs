@@ -203,7 +203,7 @@ fn probe(source: Box<dyn MediaSource>, extension: &str) -> Result<Box<dyn Format
     })
 }
 
-/// The failure for a container or codec that cannot be opened.
+/// Converts an error of opening a container or a codec.
 fn refused(error: &Symphonia) -> Failure {
     match error {
         // `Unsupported` is also used for missing parts.

@@ -256,8 +256,8 @@ impl MelFilterBank {
         self.n_bins
     }
 
-    /// Indices of filters without a bin, whose output is always 0: `n_fft` is too short for so many filters, or `fmax`
-    /// is above half the sample rate.
+    /// Indices of filters that cover no frequency bin, so their output is always 0. The cause is an `n_fft` that is too
+    /// short for the number of filters, or an `fmax` above half the sample rate.
     pub fn empty_filters(&self) -> Vec<usize> {
         (0..self.n_mels()).filter(|&m| self.filters[m].length == 0).collect()
     }

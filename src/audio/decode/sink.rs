@@ -101,7 +101,7 @@ impl Sink {
         &self.skipped
     }
 
-    /// Decodes a packet. One that cannot be decoded counts as damage of `n_samples`.
+    /// Decodes a packet. If that fails, the packet is recorded as damage of `n_samples` samples.
     pub(super) fn decode(
         &mut self,
         decoder: &mut dyn AudioDecoder,

@@ -421,7 +421,7 @@ fn a_file_appears_when_it_is_complete_and_a_run_that_ends_early_goes_on() {
     assert_eq!(output.finish(Err("full".into())).unwrap_err().to_string(), "full");
     assert!(fs::read(&path).unwrap() == whole);
 
-    // What that one left, with a line that was torn when it was killed, is gone on with, but only if that is wanted.
+    // An interrupted run, whose last line is incomplete, is continued, but only with --resume.
     let mut text = fs::read(&partial).unwrap();
     text.extend(br#"{"file":"\u00e4/2.wav","sample_ra"#);
     fs::write(&partial, text).unwrap();
@@ -443,7 +443,7 @@ fn a_file_appears_when_it_is_complete_and_a_run_that_ends_early_goes_on() {
     assert_eq!(output.finish(count(2, 0)).unwrap(), Status::Good);
     assert_eq!((n_rows(&path), partial.exists()), (4, false));
 
-    // JSON lines appear under their name as they are; failed files do not decide the status if that is wanted.
+    // JSON lines are written in full. With --error-rows, failed files do not change the status.
     let lines = path.with_extension("jsonl");
     let mut output = open(&lines, &["--error-rows"]).unwrap();
     output.write(&record(0)).unwrap();

@@ -54,7 +54,7 @@ pub struct Args {
 }
 
 const EXAMPLES: &str = "\
-A file that fails gives one line on stderr and the exit status 1; the other files are still tagged.
+If a file fails, one line on stderr says why, the other files are still tagged, and the exit status is 1.
 
 Examples:
   clipwise tag dog.wav

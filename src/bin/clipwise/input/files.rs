@@ -73,10 +73,10 @@ impl FileArgs {
 
     /// The path of a file below the folder that was named, or below the folders of a pattern or of a list; else its name.
     pub fn below_folder<'a>(&self, file: &'a Path) -> &'a Path {
-        let below = |named: &PathBuf| match named.to_str().filter(|_| is_pattern(named)).map(Pattern::new) {
-            Some(Ok(pattern)) if pattern.base == Path::new(".") => file.is_relative().then_some(file),
-            Some(Ok(pattern)) => file.strip_prefix(pattern.base).ok(),
-            _ => file.strip_prefix(named).ok().filter(|path| !path.as_os_str().is_empty()),
+        let below = |named: &PathBuf| match named.to_str().filter(|_| is_pattern(named)).map(split) {
+            Some((base, _)) if base == Path::new(".") => file.is_relative().then_some(file),
+            Some((base, _)) => file.strip_prefix(base).ok(),
+            None => file.strip_prefix(named).ok().filter(|path| !path.as_os_str().is_empty()),
         };
         let is_plain = |path: &&Path| path.components().all(|part| matches!(part, Component::Normal(_)));
         let below = self.files.iter().filter_map(below).filter(is_plain).min_by_key(|path| path.components().count());
@@ -146,15 +146,20 @@ struct Pattern {
     takes_hidden: bool,
 }
 
+/// The folder before the first component with a special character, and the components from that one on.
+fn split(pattern: &str) -> (PathBuf, Vec<&str>) {
+    let mut parts: Vec<&str> = pattern.split('/').collect();
+    let n_literal = parts.iter().take_while(|part| !part.contains(META)).count();
+    let base = match pattern.split_at(parts[..n_literal].iter().map(|part| part.len() + 1).sum()).0 {
+        "" => PathBuf::from("."),
+        base => PathBuf::from(base),
+    };
+    (base, parts.split_off(n_literal))
+}
+
 impl Pattern {
     fn new(pattern: &str) -> Result<Self, globset::Error> {
-        let parts: Vec<&str> = pattern.split('/').collect();
-        let n_literal = parts.iter().take_while(|part| !part.contains(META)).count();
-        let base = match pattern.split_at(parts[..n_literal].iter().map(|part| part.len() + 1).sum()).0 {
-            "" => PathBuf::from("."),
-            base => PathBuf::from(base),
-        };
-        let rest = &parts[n_literal..];
+        let (base, rest) = split(pattern);
         let max_depth = if rest.contains(&"**") { usize::MAX } else { rest.len() };
         let takes_hidden = rest.iter().any(|part| part.starts_with('.'));
         let rest = GlobBuilder::new(&rest.join("/")).literal_separator(true).build()?.compile_matcher();

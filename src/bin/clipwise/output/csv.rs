@@ -7,8 +7,7 @@ use clipwise::LabelSet;
 use super::{Record, RecordWriter, ShownTag};
 use crate::message::Failure;
 
-/// One row per tag: `file,index,id,label,score`; with `parents`, divided by `;`, and with the `error` of a file that failed, if these are
-/// wanted.
+/// One row per tag: `file,index,id,label,score`, optionally with `parents`, separated by `;`, and the `error` of a failed file.
 pub struct Csv<W: Write> {
     to: csv::Writer<W>,
     has_parents: bool,

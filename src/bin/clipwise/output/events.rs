@@ -46,8 +46,8 @@ impl<W: Write> RecordWriter for EventTable<W> {
     }
 }
 
-/// `file,onset,offset,label,id,peak,mean,parents`; with `time` if the clock time of the beginning is known, and with the `error` of a
-/// file that failed if that is wanted. Parents are divided by `;`.
+/// `file,onset,offset,label,id,peak,mean,parents`, optionally with the clock `time` of the onset and the `error` of a failed file. Parents
+/// are separated by `;`.
 pub struct EventCsv<W: Write> {
     to: csv::Writer<W>,
     start: Option<DateTime>,

@@ -185,10 +185,12 @@ impl Parquet {
 
 impl RecordWriter for Parquet {
     fn write(&mut self, record: &Record) -> Result<(), Failure> {
-        if record.events.as_ref().is_some_and(Vec::is_empty) {
-            return self.write_row(&Record { tags: Some(Vec::new()), ..record.clone() }); // nothing sounds in the whole file
+        match record.events.as_deref() {
+            None => self.write_row(record),
+            // The file has no event: one row, without tags.
+            Some([]) => self.write_row(&Record { tags: Some(Vec::new()), ..record.clone() }),
+            Some(_) => record.of_events(self.start).iter().try_for_each(|record| self.write_row(record)),
         }
-        record.of_events(self.start).iter().try_for_each(|record| self.write_row(record))
     }
 
     fn finish(mut self: Box<Self>) -> Result<(), Failure> {

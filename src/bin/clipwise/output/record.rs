@@ -78,14 +78,14 @@ impl Record {
 
     /// A record per event, or the record itself if it is not one of events.
     pub fn of_events(&self, start: Option<DateTime>) -> Vec<Self> {
-        let Some(events) = &self.events else { return vec![self.clone()] };
-        let record = |event: &Event| Self {
+        let mut of_file = self.clone();
+        let Some(events) = of_file.events.take() else { return vec![of_file] };
+        let record = |event: Event| Self {
             time: start.and_then(|start| clock_time(start, event.onset)),
-            event: Some(event.clone()),
-            events: None,
-            ..self.clone()
+            event: Some(event),
+            ..of_file.clone()
         };
-        events.iter().map(record).collect()
+        events.into_iter().map(record).collect()
     }
 
     pub fn failed(file: &str, error: &str) -> Self {
@@ -93,7 +93,7 @@ impl Record {
     }
 }
 
-/// The time so many seconds after `start`, to the millisecond.
+/// The clock time `seconds` after `start`, in milliseconds precision.
 pub fn clock_time(start: DateTime, seconds: f64) -> Option<String> {
     let milliseconds = (seconds * 1e3).round() as i64;
     let time = start.checked_add(SignedDuration::from_millis(milliseconds)).ok()?;

@@ -68,7 +68,7 @@ impl Spoken {
 }
 
 impl Spoken {
-    /// Whether so many tokens are improbable that an aligned text is probably not what is spoken.
+    /// Whether the confidence is so low that the aligned text is probably not spoken in the recording.
     pub fn is_doubtful(&self) -> bool {
         let n_probable = self.tokens.iter().filter(|token| token.confidence > 0.1).count();
         self.confidence.is_some_and(|confidence| confidence < 0.3) || 10 * n_probable < 7 * self.tokens.len()

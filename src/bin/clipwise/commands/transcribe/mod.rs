@@ -90,7 +90,8 @@ pub struct Args {
     files: FileArgs,
 }
 
-const EXAMPLES: &str = "A file that cannot be transcribed gives one line on stderr and exit status 1; the others go on.
+const EXAMPLES: &str =
+    "If a file fails, one line on stderr says why, the other files are still transcribed, and the exit status is 1.
 
 Examples:
   clipwise transcribe speech.wav
