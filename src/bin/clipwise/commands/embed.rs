@@ -1,10 +1,9 @@
 //! `clipwise embed`.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use crate::input::{ClipArgs, FileArgs, Tagged};
-use crate::message::{Failure, about};
+use crate::input::{ClipArgs, FileArgs};
+use crate::message::Failure;
 use crate::model::{ModelArgs, Opened, list_classes};
 use crate::output::{
     JsonLines, MakeWriter, Npy, OutArgs, Parquet, Provenance, Record, RecordWriter, RunId, Similarity, stdout, writer,
@@ -71,25 +70,16 @@ impl Args {
             })
         };
         let make = |ending: &str| file_writer(&opened, provenance.clone()?, ending);
-        let Some(mut output) = self.out.open(&run, print, make, ".parquet, .npy or .jsonl")? else {
+        let Some(output) = self.out.open(&run, print, make, ".parquet, .npy or .jsonl")? else {
             return Ok(Status::Good);
         };
         interrupt::on_interrupt()?;
 
         let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files, self.out.continues());
-        let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
-        let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
-            clip.embed(&model, file).map(emit).map_err(|error| about(file, &error))
-        };
-        let files = output.left(&self.files);
-        let count = jobs.run(files, work, |file, result| match result {
-            Ok(tagged) => {
-                let record = Record::of(&file.to_string_lossy(), &tagged, &tagger);
-                output.write(&Record { embedding: Some(tagged.tagging.embedding.0), ..record })
-            }
-            Err(error) => output.write_error(file, error),
-        });
-        output.finish(count)
+        output.write_each(&jobs, &self.files, self.clip.work(&tagger, ClipArgs::embed), |file, tagged| Record {
+            embedding: Some(tagged.tagging.embedding().0.clone()),
+            ..Record::of(&file.to_string_lossy(), &tagged, &tagger)
+        })
     }
 }
 

@@ -14,8 +14,8 @@ use clipwise::{LabelSet, Tagger};
 use serde::Serialize;
 
 use super::evaluate::{Clip, Dataset};
-use crate::input::ClipArgs;
-use crate::message::{Failure, about, cannot, name, say};
+use crate::input::{ClipArgs, Tagged};
+use crate::message::{Failure, cannot, name, say};
 use crate::model::{ModelArgs, list_classes};
 use crate::output::stdout;
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
@@ -190,21 +190,19 @@ impl Args {
 
     /// The embeddings of all files that can be read, and the number of the others, each of which gives a line on stderr.
     fn embed(&self, tagger: &Arc<Tagger>, dataset: &Dataset) -> Result<(Vec<Example>, usize), Failure> {
-        let (clip, model) = (self.clip.clone(), Arc::clone(tagger));
-        let work = move |file: &Path, emit: &mut dyn FnMut(Vec<f32>)| {
-            let tagged = clip.embed(&model, file).map_err(|error| format!("{} (left out)", about(file, &error)))?;
-            emit(tagged.tagging.embedding.0);
-            Ok(())
+        let embed = self.clip.work(tagger, ClipArgs::embed);
+        let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
+            embed(file, emit).map_err(|error| format!("{error} (left out)"))
         };
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).of(dataset.clips.len());
-        let files: Vec<_> = dataset.clips.iter().map(|clip| Ok(clip.file.clone())).collect();
         let folds = self.folds(dataset);
-        let mut clips = dataset.clips.iter().zip(folds);
         let mut examples = Vec::new();
-        let count = jobs.run(files.into_iter(), work, |_, result| {
-            let Some((Clip { class, .. }, fold)) = clips.next() else { return Ok(()) }; // there is a result per clip
-            examples.extend(result.ok().map(|embedding| Example { class: *class, fold, embedding }));
-            Ok(())
+        let count = dataset.run(Jobs::new(&self.jobs, self.model.run.threads), work, |index, result| {
+            let example = |tagged: Tagged| Example {
+                class: dataset.clips[index].class,
+                fold: folds[index],
+                embedding: tagged.tagging.embedding.0,
+            };
+            examples.extend(result.ok().map(example));
         })?;
         if interrupt::interrupted() {
             return Err("interrupted: nothing was trained".into());

@@ -1,14 +1,13 @@
 //! `clipwise tag`.
 
 use std::num::NonZero;
-use std::path::Path;
 use std::sync::Arc;
 
 use clap::ValueEnum;
 use clipwise::{Tag, Tagging};
 
-use crate::input::{ClipArgs, FileArgs, Tagged};
-use crate::message::{Failure, about};
+use crate::input::{ClipArgs, FileArgs};
+use crate::message::Failure;
 use crate::model::{ModelArgs, Opened, class, list_classes};
 use crate::output::{
     Csv, JsonLines, MakeWriter, OutArgs, Parquet, Provenance, Record, RecordWriter, RunId, ShownTag, Text, Wide,
@@ -119,29 +118,19 @@ impl Args {
             })
         };
         let make = |ending: &str| self.file_writer(&opened, provenance.clone()?, &columns, ending);
-        let Some(mut output) = self.out.open(&run, print, make, ".parquet, .csv or .jsonl")? else {
+        let Some(output) = self.out.open(&run, print, make, ".parquet, .csv or .jsonl")? else {
             return Ok(Status::Good);
         };
         interrupt::on_interrupt()?;
 
         let full = self.full || is_wide || self.out.has_ending("parquet");
         let jobs = Jobs::new(&self.jobs, self.model.run.threads).counting(&self.files, self.out.continues());
-        let (clip, model) = (self.clip.clone(), Arc::clone(&tagger));
-        let work = move |file: &Path, emit: &mut dyn FnMut(Tagged)| {
-            clip.tag(&model, file).map(emit).map_err(|error| about(file, &error))
-        };
-        let files = output.left(&self.files);
-        let count = jobs.run(files, work, |file, result| match result {
-            Ok(tagged) => {
-                let record = Record::of(&file.to_string_lossy(), &tagged, &tagger);
-                let scores = full.then(|| tagged.tagging.scores.clone());
-                let embedding = (full && !is_wide).then(|| tagged.tagging.embedding().0.clone());
-                let tags = Some(self.tags(&tagged.tagging));
-                output.write(&Record { tags, clipwise_output: scores, embedding, ..record })
-            }
-            Err(error) => output.write_error(file, error),
-        });
-        output.finish(count)
+        output.write_each(&jobs, &self.files, self.clip.work(&tagger, ClipArgs::tag), |file, tagged| Record {
+            tags: Some(self.tags(&tagged.tagging)),
+            clipwise_output: full.then(|| tagged.tagging.scores.clone()),
+            embedding: (full && !is_wide).then(|| tagged.tagging.embedding().0.clone()),
+            ..Record::of(&file.to_string_lossy(), &tagged, &tagger)
+        })
     }
 
     /// Fails for options that contradict each other.

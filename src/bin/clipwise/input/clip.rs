@@ -2,7 +2,7 @@
 
 use std::path::Path;
 use std::str::FromStr;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 
 use clap::ValueEnum;
 use clipwise::audio::AudioReader;
@@ -10,7 +10,7 @@ use clipwise::windows::Aggregator;
 use clipwise::{Aggregation, Result, Tagger, Tagging, Waveform, WindowConfig, Windows};
 
 use super::ReadArgs;
-use crate::message::{Failure, in_options, name, say, say_about};
+use crate::message::{Failure, about, in_options, name, say, say_about};
 
 /// A longer recording is tagged in windows unless `--window` says otherwise, in seconds.
 const LONG: f64 = 30.0;
@@ -105,6 +105,16 @@ impl ClipArgs {
     /// As [`tag`](Self::tag), with the mean of a long recording's embeddings.
     pub fn embed(&self, tagger: &Tagger, file: &Path) -> Result<Tagged> {
         self.result(tagger, file, Aggregation::Mean, "the mean of their embeddings")
+    }
+
+    /// Work for [`Jobs::run`](crate::run::Jobs::run): emits what `how`, [`tag`](Self::tag) or [`embed`](Self::embed), gives for a file.
+    pub fn work(
+        &self,
+        tagger: &Arc<Tagger>,
+        how: fn(&Self, &Tagger, &Path) -> Result<Tagged>,
+    ) -> impl Fn(&Path, &mut dyn FnMut(Tagged)) -> std::result::Result<(), String> + Send + Sync + 'static {
+        let (clip, tagger) = (self.clone(), Arc::clone(tagger));
+        move |file, emit| how(&clip, &tagger, file).map(emit).map_err(|error| about(file, &error))
     }
 
     fn result(&self, tagger: &Tagger, file: &Path, of_long: Aggregation, what: &str) -> Result<Tagged> {

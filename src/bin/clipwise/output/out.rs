@@ -9,7 +9,7 @@ use super::{JsonLines, MakeWriter, Named, Record, RecordWriter, is_same_file, wi
 use crate::input::{Done, Expected, FileArgs, Item, key};
 use crate::message::{Failure, cannot, name, say};
 use crate::run::interrupt::interrupted;
-use crate::run::{Count, Status};
+use crate::run::{Count, Jobs, Outcome, Status};
 
 /// Where results go.
 #[derive(clap::Args, Clone, Debug)]
@@ -126,6 +126,22 @@ impl OutArgs {
 }
 
 impl Output {
+    /// Works on the files that are left, writes the record of each, and completes the output.
+    pub fn write_each<R: Send + 'static>(
+        mut self,
+        jobs: &Jobs,
+        files: &FileArgs,
+        work: impl Fn(&Path, &mut dyn FnMut(R)) -> Result<(), String> + Send + Sync + 'static,
+        record: impl Fn(&Path, R) -> Record,
+    ) -> Outcome {
+        let files = self.left(files);
+        let count = jobs.run(files, work, |file, result| match result {
+            Ok(result) => self.write(&record(file, result)),
+            Err(error) => self.write_error(file, error),
+        });
+        self.finish(count)
+    }
+
     /// The files that are left to be done, in order, each once if the output has those of an earlier run. An input that is the output
     /// is an error.
     pub fn left(&mut self, files: &FileArgs) -> Box<dyn Iterator<Item = Item> + Send> {
@@ -152,7 +168,7 @@ impl Output {
     }
 
     /// Completes the output of a run. If the run was ended early, or every file failed, a file stays as it was.
-    pub fn finish(self, ended: Result<Count, Failure>) -> Result<Status, Failure> {
+    pub fn finish(self, ended: Result<Count, Failure>) -> Outcome {
         let Self { writer, file, n_done, fails_softly, .. } = self;
         let finished = writer.finish();
         let count = match ended {

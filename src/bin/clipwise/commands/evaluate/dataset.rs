@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::input::{is_audio, skipped_note};
 use crate::message::{Failure, name};
+use crate::run::{Count, Jobs};
 
 /// A file with the index of its class.
 pub struct Clip {
@@ -31,6 +32,25 @@ impl Dataset {
         let class = |label: &String| classes.binary_search(label).unwrap_or_default(); // every label is among them
         let clips = rows.iter().map(|(file, label)| Clip { file: file.clone(), class: class(label) }).collect();
         Ok(Self { classes, clips })
+    }
+}
+
+impl Dataset {
+    /// Works on each clip. `report` gets the index of the clip with its result, or with the error, which also gives a line on stderr.
+    pub fn run<R: Send + 'static>(
+        &self,
+        jobs: Jobs,
+        work: impl Fn(&Path, &mut dyn FnMut(R)) -> Result<(), String> + Send + Sync + 'static,
+        mut report: impl FnMut(usize, Result<R, &str>),
+    ) -> Result<Count, Failure> {
+        let files: Vec<_> = self.clips.iter().map(|clip| Ok(clip.file.clone())).collect();
+        let mut indices = 0..files.len();
+        jobs.of(files.len()).run(files.into_iter(), work, |_, result| {
+            if let Some(index) = indices.next() {
+                report(index, result); // there is one result per clip
+            }
+            Ok(())
+        })
     }
 }
 

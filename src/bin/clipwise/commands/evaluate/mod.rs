@@ -4,15 +4,14 @@ mod classes;
 mod dataset;
 mod report;
 
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 pub use dataset::{Clip, Dataset};
 
 use self::classes::{LabelMap, Targets};
 use self::report::{Evaluation, Format, Prediction};
 use crate::input::ClipArgs;
-use crate::message::{about, say};
+use crate::message::say;
 use crate::model::{ModelArgs, list_classes};
 use crate::run::{JobArgs, Jobs, Outcome, Status, interrupt, with_threads};
 
@@ -73,29 +72,20 @@ impl Args {
         self.clip.check(&tagger)?;
         let dataset = Dataset::open(&self.data)?;
         let map = self.map.as_deref().map(LabelMap::open).transpose()?;
-        let targets = Arc::new(Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?);
+        let targets = Targets::new(&dataset.classes, tagger.labels(), map.as_ref())?;
         for name in &targets.unused {
             say(format_args!("note: the map names {name:?}, which is not a class of the data"));
         }
         interrupt::on_interrupt()?;
 
         let (mut predictions, mut failed) = (Vec::new(), Vec::new());
-        let (clip, model, of) = (self.clip.clone(), Arc::clone(&tagger), Arc::clone(&targets));
-        let work = move |file: &Path, emit: &mut dyn FnMut(Vec<f32>)| {
-            let tagged = clip.tag(&model, file).map_err(|error| about(file, &error))?;
-            emit(of.scores(&tagged.tagging));
-            Ok(())
-        };
-        let jobs = Jobs::new(&self.jobs, self.model.run.threads).of(dataset.clips.len());
-        let files: Vec<_> = dataset.clips.iter().map(|clip| Ok(clip.file.clone())).collect();
-        let mut clips = dataset.clips.iter();
-        jobs.run(files.into_iter(), work, |_, result| {
-            let Some(Clip { file, class }) = clips.next() else { return Ok(()) }; // there is a result per clip
-            match result {
-                Ok(scores) => predictions.push(Prediction::new(file.clone(), *class, scores)),
-                Err(error) => failed.push(error.to_string()),
+        let jobs = Jobs::new(&self.jobs, self.model.run.threads);
+        dataset.run(jobs, self.clip.work(&tagger, ClipArgs::tag), |index, result| match result {
+            Ok(tagged) => {
+                let Clip { file, class } = &dataset.clips[index];
+                predictions.push(Prediction::new(file.clone(), *class, targets.scores(&tagged.tagging)));
             }
-            Ok(())
+            Err(error) => failed.push(error.to_string()),
         })?;
         if interrupt::interrupted() {
             return Err("interrupted: no measures, since they would be of a part of the files".into());

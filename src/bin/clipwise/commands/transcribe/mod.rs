@@ -172,14 +172,9 @@ impl Args {
                 _ => None,
             }
         };
-        let Some(mut output) = self.out.open(&run, print, make, ".jsonl")? else { return Ok(Status::Good) };
+        let Some(output) = self.out.open(&run, print, make, ".jsonl")? else { return Ok(Status::Good) };
         let jobs = Jobs::new(&self.jobs, self.run.threads).counting(&self.files, self.out.continues());
-        let files = output.left(&self.files);
-        let count = jobs.run(files, work, |file, result| {
-            let (sample_rate, duration, spoken) = match result {
-                Ok(transcribed) => transcribed,
-                Err(error) => return output.write_error(file, error),
-            };
+        output.write_each(&jobs, &self.files, work, |file, (sample_rate, duration, spoken): Transcribed| {
             if let Some(spoken) = spoken.as_ref().filter(|spoken| self.align.is_some() && spoken.is_doubtful()) {
                 let confidence = spoken.confidence.unwrap_or_default();
                 say(format_args!(
@@ -187,16 +182,15 @@ impl Args {
                     name(file)
                 ));
             }
-            output.write(&Record {
+            Record {
                 file: file.to_string_lossy().into_owned(),
                 sample_rate: Some(sample_rate),
                 duration: Some(duration),
                 model: Some(model_name.clone()),
                 spoken,
                 ..Record::default()
-            })
-        });
-        output.finish(count)
+            }
+        })
     }
 
     /// What decides the transcripts, in words.
