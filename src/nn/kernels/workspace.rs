@@ -25,7 +25,7 @@ pub fn is_inside(indices: &[(usize, usize)], len: usize) -> bool {
 #[derive(Debug, Clone, Default)]
 pub struct Workspace(Arc<Buffers>);
 
-type Buffers = Mutex<Vec<Vec<f32>>>;
+type Buffers = Mutex<Vec<AlignedVec>>;
 
 /// The pool that all layers share, while any layer exists.
 static SHARED: Mutex<Weak<Buffers>> = Mutex::new(Weak::new());
@@ -49,7 +49,7 @@ impl Workspace {
         drop(free);
         let values = match found {
             Some(values) if values.len() >= len => values,
-            _ => vec![0.0; len],
+            _ => AlignedVec::zeros(len),
         };
         Buffer { values, len, home: self.clone() }
     }
@@ -58,7 +58,7 @@ impl Workspace {
 /// A buffer that returns to its workspace when it is dropped.
 #[derive(Debug)]
 pub struct Buffer {
-    values: Vec<f32>,
+    values: AlignedVec,
     len: usize,
     home: Workspace,
 }
@@ -95,7 +95,7 @@ impl Drop for Buffer {
 }
 
 /// f32 values aligned to a cache line, so that no vector load spans two lines.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct AlignedVec {
     values: Vec<f32>,
     start: usize,
@@ -107,6 +107,12 @@ impl AlignedVec {
         let values = vec![0.0; len + CACHE_LINE / size_of::<f32>()];
         let start = values.as_ptr().align_offset(CACHE_LINE).min(values.len() - len);
         Self { values, start, len }
+    }
+
+    pub fn copy(values: &[f32]) -> Self {
+        let mut copy = Self::zeros(values.len());
+        copy.copy_from_slice(values);
+        copy
     }
 }
 
@@ -131,7 +137,8 @@ mod tests {
     #[test]
     fn buffers_are_used_again_and_long_ones_are_not_kept() {
         let workspace = Workspace::default();
-        let kept = |workspace: &Workspace| workspace.0.lock().unwrap().iter().map(Vec::len).collect::<Vec<_>>();
+        let kept =
+            |workspace: &Workspace| workspace.0.lock().unwrap().iter().map(|values| values.len()).collect::<Vec<_>>();
         drop((workspace.take(10), workspace.take(30)));
         assert_eq!(kept(&workspace).len(), 2);
         let buffer = workspace.take(20);

@@ -1,8 +1,6 @@
 //! Direct convolutions, for any kernel size, stride and padding. A task copies a few padded rows into the cache and
 //! passes the patches to [`packed_matmul`] as segments of that copy.
 
-use std::borrow::Cow;
-
 use rayon::prelude::*;
 
 use crate::nn::kernels::activation::Activation;
@@ -11,7 +9,7 @@ use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
-use crate::nn::kernels::workspace::{Workspace, count};
+use crate::nn::kernels::workspace::{AlignedVec, Workspace, count};
 
 /// Values per task, inputs plus outputs: half a second-level cache.
 const TASK: usize = 1 << 17;
@@ -28,8 +26,8 @@ pub enum Source<'a> {
 #[derive(Debug)]
 pub struct DirectConv {
     conv_shape: ConvShape,
-    weights: Vec<f32>, // [panels][segments][segment_len][16]
-    bias: Vec<f32>,    // [panels · 16]
+    weights: AlignedVec, // [panels][segments][segment_len][16]
+    bias: Vec<f32>,      // [panels · 16]
     activation: Activation,
 }
 
@@ -42,13 +40,13 @@ impl DirectConv {
         activation: Activation,
     ) -> Self {
         let ConvShape { in_channels, out_channels, kernel, .. } = conv_shape;
-        let mut conv = Self { conv_shape, weights: Vec::new(), bias, activation };
+        let mut conv = Self { conv_shape, weights: AlignedVec::default(), bias, activation };
         let inputs = match conv_shape.is_planar() {
             true => in_channels,
             false => in_channels.next_multiple_of(conv.segment_len()),
         };
         let panel = kernel.0 * kernel.1 * inputs * CHANNEL_BLOCK;
-        conv.weights = vec![0.0; out_channels.div_ceil(CHANNEL_BLOCK) * panel];
+        conv.weights = AlignedVec::zeros(out_channels.div_ceil(CHANNEL_BLOCK) * panel);
         conv.weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
             for (at, weights) in panel.chunks_mut(CHANNEL_BLOCK).enumerate() {
                 let (input, row, column) = if conv_shape.is_planar() {
@@ -159,19 +157,20 @@ impl DirectConv {
         let Shape { batch, channels, height, width } = x.shape;
         let (x_row, y_row) = (x.shape.row(), map.shape.row());
         // Scaling the weights is cheaper than scaling a map.
-        let weights: Vec<Cow<[f32]>> = match factors {
+        let scaled: Vec<AlignedVec> = match factors {
             Some(factors) if factors.len() == batch * channels => {
-                factors.chunks(channels).map(|factors| Cow::Owned(self.scaled(factors))).collect()
+                factors.chunks(channels).map(|factors| self.scaled(factors)).collect()
             }
             Some(_) => return None,
-            None => vec![Cow::Borrowed(&self.weights); batch],
+            None => Vec::new(),
         };
+        let weights = (0..batch).map(|item| scaled.get(item).unwrap_or(&self.weights));
         let task = (TASK / (x_row + y_row)).max(1);
         let segments = self.segments(width);
-        let items = map.values.chunks_mut(height * y_row).zip(x.values.chunks(height * x_row)).zip(&weights);
+        let items = map.values.chunks_mut(height * y_row).zip(x.values.chunks(height * x_row)).zip(weights);
         let tasks: Vec<_> = items
             .flat_map(|((y, x), weights)| {
-                y.chunks_mut(task * y_row).zip(x.chunks(task * x_row)).map(move |(y, x)| (y, x, &**weights))
+                y.chunks_mut(task * y_row).zip(x.chunks(task * x_row)).map(move |(y, x)| (y, x, weights))
             })
             .collect();
         tasks.into_par_iter().for_each(|(y, x, weights)| {
@@ -189,8 +188,8 @@ impl DirectConv {
     }
 
     /// The weights with each input scaled by its factor.
-    fn scaled(&self, factors: &[f32]) -> Vec<f32> {
-        let mut weights = self.weights.clone();
+    fn scaled(&self, factors: &[f32]) -> AlignedVec {
+        let mut weights = AlignedVec::copy(&self.weights);
         let inputs = factors.len().next_multiple_of(self.segment_len());
         for panel in weights.as_chunks_mut::<CHANNEL_BLOCK>().0.chunks_mut(inputs) {
             for (lanes, factor) in panel.iter_mut().zip(factors) {
@@ -264,7 +263,7 @@ impl DirectConv {
     }
 
     /// A copy with other weights in the same order.
-    pub fn with_weights(&self, weights: Vec<f32>) -> Self {
+    pub fn with_weights(&self, weights: AlignedVec) -> Self {
         Self { weights, bias: self.bias.clone(), ..*self }
     }
 

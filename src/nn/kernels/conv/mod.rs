@@ -21,16 +21,16 @@ use crate::nn::kernels::conv::winograd::WinogradConv;
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::Workspace;
+use crate::nn::kernels::workspace::{AlignedVec, Workspace};
 
 /// The weighted sum of the weights of all sets.
-fn mixed(sets: &[Conv], shares: &[f32]) -> Option<Vec<f32>> {
+fn mixed(sets: &[Conv], shares: &[f32]) -> Option<AlignedVec> {
     let sets = sets.iter().map(Conv::weights).collect::<Option<Vec<_>>>()?;
     let n = sets.first()?.len();
     if sets.len() != shares.len() || sets.iter().any(|set| set.len() != n) {
         return None;
     }
-    let mut sum = vec![0.0; n];
+    let mut sum = AlignedVec::zeros(n);
     sum.par_chunks_mut(MIXED).enumerate().for_each(|(task, sum)| {
         for (set, share) in sets.iter().zip(shares) {
             let set = &set[task * MIXED..][..sum.len()];

@@ -23,7 +23,7 @@ use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::Workspace;
+use crate::nn::kernels::workspace::{AlignedVec, Workspace};
 use axis::{Axis, F43, TwoColumns, Untransformed};
 use input::InputTransform;
 use output::OutputTransform;
@@ -81,8 +81,8 @@ pub struct WinogradConv {
     out_channels: usize,
     time: Form,
     mel: Form,
-    weights: Vec<f32>,  // [positions][panels][taps][input blocks · 16][16]
-    pub bias: Vec<f32>, // [panels · 16]
+    weights: AlignedVec, // [positions][panels][taps][input blocks · 16][16]
+    pub bias: Vec<f32>,  // [panels · 16]
     pub activation: Activation,
 }
 
@@ -105,7 +105,7 @@ impl WinogradConv {
         let taps = if time == Form::Untransformed { 3 } else { 1 };
         let (inputs, panels) =
             (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
-        let mut weights = vec![0.0; time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK];
+        let mut weights = AlignedVec::zeros(time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK);
         weights.par_chunks_mut(taps * inputs * CHANNEL_BLOCK).enumerate().for_each(|(index, panel)| {
             let (position, panel_index) = (index / panels, index % panels);
             let (time_position, mel_position) = (position / mel.products(), position % mel.products());
