@@ -127,6 +127,12 @@ impl Threads {
     }
 }
 
+/// Runs `work` on a thread of the current rayon pool. From another thread, every parallel loop inside would first wake
+/// one: a transformer has some hundred loops.
+pub(crate) fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| work())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,6 +12,7 @@ use super::{FrameTimes, Head, HeadConfig, OpenOptions, Vocabulary, head, languag
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::check_lengths;
+use crate::device::in_pool;
 use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
 use crate::error::{Context, Error, Result};
 use crate::weights::folder;
@@ -377,7 +378,7 @@ impl CtcModel {
     /// As [`SpeechEncoder::forward`].
     pub fn forward(&self, waveforms: &WaveformBatch) -> Result<CtcOutput> {
         let layers = if self.sum.is_some() { Layers::All } else { Layers::Last };
-        let mut output = self.forward_encoded(&self.encoder.forward(waveforms, layers)?)?;
+        let mut output = in_pool(|| self.forward_encoded(&self.encoder.forward(waveforms, layers)?))?;
         let rate = f64::from(waveforms.sample_rate());
         for (times, samples) in output.times.iter_mut().zip(waveforms.rows()) {
             *times = times.until(samples.len() as f64 / rate);

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{Encoded, EncoderConfig, EncoderInfo, Layers, SpeechEncoder, SpeechTokenizer};
 use crate::audio::{Waveform, WaveformBatch};
+use crate::device::in_pool;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::weights::{Weights, folder};
@@ -122,7 +123,7 @@ impl SpeechEncoder for Encoder {
     }
 
     fn forward(&self, waveforms: &WaveformBatch, layers: Layers) -> Result<Encoded> {
-        self.0.forward(waveforms, layers)
+        in_pool(|| self.0.forward(waveforms, layers))
     }
 }
 

@@ -11,6 +11,7 @@ use candle_core::Device;
 
 use crate::assumption::Assumption;
 use crate::audio::{Waveform, WaveformBatch};
+use crate::device::in_pool;
 use crate::error::{Context, Error, Result};
 use crate::labels::LabelSet;
 use crate::models::probe::ProbeHead;
@@ -195,7 +196,8 @@ impl Tagger {
             samples => Ok(samples),
         };
         let rows = waveforms.iter().map(row).collect::<Result<Vec<_>>>()?;
-        self.model.forward(&WaveformBatch::new(rows, rate)?, Detail::Clip)?.to_taggings(&self.labels)
+        let batch = WaveformBatch::new(rows, rate)?;
+        in_pool(|| self.model.forward(&batch, Detail::Clip))?.to_taggings(&self.labels)
     }
 
     /// Replaces the classification head of this tagger's model by a trained one, for your own classes. The rest of the

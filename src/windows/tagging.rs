@@ -10,6 +10,7 @@ use super::cutter::{Content, Window, WindowCutter};
 use super::schedule::{Schedule, WindowConfig};
 use super::{Frames, WindowTagging};
 use crate::audio::WaveformBatch;
+use crate::device::in_pool;
 use crate::error::{Context, Error, Result};
 use crate::models::{Detail, FrameGrid, MAX_SECONDS};
 use crate::output::TaggingOutput;
@@ -171,10 +172,12 @@ impl<T: Deref<Target = Tagger>> WindowTagger<T> {
             }
         }
         let Some((n_frames, n_features)) = dim else {
-            return model.forward(&WaveformBatch::new(clips, model.info().sample_rate)?, detail);
+            let batch = WaveformBatch::new(clips, model.info().sample_rate)?;
+            return in_pool(|| model.forward(&batch, detail));
         };
         let features = Tensor::from_vec(values, (windows.len(), n_frames, n_features), model.device());
-        model.forward_features(&features.context("copying the features to the device")?, detail)
+        let features = features.context("copying the features to the device")?;
+        in_pool(|| model.forward_features(&features, detail))
     }
 
     /// Selects those of a window's frames `[n_frames, n_classes]` that are farther from its ends than the same frames
