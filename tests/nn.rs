@@ -15,6 +15,10 @@ const WIDTH: usize = 24;
 const N_TOKENS: usize = 70;
 
 fn block(place: NormPlace) -> TransformerBlock {
+    block_of(WIDTH, 40, place)
+}
+
+fn block_of(width: usize, hidden: usize, place: NormPlace) -> TransformerBlock {
     let parameter = |name: &str, shape: &[usize]| {
         let (low, high) = if name.contains("norm") && name.ends_with("weight") { (0.5, 1.5) } else { (-0.3, 0.3) };
         hashed(name, shape.iter().product(), low, high, 5)
@@ -25,21 +29,21 @@ fn block(place: NormPlace) -> TransformerBlock {
     };
     let norm = |name: &str| {
         let tensors = ["weight", "bias"].map(|leaf| {
-            let values = parameter(&format!("{name}.{leaf}"), &[WIDTH]);
-            (leaf.to_string(), Tensor::from_vec(values, WIDTH, &Device::Cpu).unwrap())
+            let values = parameter(&format!("{name}.{leaf}"), &[width]);
+            (leaf.to_string(), Tensor::from_vec(values, width, &Device::Cpu).unwrap())
         });
-        LayerNorm::load(&Weights::from_tensors(tensors).unwrap().loader(&Device::Cpu), WIDTH, 1e-5).unwrap()
+        LayerNorm::load(&Weights::from_tensors(tensors).unwrap().loader(&Device::Cpu), width, 1e-5).unwrap()
     };
     let none = Activation::Identity;
-    let qkv = linear("self_attn.in_proj_weight", "self_attn.in_proj_bias", WIDTH, 3 * WIDTH, none);
-    let output = linear("self_attn.out_proj.weight", "self_attn.out_proj.bias", WIDTH, WIDTH, none);
+    let qkv = linear("self_attn.in_proj_weight", "self_attn.in_proj_bias", width, 3 * width, none);
+    let output = linear("self_attn.out_proj.weight", "self_attn.out_proj.bias", width, width, none);
     TransformerBlock {
         place,
         norm1: norm("norm1"),
         attention: SelfAttention::new(qkv, output, 3).unwrap(),
         norm2: norm("norm2"),
-        fc1: linear("linear1.weight", "linear1.bias", WIDTH, 40, Activation::Gelu),
-        fc2: linear("linear2.weight", "linear2.bias", 40, WIDTH, none),
+        fc1: linear("linear1.weight", "linear1.bias", width, hidden, Activation::Gelu),
+        fc2: linear("linear2.weight", "linear2.bias", hidden, width, none),
         dropout: None,
     }
 }
@@ -62,6 +66,35 @@ fn a_transformer_block_equals_pytorch() {
         for (row, length) in lengths.into_iter().enumerate() {
             let inside = row * N_TOKENS * WIDTH..(row * N_TOKENS + length) * WIDTH;
             assert_close(&format!("{name} {length}"), &y[inside.clone()], &expected[inside], 1e-5, 1e-5);
+        }
+    }
+}
+
+#[test]
+fn a_transformer_block_equals_its_layers_one_by_one() {
+    for (batch, n_tokens, width, hidden) in [(1, 150, 48, 80), (3, N_TOKENS, 48, 192), (2, 64, 96, 1024)] {
+        let x = hashed("x", batch * n_tokens * width, -2.0, 2.0, 5);
+        let x = Tensor::from_vec(x, (batch, n_tokens, width), &Device::Cpu).unwrap();
+        for place in [NormPlace::Before, NormPlace::After] {
+            let block = block_of(width, hidden, place);
+            let TransformerBlock { norm1, attention, norm2, fc1, fc2, .. } = &block;
+            for lengths in [None, Some(&[33, 1, 20][..batch])] {
+                let expected = match place {
+                    NormPlace::Before => {
+                        let x = attention.forward_add(&norm1.forward(&x).unwrap(), lengths, &x).unwrap();
+                        fc2.forward_add(&fc1.forward(&norm2.forward(&x).unwrap()).unwrap(), &x).unwrap()
+                    }
+                    _ => {
+                        let x = norm1.forward(&attention.forward_add(&x, lengths, &x).unwrap()).unwrap();
+                        norm2.forward(&fc2.forward_add(&fc1.forward(&x).unwrap(), &x).unwrap()).unwrap()
+                    }
+                };
+                let y = block.forward(&x, lengths).unwrap();
+                assert_eq!(values(&y), values(&expected), "{place:?} {batch} x {n_tokens}");
+                // One sequence may be too short for the block as one operation.
+                let alone = block.forward(&x.narrow(0, 0, 1).unwrap(), lengths.map(|lengths| &lengths[..1])).unwrap();
+                assert_eq!(values(&alone), values(&y.narrow(0, 0, 1).unwrap()));
+            }
         }
     }
 }

@@ -16,11 +16,11 @@ use crate::error::{Context, Error, Result};
 #[derive(Debug)]
 pub struct SelfAttention {
     /// The projection to queries, keys and values of all heads: `[width]` to `[3 · width]`.
-    qkv: Linear,
+    pub(super) qkv: Linear,
     /// The output projection: `[width]` to `[width]`.
-    output: Linear,
-    n_heads: usize,
-    workspace: Workspace,
+    pub(super) output: Linear,
+    pub(super) n_heads: usize,
+    pub(super) workspace: Workspace,
 }
 
 impl SelfAttention {

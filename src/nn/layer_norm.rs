@@ -54,6 +54,14 @@ impl LayerNorm {
         self.normalize(x, activation).context("applying a layer norm")
     }
 
+    /// The operation of the CPU kernels, if the weights are prepared for them.
+    pub(super) fn op(&self) -> Option<&LayerNormOp> {
+        match &self.weights {
+            Prepared::Packed(op) => Some(op),
+            _ => None,
+        }
+    }
+
     fn normalize(&self, x: &Tensor, activation: Activation) -> candle_core::Result<Tensor> {
         let x = x.contiguous()?;
         activation.forward(match &self.weights {

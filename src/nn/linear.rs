@@ -150,6 +150,14 @@ impl Linear {
         }
     }
 
+    /// The operation of the CPU kernels, if the weights are packed for them.
+    pub(super) fn op(&self) -> Option<&LinearOp> {
+        match &self.weights {
+            Prepared::Packed(op) if matches!(op.weights, Weights::Packed(_)) => Some(op),
+            _ => None,
+        }
+    }
+
     /// Number of outputs.
     pub(crate) fn out_features(&self) -> usize {
         self.out_features

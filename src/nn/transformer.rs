@@ -2,7 +2,10 @@
 
 use candle_core::Tensor;
 
+use super::ops::runs_on_cpu_kernels;
+use super::ops::transformer::{BlockOp, TOKENS};
 use super::{Dropout, LayerNorm, Linear, RelativeScores, SelfAttention};
+use crate::check::check_lengths;
 use crate::error::{Context, Result};
 
 /// The position of the layer norms in a block.
@@ -58,7 +61,39 @@ impl TransformerBlock {
         self.run(x, lengths, Some(relative)).context("running a transformer block")
     }
 
+    /// The block as one operation on the CPU, for enough tokens to split among tasks. `None` if it doesn't apply.
+    fn fused<'a>(&'a self, x: &Tensor, lengths: Option<&'a [usize]>) -> Option<BlockOp<'a>> {
+        let (batch, n_tokens, _) = x.dims3().ok()?;
+        let applies = runs_on_cpu_kernels(x) && batch * n_tokens >= 2 * TOKENS && self.dropout.is_none();
+        let norm_before = match self.place {
+            NormPlace::Before => true,
+            NormPlace::After => false,
+            NormPlace::AfterScaled(_) => return None,
+        };
+        let Self { attention, norm1, norm2, fc1, fc2, .. } = self;
+        applies.then_some(BlockOp {
+            norm_before,
+            norms: [norm1.op()?, norm2.op()?],
+            qkv: attention.qkv.op()?,
+            output: attention.output.op()?,
+            fc1: fc1.op()?,
+            fc2: fc2.op()?,
+            n_heads: attention.n_heads,
+            lengths,
+            workspace: &attention.workspace,
+        })
+    }
+
     fn run(&self, x: &Tensor, lengths: Option<&[usize]>, relative: Option<Relative>) -> Result<Tensor> {
+        if relative.is_none()
+            && let Some(block) = self.fused(x, lengths)
+        {
+            if let Some(lengths) = lengths {
+                let (batch, n_tokens, _) = x.dims3()?;
+                check_lengths(lengths, batch, 1..=n_tokens)?;
+            }
+            return Ok(x.contiguous()?.apply_op1_no_bwd(&block)?);
+        }
         match self.place {
             NormPlace::Before => {
                 let x = self.attend(&self.norm1.forward(x)?, lengths, relative, x)?;

@@ -36,47 +36,30 @@ pub enum Activation {
 }
 
 impl Activation {
-    // No branch may call `apply`: LLVM does not inline a function that calls itself, and loops over it stay scalar.
-    #[inline(always)]
-    pub(in super::super) fn apply(self, x: f32) -> f32 {
-        match self {
-            Self::Identity => x,
-            Self::Relu => math::relu(x),
-            Self::LeakyRelu { slope } => math::leaky_relu(x, slope),
-            Self::Gelu => math::gelu(x),
-            Self::Swish => x / (1.0 + (-x).exp()),
-            Self::Elu if x < 0.0 => x.exp_m1(),
-            Self::Elu => x,
-            Self::Relu6 => math::clamp(x, 0.0, 6.0),
-            Self::Hardsigmoid => math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0),
-            Self::Hardswish => x * (math::clamp(x + 3.0, 0.0, 6.0) * (1.0 / 6.0)),
-            Self::Sigmoid => 1.0 / (1.0 + (-x).exp()),
-        }
-    }
-
     /// Applies the function to each value.
     #[inline(always)]
     pub fn apply_all<L: Lanes>(self, values: &mut [f32]) {
+        macro_rules! map {
+            ($x:ident => $y:expr) => {
+                map_lanes(
+                    [],
+                    [values],
+                    #[inline(always)]
+                    |[]: [L; 0], [$x]| [$y],
+                )
+            };
+        }
         match self {
             Self::Identity => {}
-            Self::Relu => values.iter_mut().for_each(|x| *x = Self::Relu.apply(*x)),
-            Self::LeakyRelu { .. } | Self::Elu => values.iter_mut().for_each(|x| *x = self.apply(*x)),
-            Self::Relu6 => values.iter_mut().for_each(|x| *x = Self::Relu6.apply(*x)),
-            Self::Hardsigmoid => values.iter_mut().for_each(|x| *x = Self::Hardsigmoid.apply(*x)),
-            Self::Hardswish => values.iter_mut().for_each(|x| *x = Self::Hardswish.apply(*x)),
-            Self::Gelu => values.iter_mut().for_each(|x| *x = Self::Gelu.apply(*x)),
-            Self::Swish => map_lanes(
-                [],
-                [values],
-                #[inline(always)]
-                |[]: [L; 0], [x]| [x.mul(math::sigmoid(x))],
-            ),
-            Self::Sigmoid => map_lanes(
-                [],
-                [values],
-                #[inline(always)]
-                |[]: [L; 0], [x]| [math::sigmoid(x)],
-            ),
+            Self::Relu => map!(x => x.relu()),
+            Self::LeakyRelu { slope } => map!(x => leaky_relu(x, slope)),
+            Self::Gelu => map!(x => math::gelu(x)),
+            Self::Swish => map!(x => x.mul(math::sigmoid(x))),
+            Self::Elu => map!(x => math::elu(x)),
+            Self::Relu6 => map!(x => relu6(x)),
+            Self::Hardsigmoid => map!(x => hardsigmoid(x)),
+            Self::Hardswish => map!(x => x.mul(hardsigmoid(x))),
+            Self::Sigmoid => map!(x => math::sigmoid(x)),
         }
     }
 
@@ -86,11 +69,12 @@ impl Activation {
         match self {
             Self::Identity => x,
             Self::Relu => x.relu(),
+            Self::LeakyRelu { slope } => leaky_relu(x, slope),
             Self::Elu => math::elu(x),
-            Self::Relu6 => x.relu().at_most(L::splat(6.0)),
+            Self::Relu6 => relu6(x),
             Self::Hardsigmoid => hardsigmoid(x),
             Self::Hardswish => x.mul(hardsigmoid(x)),
-            _ => {
+            Self::Gelu | Self::Swish | Self::Sigmoid => {
                 let mut values = [0.0; CHANNEL_BLOCK];
                 x.store(&mut values, 0);
                 apply_to(self, &mut values);
@@ -98,6 +82,16 @@ impl Activation {
             }
         }
     }
+}
+
+#[inline(always)]
+fn leaky_relu<L: Lanes>(x: L, slope: f32) -> L {
+    x.relu().add(x.at_most(L::splat(0.0)).mul(L::splat(slope)))
+}
+
+#[inline(always)]
+fn relu6<L: Lanes>(x: L) -> L {
+    x.relu().at_most(L::splat(6.0))
 }
 
 #[inline(always)]
@@ -123,5 +117,59 @@ impl SimdOp for Activate<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         self.activation.apply_all::<L>(self.values);
+    }
+}
+
+/// `y = activation(y + bias) + residual` for some outputs of a row.
+pub struct FinishRow<'a> {
+    pub bias: &'a [f32],
+    pub residual: Option<&'a [f32]>,
+    pub activation: Activation,
+    pub y: &'a mut [f32],
+}
+
+impl SimdOp for FinishRow<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { bias, residual, activation, y } = self;
+        add::<L>(bias, y);
+        activation.apply_all::<L>(y);
+        if let Some(residual) = residual {
+            add::<L>(residual, y);
+        }
+    }
+}
+
+#[inline(always)]
+fn add<L: Lanes>(x: &[f32], y: &mut [f32]) {
+    map_lanes(
+        [x],
+        [y],
+        #[inline(always)]
+        |[x]: [L; 1], [y]| [y.add(x)],
+    );
+}
+
+/// `values = activation(values + bias)` for rows of sixteen values.
+pub struct FinishBlock<'a> {
+    pub bias: &'a [f32; CHANNEL_BLOCK],
+    pub activation: Activation,
+    pub values: &'a mut [f32],
+}
+
+impl SimdOp for FinishBlock<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { bias, activation, values } = self;
+        for row in values.as_chunks_mut::<CHANNEL_BLOCK>().0 {
+            for part in 0..L::PARTS {
+                L::load(row, part).add(L::load(bias, part)).store(row, part);
+            }
+        }
+        activation.apply_all::<L>(values);
     }
 }

@@ -5,10 +5,11 @@
 
 use rayon::prelude::*;
 
-use super::workspace::Workspace;
-use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
+use super::row_blocks::RowBlocks;
+use super::workspace::{Buffer, Workspace};
+use crate::nn::kernels::matmul::packed::{Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
-use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes, MAX_PARTS};
 use crate::nn::kernels::simd::math::exp;
 
 /// Queries per task: with 1500 keys their scores take 290 KB.
@@ -21,6 +22,13 @@ pub struct Heads {
     pub n_heads: usize,
     /// Dimensions per head.
     pub head_dim: usize,
+}
+
+impl Heads {
+    /// Dimensions of all heads together.
+    fn width(&self) -> usize {
+        self.n_heads * self.head_dim
+    }
 }
 
 /// Relative position scores: entry `clamp(key − query + left, 0, n_distances − 1)` of a query's row is added to its
@@ -47,33 +55,63 @@ pub struct Keys<'a> {
 /// head_dim]`, `y` `[batch, n_tokens, n_heads, head_dim]`. A query's result depends only on itself and the keys that
 /// are not masked.
 pub fn attention(qkv: &[f32], heads: Heads, keys: Keys, y: &mut [f32], isa: Isa, workspace: &Workspace) {
-    let Heads { n_tokens, n_heads, head_dim } = heads;
-    let width = n_heads * head_dim;
-    let sequences = y.par_chunks_mut(n_tokens * width).zip(qkv.par_chunks(3 * n_tokens * width)).enumerate();
-    sequences.for_each(|(sequence, (y, qkv))| {
-        let n_keys = keys.lengths.map_or(n_tokens, |lengths| lengths[sequence]);
+    let width = heads.width();
+    let sequences = y.par_chunks_mut(heads.n_tokens * width).zip(qkv.par_chunks(3 * heads.n_tokens * width));
+    sequences.enumerate().for_each(|(index, (y, qkv))| {
+        let sequence = PackedSequence::new(qkv, index, heads, keys, isa, workspace);
+        let tasks = y.par_chunks_mut(QUERIES * width).enumerate();
+        tasks.for_each(|(task, y)| sequence.attend(task * QUERIES, y));
+    });
+}
+
+/// A sequence whose keys and values are packed.
+pub struct PackedSequence<'a> {
+    qkv: &'a [f32],
+    /// Its position in the batch.
+    index: usize,
+    relative: Option<Relative<'a>>,
+    sizes: Sizes,
+    packed: Buffer,
+    workspace: &'a Workspace,
+}
+
+impl<'a> PackedSequence<'a> {
+    /// Packs sequence `index` of a batch, `qkv` `[n_tokens, 3, n_heads, head_dim]`.
+    pub fn new(qkv: &'a [f32], index: usize, heads: Heads, keys: Keys<'a>, isa: Isa, workspace: &'a Workspace) -> Self {
+        let n_keys = keys.lengths.map_or(heads.n_tokens, |lengths| lengths[index]);
         let sizes = Sizes { heads, n_keys, isa };
-        let mut packed = workspace.take(n_heads * sizes.packed());
+        let mut packed = workspace.take(heads.n_heads * sizes.packed());
         let tasks = packed.par_chunks_mut(sizes.packed()).enumerate();
-        tasks.for_each(|(head, packed)| sizes.pack(&qkv[width + head * head_dim..], packed));
-        y.par_chunks_mut(QUERIES * width).enumerate().for_each(|(task, y)| {
-            let queries = &qkv[task * QUERIES * 3 * width..];
-            let rows = y.len() / width;
-            let mut scores = workspace.take(rows * sizes.keys());
-            let mut sums = workspace.take(rows * sizes.values());
-            for (head, packed) in packed.chunks(sizes.packed()).enumerate() {
-                let offset = head * head_dim;
-                let relative = keys.relative.map(|relative| RowsOfHead {
+        tasks.for_each(|(head, packed)| sizes.pack(&qkv[heads.width() + head * heads.head_dim..], packed));
+        Self { qkv, index, relative: keys.relative, sizes, packed, workspace }
+    }
+
+    /// Attention of the queries from `first` on, as many as `y` `[queries, n_heads, head_dim]` has rows, on the calling
+    /// thread.
+    pub fn attend(&self, first: usize, y: &mut [f32]) {
+        let Self { sizes, .. } = self;
+        let Heads { n_tokens, n_heads, head_dim } = sizes.heads;
+        let width = sizes.heads.width();
+        let n_queries = y.len() / width;
+        let at_once = n_queries.div_ceil(n_queries.div_ceil(QUERIES).max(1));
+        for (task, y) in y.chunks_mut(at_once * width).enumerate() {
+            let (first, rows) = (first + task * at_once, y.len() / width);
+            let mut scores = RowBlocks::take(rows, sizes.n_keys, self.workspace);
+            let mut sums = self.workspace.take(rows * sizes.values());
+            for (head, packed) in self.packed.chunks(sizes.packed()).enumerate() {
+                let relative = self.relative.map(|relative| RowsOfHead {
                     relative,
                     n_heads,
                     head,
-                    first_row: sequence * n_tokens + task * QUERIES,
-                    first_query: task * QUERIES,
+                    first_row: self.index * n_tokens + first,
+                    first_query: first,
                 });
-                sizes.attend(&queries[offset..], packed, relative, &mut scores, &mut sums, &mut y[offset..]);
+                let queries = &self.qkv[first * 3 * width + head * head_dim..];
+                let queries = RowBlocks::copy(queries, (rows, 3 * width), head_dim, self.workspace);
+                sizes.attend(&queries, packed, relative, &mut scores, &mut sums, &mut y[head * head_dim..]);
             }
-        });
-    });
+        }
+    }
 }
 
 /// The sizes of one sequence.
@@ -97,20 +135,20 @@ impl Sizes {
 
     /// Length of a head's packed keys and values.
     fn packed(&self) -> usize {
-        self.keys() * (self.heads.head_dim + self.values())
+        2 * self.keys() * self.values()
     }
 
-    /// Packs keys as `[block of keys][head_dim][16]`, then values as `[block of values][keys][16]`, both zero-padded.
-    /// `keys` starts at this head of the first key.
+    /// Packs keys as `[block of keys][head_dim][16]`, then values as `[block of values][keys][16]`, all sizes
+    /// zero-padded to whole blocks. `keys` starts at this head of the first key.
     fn pack(&self, keys: &[f32], packed: &mut [f32]) {
         let Heads { n_heads, head_dim, .. } = self.heads;
         let width = n_heads * head_dim;
         let row = |key: usize, part: usize| &keys[(3 * key + part) * width..][..head_dim];
-        let (for_keys, for_values) = packed.split_at_mut(self.keys() * head_dim);
-        for (block, to) in for_keys.chunks_mut(head_dim * CHANNEL_BLOCK).enumerate() {
+        let (for_keys, for_values) = packed.split_at_mut(self.keys() * self.values());
+        for (block, to) in for_keys.chunks_mut(self.values() * CHANNEL_BLOCK).enumerate() {
             let first = block * CHANNEL_BLOCK;
             let n = CHANNEL_BLOCK.min(self.n_keys - first);
-            if n < CHANNEL_BLOCK {
+            if n < CHANNEL_BLOCK || head_dim < self.values() {
                 to.fill(0.0);
             }
             for lane in 0..n {
@@ -130,46 +168,32 @@ impl Sizes {
         }
     }
 
-    /// Attention of one head for the queries of a task. `queries` starts at this head of the first query, `y` at this
-    /// head of its result.
+    /// Attention of one head for the queries of a task. `y` starts at this head of the first query's result.
     fn attend(
         &self,
-        queries: &[f32],
+        queries: &RowBlocks,
         packed: &[f32],
         relative: Option<RowsOfHead>,
-        scores: &mut [f32],
+        scores: &mut RowBlocks,
         sums: &mut [f32],
         y: &mut [f32],
     ) {
-        let Heads { n_heads, head_dim, .. } = self.heads;
-        let (keys, values, width) = (self.keys(), self.values(), n_heads * head_dim);
-        let rows = scores.len() / keys;
-        let (for_keys, for_values) = packed.split_at(keys * head_dim);
-        let span = [Span { x: 0, y: 0, rows }];
-        let inputs = Inputs { x: queries, row_stride: 3 * width, segments: &[0], segment_len: head_dim };
-        packed_matmul(
-            self.isa,
-            inputs,
-            &span,
-            Weights { panels: for_keys, bias: None },
-            Outputs { row_stride: keys, panel_stride: CHANNEL_BLOCK, y: &mut *scores },
-        );
+        let Heads { head_dim, .. } = self.heads;
+        let (keys, values, width) = (self.keys(), self.values(), self.heads.width());
+        let (for_keys, for_values) = packed.split_at(keys * values);
+        let span = [Span { x: 0, y: 0, rows: queries.rows() }];
+        let weights = Weights { panels: for_keys, bias: None };
+        packed_matmul(self.isa, queries.inputs(&queries.segments()), &span, weights, scores.outputs());
         let mut inverse = [0.0; QUERIES];
         let mut scale = 1.0 / (head_dim as f32).sqrt();
         if let Some(rows) = relative {
-            self.isa.run(AddRelative { scores: &mut *scores, keys, n_keys: self.n_keys, scale, rows });
+            self.isa.run(AddRelative { scores: &mut *scores, n_keys: self.n_keys, scale, rows });
             scale = 1.0;
         }
-        self.isa.run(Softmax { scores: &mut *scores, keys, n_keys: self.n_keys, scale, inverse: &mut inverse });
-        let segments: Vec<usize> = (0..keys).step_by(CHANNEL_BLOCK).collect();
-        let inputs = Inputs { x: scores, row_stride: keys, segments: &segments, segment_len: CHANNEL_BLOCK };
-        packed_matmul(
-            self.isa,
-            inputs,
-            &span,
-            Weights { panels: for_values, bias: None },
-            Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums },
-        );
+        self.isa.run(Softmax { scores: &mut *scores, n_keys: self.n_keys, scale, inverse: &mut inverse });
+        let weights = Weights { panels: for_values, bias: None };
+        let outputs = Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums };
+        packed_matmul(self.isa, scores.inputs(&scores.segments()), &span, weights, outputs);
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {
             y[..head_dim].iter_mut().zip(sums).for_each(|(y, sum)| *y = sum * inverse);
         }
@@ -188,10 +212,9 @@ struct RowsOfHead<'a> {
     first_query: usize,
 }
 
-/// Scales rows of `keys` scores, of which the first `n_keys` are valid, and adds the scores of their distances.
+/// Scales rows of `n_keys` scores and adds the scores of their distances.
 struct AddRelative<'a> {
-    scores: &'a mut [f32],
-    keys: usize,
+    scores: &'a mut RowBlocks,
     n_keys: usize,
     scale: f32,
     rows: RowsOfHead<'a>,
@@ -202,9 +225,10 @@ impl SimdOp for AddRelative<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { scores, keys, n_keys, scale, rows } = self;
+        let Self { scores, n_keys, scale, rows } = self;
         let Relative { rows: values, gates, n_distances, left } = rows.relative;
-        for (index, scores) in scores.chunks_mut(keys).enumerate() {
+        let mut added = vec![0.0; n_keys.next_multiple_of(CHANNEL_BLOCK)];
+        for index in 0..scores.rows() {
             let (row_index, query) = ((rows.first_row + index) * rows.n_heads + rows.head, rows.first_query + index);
             let (row, gate) = match gates {
                 Some(gates) => (rows.head, gates[row_index]),
@@ -214,21 +238,21 @@ impl SimdOp for AddRelative<'_> {
             // Key `k` gets entry `k + left − query`, which is inside the row from `inside` to `beyond`.
             let inside = query.saturating_sub(left).min(n_keys);
             let beyond = (query + n_distances).saturating_sub(left).clamp(inside, n_keys);
-            let (scores, after) = scores[..n_keys].split_at_mut(beyond);
-            let (before, scores) = scores.split_at_mut(inside);
-            before.iter_mut().for_each(|x| *x = *x * scale + gate * row[0]);
+            added[..inside].fill(gate * row[0]);
             let row_inside = row.get((inside + left).saturating_sub(query)..).unwrap_or_default();
-            scores.iter_mut().zip(row_inside).for_each(|(x, row)| *x = *x * scale + gate * row);
-            after.iter_mut().for_each(|x| *x = *x * scale + gate * row[n_distances - 1]);
+            added[inside..beyond].iter_mut().zip(row_inside).for_each(|(y, row)| *y = gate * row);
+            added[beyond..n_keys].fill(gate * row[n_distances - 1]);
+            for (scores, added) in scores.row_mut(index).zip(added.as_chunks::<CHANNEL_BLOCK>().0) {
+                scores.iter_mut().zip(added).for_each(|(x, added)| *x = *x * scale + added);
+            }
         }
     }
 }
 
-/// Softmax of rows of `keys` values, a multiple of a block, of which the first `n_keys` are valid: these become
-/// `e^(scale · (score − max))`, the others about 0. `inverse` receives the reciprocal of each row's sum.
+/// Softmax of rows of `n_keys` values: these become `e^(scale · (score − max))`, the padding of the last block about 0.
+/// `inverse` receives the reciprocal of each row's sum.
 pub struct Softmax<'a> {
-    pub scores: &'a mut [f32],
-    pub keys: usize,
+    pub scores: &'a mut RowBlocks,
     pub n_keys: usize,
     /// Above 0.
     pub scale: f32,
@@ -240,30 +264,48 @@ impl SimdOp for Softmax<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let scale = self.scale;
-        for (row, inverse) in self.scores.chunks_mut(self.keys).zip(self.inverse) {
-            row[self.n_keys..].fill(f32::NEG_INFINITY);
-            let (blocks, _) = row.as_chunks_mut::<CHANNEL_BLOCK>();
-            let mut lanes = [f32::NEG_INFINITY; CHANNEL_BLOCK];
-            for part in 0..L::PARTS {
-                let mut max = L::splat(f32::NEG_INFINITY);
-                for block in blocks.iter() {
-                    max = L::load(block, part).max(max);
-                }
-                max.store(&mut lanes, part);
-            }
-            let max = lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b });
+        let Self { scores, n_keys, scale, inverse } = self;
+        let padding = n_keys % CHANNEL_BLOCK;
+        if padding > 0
+            && let Some(last) = scores.blocks_mut().last()
+        {
+            last.as_chunks_mut::<CHANNEL_BLOCK>()
+                .0
+                .iter_mut()
+                .for_each(|block| block[padding..].fill(f32::NEG_INFINITY));
+        }
+        for (row, inverse) in (0..scores.rows()).zip(inverse) {
+            let max = row_max::<L>(scores.row_mut(row));
             let shift = L::splat(-max * scale);
-            for part in 0..L::PARTS {
-                let mut sum = L::splat(0.0);
-                for block in blocks.iter_mut() {
+            let mut sums = [L::splat(0.0); MAX_PARTS];
+            for block in scores.row_mut(row) {
+                for part in 0..L::PARTS {
                     let power = exp(L::load(block, part).mul_add(L::splat(scale), shift));
                     power.store(block, part);
-                    sum = sum.add(power);
+                    sums[part] = sums[part].add(power);
                 }
-                sum.store(&mut lanes, part);
+            }
+            let mut lanes = [0.0; CHANNEL_BLOCK];
+            for part in 0..L::PARTS {
+                sums[part].store(&mut lanes, part);
             }
             *inverse = 1.0 / lanes.iter().sum::<f32>();
         }
     }
+}
+
+/// The largest value, in any order. A NaN may be lost: its power is NaN all the same, and so is the sum.
+#[inline(always)]
+fn row_max<'a, L: Lanes>(blocks: impl Iterator<Item = &'a mut [f32; CHANNEL_BLOCK]>) -> f32 {
+    let mut maxima = [L::splat(f32::NEG_INFINITY); MAX_PARTS];
+    for block in blocks {
+        for part in 0..L::PARTS {
+            maxima[part] = L::load(block, part).at_least(maxima[part]);
+        }
+    }
+    let mut lanes = [f32::NEG_INFINITY; CHANNEL_BLOCK];
+    for part in 0..L::PARTS {
+        maxima[part].store(&mut lanes, part);
+    }
+    lanes.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
 }

@@ -25,6 +25,7 @@ pub mod pooling;
 #[cfg(test)]
 mod reference;
 pub mod rnn;
+pub mod row_blocks;
 pub mod simd;
 pub mod train;
 pub mod workspace;

@@ -43,13 +43,14 @@ pub fn layer_norm(x: &[f32], (weight, bias): (&[f32], &[f32]), eps: f32, activat
     tasks.for_each(|(y, x)| Isa::best().run(NormRows { x, weight, bias, eps, activation, y }));
 }
 
-struct NormRows<'a> {
-    x: &'a [f32],
-    weight: &'a [f32],
-    bias: &'a [f32],
-    eps: f32,
-    activation: Activation,
-    y: &'a mut [f32],
+/// [`layer_norm`] of some rows.
+pub struct NormRows<'a> {
+    pub x: &'a [f32],
+    pub weight: &'a [f32],
+    pub bias: &'a [f32],
+    pub eps: f32,
+    pub activation: Activation,
+    pub y: &'a mut [f32],
 }
 
 impl SimdOp for NormRows<'_> {
@@ -63,9 +64,13 @@ impl SimdOp for NormRows<'_> {
             let mean = fold(x, 0.0, |x| x, |a, b| a + b) / channels as f32;
             let variance = fold(x, 0.0, |x| (x - mean) * (x - mean), |a, b| a + b) / channels as f32;
             let scale = 1.0 / (variance + eps).sqrt();
-            for c in 0..channels {
-                y[c] = (x[c] - mean) * scale * weight[c] + bias[c];
-            }
+            let (mean, scale) = (L::splat(mean), L::splat(scale));
+            map_lanes(
+                [x, weight, bias],
+                [&mut *y],
+                #[inline(always)]
+                |[x, weight, bias]: [L; 3], _| [x.sub(mean).mul(scale).mul_add(weight, bias)],
+            );
             activation.apply_all::<L>(y);
         }
     }

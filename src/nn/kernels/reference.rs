@@ -5,6 +5,7 @@ use super::attention::{Heads, Keys, Relative, Softmax, attention};
 use super::blocked::{BlockedMap, Shape, Window};
 use super::depthwise::Depthwise;
 use super::rnn::{self, Direction, Gates};
+use super::row_blocks::RowBlocks;
 use super::simd::math;
 use super::workspace::Workspace;
 use super::{lp_pool, pointwise};
@@ -54,7 +55,7 @@ fn power_average_pooling_equals_its_naive_form() {
 #[test]
 fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others() {
     let workspace = Workspace::default();
-    for (inputs, outputs) in [(1, 1), (5, 3), (16, 33), (64, 17), (192, 576), (2048, 300)] {
+    for (inputs, outputs) in [(1, 1), (5, 3), (16, 33), (64, 17), (192, 576), (1024, 30), (2048, 300), (40, 1024)] {
         let weight = values(inputs * outputs);
         let matrix = PackedMatrix::pack(&weight, inputs, outputs);
         for (rows, isa) in [1, 2, 5, 63, 127, 128, 200]
@@ -63,8 +64,8 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
         {
             let multiply = |x: &[f32]| {
                 let mut y = vec![f32::NAN; x.len() / inputs * outputs];
-                matrix.multiply(x, &mut y, isa, &workspace, |sums, y, _, first| {
-                    (0..y.len()).for_each(|i| y[i] = sums[i] + (first + i) as f32);
+                matrix.multiply(x, &mut y, isa, &workspace, |y, _, first| {
+                    (0..y.len()).for_each(|i| y[i] += (first + i) as f32);
                 });
                 y
             };
@@ -215,11 +216,17 @@ fn pointwise_kernels_equal_their_naive_form() {
 }
 
 #[test]
-fn gelu_is_accurate() {
-    for i in -12_000..=12_000 {
-        let x = f64::from(i) / 1000.0;
-        let (got, expected) = (f64::from(math::gelu(x as f32)), x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt())));
-        assert!((got - expected).abs() < 3e-7 * x.abs().max(1.0), "gelu({x}) = {got}, expected {expected}");
+fn gelu_is_accurate_with_every_isa() {
+    for isa in Isa::available() {
+        let x: Vec<f32> = (-12_000..=12_000).map(|i| i as f32 / 1000.0).collect();
+        for (&x, got) in x.iter().zip(map(Function::Gelu, x.iter().copied(), isa)) {
+            let (x, got) = (f64::from(x), f64::from(got));
+            let expected = x * 0.5 * (1.0 + naive_erf(x / 2f64.sqrt()));
+            assert!((got - expected).abs() < 2e-7 * x.abs().max(1.0), "gelu({x}) = {got}, expected {expected}");
+        }
+        let ends = map(Function::Gelu, [-1e30, -100.0, 0.0, 1e30, f32::INFINITY, f32::NAN], isa);
+        assert_eq!(ends[..5], [0.0, 0.0, 0.0, 1e30, f32::INFINITY]);
+        assert!(ends[5].is_nan());
     }
 }
 
@@ -228,6 +235,7 @@ enum Function {
     Exp,
     Sigmoid,
     Tanh,
+    Gelu,
 }
 
 /// An element-wise function.
@@ -246,6 +254,7 @@ impl SimdOp for Map<'_> {
                 Function::Exp => [math::exp(x)],
                 Function::Sigmoid => [math::sigmoid(x)],
                 Function::Tanh => [math::tanh(x)],
+                Function::Gelu => [math::gelu(x)],
             },
         );
     }
@@ -497,10 +506,12 @@ fn softmax_equals_its_naive_form() {
     for isa in Isa::available() {
         for n_keys in [1usize, 3, 16, 100, 161] {
             let keys = n_keys.next_multiple_of(16);
-            let mut scores: Vec<f32> = values(2 * keys).iter().map(|x| x * 60.0).collect();
-            scores[0] = -1e30;
-            let (given, mut inverse) = (scores.clone(), [0.0; 2]);
-            isa.run(Softmax { scores: &mut scores, keys, n_keys, scale: 0.5, inverse: &mut inverse });
+            let mut given: Vec<f32> = values(2 * keys).iter().map(|x| x * 60.0).collect();
+            given[0] = -1e30;
+            let (mut blocks, mut inverse) = (RowBlocks::copy_all(&given, keys, &Workspace::default()), [0.0; 2]);
+            isa.run(Softmax { scores: &mut blocks, n_keys, scale: 0.5, inverse: &mut inverse });
+            let scores: Vec<f32> =
+                (0..2).flat_map(|row| blocks.row_mut(row).flatten().map(|x| *x).collect::<Vec<_>>()).collect();
             for (row, inverse) in inverse.into_iter().enumerate() {
                 let given = &given[row * keys..][..n_keys];
                 let max = given.iter().copied().fold(f32::NEG_INFINITY, f32::max);

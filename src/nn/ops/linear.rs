@@ -3,10 +3,11 @@
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
 
 use super::wrong_shape;
-use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::activation::{Activation, FinishBlock, FinishRow};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
-use crate::nn::kernels::simd::isa::{Isa, SimdOp};
-use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
+use crate::nn::kernels::row_blocks::RowBlocks;
+use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::{Workspace, count};
 use crate::tensor::contiguous;
 use crate::weights::FourBit;
@@ -37,7 +38,7 @@ impl Weights {
         y: &mut [f32],
         isa: Isa,
         workspace: &Workspace,
-        finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
+        finish: impl Fn(&mut [f32], usize, usize) + Sync,
     ) {
         let (codes, inputs, outputs) = match self {
             Self::Packed(matrix) => return matrix.multiply(x, y, isa, workspace, finish),
@@ -51,7 +52,7 @@ impl Weights {
             let n = at_once.min(outputs - start);
             matrix.fill(n, |output, row| codes.read((start + output) * inputs, row));
             let mut part = workspace.take(x.len() / inputs * n);
-            matrix.multiply(x, &mut part, isa, &workspace, |sums, y, row, first| finish(sums, y, row, start + first));
+            matrix.multiply(x, &mut part, isa, &workspace, |sums, row, first| finish(sums, row, start + first));
             y.chunks_mut(outputs).zip(part.chunks(n)).for_each(|(y, part)| y[start..start + n].copy_from_slice(part));
         }
     }
@@ -100,6 +101,33 @@ impl CustomOp2 for LinearOp {
 }
 
 impl LinearOp {
+    /// Number of inputs and outputs.
+    pub fn sizes(&self) -> (usize, usize) {
+        self.weights.size()
+    }
+
+    /// As the operation, for some rows, on the calling thread. `None` if the weights are not packed.
+    pub fn task(&self, x: &RowBlocks, y: &mut [f32], residual: Option<&[f32]>, isa: Isa) -> Option<()> {
+        let Weights::Packed(matrix) = &self.weights else { return None };
+        let outputs = matrix.outputs();
+        matrix.multiply_task(x, y, isa, &self.workspace, |y, row| {
+            let residual = residual.map(|residual| &residual[row * outputs..][..outputs]);
+            isa.run(FinishRow { bias: &self.bias, residual, activation: self.activation, y });
+        });
+        Some(())
+    }
+
+    /// As [`task`](Self::task), for a number of outputs that is a multiple of sixteen, to blocks.
+    pub fn task_to_blocks(&self, x: &RowBlocks, isa: Isa) -> Option<RowBlocks> {
+        let Weights::Packed(matrix) = &self.weights else { return None };
+        let mut y = matrix.multiply_blocks(x, isa, &self.workspace);
+        let bias = self.bias.as_chunks::<CHANNEL_BLOCK>().0;
+        y.blocks_mut().zip(bias).for_each(|(values, bias)| {
+            isa.run(FinishBlock { bias, activation: self.activation, values });
+        });
+        Some(y)
+    }
+
     /// Applies the layer to `x` `[…, in]`.
     fn rows(&self, x: &[f32], layout: &Layout, residual: Option<&[f32]>) -> Result<(CpuStorage, Shape)> {
         let (inputs, outputs) = self.weights.size();
@@ -108,37 +136,15 @@ impl LinearOp {
         }
         let len = count(&[x.len() / inputs, outputs]).ok_or_else(|| wrong_shape(layout))?;
         let mut y = vec![0.0; len];
-        self.weights.multiply(x, &mut y, Isa::best(), &self.workspace, |sums, y, row, first| {
+        let isa = Isa::best();
+        self.weights.multiply(x, &mut y, isa, &self.workspace, |y, row, first| {
             let bias = &self.bias[first..first + y.len()];
             let residual = residual.map(|residual| &residual[row * outputs + first..][..y.len()]);
-            Isa::best().run(Finish { sums, bias, residual, activation: self.activation, y });
+            isa.run(FinishRow { bias, residual, activation: self.activation, y });
         });
         let mut dims = layout.dims().to_vec();
         dims.pop();
         dims.push(outputs);
         Ok((CpuStorage::F32(y), dims.into()))
-    }
-}
-
-/// Bias, activation and residual for some outputs of a row.
-struct Finish<'a> {
-    sums: &'a [f32],
-    bias: &'a [f32],
-    residual: Option<&'a [f32]>,
-    activation: Activation,
-    y: &'a mut [f32],
-}
-
-impl SimdOp for Finish<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<L: Lanes>(self) {
-        let Self { sums, bias, residual, activation, y } = self;
-        y.iter_mut().zip(sums).zip(bias).for_each(|((y, sum), bias)| *y = sum + bias);
-        activation.apply_all::<L>(y);
-        if let Some(residual) = residual {
-            y.iter_mut().zip(residual).for_each(|(y, x)| *y += x);
-        }
     }
 }

@@ -8,6 +8,7 @@ pub mod grouped_conv;
 pub mod linear;
 pub mod norm;
 pub mod train;
+pub mod transformer;
 
 use candle_core::{Error, Layout, Tensor};
 

@@ -3,8 +3,9 @@
 use rayon::prelude::*;
 
 use crate::nn::kernels::activation::{Activate, Activation};
-use crate::nn::kernels::matmul::linear::{PackedMatrix, copy_block};
-use crate::nn::kernels::matmul::packed::Outputs;
+use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::matmul::packed::{Inputs, Outputs};
+use crate::nn::kernels::row_blocks::copy_block;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::{Buffer, Workspace};
@@ -77,7 +78,8 @@ impl CausalConv {
                 let mut sums = workspace.take(rows * stride);
                 let x = &x[task * ROWS * CHANNEL_BLOCK..];
                 let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
-                self.matrix.multiply_blocks(x, &segments, rows, (0, panels), outputs, isa);
+                let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
+                self.matrix.multiply_panels(inputs, rows, (0, panels), outputs, isa);
                 for (y, sums) in y.chunks_mut(n_outputs).zip(sums.chunks(stride)) {
                     y.copy_from_slice(&sums[..n_outputs]);
                 }

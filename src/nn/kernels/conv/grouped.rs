@@ -4,9 +4,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::activation::{Activation, FinishRow};
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
-use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::Workspace;
@@ -94,17 +93,11 @@ impl GroupedConv {
                 Outputs { row_stride: panels * CHANNEL_BLOCK, panel_stride: CHANNEL_BLOCK, y: &mut sums },
             );
             let bias = &self.bias[group * width..][..width];
-            dispatch(
-                #[inline(always)]
-                || {
-                    for (y, sums) in y.chunks_mut(channels).zip(sums.chunks(panels * CHANNEL_BLOCK)) {
-                        let y = &mut y[group * width..][..width];
-                        for c in 0..width {
-                            y[c] = self.activation.apply(sums[c] + bias[c]);
-                        }
-                    }
-                },
-            );
+            for (y, sums) in y.chunks_mut(channels).zip(sums.chunks(panels * CHANNEL_BLOCK)) {
+                let y = &mut y[group * width..][..width];
+                y.copy_from_slice(&sums[..width]);
+                isa.run(FinishRow { bias, residual: None, activation: self.activation, y });
+            }
         }
     }
 }

@@ -3,9 +3,10 @@
 use rayon::prelude::*;
 
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
+use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
+use crate::nn::kernels::workspace::{AlignedVec, Workspace};
 
 /// Rows per task, if there are many rows.
 const ROWS: usize = 64;
@@ -85,52 +86,78 @@ impl PackedMatrix {
     /// `y[r][o] = bias[o] + Σ_i weight[o][i] x[r][i]`. `x` is `[rows, inputs]`, `y` `[rows, outputs]`. Each row's
     /// result is independent of the others.
     ///
-    /// `finish(sums, y, row, first)` computes the outputs of `row` from `first` on: it reads `sums` and writes the
-    /// slice `y`.
+    /// `finish(sums, row, first)` turns sums into results: those of the outputs of `row` from `first` on.
     pub fn multiply(
         &self,
         x: &[f32],
         y: &mut [f32],
         isa: Isa,
         workspace: &Workspace,
-        finish: impl Fn(&[f32], &mut [f32], usize, usize) + Sync,
+        finish: impl Fn(&mut [f32], usize, usize) + Sync,
     ) {
         let rows = x.len() / self.inputs;
-        let panels = self.width() / CHANNEL_BLOCK;
         if rows >= 2 * ROWS {
             let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
             tasks.for_each(|(task, (y, x))| {
-                let x = self.blocks(x, workspace);
-                // Odd number of blocks, so that rows do not share cache sets.
-                let stride = (panels | 1) * CHANNEL_BLOCK;
-                let mut sums = workspace.take(y.len() / self.outputs * stride);
-                let segments = self.segments(y.len() / self.outputs);
-                let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
-                self.multiply_blocks(&x, &segments, y.len() / self.outputs, (0, panels), outputs, isa);
-                for (row, (y, sums)) in y.chunks_mut(self.outputs).zip(sums.chunks(stride)).enumerate() {
-                    finish(&sums[..self.outputs], y, task * ROWS + row, 0);
-                }
+                let x = RowBlocks::copy_all(x, self.inputs, workspace);
+                self.multiply_task(&x, y, isa, workspace, |sums, row| finish(sums, task * ROWS + row, 0));
             });
             return;
         }
         // Few rows: tasks split the outputs.
-        let blocks = self.blocks(x, workspace);
+        let panels = self.width() / CHANNEL_BLOCK;
+        let x = RowBlocks::copy_all(x, self.inputs, workspace);
+        let segments = x.segments();
         let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
         let width = task_panels * CHANNEL_BLOCK;
-        let segments = self.segments(rows);
         let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
             let stride = sums.len() / rows;
             let panels = (task * task_panels, stride / CHANNEL_BLOCK);
             let outputs = Outputs { y: sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
-            self.multiply_blocks(&blocks, &segments, rows, panels, outputs, isa);
+            self.multiply_panels(x.inputs(&segments), rows, panels, outputs, isa);
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
                 let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
-                finish(&sums[..y.len()], y, row, task * width);
+                y.copy_from_slice(&sums[..y.len()]);
+                finish(y, row, task * width);
             }
         }
+    }
+
+    /// As [`multiply`](Self::multiply), on the calling thread. `finish` gets all sums of a row.
+    pub fn multiply_task(
+        &self,
+        x: &RowBlocks,
+        y: &mut [f32],
+        isa: Isa,
+        workspace: &Workspace,
+        finish: impl Fn(&mut [f32], usize),
+    ) {
+        let (rows, panels) = (x.rows(), self.width() / CHANNEL_BLOCK);
+        let segments = x.segments();
+        // Rows of 4 KiB share cache sets.
+        if self.outputs.is_multiple_of(CHANNEL_BLOCK) && !self.outputs.is_multiple_of(1024) {
+            let outputs = Outputs { y: &mut *y, row_stride: self.outputs, panel_stride: CHANNEL_BLOCK };
+            self.multiply_panels(x.inputs(&segments), rows, (0, panels), outputs, isa);
+        } else {
+            let stride = (panels | 1) * CHANNEL_BLOCK;
+            let mut sums = workspace.take(rows * stride);
+            let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+            self.multiply_panels(x.inputs(&segments), rows, (0, panels), outputs, isa);
+            let rows = y.chunks_mut(self.outputs).zip(sums.chunks(stride));
+            rows.for_each(|(y, sums)| y.copy_from_slice(&sums[..self.outputs]));
+        }
+        y.chunks_mut(self.outputs).enumerate().for_each(|(row, y)| finish(y, row));
+    }
+
+    /// The sums of all outputs, without bias unless the matrix has one, on the calling thread.
+    pub fn multiply_blocks(&self, x: &RowBlocks, isa: Isa, workspace: &Workspace) -> RowBlocks {
+        let mut y = RowBlocks::take(x.rows(), self.outputs, workspace);
+        let panels = self.width() / CHANNEL_BLOCK;
+        self.multiply_panels(x.inputs(&x.segments()), x.rows(), (0, panels), y.outputs(), isa);
+        y
     }
 
     /// As [`multiply`](Self::multiply), on the calling thread and with all inputs in one sum. `x` is `[rows,
@@ -144,53 +171,21 @@ impl PackedMatrix {
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
 
-    /// Rearranges `x` to `[block of inputs][row][16]`. The number of rows is made odd, so that blocks do not share
-    /// cache sets.
-    fn blocks(&self, x: &[f32], workspace: &Workspace) -> Buffer {
-        let rows = (x.len() / self.inputs) | 1;
-        let mut blocks = workspace.take(self.inputs.div_ceil(CHANNEL_BLOCK) * rows * CHANNEL_BLOCK);
-        for (block, y) in blocks.chunks_mut(rows * CHANNEL_BLOCK).enumerate() {
-            copy_block(x, self.inputs, block * CHANNEL_BLOCK, y);
-        }
-        blocks
-    }
-
-    /// Where each block of `rows` rows starts in [`blocks`](Self::blocks).
-    fn segments(&self, rows: usize) -> Vec<usize> {
-        (0..self.inputs.div_ceil(CHANNEL_BLOCK)).map(|block| block * (rows | 1) * CHANNEL_BLOCK).collect()
-    }
-
-    /// The sums of `rows` rows in `panels` panels from `first` on, on the calling thread. The inputs of the first row are blocks of
-    /// sixteen values that start at `segments`; those of the next row follow each of them.
-    pub fn multiply_blocks(
+    /// The sums of `rows` rows in `panels` panels from `first` on, on the calling thread. `inputs` has a segment of
+    /// sixteen values per block of inputs.
+    pub fn multiply_panels(
         &self,
-        x: &[f32],
-        segments: &[usize],
+        inputs: Inputs,
         rows: usize,
         (first, panels): (usize, usize),
         outputs: Outputs,
         isa: Isa,
     ) {
-        let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments, segment_len: CHANNEL_BLOCK };
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let weights = Weights {
             panels: &self.weights[first * panel..(first + panels) * panel],
             bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
         };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
-    }
-}
-
-/// Sixteen columns, from `first` on, of `x` `[rows, columns]`: `[rows, 16]`, with zeros where there are fewer.
-pub fn copy_block(x: &[f32], columns: usize, first: usize, y: &mut [f32]) {
-    for (y, x) in y.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().zip(x.chunks(columns)) {
-        let x = &x[first..];
-        match x.first_chunk() {
-            Some(x) => *y = *x,
-            None => {
-                y[..x.len()].copy_from_slice(x);
-                y[x.len()..].fill(0.0);
-            }
-        }
     }
 }

@@ -11,6 +11,9 @@ pub const CHANNEL_BLOCK: usize = 16;
 /// time; with NEON, four inputs fill a register.
 pub const UNROLLED: usize = 4;
 
+/// The largest number of registers per channel block.
+pub const MAX_PARTS: usize = 4;
+
 /// One vector register of a channel block; its `part`s 0 to `PARTS − 1` make up the block. Every operation works on
 /// each lane separately, with one rounding unless stated otherwise.
 pub trait Lanes: Copy {
