@@ -300,7 +300,10 @@ impl Codebook {
         let vectors = weights.get_vec("embed", &[n_codes, dim])?;
         let doubled: Vec<f32> = vectors.iter().map(|x| 2.0 * x).collect();
         let squares = vectors.chunks(dim).map(|vector| -dot(vector, vector) as f32).collect();
-        Ok(Self { scores: Linear::from_matrix(doubled, squares, nn::Activation::Identity, weights)?, vectors })
+        Ok(Self {
+            scores: Linear::from_matrix(doubled, squares, nn::Activation::Identity, &weights.clone().in_f32())?,
+            vectors,
+        })
     }
 
     fn vector(&self, code: usize, dim: usize) -> &[f32] {

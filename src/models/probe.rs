@@ -117,7 +117,7 @@ impl<M: TaggingModel> LinearProbe<M> {
     fn build(base: M, head: &Loader, activation: OutputActivation, name: Cow<'static, str>) -> Result<Self> {
         let n_classes = head.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
         let ModelInfo { sample_rate, embedding_dim, min_samples, .. } = *base.info();
-        let fc = Linear::load(&head.at("fc"), embedding_dim, n_classes, Activation::Identity)?;
+        let fc = Linear::load(&head.at("fc").in_f32(), embedding_dim, n_classes, Activation::Identity)?;
         let info = ModelInfo { activation, min_samples, ..ModelInfo::new(name, sample_rate, n_classes, embedding_dim) };
         Ok(Self { base, fc, info })
     }

@@ -204,7 +204,7 @@ impl SpeechClassifier {
             info,
             sum,
             projector: Linear::load(&root.at("projector"), dim, hidden_dim, Activation::Identity)?,
-            classifier: Linear::load(&root.at("classifier"), hidden_dim, n_classes, Activation::Identity)?,
+            classifier: Linear::load(&root.at("classifier").in_f32(), hidden_dim, n_classes, Activation::Identity)?,
             encoder,
             config: config.clone(),
         })

@@ -133,13 +133,11 @@ impl<'a> Loader<'a> {
     }
 
     /// The precision for a layer that is loaded here.
-    #[allow(dead_code)] // for the layers
     pub(crate) fn precision(&self) -> Precision {
         self.precision
     }
 
     /// Records that a layer has the precision of the checkpoint.
-    #[allow(dead_code)] // for the layers
     pub(crate) fn mark_precision(&self) {
         self.record().has_precision = true;
     }
@@ -258,16 +256,23 @@ impl<'a> Loader<'a> {
         array.map_err(|error| Error::argument("shape", format!("{shape:?}"), error.to_string()))
     }
 
-    /// Reads the matrix `name` for a layer that can compute with 4-bit codes; otherwise as [`get_vec`](Self::get_vec).
+    /// Reads the matrix `name` for a layer that can compute with 4-bit and 8-bit codes; otherwise as
+    /// [`get_vec`](Self::get_vec).
     pub(crate) fn matrix(&self, name: &str, shape: [usize; 2]) -> Result<Matrix> {
         let full = self.full(name);
         if let (Some(weights), Target::Kernels) = (self.checkpoint(), self.target())
             && weights.shape(&full) == Some(&shape)
-            && let Some(codes) = weights.four_bit(&full)?
         {
-            self.fits(&full, &shape);
-            self.count_values(weights, &full)?;
-            return if codes.is_finite() { Ok(Matrix::FourBit(codes)) } else { Err(not_finite(weights, &full)) };
+            let mut codes = weights.four_bit(&full)?.map(|codes| (codes.is_finite(), Matrix::FourBit(codes)));
+            if codes.is_none() && self.precision == Precision::Int8 {
+                let eight_bit = weights.eight_bit(&full, shape[0])?;
+                codes = eight_bit.map(|codes| (codes.is_finite(), Matrix::EightBit(codes)));
+            }
+            if let Some((is_finite, matrix)) = codes {
+                self.fits(&full, &shape);
+                self.count_values(weights, &full)?;
+                return if is_finite { Ok(matrix) } else { Err(not_finite(weights, &full)) };
+            }
         }
         Ok(Matrix::Full(self.get_vec(name, &shape)?))
     }

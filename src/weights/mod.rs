@@ -67,6 +67,7 @@
 
 mod bytes;
 mod composed;
+mod eight_bit;
 mod entry;
 pub(crate) mod folder;
 mod format;
@@ -100,17 +101,18 @@ use self::{
     entry::Entry,
     format::{Parsed, is_index, parse},
 };
+pub(crate) use self::{
+    eight_bit::EightBit,
+    four_bit::{FourBit, Matrix},
+    loader::Target,
+    parameters::{TrainingState, save_tensors},
+};
 pub use self::{
     entry::Dtype,
     format::Format,
     loader::Loader,
     parameters::{Init, Parameters},
     precision::Precision,
-};
-pub(crate) use self::{
-    four_bit::{FourBit, Matrix},
-    loader::Target,
-    parameters::{TrainingState, save_tensors},
 };
 use crate::error::{Error, Result};
 #[doc(inline)]
@@ -260,7 +262,7 @@ impl Weights {
     }
 
     /// Keeps 4-bit tensors as 4-bit codes in memory. Fully connected layers on the CPU then dequantise some outputs at
-    /// a time while they compute. The results are the same.
+    /// a time while they compute. The results are the same. Such layers stay so in every [`Precision`].
     ///
     /// A weight takes 0.56 bytes instead of 4, with blocks of 64. Dequantising takes about as long as the matrix
     /// product with 200 rows: the audio tower of Qwen2-Audio needs 0.42 GB instead of 2.75 and takes 1.4 times as long
@@ -468,6 +470,11 @@ impl Weights {
     /// Reads the codes of a 4-bit tensor, if 4-bit tensors are kept.
     fn four_bit(&self, name: &str) -> Result<Option<FourBit>> {
         if self.keep_four_bit { self.with_entry(name, |entry| entry.four_bit(&self.files)) } else { Ok(None) }
+    }
+
+    /// Reads the codes of an 8-bit matrix of `rows` rows, if it is stored so.
+    fn eight_bit(&self, name: &str, rows: usize) -> Result<Option<EightBit>> {
+        self.with_entry(name, |entry| entry.eight_bit(rows, &self.files))
     }
 
     fn with_entry<T>(&self, name: &str, read: impl FnOnce(&Entry) -> Result<T, Fault>) -> Result<T> {

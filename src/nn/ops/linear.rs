@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
 
 use super::wrong_shape;
 use crate::nn::kernels::activation::Activation;
+use crate::nn::kernels::matmul::int8::Int8Matrix;
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
@@ -20,6 +21,7 @@ const VALUES: usize = 1 << 21;
 pub enum Weights {
     Packed(PackedMatrix),
     FourBit { codes: FourBit, inputs: usize, outputs: usize },
+    Int8(Int8Matrix),
 }
 
 impl Weights {
@@ -27,6 +29,7 @@ impl Weights {
         match self {
             Self::Packed(matrix) => (matrix.inputs(), matrix.outputs()),
             Self::FourBit { inputs, outputs, .. } => (*inputs, *outputs),
+            Self::Int8(matrix) => (matrix.inputs(), matrix.outputs()),
         }
     }
 
@@ -41,6 +44,7 @@ impl Weights {
     ) {
         let (codes, inputs, outputs) = match self {
             Self::Packed(matrix) => return matrix.multiply(x, y, isa, workspace, finish),
+            Self::Int8(matrix) => return matrix.multiply(x, y, workspace, finish),
             Self::FourBit { codes, inputs, outputs } => (codes, *inputs, *outputs),
         };
         let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
