@@ -154,7 +154,7 @@ impl Head {
     pub fn load(config: &HeadConfig, weights: &Loader) -> Result<Self> {
         config.validate()?;
         let HeadConfig { dim, n_tokens, .. } = *config;
-        let root = weights.at(weights.first_of(&["lm_head", "ctc_head"]));
+        let root = weights.at(weights.first_of(&["lm_head", "ctc_head"])).in_f32();
         let (recurrent, dim) = match config.recurrent.as_ref().map(|recurrent| recurrent.rnn(dim)) {
             Some(rnn) => (Rnn::load_layers(&weights.at("rnn"), rnn)?, rnn.outputs()),
             None => (Vec::new(), dim),

@@ -130,7 +130,7 @@ impl TokenTransformer {
             embedding: root.parameter(embedding, (n_codes, width), Init::Normal(1.0))?,
             positions: root.parameter(positions, (1, n_positions, width), Init::Constant(0.0))?,
             blocks: (0..config.n_blocks).map(block).collect::<Result<_>>()?,
-            output: Linear::load_with(&root.at(output), width, n_tokens, Activation::Identity, INIT)?,
+            output: Linear::load_with(&root.at(output).in_f32(), width, n_tokens, Activation::Identity, INIT)?,
         })
     }
 

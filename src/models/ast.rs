@@ -451,7 +451,7 @@ impl Ast {
             blocks: load_blocks(config, &encoder, is_original)?,
             norm: LayerNorm::load(&norm, width, config.eps)?,
             head_norm: LayerNorm::load(&head_norm, width, head_eps)?,
-            head: Linear::load(&head, width, n_classes, Activation::Identity)?,
+            head: Linear::load(&head.in_f32(), width, n_classes, Activation::Identity)?,
             config: config.clone(),
         })
     }

@@ -145,7 +145,7 @@ impl Beats {
             }
             false => place.at("predictor"),
         };
-        let load_head = || Linear::load(&head, width, n_classes, Activation::Identity);
+        let load_head = || Linear::load(&head.clone().in_f32(), width, n_classes, Activation::Identity);
         let project = || Linear::load(&place.at("post_extract_proj"), patch_dim, width, Activation::Identity);
         let n_tokens = config.patches().grid(config.fbank.n_mels, WINDOW).iter().product();
         let distances = (config.n_buckets, config.max_distance);
@@ -249,7 +249,7 @@ fn adaptive_average(n_tokens: usize, place: &Loader) -> Result<Linear> {
         let (start, end) = (step * n_tokens / STEPS, ((step + 1) * n_tokens).div_ceil(STEPS));
         row[start..end].fill(1.0 / (end - start) as f32);
     }
-    Linear::from_matrix(weights, vec![0.0; STEPS], Activation::Identity, place)
+    Linear::from_matrix(weights, vec![0.0; STEPS], Activation::Identity, &place.clone().in_f32())
 }
 
 /// The classes in a checkpoint's `label_dict`, with display names for those of AudioSet.

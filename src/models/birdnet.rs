@@ -156,7 +156,7 @@ impl BirdNet {
         let mut last = ConvStack::on_maps(None);
         layers.conv(&mut last, ConvConfig::new(channels, EMBEDDING, 3), Activation::Relu)?;
         let head = root.at("02.fully_connected");
-        let head = Linear::load(&head, EMBEDDING, config.n_classes, Activation::Identity)?;
+        let head = Linear::load(&head.in_f32(), EMBEDDING, config.n_classes, Activation::Identity)?;
         root.finish(&config.name)?;
         let info = ModelInfo {
             min_samples: WINDOW,

@@ -107,7 +107,7 @@ impl Ced {
         let norm = LayerNorm::load(&encoder.at("norm"), width, BLOCK_EPS)?;
         let head = root.at(root.first_of(&["outputlayer", "classifier"]));
         let load_head = || {
-            let output = Linear::load(&head.at("1"), width, config.n_classes, Activation::Identity)?;
+            let output = Linear::load(&head.at("1").in_f32(), width, config.n_classes, Activation::Identity)?;
             Ok::<_, Error>((LayerNorm::load(&head.at("0"), width, HEAD_EPS)?, output))
         };
         let head = (config.n_classes > 0).then(load_head).transpose()?;

@@ -197,7 +197,7 @@ impl Crnn {
         };
         let gru = Rnn::load(&root.at("gru"), gru)?;
         let outputs = gru.config().outputs();
-        let output = Linear::load(&root.at("outputlayer"), outputs, config.n_classes, Activation::Identity)?;
+        let output = Linear::load(&root.at("outputlayer").in_f32(), outputs, config.n_classes, Activation::Identity)?;
         root.finish(&config.name)?;
         let info = config.info(&log_mel);
         Ok(Self { config: config.clone(), info, device: device.clone(), log_mel, blocks, gru, output })

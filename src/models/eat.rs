@@ -251,7 +251,7 @@ impl Eat {
         let shape = BlockShape { width, n_heads, ffn_dim, place: NormPlace::After, eps: EPS };
         let block = |index: usize| vit::load_block(&encoder.at("blocks").at(index), &shape);
         let load_head = || {
-            let head = Linear::load(&root.at("head"), width, n_classes, Activation::Identity)?;
+            let head = Linear::load(&root.at("head").in_f32(), width, n_classes, Activation::Identity)?;
             Ok::<_, Error>((LayerNorm::load(&root.at("fc_norm"), width, config.head_eps)?, head))
         };
         let [rows, _] = config.patches().grid(config.fbank.n_mels, config.target_length);

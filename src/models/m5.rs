@@ -93,7 +93,7 @@ impl M5 {
                 in_channels = stage.channels;
             }
         }
-        let fc1 = Linear::load(&root.at(names.fc()), in_channels, config.n_classes, Activation::Identity)?;
+        let fc1 = Linear::load(&root.at(names.fc()).in_f32(), in_channels, config.n_classes, Activation::Identity)?;
         let (config, info, device) = (config.clone(), config.info(), root.device().clone());
         Ok(Self { config, info, device, layers, fc1 })
     }

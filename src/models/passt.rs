@@ -261,7 +261,7 @@ impl Passt {
             blocks: (0..config.depth).map(block).collect::<Result<_>>()?,
             norm: LayerNorm::load(&root.at("norm"), width, BLOCK_EPS)?,
             head_norm: LayerNorm::load(&root.at("head.0"), width, HEAD_EPS)?,
-            head: Linear::load(&root.at("head.1"), width, n_classes, Activation::Identity)?,
+            head: Linear::load(&root.at("head.1").in_f32(), width, n_classes, Activation::Identity)?,
             config: config.clone(),
         })
     }

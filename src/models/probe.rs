@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Parameters, Weights, save_tensors};
+use crate::weights::{Loader, Parameters, Precision, Weights, save_tensors};
 
 /// Prefix of the base model's tensors in a saved probe.
 pub(crate) const BASE: &str = "tagger";
@@ -68,6 +68,7 @@ impl Family for Config {
 
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
         let base = self.base.load(&weights.at(BASE), device)?;
+        let weights = weights.at("").with_precision(Precision::F32); // the head
         let root = weights.loader(device);
         root.ignore(&format!("{BASE}.*"));
         let probe = LinearProbe::build(base, &root.at(HEAD), self.head, self.name.clone())?;
@@ -116,7 +117,7 @@ impl<M: TaggingModel> LinearProbe<M> {
     fn build(base: M, head: &Loader, activation: OutputActivation, name: Cow<'static, str>) -> Result<Self> {
         let n_classes = head.shape("fc.weight").and_then(|shape| shape.first().copied()).unwrap_or(1).max(1);
         let ModelInfo { sample_rate, embedding_dim, min_samples, .. } = *base.info();
-        let fc = Linear::load(&head.at("fc"), embedding_dim, n_classes, Activation::Identity)?;
+        let fc = Linear::load(&head.at("fc").in_f32(), embedding_dim, n_classes, Activation::Identity)?;
         let info = ModelInfo { activation, min_samples, ..ModelInfo::new(name, sample_rate, n_classes, embedding_dim) };
         Ok(Self { base, fc, info })
     }

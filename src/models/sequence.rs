@@ -55,7 +55,7 @@ impl SequenceHead {
             TimePooling::Attention => Some(Attention::load(&root.at("attention"), inputs)?),
             _ => None,
         };
-        let fc = Linear::load(&root.at(root.first_of(&FC)), inputs, n_classes, Activation::Identity)?;
+        let fc = Linear::load(&root.at(root.first_of(&FC)).in_f32(), inputs, n_classes, Activation::Identity)?;
         Ok(Self { pooling, attention, fc, activation })
     }
 
@@ -140,7 +140,7 @@ impl Attention {
                 let weight = place.get_vec("weight", &[outputs, inputs])?;
                 return Linear::new(weight, vec![0.0; outputs], Activation::Identity, place.device());
             }
-            Linear::load(place, inputs, outputs, Activation::Identity)
+            Linear::load(&place.clone().in_f32(), inputs, outputs, Activation::Identity)
         };
         Ok(Self { hidden: linear(&hidden, outputs, width)?, score: linear(&score, width, 1)? })
     }

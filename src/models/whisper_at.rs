@@ -193,7 +193,7 @@ impl WhisperAt {
             over_time: residual_block(&head.at("time_tr"), width, config.time_heads)?,
             over_layers: residual_block(&head.at("layer_tr"), width, config.layer_heads)?,
             norm: LayerNorm::load(&head.at("mlp_layer.0"), width, EPS)?,
-            output: Linear::load(&head.at("mlp_layer.1"), width, config.n_classes, Activation::Identity)?,
+            output: Linear::load(&head.at("mlp_layer.1").in_f32(), width, config.n_classes, Activation::Identity)?,
             config: config.clone(),
         })
     }

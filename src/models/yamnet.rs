@@ -153,7 +153,7 @@ impl YamNet {
         let fbank = load_front_end(&root)?;
         let convs = load_convs(&root, fbank.config().n_mels)?;
         let dense = root.at(root.first_of(&DENSE));
-        let dense = Linear::load(&dense, WIDTH, config.n_classes, Activation::Identity)?;
+        let dense = Linear::load(&dense.in_f32(), WIDTH, config.n_classes, Activation::Identity)?;
         root.finish(&config.name)?;
         let info = config.info(&fbank);
         Ok(Self { config: config.clone(), info, device: device.clone(), fbank, convs, dense })

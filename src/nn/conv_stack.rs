@@ -250,8 +250,8 @@ impl ConvStack {
         squeezed: usize,
         gate: Activation,
     ) -> Result<()> {
-        let fc1 = Linear::load(fc1, channels, squeezed, Activation::Relu)?;
-        let fc2 = Linear::load(fc2, squeezed, channels, gate)?;
+        let fc1 = Linear::load(&fc1.clone().in_f32(), channels, squeezed, Activation::Relu)?;
+        let fc2 = Linear::load(&fc2.clone().in_f32(), squeezed, channels, gate)?;
         self.gates([fc1, fc2]);
         Ok(())
     }

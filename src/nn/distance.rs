@@ -80,7 +80,7 @@ impl DistanceGates {
         let bias = sums(linear.get_vec("bias", &[2 * GATE_PARTS])?, 1);
         let constants = attention.get(names[1], (1, n_heads, 1, 1))?;
         Ok(Self {
-            linear: Linear::from_matrix(weight, bias, Activation::Identity, attention)?,
+            linear: Linear::from_matrix(weight, bias, Activation::Identity, &attention.clone().in_f32())?,
             constants: constants.flatten_all().context("flattening the constants of the position gates")?,
         })
     }

@@ -89,7 +89,7 @@ impl Block {
                 ConvConfig { stride, ..ConvConfig::depthwise(expanded, kernel) },
                 Activation::Identity,
             )?,
-            coefficients: Linear::load(&act.at("coef_net").at(0), context, 4 * expanded, Activation::Sigmoid)?,
+            coefficients: Linear::load(&act.at("coef_net").at(0).in_f32(), context, 4 * expanded, Activation::Sigmoid)?,
             scale: constants(&act, "lambdas", [1.0, 1.0, 0.5, 0.5])?,
             shift: constants(&act, "init_v", [1.0, 0.0, 0.0, 0.0])?,
             project: conv("proj", ConvConfig::new(expanded, out_channels, 1), Activation::Identity)?,
@@ -277,7 +277,7 @@ impl DynamicConv {
                 }
             }
         };
-        let shares = Linear::load(&place.at("residuals").at(0), context, SETS, Activation::Identity)?;
+        let shares = Linear::load(&place.at("residuals").at(0).in_f32(), context, SETS, Activation::Identity)?;
         Ok(Self { shares, shape, is_depthwise, activation, filters })
     }
 

@@ -3,13 +3,17 @@
 use candle_core::{Device, Tensor};
 
 use super::Activation;
+use super::kernels::matmul::int8::{self, Int8Matrix, quantize_weights};
 use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::workspace::Workspace;
 use super::ops::linear::{LinearOp, Weights};
 use super::ops::runs_on_cpu_kernels;
 use super::prepared::Prepared;
 use crate::error::{Context, Error, Result};
-use crate::weights::{Init, Loader, Matrix, Target};
+use crate::weights::{Init, Loader, Matrix, Precision, Target};
+
+/// Layers with fewer inputs or outputs are always in f32: there is nothing to gain.
+const SMALLEST_INT8: usize = 32;
 
 /// A fully connected layer, `y = activation(W x + b)`: `[batch, in]` to `[batch, out]`, or `[batch, n_tokens, in]` to
 /// `[batch, n_tokens, out]`.
@@ -71,17 +75,22 @@ impl Linear {
     /// [`Error::Argument`] if `weight` or `bias` is empty or the length of `weight` is not a multiple of that of
     /// `bias`, [`Error::Tensor`] if a tensor operation fails on the device.
     pub fn new(weight: Vec<f32>, bias: Vec<f32>, activation: Activation, device: &Device) -> Result<Self> {
-        Self::prepare(Matrix::Full(weight), bias, activation, (&Target::on(device), device))
+        Self::prepare(Matrix::Full(weight), bias, activation, (&Target::on(device), device), Precision::F32)
     }
 
-    /// As [`new`](Self::new), from f32 values or 4-bit codes, for the loader's target.
+    /// As [`new`](Self::new), from f32 values or codes, for the loader's target and precision.
     pub(crate) fn from_matrix(
         weight: impl Into<Matrix>,
         bias: Vec<f32>,
         activation: Activation,
         place: &Loader,
     ) -> Result<Self> {
-        Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()))
+        let layer =
+            Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()), place.precision())?;
+        if let Prepared::Packed(LinearOp { weights: Weights::Int8(_), .. }) = &layer.weights {
+            place.mark_precision();
+        }
+        Ok(layer)
     }
 
     /// Creates a layer from a trainable weight `[out, in]` and bias `[out]`.
@@ -94,6 +103,7 @@ impl Linear {
         bias: Vec<f32>,
         activation: Activation,
         (target, device): (&Target, &Device),
+        precision: Precision,
     ) -> Result<Self> {
         let out_features = bias.len();
         if out_features == 0 || weight.len() == 0 || !weight.len().is_multiple_of(out_features) {
@@ -103,9 +113,22 @@ impl Linear {
         let in_features = weight.len() / out_features;
         let weights = match target {
             Target::Kernels => {
+                let worthwhile = in_features.min(out_features) >= SMALLEST_INT8 && in_features <= int8::MAX_INPUTS;
+                let is_int8 = precision == Precision::Int8 && worthwhile;
+                let pack_int8 = |row: &(dyn Fn(usize, &mut [i8]) -> f32 + Sync)| {
+                    Weights::Int8(Int8Matrix::pack(in_features, out_features, row))
+                };
                 let weights = match weight {
-                    Matrix::Full(weight) => Weights::Packed(PackedMatrix::pack(&weight, in_features, out_features)),
                     Matrix::FourBit(codes) => Weights::FourBit { codes, inputs: in_features, outputs: out_features },
+                    Matrix::EightBit(codes) if is_int8 => pack_int8(&|output, row| {
+                        let (codes, scale) = codes.row(output);
+                        row.copy_from_slice(codes);
+                        scale
+                    }),
+                    Matrix::Full(weight) if is_int8 => {
+                        pack_int8(&|output, row| quantize_weights(&weight[output * in_features..][..in_features], row))
+                    }
+                    weight => Weights::Packed(PackedMatrix::pack(&weight.into_vec(), in_features, out_features)),
                 };
                 Prepared::Packed(LinearOp { weights, bias, activation, workspace: Workspace::shared() })
             }
@@ -153,7 +176,7 @@ impl Linear {
     /// The operation of the CPU kernels, if the weights are packed for them.
     pub(super) fn op(&self) -> Option<&LinearOp> {
         match &self.weights {
-            Prepared::Packed(op) if matches!(op.weights, Weights::Packed(_)) => Some(op),
+            Prepared::Packed(op) if !matches!(op.weights, Weights::FourBit { .. }) => Some(op),
             _ => None,
         }
     }

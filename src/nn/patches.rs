@@ -95,7 +95,7 @@ impl PatchEmbedding {
         } else {
             let weight = weights.get_vec("weight", &shape)?;
             let bias = if config.bias { weights.get_vec("bias", &[width])? } else { vec![0.0; width] };
-            Linear::from_matrix(weight, bias, Activation::Identity, weights)?
+            Linear::from_matrix(weight, bias, Activation::Identity, &weights.clone().in_f32())?
         };
         Ok(Self { config, linear })
     }

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::bytes::{Bytes, Fault};
 use super::composed::Factor;
+use super::eight_bit::EightBit;
 use super::four_bit::{FourBit, Pieces};
 
 /// The element type of a stored tensor.
@@ -174,6 +175,19 @@ impl Entry {
     /// Reads the tensor as 4-bit codes, if it is stored so.
     pub(super) fn four_bit(&self, files: &[Arc<Bytes>]) -> Result<Option<FourBit>, Fault> {
         self.pieces.as_ref().map(|pieces| pieces.read(self, files)).transpose()
+    }
+
+    /// Reads a matrix of `rows` rows as 8-bit codes, if it is stored so.
+    pub(super) fn eight_bit(&self, rows: usize, files: &[Arc<Bytes>]) -> Result<Option<EightBit>, Fault> {
+        let scales = match &self.factor {
+            Some(Factor::Scale(scale)) => vec![*scale; rows],
+            Some(Factor::Scales(scales)) if scales.len() == rows => scales.clone(),
+            _ => return Ok(None),
+        };
+        if self.dtype != Dtype::I8 || !self.is_contiguous() {
+            return Ok(None);
+        }
+        Ok(Some(EightBit::new(self.bytes(files)?.into_iter().map(u8::cast_signed).collect(), scales)))
     }
 
     /// The number of bytes of its elements, if they are contiguous and of whole bytes.

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::bytes::{Bytes, Fault};
+use super::eight_bit::EightBit;
 use super::entry::{Dtype, Entry, element_count, row_major};
 
 /// Suffixes of the tensors with quantisation settings.
@@ -62,6 +63,7 @@ pub(crate) struct FourBit {
 pub(crate) enum Matrix {
     Full(Vec<f32>),
     FourBit(FourBit),
+    EightBit(EightBit),
 }
 
 impl From<Vec<f32>> for Matrix {
@@ -76,6 +78,7 @@ impl Matrix {
         match self {
             Self::Full(values) => values.len(),
             Self::FourBit(codes) => codes.len,
+            Self::EightBit(codes) => codes.len(),
         }
     }
 
@@ -84,6 +87,7 @@ impl Matrix {
         match self {
             Self::Full(values) => values,
             Self::FourBit(codes) => codes.to_vec(),
+            Self::EightBit(codes) => codes.to_vec(),
         }
     }
 
@@ -93,6 +97,7 @@ impl Matrix {
         let Some(first) = parts.next() else { return Self::Full(Vec::new()) };
         parts.fold(first, |above, below| match (above, below) {
             (Self::FourBit(above), Self::FourBit(below)) if above.fits(&below) => Self::FourBit(above.join(below)),
+            (Self::EightBit(above), Self::EightBit(below)) => Self::EightBit(above.join(below)),
             (above, below) => {
                 let mut values = above.into_vec();
                 values.extend(below.into_vec());

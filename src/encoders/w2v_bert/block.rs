@@ -208,7 +208,12 @@ impl Attention {
                 let mut vectors = place.at("distance_embedding").get_vec("weight", &[n_distances, head_dim])?;
                 vectors.iter_mut().for_each(|x| *x /= (head_dim as f32).sqrt());
                 Scores::Key {
-                    products: Linear::from_matrix(vectors, vec![0.0; n_distances], Activation::Identity, place)?,
+                    products: Linear::from_matrix(
+                        vectors,
+                        vec![0.0; n_distances],
+                        Activation::Identity,
+                        &place.clone().in_f32(),
+                    )?,
                     left,
                 }
             }
@@ -218,7 +223,12 @@ impl Attention {
                 let (u, v) = (u?, v?);
                 let content = || u.flatten_all()?.pad_with_zeros(0, 0, 2 * dim);
                 Scores::Relative {
-                    projection: Linear::from_matrix(weight, vec![0.0; dim], Activation::Identity, place)?,
+                    projection: Linear::from_matrix(
+                        weight,
+                        vec![0.0; dim],
+                        Activation::Identity,
+                        &place.clone().in_f32(),
+                    )?,
                     content: content().context("loading position biases")?,
                     distance: (v - u).context("loading position biases")?,
                 }

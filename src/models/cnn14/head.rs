@@ -26,7 +26,7 @@ pub(super) struct Classifier {
 impl Classifier {
     pub fn load(config: &Config, root: &Loader) -> Result<Self> {
         let (inputs, outputs) = (config.embedding_dim, config.n_classes);
-        let linear = |place: &Loader| Linear::load(place, inputs, outputs, Activation::Identity);
+        let linear = |place: &Loader| Linear::load(&place.clone().in_f32(), inputs, outputs, Activation::Identity);
         let (classes, attention) = match (config.decision, config.head) {
             (Decision::Att, _) => {
                 let block = root.at("att_block");

@@ -39,7 +39,7 @@ impl Classifier {
             Head::Mlp(units) => Self::Mlp {
                 hidden: Linear::load(&classifier.at(2), last, units, Activation::Hardswish)?,
                 dropout: Dropout::new(root, 0.2)?,
-                classes: Linear::load(&classifier.at(5), units, n_classes, Activation::Identity)?,
+                classes: Linear::load(&classifier.at(5).in_f32(), units, n_classes, Activation::Identity)?,
             },
             Head::FullyConvolutional => {
                 let mut stack = ConvStack::on_maps(None);
@@ -51,7 +51,12 @@ impl Classifier {
                 let outputs = n_classes * 2 * heads;
                 let weights = classifier.parameter("head_weight", (1, heads, 1), Init::Constant(1.0 / heads as f32))?;
                 Self::Attention {
-                    projection: Linear::load(&classifier.at("subspace_proj"), last, outputs, Activation::Identity)?,
+                    projection: Linear::load(
+                        &classifier.at("subspace_proj").in_f32(),
+                        last,
+                        outputs,
+                        Activation::Identity,
+                    )?,
                     heads,
                     weights: weights.unsqueeze(3).context("reshaping the weights of the attention heads")?,
                 }
@@ -59,7 +64,7 @@ impl Classifier {
             Head::Frames => {
                 // The clip-level head, trained on weak labels only.
                 root.ignore("weak_head.*");
-                Self::Frames(Linear::load(&root.at("strong_head"), last, n_classes, Activation::Identity)?)
+                Self::Frames(Linear::load(&root.at("strong_head").in_f32(), last, n_classes, Activation::Identity)?)
             }
         })
     }

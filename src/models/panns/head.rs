@@ -23,7 +23,12 @@ impl Head {
         Ok(Self {
             pooled_dropout: Dropout::new(root, 0.5)?,
             fc1: Linear::load(&root.at("fc1"), channels, embedding_dim, Activation::Relu)?,
-            fc_audioset: Linear::load(&root.at("fc_audioset"), embedding_dim, n_classes, Activation::Identity)?,
+            fc_audioset: Linear::load(
+                &root.at("fc_audioset").in_f32(),
+                embedding_dim,
+                n_classes,
+                Activation::Identity,
+            )?,
         })
     }
 

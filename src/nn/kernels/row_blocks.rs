@@ -52,11 +52,6 @@ impl RowBlocks {
         self.values.chunks_mut(block_len(self.rows)).map(move |block| &mut block[..len])
     }
 
-    /// Replaces `row`.
-    pub fn set_row(&mut self, row: usize, x: &[f32]) {
-        self.row_mut(row).zip(x.chunks(CHANNEL_BLOCK)).for_each(|(y, x)| copy_padded(x, y));
-    }
-
     /// The offset of each block.
     pub fn segments(&self) -> Vec<usize> {
         (0..self.columns.div_ceil(CHANNEL_BLOCK)).map(|block| block * block_len(self.rows)).collect()

@@ -4,6 +4,7 @@ use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape};
 
 use super::wrong_shape;
 use crate::nn::kernels::activation::{Activation, FinishBlock, FinishRow};
+use crate::nn::kernels::matmul::int8::Int8Matrix;
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
@@ -21,6 +22,7 @@ const VALUES: usize = 1 << 21;
 pub enum Weights {
     Packed(PackedMatrix),
     FourBit { codes: FourBit, inputs: usize, outputs: usize },
+    Int8(Int8Matrix),
 }
 
 impl Weights {
@@ -28,6 +30,7 @@ impl Weights {
         match self {
             Self::Packed(matrix) => (matrix.inputs(), matrix.outputs()),
             Self::FourBit { inputs, outputs, .. } => (*inputs, *outputs),
+            Self::Int8(matrix) => (matrix.inputs(), matrix.outputs()),
         }
     }
 
@@ -42,6 +45,7 @@ impl Weights {
     ) {
         let (codes, inputs, outputs) = match self {
             Self::Packed(matrix) => return matrix.multiply(x, y, isa, workspace, finish),
+            Self::Int8(matrix) => return matrix.multiply(x, y, workspace, finish),
             Self::FourBit { codes, inputs, outputs } => (codes, *inputs, *outputs),
         };
         let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
@@ -106,26 +110,52 @@ impl LinearOp {
         self.weights.size()
     }
 
-    /// As the operation, for some rows, on the calling thread. `None` if the weights are not packed.
-    pub fn task(&self, x: &RowBlocks, y: &mut [f32], residual: Option<&[f32]>, isa: Isa) -> Option<()> {
-        let Weights::Packed(matrix) = &self.weights else { return None };
-        let outputs = matrix.outputs();
-        matrix.multiply_task(x, y, isa, &self.workspace, |y, row| {
-            let residual = residual.map(|residual| &residual[row * outputs..][..outputs]);
-            isa.run(FinishRow { bias: &self.bias, residual, activation: self.activation, y });
-        });
-        Some(())
+    /// As the operation, for some rows, on the calling thread. Does nothing if the weights have four bits.
+    pub fn task(&self, x: &[f32], y: &mut [f32], residual: Option<&[f32]>, isa: Isa) {
+        match &self.weights {
+            Weights::Packed(matrix) => {
+                self.task_of_blocks(
+                    matrix,
+                    &RowBlocks::copy_all(x, matrix.inputs(), &self.workspace),
+                    y,
+                    residual,
+                    isa,
+                );
+            }
+            Weights::Int8(matrix) => {
+                matrix.multiply_task(x, y, &self.workspace, |y, row| self.finish(y, row, residual, isa));
+            }
+            Weights::FourBit { .. } => {}
+        }
     }
 
-    /// As [`task`](Self::task), for a number of outputs that is a multiple of sixteen, to blocks.
-    pub fn task_to_blocks(&self, x: &RowBlocks, isa: Isa) -> Option<RowBlocks> {
-        let Weights::Packed(matrix) = &self.weights else { return None };
-        let mut y = matrix.multiply_blocks(x, isa, &self.workspace);
-        let bias = self.bias.as_chunks::<CHANNEL_BLOCK>().0;
-        y.blocks_mut().zip(bias).for_each(|(values, bias)| {
-            isa.run(FinishBlock { bias, activation: self.activation, values });
-        });
-        Some(y)
+    /// `residual` + `next` over this layer over `x`, for some rows, on the calling thread. `outputs` of this layer are a
+    /// multiple of sixteen.
+    pub fn task_with_next(&self, next: &Self, x: &[f32], y: &mut [f32], residual: &[f32], isa: Isa) {
+        if let (Weights::Packed(first), Weights::Packed(second)) = (&self.weights, &next.weights) {
+            let x = RowBlocks::copy_all(x, first.inputs(), &self.workspace);
+            let mut hidden = first.multiply_blocks(&x, isa, &self.workspace);
+            let bias = self.bias.as_chunks::<CHANNEL_BLOCK>().0;
+            hidden.blocks_mut().zip(bias).for_each(|(values, bias)| {
+                isa.run(FinishBlock { bias, activation: self.activation, values });
+            });
+            next.task_of_blocks(second, &hidden, y, Some(residual), isa);
+        } else {
+            let (inputs, outputs) = self.weights.size();
+            let mut hidden = self.workspace.take(x.len() / inputs * outputs);
+            self.task(x, &mut hidden, None, isa);
+            next.task(&hidden, y, Some(residual), isa);
+        }
+    }
+
+    fn task_of_blocks(&self, matrix: &PackedMatrix, x: &RowBlocks, y: &mut [f32], residual: Option<&[f32]>, isa: Isa) {
+        matrix.multiply_task(x, y, isa, &self.workspace, |y, row| self.finish(y, row, residual, isa));
+    }
+
+    /// Bias, activation and residual of a row.
+    fn finish(&self, y: &mut [f32], row: usize, residual: Option<&[f32]>, isa: Isa) {
+        let residual = residual.map(|residual| &residual[row * y.len()..][..y.len()]);
+        isa.run(FinishRow { bias: &self.bias, residual, activation: self.activation, y });
     }
 
     /// Applies the layer to `x` `[…, in]`.

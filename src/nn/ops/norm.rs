@@ -5,9 +5,7 @@ use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape};
 use super::wrong_shape;
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::pointwise::{self, NormRows};
-use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
-use crate::nn::kernels::workspace::Workspace;
 use crate::tensor::contiguous;
 
 /// A scale and a shift per channel of dimension `axis`, which is 1 or the last.
@@ -55,18 +53,6 @@ impl LayerNormOp {
     pub fn task(&self, x: &[f32], y: &mut [f32], isa: Isa) {
         let Self { weight, bias, eps, activation } = self;
         isa.run(NormRows { x, weight, bias, eps: *eps, activation: *activation, y });
-    }
-
-    /// As [`task`](Self::task), to blocks.
-    pub fn task_to_blocks(&self, x: &[f32], isa: Isa, workspace: &Workspace) -> RowBlocks {
-        let channels = self.weight.len();
-        let mut row = workspace.take(channels);
-        let mut y = RowBlocks::take(x.len() / channels, channels, workspace);
-        for (index, x) in x.chunks(channels).enumerate() {
-            self.task(x, &mut row, isa);
-            y.set_row(index, &row);
-        }
-        y
     }
 }
 

@@ -7,10 +7,9 @@ use super::linear::LinearOp;
 use super::norm::LayerNormOp;
 use super::wrong_shape;
 use crate::nn::kernels::attention::{Heads, Keys, PackedSequence};
-use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::Workspace;
+use crate::nn::kernels::workspace::{Buffer, Workspace};
 use crate::tensor::contiguous;
 
 /// Tokens per task. Whatever a task computes from them stays in the second-level cache.
@@ -68,35 +67,34 @@ impl BlockOp<'_> {
         let mut qkv = workspace.take(3 * x.len());
         let tasks = qkv.par_chunks_mut(3 * TOKENS * width).zip(x.par_chunks(TOKENS * width));
         tasks.for_each(|(qkv, x)| {
+            let mut normed = None;
             let x = match self.norm_before {
-                true => self.norms[0].task_to_blocks(x, isa, workspace),
-                false => RowBlocks::copy_all(x, width, workspace),
+                true => &**normed.insert(self.normed(0, x)),
+                false => x,
             };
-            self.qkv.task(&x, qkv, None, isa);
+            self.qkv.task(x, qkv, None, isa);
         });
         let heads = Heads { n_tokens: x.len() / width, n_heads: self.n_heads, head_dim: width / self.n_heads };
         let keys = Keys { lengths: self.lengths, relative: None };
         let sequence = PackedSequence::new(&qkv, index, heads, keys, isa, workspace);
         let tasks = y.par_chunks_mut(TOKENS * width).zip(x.par_chunks(TOKENS * width)).enumerate();
         tasks.for_each(|(task, (y, x))| {
-            let (mut a, mut b) = (workspace.take(x.len()), workspace.take(x.len()));
-            sequence.attend(task * TOKENS, &mut a);
-            self.output.task(&RowBlocks::copy_all(&a, width, workspace), &mut b, Some(x), isa);
+            let (mut attended, mut sum) = (workspace.take(x.len()), workspace.take(x.len()));
+            sequence.attend(task * TOKENS, &mut attended);
+            self.output.task(&attended, &mut sum, Some(x), isa);
             if self.norm_before {
-                let normed = self.norms[1].task_to_blocks(&b, isa, workspace);
-                self.feed(&normed, y, &b, isa);
+                self.fc1.task_with_next(self.fc2, &self.normed(1, &sum), y, &sum, isa);
             } else {
-                self.norms[0].task(&b, &mut a, isa);
-                self.feed(&RowBlocks::copy_all(&a, width, workspace), &mut b, &a, isa);
-                self.norms[1].task(&b, y, isa);
+                let x = self.normed(0, &sum);
+                self.fc1.task_with_next(self.fc2, &x, &mut sum, &x, isa);
+                self.norms[1].task(&sum, y, isa);
             }
         });
     }
 
-    /// `residual` + the feed-forward layers over `x`.
-    fn feed(&self, x: &RowBlocks, y: &mut [f32], residual: &[f32], isa: Isa) {
-        if let Some(hidden) = self.fc1.task_to_blocks(x, isa) {
-            self.fc2.task(&hidden, y, Some(residual), isa);
-        }
+    fn normed(&self, norm: usize, x: &[f32]) -> Buffer {
+        let mut normed = self.workspace.take(x.len());
+        self.norms[norm].task(x, &mut normed, Isa::best());
+        normed
     }
 }

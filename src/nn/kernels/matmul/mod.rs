@@ -1,5 +1,6 @@
 //! Matrix products.
 
+pub mod int8;
 pub mod linear;
 pub mod packed;
 pub mod strided;

@@ -79,7 +79,7 @@ impl SimdOp for Product<'_> {
 /// Splits `n` into pieces (start and size) of at most `most`, nearly equal in size, which is faster than full pieces
 /// and a small rest.
 #[inline(always)]
-fn near_equal_pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
+pub fn near_equal_pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, usize)> {
     let pieces = n.div_ceil(most);
     let (least, longer) = (n / pieces.max(1), n % pieces.max(1));
     (0..pieces).map(move |i| (i * least + i.min(longer), least + usize::from(i < longer)))

@@ -18,7 +18,7 @@ pub trait SimdOp {
 pub struct Isa(Kind);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
+pub(super) enum Kind {
     #[cfg(target_arch = "x86_64")]
     Avx512,
     #[cfg(target_arch = "x86_64")]
@@ -51,6 +51,10 @@ impl Isa {
             Some(i) => Ok(available[i]),
             None => Err(names.join(" or ")),
         }
+    }
+
+    pub(super) fn kind(self) -> Kind {
+        self.0
     }
 
     /// All available instruction sets, the best first.

@@ -7,6 +7,7 @@ mod work;
 use std::path::PathBuf;
 use std::time::Instant;
 
+use clipwise::Precision;
 use clipwise::device::Threads;
 use report::{Format, Report};
 use work::{Case, Part, Work};
@@ -48,6 +49,9 @@ pub struct Args {
     /// Checkpoint of the model, as `clipwise tag` takes it
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
+    /// Compute in this precision: f32, or int8
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    precision: Precision,
     /// What to print: a table for people or one line of JSON for programs
     #[arg(long, value_enum, default_value_t = Format::Table)]
     format: Format,
@@ -77,7 +81,8 @@ impl Args {
         let batch = usize::from(self.batch);
         let threads = self.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
         let model = self.model.as_deref().unwrap_or(if self.weights.is_some() { "" } else { "cnn14" });
-        let case = Case { model, part: self.part, seconds: self.seconds, batch, weights: self.weights.as_deref() };
+        let (weights, precision) = (self.weights.as_deref(), self.precision);
+        let case = Case { model, part: self.part, seconds: self.seconds, batch, weights, precision };
         let times = Threads::new(threads)?.run(|| time(&mut case.prepare()?, self.runs.into()))?;
         Report::new(&case, threads, times).write(self.format)?;
         Ok(Status::Good)

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
+use clipwise::Precision;
 use serde::Serialize;
 
 use super::work::Case;
@@ -22,6 +23,7 @@ pub struct Report {
     seconds: f64,
     batch: usize,
     threads: usize,
+    precision: Precision,
     ms: Milliseconds,
     real_time_factor: f64,
     peak_rss_mb: Option<f64>,
@@ -37,7 +39,7 @@ struct Milliseconds {
 impl Report {
     /// `times` holds the milliseconds of at least one call.
     pub fn new(case: &Case, threads: usize, mut times: Vec<f64>) -> Self {
-        let Case { model, part, seconds, batch, weights } = *case;
+        let Case { model, part, seconds, batch, weights, precision } = *case;
         let file = weights.and_then(|path| path.file_name()).unwrap_or_default();
         times.sort_by(f64::total_cmp);
         let last = times.len() - 1;
@@ -49,6 +51,7 @@ impl Report {
             seconds,
             batch,
             threads,
+            precision,
             ms: Milliseconds { min: rounded(times[0], 3), median: rounded(median, 3), max: rounded(times[last], 3) },
             real_time_factor: rounded(median / 1e3 / (seconds * batch as f64), 6),
             peak_rss_mb: peak_rss_mb(),
@@ -64,11 +67,11 @@ impl Report {
     }
 
     fn table(&self, out: &mut impl Write) -> io::Result<()> {
-        let Self { model, part, seconds, batch, threads, ms, real_time_factor, peak_rss_mb } = self;
+        let Self { model, part, seconds, batch, threads, precision, ms, real_time_factor, peak_rss_mb } = self;
         let memory = peak_rss_mb.map_or("unknown".to_owned(), |mb| format!("{mb:.0} MB"));
         let faster = 1.0 / real_time_factor;
         let plural = if *threads == 1 { "" } else { "s" };
-        writeln!(out, "{model}, {part}: {batch} x {seconds} s, {threads} thread{plural}")?;
+        writeln!(out, "{model}, {part}: {batch} x {seconds} s, {threads} thread{plural}, {precision}")?;
         writeln!(out, "  time of a call    {:.2} ms  ({:.2} to {:.2})", ms.median, ms.min, ms.max)?;
         writeln!(out, "  real-time factor  {real_time_factor}  ({faster:.0} times faster than real time)")?;
         writeln!(out, "  peak memory       {memory}")

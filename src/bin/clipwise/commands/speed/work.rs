@@ -5,11 +5,11 @@ use std::path::Path;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
-use clipwise::encoders::{Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
+use clipwise::encoders::{self, Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
 use clipwise::frontend::{FrontEnd, LogMel};
 use clipwise::models::{cnn14, presets};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::{Detail, Device, ModelConfig, OpenOptions, Tagger, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Device, ModelConfig, OpenOptions, Precision, Tagger, TaggingModel, WaveformBatch, Weights};
 
 use super::seeded;
 use crate::message::Failure;
@@ -32,6 +32,7 @@ pub struct Case<'a> {
     pub seconds: f64,
     pub batch: usize,
     pub weights: Option<&'a Path>,
+    pub precision: Precision,
 }
 
 impl Case<'_> {
@@ -71,13 +72,14 @@ impl Case<'_> {
     /// A checkpoint, a model in the box, or random weights.
     fn load_tagger(&self) -> Result<std::sync::Arc<dyn TaggingModel>, Failure> {
         let device = Device::Cpu;
+        let options = OpenOptions::new().precision(self.precision);
         if let Some(path) = self.weights.filter(|_| self.model != "cnn14-narrow") {
-            let options = if self.model.is_empty() { OpenOptions::new() } else { OpenOptions::new().model(self.model) };
+            let options = if self.model.is_empty() { options } else { options.model(self.model) };
             return Ok(Tagger::open_with(path, &options)?.into_model());
         }
         match self.model {
-            "ced-tiny" => return Ok(Tagger::bundled(&device)?.into_model()),
-            "mn04" => return Ok(Tagger::bundled_small(&device)?.into_model()),
+            "ced-tiny" => return Ok(Tagger::bundled_with(&options)?.into_model()),
+            "mn04" => return Ok(Tagger::bundled_small_with(&options)?.into_model()),
             _ => {}
         }
         let config = config(self.model)?;
@@ -85,7 +87,7 @@ impl Case<'_> {
             Some(path) => Weights::open(path)?,
             None => seeded::weights(|weights| config.load(weights, &device).map(drop))?,
         };
-        Ok(config.load(&weights, &device)?.into())
+        Ok(config.load(&weights.with_precision(self.precision), &device)?.into())
     }
 
     /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
@@ -96,6 +98,7 @@ impl Case<'_> {
                 WhisperEncoder::load(&whisper::Config::TINY, weights, &Device::Cpu).map(drop)
             })?,
         };
+        let weights = weights.with_precision(self.precision);
         let model = WhisperEncoder::load(&whisper::Config::from_weights(&weights)?, &weights, &Device::Cpu)?;
         let batch = self.clips(model.info().sample_rate)?;
         let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
@@ -119,7 +122,8 @@ impl Case<'_> {
         if self.part != Part::All {
             return Err("an encoder is timed as a whole".into());
         }
-        let encoder = Encoder::open(self.weights.ok_or("an encoder needs --weights")?, &Device::Cpu)?;
+        let options = encoders::OpenOptions::new().precision(self.precision);
+        let encoder = Encoder::open_with(self.weights.ok_or("an encoder needs --weights")?, &options)?;
         let batch = self.clips(encoder.info().sample_rate)?;
         Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)))
     }
@@ -140,7 +144,7 @@ impl Case<'_> {
             Some(path) => Weights::open(path)?,
             None => seeded::weights(|weights| load(weights).map(drop))?,
         };
-        let rnn = load(&weights)?;
+        let rnn = load(&weights.with_precision(self.precision))?;
         let n_frames = ((self.seconds * 100.0).round() as usize).max(1);
         let x =
             Tensor::from_vec(seeded::noise(self.batch * n_frames * 64, 1), (self.batch, n_frames, 64), &Device::Cpu)?;

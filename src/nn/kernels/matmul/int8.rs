@@ -1,0 +1,486 @@
+//! Products of rows with a matrix of 8-bit weights.
+//!
+//! Both operands are symmetric 8-bit integers: a value is `code · scale`, with one scale per output of the matrix and one
+//! per row of the input. Products of codes are summed exactly in i32, so all instruction sets give the same results:
+//! `y = sum · (row_scale · scale)`, with f32 rounding at each operation.
+#![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
+
+use bytemuck::{cast_slice, cast_slice_mut};
+use rayon::prelude::*;
+
+use super::packed::near_equal_pieces;
+use crate::nn::kernels::simd::dispatch;
+use crate::nn::kernels::simd::dot::{Dot, DotOp, Level};
+use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, UNROLLED};
+use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
+
+/// Rows per task, if there are many rows.
+const ROWS: usize = 56;
+/// Maximum panels per task, if there are few rows.
+const PANELS: usize = 8;
+/// Bytes of a row of inputs that lie together. Rows follow each other at this distance, which is a constant in the
+/// inner loop.
+const BLOCK: usize = 64;
+/// Bytes of the inputs of a step.
+const STEP: usize = 4;
+/// Largest magnitude of a code that is computed here. Stored codes may be -128.
+const LARGEST: f32 = 127.0;
+/// `1.5 · 2^23`: added to a small number, it rounds it to the nearest integer (ties to even), whose bits are then the
+/// lowest of the sum.
+const ROUND: f32 = 12_582_912.0;
+/// Limit on the inputs of a matrix. Sums of products of two codes fit into an i32.
+pub const MAX_INPUTS: usize = i32::MAX as usize / (128 * 127);
+
+/// A packed matrix: `[panels][steps][16][inputs of a step]`, zero-padded.
+#[derive(Debug)]
+pub struct Int8Matrix {
+    level: Level,
+    inputs: usize,
+    outputs: usize,
+    /// Steps per panel, a multiple of [`UNROLLED`].
+    steps: usize,
+    /// Bytes per panel.
+    panel: usize,
+    weights: AlignedVec,
+    /// Initial values of the sums, `[panels · 16]`.
+    starts: Vec<i32>,
+    /// `[panels · 16]`.
+    scales: Vec<f32>,
+}
+
+/// The scale of a row, and the factor that turns its values into codes; no factor if all codes are 0. The scale is NaN if a
+/// value is not finite, and 0 if all values are below 1e-36.
+#[inline(always)]
+fn scale_of(x: &[f32]) -> (f32, Option<f32>) {
+    // Of positive floats, the larger one has the larger bits, and NaN exceeds infinity.
+    let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())));
+    let factor = LARGEST / largest;
+    match largest.is_finite() {
+        true if factor.is_finite() => (largest / LARGEST, Some(factor)),
+        true => (0.0, None),
+        false => (f32::NAN, None),
+    }
+}
+
+/// Writes the codes of `x`, which `code` takes from the bits of a number near [`ROUND`].
+#[inline(always)]
+fn write_codes<T: Copy>(x: &[f32], factor: Option<f32>, codes: &mut [T], code: impl Fn(u32) -> T) {
+    match factor {
+        Some(factor) => codes.iter_mut().zip(x).for_each(|(y, x)| *y = code((x * factor + ROUND).to_bits())),
+        None => codes[..x.len()].fill(code(ROUND.to_bits())),
+    }
+}
+
+/// Quantises the weights of an output; returns their scale.
+pub fn quantize_weights(x: &[f32], codes: &mut [i8]) -> f32 {
+    dispatch(
+        #[inline(always)]
+        || {
+            let (scale, factor) = scale_of(x);
+            write_codes(x, factor, codes, |bits| bits as i8);
+            scale
+        },
+    )
+}
+
+impl Int8Matrix {
+    /// Packs a matrix of at most [`MAX_INPUTS`] inputs for the best available level. `row` writes the codes of an output
+    /// and returns their scale.
+    pub fn pack(inputs: usize, outputs: usize, row: impl Fn(usize, &mut [i8]) -> f32 + Sync) -> Self {
+        Self::pack_for(Level::best(), inputs, outputs, row)
+    }
+
+    fn pack_for(level: Level, inputs: usize, outputs: usize, row: impl Fn(usize, &mut [i8]) -> f32 + Sync) -> Self {
+        assert!((1..=MAX_INPUTS).contains(&inputs), "expected at most {MAX_INPUTS} inputs, got {inputs}");
+        let Layout { group, offset } = level.run(LayoutOf);
+        let steps = inputs.div_ceil(group).next_multiple_of(UNROLLED);
+        let panel = steps * group * CHANNEL_BLOCK;
+        let panels = outputs.div_ceil(CHANNEL_BLOCK);
+        let width = panels * CHANNEL_BLOCK;
+        let mut weights = AlignedVec::zeros(panels * panel / size_of::<f32>());
+        let (mut starts, mut scales) = (vec![0; width], vec![0.0; width]);
+        let all = cast_slice_mut::<f32, i8>(&mut weights).par_chunks_mut(panel.max(1)).enumerate();
+        let all = all.zip(starts.par_chunks_mut(CHANNEL_BLOCK)).zip(scales.par_chunks_mut(CHANNEL_BLOCK));
+        all.for_each_init(
+            || vec![0; inputs],
+            |codes, (((index, panel), starts), scales)| {
+                let n = CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK);
+                for lane in 0..n {
+                    scales[lane] = row(index * CHANNEL_BLOCK + lane, codes);
+                    starts[lane] = codes.iter().map(|&code| i32::from(code)).sum::<i32>().wrapping_mul(-offset);
+                    for (step, codes) in codes.chunks(group).enumerate() {
+                        panel[(step * CHANNEL_BLOCK + lane) * group..][..codes.len()].copy_from_slice(codes);
+                    }
+                }
+            },
+        );
+        Self { level, inputs, outputs, steps, panel, weights, starts, scales }
+    }
+
+    pub fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Number of blocks of a row of inputs.
+    fn blocks(&self) -> usize {
+        (self.steps * STEP).div_ceil(BLOCK)
+    }
+
+    /// As [`PackedMatrix::multiply`](super::linear::PackedMatrix::multiply). A row with a value that is NaN or infinite
+    /// gives NaN.
+    pub fn multiply(
+        &self,
+        x: &[f32],
+        y: &mut [f32],
+        workspace: &Workspace,
+        finish: impl Fn(&mut [f32], usize, usize) + Sync,
+    ) {
+        let rows = x.len() / self.inputs;
+        let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
+        let stride = panels * CHANNEL_BLOCK;
+        if rows == 0 || panels == 0 {
+            return;
+        }
+        if rows >= 2 * ROWS {
+            let tasks = y.par_chunks_mut(ROWS * self.outputs).zip(x.par_chunks(ROWS * self.inputs)).enumerate();
+            tasks.for_each(|(task, (y, x))| {
+                self.multiply_task(x, y, workspace, |sums, row| finish(sums, task * ROWS + row, 0));
+            });
+            return;
+        }
+        // Few rows: tasks split the outputs.
+        let (codes, row_scales) = self.quantize(x, workspace);
+        let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
+        let width = task_panels * CHANNEL_BLOCK;
+        let mut sums = workspace.take(stride * rows); // [task][rows][width]
+        sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
+            let panels = (task * task_panels, sums.len() / rows / CHANNEL_BLOCK);
+            self.level.run(Product { matrix: self, codes: &codes, row_scales: &row_scales, panels, y: sums });
+        });
+        for (row, y) in y.chunks_mut(self.outputs).enumerate() {
+            for (task, y) in y.chunks_mut(width).enumerate() {
+                let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
+                y.copy_from_slice(&sums[..y.len()]);
+                finish(y, row, task * width);
+            }
+        }
+    }
+
+    /// As [`multiply`](Self::multiply), on the calling thread. `finish` gets all sums of a row.
+    pub fn multiply_task(&self, x: &[f32], y: &mut [f32], workspace: &Workspace, finish: impl Fn(&mut [f32], usize)) {
+        let (codes, row_scales) = self.quantize(x, workspace);
+        let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
+        let stride = panels * CHANNEL_BLOCK;
+        let product = |y: &mut [f32]| {
+            let (codes, row_scales) = (&codes, &row_scales);
+            self.level.run(Product { matrix: self, codes, row_scales, panels: (0, panels), y });
+        };
+        if stride == self.outputs {
+            product(y);
+        } else {
+            let mut sums = workspace.take(row_scales.len() * stride);
+            product(&mut sums);
+            let rows = y.chunks_mut(self.outputs).zip(sums.chunks(stride));
+            rows.for_each(|(y, sums)| y.copy_from_slice(&sums[..self.outputs]));
+        }
+        y.chunks_mut(self.outputs).enumerate().for_each(|(row, y)| finish(y, row));
+    }
+
+    /// The codes of rows, and their scales.
+    fn quantize(&self, x: &[f32], workspace: &Workspace) -> (Buffer, Buffer) {
+        let rows = x.len() / self.inputs;
+        let mut codes = workspace.take(self.blocks() * rows * BLOCK / size_of::<f32>());
+        let mut scales = workspace.take(rows);
+        self.level.run(Quantize { x, inputs: self.inputs, codes: &mut codes, scales: &mut scales });
+        (codes, scales)
+    }
+}
+
+/// Properties of the packing that depend on the level.
+struct Layout {
+    group: usize,
+    offset: i32,
+}
+
+struct LayoutOf;
+
+impl DotOp for LayoutOf {
+    type Output = Layout;
+
+    #[inline(always)]
+    fn run<D: Dot>(self) -> Layout {
+        Layout { group: D::GROUP, offset: D::OFFSET }
+    }
+}
+
+/// Quantises rows, to `[block of inputs][row][64 bytes]`.
+struct Quantize<'a> {
+    x: &'a [f32],
+    inputs: usize,
+    codes: &'a mut [f32],
+    scales: &'a mut [f32],
+}
+
+impl DotOp for Quantize<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self) {
+        let rows = self.scales.len();
+        let block = BLOCK / size_of::<D::Input>();
+        let codes: &mut [D::Input] = cast_slice_mut(self.codes);
+        for (row, (x, scale)) in self.x.chunks(self.inputs).zip(self.scales).enumerate() {
+            let (of_row, factor) = scale_of(x);
+            *scale = of_row;
+            for (index, x) in x.chunks(block).enumerate() {
+                let codes = &mut codes[(index * rows + row) * block..][..block];
+                write_codes(x, factor, codes, D::input);
+                codes[x.len()..].fill(D::input(ROUND.to_bits()));
+            }
+        }
+    }
+}
+
+/// All rows times some panels: the first, and their number.
+struct Product<'a> {
+    matrix: &'a Int8Matrix,
+    codes: &'a [f32],
+    row_scales: &'a [f32],
+    panels: (usize, usize),
+    y: &'a mut [f32],
+}
+
+impl DotOp for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self) {
+        let Self { matrix, codes, row_scales, panels: (first, panels), y } = self;
+        let (rows, stride) = (row_scales.len(), panels * CHANNEL_BLOCK);
+        let (codes, weights) = (cast_slice::<f32, u8>(codes), cast_slice::<f32, i8>(&matrix.weights));
+        let steps = matrix.panel / (CHANNEL_BLOCK * D::GROUP);
+        let blocks = (steps * STEP).div_ceil(BLOCK);
+        assert!(
+            steps.is_multiple_of(UNROLLED) && codes.len() >= blocks * rows * BLOCK,
+            "expected whole blocks of codes"
+        );
+        assert!((first + panels) * matrix.panel <= weights.len(), "expected whole panels of weights");
+        assert!(y.len() >= rows * stride, "outputs reach outside their slice");
+        let lanes = first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK;
+        let (starts, scales) = (matrix.starts[lanes.clone()].as_chunks().0, matrix.scales[lanes].as_chunks().0);
+        if rows == 0 || panels == 0 {
+            return;
+        }
+        // With few rows, use many columns: independent sums hide the latency of the products.
+        let columns = D::TILES[rows.div_ceil(rows.div_ceil(D::TILES.len())) - 1];
+        let tile_rows = D::TILES.iter().filter(|&&fit| fit >= columns).count();
+        for (panel, n) in near_equal_pieces(panels, columns / D::PARTS) {
+            for (row, m) in near_equal_pieces(rows, tile_rows) {
+                let tile = Tile {
+                    codes: codes[row * BLOCK..].as_ptr(),
+                    block: rows * BLOCK,
+                    steps,
+                    weights: weights[(first + panel) * matrix.panel..].as_ptr(),
+                    panel: matrix.panel,
+                    starts: &starts[panel..panel + n],
+                    scales: &scales[panel..panel + n],
+                    row_scales: &row_scales[row..row + m],
+                    y: y[row * stride + panel * CHANNEL_BLOCK..].as_mut_ptr(),
+                    stride,
+                };
+                // SAFETY: the asserts above hold for every row, block and panel. `y` is borrowed mutably.
+                unsafe { tile.multiply::<D>() };
+            }
+        }
+    }
+}
+
+/// The arguments of one register tile.
+#[derive(Clone, Copy)]
+struct Tile<'a> {
+    codes: *const u8,
+    /// Distance between blocks of codes, in bytes.
+    block: usize,
+    steps: usize,
+    weights: *const i8,
+    panel: usize,
+    starts: &'a [[i32; CHANNEL_BLOCK]],
+    scales: &'a [[f32; CHANNEL_BLOCK]],
+    row_scales: &'a [f32],
+    y: *mut f32,
+    stride: usize,
+}
+
+impl Tile<'_> {
+    /// # Safety
+    /// As many rows of codes and outputs as there are row scales, and as many panels of weights and outputs as there are
+    /// starts and scales, lie inside their slices.
+    #[inline(always)]
+    unsafe fn multiply<D: Dot>(self) {
+        let (rows, columns) = (self.row_scales.len(), self.scales.len() * D::PARTS);
+        debug_assert!((1..=D::TILES.len()).contains(&rows) && (1..=D::TILES[rows - 1]).contains(&columns));
+        macro_rules! by_size {
+            ($($m:literal: $($n:literal)*;)*) => {
+                match (rows, columns) {
+                    $($(($m, $n) => D::call(TileOf::<$m, $n>(self)),)*)*
+                    _ => unreachable!("a tile of {rows} rows and {columns} registers"),
+                }
+            };
+        }
+        by_size! {
+            1: 1 2 3 4 5 6 7 8; 2: 1 2 3 4 5 6 7 8; 3: 1 2 3 4; 4: 1 2 3 4; 5: 1 2 3 4; 6: 1 2 3 4; 7: 1 2; 8: 1 2; 9: 1 2;
+            10: 1 2; 11: 1 2; 12: 1 2; 13: 1 2; 14: 1 2;
+        }
+    }
+}
+
+/// A tile of `M` rows and `N` registers. Only [`Tile::multiply`] makes one.
+struct TileOf<'a, const M: usize, const N: usize>(Tile<'a>);
+
+impl<const M: usize, const N: usize> DotOp for TileOf<'_, M, N> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self) {
+        if M > D::TILES.len() || N > D::TILES[M - 1] || !N.is_multiple_of(D::PARTS) {
+            return; // unreachable: spares the compiler tiles that no level uses
+        }
+        let Tile { codes, block, steps, weights, panel, starts, scales, row_scales, y, stride } = self.0;
+        // SAFETY: the caller of `Tile::multiply` guarantees it.
+        unsafe {
+            let mut sums: [[D; N]; M] =
+                std::array::from_fn(|_| std::array::from_fn(|n| D::load(&starts[n / D::PARTS], n % D::PARTS)));
+            let step_bytes = CHANNEL_BLOCK * D::GROUP;
+            for index in 0..(steps * STEP).div_ceil(BLOCK) {
+                let codes = codes.add(index * block);
+                let first = index * (BLOCK / STEP);
+                for step in (0..(BLOCK / STEP).min(steps - first)).step_by(UNROLLED) {
+                    for i in 0..UNROLLED {
+                        let weights = weights.add((first + step + i) * step_bytes);
+                        let w: [D::Weights; N] =
+                            std::array::from_fn(|n| D::weights(weights.add(n / D::PARTS * panel), n % D::PARTS));
+                        for m in 0..M {
+                            let x = D::inputs(codes.add(m * BLOCK + (step + i) * STEP).cast());
+                            for n in 0..N {
+                                sums[m][n] = sums[m][n].add_products(x, w[n]);
+                            }
+                        }
+                    }
+                }
+            }
+            for m in 0..M {
+                for n in 0..N {
+                    let y = y.add(m * stride + n / D::PARTS * CHANNEL_BLOCK).cast::<[f32; CHANNEL_BLOCK]>();
+                    sums[m][n].store_scaled(row_scales[m], &scales[n / D::PARTS], &mut *y, n % D::PARTS);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::kernels::workspace::Workspace;
+
+    /// Pseudo-random numbers (xorshift).
+    fn random(state: &mut u32) -> u32 {
+        *state ^= *state << 13;
+        *state ^= *state >> 17;
+        *state ^= *state << 5;
+        *state
+    }
+
+    /// The definition: the nearest multiples of the scale, ties to even, summed in i64.
+    fn naive(x: &[f32], codes: &[i8], scales: &[f32], inputs: usize) -> Vec<f32> {
+        let row = |x: &[f32]| -> Vec<f32> {
+            let largest = x.iter().fold(0.0f32, |largest, x| if x.is_nan() { *x } else { largest.max(x.abs()) });
+            let bad = x.iter().any(|x| !x.is_finite());
+            let (scale, inverse) = (largest / 127.0, 127.0 / largest);
+            let outputs = codes.chunks(inputs).zip(scales);
+            let sum = |(weights, w_scale): (&[i8], &f32)| {
+                if bad {
+                    return f32::NAN;
+                }
+                if inverse.is_infinite() {
+                    return 0.0;
+                }
+                let code = |x: f32| (x * inverse).round_ties_even() as i64;
+                let sum: i64 = x.iter().zip(weights).map(|(&x, &w)| code(x) * i64::from(w)).sum();
+                sum as f32 * (scale * w_scale)
+            };
+            outputs.map(sum).collect()
+        };
+        x.chunks(inputs).flat_map(row).collect()
+    }
+
+    fn bits(y: &[f32]) -> Vec<u32> {
+        y.iter().map(|y| if y.is_nan() { f32::NAN.to_bits() } else { (y + 0.0).to_bits() }).collect()
+    }
+
+    #[test]
+    fn every_level_equals_the_naive_product_exactly() {
+        let state = &mut 1;
+        let workspace = Workspace::default();
+        let sizes = [(1, 1), (3, 5), (7, 16), (16, 33), (63, 17), (65, 48), (192, 200), (130, 7), (768, 31), (4100, 3)];
+        for (inputs, outputs) in sizes {
+            let mut codes: Vec<i8> = (0..inputs * outputs).map(|_| random(state) as i8).collect();
+            codes.chunks_mut(inputs).step_by(5).for_each(|row| row.fill(-128));
+            codes.chunks_mut(inputs).skip(1).step_by(5).for_each(|row| row.fill(127));
+            let scales: Vec<f32> = (0..outputs).map(|i| 0.37 + i as f32 / 100.0).collect();
+            for rows in [0, 1, 2, 3, 5, 8, 14, 15, 29, 57, 111, 112, 200] {
+                let mut x: Vec<f32> =
+                    (0..rows * inputs).map(|_| (random(state) as i32 as f32 / 2e9).powi(3) * 40.0).collect();
+                for (i, row) in x.chunks_mut(inputs).enumerate() {
+                    match i % 12 {
+                        2 => row.fill(0.0),
+                        3 => row.fill(-7.5),
+                        4 => row.iter_mut().for_each(|x| *x *= 1e38),
+                        5 => row.iter_mut().for_each(|x| *x *= 1e-38),
+                        6 => row[inputs / 2] = f32::NAN,
+                        7 => row[inputs - 1] = f32::NEG_INFINITY,
+                        8 => (0..inputs).for_each(|i| row[i] = (i % 255) as f32 / 2.0 - 63.5), // ties
+                        _ => {}
+                    }
+                }
+                let expected = naive(&x, &codes, &scales, inputs);
+                for level in Level::available() {
+                    let matrix = Int8Matrix::pack_for(level, inputs, outputs, |output, row| {
+                        row.copy_from_slice(&codes[output * inputs..][..inputs]);
+                        scales[output]
+                    });
+                    for threads in [1, 3] {
+                        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+                        let mut y = vec![7.0; rows * outputs];
+                        pool.install(|| {
+                            matrix.multiply(&x, &mut y, &workspace, |sums, y, _, _| y.copy_from_slice(sums));
+                        });
+                        if bits(&y) != bits(&expected) {
+                            let i = (0..y.len()).find(|&i| bits(&y)[i] != bits(&expected)[i]).unwrap();
+                            panic!(
+                                "{inputs} -> {outputs}, {rows} rows, {level:?}: row {} output {}: {:e} {:e}",
+                                i / outputs,
+                                i % outputs,
+                                y[i],
+                                expected[i]
+                            );
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_the_nearest_multiples_of_the_scale() {
+        let x = [0.0, 31.75, -31.75, 0.375, -0.625, 15.874, f32::MIN_POSITIVE];
+        let mut codes = [1; 7];
+        let scale = quantize_weights(&x, &mut codes);
+        assert_eq!((scale, codes), (0.25, [0, 127, -127, 2, -2, 63, 0]));
+        assert_eq!((quantize_weights(&[0.0; 7], &mut codes), codes), (0.0, [0; 7]));
+    }
+}
