@@ -26,7 +26,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("nn", &["check", "error", "nn/kernels", "tensor", "weights"]),
     ("batch", &["audio", "check", "error"]),
     ("output", &["error", "labels"]),
-    ("encoders", &["audio", "batch", "check", "error", "files", "frontend", "nn", "tensor", "weights"]),
+    ("encoders", &["audio", "batch", "check", "device", "error", "files", "frontend", "nn", "tensor", "weights"]),
     (
         "models",
         &[
@@ -43,11 +43,14 @@ const ALLOWED: [(&str, &[&str]); 26] = [
             "weights",
         ],
     ),
-    ("ctc", &["assumption", "audio", "check", "encoders", "error", "files", "nn", "tensor", "weights"]),
+    ("ctc", &["assumption", "audio", "check", "device", "encoders", "error", "files", "nn", "tensor", "weights"]),
     ("fusion", &["ctc", "error", "output", "tensor"]),
     ("events", &["error", "labels", "output"]),
-    ("tagger", &["assumption", "audio", "encoders", "error", "files", "labels", "models", "output", "weights"]),
-    ("windows", &["audio", "check", "error", "frontend", "models", "output", "tagger"]),
+    (
+        "tagger",
+        &["assumption", "audio", "device", "encoders", "error", "files", "labels", "models", "output", "weights"],
+    ),
+    ("windows", &["audio", "check", "device", "error", "frontend", "models", "output", "tagger"]),
     ("names", &["ctc", "error", "events", "frontend", "fusion", "models", "nn", "output", "weights", "windows"]),
     ("stream", &["audio", "check", "error", "frontend", "models", "output", "tagger", "windows"]),
 ];

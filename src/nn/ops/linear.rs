@@ -129,10 +129,11 @@ impl LinearOp {
         }
     }
 
-    /// `residual` + `next` over this layer over `x`, for some rows, on the calling thread. `outputs` of this layer are a
-    /// multiple of sixteen.
+    /// `residual` + `next` over this layer over `x`, for some rows, on the calling thread.
     pub fn task_with_next(&self, next: &Self, x: &[f32], y: &mut [f32], residual: &[f32], isa: Isa) {
-        if let (Weights::Packed(first), Weights::Packed(second)) = (&self.weights, &next.weights) {
+        if let (Weights::Packed(first), Weights::Packed(second)) = (&self.weights, &next.weights)
+            && first.outputs().is_multiple_of(CHANNEL_BLOCK)
+        {
             let x = RowBlocks::copy_all(x, first.inputs(), &self.workspace);
             let mut hidden = first.multiply_blocks(&x, isa, &self.workspace);
             let bias = self.bias.as_chunks::<CHANNEL_BLOCK>().0;

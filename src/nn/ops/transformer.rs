@@ -8,7 +8,6 @@ use super::norm::LayerNormOp;
 use super::wrong_shape;
 use crate::nn::kernels::attention::{Heads, Keys, PackedSequence};
 use crate::nn::kernels::simd::isa::Isa;
-use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
 use crate::nn::kernels::workspace::{Buffer, Workspace};
 use crate::tensor::contiguous;
 
@@ -58,7 +57,6 @@ impl BlockOp<'_> {
         layers.iter().chain([&(self.fc2, hidden, width)]).all(fit)
             && self.norms.iter().all(|norm| norm.weight.len() == width)
             && width.is_multiple_of(self.n_heads)
-            && [width, hidden].iter().all(|size| size.is_multiple_of(CHANNEL_BLOCK))
     }
 
     /// Runs the block on sequence `index` of the batch.
