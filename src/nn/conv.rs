@@ -11,7 +11,7 @@ use super::kernels::simd::isa::Isa;
 use super::map::{FeatureMap, Values, with_planes};
 use super::ops::train;
 use super::pool::Pool;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, storage_of};
 use super::{Activation, BatchNorm};
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
@@ -265,11 +265,16 @@ impl Conv {
                     };
                     values = arranged().context("rearranging the filters of a convolution")?;
                 }
-                let filters = Filters { values: &values, scale: &scale, bias: &shift, activation };
-                Prepared::Packed(match is_depthwise {
+                let storage = storage_of(conv.precision());
+                let filters = Filters { values: &values, scale: &scale, bias: &shift, activation, storage };
+                let packed = match is_depthwise {
                     true => PackedConv::pack_depthwise(shape, filters),
                     false => PackedConv::pack(shape, maps.width, filters),
-                })
+                };
+                if packed.is_f16() {
+                    conv.mark_precision();
+                }
+                Prepared::Packed(packed)
             }
             Target::Device => {
                 let FoldedBatchNorm { scale, shift } = folded()?;

@@ -13,6 +13,7 @@ use super::batch_norm::FoldedBatchNorm;
 use super::conv::Maps;
 use super::kernels::conv::shape::ConvShape;
 use super::kernels::conv::{Conv as PackedConv, Filters, Input};
+use super::kernels::matmul::panels::Storage;
 use super::kernels::simd::isa::Isa;
 use super::map::{FeatureMap, Values, with_planes};
 use super::ops::train;
@@ -259,7 +260,8 @@ impl DynamicConv {
                 if let Target::Kernels = target {
                     let sets = filters.to_vec2().context("reading the filters of a dynamic convolution")?;
                     let pack = |values: &Vec<f32>| {
-                        let filters = Filters { values, scale: &scale, bias: &shift, activation };
+                        let storage = Storage::F32; // they are mixed per clip
+                        let filters = Filters { values, scale: &scale, bias: &shift, activation, storage };
                         match is_depthwise {
                             true => PackedConv::pack_depthwise(shape, filters),
                             false => PackedConv::pack(shape, maps.width, filters),

@@ -8,7 +8,7 @@ use super::kernels::matmul::linear::PackedMatrix;
 use super::kernels::workspace::Workspace;
 use super::ops::linear::{LinearOp, Weights};
 use super::ops::runs_on_cpu_kernels;
-use super::prepared::Prepared;
+use super::prepared::{Prepared, storage_of};
 use crate::error::{Context, Error, Result};
 use crate::weights::{Init, Loader, Matrix, Precision, Target};
 
@@ -87,7 +87,9 @@ impl Linear {
     ) -> Result<Self> {
         let layer =
             Self::prepare(weight.into(), bias, activation, (&place.target(), place.device()), place.precision())?;
-        if let Prepared::Packed(LinearOp { weights: Weights::Int8(_), .. }) = &layer.weights {
+        if let Prepared::Packed(LinearOp { weights, .. }) = &layer.weights
+            && (matches!(weights, Weights::Int8(_)) || matches!(weights, Weights::Packed(matrix) if matrix.is_f16()))
+        {
             place.mark_precision();
         }
         Ok(layer)
@@ -128,7 +130,13 @@ impl Linear {
                     Matrix::Full(weight) if is_int8 => {
                         pack_int8(&|output, row| quantize_weights(&weight[output * in_features..][..in_features], row))
                     }
-                    weight => Weights::Packed(PackedMatrix::pack(&weight.into_vec(), in_features, out_features)),
+                    weight => {
+                        let (weight, storage) = (weight.into_vec(), storage_of(precision));
+                        let row = |output: usize, row: &mut [f32]| {
+                            row.copy_from_slice(&weight[output * in_features..][..in_features]);
+                        };
+                        Weights::Packed(PackedMatrix::pack_as(storage, in_features, out_features, row))
+                    }
                 };
                 Prepared::Packed(LinearOp { weights, bias, activation, workspace: Workspace::shared() })
             }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 /// The precision in which the layers of a model store their weights and compute, on the CPU.
 ///
 /// Set it when a model is opened: [`OpenOptions::precision`](crate::OpenOptions#structfield.precision), or
-/// [`Weights::with_precision`](super::Weights::with_precision). Its names are those of the variants in lower case,
+/// [`Weights::with_precision`](super::Weights::with_precision). Its names are those of the variants in snake case,
 /// such as `int8`.
 ///
 /// On other devices, only [`F32`](Self::F32) is available: loading in another precision is an error there. So is
@@ -21,4 +21,8 @@ pub enum Precision {
     /// each row. Products are summed exactly in 32-bit integers. Results do not depend on the instruction set, and a row
     /// with a NaN or infinite value gives NaN.
     Int8,
+    /// The weights of large layers in f16, which halves the memory for them; everything is computed in f32. A layer is
+    /// large if it is a convolution (not a depthwise, grouped, causal or dynamic one) or fully connected, and has at
+    /// least 2^18 weights as its kernel needs them. A layer with a weight beyond the range of f16 stays in f32.
+    F16Weights,
 }

@@ -182,7 +182,7 @@ impl Sizes {
         let (keys, values, width) = (self.keys(), self.values(), self.heads.width());
         let (for_keys, for_values) = packed.split_at(keys * values);
         let span = [Span { x: 0, y: 0, rows: queries.rows() }];
-        let weights = Weights { panels: for_keys, bias: None };
+        let weights = Weights { panels: for_keys.into(), bias: None };
         packed_matmul(self.isa, queries.inputs(&queries.segments()), &span, weights, scores.outputs());
         let mut inverse = [0.0; QUERIES];
         let mut scale = 1.0 / (head_dim as f32).sqrt();
@@ -191,7 +191,7 @@ impl Sizes {
             scale = 1.0;
         }
         self.isa.run(Softmax { scores: &mut *scores, n_keys: self.n_keys, scale, inverse: &mut inverse });
-        let weights = Weights { panels: for_values, bias: None };
+        let weights = Weights { panels: for_values.into(), bias: None };
         let outputs = Outputs { row_stride: values, panel_stride: CHANNEL_BLOCK, y: &mut *sums };
         packed_matmul(self.isa, scores.inputs(&scores.segments()), &span, weights, outputs);
         for ((y, sums), inverse) in y.chunks_mut(width).zip(sums.chunks(values)).zip(inverse) {

@@ -10,6 +10,7 @@ use super::simd::math;
 use super::workspace::Workspace;
 use super::{lp_pool, pointwise};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{Lanes, map_lanes};
 
@@ -85,6 +86,37 @@ fn a_linear_layer_equals_its_naive_form_and_a_row_does_not_depend_on_the_others(
             }
         }
     }
+}
+
+#[test]
+fn products_with_f16_weights_equal_those_with_the_same_weights_in_f32() {
+    let workspace = Workspace::default();
+    let (inputs, outputs) = (516, 530);
+    // With subnormal numbers of f16 and values that round.
+    let mut weight: Vec<f32> = values(inputs * outputs).iter().map(|x| x * x * x * 0.1).collect();
+    weight[..4].copy_from_slice(&[6e-8, -3e-5, 65_504.0, -0.0]);
+    let pack = |storage, weight: &[f32]| {
+        PackedMatrix::pack_as(storage, inputs, outputs, |output, row| {
+            row.copy_from_slice(&weight[output * inputs..][..inputs]);
+        })
+    };
+    let rounded: Vec<f32> = weight.iter().map(|&x| half::f16::from_f32(x).to_f32()).collect();
+    let (halves, full) = (pack(Storage::F16, &weight), pack(Storage::F32, &rounded));
+    assert!(halves.is_f16() && !full.is_f16());
+    for rows in [1, 2, 3, 5, 6, 13, 14, 15, 130] {
+        let x = values(rows * inputs);
+        for isa in Isa::available() {
+            let multiply = |matrix: &PackedMatrix| {
+                let mut y = vec![f32::NAN; rows * outputs];
+                matrix.multiply(&x, &mut y, isa, &workspace, |_, _, _| ());
+                y
+            };
+            assert_eq!(multiply(&halves), multiply(&full), "{rows} {isa:?}");
+        }
+    }
+    weight[7] = 65_520.0; // rounds to infinity
+    assert!(!pack(Storage::F16, &weight).is_f16());
+    assert!(!PackedMatrix::pack_as(Storage::F16, 511, 512, |_, row| row.fill(0.5)).is_f16(), "too few weights");
 }
 
 #[test]

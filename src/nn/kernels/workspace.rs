@@ -94,38 +94,38 @@ impl Drop for Buffer {
     }
 }
 
-/// f32 values aligned to a cache line, so that no vector load spans two lines.
+/// Values aligned to a cache line, so that no vector load spans two lines.
 #[derive(Debug, Default)]
-pub struct AlignedVec {
-    values: Vec<f32>,
+pub struct AlignedVec<T = f32> {
+    values: Vec<T>,
     start: usize,
     len: usize,
 }
 
-impl AlignedVec {
+impl<T: Copy + Default> AlignedVec<T> {
     pub fn zeros(len: usize) -> Self {
-        let values = vec![0.0; len + CACHE_LINE / size_of::<f32>()];
+        let values = vec![T::default(); len + CACHE_LINE / size_of::<T>()];
         let start = values.as_ptr().align_offset(CACHE_LINE).min(values.len() - len);
         Self { values, start, len }
     }
 
-    pub fn copy(values: &[f32]) -> Self {
+    pub fn copy(values: &[T]) -> Self {
         let mut copy = Self::zeros(values.len());
         copy.copy_from_slice(values);
         copy
     }
 }
 
-impl Deref for AlignedVec {
-    type Target = [f32];
+impl<T> Deref for AlignedVec<T> {
+    type Target = [T];
 
-    fn deref(&self) -> &[f32] {
+    fn deref(&self) -> &[T] {
         &self.values[self.start..][..self.len]
     }
 }
 
-impl DerefMut for AlignedVec {
-    fn deref_mut(&mut self) -> &mut [f32] {
+impl<T> DerefMut for AlignedVec<T> {
+    fn deref_mut(&mut self) -> &mut [T] {
         &mut self.values[self.start..][..self.len]
     }
 }

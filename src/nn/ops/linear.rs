@@ -6,6 +6,7 @@ use super::wrong_shape;
 use crate::nn::kernels::activation::{Activation, FinishBlock, FinishRow};
 use crate::nn::kernels::matmul::int8::Int8Matrix;
 use crate::nn::kernels::matmul::linear::PackedMatrix;
+use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
@@ -51,10 +52,10 @@ impl Weights {
         let at_once = (VALUES / inputs / CHANNEL_BLOCK * CHANNEL_BLOCK).max(CHANNEL_BLOCK).min(outputs);
         // A workspace of its own: the shared one would keep the memory that the 4-bit codes save.
         let workspace = Workspace::default();
-        let mut matrix = PackedMatrix::zeros(inputs, at_once);
         for start in (0..outputs).step_by(at_once) {
             let n = at_once.min(outputs - start);
-            matrix.fill(n, |output, row| codes.read((start + output) * inputs, row));
+            let read = |output: usize, row: &mut [f32]| codes.read((start + output) * inputs, row);
+            let matrix = PackedMatrix::pack_as(Storage::F32, inputs, n, read);
             let mut part = workspace.take(x.len() / inputs * n);
             matrix.multiply(x, &mut part, isa, &workspace, |sums, row, first| finish(sums, row, start + first));
             y.chunks_mut(outputs).zip(part.chunks(n)).for_each(|(y, part)| y[start..start + n].copy_from_slice(part));

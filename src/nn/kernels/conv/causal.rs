@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::activation::{Activate, Activation};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs};
+use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::row_blocks::copy_block;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
@@ -43,8 +44,7 @@ impl CausalConv {
     pub fn pack(shape: CausalShape, filters: &[f32], bias: &[f32], activation: Activation) -> Self {
         let CausalShape { inputs, outputs, kernel, .. } = shape;
         let tap_len = inputs.next_multiple_of(CHANNEL_BLOCK);
-        let mut matrix = PackedMatrix::zeros(kernel * tap_len, outputs);
-        matrix.fill(outputs, |output, row| {
+        let matrix = PackedMatrix::pack_as(Storage::F32, kernel * tap_len, outputs, |output, row| {
             for (tap, row) in row.chunks_mut(tap_len).enumerate() {
                 let weight = |input: usize| filters[(output * inputs + input) * kernel + tap];
                 row[..inputs].iter_mut().enumerate().for_each(|(input, value)| *value = weight(input));

@@ -7,6 +7,7 @@ use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{Activate, BlockedMap, Shape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
+use crate::nn::kernels::matmul::panels::{PackedWeights, Panels, Storage};
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{AlignedVec, Workspace, count};
@@ -26,8 +27,8 @@ pub enum Source<'a> {
 #[derive(Debug)]
 pub struct DirectConv {
     conv_shape: ConvShape,
-    weights: AlignedVec, // [panels][segments][segment_len][16]
-    bias: Vec<f32>,      // [panels · 16]
+    weights: PackedWeights, // [panels][segments][segment_len][16]
+    bias: Vec<f32>,         // [panels · 16]
     activation: Activation,
 }
 
@@ -35,19 +36,19 @@ impl DirectConv {
     /// `filter` returns the weight for an output, input, row and column; `bias` is padded to whole blocks.
     pub fn pack(
         conv_shape: ConvShape,
+        storage: Storage,
         filter: impl Fn(usize, usize, usize, usize) -> f64 + Sync,
         bias: Vec<f32>,
         activation: Activation,
     ) -> Self {
         let ConvShape { in_channels, out_channels, kernel, .. } = conv_shape;
-        let mut conv = Self { conv_shape, weights: AlignedVec::default(), bias, activation };
         let inputs = match conv_shape.is_planar() {
             true => in_channels,
-            false => in_channels.next_multiple_of(conv.segment_len()),
+            false => in_channels.next_multiple_of(segment_len(conv_shape)),
         };
         let panel = kernel.0 * kernel.1 * inputs * CHANNEL_BLOCK;
-        conv.weights = AlignedVec::zeros(out_channels.div_ceil(CHANNEL_BLOCK) * panel);
-        conv.weights.par_chunks_mut(panel).enumerate().for_each(|(index, panel)| {
+        let sizes = (out_channels.div_ceil(CHANNEL_BLOCK), panel);
+        let weights = PackedWeights::pack(storage, sizes, |index, panel| {
             for (at, weights) in panel.chunks_mut(CHANNEL_BLOCK).enumerate() {
                 let (input, row, column) = if conv_shape.is_planar() {
                     // A segment is a row of the kernel, or a column if the axes are swapped for the product.
@@ -64,7 +65,7 @@ impl DirectConv {
                 }
             }
         });
-        conv
+        Self { conv_shape, weights, bias, activation }
     }
 
     /// Convolves `x` of `shape`. `None` if `x` is smaller than the kernel or the output exceeds the address space.
@@ -135,7 +136,7 @@ impl DirectConv {
                 (0..lines).map(|line| Span { x: line * stride.0 * row, y: line * y_line, rows: columns }).collect();
             let inputs = Inputs { x: &padded, row_stride: stride.1 * unit, segments: &segments, segment_len };
             let outputs = Outputs { y: &mut *y, row_stride: y_row, panel_stride: y_panel };
-            packed_matmul(isa, inputs, &spans, Weights { panels: &self.weights, bias: None }, outputs);
+            packed_matmul(isa, inputs, &spans, Weights { panels: self.weights.all(), bias: None }, outputs);
             let positions = if is_1d { 1 } else { out.width };
             isa.run(Finish { bias: &self.bias, activation: self.activation, positions, y });
         });
@@ -164,7 +165,7 @@ impl DirectConv {
             Some(_) => return None,
             None => Vec::new(),
         };
-        let weights = (0..batch).map(|item| scaled.get(item).unwrap_or(&self.weights));
+        let weights = (0..batch).map(|item| scaled.get(item).map_or(self.weights.all(), Panels::from));
         let task = (TASK / (x_row + y_row)).max(1);
         let segments = self.segments(width);
         let items = map.values.chunks_mut(height * y_row).zip(x.values.chunks(height * x_row)).zip(weights);
@@ -189,7 +190,7 @@ impl DirectConv {
 
     /// The weights with each input scaled by its factor.
     fn scaled(&self, factors: &[f32]) -> AlignedVec {
-        let mut weights = AlignedVec::copy(&self.weights);
+        let mut weights = self.weights.to_f32();
         let inputs = factors.len().next_multiple_of(self.segment_len());
         for panel in weights.as_chunks_mut::<CHANNEL_BLOCK>().0.chunks_mut(inputs) {
             for (lanes, factor) in panel.iter_mut().zip(factors) {
@@ -202,7 +203,7 @@ impl DirectConv {
     /// Computes one row of `width` columns; `segments` come from [`segments`](Self::segments) for this width.
     pub fn row(&self, x: &[f32], segments: &[usize], y: &mut [f32], width: usize, isa: Isa) {
         let inputs = Inputs { x, ..self.inputs(segments) };
-        self.product(inputs, &[Span { x: 0, y: 0, rows: width }], &self.weights, (y, CHANNEL_BLOCK, width), isa);
+        self.product(inputs, &[Span { x: 0, y: 0, rows: width }], self.weights.all(), (y, CHANNEL_BLOCK, width), isa);
     }
 
     /// Computes one row of a convolution over planes of `shape`.
@@ -224,7 +225,7 @@ impl DirectConv {
         let inputs = Inputs { x: &padded, row_stride: stride.1, segments: &segments, segment_len: kernel.1 };
         let outputs = Outputs { y: &mut *y, row_stride: CHANNEL_BLOCK, panel_stride: width * CHANNEL_BLOCK };
         let span = Span { x: 0, y: 0, rows: width };
-        packed_matmul(isa, inputs, &[span], Weights { panels: &self.weights, bias: None }, outputs);
+        packed_matmul(isa, inputs, &[span], Weights { panels: self.weights.all(), bias: None }, outputs);
         isa.run(Finish { bias: &self.bias, activation: self.activation, positions: width, y });
     }
 
@@ -243,7 +244,7 @@ impl DirectConv {
         &self,
         inputs: Inputs,
         spans: &[Span],
-        weights: &[f32],
+        weights: Panels,
         (y, y_place, width): (&mut [f32], usize, usize),
         isa: Isa,
     ) {
@@ -258,21 +259,26 @@ impl DirectConv {
         self.conv_shape
     }
 
-    pub fn weights(&self) -> &[f32] {
-        &self.weights
+    /// The weights, if they are in f32.
+    pub fn weights(&self) -> Option<&[f32]> {
+        self.weights.as_f32()
     }
 
     /// A copy with other weights in the same order.
     pub fn with_weights(&self, weights: AlignedVec) -> Self {
-        Self { weights, bias: self.bias.clone(), ..*self }
+        Self { weights: PackedWeights::F32(weights), bias: self.bias.clone(), ..*self }
     }
 
-    /// Channels read together: half a block if the last block is at most half full, otherwise a block.
     fn segment_len(&self) -> usize {
-        match self.conv_shape.in_channels % CHANNEL_BLOCK {
-            1..=8 if self.conv_shape.is_pointwise() => CHANNEL_BLOCK / 2,
-            _ => CHANNEL_BLOCK,
-        }
+        segment_len(self.conv_shape)
+    }
+}
+
+/// Channels read together: half a block if the last block is at most half full, otherwise a block.
+fn segment_len(conv_shape: ConvShape) -> usize {
+    match conv_shape.in_channels % CHANNEL_BLOCK {
+        1..=8 if conv_shape.is_pointwise() => CHANNEL_BLOCK / 2,
+        _ => CHANNEL_BLOCK,
     }
 }
 

@@ -89,7 +89,7 @@ impl GroupedConv {
                 isa,
                 Inputs { x: &padded, row_stride: width, segments: &segments, segment_len: width },
                 &[Span { x: 0, y: 0, rows: rows.len() }],
-                Weights { panels: weights, bias: None },
+                Weights { panels: weights.into(), bias: None },
                 Outputs { row_stride: panels * CHANNEL_BLOCK, panel_stride: CHANNEL_BLOCK, y: &mut sums },
             );
             let bias = &self.bias[group * width..][..width];

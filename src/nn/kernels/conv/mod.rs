@@ -18,6 +18,7 @@ use crate::nn::kernels::conv::depthwise::DepthwiseConv;
 use crate::nn::kernels::conv::direct::{DirectConv, Source};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::winograd::WinogradConv;
+use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
@@ -52,6 +53,7 @@ pub struct Filters<'a> {
     /// One per output channel.
     pub bias: &'a [f32],
     pub activation: Activation,
+    pub storage: Storage,
 }
 
 /// A convolution, packed for its kernel.
@@ -88,7 +90,7 @@ impl Conv {
         let channels = (in_channels, out_channels);
         let packed = match (kernel, stride, padding) {
             _ if conv_shape.is_planar() => {
-                Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation))
+                Packed::Direct(DirectConv::pack(conv_shape, filters.storage, filter, bias, filters.activation))
             }
             ((3, 3), (1, 1), (1, 1)) if padding_after == (1, 1) => {
                 let scale = |x: f32, output: usize| f64::from(x) * f64::from(filters.scale[output]);
@@ -97,14 +99,14 @@ impl Conv {
                     let [a, b, c, d, e, f, g, h, i] = all[output * in_channels + input].map(|x| scale(x, output));
                     [[a, b, c], [d, e, f], [g, h, i]]
                 };
-                Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
+                Packed::Winograd(WinogradConv::pack(channels, width, filters.storage, taps, bias, filters.activation))
             }
             ((3, 1), (1, 1), (1, 0)) if width == Some(1) && padding_after == (1, 0) => {
                 // The only column becomes the middle one of three.
                 let taps = |o, i| [0, 1, 2].map(|row| [0.0, filter(o, i, row, 0), 0.0]);
-                Packed::Winograd(WinogradConv::pack(channels, width, taps, bias, filters.activation))
+                Packed::Winograd(WinogradConv::pack(channels, width, filters.storage, taps, bias, filters.activation))
             }
-            _ => Packed::Direct(DirectConv::pack(conv_shape, filter, bias, filters.activation)),
+            _ => Packed::Direct(DirectConv::pack(conv_shape, filters.storage, filter, bias, filters.activation)),
         };
         Self { conv_shape, packed }
     }
@@ -133,10 +135,19 @@ impl Conv {
         Some(Self { conv_shape: first.conv_shape, packed })
     }
 
-    /// The packed weights, except for Winograd kernels.
+    /// Whether the weights are stored as f16.
+    pub fn is_f16(&self) -> bool {
+        match &self.packed {
+            Packed::Direct(conv) => conv.weights().is_none(),
+            Packed::Winograd(conv) => conv.is_f16(),
+            Packed::Depthwise(_) => false,
+        }
+    }
+
+    /// The packed weights, except for Winograd kernels and f16.
     fn weights(&self) -> Option<&[f32]> {
         match &self.packed {
-            Packed::Direct(conv) => Some(conv.weights()),
+            Packed::Direct(conv) => conv.weights(),
             Packed::Depthwise(conv) => Some(conv.weights()),
             Packed::Winograd(_) => None,
         }

@@ -8,6 +8,7 @@ use crate::nn::kernels::conv::grouped::{GroupedConv, GroupedShape};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::stream::{Step, stream};
 use crate::nn::kernels::conv::{Conv, Filters, Input};
+use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::workspace::Workspace;
@@ -43,6 +44,7 @@ struct Case {
     width: Option<usize>,
     activation: Activation,
     pool: Option<(Pooling, Window)>,
+    storage: Storage,
     x: Vec<f32>,
     filters: Vec<f32>,
     scale: Vec<f32>,
@@ -56,8 +58,9 @@ impl Case {
         let x = random.values(batch * in_channels * height * width);
         let filters = random.values(out_channels * in_channels * kernel.0 * kernel.1);
         let (scale, bias) = (random.values(out_channels), random.values(out_channels));
-        let (activation, pool) = (Activation::Identity, None);
-        Self { conv_shape, is_depthwise: false, shape, width: Some(width), activation, pool, x, filters, scale, bias }
+        let (activation, pool, storage) = (Activation::Identity, None, Storage::F32);
+        let (is_depthwise, width) = (false, Some(width));
+        Self { conv_shape, is_depthwise, shape, width, activation, pool, storage, x, filters, scale, bias }
     }
 
     fn depthwise(conv_shape: ConvShape, size: (usize, usize, usize), random: &mut Random) -> Self {
@@ -68,8 +71,8 @@ impl Case {
     }
 
     fn conv(&self) -> Conv {
-        let Self { filters: values, scale, bias, activation, .. } = self;
-        let filters = Filters { values, scale, bias, activation: *activation };
+        let Self { filters: values, scale, bias, activation, storage, .. } = self;
+        let filters = Filters { values, scale, bias, activation: *activation, storage: *storage };
         match self.is_depthwise {
             true => Conv::pack_depthwise(self.conv_shape, filters),
             false => Conv::pack(self.conv_shape, self.width, filters),
@@ -124,12 +127,14 @@ impl Case {
     }
 
     /// Compares with every instruction set. The error of a sum of n products of values up to 1 grows with √n: direct
-    /// sums stay within about 4 ε √n, and Winograd convolutions, on a million random outputs, within 30 ε √n.
+    /// sums stay within about 4 ε √n, and Winograd convolutions, on a million random outputs, within 30 ε √n. Weights in f16 round by up to 2^-12.
     fn check(&self) {
         let (conv, workspace, expected) = (self.conv(), Workspace::default(), self.naive());
         let inputs = if self.is_depthwise { 1 } else { self.conv_shape.in_channels };
         let taps = (inputs * self.conv_shape.kernel.0 * self.conv_shape.kernel.1) as f64;
-        let tolerance = 40.0 * f64::from(f32::EPSILON) * taps.sqrt().max(2.0);
+        assert_eq!(conv.is_f16(), self.storage == Storage::F16, "{:?}", self.conv_shape);
+        let unit = if conv.is_f16() { 0.1 * 2f64.powi(-12) } else { f64::from(f32::EPSILON) };
+        let tolerance = 40.0 * unit * taps.sqrt().max(2.0);
         for isa in Isa::available() {
             let y = self.run(&conv, isa, &workspace);
             let what = format!("{:?} {:?} {isa:?}", self.conv_shape, self.shape);
@@ -197,6 +202,27 @@ fn the_last_layers_of_cnn14_equal_their_naive_form() {
             }
             case.check();
         }
+    }
+}
+
+#[test]
+fn convolutions_with_f16_weights_equal_their_naive_form() {
+    let mut random = Random(21);
+    let direct = |in_channels: usize, kernel: usize| ConvShape {
+        kernel: (kernel, kernel),
+        padding: (0, 0),
+        padding_after: (0, 0),
+        ..three_by_three(in_channels, 530)
+    };
+    for (conv_shape, size) in [
+        (three_by_three(80, 100), (1, 9, 7)),
+        (three_by_three(512, 700), (1, 5, 2)),
+        (three_by_three(512, 700), (2, 4, 4)),
+        (direct(24, 5), (1, 6, 7)),
+        (direct(500, 1), (2, 3, 5)),
+    ] {
+        let case = Case::new(conv_shape, size, &mut random);
+        Case { storage: Storage::F16, ..case }.check();
     }
 }
 
@@ -646,7 +672,8 @@ fn sizes_beyond_the_address_space_are_rejected() {
         let values =
             vec![1.0; conv_shape.in_channels * conv_shape.out_channels * conv_shape.kernel.0 * conv_shape.kernel.1];
         let ones = vec![1.0; conv_shape.out_channels];
-        let filters = Filters { values: &values, scale: &ones, bias: &ones, activation: Activation::Identity };
+        let (activation, storage) = (Activation::Identity, Storage::F32);
+        let filters = Filters { values: &values, scale: &ones, bias: &ones, activation, storage };
         let conv = Conv::pack(conv_shape, None, filters);
         Isa::available()
             .into_iter()

@@ -3,10 +3,11 @@
 use rayon::prelude::*;
 
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
+use crate::nn::kernels::matmul::panels::{PackedWeights, Storage};
 use crate::nn::kernels::row_blocks::RowBlocks;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::{AlignedVec, Workspace};
+use crate::nn::kernels::workspace::Workspace;
 
 /// Rows per task, if there are many rows.
 const ROWS: usize = 64;
@@ -16,7 +17,7 @@ const PANELS: usize = 8;
 /// A packed weight matrix: `[panels][inputs][16]`, inputs and outputs zero-padded to whole blocks.
 #[derive(Debug)]
 pub struct PackedMatrix {
-    weights: AlignedVec,
+    weights: PackedWeights,
     bias: Option<Vec<f32>>, // [panels · 16]
     inputs: usize,
     outputs: usize,
@@ -25,37 +26,25 @@ pub struct PackedMatrix {
 impl PackedMatrix {
     /// Packs a weight `[outputs, inputs]`.
     pub fn pack(weight: &[f32], inputs: usize, outputs: usize) -> Self {
-        let mut packed = Self::zeros(inputs, outputs);
-        packed.fill(outputs, |output, row| row.copy_from_slice(&weight[output * inputs..][..inputs]));
-        packed
+        Self::pack_as(Storage::F32, inputs, outputs, |output, row| {
+            row.copy_from_slice(&weight[output * inputs..][..inputs]);
+        })
     }
 
-    /// A zero matrix for up to `outputs` outputs, to be [filled](Self::fill).
-    pub fn zeros(inputs: usize, outputs: usize) -> Self {
-        let panel = inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK;
-        let weights = AlignedVec::zeros(outputs.div_ceil(CHANNEL_BLOCK) * panel);
+    /// Packs `outputs` rows of weights, which `row` writes.
+    pub fn pack_as(storage: Storage, inputs: usize, outputs: usize, row: impl Fn(usize, &mut [f32]) + Sync) -> Self {
+        let sizes = (outputs.div_ceil(CHANNEL_BLOCK), inputs.next_multiple_of(CHANNEL_BLOCK) * CHANNEL_BLOCK);
+        let weights = PackedWeights::pack(storage, sizes, |index, panel| {
+            let n = CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK);
+            let mut rows = vec![0.0; n * inputs];
+            for (lane, values) in rows.chunks_mut(inputs.max(1)).enumerate() {
+                row(index * CHANNEL_BLOCK + lane, values);
+            }
+            for (input, weights) in panel.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().take(inputs).enumerate() {
+                (0..n).for_each(|lane| weights[lane] = rows[lane * inputs + input]);
+            }
+        });
         Self { weights, bias: None, inputs, outputs }
-    }
-
-    /// Replaces the weights by those of `outputs` outputs, at most the capacity; `row` writes the weights of one
-    /// output.
-    pub fn fill(&mut self, outputs: usize, row: impl Fn(usize, &mut [f32]) + Sync) {
-        self.outputs = outputs;
-        let inputs = self.inputs;
-        let panel = self.padded_inputs() * CHANNEL_BLOCK;
-        let panels = self.weights.par_chunks_mut(panel.max(1)).enumerate();
-        panels.take(outputs.div_ceil(CHANNEL_BLOCK)).for_each_init(
-            || vec![0.0; CHANNEL_BLOCK * inputs],
-            |rows, (index, panel)| {
-                let n = CHANNEL_BLOCK.min(outputs - index * CHANNEL_BLOCK);
-                for (lane, values) in rows.chunks_mut(inputs.max(1)).take(n).enumerate() {
-                    row(index * CHANNEL_BLOCK + lane, values);
-                }
-                for (input, weights) in panel.as_chunks_mut::<CHANNEL_BLOCK>().0.iter_mut().take(inputs).enumerate() {
-                    (0..n).for_each(|lane| weights[lane] = rows[lane * inputs + input]);
-                }
-            },
-        );
     }
 
     /// Starts the sums from `bias`, one value per output, instead of from 0.
@@ -63,6 +52,10 @@ impl PackedMatrix {
         let mut padded = vec![0.0; self.width()];
         padded[..self.outputs].copy_from_slice(bias);
         Self { bias: Some(padded), ..self }
+    }
+
+    pub fn is_f16(&self) -> bool {
+        self.weights.as_f32().is_none()
     }
 
     pub fn inputs(&self) -> usize {
@@ -165,7 +158,7 @@ impl PackedMatrix {
     pub fn multiply_rows(&self, x: &[f32], y: &mut [f32], isa: Isa) {
         let (row_stride, width) = (self.padded_inputs(), self.width());
         let inputs = Inputs { x, row_stride, segments: &[0], segment_len: row_stride };
-        let weights = Weights { panels: &self.weights, bias: self.bias.as_deref() };
+        let weights = Weights { panels: self.weights.all(), bias: self.bias.as_deref() };
         let rows = x.len() / row_stride;
         let outputs = Outputs { y, row_stride: width, panel_stride: CHANNEL_BLOCK };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
@@ -183,7 +176,7 @@ impl PackedMatrix {
     ) {
         let panel = self.padded_inputs() * CHANNEL_BLOCK;
         let weights = Weights {
-            panels: &self.weights[first * panel..(first + panels) * panel],
+            panels: self.weights.panels(panel, first, panels),
             bias: self.bias.as_ref().map(|bias| &bias[first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK]),
         };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);

@@ -6,6 +6,7 @@
 //! registers of outputs, always in the order of `s` and `k`, so a row's result does not depend on the other rows.
 #![allow(unsafe_code)] // reads and writes without bounds checks; what bounds them is asserted at the entry
 
+use super::panels::Panels;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes, UNROLLED};
 use crate::nn::kernels::workspace::{count, is_inside};
@@ -43,7 +44,7 @@ pub struct Span {
 #[derive(Clone, Copy)]
 pub struct Weights<'a> {
     /// `[panels][segments][segment_len][16]`.
-    pub panels: &'a [f32],
+    pub panels: Panels<'a>,
     /// Initial value of the sums, `[panels][16]`; zeros if `None`.
     pub bias: Option<&'a [f32]>,
 }
@@ -57,22 +58,47 @@ pub struct Outputs<'a> {
 
 /// Multiplies all rows of `spans` by all panels of `weights`, on the calling thread.
 pub fn packed_matmul(isa: Isa, inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
-    isa.run(Product { inputs, spans, weights, outputs });
+    let bias = weights.bias;
+    match weights.panels {
+        Panels::F32(panels) => isa.run(Product { inputs, spans, panels, bias, outputs }),
+        Panels::F16(panels) => isa.run(Product { inputs, spans, panels, bias, outputs }),
+    }
 }
 
-struct Product<'a> {
+/// A stored weight.
+trait Weight: Copy {
+    fn load<L: Lanes>(weights: &[Self; CHANNEL_BLOCK], part: usize) -> L;
+}
+
+impl Weight for f32 {
+    #[inline(always)]
+    fn load<L: Lanes>(weights: &[Self; CHANNEL_BLOCK], part: usize) -> L {
+        L::load(weights, part)
+    }
+}
+
+/// The bits of a finite f16.
+impl Weight for u16 {
+    #[inline(always)]
+    fn load<L: Lanes>(weights: &[Self; CHANNEL_BLOCK], part: usize) -> L {
+        L::load_f16(weights, part)
+    }
+}
+
+struct Product<'a, W> {
     inputs: Inputs<'a>,
     spans: &'a [Span],
-    weights: Weights<'a>,
+    panels: &'a [W],
+    bias: Option<&'a [f32]>,
     outputs: Outputs<'a>,
 }
 
-impl SimdOp for Product<'_> {
+impl<W: Weight> SimdOp for Product<'_, W> {
     type Output = ();
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        all_tiles::<L>(self.inputs, self.spans, self.weights, self.outputs);
+        all_tiles::<L, W>(self);
     }
 }
 
@@ -86,17 +112,18 @@ pub fn near_equal_pieces(n: usize, most: usize) -> impl Iterator<Item = (usize, 
 }
 
 #[inline(always)]
-fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs: Outputs) {
+fn all_tiles<L: Lanes, W: Weight>(product: Product<W>) {
+    let Product { inputs, spans, panels: weights, bias, outputs } = product;
     let Inputs { x, row_stride, segments, segment_len } = inputs;
     let most_rows = spans.iter().map(|span| span.rows).max().unwrap_or(0);
-    if segments.is_empty() || segment_len == 0 || weights.panels.is_empty() || most_rows == 0 {
+    if segments.is_empty() || segment_len == 0 || weights.is_empty() || most_rows == 0 {
         return;
     }
-    let panel = count(&[segments.len(), segment_len, CHANNEL_BLOCK])
-        .filter(|&panel| weights.panels.len().is_multiple_of(panel));
+    let panel =
+        count(&[segments.len(), segment_len, CHANNEL_BLOCK]).filter(|&panel| weights.len().is_multiple_of(panel));
     let Some(panel) = panel else { panic!("expected whole panels of weights") };
-    let panels = weights.panels.len() / panel;
-    assert!(weights.bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "expected one bias per output");
+    let panels = weights.len() / panel;
+    assert!(bias.is_none_or(|bias| bias.len() == panels * CHANNEL_BLOCK), "expected one bias per output");
     let furthest = segments.iter().max().map_or(0, |start| start.saturating_add(segment_len - 1));
     for span in spans.iter().filter(|span| span.rows > 0) {
         let last = span.rows - 1;
@@ -111,13 +138,12 @@ fn all_tiles<L: Lanes>(inputs: Inputs, spans: &[Span], weights: Weights, outputs
     let tile_rows = L::TILES.iter().filter(|&&fit| fit >= columns).count();
     for (first_panel, n) in near_equal_pieces(panels, columns / L::PARTS) {
         for (chunk, segments) in segments.chunks(SEGMENTS_AT_ONCE).enumerate() {
-            let start = match weights.bias {
+            let start = match bias {
                 _ if chunk > 0 => Start::Sums,
                 Some(bias) => Start::Bias(bias[first_panel * CHANNEL_BLOCK..].as_ptr()),
                 None => Start::Zero,
             };
-            let weights =
-                &weights.panels[first_panel * panel + chunk * SEGMENTS_AT_ONCE * segment_len * CHANNEL_BLOCK..];
+            let weights = &weights[first_panel * panel + chunk * SEGMENTS_AT_ONCE * segment_len * CHANNEL_BLOCK..];
             for span in spans.iter().filter(|span| span.rows > 0) {
                 for (first_row, rows) in near_equal_pieces(span.rows, tile_rows) {
                     let y = first_panel * outputs.panel_stride + span.y + first_row * outputs.row_stride;
@@ -155,12 +181,12 @@ enum Start {
 
 /// The arguments of one register tile.
 #[derive(Clone, Copy)]
-struct Tile<'a> {
+struct Tile<'a, W> {
     x: *const f32,
     row_stride: usize,
     segments: &'a [usize],
     segment_len: usize,
-    weights: *const f32,
+    weights: *const W,
     panel: usize,
     y: *mut f32,
     y_row_stride: usize,
@@ -168,7 +194,7 @@ struct Tile<'a> {
     start: Start,
 }
 
-impl Tile<'_> {
+impl<W: Weight> Tile<'_, W> {
     /// # Safety
     /// `rows` rows of inputs and outputs and `panels` panels of weights and bias lie inside their slices, as [`all_tiles`]
     /// asserts.
@@ -179,7 +205,7 @@ impl Tile<'_> {
         macro_rules! by_size {
             ($($m:literal: $($n:literal)*;)*) => {
                 match (rows, columns) {
-                    $($(($m, $n) => L::call(TileOf::<$m, $n>(self)),)*)*
+                    $($(($m, $n) => L::call(TileOf::<W, $m, $n>(self)),)*)*
                     _ => unreachable!("a tile of {rows} rows and {columns} registers"),
                 }
             };
@@ -254,7 +280,7 @@ impl Tile<'_> {
     unsafe fn step<L: Lanes, const M: usize, const N: usize>(
         &self,
         sums: &mut [[L; N]; M],
-        weights: *const f32,
+        weights: *const W,
         input: impl Fn(usize) -> L,
     ) {
         // SAFETY: panels as the caller promises.
@@ -262,10 +288,10 @@ impl Tile<'_> {
             let mut w = [L::splat(0.0); N];
             for n in 0..N {
                 let at = weights.add(n / L::PARTS * self.panel);
-                w[n] = L::load(&*at.cast::<[f32; CHANNEL_BLOCK]>(), n % L::PARTS);
+                w[n] = W::load(&*at.cast::<[W; CHANNEL_BLOCK]>(), n % L::PARTS);
                 // With one or two rows, loads are the limit, and the hardware prefetcher alone is faster.
                 if M > 2 && n % L::PARTS == 0 {
-                    L::prefetch(at.wrapping_add(PREFETCH_DISTANCE));
+                    L::prefetch(at.wrapping_add(PREFETCH_DISTANCE).cast());
                 }
             }
             for m in 0..M {
@@ -279,9 +305,9 @@ impl Tile<'_> {
 }
 
 /// A tile of `M` rows and `N` registers. Only [`Tile::sum`] makes one.
-struct TileOf<'a, const M: usize, const N: usize>(Tile<'a>);
+struct TileOf<'a, W, const M: usize, const N: usize>(Tile<'a, W>);
 
-impl<const M: usize, const N: usize> SimdOp for TileOf<'_, M, N> {
+impl<W: Weight, const M: usize, const N: usize> SimdOp for TileOf<'_, W, M, N> {
     type Output = ();
 
     #[inline(always)]
@@ -344,7 +370,7 @@ mod tests {
                 let (row_stride, panel_stride) = (self.y_row_stride, self.y_panel_stride);
                 let outputs = Outputs { y: &mut y, row_stride, panel_stride };
                 let run = AssertUnwindSafe(|| {
-                    let weights = Weights { panels: &weights, bias: None };
+                    let weights = Weights { panels: Panels::F32(&weights), bias: None };
                     packed_matmul(isa, inputs, &[self.span], weights, outputs)
                 });
                 let rejected = catch_unwind(run).is_err();

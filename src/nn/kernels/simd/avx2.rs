@@ -1,4 +1,4 @@
-//! [`Lanes`] as one AVX register, with AVX2 and FMA.
+//! [`Lanes`] as one AVX register, with AVX2, FMA and F16C.
 #![allow(unsafe_code)] // intrinsics; sound because `run` is only called on a machine that has them
 
 use std::arch::x86_64::*;
@@ -12,13 +12,13 @@ struct Register(__m256);
 
 /// Whether this machine has all features that [`run`] enables. A hypervisor may expose one without the other.
 pub fn is_available() -> bool {
-    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")
+    is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c")
 }
 
 /// Runs `op` with AVX2 and FMA. Called only by [`super::isa::Isa`], after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
     #[inline(never)]
-    #[target_feature(enable = "avx2,fma")]
+    #[target_feature(enable = "avx2,fma,f16c")]
     fn inside<O: SimdOp>(op: O) -> O::Output {
         op.run::<Register>()
     }
@@ -50,6 +50,13 @@ impl Lanes for Register {
         let half = &x.as_chunks::<8>().0[part];
         // SAFETY: see above.
         Self(unsafe { _mm256_loadu_ps(half.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(x: &[u16; CHANNEL_BLOCK], part: usize) -> Self {
+        let half = &x.as_chunks::<8>().0[part];
+        // SAFETY: see above.
+        Self(unsafe { _mm256_cvtph_ps(_mm_loadu_si128(half.as_ptr().cast())) })
     }
 
     #[inline(always)]

@@ -24,7 +24,7 @@ pub fn is_available() -> bool {
 /// Runs `op` with AVX-512. Called only by [`super::isa::Isa`], after detection.
 pub fn run<O: SimdOp>(op: O) -> O::Output {
     #[inline(never)]
-    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
+    #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma,f16c")]
     fn inside<O: SimdOp>(op: O) -> O::Output {
         op.run::<Register>()
     }
@@ -55,6 +55,12 @@ impl Lanes for Register {
     fn load(x: &[f32; CHANNEL_BLOCK], _: usize) -> Self {
         // SAFETY: see above.
         Self(unsafe { _mm512_loadu_ps(x.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(x: &[u16; CHANNEL_BLOCK], _: usize) -> Self {
+        // SAFETY: see above.
+        Self(unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(x.as_ptr().cast())) })
     }
 
     #[inline(always)]

@@ -33,6 +33,8 @@ pub trait Lanes: Copy {
         Self::splat(x[i])
     }
     fn load(x: &[f32; CHANNEL_BLOCK], part: usize) -> Self;
+    /// [`load`](Self::load) of the bits of f16 values, all finite.
+    fn load_f16(x: &[u16; CHANNEL_BLOCK], part: usize) -> Self;
     fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize);
     fn add(self, other: Self) -> Self;
     fn sub(self, other: Self) -> Self;

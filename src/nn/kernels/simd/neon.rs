@@ -2,6 +2,7 @@
 #![allow(unsafe_code)] // intrinsics; sound because this file is only compiled for targets that have them
 
 use std::arch::aarch64::*;
+use std::arch::asm;
 
 use super::isa::SimdOp;
 use super::lanes::{CHANNEL_BLOCK, Lanes, UNROLLED};
@@ -63,6 +64,19 @@ impl Lanes for Register {
         let quarter = &x.as_chunks::<4>().0[part];
         // SAFETY: see above.
         Self(unsafe { vld1q_f32(quarter.as_ptr()) })
+    }
+
+    #[inline(always)]
+    fn load_f16(x: &[u16; CHANNEL_BLOCK], part: usize) -> Self {
+        let quarter = &x.as_chunks::<4>().0[part];
+        let mut y: float32x4_t;
+        // The intrinsic is not stable in the oldest supported compiler.
+        // SAFETY: see above; the instruction reads and writes these registers only.
+        unsafe {
+            let x = vld1_u16(quarter.as_ptr());
+            asm!("fcvtl {y:v}.4s, {x:v}.4h", y = out(vreg) y, x = in(vreg) x, options(pure, nomem, nostack, preserves_flags));
+        }
+        Self(y)
     }
 
     #[inline(always)]

@@ -43,6 +43,16 @@ impl Lanes for Portable {
     }
 
     #[inline(always)]
+    fn load_f16(x: &[u16; CHANNEL_BLOCK], part: usize) -> Self {
+        // Exponents of f16 have another bias, which a product corrects, also for subnormal numbers.
+        const BIAS: f32 = (1u128 << 112) as f32;
+        Self(x.as_chunks().0[part].map(|bits| {
+            let (sign, rest) = (u32::from(bits & 0x8000) << 16, u32::from(bits & 0x7fff) << 13);
+            f32::from_bits(sign | rest) * BIAS
+        }))
+    }
+
+    #[inline(always)]
     fn store(self, y: &mut [f32; CHANNEL_BLOCK], part: usize) {
         y.as_chunks_mut().0[part] = self.0;
     }

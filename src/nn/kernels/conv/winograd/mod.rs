@@ -20,10 +20,11 @@ use rayon::prelude::*;
 use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape};
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
+use crate::nn::kernels::matmul::panels::{PackedWeights, Storage};
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
 use crate::nn::kernels::simd::lanes::CHANNEL_BLOCK;
-use crate::nn::kernels::workspace::{AlignedVec, Workspace};
+use crate::nn::kernels::workspace::Workspace;
 use axis::{Axis, F43, TwoColumns, Untransformed};
 use input::InputTransform;
 use output::OutputTransform;
@@ -81,8 +82,8 @@ pub struct WinogradConv {
     out_channels: usize,
     time: Form,
     mel: Form,
-    weights: AlignedVec, // [positions][panels][taps][input blocks · 16][16]
-    pub bias: Vec<f32>,  // [panels · 16]
+    weights: PackedWeights, // [positions][panels][taps][input blocks · 16][16]
+    pub bias: Vec<f32>,     // [panels · 16]
     pub activation: Activation,
 }
 
@@ -92,6 +93,7 @@ impl WinogradConv {
     pub fn pack(
         (in_channels, out_channels): (usize, usize),
         width: Option<usize>,
+        storage: Storage,
         filter: impl Fn(usize, usize) -> [[f64; 3]; 3] + Sync,
         bias: Vec<f32>,
         activation: Activation,
@@ -105,8 +107,8 @@ impl WinogradConv {
         let taps = if time == Form::Untransformed { 3 } else { 1 };
         let (inputs, panels) =
             (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
-        let mut weights = AlignedVec::zeros(time.products() * mel.products() * panels * taps * inputs * CHANNEL_BLOCK);
-        weights.par_chunks_mut(taps * inputs * CHANNEL_BLOCK).enumerate().for_each(|(index, panel)| {
+        let sizes = (time.products() * mel.products() * panels, taps * inputs * CHANNEL_BLOCK);
+        let weights = PackedWeights::pack(storage, sizes, |index, panel| {
             let (position, panel_index) = (index / panels, index % panels);
             let (time_position, mel_position) = (position / mel.products(), position % mel.products());
             let (along_time, along_mel) = (time.filter(time_position), mel.filter(mel_position));
@@ -129,6 +131,10 @@ impl WinogradConv {
             }
         });
         Self { in_channels, out_channels, time, mel, weights, bias, activation }
+    }
+
+    pub fn is_f16(&self) -> bool {
+        self.weights.as_f32().is_none()
     }
 
     /// Convolves `x` to a map of the same size, or of half its rows and columns with 2x2 `pooling`. `None` if the
@@ -299,8 +305,8 @@ impl<'a, T: Axis + Sync, W: Axis + Sync> Pass<'a, T, W> {
             .collect();
         let panel = taps * blocks * CHANNEL_BLOCK * CHANNEL_BLOCK;
         for_each(parallel, by_task.collect(), |(position, task, y): (usize, usize, &mut [f32])| {
-            let first = (position * panels + task * TASK_PANELS) * panel;
-            let panels = &layer.weights[first..first + y.len() / (tiles * CHANNEL_BLOCK) * panel];
+            let first = position * panels + task * TASK_PANELS;
+            let panels = layer.weights.panels(panel, first, y.len() / (tiles * CHANNEL_BLOCK));
             let x = &transformed[position * tiles * CHANNEL_BLOCK..];
             let inputs = Inputs { x, row_stride: CHANNEL_BLOCK, segments: &segments, segment_len: CHANNEL_BLOCK };
             let outputs = Outputs { y, row_stride: CHANNEL_BLOCK, panel_stride: tiles * CHANNEL_BLOCK };
