@@ -7,7 +7,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use model::{Encoding, Model};
+use model::Encoding;
+pub use model::Model;
 use out::Out;
 
 use crate::input::{FileArgs, Item, ReadArgs};
