@@ -113,7 +113,7 @@ pub use crate::{
     output::{Embedding, OutputActivation, Tag, Tagging, TaggingOutput},
     stream::TaggerStream,
     tagger::{OpenOptions, Tagger},
-    weights::Weights,
+    weights::{Precision, Weights},
     windows::{Aggregation, WindowConfig, WindowTagging, Windows},
 };
 

@@ -11,6 +11,7 @@ use crate::fusion::Average;
 use crate::models::{ced::WindowMean, cnn14::Decision, rnn::TimePooling};
 use crate::nn::{Cell, Pooling};
 use crate::output::OutputActivation;
+use crate::weights::Precision;
 use crate::windows::Aggregation;
 
 macro_rules! names {
@@ -49,6 +50,7 @@ names!(
     OutputActivation,
     PadMode,
     Pooling,
+    Precision,
     Spectrum,
     TimePooling,
     Unit,

@@ -48,7 +48,7 @@ const ALLOWED: [(&str, &[&str]); 26] = [
     ("events", &["error", "labels", "output"]),
     ("tagger", &["assumption", "audio", "encoders", "error", "files", "labels", "models", "output", "weights"]),
     ("windows", &["audio", "check", "error", "frontend", "models", "output", "tagger"]),
-    ("names", &["ctc", "error", "events", "frontend", "fusion", "models", "nn", "output", "windows"]),
+    ("names", &["ctc", "error", "events", "frontend", "fusion", "models", "nn", "output", "weights", "windows"]),
     ("stream", &["audio", "check", "error", "frontend", "models", "output", "tagger", "windows"]),
 ];
 

@@ -8,7 +8,7 @@ use clipwise::frontend::{LogScale, PadMode, Window};
 use clipwise::fusion::Average;
 use clipwise::models::{OutputActivation, ced::WindowMean, rnn::TimePooling};
 use clipwise::nn::{Cell, Pooling};
-use clipwise::{Aggregation, Error};
+use clipwise::{Aggregation, Error, Precision};
 
 fn check<T: Debug + Display + FromStr<Err = Error> + PartialEq + serde::Serialize>(value: T, name: &str) {
     assert_eq!(value.to_string(), name);
@@ -29,6 +29,7 @@ fn names_equal_those_in_config_files() {
     check(OutputActivation::Softmax, "softmax");
     check(PadMode::Reflect, "reflect");
     check(Pooling::Avg, "avg");
+    check(Precision::Int8, "int8");
     check(TimePooling::Attention, "attention");
     check(Unit::Words, "words");
     check(Window::Povey, "povey");

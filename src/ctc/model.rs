@@ -272,7 +272,8 @@ impl CtcModel {
     /// As [`open`](Self::open), with options.
     ///
     /// # Errors
-    /// As [`open`](Self::open), and [`Error::Argument`] if the folder has no adapters for the language.
+    /// As [`open`](Self::open), and [`Error::Argument`] if the folder has no adapters for the language, or if the model or
+    /// the device does not have the [`precision`](OpenOptions#structfield.precision).
     pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let mut weights = folder::open_weights(folder)?;
@@ -284,7 +285,14 @@ impl CtcModel {
             config.vocabulary.language = options.language.clone();
         }
         let device = options.device.as_ref().unwrap_or(&Device::Cpu);
-        Self::load(&config, &weights, device)?.named(folder, &config)
+        let model = match &options.encoder {
+            Some(encoder) => {
+                let encoder = if encoder.is_dir() { folder::open_weights(encoder)? } else { Weights::open(encoder)? };
+                Self::load_with_encoder(&config, &weights, &encoder.with_precision(options.precision), device)?
+            }
+            None => Self::load(&config, &weights.with_precision(options.precision), device)?,
+        };
+        model.named(folder, &config)
     }
 
     /// Opens a folder with only the weighted sum and the head, and the weights of the published encoder from `encoder`:
@@ -304,11 +312,7 @@ impl CtcModel {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with_encoder(folder: impl AsRef<Path>, encoder: impl AsRef<Path>, device: &Device) -> Result<Self> {
-        let (folder, encoder) = (folder.as_ref(), encoder.as_ref());
-        let weights = folder::open_weights(folder)?;
-        let config = CtcConfig::open(folder, &weights)?;
-        let encoder = if encoder.is_dir() { folder::open_weights(encoder)? } else { Weights::open(encoder)? };
-        Self::load_with_encoder(&config, &weights, &encoder, device)?.named(folder, &config)
+        Self::open_with(folder, &OpenOptions::new().device(device).encoder(encoder))
     }
 
     /// Sets the vocabulary of a folder, if it has one.

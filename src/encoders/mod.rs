@@ -32,8 +32,8 @@ mod weighted_sum;
 pub mod whisper;
 
 pub(crate) use checkpoint::self_attention;
-pub use open::Encoder;
 pub(crate) use open::preprocessor;
+pub use open::{Encoder, OpenOptions};
 pub use weighted_sum::{WeightedSum, WeightedSumConfig};
 
 use std::borrow::Cow;

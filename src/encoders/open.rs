@@ -10,11 +10,53 @@ use super::{Encoded, EncoderConfig, EncoderInfo, Layers, SpeechEncoder, SpeechTo
 use crate::audio::{Waveform, WaveformBatch};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::weights::{Weights, folder};
+use crate::weights::{Precision, Weights, folder};
 
 /// Tensors beside the encoder in checkpoints of whole models.
 const HEADS: [&str; 6] =
     ["lm_head.*", "ctc_head.*", "projector.*", "classifier.*", "layer_weights", "w2v_encoder.proj.*"];
+
+/// Options for opening an encoder.
+///
+/// ```no_run
+/// use clipwise::Precision;
+/// use clipwise::encoders::{Encoder, OpenOptions};
+///
+/// # fn main() -> clipwise::Result<()> {
+/// let encoder = Encoder::open_with("wav2vec2-base", &OpenOptions::new().precision(Precision::Int8))?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// The device that the encoder runs on. Default: the CPU.
+    pub device: Option<Device>,
+    /// The precision in which the layers compute. Default: [`Precision::F32`].
+    pub precision: Precision,
+}
+
+impl OpenOptions {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the field [`device`](#structfield.device).
+    pub fn device(self, device: &Device) -> Self {
+        Self { device: Some(device.clone()), ..self }
+    }
+
+    /// Sets the field [`precision`](#structfield.precision).
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
+    }
+
+    /// Passes a checkpoint with the precision, and the device, to `load`.
+    pub(crate) fn apply<T>(&self, weights: Weights, load: impl FnOnce(&Weights, &Device) -> Result<T>) -> Result<T> {
+        load(&weights.with_precision(self.precision), self.device.as_ref().unwrap_or(&Device::Cpu))
+    }
+}
 
 /// A speech encoder of any family. Cheap to clone: the model is shared.
 ///
@@ -46,20 +88,29 @@ impl Encoder {
     /// there is no encoder of this crate; otherwise as [`EncoderConfig::build`] and
     /// [`Loader::finish`](crate::weights::Loader::finish).
     pub fn open(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::open_with(path, &OpenOptions::new().device(device))
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Argument`] if the encoder or the device does not have the precision.
+    pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = path.as_ref();
         if !path.is_dir() {
             let weights = Weights::open(path)?;
-            return Self::load(&EncoderConfig::from_weights(&weights)?, &weights, device);
+            let config = EncoderConfig::from_weights(&weights)?;
+            return options.apply(weights, |weights, device| Self::load(&config, weights, device));
         }
         if SpeechTokenizer::is_folder(path)? {
-            return SpeechTokenizer::open(path, device).map(Self::new);
+            return SpeechTokenizer::open_with(path, options).map(Self::new);
         }
         let weights = folder::open_weights(path)?;
         let config = match files::first_of(path, &["config.json"])? {
             Some(name) => config_in(path, &path.join(name))?,
             None => EncoderConfig::from_weights(&weights)?,
         };
-        Self::load(&config, &weights, device)
+        options.apply(weights, |weights, device| Self::load(&config, weights, device))
     }
 
     /// Builds the encoder from a checkpoint, which may also contain heads and decoders.

@@ -24,7 +24,7 @@ use ndarray::Array2;
 
 use super::batch;
 use super::checkpoint::refuse_training;
-use super::{Encoded, EncoderInfo, Layers, SpeechEncoder};
+use super::{Encoded, EncoderInfo, Layers, OpenOptions, SpeechEncoder};
 use crate::audio::WaveformBatch;
 use crate::batch::checked_clips;
 use crate::error::{Context, Error, Result};
@@ -107,13 +107,21 @@ impl SpeechTokenizer {
     /// [`Error::Io`] if a file cannot be read; [`Error::Checkpoint`] if a file is invalid; otherwise as
     /// [`Config::from_published`] and [`load`](Self::load).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::open_with(folder, &OpenOptions::new().device(device))
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Argument`] if the device does not have the precision.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let path = folder.as_ref();
         let config = Config::from_published(&folder::read_json(&path.join("config.json"))?)?;
         let weights = match files::first_of(path, &FILES)? {
             Some(name) => Weights::open(path.join(name))?,
             None => folder::open_weights(path)?,
         };
-        Self::load(&config, &weights, device)
+        options.apply(weights, |weights, device| Self::load(&config, weights, device))
     }
 
     /// Builds the tokenizer from a loader.

@@ -14,7 +14,7 @@ use crate::error::{Context, Error, Result};
 use crate::frontend::FrontEnd;
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
-use crate::weights::{Loader, Parameters, Weights, save_tensors};
+use crate::weights::{Loader, Parameters, Precision, Weights, save_tensors};
 
 /// Prefix of the base model's tensors in a saved probe.
 pub(crate) const BASE: &str = "tagger";
@@ -68,6 +68,7 @@ impl Family for Config {
 
     fn load(&self, weights: &Weights, device: &Device) -> Result<Box<dyn TaggingModel>> {
         let base = self.base.load(&weights.at(BASE), device)?;
+        let weights = weights.at("").with_precision(Precision::F32); // the head
         let root = weights.loader(device);
         root.ignore(&format!("{BASE}.*"));
         let probe = LinearProbe::build(base, &root.at(HEAD), self.head, self.name.clone())?;

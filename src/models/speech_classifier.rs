@@ -22,7 +22,9 @@ use super::{Detail, ModelInfo, OutputActivation, TaggingModel};
 use crate::assumption::Assumption;
 use crate::audio::WaveformBatch;
 use crate::check::{self, MAX_CLASSES, MAX_WIDTH};
-use crate::encoders::{Encoded, EncoderConfig, Layers, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor};
+use crate::encoders::{
+    Encoded, EncoderConfig, Layers, OpenOptions, SpeechEncoder, WeightedSum, WeightedSumConfig, preprocessor,
+};
 use crate::error::{Context, Error, Result};
 use crate::nn::{Activation, Linear};
 use crate::output::TaggingOutput;
@@ -153,6 +155,14 @@ impl SpeechClassifier {
     /// [`Error::Io`] if a file cannot be read, [`Error::Checkpoint`] if a file is invalid, [`Error::UnknownModel`] for
     /// another kind of model, otherwise as [`Config::from_hugging_face`] and [`load`](Self::load).
     pub fn open(folder: impl AsRef<Path>, device: &Device) -> Result<Self> {
+        Self::open_with(folder, &OpenOptions::new().device(device))
+    }
+
+    /// As [`open`](Self::open), with options.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`Error::Argument`] if the encoder or the device does not have the precision.
+    pub fn open_with(folder: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let folder = folder.as_ref();
         let value = folder::read_json(&folder.join("config.json"))?;
         let config = Config::from_hugging_face(&value, preprocessor(folder)?.as_ref())?.ok_or_else(|| {
@@ -161,7 +171,7 @@ impl SpeechClassifier {
                 "expected a classifier on a speech encoder in `architectures`, got {architectures}"
             ))
         })?;
-        Self::load(&config, &Weights::open_folder(folder)?, device)
+        options.apply(Weights::open_folder(folder)?, |weights, device| Self::load(&config, weights, device))
     }
 
     /// Builds the model from a checkpoint.

@@ -59,8 +59,28 @@ impl Tagger {
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     #[cfg(feature = "bundled")]
     pub fn bundled(device: &Device) -> Result<Self> {
+        Self::bundled_with(&OpenOptions::new().device(device))
+    }
+
+    /// As [`bundled`](Self::bundled), with options, of which [`model`](OpenOptions#structfield.model) and
+    /// [`encoder`](OpenOptions#structfield.encoder) must not be set.
+    ///
+    /// ```
+    /// use clipwise::{OpenOptions, Precision, Tagger};
+    ///
+    /// # fn main() -> clipwise::Result<()> {
+    /// let tagger = Tagger::bundled_with(&OpenOptions::new().precision(Precision::Int8))?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`bundled`](Self::bundled) and [`with_labels`](Self::with_labels); [`Error::Argument`] if the device does not
+    /// have the [`precision`](OpenOptions#structfield.precision), or if an option is set that must not be.
+    #[cfg(feature = "bundled")]
+    pub fn bundled_with(options: &OpenOptions) -> Result<Self> {
         let weights = include_bytes!("../../weights/ced-tiny/model.safetensors");
-        Self::load_bundled(weights, include_str!("../../weights/ced-tiny/config.json"), device)
+        Self::load_bundled(weights, include_str!("../../weights/ced-tiny/config.json"), options)
     }
 
     /// Loads the small tagger that is included in this crate: EfficientAT's mn04, trained on AudioSet's 527 classes
@@ -73,15 +93,35 @@ impl Tagger {
     /// [`Error::Tensor`] if a tensor operation fails on the device.
     #[cfg(feature = "bundled-small")]
     pub fn bundled_small(device: &Device) -> Result<Self> {
+        Self::bundled_small_with(&OpenOptions::new().device(device))
+    }
+
+    /// As [`bundled_small`](Self::bundled_small), with options, as [`bundled_with`](Self::bundled_with).
+    ///
+    /// # Errors
+    /// As [`bundled_with`](Self::bundled_with).
+    #[cfg(feature = "bundled-small")]
+    pub fn bundled_small_with(options: &OpenOptions) -> Result<Self> {
         let weights = include_bytes!("../../weights/efficientat-mn04/model.safetensors");
-        Self::load_bundled(weights, include_str!("../../weights/efficientat-mn04/config.json"), device)
+        Self::load_bundled(weights, include_str!("../../weights/efficientat-mn04/config.json"), options)
     }
 
     #[cfg(any(feature = "bundled", feature = "bundled-small"))]
-    fn load_bundled(weights: &'static [u8], config: &str, device: &Device) -> Result<Self> {
+    fn load_bundled(weights: &'static [u8], config: &str, options: &OpenOptions) -> Result<Self> {
+        let encoder = options.encoder.as_ref().map(|encoder| encoder.display().to_string());
+        for (name, set) in [("model", &options.model), ("encoder", &encoder)] {
+            if let Some(value) = set {
+                return Err(Error::argument(name, value, "expected none for a tagger that is built in"));
+            }
+        }
         let unusable = |reason: String| Error::Checkpoint { path: "<bundled>".into(), reason };
         let config = serde_json::from_str(config).map_err(|error| unusable(error.to_string()))?;
-        Self::load(config, Weights::from_bytes(weights)?, device, Vec::new())
+        let weights = Weights::from_bytes(weights)?.with_precision(options.precision);
+        let tagger = Self::load(config, weights, options.device.as_ref().unwrap_or(&Device::Cpu), Vec::new())?;
+        match options.labels.clone() {
+            Some(labels) => tagger.with_labels(labels),
+            None => Ok(tagger),
+        }
     }
 
     /// Opens a checkpoint file, or a folder with `config.json` and `model.safetensors` (or its index).
@@ -108,7 +148,9 @@ impl Tagger {
     ///
     /// # Errors
     /// As [`open`](Self::open); [`Error::UnknownModel`], listing the known names, if [`OpenOptions::model`] is unknown;
-    /// [`Error::LabelCount`] if the number of [`OpenOptions::labels`] differs from the number of classes.
+    /// [`Error::LabelCount`] if the number of [`OpenOptions::labels`] differs from the number of classes;
+    /// [`Error::Argument`] if the model or the device does not have the
+    /// [`precision`](OpenOptions#structfield.precision).
     pub fn open_with(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Self> {
         let Folder { mut weights, config, labels } = Folder::open(path.as_ref())?;
         if let Some(encoder) = &options.encoder {
@@ -126,7 +168,7 @@ impl Tagger {
             None => detect(&weights).map(|detected| (detected.config, detected.assumptions))?,
         };
         let device = options.device.as_ref().unwrap_or(&Device::Cpu);
-        let tagger = Self::load(config, weights, device, assumptions)?;
+        let tagger = Self::load(config, weights.with_precision(options.precision), device, assumptions)?;
         match options.labels.clone().or(labels) {
             Some(labels) => tagger.with_labels(labels),
             None => Ok(tagger),

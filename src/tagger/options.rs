@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use candle_core::Device;
 
 use crate::labels::LabelSet;
+use crate::weights::Precision;
 
 /// Options for opening a checkpoint.
 ///
@@ -22,6 +23,8 @@ use crate::labels::LabelSet;
 pub struct OpenOptions {
     /// The device that the model runs on. Default: the CPU.
     pub device: Option<Device>,
+    /// The precision in which the layers compute. Default: [`Precision::F32`].
+    pub precision: Precision,
     /// The name of the model, one of [`presets`](crate::models::presets). It overrides the tensors and `config.json`.
     /// Default: these determine the model.
     pub model: Option<String>,
@@ -56,5 +59,10 @@ impl OpenOptions {
     /// Sets the field [`labels`](#structfield.labels).
     pub fn labels(self, labels: LabelSet) -> Self {
         Self { labels: Some(labels), ..self }
+    }
+
+    /// Sets the field [`precision`](#structfield.precision).
+    pub fn precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 }

@@ -11,7 +11,7 @@ use ndarray::Array2;
 
 use super::four_bit::Matrix;
 use super::parameters::TrainingState;
-use super::{Init, LoadReport, MissingTensor, Parameters, Weights, WrongShape, keys, nearest::Nearest};
+use super::{Init, LoadReport, MissingTensor, Parameters, Precision, Weights, WrongShape, keys, nearest::Nearest};
 use crate::check::check_finite;
 use crate::error::{Context, Error, Result};
 
@@ -37,6 +37,7 @@ pub struct Loader<'a> {
     device: Device,
     prefix: String,
     without_kernels: bool,
+    precision: Precision,
     record: Arc<Mutex<Record>>,
 }
 
@@ -75,6 +76,8 @@ struct Record {
     n_zeros: usize,
     /// Number of values read so far.
     n_values: usize,
+    /// Whether a layer has the precision of the checkpoint.
+    has_precision: bool,
 }
 
 // Limits in proportion to the size of the checkpoint: a few digits in a configuration must not decide how much memory
@@ -109,13 +112,36 @@ impl<'a> Loader<'a> {
     }
 
     fn from_source(source: Source<'a>, device: &Device) -> Self {
-        Self { source, device: device.clone(), prefix: String::new(), without_kernels: false, record: Arc::default() }
+        let precision = match source {
+            Source::Checkpoint(weights) => weights.precision,
+            Source::Parameters(_) => Precision::F32,
+        };
+        let (device, prefix, record) = (device.clone(), String::new(), Arc::default());
+        Self { source, device, prefix, without_kernels: false, precision, record }
     }
 
     /// Makes layers compute with the tensor library only, as they do on a GPU. On the CPU this is slower; it is for
     /// checking that both implementations agree on machines without a GPU.
     pub fn without_kernels(self) -> Self {
         Self { without_kernels: true, ..self }
+    }
+
+    /// Loads layers in f32 whatever the [`Precision`] of the checkpoint: for layers that lose accuracy otherwise, such
+    /// as those that compute the final scores.
+    pub fn in_f32(self) -> Self {
+        Self { precision: Precision::F32, ..self }
+    }
+
+    /// The precision for a layer that is loaded here.
+    #[allow(dead_code)] // for the layers
+    pub(crate) fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// Records that a layer has the precision of the checkpoint.
+    #[allow(dead_code)] // for the layers
+    pub(crate) fn mark_precision(&self) {
+        self.record().has_precision = true;
     }
 
     /// The implementation that computes with the tensors read from here.
@@ -186,6 +212,7 @@ impl<'a> Loader<'a> {
     /// [`finish`](Self::finish) reports the difference.
     ///
     /// # Errors
+    /// [`Error::Argument`] if the checkpoint has a [`Precision`] other than f32 and this is not the CPU;
     /// [`Error::Checkpoint`] as for [`Weights::to_vec`], if an element is NaN or infinite, or if more values are read
     /// than the file can hold; [`Error::Weights`], with the differences so far, if most tensors are missing (more than
     /// 1,000 plus 4 per tensor of the checkpoint, or more than 2^20 values plus one per two bytes); [`Error::Tensor`]
@@ -263,6 +290,10 @@ impl<'a> Loader<'a> {
 
     /// Counts the values of a tensor that is read, and checks the limit.
     fn count_values(&self, weights: &Weights, full: &str) -> Result<()> {
+        if weights.precision != Precision::F32 && !matches!(self.target(), Target::Kernels) {
+            let reason = "expected f32: other precisions need the kernels of this crate, which run on the CPU";
+            return Err(Error::argument("precision", weights.precision, reason));
+        }
         let n_values = count(weights.shape(full).unwrap_or_default()).unwrap_or(usize::MAX);
         let so_far = {
             let n_read = &mut self.record().n_values;
@@ -306,15 +337,21 @@ impl<'a> Loader<'a> {
     /// reported as unexpected.
     ///
     /// # Errors
-    /// [`Error::Weights`] if a tensor is missing, has the wrong shape, or was neither read nor ignored.
+    /// [`Error::Weights`] if a tensor is missing, has the wrong shape, or was neither read nor ignored;
+    /// [`Error::Argument`] if the checkpoint has a [`Precision`] other than f32 and no layer of the model has it.
     pub fn finish(&self, model: &str) -> Result<()> {
-        if self.checkpoint().is_none() {
-            return Ok(());
-        }
+        let Some(weights) = self.checkpoint() else { return Ok(()) };
         let record = self.record();
         let mut report = self.report(&record, model);
         report.unexpected = self.unread(&record).map(str::to_owned).collect();
-        if report.is_empty() { Ok(()) } else { Err(Error::Weights(Box::new(report))) }
+        if !report.is_empty() {
+            return Err(Error::Weights(Box::new(report)));
+        }
+        if weights.precision != Precision::F32 && !record.has_precision {
+            let reason = format!("expected f32: no layer of {model} has another precision");
+            return Err(Error::argument("precision", weights.precision, reason));
+        }
+        Ok(())
     }
 
     /// The tensors of the checkpoint that have been neither read nor ignored.

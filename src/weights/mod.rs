@@ -77,6 +77,7 @@ mod nearest;
 mod parameters;
 mod pickle;
 pub(crate) mod place;
+mod precision;
 mod pth;
 mod safetensors;
 mod state_dict;
@@ -104,6 +105,7 @@ pub use self::{
     format::Format,
     loader::Loader,
     parameters::{Init, Parameters},
+    precision::Precision,
 };
 pub(crate) use self::{
     four_bit::{FourBit, Matrix},
@@ -134,6 +136,7 @@ pub struct Weights {
     entries: BTreeMap<String, Entry>,
     metadata: BTreeMap<String, String>,
     keep_four_bit: bool,
+    precision: Precision,
 }
 
 impl Weights {
@@ -244,7 +247,16 @@ impl Weights {
         compose(&files, &mut entries).map_err(|fault| fault.into_error(path))?;
         let path = path.map(Path::to_owned);
         let Parsed { format, metadata, .. } = parsed;
-        Ok(Self { path, prefix: String::new(), format, files, entries, metadata, keep_four_bit: false })
+        Ok(Self {
+            path,
+            prefix: String::new(),
+            format,
+            files,
+            entries,
+            metadata,
+            keep_four_bit: false,
+            precision: Precision::F32,
+        })
     }
 
     /// Keeps 4-bit tensors as 4-bit codes in memory. Fully connected layers on the CPU then dequantise some outputs at
@@ -266,6 +278,22 @@ impl Weights {
     /// ```
     pub fn keep_four_bit(self) -> Self {
         Self { keep_four_bit: true, ..self }
+    }
+
+    /// Sets the precision of models that are loaded from here, on the CPU. Default: [`Precision::F32`].
+    ///
+    /// ```no_run
+    /// use clipwise::encoders::{Encoder, EncoderConfig};
+    /// use clipwise::{Precision, Weights, device};
+    ///
+    /// # fn main() -> clipwise::Result<()> {
+    /// let weights = Weights::open("whisper-tiny.en/model.safetensors")?.with_precision(Precision::Int8);
+    /// let encoder = Encoder::load(&EncoderConfig::from_weights(&weights)?, &weights, &device::cpu())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_precision(self, precision: Precision) -> Self {
+        Self { precision, ..self }
     }
 
     /// The tensors below the prefix `place.`, with the prefix removed from their names: selects a model in a checkpoint
@@ -293,6 +321,7 @@ impl Weights {
             entries: self.entries.iter().filter_map(below).collect(),
             metadata: self.metadata.clone(),
             keep_four_bit: self.keep_four_bit,
+            precision: self.precision,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clipwise::device::{self, Device};
-use clipwise::{LabelSet, OpenOptions, Tagger, models};
+use clipwise::{LabelSet, OpenOptions, Precision, Tagger, models};
 use sha2::{Digest, Sha256};
 
 use crate::message::{self, Failure, about, cannot, escaped, say};
@@ -28,6 +28,9 @@ pub struct RunArgs {
     /// CPU threads [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub threads: Option<usize>,
+    /// Compute in this precision: f32, or int8, which is faster and less accurate (CPU only)
+    #[arg(long, value_name = "PRECISION", default_value_t, help_heading = "Model")]
+    pub precision: Precision,
 }
 
 impl RunArgs {
@@ -87,13 +90,14 @@ impl ModelArgs {
     /// Opens the tagger; what it had to assume goes to stderr.
     pub fn open(&self) -> Result<Opened, Failure> {
         let device = self.run.device()?;
-        let mut options = OpenOptions::new().device(&device);
+        let mut options = OpenOptions::new().device(&device).precision(self.run.precision);
+        let built_in = options.clone();
         options.model.clone_from(&self.model);
         options.encoder.clone_from(&self.encoder);
         let mut tagger = match (&self.weights, self.model.as_deref()) {
             (Some(weights), _) => self.open_checkpoint(weights, &options)?,
-            (None, None | Some("ced-tiny")) => Tagger::bundled(&device)?,
-            (None, Some("mn04")) => Tagger::bundled_small(&device)?,
+            (None, None | Some("ced-tiny")) => Tagger::bundled_with(&built_in)?,
+            (None, Some("mn04")) => Tagger::bundled_small_with(&built_in)?,
             (None, Some(name)) => {
                 let error = format!("--model {name} needs --weights: only ced-tiny and mn04 are built in");
                 return Err(error.into());

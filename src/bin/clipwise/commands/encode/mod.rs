@@ -7,6 +7,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clipwise::encoders::OpenOptions;
 use model::Encoding;
 pub use model::Model;
 use out::Out;
@@ -106,7 +107,8 @@ impl Args {
 
     fn encode_files(&self) -> Outcome {
         self.files.check()?;
-        let model = Arc::new(Model::open(&self.weights, self.language.as_deref(), &self.run.device()?)?);
+        let options = OpenOptions::new().device(&self.run.device()?).precision(self.run.precision);
+        let model = Arc::new(Model::open(&self.weights, self.language.as_deref(), &options)?);
         let layers = self.layers.of(model.encoder().info().n_layers)?;
         let out = self.out.as_deref().map(|path| Out::new(path, self.format, &self.files)).transpose()?;
         if out.as_ref().is_some_and(|out| out.kind() == out::Kind::Npy) && (layers.len() > 1 || self.times) {

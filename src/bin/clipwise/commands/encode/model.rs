@@ -4,8 +4,10 @@ use std::path::Path;
 
 use clipwise::audio::WaveformBatch;
 use clipwise::candle_core::{DType, Tensor};
-use clipwise::ctc::{CtcModel, OpenOptions};
-use clipwise::encoders::{Encoder, Layers, Qwen2AudioEncoder, SpeechEncoder, SpeechTokenizer, qwen2_audio};
+use clipwise::ctc::{self, CtcModel};
+use clipwise::encoders::{
+    Encoder, Layers, OpenOptions, Qwen2AudioEncoder, SpeechEncoder, SpeechTokenizer, qwen2_audio,
+};
 use clipwise::models::SpeechClassifier;
 use clipwise::{Detail, Device, TaggingModel, Waveform, Weights};
 use serde_json::Value;
@@ -29,7 +31,8 @@ pub struct Encoding {
 
 impl Model {
     /// Opens a folder or a file. The `config.json` of a folder says whether there is a head.
-    pub fn open(path: &Path, language: Option<&str>, device: &Device) -> Result<Self, Failure> {
+    pub fn open(path: &Path, language: Option<&str>, options: &OpenOptions) -> Result<Self, Failure> {
+        let device = options.device.as_ref().unwrap_or(&Device::Cpu);
         let config = path.join("config.json");
         let config: Value = match config.exists() {
             true => {
@@ -40,22 +43,23 @@ impl Model {
         };
         let architecture = config["architectures"][0].as_str().unwrap_or_default();
         if architecture.ends_with("ForCTC") || config.get("head").is_some() || language.is_some() {
-            let mut options = OpenOptions::new().device(device);
+            let mut options = ctc::OpenOptions::new().device(device).precision(options.precision);
             options.language = language.map(str::to_string);
             return Ok(Self::Ctc(Box::new(CtcModel::open_with(path, &options)?)));
         }
         if config["model_type"].as_str().is_some_and(|name| name.starts_with("qwen2_audio")) {
-            let (config, weights) = (qwen2_audio::Config::from_hugging_face(&config)?, Weights::open_folder(path)?);
+            let config = qwen2_audio::Config::from_hugging_face(&config)?;
+            let weights = Weights::open_folder(path)?.with_precision(options.precision);
             return Ok(Self::Qwen2Audio(Box::new(Qwen2AudioEncoder::load(&config, &weights, device)?)));
         }
         if config.get("semantic_dimension").is_some() {
-            return Ok(Self::SpeechTokenizer(Box::new(SpeechTokenizer::open(path, device)?)));
+            return Ok(Self::SpeechTokenizer(Box::new(SpeechTokenizer::open_with(path, options)?)));
         }
         let is_classifier = |class: &&str| architecture.ends_with(class);
         if ["ForSequenceClassification", "ForAudioClassification"].iter().any(is_classifier) {
-            return Ok(Self::Classifier(Box::new(SpeechClassifier::open(path, device)?)));
+            return Ok(Self::Classifier(Box::new(SpeechClassifier::open_with(path, options)?)));
         }
-        Ok(Self::Encoder(Encoder::open(path, device)?))
+        Ok(Self::Encoder(Encoder::open_with(path, options)?))
     }
 
     pub fn encoder(&self) -> &dyn SpeechEncoder {

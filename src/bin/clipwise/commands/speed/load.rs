@@ -49,6 +49,7 @@ fn child(case: &Case, threads: usize) -> Result<Once, Failure> {
     command.args(["speed", "--load-once", "--model", case.model, "--part", &case.part_name()]);
     command.arg(format!("--seconds={}", case.seconds)).arg(format!("--batch={}", case.batch));
     command.arg(format!("--threads={threads}"));
+    command.arg(format!("--precision={}", case.precision));
     if let Some(weights) = case.weights {
         command.arg("--weights").arg(weights);
     }

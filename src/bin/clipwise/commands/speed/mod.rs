@@ -8,6 +8,7 @@ mod work;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use clipwise::Precision;
 use clipwise::device::Threads;
 use report::{Earlier, Format, Machine, Report, Row, Times};
 use work::{Case, Part, Work};
@@ -64,6 +65,9 @@ pub struct Args {
     /// Checkpoint of the model: as `clipwise tag` takes it, or a speech encoder or CTC model as `clipwise encode` takes it
     #[arg(long, value_name = "FILE|FOLDER")]
     weights: Option<PathBuf>,
+    /// Compute in this precision: f32, or int8
+    #[arg(long, value_name = "PRECISION", default_value_t)]
+    precision: Precision,
     /// Give a speech encoder with random weights a linear CTC head of so many tokens
     #[arg(long, value_name = "N", conflicts_with = "weights", value_parser = clap::value_parser!(u32).range(1..1 << 20))]
     tokens: Option<u32>,
@@ -134,6 +138,7 @@ impl Args {
             seconds: self.seconds.unwrap_or(seconds),
             batch: batch.into(),
             weights: self.weights.as_deref(),
+            precision: self.precision,
             n_tokens: self.tokens.map(|n| n as usize),
         };
         let batches = |usual: &'static [u16]| if self.batch.is_empty() { usual.to_vec() } else { self.batch.clone() };

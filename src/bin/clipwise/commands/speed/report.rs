@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use clap::ValueEnum;
-use clipwise::device;
+use clipwise::{Precision, device};
 use serde::{Deserialize, Serialize};
 
 use super::load::{self, Once};
@@ -43,6 +43,7 @@ pub struct Row {
     part: String,
     seconds: f64,
     batch: usize,
+    precision: Precision,
     runs: usize,
     calls_per_run: u32,
     ms: Milliseconds,
@@ -109,6 +110,7 @@ impl Row {
             part: case.part_name(),
             seconds: case.seconds,
             batch: case.batch,
+            precision: case.precision,
             runs,
             calls_per_run: times.calls_per_run,
             real_time_factor: rounded(ms.median / 1e3 / (case.seconds * case.batch as f64), 6),
@@ -140,11 +142,12 @@ impl Milliseconds {
 
 impl Line {
     /// The settings other than model and part, as they are compared and shown.
-    fn settings(&self) -> [(&'static str, String); 7] {
+    fn settings(&self) -> [(&'static str, String); 8] {
         let Self { machine, row, .. } = self;
         [
             ("batch", row.batch.to_string()),
             ("seconds", row.seconds.to_string()),
+            ("precision", row.precision.to_string()),
             ("threads", machine.threads.to_string()),
             ("instruction set", machine.instruction_set.clone()),
             ("cpu", machine.cpu.clone().unwrap_or_else(|| "unknown".to_owned())),
@@ -194,7 +197,8 @@ impl Report {
             let cpu = cpu.as_ref().map_or(String::new(), |cpu| format!(", {cpu}"));
             let mut out = stdout();
             writeln!(out, "clipwise {version}, {instruction_set}, {threads} thread{plural}{cpu}")?;
-            let titles = format!("{:width$}  part      batch  seconds   median ms      min ms  x real time", "model");
+            let titles =
+                format!("{:width$}  part      batch  seconds  precision   median ms      min ms  x real time", "model");
             let earlier = if earlier.is_some() { "  earlier ms  ratio" } else { "" };
             writeln!(out, "{titles}{earlier}")?;
         }
@@ -211,11 +215,12 @@ impl Report {
     }
 
     fn table_row(&self, line: &Line) -> io::Result<()> {
-        let Row { model, part, seconds, batch, ms, real_time_factor, load, .. } = &line.row;
+        let Row { model, part, seconds, batch, precision, ms, real_time_factor, load, .. } = &line.row;
         let (width, faster) = (self.width, 1.0 / real_time_factor);
         let (median, min) = (digits(ms.median), digits(ms.min));
         let mut out = stdout();
-        write!(out, "{model:width$}  {part:8}  {batch:5}  {seconds:7}  {median:>10}  {min:>10}  {faster:11.0}")?;
+        write!(out, "{model:width$}  {part:8}  {batch:5}  {seconds:7}  {:9}", precision.to_string())?;
+        write!(out, "  {median:>10}  {min:>10}  {faster:11.0}")?;
         match (&line.earlier, &self.earlier) {
             (Some(earlier), _) => {
                 write!(out, "  {:>10}  {:5.3}", digits(earlier.median), earlier.ratio)?;

@@ -11,7 +11,7 @@ use clipwise::encoders::{self, Encoder, EncoderConfig, Layers, SpeechEncoder, Wh
 use clipwise::frontend::{FrontEnd, LogMel, LogMelConfig};
 use clipwise::models::{cnn14, presets};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
-use clipwise::{Detail, Device, ModelConfig, OpenOptions, Tagger, TaggingModel, WaveformBatch, Weights};
+use clipwise::{Detail, Device, ModelConfig, OpenOptions, Precision, Tagger, TaggingModel, WaveformBatch, Weights};
 
 use super::seeded;
 use crate::commands::encode::Model;
@@ -36,13 +36,22 @@ pub struct Case<'a> {
     pub seconds: f64,
     pub batch: usize,
     pub weights: Option<&'a Path>,
+    pub precision: Precision,
     /// Of a CTC head on an encoder with random weights.
     pub n_tokens: Option<usize>,
 }
 
 impl Default for Case<'_> {
     fn default() -> Self {
-        Self { model: CHECKPOINT, part: Part::All, seconds: 10.0, batch: 1, weights: None, n_tokens: None }
+        Self {
+            model: CHECKPOINT,
+            part: Part::All,
+            seconds: 10.0,
+            batch: 1,
+            weights: None,
+            precision: Precision::F32,
+            n_tokens: None,
+        }
     }
 }
 
@@ -96,11 +105,12 @@ impl Case<'_> {
 
     /// Weights of a model that `load` loads: those of the checkpoint, or random ones.
     fn weights(&self, load: impl Fn(&Weights) -> clipwise::Result<()>) -> Result<Weights, Failure> {
-        Ok(match self.weights {
+        let weights = match self.weights {
             Some(path) if path.is_dir() => Weights::open_folder(path)?,
             Some(path) => Weights::open(path)?,
             None => seeded::weights(load)?,
-        })
+        };
+        Ok(weights.with_precision(self.precision))
     }
 
     fn tagger(&self) -> Result<Work, Failure> {
@@ -127,16 +137,16 @@ impl Case<'_> {
 
     /// A checkpoint, a model in the box, or random weights.
     fn load_tagger(&self) -> Result<Arc<dyn TaggingModel>, Failure> {
-        let device = Device::Cpu;
+        let options = OpenOptions::new().precision(self.precision);
         if let Some(path) = self.weights.filter(|_| self.model != "cnn14-narrow") {
-            return Ok(Tagger::open_with(path, &OpenOptions::new().model(self.model))?.into_model());
+            return Ok(Tagger::open_with(path, &options.model(self.model))?.into_model());
         }
         match self.model {
-            "ced-tiny" => return Ok(Tagger::bundled(&device)?.into_model()),
-            "mn04" => return Ok(Tagger::bundled_small(&device)?.into_model()),
+            "ced-tiny" => return Ok(Tagger::bundled_with(&options)?.into_model()),
+            "mn04" => return Ok(Tagger::bundled_small_with(&options)?.into_model()),
             _ => {}
         }
-        let config = config(self.model)?;
+        let (config, device) = (config(self.model)?, Device::Cpu);
         let weights = self.weights(|weights| config.load(weights, &device).map(drop))?;
         Ok(config.load(&weights, &device)?.into())
     }
@@ -144,11 +154,12 @@ impl Case<'_> {
     /// A tagger, else a speech encoder with the head that it has.
     fn checkpoint(&self) -> Result<Work, Failure> {
         let path = self.weights.ok_or("--model checkpoint needs --weights")?;
-        let not_a_tagger = match Tagger::open(path, &Device::Cpu) {
+        let not_a_tagger = match Tagger::open_with(path, &OpenOptions::new().precision(self.precision)) {
             Ok(tagger) => return self.tagging(tagger.into_model()),
             Err(error) => error,
         };
-        let model = Model::open(path, None, &Device::Cpu).map_err(|_| not_a_tagger)?;
+        let options = encoders::OpenOptions::new().precision(self.precision);
+        let model = Model::open(path, None, &options).map_err(|_| not_a_tagger)?;
         self.whole()?;
         let batch = self.clips(model.encoder().info().sample_rate)?;
         Ok(Box::new(move || Ok(model.forward(&batch)?)))

@@ -9,7 +9,7 @@ mod words;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
-use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, Vocabulary, align, beam, greedy};
+use clipwise::ctc::{BeamSearch, CtcModel, LanguageModel, OpenOptions, Vocabulary, align, beam, greedy};
 use clipwise::{Waveform, WaveformBatch};
 
 use self::words::{SpokenText, pronounce};
@@ -135,12 +135,9 @@ impl Args {
 
     fn transcribe_files(&self) -> Outcome {
         self.files.check()?;
-        let named = model::open(
-            self.weights.as_deref(),
-            self.encoder.as_deref(),
-            self.language.as_deref(),
-            &self.run.device()?,
-        )?;
+        let mut options = OpenOptions::new().device(&self.run.device()?).precision(self.run.precision);
+        options.language.clone_from(&self.language);
+        let named = model::open(self.weights.as_deref(), self.encoder.as_deref(), &options)?;
         let model::Named { model, name: model_name } = named;
         for assumption in model.assumptions() {
             say(format_args!("note: {assumption}"));

@@ -35,7 +35,7 @@ const ALONE: BuiltIn = built_in!("gru-ctc-phonemes");
 
 impl BuiltIn {
     /// The model, with its encoder from another checkpoint if it is a head.
-    fn open(&self, encoder: Option<&Path>, device: &Device) -> Result<CtcModel, Failure> {
+    fn open(&self, encoder: Option<&Path>, options: &OpenOptions) -> Result<CtcModel, Failure> {
         let config: CtcConfig = serde_json::from_str(self.config)?;
         let vocabulary: Map<String, Value> = serde_json::from_str(self.vocabulary)?;
         let mut tokens: Vec<(u64, String)> =
@@ -43,12 +43,13 @@ impl BuiltIn {
         tokens.sort();
         let vocabulary = Vocabulary::with_config(tokens.into_iter().map(|(_, token)| token), &config.vocabulary)?;
         let weights = Weights::from_bytes(self.weights)?;
+        let device = options.device.as_ref().unwrap_or(&Device::Cpu);
         let model = match encoder {
-            Some(encoder) if encoder.is_dir() => {
-                CtcModel::load_with_encoder(&config, &weights, &Weights::open_folder(encoder)?, device)?
+            Some(encoder) => {
+                let encoder = if encoder.is_dir() { Weights::open_folder(encoder)? } else { Weights::open(encoder)? };
+                CtcModel::load_with_encoder(&config, &weights, &encoder.with_precision(options.precision), device)?
             }
-            Some(encoder) => CtcModel::load_with_encoder(&config, &weights, &Weights::open(encoder)?, device)?,
-            None => CtcModel::load(&config, &weights, device)?,
+            None => CtcModel::load(&config, &weights.with_precision(options.precision), device)?,
         };
         Ok(model.with_vocabulary(vocabulary)?)
     }
@@ -61,12 +62,7 @@ pub struct Named {
 }
 
 /// Opens a folder, or a model that is built in; `encoder` is the checkpoint for a head that is published alone.
-pub fn open(
-    weights: Option<&Path>,
-    encoder: Option<&Path>,
-    language: Option<&str>,
-    device: &Device,
-) -> Result<Named, Failure> {
+pub fn open(weights: Option<&Path>, encoder: Option<&Path>, options: &OpenOptions) -> Result<Named, Failure> {
     let found = encoder::find();
     if let Some(found) = found.as_ref().filter(|found| encoder.is_none() && !found.exists()) {
         let found = message::name(found);
@@ -84,15 +80,13 @@ pub fn open(
                 encoder::VARIABLE
             ));
         }
-        return Ok(Named { model: built_in.open(encoder_or_found, device)?, name: built_in.name.to_string() });
+        return Ok(Named { model: built_in.open(encoder_or_found, options)?, name: built_in.name.to_string() });
     };
     let name = message::escaped(&weights.file_name().unwrap_or(weights.as_os_str()).to_string_lossy()).into_owned();
-    let mut options = OpenOptions::new().device(device);
-    options.language = language.map(str::to_string);
-    let on = |encoder: &Path| CtcModel::open_with_encoder(weights, encoder, device);
+    let on = |encoder: &Path| CtcModel::open_with(weights, &options.clone().encoder(encoder));
     let model = match encoder {
         Some(encoder) => on(encoder)?,
-        None => match (CtcModel::open_with(weights, &options), &found) {
+        None => match (CtcModel::open_with(weights, options), &found) {
             (Err(clipwise::Error::UnknownModel(_)), Some(found)) => on(found)?, // the folder holds the head alone
             (opened, _) => opened?,
         },

@@ -1,0 +1,24 @@
+//! The precision in which layers compute.
+
+use serde::{Deserialize, Serialize};
+
+/// The precision in which the layers of a model store their weights and compute, on the CPU.
+///
+/// Set it when a model is opened: [`OpenOptions::precision`](crate::OpenOptions#structfield.precision), or
+/// [`Weights::with_precision`](super::Weights::with_precision). Its names are those of the variants in lower case,
+/// such as `int8`.
+///
+/// On other devices, only [`F32`](Self::F32) is available: loading in another precision is an error there. So is
+/// loading a model without a layer that has the precision, such as a recurrent one. Training is always in f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Precision {
+    /// 32-bit floating point.
+    #[default]
+    F32,
+    /// 8-bit integers: weights with one scale per output, activations with one scale per row, which is computed from
+    /// each row. Products are summed exactly in 32-bit integers. Results do not depend on the instruction set, and a row
+    /// with a NaN or infinite value gives NaN.
+    Int8,
+}
