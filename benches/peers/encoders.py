@@ -119,4 +119,4 @@ check_ours()
 builders = {"eager": lambda: lambda: model(x), "compiled": compiled, "onnxruntime": onnxruntime, "openvino": openvino}
 peers = ready(builders, args.peers)
 title = f"{args.model} on {args.seconds:g} s"
-compare(title, args, peers, lambda: ours(args, "--model", "encoder", "--weights", folder.name))
+compare(title, args, peers, lambda: ours(args, "--weights", folder.name))
