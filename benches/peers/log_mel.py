@@ -63,7 +63,7 @@ def torchaudio():
 
 
 builders = {"torchlibrosa": torchlibrosa, "librosa": librosa, "librosa-call": librosa_call, "torchaudio": torchaudio}
-peers = ready(builders, args.peers)
+peers = ready(builders, args)
 expected = librosa()()
 for name, call in peers.items():
     difference = float(np.abs(call() - expected).max())

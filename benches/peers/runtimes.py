@@ -15,12 +15,12 @@ TOLERANCE = 1e-5
 REDUCED = ["onnxruntime-int8", "openvino-int8", "openvino-bf16"]
 
 
-def peers(networks, inputs, args, reduced=False, without=()):
+def peers(networks, inputs, args, reduced=False):
     """Name to a call, each checked against eager PyTorch.
 
     `networks` and `inputs` are by a suffix of the name: several forms of one network with the same results, the first the usual
     one, which alone PyTorch runs eagerly. Inputs are NumPy arrays, or tuples of them. With `reduced`, the peers are those in
-    bf16 and int8, whose difference is printed. `without` names peers that are left out.
+    bf16 and int8, whose difference is printed.
     """
     inputs = {order: x if isinstance(x, tuple) else (x,) for order, x in inputs.items()}
     torch.set_num_threads(args.threads)
@@ -130,11 +130,11 @@ def peers(networks, inputs, args, reduced=False, without=()):
     for name, build in kinds.items():
         for order in networks:
             # Eager PyTorch is never the fastest on another form, nor a conversion that OpenVINO reads from ONNX too.
-            if name not in without and (order == usual or name not in ("pytorch", "openvino-pytorch")):
+            if order == usual or name not in ("pytorch", "openvino-pytorch"):
                 builders[name + order] = lambda build=build, order=order: build(order)
 
     expected = pytorch(usual)()
-    found = ready(builders, args.peers)
+    found = ready(builders, args)
     for name, call in found.items():
         difference = float(np.abs(call() - expected).max()) / max(1, float(np.abs(expected).max()))
         if reduced:

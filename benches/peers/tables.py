@@ -67,6 +67,7 @@ parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.R
 parser.add_argument("--references", help="the folder with the checkouts of taggers.py")
 parser.add_argument("--results", default=str(PROJECT / "target/peers.jsonl"), help="the results file (default %(default)s)")
 parser.add_argument("--only", help="a regular expression that rows or commands must contain")
+parser.add_argument("--without", default="", help="comma-separated names of peers to leave out, such as pytorch-compiled")
 parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
 parser.add_argument("--minima", action="store_true", help="show the shortest times instead of medians: for a machine that is not quiet")
 parser.add_argument("--print-only", action="store_true", help="print the tables of the results file")
@@ -78,7 +79,7 @@ args = parser.parse_args()
 def measure(row, command):
     """Runs a script; returns its result, or nothing if it failed, which is printed."""
     script, *options = command.split()
-    options += ["--rounds", str(args.rounds), "--clipwise", args.clipwise, "--json"]
+    options += ["--rounds", str(args.rounds), "--clipwise", args.clipwise, f"--without={args.without}", "--json"]
     if script == "taggers.py":
         options += ["--references", args.references or "."]
     warnings = {**os.environ, "PYTHONWARNINGS": "ignore"}

@@ -26,7 +26,6 @@ from runtimes import peers
 
 random = np.random.default_rng(2)
 frames = round(args.seconds * 100)
-without = ()
 
 
 def uniform(low, high, *shape):
@@ -45,7 +44,7 @@ elif args.model == "ced-tiny":
 elif args.model in ("gru", "lstm"):
     networks = {"": seeded(Recurrent(args.model.upper()))}
     inputs = {"": uniform(-0.1, 0.1, frames, 64)}
-    without = ("pytorch-compiled",)  # takes hours: it unrolls the frames
+    args.without += ",pytorch-compiled"  # takes hours: it unrolls the frames
 else:
     width = 64 if args.model == "cnn14" else 8
     networks = {"": seeded(Cnn14(width))}
@@ -56,4 +55,4 @@ else:
 title = f"{args.model}: {args.batch} x {args.seconds:g} s{', reduced precision' if args.precision else ''}"
 precision = ["--precision", args.precision] if args.precision else []
 turn = lambda: ours(args, "--model", args.model, "--part", "trunk", "--batch", args.batch, *precision)
-compare(title, args, peers(networks, inputs, args, bool(args.precision), without), turn)
+compare(title, args, peers(networks, inputs, args, bool(args.precision)), turn)

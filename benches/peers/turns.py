@@ -31,6 +31,7 @@ def arguments(description):
     parser.add_argument("--rounds", type=int, default=7, help="number of rounds (default 7)")
     parser.add_argument("--runs", type=int, default=3, help="timed runs per round (default 3)")
     parser.add_argument("--peers", help="comma-separated names of the peers to run (default all)")
+    parser.add_argument("--without", default="", help="comma-separated names of peers to leave out, such as pytorch-compiled")
     parser.add_argument("--json", action="store_true", help="also print the result as one line of JSON")
     program(parser)
     return parser
@@ -47,9 +48,9 @@ def confine(threads):
         os.sched_setaffinity(0, cores[:threads])
 
 
-def ready(builders, wanted):
+def ready(builders, args):
     """Builds the selected peers: name to a function without arguments. Skips a peer that cannot be built."""
-    names = wanted.split(",") if wanted else list(builders)
+    names = args.peers.split(",") if args.peers else [name for name in builders if name not in args.without.split(",")]
     unknown = [name for name in names if name not in builders]
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(builders)}")
