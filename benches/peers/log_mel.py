@@ -69,4 +69,4 @@ for name, call in peers.items():
     difference = float(np.abs(call() - expected).max())
     if not difference < TOLERANCE:
         raise SystemExit(f"{name} computes something else: {difference:.1e} dB")
-compare(f"log-mel: {args.seconds:g} s", args, peers, lambda: ours(args, "--model", "cnn14", "--part", "frontend"))
+compare(f"log-mel: {args.seconds:g} s", args, peers, lambda: ours(args, "--model", "log-mel"))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use clipwise::Precision;
 use clipwise::device::Threads;
 use report::{Earlier, Format, Machine, Report, Row, Times};
-use work::{Case, Part, Work};
+use work::{CHECKPOINT, Case, Part, Work, model_name};
 
 use crate::message::Failure;
 use crate::run::{Outcome, Status};
@@ -27,11 +27,11 @@ const MAX_CALLS: u128 = 10_000;
 const STANDARD: [(&str, Part, f64, &[u16]); 7] = [
     ("ced-tiny", Part::All, 10.0, &[1]),
     ("mn04", Part::All, 10.0, &[1]),
-    ("log-mel", Part::Frontend, 10.0, &[1]),
+    ("log-mel", Part::All, 10.0, &[1]),
     ("whisper-tiny", Part::Trunk, 30.0, &[1]),
     ("m5", Part::All, 1.0, &[1, 64]),
-    ("gru", Part::Trunk, 10.0, &[1, 16]),
-    ("lstm", Part::Trunk, 10.0, &[1, 16]),
+    ("gru", Part::All, 10.0, &[1, 16]),
+    ("lstm", Part::All, 10.0, &[1, 16]),
 ];
 
 /// Measure how long a model takes on the CPU of this machine.
@@ -44,7 +44,7 @@ pub struct Args {
     /// Which models: any that `clipwise models` lists; speech encoders by their names (whisper-tiny, wav2vec2-base …);
     /// cnn14-narrow, CNN14 with an eighth of the channels; gru and lstm, two bidirectional layers of 256; log-mel, that of PANNs;
     /// checkpoint, what --weights is [default: checkpoint with --weights, else the standard set]
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', value_parser = model_name)]
     model: Vec<String>,
     /// Which part: from waveform to scores, from features to scores, or from waveform to features (a model without front end
     /// is all trunk) [default: all; in the standard set, that of each model]
@@ -145,7 +145,7 @@ impl Args {
         let models: Vec<(&str, Part, f64, &[u16])> = match (self.model.is_empty(), &self.weights) {
             (true, None) if self.load => STANDARD[..2].to_vec(),
             (true, None) => STANDARD.to_vec(),
-            (true, Some(_)) => vec![("checkpoint", Part::All, 10.0, &[1])],
+            (true, Some(_)) => vec![(CHECKPOINT, Part::All, 10.0, &[1])],
             (false, _) => self.model.iter().map(|model| (model.as_str(), Part::All, 10.0, &[1][..])).collect(),
         };
         let cases = models.into_iter().flat_map(|(model, part, seconds, usual)| {

@@ -249,21 +249,25 @@ impl Case<'_> {
     }
 }
 
-/// The preset of this name; `cnn14-narrow` is CNN14 with an eighth of the channels. The error for another name lists those
-/// that are most alike.
+/// A name that [`Case::prepare`] knows. The error for another one lists those that are most alike.
+pub fn model_name(text: &str) -> Result<String, String> {
+    let mut names = names();
+    if names.iter().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    names.sort_by(|a, b| strsim::jaro_winkler(b, text).total_cmp(&strsim::jaro_winkler(a, text)));
+    names.truncate(3);
+    Err(format!("no model or encoder has this name; similar: {}", names.join(", ")))
+}
+
+/// The preset of this name; `cnn14-narrow` is CNN14 with an eighth of the channels.
 fn config(name: &str) -> Result<ModelConfig, Failure> {
     if name == "cnn14-narrow" {
         let full = cnn14::Config::AUDIOSET_32K;
         let channels = full.channels.map(|channels| channels / 8);
         return Ok(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full }.into());
     }
-    if let Some(preset) = presets().find(|preset| preset.name() == name) {
-        return Ok(preset.config);
-    }
-    let mut names = names();
-    names.sort_by(|a, b| strsim::jaro_winkler(b, name).total_cmp(&strsim::jaro_winkler(a, name)));
-    names.truncate(3);
-    Err(format!("--model {name}: no model or encoder has this name; similar: {}", names.join(", ")).into())
+    Ok(presets().find(|preset| preset.name() == name).ok_or("no such preset")?.config)
 }
 
 /// All names that [`Case::prepare`] knows.
@@ -306,6 +310,7 @@ mod tests {
     fn names_are_distinct() {
         let names = names();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        assert!(model_name("wisper-tiny").unwrap_err().contains("similar: whisper-tiny"));
     }
 
     #[test]
