@@ -124,7 +124,7 @@ def table(name, results):
     for row, command in rows.items():
         if row in results:
             lines.append(times_row(columns, row, command, results[row]) if columns else load_row(row, command, results[row]))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) if len(lines) > 2 else "Not measured yet."
 
 
 def machine(results):
