@@ -50,7 +50,8 @@ def confine(threads):
 
 def ready(builders, args):
     """Builds the selected peers: name to a function without arguments. Skips a peer that cannot be built."""
-    names = args.peers.split(",") if args.peers else [name for name in builders if name not in args.without.split(",")]
+    left_out = [name for name in builders if name.removesuffix("-swapped") in args.without.split(",")]
+    names = args.peers.split(",") if args.peers else [name for name in builders if name not in left_out]
     unknown = [name for name in names if name not in builders]
     if unknown:
         raise SystemExit(f"unknown: {', '.join(unknown)}; known are {', '.join(builders)}")

@@ -39,7 +39,7 @@ pub fn once(case: &Case) -> Outcome {
 /// Runs in processes of their own.
 pub fn runs(case: &Case, threads: usize, runs: u16) -> Result<Vec<Once>, Failure> {
     if case.has_random_weights() {
-        return Err(format!("--load {}: expected --weights, or a built-in model", case.model).into());
+        return Err("--load: expected --weights, or a built-in model".into());
     }
     (0..runs).map(|_| child(case, threads)).collect()
 }

@@ -13,7 +13,7 @@ use clipwise::device::Threads;
 use report::{Earlier, Format, Machine, Report, Row, Times};
 use work::{CHECKPOINT, Case, Part, Work, model_name};
 
-use crate::message::Failure;
+use crate::message::{Failure, say, with_causes};
 use crate::run::{Outcome, Status};
 
 /// Calls before the clock runs: the first one touches memory that later ones find in place.
@@ -120,14 +120,23 @@ impl Args {
             return pool.run(|| load::once(&cases[0]));
         }
         let report = Report::new(self.format, &cases, Machine::here(threads), earlier)?;
-        for case in &cases {
-            let row = match self.load {
+        let row = |case| -> Result<Row, Failure> {
+            Ok(match self.load {
                 true => Row::of_load(case, &load::runs(case, threads, self.runs)?),
                 false => Row::of_calls(case, pool.run(|| time(&mut case.prepare()?, self.runs.into()))?),
-            };
-            report.write(row)?;
+            })
+        };
+        let mut status = Status::Good;
+        for case in &cases {
+            match row(case) {
+                Ok(row) => report.write(row)?,
+                Err(error) => {
+                    say(format_args!("error: {}: {}", case.label(), with_causes(&*error)));
+                    status = Status::SomeFailed;
+                }
+            }
         }
-        Ok(Status::Good)
+        Ok(status)
     }
 
     /// One per row.

@@ -65,7 +65,7 @@ impl Case<'_> {
     pub fn prepare(&self) -> Result<Work, Failure> {
         let encoder = encoders::presets().find(|preset| preset.name() == self.model);
         if self.n_tokens.is_some() && encoder.is_none() {
-            return Err(format!("--tokens: {} is no speech encoder", self.model).into());
+            return Err("--tokens: expected a speech encoder".into());
         }
         match (self.model, encoder.map(|preset| preset.config)) {
             (_, Some(EncoderConfig::Whisper(config))) if self.n_tokens.is_none() => self.whisper(&config),
@@ -168,7 +168,7 @@ impl Case<'_> {
     fn whole(&self) -> Result<(), Failure> {
         match self.part {
             Part::All => Ok(()),
-            _ => Err(format!("{}: this encoder is timed as a whole", self.label()).into()),
+            _ => Err("expected --part all: this encoder is timed as a whole".into()),
         }
     }
 
@@ -222,6 +222,9 @@ impl Case<'_> {
     fn log_mel(&self) -> Result<Work, Failure> {
         if self.part == Part::Trunk {
             return Err("log-mel is a front end alone".into());
+        }
+        if self.precision != Precision::F32 {
+            return Err(format!("expected --precision f32 for a front end, got {}", self.precision).into());
         }
         let log_mel = LogMel::new(&LogMelConfig::PANNS_32K)?;
         let clips = self.clips(LogMelConfig::PANNS_32K.sample_rate)?;
@@ -334,9 +337,7 @@ mod tests {
             let result = case.prepare().and_then(|mut work| work());
             assert!(result.is_ok(), "{}: {:?}", case.label(), result.err());
         }
-        for (case, reason) in
-            [(ctc("m5"), "no speech encoder"), (case("m6"), "similar: m5"), (case(CHECKPOINT), "needs")]
-        {
+        for (case, reason) in [(ctc("m5"), "expected a speech encoder"), (case(CHECKPOINT), "needs --weights")] {
             let error = case.prepare().err().map(|error| error.to_string()).unwrap_or_default();
             assert!(error.contains(reason), "{error}");
         }
