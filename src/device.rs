@@ -9,6 +9,7 @@
 pub use candle_core::Device;
 
 use crate::error::{Error, Result};
+use crate::nn::kernels::simd::isa::Isa;
 
 /// A device and the reason for choosing it.
 #[derive(Debug, Clone)]
@@ -66,6 +67,13 @@ pub fn choose(name: &str) -> Result<Choice> {
 /// The CPU.
 pub fn cpu() -> Device {
     Device::Cpu
+}
+
+/// The instruction set of the CPU kernels on this machine: `avx512`, `avx2`, `neon` or `portable`. The environment
+/// variable `CLIPWISE_ISA` forces one.
+pub fn instruction_set() -> String {
+    let isa = format!("{:?}", Isa::best()); // Isa(Avx512)
+    isa.trim_start_matches("Isa(").trim_end_matches(')').to_lowercase()
 }
 
 /// The CUDA device with this index, from 0.
@@ -136,6 +144,11 @@ pub(crate) fn in_pool<R: Send>(work: impl FnOnce() -> R + Send) -> R {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_instruction_set_has_the_name_that_the_environment_variable_takes() {
+        assert!(["avx512", "avx2", "neon", "portable"].contains(&instruction_set().as_str()));
+    }
 
     #[test]
     fn device_names_are_parsed() {

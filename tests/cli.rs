@@ -385,3 +385,39 @@ fn hidden_states_are_written_for_each_file() {
     assert!(a == b && !a.is_empty());
     assert!(good(&["encode", "--weights", weights.to_str().unwrap(), &files[0]]).contains("last_hidden"));
 }
+
+#[test]
+fn speed_prints_what_is_needed_to_repeat_it_and_compares_with_it() {
+    let folder = folder("speed");
+    let before = folder.join("before.jsonl");
+    let args = ["speed", "--model", "m5,gru", "--seconds", "0.5", "--batch", "1,2", "--runs", "2", "--format", "json"];
+    let with = |more: &[&str]| good(&[&args[..], more].concat());
+    let text = with(&["--threads", "1"]);
+    let rows = lines(&text);
+    assert_eq!(rows.len(), 4);
+    for (row, (model, batch)) in rows.iter().zip([("m5", 1), ("m5", 2), ("gru", 1), ("gru", 2)]) {
+        assert_eq!((&row["model"], &row["batch"], &row["threads"]), (&model.into(), &batch.into(), &1.into()));
+        assert!(row["ms"]["median"].as_f64().unwrap() >= row["ms"]["min"].as_f64().unwrap());
+        assert!(row["version"].is_string() && row["instruction_set"].is_string() && row["earlier"].is_null());
+    }
+    fs::write(&before, text).unwrap();
+    let before = before.to_str().unwrap();
+    for (row, earlier) in lines(&with(&["--threads", "2", "--compare", before])).iter().zip(&rows) {
+        assert_eq!(row["earlier"]["median"], earlier["ms"]["median"]);
+        assert_eq!(row["earlier"]["differs"], serde_json::json!(["threads 1"]));
+    }
+    let table =
+        good(&["speed", "--model", "m5", "--seconds", "0.5", "--runs", "2", "--threads", "1", "--compare", before]);
+    assert!(table.lines().nth(2).unwrap().starts_with("m5"), "{table}");
+}
+
+#[test]
+fn speed_times_loading_in_processes_of_their_own() {
+    let weights = project("weights/m5-spoken-digits");
+    let text = good(&["speed", "--load", "--weights", weights.to_str().unwrap(), "--runs", "1", "--format", "json"]);
+    let row = &lines(&text)[0];
+    assert_eq!(row["model"], "m5-spoken-digits");
+    assert!(row["load"]["open_ms"].as_f64().unwrap() < row["ms"]["median"].as_f64().unwrap());
+    assert!(row["load"]["checkpoint_mb"].as_f64().unwrap() > 0.0);
+    assert!(bad(&["speed", "--load", "--model", "m5"]).contains("expected --weights"));
+}

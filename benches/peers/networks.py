@@ -1,6 +1,7 @@
-"""CNN14 and YAMNet without their front ends, and LeeNet11, in PyTorch with random weights, for timing.
+"""Networks without their front ends in PyTorch, for timing: random weights, but CED-tiny's bundled ones.
 
-Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), Lee et al. (arXiv 1703.01789), Howard et al. (arXiv 1704.04861).
+Written from the papers: Kong et al., "PANNs" (arXiv 1912.10211), Lee et al. (arXiv 1703.01789), Howard et al. (arXiv 1704.04861),
+Dai et al. (arXiv 1610.00087), Dinkel et al., "CED" (arXiv 2308.11957).
 """
 import torch
 from torch import nn
@@ -75,8 +76,89 @@ class YamNet(nn.Module):
         return torch.sigmoid(self.dense(self.layers(x).mean((2, 3)))).mean(0, keepdim=True)
 
 
+class M5(nn.Module):
+    """Waveform `[batch, 1, samples]` to the scores of 35 words `[batch, 35]`."""
+
+    def __init__(self):
+        super().__init__()
+        layers, inputs = [], 1
+        for outputs, kernel, stride in ((32, 80, 16), (32, 3, 1), (64, 3, 1), (64, 3, 1)):
+            layers += [nn.Conv1d(inputs, outputs, kernel, stride), nn.BatchNorm1d(outputs), nn.ReLU(), nn.MaxPool1d(4)]
+            inputs = outputs
+        self.layers, self.fc1 = nn.Sequential(*layers), nn.Linear(inputs, 35)
+
+    def forward(self, x):
+        return torch.softmax(self.fc1(self.layers(x).mean(2)), 1)
+
+
+class Recurrent(nn.Module):
+    """`[batch, frames, 64]` to the states `[batch, frames, 512]` of two bidirectional layers; `cell` is `GRU` or `LSTM`."""
+
+    def __init__(self, cell):
+        super().__init__()
+        self.layers = getattr(nn, cell)(64, 256, 2, batch_first=True, bidirectional=True)
+
+    def forward(self, x):
+        return self.layers(x)[0]
+
+
+class Attention(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads, self.qkv, self.proj = heads, nn.Linear(width, 3 * width), nn.Linear(width, width)
+
+    def forward(self, x):
+        batch, tokens, width = x.shape
+        q, k, v = self.qkv(x).view(batch, tokens, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        return self.proj(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(batch, tokens, width))
+
+
+class Block(nn.Module):
+    def __init__(self, width, heads):
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width, 1e-6), nn.LayerNorm(width, 1e-6)
+        self.attn = Attention(width, heads)
+        self.mlp = nn.ModuleDict({"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)})
+
+    def forward(self, x):
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class CedTiny(nn.Module):
+    """Log-mel in dB `[batch, 64, frames]`, at most 1012 frames, to scores `[batch, 527]`."""
+
+    def __init__(self):
+        super().__init__()
+        self.init_bn = nn.BatchNorm1d(64)
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(1, 192, 16, 16)})
+        self.time_pos_embed = nn.Parameter(torch.zeros(1, 192, 1, 63))
+        self.freq_pos_embed = nn.Parameter(torch.zeros(1, 192, 4, 1))
+        self.blocks = nn.Sequential(*(Block(192, 3) for _ in range(12)))
+        self.norm = nn.LayerNorm(192, 1e-6)
+        self.outputlayer = nn.Sequential(nn.LayerNorm(192), nn.Linear(192, CLASSES))
+
+    def forward(self, x):
+        x = self.patch_embed["proj"](self.init_bn(x)[:, None])
+        x = x + self.time_pos_embed[..., : x.shape[3]] + self.freq_pos_embed
+        x = self.norm(self.blocks(x.flatten(2).transpose(1, 2)))
+        return torch.sigmoid(self.outputlayer(x.mean(1)))
+
+    @classmethod
+    def open(cls, path):
+        """The network with the weights of a checkpoint in 8 bits, widened to f32."""
+        from safetensors.torch import load_file
+
+        stored, network = load_file(path), cls()
+        scale = lambda name: stored.get(f"{name}.scale", torch.ones(()))
+        values = {name: value.float() * scale(name) for name, value in stored.items() if not name.endswith(".scale")}
+        kept = {name: value for name, value in values.items() if not name.startswith("front_end.")}
+        network.load_state_dict(kept)
+        return network.eval()
+
+
 def seeded(network):
-    """He-initialised weights and random norm statistics, so that activations neither grow nor vanish."""
+    """He-initialised weights and random norm statistics, so that activations neither grow nor vanish; PyTorch's own in GRUs and LSTMs."""
     generator = torch.Generator().manual_seed(1)
     for name, module in network.named_modules():
         if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear)):

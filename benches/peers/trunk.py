@@ -1,40 +1,58 @@
 #!/usr/bin/env python3
-"""Networks in onnxruntime, OpenVINO and PyTorch compared with ours, interleaved, f32.
+"""Networks written in networks.py in onnxruntime, OpenVINO and PyTorch compared with ours, interleaved.
 
-CNN14 from log-mel to scores, as published or with an eighth of the channels, and LeeNet11 from the waveform.
+CNN14, as published or with an eighth of the channels, and CED-tiny from log-mel to scores, LeeNet11 and M5 from the waveform, two
+bidirectional layers of GRU or LSTM over 100 frames per second.
 
-Peers: `onnxruntime` and `openvino` run the exported graph; `pytorch` is eager, `pytorch-compiled` is torch.compile with
-frozen weights. `-swapped` is CNN14 with its two spatial axes swapped, so that time is last, which some runtimes run faster,
-because the mel axis is narrow. Each peer's scores are compared with eager PyTorch's before timing. Our weights are
-different random ones: times do not depend on them.
+Peers: `onnxruntime` and `openvino` run the exported graph in f32, `openvino-pytorch` a conversion without ONNX between; `pytorch`
+is eager, `pytorch-jit` traced and frozen, `pytorch-compiled` torch.compile with frozen weights. `-swapped` is CNN14 with its two
+spatial axes swapped, so that time is last, which some runtimes run faster, because the mel axis is narrow. With `--precision int8`,
+ours and the peers run in less than f32. Each peer's result is compared with eager PyTorch's before timing. Weights are random ones,
+different on our side, but CED-tiny's are the bundled ones on all sides: times do not depend on them.
 """
-from turns import arguments, compare, confine, ours
+from turns import PROJECT, arguments, compare, confine, ours
 
 parser = arguments(__doc__)
-parser.add_argument("--model", choices=["cnn14", "cnn14-narrow", "leenet11"], default="cnn14")
+parser.add_argument("--model", choices=["cnn14", "cnn14-narrow", "leenet11", "ced-tiny", "m5", "gru", "lstm"], default="cnn14")
 parser.add_argument("--batch", type=int, default=1, help="clips per call (default 1)")
+parser.add_argument("--precision", help="the precision of ours; if given, the peers are those in bf16 and int8")
 args = parser.parse_args()
 confine(args.threads)
 
 import numpy as np
 
-from networks import Cnn14, LeeNet11, seeded, swapped
+from networks import CedTiny, Cnn14, LeeNet11, M5, Recurrent, seeded, swapped
 from runtimes import peers
 
-SAMPLE_RATE, HOP = 32_000, 320
-
-samples = round(args.seconds * SAMPLE_RATE)
 random = np.random.default_rng(2)
+frames = round(args.seconds * 100)
+
+
+def uniform(low, high, *shape):
+    return random.uniform(low, high, (args.batch, *shape)).astype(np.float32)
+
+
 if args.model == "leenet11":
     networks = {"": seeded(LeeNet11())}
-    inputs = {"": random.uniform(-0.1, 0.1, (args.batch, 1, samples)).astype(np.float32)}
+    inputs = {"": uniform(-0.1, 0.1, 1, round(args.seconds * 32_000))}
+elif args.model == "m5":
+    networks = {"": seeded(M5())}
+    inputs = {"": uniform(-0.1, 0.1, 1, round(args.seconds * 8_000))}
+elif args.model == "ced-tiny":
+    networks = {"": CedTiny.open(PROJECT / "weights/ced-tiny/model.safetensors")}
+    inputs = {"": uniform(-80, 0, 64, frames + 1)}
+elif args.model in ("gru", "lstm"):
+    networks = {"": seeded(Recurrent(args.model.upper()))}
+    inputs = {"": uniform(-0.1, 0.1, frames, 64)}
+    args.without += ",pytorch-compiled"  # takes hours: it unrolls the frames
 else:
     width = 64 if args.model == "cnn14" else 8
     networks = {"": seeded(Cnn14(width))}
     networks["-swapped"] = swapped(networks[""], width)
-    log_mel = random.uniform(-80, 0, (args.batch, 1, samples // HOP + 1, 64)).astype(np.float32)
+    log_mel = uniform(-80, 0, 1, frames + 1, 64)
     inputs = {"": log_mel, "-swapped": np.ascontiguousarray(log_mel.transpose(0, 1, 3, 2))}
 
-title = f"{args.model}: {args.batch} x {args.seconds:g} s"
-turn = lambda: ours(args, "--model", args.model, "--part", "trunk", "--batch", args.batch)
-compare(title, args, peers(networks, inputs, args), turn)
+title = f"{args.model}: {args.batch} x {args.seconds:g} s{', reduced precision' if args.precision else ''}"
+precision = ["--precision", args.precision] if args.precision else []
+turn = lambda: ours(args, "--model", args.model, "--part", "trunk", "--batch", args.batch, *precision)
+compare(title, args, peers(networks, inputs, args, bool(args.precision)), turn)

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clipwise::encoders::OpenOptions;
-use model::{Encoding, Model};
+use model::Encoding;
+pub use model::Model;
 use out::Out;
 
 use crate::input::{FileArgs, Item, ReadArgs};

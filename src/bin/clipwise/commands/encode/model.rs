@@ -9,7 +9,7 @@ use clipwise::encoders::{
     Encoder, Layers, OpenOptions, Qwen2AudioEncoder, SpeechEncoder, SpeechTokenizer, qwen2_audio,
 };
 use clipwise::models::SpeechClassifier;
-use clipwise::{Device, Waveform, Weights};
+use clipwise::{Detail, Device, TaggingModel, Waveform, Weights};
 use serde_json::Value;
 
 use crate::message::{Failure, cannot};
@@ -69,6 +69,17 @@ impl Model {
             Self::Qwen2Audio(encoder) => &**encoder,
             Self::SpeechTokenizer(tokenizer) => &**tokenizer,
             Self::Encoder(encoder) => encoder,
+        }
+    }
+
+    /// Computes the output, with the head if there is one, for its time.
+    pub fn forward(&self, batch: &WaveformBatch) -> clipwise::Result<()> {
+        match self {
+            Self::Ctc(model) => model.forward(batch).map(drop),
+            Self::Classifier(model) => model.forward(batch, Detail::Clip).map(drop),
+            Self::Qwen2Audio(_) | Self::SpeechTokenizer(_) | Self::Encoder(_) => {
+                self.encoder().forward(batch, Layers::Last).map(drop)
+            }
         }
     }
 

@@ -2,18 +2,21 @@
 
 use std::any::Any;
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::Tensor;
 use clap::ValueEnum;
-use clipwise::encoders::{self, Encoder, Layers, SpeechEncoder, WhisperEncoder, whisper};
-use clipwise::frontend::{FrontEnd, LogMel};
+use clipwise::ctc::{CtcConfig, CtcModel, HeadConfig};
+use clipwise::encoders::{self, Encoder, EncoderConfig, Layers, SpeechEncoder, WhisperEncoder, whisper};
+use clipwise::frontend::{FrontEnd, LogMel, LogMelConfig};
 use clipwise::models::{cnn14, presets};
 use clipwise::nn::{Cell, Rnn, RnnConfig};
 use clipwise::{Detail, Device, ModelConfig, OpenOptions, Precision, Tagger, TaggingModel, WaveformBatch, Weights};
 
 use super::seeded;
+use crate::commands::encode::Model;
 use crate::message::Failure;
-use crate::model::model_name;
+use crate::model::BUILT_IN;
 
 /// One call of what is timed.
 pub type Work = Box<dyn FnMut() -> Result<(), Failure>>;
@@ -26,6 +29,7 @@ pub enum Part {
 }
 
 /// What is timed, and on how much.
+#[derive(Clone, Copy)]
 pub struct Case<'a> {
     pub model: &'a str,
     pub part: Part,
@@ -33,18 +37,64 @@ pub struct Case<'a> {
     pub batch: usize,
     pub weights: Option<&'a Path>,
     pub precision: Precision,
+    /// Of a CTC head on an encoder with random weights.
+    pub n_tokens: Option<usize>,
 }
+
+impl Default for Case<'_> {
+    fn default() -> Self {
+        Self {
+            model: CHECKPOINT,
+            part: Part::All,
+            seconds: 10.0,
+            batch: 1,
+            weights: None,
+            precision: Precision::F32,
+            n_tokens: None,
+        }
+    }
+}
+
+/// The name for whatever a checkpoint is.
+pub const CHECKPOINT: &str = "checkpoint";
+/// What has a name beside the presets.
+const KINDS: [&str; 5] = ["cnn14-narrow", "gru", "lstm", "log-mel", CHECKPOINT];
 
 impl Case<'_> {
     /// Loads the model and makes the input.
     pub fn prepare(&self) -> Result<Work, Failure> {
-        match self.model {
-            "whisper-tiny" => self.whisper(),
-            "encoder" => self.encoder(),
-            "gru" => self.recurrent(Cell::Gru),
-            "lstm" => self.recurrent(Cell::Lstm),
+        let encoder = encoders::presets().find(|preset| preset.name() == self.model);
+        if self.n_tokens.is_some() && encoder.is_none() {
+            return Err("--tokens: expected a speech encoder".into());
+        }
+        match (self.model, encoder.map(|preset| preset.config)) {
+            (_, Some(EncoderConfig::Whisper(config))) if self.n_tokens.is_none() => self.whisper(&config),
+            (_, Some(config)) => self.encoder(&config),
+            (CHECKPOINT, None) => self.checkpoint(),
+            ("gru", None) => self.recurrent(Cell::Gru),
+            ("lstm", None) => self.recurrent(Cell::Lstm),
+            ("log-mel", None) => self.log_mel(),
             _ => self.tagger(),
         }
+    }
+
+    /// As the command line spells it.
+    pub fn part_name(&self) -> String {
+        self.part.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// The name of the model or of the checkpoint.
+    pub fn label(&self) -> String {
+        match (self.model, self.weights.and_then(Path::file_name), self.n_tokens) {
+            (CHECKPOINT, Some(file), _) => file.to_string_lossy().into_owned(),
+            (model, _, Some(n)) => format!("{model}+ctc{n}"),
+            (model, ..) => model.to_owned(),
+        }
+    }
+
+    /// Whether the model has neither a checkpoint nor a place in the box.
+    pub fn has_random_weights(&self) -> bool {
+        self.weights.is_none() && BUILT_IN.iter().all(|(name, _)| *name != self.model)
     }
 
     fn clips(&self, sample_rate: u32) -> clipwise::Result<WaveformBatch> {
@@ -53,12 +103,28 @@ impl Case<'_> {
         WaveformBatch::new(clips, sample_rate)
     }
 
+    /// Weights of a model that `load` loads: those of the checkpoint, or random ones.
+    fn weights(&self, load: impl Fn(&Weights) -> clipwise::Result<()>) -> Result<Weights, Failure> {
+        let weights = match self.weights {
+            Some(path) if path.is_dir() => Weights::open_folder(path)?,
+            Some(path) => Weights::open(path)?,
+            None => seeded::weights(load)?,
+        };
+        Ok(weights.with_precision(self.precision))
+    }
+
     fn tagger(&self) -> Result<Work, Failure> {
-        let model = self.load_tagger()?;
+        self.tagging(self.load_tagger()?)
+    }
+
+    fn tagging(&self, model: Arc<dyn TaggingModel>) -> Result<Work, Failure> {
         let clips = self.clips(model.info().sample_rate)?;
         match (self.part, model.front_end().is_some()) {
             (Part::Frontend, false) => Err("this model takes the waveform itself: it has no front end".into()),
-            (Part::Frontend, true) => front_end(model, &clips),
+            (Part::Frontend, true) => {
+                let mut out = Vec::new();
+                Ok(Box::new(move || features_only(model.front_end(), &clips, &mut out)))
+            }
             (Part::Trunk, true) => {
                 let features = features(&*model, &clips)?; // [batch, n_frames, n_features]
                 Ok(Box::new(move || Ok(model.forward_features(&features, Detail::Clip).map(drop)?)))
@@ -70,36 +136,46 @@ impl Case<'_> {
     }
 
     /// A checkpoint, a model in the box, or random weights.
-    fn load_tagger(&self) -> Result<std::sync::Arc<dyn TaggingModel>, Failure> {
-        let device = Device::Cpu;
+    fn load_tagger(&self) -> Result<Arc<dyn TaggingModel>, Failure> {
         let options = OpenOptions::new().precision(self.precision);
         if let Some(path) = self.weights.filter(|_| self.model != "cnn14-narrow") {
-            let options = if self.model.is_empty() { options } else { options.model(self.model) };
-            return Ok(Tagger::open_with(path, &options)?.into_model());
+            return Ok(Tagger::open_with(path, &options.model(self.model))?.into_model());
         }
         match self.model {
             "ced-tiny" => return Ok(Tagger::bundled_with(&options)?.into_model()),
             "mn04" => return Ok(Tagger::bundled_small_with(&options)?.into_model()),
             _ => {}
         }
-        let config = config(self.model)?;
-        let weights = match self.weights {
-            Some(path) => Weights::open(path)?,
-            None => seeded::weights(|weights| config.load(weights, &device).map(drop))?,
-        };
-        Ok(config.load(&weights.with_precision(self.precision), &device)?.into())
+        let (config, device) = (config(self.model)?, Device::Cpu);
+        let weights = self.weights(|weights| config.load(weights, &device).map(drop))?;
+        Ok(config.load(&weights, &device)?.into())
     }
 
-    /// The encoder of Whisper tiny on 16 kHz, without padding to 30 s.
-    fn whisper(&self) -> Result<Work, Failure> {
-        let weights = match self.weights {
-            Some(path) => Weights::open(path)?,
-            None => seeded::weights(|weights| {
-                WhisperEncoder::load(&whisper::Config::TINY, weights, &Device::Cpu).map(drop)
-            })?,
+    /// A tagger, else a speech encoder with the head that it has.
+    fn checkpoint(&self) -> Result<Work, Failure> {
+        let path = self.weights.ok_or("--model checkpoint needs --weights")?;
+        let not_a_tagger = match Tagger::open_with(path, &OpenOptions::new().precision(self.precision)) {
+            Ok(tagger) => return self.tagging(tagger.into_model()),
+            Err(error) => error,
         };
-        let weights = weights.with_precision(self.precision);
-        let model = WhisperEncoder::load(&whisper::Config::from_weights(&weights)?, &weights, &Device::Cpu)?;
+        let options = encoders::OpenOptions::new().precision(self.precision);
+        let model = Model::open(path, None, &options).map_err(|_| not_a_tagger)?;
+        self.whole()?;
+        let batch = self.clips(model.encoder().info().sample_rate)?;
+        Ok(Box::new(move || Ok(model.forward(&batch)?)))
+    }
+
+    fn whole(&self) -> Result<(), Failure> {
+        match self.part {
+            Part::All => Ok(()),
+            _ => Err("expected --part all: this encoder is timed as a whole".into()),
+        }
+    }
+
+    /// The encoder of Whisper on 16 kHz, without padding to 30 s.
+    fn whisper(&self, config: &whisper::Config) -> Result<Work, Failure> {
+        let load = |weights: &Weights| WhisperEncoder::load(config, weights, &Device::Cpu);
+        let model = load(&self.weights(|weights| load(weights).map(drop))?)?;
         let batch = self.clips(model.info().sample_rate)?;
         let features = |model: &WhisperEncoder, batch: &WaveformBatch| -> Result<Tensor, Failure> {
             let clips =
@@ -117,15 +193,43 @@ impl Case<'_> {
         })
     }
 
-    /// Any speech encoder, of the folder or file that --weights names.
-    fn encoder(&self) -> Result<Work, Failure> {
-        if self.part != Part::All {
-            return Err("an encoder is timed as a whole".into());
+    /// A speech encoder, with a linear CTC head if `n_tokens` is given.
+    fn encoder(&self, config: &EncoderConfig) -> Result<Work, Failure> {
+        self.whole()?;
+        let Some(n_tokens) = self.n_tokens else {
+            let load = |weights: &Weights| Encoder::load(config, weights, &Device::Cpu);
+            let encoder = load(&self.weights(|weights| load(weights).map(drop))?)?;
+            let batch = self.clips(encoder.info().sample_rate)?;
+            return Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)));
+        };
+        let config = CtcConfig {
+            encoder: config.clone(),
+            weighted_sum: None,
+            head: HeadConfig::linear(config.dim(), n_tokens),
+            vocabulary: Default::default(),
+        };
+        let load = |weights: &Weights| {
+            let root = weights.loader(&Device::Cpu);
+            let model = CtcModel::build(&config, &root)?;
+            root.finish("a CTC model").map(|()| model)
+        };
+        let model = load(&self.weights(|weights| load(weights).map(drop))?)?;
+        let batch = self.clips(model.sample_rate())?;
+        Ok(Box::new(move || Ok(model.forward(&batch).map(drop)?)))
+    }
+
+    /// PANNs' log-mel alone.
+    fn log_mel(&self) -> Result<Work, Failure> {
+        if self.part == Part::Trunk {
+            return Err("log-mel is a front end alone".into());
         }
-        let options = encoders::OpenOptions::new().precision(self.precision);
-        let encoder = Encoder::open_with(self.weights.ok_or("an encoder needs --weights")?, &options)?;
-        let batch = self.clips(encoder.info().sample_rate)?;
-        Ok(Box::new(move || Ok(encoder.forward(&batch, Layers::Last).map(drop)?)))
+        if self.precision != Precision::F32 {
+            return Err(format!("expected --precision f32 for a front end, got {}", self.precision).into());
+        }
+        let log_mel = LogMel::new(&LogMelConfig::PANNS_32K)?;
+        let clips = self.clips(LogMelConfig::PANNS_32K.sample_rate)?;
+        let mut out = Vec::new();
+        Ok(Box::new(move || features_only(Some(&log_mel), &clips, &mut out)))
     }
 
     /// Two bidirectional layers of 256 over 100 frames per second, as PyTorch's `GRU(64, 256, 2, batch_first=True,
@@ -140,16 +244,23 @@ impl Case<'_> {
             let rnn = Rnn::load(&root, config)?;
             root.finish("recurrent layers").map(|()| rnn)
         };
-        let weights = match self.weights {
-            Some(path) => Weights::open(path)?,
-            None => seeded::weights(|weights| load(weights).map(drop))?,
-        };
-        let rnn = load(&weights.with_precision(self.precision))?;
+        let rnn = load(&self.weights(|weights| load(weights).map(drop))?)?;
         let n_frames = ((self.seconds * 100.0).round() as usize).max(1);
         let x =
             Tensor::from_vec(seeded::noise(self.batch * n_frames * 64, 1), (self.batch, n_frames, 64), &Device::Cpu)?;
         Ok(Box::new(move || Ok(rnn.forward(&x, None, None).map(drop)?)))
     }
+}
+
+/// A name that [`Case::prepare`] knows. The error for another one lists those that are most alike.
+pub fn model_name(text: &str) -> Result<String, String> {
+    let mut names = names();
+    if names.iter().any(|name| name == text) {
+        return Ok(text.to_owned());
+    }
+    names.sort_by(|a, b| strsim::jaro_winkler(b, text).total_cmp(&strsim::jaro_winkler(a, text)));
+    names.truncate(3);
+    Err(format!("no model or encoder has this name; similar: {}", names.join(", ")))
 }
 
 /// The preset of this name; `cnn14-narrow` is CNN14 with an eighth of the channels.
@@ -159,28 +270,29 @@ fn config(name: &str) -> Result<ModelConfig, Failure> {
         let channels = full.channels.map(|channels| channels / 8);
         return Ok(cnn14::Config { channels, embedding_dim: full.embedding_dim / 8, ..full }.into());
     }
-    let name = model_name(name).map_err(|error| format!("--model: {error}"))?;
-    let preset = presets().find(|preset| preset.name() == name);
-    Ok(preset.ok_or("no such preset")?.config)
+    Ok(presets().find(|preset| preset.name() == name).ok_or("no such preset")?.config)
 }
 
-/// The features of each clip, one after the other.
-fn front_end(model: std::sync::Arc<dyn TaggingModel>, clips: &WaveformBatch) -> Result<Work, Failure> {
-    let clips = clips.rows().to_vec();
-    let mut out = Vec::new();
-    Ok(Box::new(move || {
-        let front_end = model.front_end().ok_or("this model has no front end")?;
-        for clip in &clips {
-            match (front_end as &dyn Any).downcast_ref::<LogMel>() {
-                Some(log_mel) => {
-                    out.resize(log_mel.n_frames(clip.len()) * log_mel.mel().n_mels(), 0.0);
-                    log_mel.compute_into(clip, &mut out)?;
-                }
-                None => drop(front_end.compute(clip)?),
+/// All names that [`Case::prepare`] knows.
+fn names() -> Vec<String> {
+    let models = presets().map(|preset| preset.name().to_owned());
+    let encoders = encoders::presets().map(|preset| preset.name().to_owned());
+    models.chain(encoders).chain(KINDS.map(str::to_owned)).collect()
+}
+
+/// Computes the features of each clip, one after the other.
+fn features_only(front_end: Option<&dyn FrontEnd>, clips: &WaveformBatch, out: &mut Vec<f32>) -> Result<(), Failure> {
+    let front_end = front_end.ok_or("this model has no front end")?;
+    for clip in clips.rows() {
+        match (front_end as &dyn Any).downcast_ref::<LogMel>() {
+            Some(log_mel) => {
+                out.resize(log_mel.n_frames(clip.len()) * log_mel.mel().n_mels(), 0.0);
+                log_mel.compute_into(clip, out)?;
             }
+            None => drop(front_end.compute(clip)?),
         }
-        Ok(())
-    }))
+    }
+    Ok(())
 }
 
 /// Features of clips of one length, `[batch, n_frames, n_features]`.
@@ -189,4 +301,45 @@ fn features(model: &dyn TaggingModel, clips: &WaveformBatch) -> Result<Tensor, F
     let rows = clips.rows().iter().map(|clip| front_end.compute(clip)).collect::<clipwise::Result<Vec<_>>>()?;
     let shape = (rows.len(), rows[0].nrows(), rows[0].ncols());
     Ok(Tensor::from_iter(rows.iter().flatten().copied(), &Device::Cpu)?.reshape(shape)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_distinct() {
+        let names = names();
+        assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
+        assert!(model_name("wisper-tiny").unwrap_err().contains("similar: whisper-tiny"));
+    }
+
+    #[test]
+    fn every_kind_of_model_runs_with_random_weights() {
+        let case = |model: &'static str| Case { model, seconds: 0.5, batch: 2, ..Case::default() };
+        let ctc = |model| Case { n_tokens: Some(5), ..case(model) };
+        let (whisper_part, cnn14_part) = (Part::Trunk, Part::Frontend);
+        let cases = [
+            case("m5"),
+            case("gru"),
+            case("lstm"),
+            case("log-mel"),
+            case("ced-tiny"),
+            case("bigru-encoder"),
+            ctc("bigru-encoder"),
+            ctc("whisper-tiny"),
+            Case { part: whisper_part, ..case("whisper-tiny") },
+            Case { part: cnn14_part, ..case("cnn14-narrow") },
+        ];
+        for case in cases {
+            let result = case.prepare().and_then(|mut work| work());
+            assert!(result.is_ok(), "{}: {:?}", case.label(), result.err());
+        }
+        for (case, reason) in [(ctc("m5"), "expected a speech encoder"), (case(CHECKPOINT), "needs --weights")] {
+            let error = case.prepare().err().map(|error| error.to_string()).unwrap_or_default();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
 }
