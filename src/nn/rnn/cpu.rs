@@ -6,6 +6,7 @@ use super::{DirectionWeights, Rnn, RnnState};
 use crate::nn::kernels::matmul::linear::PackedMatrix;
 use crate::nn::kernels::rnn::{Direction, layer as run_layer};
 use crate::nn::kernels::simd::isa::Isa;
+use crate::nn::kernels::workspace::count;
 use crate::tensor::with_values;
 
 /// The weights of each direction of each layer, packed.
@@ -39,11 +40,17 @@ impl Rnn {
         let (batch, n_frames, _) = x.dims3()?;
         let mut h = values(&state.h)?;
         let mut c = state.c.as_ref().map(values).transpose()?.unwrap_or_default();
-        let of_layer = self.config.outputs() * batch;
+        let outputs = self.config.outputs();
+        let Some(len) = count(&[batch, n_frames, outputs]) else {
+            let reason =
+                format!("{batch} sequences of {n_frames} frames with {outputs} outputs exceed the address space");
+            return Err(candle_core::Error::Msg(reason));
+        };
+        let of_layer = outputs * batch;
         let y = with_values(&[x], |x| {
             let mut frames = Vec::new(); // of the previous layer
             for (layer, directions) in packed.iter().enumerate() {
-                let mut y = vec![0.0; of_layer * n_frames];
+                let mut y = vec![0.0; len];
                 let cells = if c.is_empty() { &mut [][..] } else { &mut c[layer * of_layer..][..of_layer] };
                 let states = (&mut h[layer * of_layer..][..of_layer], cells);
                 let x = if layer == 0 { x[0] } else { &frames };
@@ -54,7 +61,7 @@ impl Rnn {
         })?;
         let tensor = |values: Vec<f32>| Tensor::from_vec(values, state.h.shape(), &Device::Cpu);
         let state = RnnState { h: tensor(h)?, c: state.c.as_ref().map(|_| tensor(c)).transpose()? };
-        Ok((Tensor::from_vec(y, (batch, n_frames, self.config.outputs()), &Device::Cpu)?, state))
+        Ok((Tensor::from_vec(y, (batch, n_frames, outputs), &Device::Cpu)?, state))
     }
 }
 
