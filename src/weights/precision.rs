@@ -21,8 +21,9 @@ pub enum Precision {
     /// each row. Products are summed exactly in 32-bit integers. Results do not depend on the instruction set, and a row
     /// with a NaN or infinite value gives NaN.
     Int8,
-    /// The weights of large layers in f16, which halves the memory for them; everything is computed in f32. A layer is
-    /// large if it is a convolution (not a depthwise, grouped, causal or dynamic one) or fully connected, and has at
-    /// least 2^18 weights as its kernel needs them. A layer with a weight beyond the range of f16 stays in f32.
+    /// The weights of large layers in f16, which halves the memory for them; everything is computed in f32. Large layers
+    /// are 3x3 convolutions with more than 3 · 2^20 weights, and other convolutions (but depthwise, grouped, causal and
+    /// dynamic ones) and fully connected layers with at least 2^18. A layer with a weight beyond the range of f16 stays
+    /// in f32.
     F16Weights,
 }

@@ -457,7 +457,7 @@ mod tests {
                         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
                         let mut y = vec![7.0; rows * outputs];
                         pool.install(|| {
-                            matrix.multiply(&x, &mut y, &workspace, |sums, y, _, _| y.copy_from_slice(sums));
+                            matrix.multiply(&x, &mut y, &workspace, |_, _, _| ());
                         });
                         if bits(&y) != bits(&expected) {
                             let i = (0..y.len()).find(|&i| bits(&y)[i] != bits(&expected)[i]).unwrap();

@@ -107,6 +107,8 @@ impl WinogradConv {
         let taps = if time == Form::Untransformed { 3 } else { 1 };
         let (inputs, panels) =
             (in_channels.div_ceil(CHANNEL_BLOCK) * CHANNEL_BLOCK, out_channels.div_ceil(CHANNEL_BLOCK));
+        // With both axes transformed, errors of the filters would grow too much.
+        let storage = if time == Form::Untransformed { storage } else { Storage::F32 };
         let sizes = (time.products() * mel.products() * panels, taps * inputs * CHANNEL_BLOCK);
         let weights = PackedWeights::pack(storage, sizes, |index, panel| {
             let (position, panel_index) = (index / panels, index % panels);
