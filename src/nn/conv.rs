@@ -15,7 +15,7 @@ use super::prepared::Prepared;
 use super::{Activation, BatchNorm};
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::weights::{Init, Loader, Target};
+use crate::weights::{Init, Loader, Precision, Target};
 
 /// Maximum number of channels. Large enough for a front end with deltas of all orders.
 const MAX_CHANNELS: usize = 1 << 20;
@@ -266,9 +266,17 @@ impl Conv {
                     values = arranged().context("rearranging the filters of a convolution")?;
                 }
                 let filters = Filters { values: &values, scale: &scale, bias: &shift, activation };
-                Prepared::Packed(match is_depthwise {
-                    true => PackedConv::pack_depthwise(shape, filters),
-                    false => PackedConv::pack(shape, maps.width, filters),
+                let int8 = match conv.precision() {
+                    Precision::Int8 if !is_depthwise => PackedConv::pack_int8(shape, &filters),
+                    _ => None,
+                };
+                Prepared::Packed(match int8 {
+                    Some(int8) => {
+                        conv.mark_precision();
+                        int8
+                    }
+                    None if is_depthwise => PackedConv::pack_depthwise(shape, filters),
+                    None => PackedConv::pack(shape, maps.width, filters),
                 })
             }
             Target::Device => {
