@@ -43,8 +43,8 @@ fn mixed(sets: &[Conv], shares: &[f32]) -> Option<Vec<f32>> {
     Some(sum)
 }
 
-/// 1x1 convolutions with fewer channels are always in f32: quantising takes longer than 8 bits save.
-const SMALLEST_INT8: usize = 32;
+/// 1x1 convolutions with fewer inputs or outputs are always in f32: quantising takes longer than 8 bits save.
+const SMALLEST_INT8: (usize, usize) = (32, 64);
 
 /// Weights per task of a mixture, so that the sums stay in the cache.
 const MIXED: usize = 1 << 12;
@@ -119,7 +119,7 @@ impl Conv {
     /// Packs a 1x1 convolution in 8 bits. `None` for other kernels, and if there are fewer channels than make it faster.
     pub fn pack_int8(conv_shape: ConvShape, filters: &Filters) -> Option<Self> {
         let ConvShape { in_channels, out_channels, .. } = conv_shape;
-        let worthwhile = in_channels.min(out_channels) >= SMALLEST_INT8 && in_channels <= MAX_INPUTS;
+        let worthwhile = (SMALLEST_INT8.0..=MAX_INPUTS).contains(&in_channels) && out_channels >= SMALLEST_INT8.1;
         if !worthwhile || !conv_shape.is_pointwise() || conv_shape.is_planar() {
             return None;
         }

@@ -216,7 +216,8 @@ impl Int8Matrix {
         let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
         let (rows, y_panel) = (x.len() / x_line.max(1) * width, width * CHANNEL_BLOCK);
         let (mut codes, mut scales) = self.buffers(rows, workspace);
-        self.level.run(QuantizeLines { x, factors, width, line: x_line, codes: &mut codes, scales: &mut scales });
+        let (inputs, line) = (self.inputs, x_line);
+        self.level.run(QuantizeLines { x, factors, inputs, width, line, codes: &mut codes, scales: &mut scales });
         let places = match width {
             1 => Places::matrix(rows, panels * CHANNEL_BLOCK),
             _ => Places { rows: width, line: panels * y_panel, row: CHANNEL_BLOCK, panel: y_panel },
@@ -280,6 +281,7 @@ impl DotOp for Quantize<'_> {
 struct QuantizeLines<'a> {
     x: &'a [f32],
     factors: Option<&'a [f32]>,
+    inputs: usize,
     width: usize,
     /// Values per line.
     line: usize,
@@ -320,7 +322,12 @@ impl QuantizeLines<'_> {
             let mut largest = [0.0; CHANNEL_BLOCK];
             for (index, x) in blocks.clone().enumerate() {
                 let x = scaled(index, x);
-                (0..CHANNEL_BLOCK).for_each(|i| largest[i] = larger(largest[i], x[i]));
+                // Lanes beyond the inputs are not 0 after every activation. Their weights are.
+                let lanes = CHANNEL_BLOCK.min(self.inputs - index * CHANNEL_BLOCK);
+                match lanes {
+                    CHANNEL_BLOCK => (0..CHANNEL_BLOCK).for_each(|i| largest[i] = larger(largest[i], x[i])),
+                    _ => (0..lanes).for_each(|i| largest[i] = larger(largest[i], x[i])),
+                }
             }
             let (scale, factor) = scale_of(&largest);
             *of_row = scale;
@@ -599,13 +606,13 @@ mod tests {
             let scales: Vec<f32> = (0..outputs).map(|i| 0.37 + i as f32 / 100.0).collect();
             let x: Vec<f32> = (0..lines * width * inputs).map(|_| random(state) as i32 as f32 / 1e9).collect();
             let (blocks, panels) = (inputs.div_ceil(CHANNEL_BLOCK), outputs.div_ceil(CHANNEL_BLOCK));
-            let mut factors = vec![0.0; blocks * CHANNEL_BLOCK];
+            let mut factors = vec![1.0; blocks * CHANNEL_BLOCK];
             factors[..inputs].iter_mut().for_each(|factor| *factor = random(state) as f32 / 4e9);
             let place = |row: usize, channel: usize, blocks: usize| {
                 let block = row / width * blocks + channel / CHANNEL_BLOCK;
                 (block * width + row % width) * CHANNEL_BLOCK + channel % CHANNEL_BLOCK
             };
-            let mut map = vec![0.0; lines * width * blocks * CHANNEL_BLOCK];
+            let mut map = vec![1e9; lines * width * blocks * CHANNEL_BLOCK]; // padding may have any value
             for (i, &x) in x.iter().enumerate() {
                 map[place(i / inputs, i % inputs, blocks)] = x;
             }
