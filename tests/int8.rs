@@ -107,7 +107,7 @@ fn rows_depend_neither_on_the_batch_nor_on_the_threads() {
         let together = scores(&[clips[0].clone(), clips[0].clone(), clips[1].clone()], 3);
         assert_eq!(together[0], together[1], "{name}");
         for (i, clip) in [(0, &clips[0]), (2, &clips[1])] {
-            assert_eq!(scores(&[clip.clone()], 1)[0], together[i], "{name}");
+            assert_eq!(scores(std::slice::from_ref(clip), 1)[0], together[i], "{name}");
         }
     }
 }
