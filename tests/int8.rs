@@ -5,8 +5,9 @@ mod common;
 use std::path::Path;
 
 use candle_core::{Device, Tensor};
+use clipwise::device::Threads;
 use clipwise::nn::{Activation, Linear};
-use clipwise::{Error, OpenOptions, Precision, Tagger, Waveform, Weights};
+use clipwise::{Detail, Error, OpenOptions, Precision, Tagger, Waveform, WaveformBatch, Weights};
 use common::{Random, values};
 use safetensors::tensor::{Dtype, TensorView};
 
@@ -72,18 +73,52 @@ fn a_precision_that_is_not_there_is_an_error() {
     refused(Tagger::open_with(shipped("gru-spoken-digits"), &options).map(drop), "expected f32");
 }
 
+/// A shipped tagger.
+fn shipped(name: &str, precision: Precision) -> Tagger {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("weights").join(name);
+    Tagger::open_with(path, &OpenOptions::new().precision(precision)).unwrap()
+}
+
+#[test]
+fn taggers_are_nearly_as_accurate() {
+    let clip = Waveform::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/audio/telephone.wav")).unwrap();
+    for name in ["ced-tiny", "efficientat-mn04"] {
+        let [f32, int8] =
+            [Precision::F32, Precision::Int8].map(|precision| shipped(name, precision).tag(&clip).unwrap());
+        let differences: Vec<f32> = f32.scores.iter().zip(&int8.scores).map(|(a, b)| (a - b).abs()).collect();
+        let mean = differences.iter().sum::<f32>() / differences.len() as f32;
+        let largest = differences.iter().copied().fold(0.0, f32::max);
+        assert!(0.0 < mean && mean <= 2e-4 && largest <= 0.04, "{name}: mean {mean:e}, largest {largest:e}");
+        assert_eq!(f32.top_k(1)[0].label, int8.top_k(1)[0].label, "{name}");
+    }
+}
+
+#[test]
+fn rows_depend_neither_on_the_batch_nor_on_the_threads() {
+    for name in ["ced-tiny", "efficientat-mn04"] {
+        let model = shipped(name, Precision::Int8).into_model();
+        let rate = model.info().sample_rate;
+        let clips = [1.0, 2.3].map(|seconds| Random(3).samples((seconds * f64::from(rate)) as usize));
+        let scores = |clips: &[Vec<f32>], threads| -> Vec<Vec<f32>> {
+            let batch = WaveformBatch::new(clips.to_vec(), rate).unwrap();
+            let output = Threads::new(threads).unwrap().run(|| model.forward(&batch, Detail::Clip)).unwrap();
+            output.clipwise_output.to_vec2().unwrap()
+        };
+        let together = scores(&[clips[0].clone(), clips[0].clone(), clips[1].clone()], 3);
+        assert_eq!(together[0], together[1], "{name}");
+        for (i, clip) in [(0, &clips[0]), (2, &clips[1])] {
+            assert_eq!(scores(std::slice::from_ref(clip), 1)[0], together[i], "{name}");
+        }
+    }
+}
+
 #[cfg(feature = "bundled")]
 #[test]
-fn the_bundled_tagger_is_nearly_as_accurate() {
+fn the_bundled_tagger_takes_options() {
     let options = OpenOptions::new().precision(Precision::Int8);
-    let clip = Waveform::open(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/audio/telephone.wav")).unwrap();
-    let [f32, int8] = [OpenOptions::new(), options.clone()]
-        .map(|options| Tagger::bundled_with(&options).unwrap().tag(&clip).unwrap());
-    let differences: Vec<f32> = f32.scores.iter().zip(&int8.scores).map(|(a, b)| (a - b).abs()).collect();
-    let mean = differences.iter().sum::<f32>() / differences.len() as f32;
-    let largest = differences.iter().copied().fold(0.0, f32::max);
-    assert!(0.0 < mean && mean <= 1e-4 && largest <= 0.04, "mean {mean:e}, largest {largest:e}");
-    assert_eq!(f32.top_k(1)[0].label, int8.top_k(1)[0].label);
+    let clip = Waveform::new(Random(1).samples(16_000), 16_000);
+    let scores = |tagger: Tagger| tagger.tag(&clip).unwrap().scores;
+    assert_eq!(scores(Tagger::bundled_with(&options).unwrap()), scores(shipped("ced-tiny", Precision::Int8)));
     refused(Tagger::bundled_with(&options.model("cnn14")).map(drop), "expected none for a tagger that is built in");
 }
 
@@ -93,11 +128,10 @@ mod report {
     use std::path::PathBuf;
     use std::time::Instant;
 
-    use clipwise::device::Threads;
+    use clipwise::ctc::CtcModel;
     use clipwise::encoders::{Layers, SpeechEncoder, WhisperEncoder, whisper};
     use clipwise::metrics::mean_average_precision;
     use clipwise::ndarray::Array2;
-    use clipwise::{WaveformBatch, ctc::CtcModel};
 
     use super::*;
     use crate::common::real;
@@ -226,7 +260,7 @@ mod report {
                 for _ in 0..31 {
                     for (tagger, times) in taggers.iter().zip(&mut times) {
                         let start = Instant::now();
-                        tagger.model().forward(&batch, clipwise::Detail::Clip).unwrap();
+                        tagger.model().forward(&batch, Detail::Clip).unwrap();
                         times.push(start.elapsed().as_secs_f64() * 1e3);
                     }
                 }

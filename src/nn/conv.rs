@@ -15,7 +15,7 @@ use super::prepared::{Prepared, storage_of};
 use super::{Activation, BatchNorm};
 use crate::check::{self, MAX_WIDTH};
 use crate::error::{Context, Error, Result};
-use crate::weights::{Init, Loader, Target};
+use crate::weights::{Init, Loader, Precision, Target};
 
 /// Maximum number of channels. Large enough for a front end with deltas of all orders.
 const MAX_CHANNELS: usize = 1 << 20;
@@ -267,9 +267,17 @@ impl Conv {
                 }
                 let storage = storage_of(conv.precision());
                 let filters = Filters { values: &values, scale: &scale, bias: &shift, activation, storage };
-                let packed = match is_depthwise {
-                    true => PackedConv::pack_depthwise(shape, filters),
-                    false => PackedConv::pack(shape, maps.width, filters),
+                let int8 = match conv.precision() {
+                    Precision::Int8 if !is_depthwise => PackedConv::pack_int8(shape, &filters),
+                    _ => None,
+                };
+                let packed = match int8 {
+                    Some(int8) => {
+                        conv.mark_precision();
+                        int8
+                    }
+                    None if is_depthwise => PackedConv::pack_depthwise(shape, filters),
+                    None => PackedConv::pack(shape, maps.width, filters),
                 };
                 if packed.is_f16() {
                     conv.mark_precision();

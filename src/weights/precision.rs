@@ -18,8 +18,15 @@ pub enum Precision {
     #[default]
     F32,
     /// 8-bit integers: weights with one scale per output, activations with one scale per row, which is computed from
-    /// each row. Products are summed exactly in 32-bit integers. Results do not depend on the instruction set, and a row
-    /// with a NaN or infinite value gives NaN.
+    /// each row. Products are summed exactly in 32-bit integers. The layers' results do not depend on the instruction
+    /// set. A row with a NaN or infinite value gives NaN.
+    ///
+    /// This applies to linear layers and 1x1 convolutions that are large enough to gain. The rest stays in f32: attention
+    /// scores, norms, other convolutions, recurrent layers, patch and position embeddings, squeeze-and-excitation, and
+    /// the last layer, which computes the scores. 8-bit weights of a checkpoint are used as stored (`x` with `x.scale`, as in
+    /// [`weights`](super)); others are rounded when they are loaded.
+    ///
+    /// See `docs/performance.md` for the accuracy and speed of some models.
     Int8,
     /// The weights of large layers in f16, which halves the memory for them; everything is computed in f32. Large layers
     /// are 3x3 convolutions with more than 3 · 2^20 weights, and other convolutions (but depthwise, grouped, causal and

@@ -44,7 +44,7 @@ impl Classifier {
             Head::FullyConvolutional => {
                 let mut stack = ConvStack::on_maps(None);
                 let shape = ConvConfig::new(last, n_classes, 1);
-                stack.conv(&classifier.at(0), Some(&classifier.at(1)), shape, Activation::Identity)?;
+                stack.conv(&classifier.at(0).in_f32(), Some(&classifier.at(1)), shape, Activation::Identity)?;
                 Self::Convolutional(stack)
             }
             Head::AttentionPooling(heads) => {

@@ -337,12 +337,12 @@ impl Patch {
 }
 
 /// Adds the bias and applies the activation.
-struct Finish<'a> {
-    bias: &'a [f32],
-    activation: Activation,
+pub struct Finish<'a> {
+    pub bias: &'a [f32],
+    pub activation: Activation,
     /// Consecutive positions of `y` with the same channels.
-    positions: usize,
-    y: &'a mut [f32],
+    pub positions: usize,
+    pub y: &'a mut [f32],
 }
 
 impl SimdOp for Finish<'_> {

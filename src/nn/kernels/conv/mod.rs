@@ -4,6 +4,7 @@ pub mod causal;
 mod depthwise;
 mod direct;
 pub mod grouped;
+mod int8;
 #[cfg(test)]
 mod reference;
 pub mod shape;
@@ -16,8 +17,10 @@ use crate::nn::kernels::activation::Activation;
 use crate::nn::kernels::blocked::{BlockedMap, Shape, Window};
 use crate::nn::kernels::conv::depthwise::DepthwiseConv;
 use crate::nn::kernels::conv::direct::{DirectConv, Source};
+use crate::nn::kernels::conv::int8::Int8Conv;
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::winograd::WinogradConv;
+use crate::nn::kernels::matmul::int8::MAX_INPUTS;
 use crate::nn::kernels::matmul::panels::Storage;
 use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::Isa;
@@ -40,6 +43,9 @@ fn mixed(sets: &[Conv], shares: &[f32]) -> Option<AlignedVec> {
     });
     Some(sum)
 }
+
+/// 1x1 convolutions with fewer inputs or outputs are always in f32: quantising takes longer than 8 bits save.
+const SMALLEST_INT8: (usize, usize) = (32, 64);
 
 /// Weights per task of a mixture, so that the sums stay in the cache.
 const MIXED: usize = 1 << 12;
@@ -68,6 +74,7 @@ enum Packed {
     Direct(DirectConv),
     Winograd(WinogradConv),
     Depthwise(DepthwiseConv),
+    Int8(Int8Conv),
 }
 
 /// The input of a convolution.
@@ -111,6 +118,22 @@ impl Conv {
         Self { conv_shape, packed }
     }
 
+    /// Packs a 1x1 convolution in 8 bits. `None` for other kernels, and if there are fewer channels than make it faster.
+    pub fn pack_int8(conv_shape: ConvShape, filters: &Filters) -> Option<Self> {
+        let ConvShape { in_channels, out_channels, .. } = conv_shape;
+        let worthwhile = (SMALLEST_INT8.0..=MAX_INPUTS).contains(&in_channels) && out_channels >= SMALLEST_INT8.1;
+        if !worthwhile || !conv_shape.is_pointwise() || conv_shape.is_planar() {
+            return None;
+        }
+        let mut bias = filters.bias.to_vec();
+        bias.resize(out_channels.next_multiple_of(CHANNEL_BLOCK), 0.0);
+        let filter = |output: usize, input: usize| {
+            f64::from(filters.values[output * in_channels + input]) * f64::from(filters.scale[output])
+        };
+        let conv = Int8Conv::pack((in_channels, out_channels), filter, bias, filters.activation);
+        Some(Self { conv_shape, packed: Packed::Int8(conv) })
+    }
+
     /// Packs a depthwise convolution with filters `[channels, 1, rows, columns]`.
     pub fn pack_depthwise(conv_shape: ConvShape, filters: Filters) -> Self {
         let kernel = conv_shape.kernel;
@@ -123,14 +146,14 @@ impl Conv {
     }
 
     /// A convolution whose filters are the sum of those of `sets`, weighted by `shares`, with the bias and activation
-    /// of the first. `None` if there are no sets, for Winograd kernels, and for sets of different shapes.
+    /// of the first. `None` if there are no sets, for Winograd and 8-bit kernels, and for sets of different shapes.
     pub fn mixture(sets: &[Self], shares: &[f32]) -> Option<Self> {
         let first = sets.first()?;
         let weights = mixed(sets, shares)?;
         let packed = match &first.packed {
             Packed::Direct(conv) => Packed::Direct(conv.with_weights(weights)),
             Packed::Depthwise(conv) => Packed::Depthwise(conv.with_weights(&weights)),
-            Packed::Winograd(_) => return None,
+            Packed::Winograd(_) | Packed::Int8(_) => return None,
         };
         Some(Self { conv_shape: first.conv_shape, packed })
     }
@@ -140,16 +163,16 @@ impl Conv {
         match &self.packed {
             Packed::Direct(conv) => conv.weights().is_none(),
             Packed::Winograd(conv) => conv.is_f16(),
-            Packed::Depthwise(_) => false,
+            Packed::Depthwise(_) | Packed::Int8(_) => false,
         }
     }
 
-    /// The packed weights, except for Winograd kernels and f16.
+    /// The packed weights, except for Winograd kernels, f16 and 8-bit kernels.
     fn weights(&self) -> Option<&[f32]> {
         match &self.packed {
             Packed::Direct(conv) => conv.weights(),
             Packed::Depthwise(conv) => Some(conv.weights()),
-            Packed::Winograd(_) => None,
+            Packed::Winograd(_) | Packed::Int8(_) => None,
         }
     }
 
@@ -165,6 +188,9 @@ impl Conv {
         match &self.packed {
             Packed::Direct(conv) if self.is_blocked_pointwise() && x.shape.channels == self.conv_shape.in_channels => {
                 conv.pointwise(x, Some(factors), isa, workspace)
+            }
+            Packed::Int8(conv) if x.shape.channels == self.conv_shape.in_channels => {
+                conv.forward(x, Some(factors), isa, workspace)
             }
             _ => None,
         }
@@ -210,6 +236,7 @@ impl Conv {
                 conv.forward(x, fused.map(|(pooling, _)| pooling), isa, workspace)?
             }
             (Packed::Depthwise(conv), Source::Map(x)) => conv.forward(x, isa, workspace)?,
+            (Packed::Int8(conv), Source::Map(x)) => conv.forward(x, None, isa, workspace)?,
             (Packed::Direct(conv), source) => conv.forward(source, shape, isa, workspace)?,
             (_, Source::Planes(_)) => return None, // unreachable: only direct convolutions read planes
         };

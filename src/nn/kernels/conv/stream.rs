@@ -6,6 +6,7 @@ use rayon::prelude::*;
 use crate::nn::kernels::blocked::{BlockedMap, Shape};
 use crate::nn::kernels::conv::depthwise::{DepthwiseConv, Lines};
 use crate::nn::kernels::conv::direct::{DirectConv, Source};
+use crate::nn::kernels::conv::int8::Int8Conv;
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::conv::{Conv, Input, Packed};
 use crate::nn::kernels::simd::isa::Isa;
@@ -33,6 +34,7 @@ impl Step<'_> {
             Self::Add(level) => Kind::Add(*level),
             Self::Conv(conv) => match &conv.packed {
                 Packed::Depthwise(depthwise) => Kind::Depthwise(depthwise),
+                Packed::Int8(int8) => Kind::Int8(int8),
                 Packed::Direct(direct) if conv.is_blocked_pointwise() => Kind::Pointwise(direct),
                 Packed::Direct(direct) if direct.shape().is_planar() => Kind::Planar(direct),
                 Packed::Direct(_) | Packed::Winograd(_) => return None,
@@ -44,6 +46,7 @@ impl Step<'_> {
 #[derive(Clone, Copy)]
 enum Kind<'a> {
     Pointwise(&'a DirectConv),
+    Int8(&'a Int8Conv),
     Depthwise(&'a DepthwiseConv),
     Planar(&'a DirectConv),
     Add(usize),
@@ -212,6 +215,7 @@ impl Task<'_> {
             let line = |row: usize| &rows[row % slots * x_shape.row()..][..x_shape.row()];
             match level.kind {
                 Kind::Pointwise(conv) => conv.row(line(row), &level.segments, y, x_shape.width, isa),
+                Kind::Int8(conv) => conv.lines(line(row), None, y, x_shape.width, isa, workspace),
                 Kind::Depthwise(conv) => {
                     let lines = Lines { rows, row: x_shape.row(), first: seen.start % slots, n: seen.len() };
                     conv.row(lines, first_tap, x_shape.width, y, isa);

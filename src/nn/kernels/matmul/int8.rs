@@ -12,7 +12,7 @@ use super::packed::near_equal_pieces;
 use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::dot::{Dot, DotOp, Level};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, UNROLLED};
-use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace};
+use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace, is_inside};
 
 /// Rows per task, if there are many rows.
 const ROWS: usize = 56;
@@ -48,12 +48,18 @@ pub struct Int8Matrix {
     scales: Vec<f32>,
 }
 
+/// The larger magnitude; NaN exceeds infinity. `largest` is not negative.
+#[inline(always)]
+fn larger(largest: f32, x: f32) -> f32 {
+    // Of positive floats, the larger one has the larger bits.
+    f32::from_bits(largest.to_bits().max(x.abs().to_bits()))
+}
+
 /// The scale of a row, and the factor that turns its values into codes; no factor if all codes are 0. The scale is NaN if a
 /// value is not finite, and 0 if all values are below 1e-36.
 #[inline(always)]
 fn scale_of(x: &[f32]) -> (f32, Option<f32>) {
-    // Of positive floats, the larger one has the larger bits, and NaN exceeds infinity.
-    let largest = f32::from_bits(x.iter().fold(0, |largest, x| largest.max(x.abs().to_bits())));
+    let largest = x.iter().fold(0.0, |largest, &x| larger(largest, x));
     let factor = LARGEST / largest;
     match largest.is_finite() {
         true if factor.is_finite() => (largest / LARGEST, Some(factor)),
@@ -158,8 +164,15 @@ impl Int8Matrix {
         let width = task_panels * CHANNEL_BLOCK;
         let mut sums = workspace.take(stride * rows); // [task][rows][width]
         sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
-            let panels = (task * task_panels, sums.len() / rows / CHANNEL_BLOCK);
-            self.level.run(Product { matrix: self, codes: &codes, row_scales: &row_scales, panels, y: sums });
+            let stride = sums.len() / rows;
+            self.level.run(Product {
+                matrix: self,
+                codes: &codes,
+                row_scales: &row_scales,
+                panels: (task * task_panels, stride / CHANNEL_BLOCK),
+                y: sums,
+                places: Places::matrix(rows, stride),
+            });
         });
         for (row, y) in y.chunks_mut(self.outputs).enumerate() {
             for (task, y) in y.chunks_mut(width).enumerate() {
@@ -176,8 +189,8 @@ impl Int8Matrix {
         let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
         let stride = panels * CHANNEL_BLOCK;
         let product = |y: &mut [f32]| {
-            let (codes, row_scales) = (&codes, &row_scales);
-            self.level.run(Product { matrix: self, codes, row_scales, panels: (0, panels), y });
+            let (codes, row_scales, places) = (&codes, &row_scales, Places::matrix(row_scales.len(), stride));
+            self.level.run(Product { matrix: self, codes, row_scales, panels: (0, panels), y, places });
         };
         if stride == self.outputs {
             product(y);
@@ -192,11 +205,41 @@ impl Int8Matrix {
 
     /// The codes of rows, and their scales.
     fn quantize(&self, x: &[f32], workspace: &Workspace) -> (Buffer, Buffer) {
-        let rows = x.len() / self.inputs;
-        let mut codes = workspace.take(self.blocks() * rows * BLOCK / size_of::<f32>());
-        let mut scales = workspace.take(rows);
+        let (mut codes, mut scales) = self.buffers(x.len() / self.inputs, workspace);
         self.level.run(Quantize { x, inputs: self.inputs, codes: &mut codes, scales: &mut scales });
         (codes, scales)
+    }
+}
+
+/// Products with the positions of a map: a 1x1 convolution.
+impl Int8Matrix {
+    /// Multiplies all lines of `x` `[line][block of 16 inputs][width][16]`, whose inputs are scaled by `factors` if given, on
+    /// the calling thread. `y` is `[line][panel][width][16]`. `factors` are padded to whole blocks like the inputs.
+    pub fn multiply_lines(
+        &self,
+        x: &[f32],
+        factors: Option<&[f32]>,
+        y: &mut [f32],
+        width: usize,
+        workspace: &Workspace,
+    ) {
+        let x_line = self.inputs.next_multiple_of(CHANNEL_BLOCK) * width;
+        let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
+        let (rows, y_panel) = (x.len() / x_line.max(1) * width, width * CHANNEL_BLOCK);
+        let (mut codes, mut scales) = self.buffers(rows, workspace);
+        let (inputs, line) = (self.inputs, x_line);
+        self.level.run(QuantizeLines { x, factors, inputs, width, line, codes: &mut codes, scales: &mut scales });
+        let places = match width {
+            1 => Places::matrix(rows, panels * CHANNEL_BLOCK),
+            _ => Places { rows: width, line: panels * y_panel, row: CHANNEL_BLOCK, panel: y_panel },
+        };
+        let (codes, row_scales) = (&codes, &scales);
+        self.level.run(Product { matrix: self, codes, row_scales, panels: (0, panels), y, places });
+    }
+
+    /// Buffers for the codes and scales of rows.
+    fn buffers(&self, rows: usize, workspace: &Workspace) -> (Buffer, Buffer) {
+        (workspace.take(self.blocks() * rows * BLOCK / size_of::<f32>()), workspace.take(rows))
     }
 }
 
@@ -245,6 +288,87 @@ impl DotOp for Quantize<'_> {
     }
 }
 
+/// As [`Quantize`], for the positions of a map; see [`Int8Matrix::multiply_lines`].
+struct QuantizeLines<'a> {
+    x: &'a [f32],
+    factors: Option<&'a [f32]>,
+    inputs: usize,
+    width: usize,
+    /// Values per line.
+    line: usize,
+    codes: &'a mut [f32],
+    scales: &'a mut [f32],
+}
+
+impl DotOp for QuantizeLines<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<D: Dot>(self) {
+        match self.factors {
+            Some(factors) => {
+                let factors = factors.as_chunks::<CHANNEL_BLOCK>().0;
+                self.rows::<D>(
+                    #[inline(always)]
+                    |block, x| std::array::from_fn(|lane| x[lane] * factors[block][lane]),
+                );
+            }
+            None => self.rows::<D>(
+                #[inline(always)]
+                |_, x| *x,
+            ),
+        }
+    }
+}
+
+impl QuantizeLines<'_> {
+    #[inline(always)]
+    fn rows<D: Dot>(self, scaled: impl Fn(usize, &[f32; CHANNEL_BLOCK]) -> [f32; CHANNEL_BLOCK]) {
+        let rows = self.scales.len();
+        let block = BLOCK / size_of::<D::Input>();
+        let codes: &mut [D::Input] = cast_slice_mut(self.codes);
+        for (row, of_row) in self.scales.iter_mut().enumerate() {
+            let line = &self.x[row / self.width * self.line..][..self.line];
+            let blocks = line.as_chunks::<CHANNEL_BLOCK>().0.iter().skip(row % self.width).step_by(self.width);
+            let mut largest = [0.0; CHANNEL_BLOCK];
+            for (index, x) in blocks.clone().enumerate() {
+                let x = scaled(index, x);
+                // Lanes beyond the inputs are not 0 after every activation. Their weights are.
+                let lanes = CHANNEL_BLOCK.min(self.inputs - index * CHANNEL_BLOCK);
+                match lanes {
+                    CHANNEL_BLOCK => (0..CHANNEL_BLOCK).for_each(|i| largest[i] = larger(largest[i], x[i])),
+                    _ => (0..lanes).for_each(|i| largest[i] = larger(largest[i], x[i])),
+                }
+            }
+            let (scale, factor) = scale_of(&largest);
+            *of_row = scale;
+            for (index, x) in blocks.enumerate() {
+                let first = index * CHANNEL_BLOCK;
+                let codes = &mut codes[(first / block * rows + row) * block + first % block..][..CHANNEL_BLOCK];
+                write_codes(&scaled(index, x), factor, codes, D::input);
+            }
+        }
+    }
+}
+
+/// Where the outputs of rows go. Rows come in lines; those of a matrix are one line.
+#[derive(Clone, Copy)]
+struct Places {
+    /// Rows per line.
+    rows: usize,
+    /// Distance between lines, between rows of a line, and between panels.
+    line: usize,
+    row: usize,
+    panel: usize,
+}
+
+impl Places {
+    /// Row-major.
+    fn matrix(rows: usize, row: usize) -> Self {
+        Self { rows, line: 0, row, panel: CHANNEL_BLOCK }
+    }
+}
+
 /// All rows times some panels: the first, and their number.
 struct Product<'a> {
     matrix: &'a Int8Matrix,
@@ -252,6 +376,7 @@ struct Product<'a> {
     row_scales: &'a [f32],
     panels: (usize, usize),
     y: &'a mut [f32],
+    places: Places,
 }
 
 impl DotOp for Product<'_> {
@@ -259,8 +384,8 @@ impl DotOp for Product<'_> {
 
     #[inline(always)]
     fn run<D: Dot>(self) {
-        let Self { matrix, codes, row_scales, panels: (first, panels), y } = self;
-        let (rows, stride) = (row_scales.len(), panels * CHANNEL_BLOCK);
+        let Self { matrix, codes, row_scales, panels: (first, panels), y, places } = self;
+        let rows = row_scales.len();
         let (codes, weights) = (cast_slice::<f32, u8>(codes), cast_slice::<f32, i8>(&matrix.weights));
         let steps = matrix.panel / (CHANNEL_BLOCK * D::GROUP);
         let blocks = (steps * STEP).div_ceil(BLOCK);
@@ -269,17 +394,23 @@ impl DotOp for Product<'_> {
             "expected whole blocks of codes"
         );
         assert!((first + panels) * matrix.panel <= weights.len(), "expected whole panels of weights");
-        assert!(y.len() >= rows * stride, "outputs reach outside their slice");
         let lanes = first * CHANNEL_BLOCK..(first + panels) * CHANNEL_BLOCK;
         let (starts, scales) = (matrix.starts[lanes.clone()].as_chunks().0, matrix.scales[lanes].as_chunks().0);
-        if rows == 0 || panels == 0 {
+        if rows == 0 || panels == 0 || places.rows == 0 {
             return;
         }
+        let lines = rows / places.rows;
+        let last = [(lines - 1, places.line), (places.rows - 1, places.row), (panels - 1, places.panel)];
+        let last = [last[0], last[1], last[2], (CHANNEL_BLOCK - 1, 1)];
+        assert!(rows == lines * places.rows && is_inside(&last, y.len()), "outputs reach outside their slice");
         // With few rows, use many columns: independent sums hide the latency of the products.
-        let columns = D::TILES[rows.div_ceil(rows.div_ceil(D::TILES.len())) - 1];
+        let columns = D::TILES[places.rows.div_ceil(places.rows.div_ceil(D::TILES.len())) - 1];
         let tile_rows = D::TILES.iter().filter(|&&fit| fit >= columns).count();
         for (panel, n) in near_equal_pieces(panels, columns / D::PARTS) {
-            for (row, m) in near_equal_pieces(rows, tile_rows) {
+            let tiles = |line: usize| near_equal_pieces(places.rows, tile_rows).map(move |(row, m)| (line, row, m));
+            for (line, in_line, m) in (0..lines).flat_map(tiles) {
+                let row = line * places.rows + in_line;
+                let y_start = line * places.line + in_line * places.row + panel * places.panel;
                 let tile = Tile {
                     codes: codes[row * BLOCK..].as_ptr(),
                     block: rows * BLOCK,
@@ -289,8 +420,8 @@ impl DotOp for Product<'_> {
                     starts: &starts[panel..panel + n],
                     scales: &scales[panel..panel + n],
                     row_scales: &row_scales[row..row + m],
-                    y: y[row * stride + panel * CHANNEL_BLOCK..].as_mut_ptr(),
-                    stride,
+                    y: y[y_start..].as_mut_ptr(),
+                    places,
                 };
                 // SAFETY: the asserts above hold for every row, block and panel. `y` is borrowed mutably.
                 unsafe { tile.multiply::<D>() };
@@ -312,7 +443,7 @@ struct Tile<'a> {
     scales: &'a [[f32; CHANNEL_BLOCK]],
     row_scales: &'a [f32],
     y: *mut f32,
-    stride: usize,
+    places: Places,
 }
 
 impl Tile<'_> {
@@ -349,7 +480,7 @@ impl<const M: usize, const N: usize> DotOp for TileOf<'_, M, N> {
         if M > D::TILES.len() || N > D::TILES[M - 1] || !N.is_multiple_of(D::PARTS) {
             return; // unreachable: spares the compiler tiles that no level uses
         }
-        let Tile { codes, block, steps, weights, panel, starts, scales, row_scales, y, stride } = self.0;
+        let Tile { codes, block, steps, weights, panel, starts, scales, row_scales, y, places } = self.0;
         // SAFETY: the caller of `Tile::multiply` guarantees it.
         unsafe {
             let mut sums: [[D; N]; M] =
@@ -374,7 +505,7 @@ impl<const M: usize, const N: usize> DotOp for TileOf<'_, M, N> {
             }
             for m in 0..M {
                 for n in 0..N {
-                    let y = y.add(m * stride + n / D::PARTS * CHANNEL_BLOCK).cast::<[f32; CHANNEL_BLOCK]>();
+                    let y = y.add(m * places.row + n / D::PARTS * places.panel).cast::<[f32; CHANNEL_BLOCK]>();
                     sums[m][n].store_scaled(row_scales[m], &scales[n / D::PARTS], &mut *y, n % D::PARTS);
                 }
             }
@@ -470,6 +601,44 @@ mod tests {
                             );
                         }
                     }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn positions_of_a_map_are_rows() {
+        let state = &mut 3;
+        let workspace = Workspace::default();
+        for (inputs, outputs, lines, width) in
+            [(1usize, 1usize, 1, 1), (20, 40, 3, 5), (64, 17, 2, 1), (100, 33, 4, 31)]
+        {
+            let codes: Vec<i8> = (0..inputs * outputs).map(|_| random(state) as i8).collect();
+            let scales: Vec<f32> = (0..outputs).map(|i| 0.37 + i as f32 / 100.0).collect();
+            let x: Vec<f32> = (0..lines * width * inputs).map(|_| random(state) as i32 as f32 / 1e9).collect();
+            let (blocks, panels) = (inputs.div_ceil(CHANNEL_BLOCK), outputs.div_ceil(CHANNEL_BLOCK));
+            let mut factors = vec![1.0; blocks * CHANNEL_BLOCK];
+            factors[..inputs].iter_mut().for_each(|factor| *factor = random(state) as f32 / 4e9);
+            let place = |row: usize, channel: usize, blocks: usize| {
+                let block = row / width * blocks + channel / CHANNEL_BLOCK;
+                (block * width + row % width) * CHANNEL_BLOCK + channel % CHANNEL_BLOCK
+            };
+            let mut map = vec![1e9; lines * width * blocks * CHANNEL_BLOCK]; // padding may have any value
+            for (i, &x) in x.iter().enumerate() {
+                map[place(i / inputs, i % inputs, blocks)] = x;
+            }
+            let scaled: Vec<f32> = x.iter().enumerate().map(|(i, x)| x * factors[i % inputs]).collect();
+            for (factors, x) in [(None, &x), (Some(&factors[..]), &scaled)] {
+                let expected = naive(x, &codes, &scales, inputs);
+                for level in Level::available() {
+                    let matrix = Int8Matrix::pack_for(level, inputs, outputs, |output, row| {
+                        row.copy_from_slice(&codes[output * inputs..][..inputs]);
+                        scales[output]
+                    });
+                    let mut y = vec![7.0; lines * width * panels * CHANNEL_BLOCK];
+                    matrix.multiply_lines(&map, factors, &mut y, width, &workspace);
+                    let got = |i| y[place(i / outputs, i % outputs, panels)];
+                    assert!(bits(&(0..expected.len()).map(got).collect::<Vec<_>>()) == bits(&expected), "{level:?}");
                 }
             }
         }
