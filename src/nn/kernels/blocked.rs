@@ -326,6 +326,15 @@ impl BlockedMap {
         });
         Some(pooled)
     }
+
+    /// The first pooled rows of a map with one item, as many as `y` holds, on the calling thread. Their windows must lie
+    /// inside the map.
+    pub fn pool_rows(&self, pooling: Pooling, window: Window, y: &mut [f32], isa: Isa) {
+        let width = self.shape.width / window.size.1;
+        for (row, y) in y.chunks_mut(self.shape.blocks() * width * CHANNEL_BLOCK).enumerate() {
+            isa.run(PoolRow { x: self, pooling, window, item: 0, row, width, y });
+        }
+    }
 }
 
 /// One row of [`BlockedMap::activate_and_weight`].

@@ -3,11 +3,12 @@
 
 use rayon::prelude::*;
 
-use crate::nn::kernels::activation::Activation;
-use crate::nn::kernels::blocked::{Activate, BlockedMap, Shape};
+use crate::nn::kernels::activation::{Activation, FinishRow};
+use crate::nn::kernels::blocked::{Activate, BlockedMap, Shape, Window};
 use crate::nn::kernels::conv::shape::ConvShape;
 use crate::nn::kernels::matmul::packed::{Inputs, Outputs, Span, Weights, packed_matmul};
 use crate::nn::kernels::matmul::panels::{PackedWeights, Panels, Storage};
+use crate::nn::kernels::pooling::Pooling;
 use crate::nn::kernels::simd::isa::{Isa, SimdOp};
 use crate::nn::kernels::simd::lanes::{CHANNEL_BLOCK, Lanes};
 use crate::nn::kernels::workspace::{AlignedVec, Workspace, count};
@@ -68,8 +69,16 @@ impl DirectConv {
         Self { conv_shape, weights, bias, activation }
     }
 
-    /// Convolves `x` of `shape`. `None` if `x` is smaller than the kernel or the output exceeds the address space.
-    pub fn forward(&self, x: Source, shape: Shape, isa: Isa, workspace: &Workspace) -> Option<BlockedMap> {
+    /// Convolves `x` of `shape`. Pools a sequence too, if no window reaches beyond its ends: then it takes `pool`. `None` if
+    /// `x` is smaller than the kernel, the output than a window, or if the output exceeds the address space.
+    pub fn forward(
+        &self,
+        x: Source,
+        shape: Shape,
+        pool: &mut Option<(Pooling, Window)>,
+        isa: Isa,
+        workspace: &Workspace,
+    ) -> Option<BlockedMap> {
         if let Source::Map(x) = x
             && self.conv_shape.is_pointwise()
         {
@@ -77,9 +86,14 @@ impl DirectConv {
         }
         let (height, width) = self.conv_shape.output(shape.height, shape.width)?;
         let channels = self.conv_shape.out_channels;
-        let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height, width }, workspace)?;
         // A 1-D convolution has one column, so the rows of the matrix product run along the length instead.
         let is_1d = shape.width == 1 && self.conv_shape.is_1d();
+        let pool = pool.take_if(|(_, window)| is_1d && window.padding == 0 && window.size.1 == 1);
+        let pooled = match pool {
+            Some((_, window)) => window.output(height, width)?.0,
+            None => height,
+        };
+        let mut map = BlockedMap::unwritten(Shape { batch: shape.batch, channels, height: pooled, width }, workspace)?;
         let out = map.shape;
         let (conv_shape, lines, columns) =
             if is_1d { (self.conv_shape.swapped(), 1, height) } else { (self.conv_shape, height, width) };
@@ -92,6 +106,8 @@ impl DirectConv {
         } else {
             ((TASK / position.saturating_mul(columns)).clamp(1, lines), columns)
         };
+        let window = pool.map_or(1, |(_, window)| window.size.0);
+        let task_columns = if is_1d { (task_columns / window).max(1) * window } else { task_columns };
         let patch_size = |lines: usize, columns: usize| {
             let axis = |n: usize, stride: usize, kernel: usize| (n - 1) * stride + kernel; // in the padded input
             let (kernel, stride) = (conv_shape.kernel, conv_shape.stride);
@@ -99,14 +115,19 @@ impl DirectConv {
         };
         let largest = patch_size(task_lines, task_columns);
         count(&[planes, largest.0, largest.1, unit])?;
-        let task_values = if is_1d { task_columns * out.row() } else { task_lines * out.row() };
+        let task_values = if is_1d { task_columns / window * out.row() } else { task_lines * out.row() };
         let items = map.values.chunks_mut(out.height * out.row());
         let tasks: Vec<_> = items
             .enumerate()
             .flat_map(|(item, y)| y.chunks_mut(task_values).enumerate().map(move |(task, y)| (item, task, y)))
             .collect();
-        tasks.into_par_iter().for_each(|(item, task, y)| {
-            let done = y.len() / out.row();
+        tasks.into_par_iter().try_for_each(|(item, task, pooled)| {
+            let done = pooled.len() / out.row() * window;
+            let mut unpooled = match pool {
+                Some(_) => Some(BlockedMap::unwritten(Shape { batch: 1, height: done, ..out }, workspace)?),
+                None => None,
+            };
+            let y = unpooled.as_mut().map_or(&mut *pooled, |map| &mut map.values[..]);
             let (first_line, lines, first_column, columns) =
                 if is_1d { (0, 1, task * task_columns, done) } else { (task * task_lines, done, 0, columns) };
             let patch = Patch {
@@ -139,7 +160,11 @@ impl DirectConv {
             packed_matmul(isa, inputs, &spans, Weights { panels: self.weights.all(), bias: None }, outputs);
             let positions = if is_1d { 1 } else { out.width };
             isa.run(Finish { bias: &self.bias, activation: self.activation, positions, y });
-        });
+            if let (Some((pooling, window)), Some(map)) = (pool, unpooled) {
+                map.pool_rows(pooling, window, pooled, isa);
+            }
+            Some(())
+        })?;
         Some(map)
     }
 }
@@ -350,6 +375,12 @@ impl SimdOp for Finish<'_> {
 
     #[inline(always)]
     fn run<L: Lanes>(self) {
+        if self.positions == 1 {
+            for y in self.y.chunks_mut(self.bias.len()) {
+                FinishRow { bias: self.bias, residual: None, activation: self.activation, y }.run::<L>();
+            }
+            return;
+        }
         let (bias, _) = self.bias.as_chunks::<CHANNEL_BLOCK>();
         for row in self.y.chunks_mut(bias.len() * self.positions * CHANNEL_BLOCK) {
             for (bias, y) in bias.iter().zip(row.chunks_mut(self.positions * CHANNEL_BLOCK)) {

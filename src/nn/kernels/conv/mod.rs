@@ -237,7 +237,7 @@ impl Conv {
             }
             (Packed::Depthwise(conv), Source::Map(x)) => conv.forward(x, isa, workspace)?,
             (Packed::Int8(conv), Source::Map(x)) => conv.forward(x, None, isa, workspace)?,
-            (Packed::Direct(conv), source) => conv.forward(source, shape, isa, workspace)?,
+            (Packed::Direct(conv), source) => conv.forward(source, shape, &mut pool, isa, workspace)?,
             (_, Source::Planes(_)) => return None, // unreachable: only direct convolutions read planes
         };
         match pool {
