@@ -1,12 +1,12 @@
-//! A CUDA device against the CPU. Needs `--features cuda`; run on a machine with a device: `cargo test --features cuda
-//! --test cuda -- --ignored`.
-#![cfg(feature = "cuda")]
+//! A CUDA device against the CPU. Run on a machine with a device: `cargo test --features cuda --test cuda -- --ignored`.
 
 mod common;
 
+use candle_core::Tensor;
+use clipwise::encoders::{Layers, SpeechEncoder};
 use clipwise::models::{cnn14, leenet};
-use clipwise::{Detail, ModelConfig, TaggingModel, WaveformBatch, Weights, device};
-use common::{assert_close, cnn14_tensors, leenet_tensors, real, signal, values};
+use clipwise::{Detail, ModelConfig, TaggingModel, WaveformBatch, Weights, device, encoders, models};
+use common::{assert_close, cnn14_tensors, complete, hashed, leenet_tensors, real, signal, values};
 
 /// CUDA against the CPU: scores within 1e-4, embeddings within 1e-3 of the largest value.
 fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
@@ -18,9 +18,59 @@ fn assert_same(config: &ModelConfig, weights: &Weights, lengths: &[usize]) {
         (values(&output.clipwise_output), values(&output.embedding))
     };
     let (cpu, cuda) = (on(&device::cpu()), on(&device::cuda(0).unwrap()));
-    let largest = cpu.1.iter().fold(0.0f32, |largest, x| largest.max(x.abs()));
-    assert_close("clipwise_output", &cuda.0, &cpu.0, 1e-4, 0.0);
-    assert_close("embedding", &cuda.1, &cpu.1, 1e-3 * largest, 0.0);
+    assert_close(&format!("{}: clipwise_output", config.name()), &cuda.0, &cpu.0, 1e-4, 0.0);
+    assert_close(&format!("{}: embedding", config.name()), &cuda.1, &cpu.1, 1e-3 * largest(&cpu.1), 0.0);
+}
+
+fn largest(values: &[f32]) -> f32 {
+    values.iter().fold(0.0, |largest, x| largest.max(x.abs()))
+}
+
+/// Random weights for everything that `load` asks for. Norms are near the identity, and sums of products near the variance
+/// of their inputs.
+fn random<T>(load: impl Fn(&Weights) -> clipwise::Result<T>) -> Weights {
+    let make = |name: &str, shape: &[usize]| {
+        let on_decibels = name.starts_with("bn0.") || name.contains("init_bn");
+        let limit = (3.0 / shape.iter().skip(1).product::<usize>() as f64).sqrt();
+        let (low, high) = match name.rsplit('.').next() {
+            Some("running_mean") if on_decibels => (-45.0, -35.0),
+            Some("running_var") if on_decibels => (200.0, 300.0),
+            Some("running_var") => (0.8, 1.2),
+            Some("weight" | "gamma" | "alpha" | "weight_g" | "original0") if shape.len() == 1 => (0.9, 1.1),
+            _ if shape.len() < 2 => (-0.1, 0.1),
+            _ => (-limit, limit),
+        };
+        let values = hashed(name, shape.iter().product(), low, high, 5);
+        (name.to_string(), Tensor::from_vec(values, shape, &device::cpu()).unwrap())
+    };
+    Weights::from_tensors(complete(Vec::new(), load, make)).unwrap()
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn every_registered_model_equals_the_cpu() {
+    for preset in models::presets() {
+        let weights = random(|weights| preset.config.load(weights, &device::cpu()));
+        assert_same(&preset.config, &weights, &[64_000, 48_000]);
+    }
+}
+
+#[test]
+#[ignore = "needs a CUDA device"]
+fn every_registered_encoder_equals_the_cpu() {
+    for preset in encoders::presets() {
+        let weights = random(|weights| preset.config.load(weights, &device::cpu()));
+        let on = |device: &device::Device| {
+            let encoder: Box<dyn SpeechEncoder> = preset.config.load(&weights, device).unwrap();
+            let rate = encoder.info().sample_rate;
+            let rows = vec![signal(32_000, rate, 1), signal(20_000, rate, 2)];
+            encoder.forward(&WaveformBatch::new(rows, rate).unwrap(), Layers::Last).unwrap()
+        };
+        let (cpu, cuda) = (on(&device::cpu()), on(&device::cuda(0).unwrap()));
+        assert_eq!(cpu.lengths, cuda.lengths);
+        let (cpu, cuda) = (values(&cpu.last), values(&cuda.last));
+        assert_close(preset.name(), &cuda, &cpu, 1e-3 * largest(&cpu), 0.0);
+    }
 }
 
 #[test]
