@@ -3,7 +3,7 @@
 mod common;
 
 use candle_core::Tensor;
-use clipwise::encoders::{Layers, SpeechEncoder};
+use clipwise::encoders::{Encoder, Layers, SpeechEncoder};
 use clipwise::models::{cnn14, leenet};
 use clipwise::{Detail, ModelConfig, TaggingModel, WaveformBatch, Weights, device, encoders, models};
 use common::{assert_close, cnn14_tensors, complete, hashed, leenet_tensors, real, signal, values};
@@ -59,9 +59,9 @@ fn every_registered_model_equals_the_cpu() {
 #[ignore = "needs a CUDA device"]
 fn every_registered_encoder_equals_the_cpu() {
     for preset in encoders::presets() {
-        let weights = random(|weights| preset.config.load(weights, &device::cpu()));
+        let weights = random(|weights| Encoder::load(&preset.config, weights, &device::cpu()));
         let on = |device: &device::Device| {
-            let encoder: Box<dyn SpeechEncoder> = preset.config.load(&weights, device).unwrap();
+            let encoder = Encoder::load(&preset.config, &weights, device).unwrap();
             let rate = encoder.info().sample_rate;
             let rows = vec![signal(32_000, rate, 1), signal(20_000, rate, 2)];
             encoder.forward(&WaveformBatch::new(rows, rate).unwrap(), Layers::Last).unwrap()
