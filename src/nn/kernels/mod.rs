@@ -6,9 +6,9 @@
 //! | folder or file | contents |
 //! |---|---|
 //! | `simd` | instruction sets, chosen at run time; vectors; element-wise functions |
-//! | `matmul` | matrix products: packed weights, fully connected layers, strided views |
+//! | `matmul` | matrix products: packed weights (f32, f16, 8 bits), fully connected layers, strided views |
 //! | `conv` | convolutions: the choice of a kernel, direct, depthwise and grouped ones, Winograd's |
-//! | `blocked` | feature maps in blocks of sixteen channels, and their pooling |
+//! | `blocked`, `row_blocks` | feature maps in blocks of sixteen channels, and their pooling; rows in blocks of sixteen columns |
 //! | `attention`, `depthwise`, `rnn`, `pointwise`, `lp_pool` | one operation each |
 //! | `train` | gradients |
 //! | `workspace` | reused memory |

@@ -313,7 +313,7 @@ mod tests {
     fn names_are_distinct() {
         let names = names();
         assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), names.len(), "{names:?}");
-        assert!(model_name("wisper-tiny").unwrap_err().contains("similar: whisper-tiny"));
+        assert!(model_name("whisper-tin").unwrap_err().contains("similar: whisper-tiny"));
     }
 
     #[test]
