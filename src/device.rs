@@ -72,8 +72,7 @@ pub fn cpu() -> Device {
 /// The instruction set of the CPU kernels on this machine: `avx512`, `avx2`, `neon` or `portable`. The environment
 /// variable `CLIPWISE_ISA` forces one.
 pub fn instruction_set() -> String {
-    let isa = format!("{:?}", Isa::best()); // Isa(Avx512)
-    isa.trim_start_matches("Isa(").trim_end_matches(')').to_lowercase()
+    Isa::best().name()
 }
 
 /// The CUDA device with this index, from 0.

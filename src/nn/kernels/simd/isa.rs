@@ -43,10 +43,15 @@ impl Isa {
         })
     }
 
+    /// The name that `CLIPWISE_ISA` takes.
+    pub fn name(self) -> String {
+        format!("{:?}", self.0).to_lowercase()
+    }
+
     /// The available instruction set called `name`, the best for an empty name; otherwise the names of all.
     fn named(name: &str) -> Result<Self, String> {
         let available = Self::available();
-        let names: Vec<String> = available.iter().map(|isa| format!("{:?}", isa.0).to_lowercase()).collect();
+        let names: Vec<String> = available.iter().map(|isa| isa.name()).collect();
         match names.iter().position(|isa| name.is_empty() || isa == name) {
             Some(i) => Ok(available[i]),
             None => Err(names.join(" or ")),
