@@ -28,7 +28,7 @@ pub struct RunArgs {
     /// CPU threads [default: one per core]
     #[arg(long, value_name = "N", help_heading = "Model")]
     pub threads: Option<usize>,
-    /// Compute in this precision: f32, or int8, which is faster and less accurate (CPU only)
+    /// Compute in this precision: f32; int8, faster and less accurate; or f16_weights, large layers in half the memory (both on the CPU only)
     #[arg(long, value_name = "PRECISION", default_value_t, help_heading = "Model")]
     pub precision: Precision,
 }

@@ -65,10 +65,10 @@ pub struct Args {
     /// Checkpoint of the model: as `clipwise tag` takes it, or a speech encoder or CTC model as `clipwise encode` takes it
     #[arg(long, value_name = "FILE|FOLDER")]
     weights: Option<PathBuf>,
-    /// Compute in this precision: f32, or int8
+    /// Compute in this precision: f32, int8 or f16_weights
     #[arg(long, value_name = "PRECISION", default_value_t)]
     precision: Precision,
-    /// Give a speech encoder with random weights a linear CTC head of so many tokens
+    /// Add a linear CTC head with N tokens to a speech encoder with random weights
     #[arg(long, value_name = "N", conflicts_with = "weights", value_parser = clap::value_parser!(u32).range(1..1 << 20))]
     tokens: Option<u32>,
     /// Time from opening a checkpoint or a built-in model to the first result, and the peak memory. Each run is a process of
