@@ -272,14 +272,11 @@ impl Conv {
                     _ => None,
                 };
                 let packed = match int8 {
-                    Some(int8) => {
-                        conv.mark_precision();
-                        int8
-                    }
+                    Some(int8) => int8,
                     None if is_depthwise => PackedConv::pack_depthwise(shape, filters),
                     None => PackedConv::pack(shape, maps.width, filters),
                 };
-                if packed.is_f16() {
+                if packed.is_int8() || packed.is_f16() {
                     conv.mark_precision();
                 }
                 Prepared::Packed(packed)

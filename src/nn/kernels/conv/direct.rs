@@ -216,7 +216,7 @@ impl DirectConv {
     /// The weights with each input scaled by its factor.
     fn scaled(&self, factors: &[f32]) -> AlignedVec {
         let mut weights = self.weights.to_f32();
-        let inputs = factors.len().next_multiple_of(self.segment_len());
+        let inputs = factors.len().next_multiple_of(segment_len(self.conv_shape));
         for panel in weights.as_chunks_mut::<CHANNEL_BLOCK>().0.chunks_mut(inputs) {
             for (lanes, factor) in panel.iter_mut().zip(factors) {
                 lanes.iter_mut().for_each(|weight| *weight *= factor);
@@ -256,13 +256,13 @@ impl DirectConv {
 
     /// Offsets of the channel segments of a position, in a row of `width` columns.
     pub fn segments(&self, width: usize) -> Vec<usize> {
-        let n = self.segment_len();
+        let n = segment_len(self.conv_shape);
         let position = |channel: usize| channel / CHANNEL_BLOCK * width * CHANNEL_BLOCK + channel % CHANNEL_BLOCK;
         (0..self.conv_shape.in_channels).step_by(n).map(position).collect()
     }
 
     fn inputs<'a>(&self, segments: &'a [usize]) -> Inputs<'a> {
-        Inputs { x: &[], row_stride: CHANNEL_BLOCK, segments, segment_len: self.segment_len() }
+        Inputs { x: &[], row_stride: CHANNEL_BLOCK, segments, segment_len: segment_len(self.conv_shape) }
     }
 
     fn product(
@@ -292,10 +292,6 @@ impl DirectConv {
     /// A copy with other weights in the same order.
     pub fn with_weights(&self, weights: AlignedVec) -> Self {
         Self { weights: PackedWeights::F32(weights), bias: self.bias.clone(), ..*self }
-    }
-
-    fn segment_len(&self) -> usize {
-        segment_len(self.conv_shape)
     }
 }
 

@@ -158,6 +158,11 @@ impl Conv {
         Some(Self { conv_shape: first.conv_shape, packed })
     }
 
+    /// Whether weights and activations have 8 bits.
+    pub fn is_int8(&self) -> bool {
+        matches!(self.packed, Packed::Int8(_))
+    }
+
     /// Whether the weights are stored as f16.
     pub fn is_f16(&self) -> bool {
         match &self.packed {

@@ -8,6 +8,7 @@
 use bytemuck::{cast_slice, cast_slice_mut};
 use rayon::prelude::*;
 
+use super::linear::{all_outputs, split_outputs};
 use super::packed::near_equal_pieces;
 use crate::nn::kernels::simd::dispatch;
 use crate::nn::kernels::simd::dot::{Dot, DotOp, Level};
@@ -16,8 +17,6 @@ use crate::nn::kernels::workspace::{AlignedVec, Buffer, Workspace, is_inside};
 
 /// Rows per task, if there are many rows.
 const ROWS: usize = 56;
-/// Maximum panels per task, if there are few rows.
-const PANELS: usize = 8;
 /// Bytes of a row of inputs that lie together. Rows follow each other at this distance, which is a constant in the
 /// inner loop.
 const BLOCK: usize = 64;
@@ -41,7 +40,7 @@ pub struct Int8Matrix {
     steps: usize,
     /// Bytes per panel.
     panel: usize,
-    weights: AlignedVec,
+    weights: AlignedVec<i8>,
     /// Initial values of the sums, `[panels · 16]`.
     starts: Vec<i32>,
     /// `[panels · 16]`.
@@ -103,9 +102,9 @@ impl Int8Matrix {
         let panel = steps * group * CHANNEL_BLOCK;
         let panels = outputs.div_ceil(CHANNEL_BLOCK);
         let width = panels * CHANNEL_BLOCK;
-        let mut weights = AlignedVec::zeros(panels * panel / size_of::<f32>());
+        let mut weights = AlignedVec::<i8>::zeros(panels * panel);
         let (mut starts, mut scales) = (vec![0; width], vec![0.0; width]);
-        let all = cast_slice_mut::<f32, i8>(&mut weights).par_chunks_mut(panel.max(1)).enumerate();
+        let all = weights.par_chunks_mut(panel.max(1)).enumerate();
         let all = all.zip(starts.par_chunks_mut(CHANNEL_BLOCK)).zip(scales.par_chunks_mut(CHANNEL_BLOCK));
         all.for_each_init(
             || vec![0; inputs],
@@ -146,9 +145,7 @@ impl Int8Matrix {
         finish: impl Fn(&mut [f32], usize, usize) + Sync,
     ) {
         let rows = x.len() / self.inputs;
-        let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
-        let stride = panels * CHANNEL_BLOCK;
-        if rows == 0 || panels == 0 {
+        if rows == 0 || self.outputs == 0 {
             return;
         }
         if rows >= 2 * ROWS {
@@ -158,49 +155,23 @@ impl Int8Matrix {
             });
             return;
         }
-        // Few rows: tasks split the outputs.
-        let (codes, row_scales) = self.quantize(x, workspace);
-        let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
-        let width = task_panels * CHANNEL_BLOCK;
-        let mut sums = workspace.take(stride * rows); // [task][rows][width]
-        sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
-            let stride = sums.len() / rows;
-            self.level.run(Product {
-                matrix: self,
-                codes: &codes,
-                row_scales: &row_scales,
-                panels: (task * task_panels, stride / CHANNEL_BLOCK),
-                y: sums,
-                places: Places::matrix(rows, stride),
-            });
-        });
-        for (row, y) in y.chunks_mut(self.outputs).enumerate() {
-            for (task, y) in y.chunks_mut(width).enumerate() {
-                let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
-                y.copy_from_slice(&sums[..y.len()]);
-                finish(y, row, task * width);
-            }
-        }
+        let product = self.product_of(x, workspace);
+        split_outputs(y, (rows, self.outputs), workspace, product, finish);
     }
 
     /// As [`multiply`](Self::multiply), on the calling thread. `finish` gets all sums of a row.
     pub fn multiply_task(&self, x: &[f32], y: &mut [f32], workspace: &Workspace, finish: impl Fn(&mut [f32], usize)) {
+        let size = (x.len() / self.inputs, self.outputs);
+        all_outputs(y, size, workspace, self.product_of(x, workspace), finish);
+    }
+
+    /// The product of `x` with some panels, as [`split_outputs`] takes it.
+    fn product_of(&self, x: &[f32], workspace: &Workspace) -> impl Fn((usize, usize), &mut [f32], usize) + Sync {
         let (codes, row_scales) = self.quantize(x, workspace);
-        let panels = self.outputs.div_ceil(CHANNEL_BLOCK);
-        let stride = panels * CHANNEL_BLOCK;
-        let product = |y: &mut [f32]| {
-            let (codes, row_scales, places) = (&codes, &row_scales, Places::matrix(row_scales.len(), stride));
-            self.level.run(Product { matrix: self, codes, row_scales, panels: (0, panels), y, places });
-        };
-        if stride == self.outputs {
-            product(y);
-        } else {
-            let mut sums = workspace.take(row_scales.len() * stride);
-            product(&mut sums);
-            let rows = y.chunks_mut(self.outputs).zip(sums.chunks(stride));
-            rows.for_each(|(y, sums)| y.copy_from_slice(&sums[..self.outputs]));
+        move |panels, y, stride| {
+            let places = Places::matrix(row_scales.len(), stride);
+            self.level.run(Product { matrix: self, codes: &codes, row_scales: &row_scales, panels, y, places });
         }
-        y.chunks_mut(self.outputs).enumerate().for_each(|(row, y)| finish(y, row));
     }
 
     /// The codes of rows, and their scales.
@@ -386,7 +357,7 @@ impl DotOp for Product<'_> {
     fn run<D: Dot>(self) {
         let Self { matrix, codes, row_scales, panels: (first, panels), y, places } = self;
         let rows = row_scales.len();
-        let (codes, weights) = (cast_slice::<f32, u8>(codes), cast_slice::<f32, i8>(&matrix.weights));
+        let (codes, weights) = (cast_slice::<f32, u8>(codes), &matrix.weights[..]);
         let steps = matrix.panel / (CHANNEL_BLOCK * D::GROUP);
         let blocks = (steps * STEP).div_ceil(BLOCK);
         assert!(

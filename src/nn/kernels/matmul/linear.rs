@@ -97,26 +97,13 @@ impl PackedMatrix {
             });
             return;
         }
-        // Few rows: tasks split the outputs.
-        let panels = self.width() / CHANNEL_BLOCK;
         let x = RowBlocks::copy_all(x, self.inputs, workspace);
         let segments = x.segments();
-        let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
-        let width = task_panels * CHANNEL_BLOCK;
-        let mut sums = workspace.take(self.width() * rows); // [task][rows][width]
-        sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
-            let stride = sums.len() / rows;
-            let panels = (task * task_panels, stride / CHANNEL_BLOCK);
+        let product = |panels: (usize, usize), sums: &mut [f32], stride: usize| {
             let outputs = Outputs { y: sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
             self.multiply_panels(x.inputs(&segments), rows, panels, outputs, isa);
-        });
-        for (row, y) in y.chunks_mut(self.outputs).enumerate() {
-            for (task, y) in y.chunks_mut(width).enumerate() {
-                let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
-                y.copy_from_slice(&sums[..y.len()]);
-                finish(y, row, task * width);
-            }
-        }
+        };
+        split_outputs(y, (rows, self.outputs), workspace, product, finish);
     }
 
     /// As [`multiply`](Self::multiply), on the calling thread. `finish` gets all sums of a row.
@@ -128,21 +115,12 @@ impl PackedMatrix {
         workspace: &Workspace,
         finish: impl Fn(&mut [f32], usize),
     ) {
-        let (rows, panels) = (x.rows(), self.width() / CHANNEL_BLOCK);
         let segments = x.segments();
-        // Rows of 4 KiB share cache sets.
-        if self.outputs.is_multiple_of(CHANNEL_BLOCK) && !self.outputs.is_multiple_of(1024) {
-            let outputs = Outputs { y: &mut *y, row_stride: self.outputs, panel_stride: CHANNEL_BLOCK };
-            self.multiply_panels(x.inputs(&segments), rows, (0, panels), outputs, isa);
-        } else {
-            let stride = (panels | 1) * CHANNEL_BLOCK;
-            let mut sums = workspace.take(rows * stride);
-            let outputs = Outputs { y: &mut sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
-            self.multiply_panels(x.inputs(&segments), rows, (0, panels), outputs, isa);
-            let rows = y.chunks_mut(self.outputs).zip(sums.chunks(stride));
-            rows.for_each(|(y, sums)| y.copy_from_slice(&sums[..self.outputs]));
-        }
-        y.chunks_mut(self.outputs).enumerate().for_each(|(row, y)| finish(y, row));
+        let product = |panels: (usize, usize), sums: &mut [f32], stride: usize| {
+            let outputs = Outputs { y: sums, row_stride: stride, panel_stride: CHANNEL_BLOCK };
+            self.multiply_panels(x.inputs(&segments), x.rows(), panels, outputs, isa);
+        };
+        all_outputs(y, (x.rows(), self.outputs), workspace, product, finish);
     }
 
     /// The sums of all outputs, without bias unless the matrix has one, on the calling thread.
@@ -181,4 +159,53 @@ impl PackedMatrix {
         };
         packed_matmul(isa, inputs, &[Span { x: 0, y: 0, rows }], weights, outputs);
     }
+}
+
+/// Computes `y` `[rows, outputs]` for few rows: tasks split the outputs. `product(panels, sums, stride)` writes the sums of
+/// some panels, the first and their number, as rows that lie `stride` apart; `finish` is that of
+/// [`PackedMatrix::multiply`].
+pub(super) fn split_outputs(
+    y: &mut [f32],
+    (rows, outputs): (usize, usize),
+    workspace: &Workspace,
+    product: impl Fn((usize, usize), &mut [f32], usize) + Sync,
+    finish: impl Fn(&mut [f32], usize, usize),
+) {
+    let panels = outputs.div_ceil(CHANNEL_BLOCK);
+    let task_panels = panels.div_ceil(panels.div_ceil(PANELS));
+    let width = task_panels * CHANNEL_BLOCK;
+    let mut sums = workspace.take(panels * CHANNEL_BLOCK * rows); // [task][rows][width]
+    sums.par_chunks_mut(rows * width).enumerate().for_each(|(task, sums)| {
+        let stride = sums.len() / rows;
+        product((task * task_panels, stride / CHANNEL_BLOCK), sums, stride);
+    });
+    for (row, y) in y.chunks_mut(outputs).enumerate() {
+        for (task, y) in y.chunks_mut(width).enumerate() {
+            let sums = &sums[task * rows * width + row * y.len().next_multiple_of(CHANNEL_BLOCK)..];
+            y.copy_from_slice(&sums[..y.len()]);
+            finish(y, row, task * width);
+        }
+    }
+}
+
+/// As [`split_outputs`], on the calling thread. `finish` gets all sums of a row.
+pub(super) fn all_outputs(
+    y: &mut [f32],
+    (rows, outputs): (usize, usize),
+    workspace: &Workspace,
+    product: impl Fn((usize, usize), &mut [f32], usize),
+    finish: impl Fn(&mut [f32], usize),
+) {
+    let panels = outputs.div_ceil(CHANNEL_BLOCK);
+    // Rows of 4 KiB share cache sets.
+    if outputs.is_multiple_of(CHANNEL_BLOCK) && !outputs.is_multiple_of(1024) {
+        product((0, panels), y, outputs);
+    } else {
+        let stride = (panels | 1) * CHANNEL_BLOCK;
+        let mut sums = workspace.take(rows * stride);
+        product((0, panels), &mut sums, stride);
+        let rows = y.chunks_mut(outputs).zip(sums.chunks(stride));
+        rows.for_each(|(y, sums)| y.copy_from_slice(&sums[..outputs]));
+    }
+    y.chunks_mut(outputs).enumerate().for_each(|(row, y)| finish(y, row));
 }

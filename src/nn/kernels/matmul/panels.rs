@@ -39,13 +39,12 @@ impl PackedWeights {
             let mut weights = AlignedVec::<u16>::zeros(n * len);
             let panels = weights.par_chunks_mut(len.max(1)).enumerate();
             let panels = panels.map_init(
-                || vec![0.0; len],
-                |values, (index, panel)| {
+                || (vec![0.0; len], vec![f16::ZERO; len]),
+                |(values, halves), (index, panel)| {
                     values.fill(0.0);
                     fill(index, values);
-                    let mut halves = vec![f16::ZERO; len];
                     halves.convert_from_f32_slice(values);
-                    panel.iter_mut().zip(&halves).for_each(|(bits, half)| *bits = half.to_bits());
+                    panel.iter_mut().zip(&*halves).for_each(|(bits, half)| *bits = half.to_bits());
                     halves.iter().all(|half| half.is_finite())
                 },
             );

@@ -22,13 +22,31 @@ pub fn has_avx_vnni() -> bool {
 /// The input of a VNNI step: signed bytes plus 128.
 const UNSIGNED: i32 = 128;
 
+/// Stores of a register of sums times the scales of its row and of its outputs.
+macro_rules! stores {
+    ($($name:ident: $register:ty, $set1:ident $load:ident $mul:ident $to_f32:ident $store:ident;)*) => {$(
+        /// # Safety
+        /// The instructions are there, and `scales` and `y` point to a register's number of values.
+        #[inline(always)]
+        unsafe fn $name(sums: $register, row_scale: f32, scales: *const f32, y: *mut f32) {
+            // SAFETY: as the caller promises.
+            unsafe { $store(y, $mul($to_f32(sums), $mul($set1(row_scale), $load(scales)))) }
+        }
+    )*};
+}
+stores! {
+    store_512: __m512i, _mm512_set1_ps _mm512_loadu_ps _mm512_mul_ps _mm512_cvtepi32_ps _mm512_storeu_ps;
+    store_256: __m256i, _mm256_set1_ps _mm256_loadu_ps _mm256_mul_ps _mm256_cvtepi32_ps _mm256_storeu_ps;
+    store_128: __m128i, _mm_set1_ps _mm_loadu_ps _mm_mul_ps _mm_cvtepi32_ps _mm_storeu_ps;
+}
+
 // The fields are private, so that a value exists only inside `call`.
 macro_rules! dot {
     (
         $(#[$doc:meta])* $name:ident: $register:ty, $features:literal, $parts:literal, $tiles:expr,
         inputs $group:literal $input:ty, $offset:expr, $to_input:expr,
         $load:ident, $splat:ident, |$at:ident| $weights:expr, |$sums:ident, $x:ident, $w:ident| $products:expr,
-        |$of:ident, $row_scale:ident, $scales:ident, $y:ident| $store:expr
+        $store:ident
     ) => {
         $(#[$doc])*
         #[derive(Clone, Copy)]
@@ -94,16 +112,15 @@ macro_rules! dot {
             #[inline(always)]
             fn store_scaled(
                 self,
-                $row_scale: f32,
+                row_scale: f32,
                 scales: &[f32; CHANNEL_BLOCK],
                 y: &mut [f32; CHANNEL_BLOCK],
                 part: usize,
             ) {
-                let $scales = scales.as_chunks::<{ CHANNEL_BLOCK / $parts }>().0[part].as_ptr();
-                let $y = y.as_chunks_mut::<{ CHANNEL_BLOCK / $parts }>().0[part].as_mut_ptr();
-                let $of = self.0;
+                let scales = scales.as_chunks::<{ CHANNEL_BLOCK / $parts }>().0[part].as_ptr();
+                let y = y.as_chunks_mut::<{ CHANNEL_BLOCK / $parts }>().0[part].as_mut_ptr();
                 // SAFETY: see above.
-                unsafe { $store }
+                unsafe { $store(self.0, row_scale, scales, y) }
             }
         }
     };
@@ -123,10 +140,7 @@ dot! {
     _mm512_loadu_si512, _mm512_set1_epi32,
     |at| _mm512_loadu_si512(at.cast()),
     |sums, x, w| _mm512_dpbusd_epi32(sums, x, w),
-    |of, row_scale, scales, y| {
-        let scales = _mm512_mul_ps(_mm512_set1_ps(row_scale), _mm512_loadu_ps(scales));
-        _mm512_storeu_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(of), scales))
-    }
+    store_512
 }
 
 dot! {
@@ -136,10 +150,7 @@ dot! {
     _mm512_loadu_si512, _mm512_set1_epi32,
     |at| _mm512_cvtepi8_epi16(_mm256_loadu_si256(at.cast())),
     |sums, x, w| _mm512_add_epi32(sums, _mm512_madd_epi16(x, w)),
-    |of, row_scale, scales, y| {
-        let scales = _mm512_mul_ps(_mm512_set1_ps(row_scale), _mm512_loadu_ps(scales));
-        _mm512_storeu_ps(y, _mm512_mul_ps(_mm512_cvtepi32_ps(of), scales))
-    }
+    store_512
 }
 
 dot! {
@@ -149,10 +160,7 @@ dot! {
     _mm256_loadu_si256, _mm256_set1_epi32,
     |at| _mm256_loadu_si256(at.cast()),
     |sums, x, w| _mm256_dpbusd_avx_epi32(sums, x, w),
-    |of, row_scale, scales, y| {
-        let scales = _mm256_mul_ps(_mm256_set1_ps(row_scale), _mm256_loadu_ps(scales));
-        _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(of), scales))
-    }
+    store_256
 }
 
 dot! {
@@ -162,10 +170,7 @@ dot! {
     _mm256_loadu_si256, _mm256_set1_epi32,
     |at| _mm256_cvtepi8_epi16(_mm_loadu_si128(at.cast())),
     |sums, x, w| _mm256_add_epi32(sums, _mm256_madd_epi16(x, w)),
-    |of, row_scale, scales, y| {
-        let scales = _mm256_mul_ps(_mm256_set1_ps(row_scale), _mm256_loadu_ps(scales));
-        _mm256_storeu_ps(y, _mm256_mul_ps(_mm256_cvtepi32_ps(of), scales))
-    }
+    store_256
 }
 
 dot! {
@@ -175,8 +180,5 @@ dot! {
     _mm_loadu_si128, _mm_set1_epi32,
     |at| _mm_srai_epi16::<8>(_mm_unpacklo_epi8(_mm_setzero_si128(), _mm_loadl_epi64(at.cast()))),
     |sums, x, w| _mm_add_epi32(sums, _mm_madd_epi16(x, w)),
-    |of, row_scale, scales, y| {
-        let scales = _mm_mul_ps(_mm_set1_ps(row_scale), _mm_loadu_ps(scales));
-        _mm_storeu_ps(y, _mm_mul_ps(_mm_cvtepi32_ps(of), scales))
-    }
+    store_128
 }
